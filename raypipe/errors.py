@@ -1,0 +1,21 @@
+"""The errors that a user of raypipe can meet: one line that names the thing, the place and the remedy."""
+
+
+class RaypipeError(Exception):
+    """Anything that stops raypipe for a reason the user can act upon; the command line exits with 1."""
+
+
+class UsageError(RaypipeError):
+    """The request itself is wrong (an unknown preset, a bad parameter); the command line exits with 2."""
+
+
+class SourceError(RaypipeError):
+    """A source cannot be read, or lists a video wrongly."""
+
+
+class DecodeError(RaypipeError):
+    """One video cannot be probed or decoded; recorded on its row, never fatal to a run."""
+
+
+class EncoderError(RaypipeError):
+    """An encoder cannot be made, or broke its protocol."""

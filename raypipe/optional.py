@@ -1,0 +1,36 @@
+"""The one place that imports packages which an installation may lack."""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from raypipe.errors import RaypipeError
+
+EXTRAS = {
+    "cupy": "gpu",
+    "cuml": "gpu",
+    "torchcodec": "gpu",
+    "s3fs": "s3",
+    "gcsfs": "gcs",
+}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package could be imported, found out without importing it."""
+    return importlib.util.find_spec(name) is not None
+
+
+def require(name: str) -> ModuleType:
+    """Import an optional package, or say in one line how to install it.
+
+    Raises
+    ------
+    RaypipeError
+        If the package is missing or cannot be loaded.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        extra = EXTRAS.get(name.partition(".")[0])
+        remedy = f"pip install 'raypipe[{extra}]'" if extra else f"pip install {name}"
+        raise RaypipeError(f"{name} is needed here and cannot be imported ({error}): {remedy}") from error

@@ -1,0 +1,206 @@
+"""Column names, Arrow schemas and the small dataclasses that pass between rooms."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+
+PLAN = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("segment", pa.int32()),
+        ("uri", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("origin_s", pa.float64()),
+        ("span_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("n_frames", pa.int64()),
+        ("codec", pa.string()),
+        ("decoder", pa.string()),
+        ("error_stage", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""A row a segment. ``origin_s`` and ``span_s`` are the start and length of the video's span in its file,
+from which the sampling grid is counted; a video that could not be probed has one row that says why."""
+
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("group", pa.string()),
+        ("label", pa.string()),
+        ("caption", pa.string()),
+        ("duration_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("codec", pa.string()),
+        ("decoder", pa.string()),
+        ("status", pa.string()),
+        ("error_stage", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+CLUSTERS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("group", pa.string()),
+        ("label", pa.string()),
+        ("cluster", pa.int32()),
+        ("distance", pa.float64()),
+        ("outlier_score", pa.float64()),
+        ("outlier", pa.bool_()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+    ]
+)
+
+
+def embeddings_schema(dim: int) -> pa.Schema:
+    """The schema of ``embeddings/*.parquet`` for an encoder of ``dim`` numbers."""
+    return pa.schema(
+        [
+            ("video_id", pa.string()),
+            ("segment", pa.int32()),
+            ("clip_index", pa.int32()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            ("embedding", pa.list_(pa.float32(), dim)),
+            ("decoder", pa.string()),
+            ("error_stage", pa.string()),
+            ("error", pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a source, before anything of it has been read.
+
+    Attributes
+    ----------
+    video_id
+        uuid5 of the source's own id for the video, else of its canonical URI.
+    uri
+        Canonical URI: ``file:///absolute/path`` for a local file, else as fsspec knows it.
+    group
+        The parent folder's name relative to the source's root, or the manifest's column.
+    label, caption
+        What is known of its content, where anything is.
+    start_s, end_s
+        The span of the file that is this video, in seconds; None means the file's own start or end.
+    extra
+        Further manifest columns, kept as they came.
+    """
+
+    video_id: str
+    uri: str
+    group: str | None = None
+    label: str | None = None
+    caption: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Videos:
+    """What a source holds: its videos in source order, and how many other files lay beside them."""
+
+    videos: tuple[Video, ...]
+    n_ignored: int = 0
+
+    def __len__(self) -> int:
+        """The number of videos found."""
+        return len(self.videos)
+
+    def __iter__(self):
+        """Iterate over the videos in source order."""
+        return iter(self.videos)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a container says of its video stream.
+
+    Attributes
+    ----------
+    duration_s
+        Length of the video stream in seconds (the container's where the stream does not say).
+    width, height
+        Pixels, as displayed: rotation metadata applied.
+    fps
+        Average frame rate in frames a second, 0 where unknown.
+    n_frames
+        The header's count of frames, 0 where it has none; never trusted for decoding.
+    codec
+        The codec's name, as FFmpeg spells it.
+    decoder
+        The decoder that probed it.
+    """
+
+    duration_s: float
+    width: int
+    height: int
+    fps: float
+    n_frames: int
+    codec: str
+    decoder: str
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames decoded at requested times.
+
+    Attributes
+    ----------
+    pixels
+        (n, image_size, image_size, 3) uint8 RGB.
+    times_s
+        (n,) float64, the presentation time of each frame, counted from the video stream's start.
+    requested
+        (n,) int64, for each frame the index of the requested time it answers (ascending).
+    decoder
+        The decoder that made them.
+    error
+        Where and why decoding stopped early, or None; then the times after that point are unanswered.
+    """
+
+    pixels: np.ndarray
+    times_s: np.ndarray
+    requested: np.ndarray
+    decoder: str
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """The paths of videos through an embedding space.
+
+    Attributes
+    ----------
+    video_ids
+        One a video, in source order.
+    values
+        (n_videos, n_steps, dim) float32; or, where ``n_steps`` is None, a list of (n_clips_i, dim) arrays.
+    n_clips
+        (n_videos,) int64, how many clips each trajectory was made from.
+    """
+
+    video_ids: tuple[str, ...]
+    values: Any
+    n_clips: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of trajectories."""
+        return len(self.video_ids)
