@@ -88,6 +88,10 @@ class ReduceConfig(_Section):
     fit_points: int = Field(100_000, ge=10, description="fit on at most so many points, drawn with the seed")
     seed: int = Field(0, ge=0)
 
+    def for_picture(self) -> ReduceConfig:
+        """Return the like of this in two dimensions of UMAP, as the pictures have it."""
+        return self.model_copy(update={"method": "umap", "n_components": 2})
+
 
 class ClusterConfig(_Section):
     """How trajectories are grouped."""
@@ -169,26 +173,39 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def make_config(
-    *layers: dict[str, Any], preset: str | None = None, file: str | Path | None = None, sets: tuple[str, ...] = ()
+    *,
+    base: dict[str, Any] | None = None,
+    preset: str | None = None,
+    file: str | Path | None = None,
+    flags: dict[str, dict[str, Any]] | None = None,
+    sets: tuple[str, ...] = (),
 ) -> Config:
-    """Resolve a config: defaults, then preset, then YAML file, then ``layers``, then ``section.key=value`` strings.
+    """Resolve a config from layers, each over the last.
+
+    Parameters
+    ----------
+    base
+        A config's dict, such as an earlier run's; the defaults lie beneath it.
+    preset
+        A name of `PRESETS`.
+    file
+        A YAML file of sections.
+    flags
+        Sections of keys.
+    sets
+        Strings ``section.key=value``, the value in YAML.
 
     Raises
     ------
     UsageError
         If a preset, section, key or value is unknown or out of range; the message names it.
     """
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
     merged: dict[str, Any] = {}
-    if preset is not None:
-        if preset not in PRESETS:
-            raise UsageError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
-        _merge(merged, PRESETS[preset])
-    if file is not None:
-        _merge(merged, _read_yaml(Path(file)))
-    for layer in layers:
+    layers = [base or {}, PRESETS[preset] if preset else {}, _read_yaml(Path(file)) if file else {}, flags or {}]
+    for layer in (*layers, *map(_parse_assignment, sets)):
         _merge(merged, layer)
-    for assignment in sets:
-        _merge(merged, _parse_assignment(assignment))
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -198,7 +215,7 @@ def make_config(
 
 
 def to_yaml(config: Config) -> str:
-    """The config as YAML that `make_config` reads back to an equal one."""
+    """Return the config as YAML that `make_config` reads back to an equal one."""
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -5,8 +5,11 @@ class RaypipeError(Exception):
     """Anything that stops raypipe for a reason the user can act upon; the command line exits with 1."""
 
 
-class UsageError(RaypipeError):
-    """The request itself is wrong (an unknown preset, a bad parameter); the command line exits with 2."""
+class UsageError(RaypipeError, ValueError):
+    """The request itself is wrong (an unknown preset, a bad parameter); the command line exits with 2.
+
+    It is a ValueError too, which is what callers of a scikit-learn estimator expect of a bad argument.
+    """
 
 
 class SourceError(RaypipeError):

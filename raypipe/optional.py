@@ -31,6 +31,7 @@ def require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        extra = EXTRAS.get(name.partition(".")[0])
-        remedy = f"pip install 'raypipe[{extra}]'" if extra else f"pip install {name}"
+        package = name.partition(".")[0]
+        extra = EXTRAS.get(package)
+        remedy = f"pip install 'raypipe[{extra}]'" if extra else f"pip install {package}"
         raise RaypipeError(f"{name} is needed here and cannot be imported ({error}): {remedy}") from error

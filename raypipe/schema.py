@@ -66,8 +66,11 @@ CLUSTERS = pa.schema(
 )
 
 
-def embeddings_schema(dim: int) -> pa.Schema:
-    """The schema of ``embeddings/*.parquet`` for an encoder of ``dim`` numbers."""
+def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
+    """Return the schema of ``embeddings/*.parquet`` for vectors of ``dim`` numbers.
+
+    They are float32; only precomputed trajectories keep the float64 that they may have come in.
+    """
     return pa.schema(
         [
             ("video_id", pa.string()),
@@ -75,7 +78,7 @@ def embeddings_schema(dim: int) -> pa.Schema:
             ("clip_index", pa.int32()),
             ("start_s", pa.float64()),
             ("end_s", pa.float64()),
-            ("embedding", pa.list_(pa.float32(), dim)),
+            ("embedding", pa.list_(dtype or pa.float32(), dim)),
             ("decoder", pa.string()),
             ("error_stage", pa.string()),
             ("error", pa.string()),
@@ -121,7 +124,7 @@ class Videos:
     n_ignored: int = 0
 
     def __len__(self) -> int:
-        """The number of videos found."""
+        """Return the number of videos found."""
         return len(self.videos)
 
     def __iter__(self):
@@ -202,5 +205,5 @@ class Trajectories:
     n_clips: np.ndarray
 
     def __len__(self) -> int:
-        """The number of trajectories."""
+        """Return the number of trajectories."""
         return len(self.video_ids)

@@ -1,0 +1,35 @@
+"""raypipe: what happens in many videos, which of them do the same thing, and which are odd.
+
+A video is a trajectory, the path that its embedding takes through time; videos that do the same thing, faster or
+slower, take paths of the same shape. Everything here is imported when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Config": "raypipe.config",
+    "make_config": "raypipe.config",
+    "Run": "raypipe.runs",
+    "Trajectories": "raypipe.schema",
+    "Videos": "raypipe.schema",
+    "find_videos": "raypipe.sources",
+    "embed_videos": "raypipe.api",
+    "write_report": "raypipe.api",
+    "build_trajectories": "raypipe.trajectories",
+    "reduce": "raypipe.reduction",
+    "TimeSeriesKMeans": "raypipe.clustering.time_series_kmeans",
+    "RaypipeError": "raypipe.errors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'raypipe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""What is to be said of a clustering: how good it is, and which videos are odd."""

@@ -1,0 +1,57 @@
+"""The library's way in: the verbs as functions, for a notebook or a script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raypipe.config import Config, make_config
+from raypipe.progress import Progress
+from raypipe.runs import Run
+from raypipe.schema import Videos
+
+if TYPE_CHECKING:
+    pass
+
+
+def embed_videos(
+    source: Videos | str | Path,
+    run: str | Path | Run,
+    *,
+    encoder: str | None = None,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Embed videos on Ray; called again, it goes on where it was.
+
+    Parameters
+    ----------
+    source
+        What `find_videos` returned, or a source that it takes.
+    run
+        The run directory, a folder or URL.
+    encoder
+        "clip", "descriptor" or "package.module:Name"; over the config's.
+    config
+        All other parameters; see `make_config`.
+    progress
+        Where progress is told; nowhere by default.
+
+    Returns
+    -------
+    The run, its ``embeddings/`` complete and every video accounted for in ``videos.parquet``.
+
+    Raises
+    ------
+    SourceError, EncoderError, UsageError, RaypipeError
+        If the source cannot be read, the encoder cannot be made, the run directory holds something else, or no video
+        at all could be embedded.
+    """
+    from raypipe import pipeline
+
+    config = config or make_config()
+    if encoder is not None:
+        config = config.model_copy(update={"encode": config.encode.model_copy(update={"encoder": encoder})})
+    run = run if isinstance(run, Run) else Run(str(run))
+    pipeline.embed(source, run, config, progress or Progress())
+    return run

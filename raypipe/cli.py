@@ -1,0 +1,277 @@
+"""The ``raypipe`` command: its verbs and the only argument parser. A verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect as introspection
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raypipe.errors import RaypipeError, UsageError
+
+if TYPE_CHECKING:
+    from raypipe.config import Config
+    from raypipe.progress import Progress
+
+DONE, FAILED, USAGE, TOO_MANY_FAILED = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="raypipe",
+    help="What happens in many videos, which of them do the same thing, and which are odd.",
+    epilog="Start with: raypipe demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); or precomputed trajectories "
+        "(.json, .npz).",
+    ),
+]
+ExistingRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
+Output = Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory: a folder or a URL.")]
+
+# Options that several verbs share; each name is the config key that it sets, or a switch of the command itself.
+_ANY = {
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+_CONFIG = {
+    "config": Annotated[str | None, typer.Option("--config", metavar="FILE.yaml", help="Parameters from a file.")],
+    "preset": Annotated[
+        str | None, typer.Option("--preset", help="embedding-analysis, or outlier-detection: pinned recipes.")
+    ],
+    "set": Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any parameter, such as sample.every_n=10."),
+    ],
+}
+_EMBED = {
+    "encode.encoder": Annotated[
+        str | None, typer.Option("--encoder", help="clip, descriptor (no weights), or package.module:Name.")
+    ],
+    "encode.pretrained": Annotated[
+        str | None, typer.Option("--pretrained", help="CLIP weights: an open_clip tag or a checkpoint file.")
+    ],
+    "decode.decoder": Annotated[
+        str | None, typer.Option("--decoder", help="auto, or decoders to try in order: decord,pyav.")
+    ],
+    "source.limit": Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first N videos.")],
+    "source.allow_pickle": Annotated[
+        bool | None, typer.Option("--allow-pickle", help="Read .pkl sources, which can run code.")
+    ],
+    "ray.address": Annotated[
+        str | None, typer.Option("--address", help="A Ray cluster. [default: RAY_ADDRESS, else a local one]")
+    ],
+    "dry_run": Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")],
+    "max_failed": Annotated[
+        float, typer.Option("--max-failed", metavar="FRACTION", help="Exit with 3 if more of the videos failed.")
+    ],
+}
+_SEED = {"seed": Annotated[int | None, typer.Option("--seed", help="Seed of reduction and clustering.")]}
+_CLUSTER = {
+    "cluster.n_clusters": Annotated[int | None, typer.Option("--n-clusters", "-k", help="Number of clusters.")],
+    **_SEED,
+}
+_DEFAULTS: dict[str, Any] = {"quiet": False, "debug": False, "dry_run": False, "max_failed": 0.05}
+
+
+def _verb(*groups: dict[str, Any], epilog: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """Register a verb that takes the groups' options too, gathered in a dict as its last argument, ``options``."""
+    shared = {name: annotation for group in (*groups, _ANY) for name, annotation in group.items()}
+
+    def register(function: Callable[..., int | None]) -> Callable[..., None]:
+        own = list(introspection.signature(function, eval_str=True).parameters.values())[:-1]
+        more = [
+            introspection.Parameter(
+                name.replace(".", "__"),
+                introspection.Parameter.KEYWORD_ONLY,
+                default=_DEFAULTS.get(name),
+                annotation=kind,
+            )
+            for name, kind in shared.items()
+        ]
+
+        @functools.wraps(function)
+        def verb(**arguments: Any) -> None:
+            options = {name: arguments.pop(name.replace(".", "__")) for name in shared}
+            raise typer.Exit(_run(lambda: function(**arguments, options=options), options["debug"]))
+
+        verb.__signature__ = introspection.Signature([*own, *more])  # type: ignore[attr-defined]
+        verb.__annotations__ = {p.name: p.annotation for p in (*own, *more)}
+        return app.command(epilog=epilog)(verb)
+
+    return register
+
+
+def _run(work: Callable[[], int | None], debug: bool) -> int:
+    """Run a verb's work; an error becomes one line and an exit code."""
+    try:
+        return work() or DONE
+    except RaypipeError as error:
+        if debug:
+            raise
+        print(f"raypipe: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE if isinstance(error, UsageError) else FAILED
+    except KeyboardInterrupt:
+        print("raypipe: interrupted; the same command goes on from here", file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split())[:500]
+        print(f"raypipe: {type(error).__name__}: {reason} (--debug shows where)", file=sys.stderr)
+        return FAILED
+
+
+@_verb(
+    _CONFIG,
+    _EMBED,
+    _CLUSTER,
+    epilog="Examples:  raypipe run videos/ -o runs/first --encoder descriptor -k 6  |  "
+    "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
+    "raypipe run manifest.csv -o runs/m --set sample.n_frames=5",
+)
+def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
+    """Videos in, clusters and a report out: embed, cluster, report."""
+    config, progress = _prepare(options)
+    if options["dry_run"]:
+        return _dry_run(source, config)
+    from raypipe import pipeline
+    from raypipe.runs import Run
+
+    made = Run(output)
+    pipeline.run_all(source, made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+    return _exit_code(made, options["max_failed"])
+
+
+@_verb(_CONFIG, _EMBED, epilog="Example:  raypipe embed videos/ -o runs/first --encoder clip")
+def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None:
+    """Only embed; run it again and it goes on where it was."""
+    config, progress = _prepare(options)
+    if options["dry_run"]:
+        return _dry_run(source, config)
+    from raypipe import pipeline
+    from raypipe.runs import Run
+
+    made = Run(output)
+    pipeline.embed(source, made, config, progress)
+    return _exit_code(made, options["max_failed"])
+
+
+@_verb(_CONFIG, _CLUSTER, epilog="Example:  raypipe cluster runs/first -k 8 --set reduce.method=pca")
+def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
+    """Cluster an embedded run again, with other parameters, and report."""
+    from raypipe import pipeline
+    from raypipe.runs import Run
+
+    made = Run.open(run)
+    config, progress = _prepare(options, base=made)
+    pipeline.cluster(made, config, progress)
+    pipeline.report(made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+
+
+@_verb(_CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
+def report(run: ExistingRun, options: dict[str, Any]) -> None:
+    """Write the report of a clustered run again."""
+    from raypipe import pipeline
+    from raypipe.runs import Run
+
+    made = Run.open(run)
+    config, progress = _prepare(options, base=made)
+    pipeline.report(made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+
+
+@_verb(_CONFIG, _SEED, epilog="Examples:  raypipe demo  |  raypipe demo -o /tmp/demo --seed 7")
+def demo(
+    output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory.")] = "raypipe-demo",
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Render a labelled sample of videos, run the whole pipeline on it, and compare with mean pooling."""
+    from raypipe import pipeline
+    from raypipe.runs import Run
+
+    config, progress = _prepare(options, encoder="descriptor")
+    made = Run(output)
+    scores = pipeline.demo(made, config, options["seed"] or 0, progress)
+    print(f"ARI of trajectory clustering   {scores['trajectories']:.3f}")
+    print(f"ARI of mean-pooled k-means     {scores['mean_pooled']:.3f}")
+    progress.say(f"report: {made.path('report.html')}")
+
+
+@_verb(_CONFIG, _EMBED, epilog="Example:  raypipe inspect videos/")
+def inspect(source: Source, options: dict[str, Any]) -> None:
+    """Statistics of a source: counts, durations, sizes, codecs, and what would fail."""
+    from raypipe.inspection import describe, inspect_source
+
+    config, progress = _prepare(options)
+    print(describe(inspect_source(source, config, progress)))
+
+
+@_verb(epilog="Example:  raypipe doctor")
+def doctor(options: dict[str, Any]) -> None:
+    """Say what this machine can run, and what it lacks."""
+    from raypipe.doctor import examine
+
+    for line in examine():
+        print(line)
+
+
+def _dry_run(source: str, config: Config) -> None:
+    from raypipe import pipeline
+    from raypipe.config import to_yaml
+
+    print(to_yaml(config))
+    print("\n".join(pipeline.preview(source, config)))
+
+
+def _exit_code(run: Any, max_failed: float) -> int:
+    counts = run.info()["counts"]
+    if counts["failed"] > max_failed * counts["found"]:
+        print(
+            f"raypipe: {counts['failed']} of {counts['found']} videos failed, more than --max-failed {max_failed:g}: "
+            f"see {run.path('videos.parquet')}",
+            file=sys.stderr,
+        )
+        return TOO_MANY_FAILED
+    return DONE
+
+
+def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = None) -> tuple[Config, Progress]:
+    """Resolve the options to a config and a progress display; ``base`` is a run whose own config lies beneath."""
+    from raypipe.config import make_config
+    from raypipe.progress import make_progress
+
+    chosen: dict[str, Any] = {}
+    for name, value in options.items():
+        section, dot, key = name.partition(".")
+        if dot and value is not None:
+            chosen.setdefault(section, {})[key] = value
+    if options.get("seed") is not None:
+        for section in ("reduce", "cluster"):
+            chosen.setdefault(section, {})["seed"] = options["seed"]
+    config = make_config(
+        base=base.info()["config"] if base is not None else {"encode": {"encoder": encoder}} if encoder else None,
+        preset=options.get("preset"),
+        file=options.get("config"),
+        flags=chosen,
+        sets=tuple(options.get("set") or ()),
+    )
+    return config, make_progress(options["quiet"])
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

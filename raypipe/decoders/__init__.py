@@ -1,0 +1,151 @@
+"""What turns a video into frames: the protocol, and the decoders by name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
+
+from raypipe.errors import DecodeError, UsageError
+from raypipe.optional import is_installed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from raypipe.schema import Frames, Probe
+
+
+class Decoder(Protocol):
+    """Anything that reads videos.
+
+    Times are seconds from the video stream's start, as the container presents its frames. The frame that answers a
+    requested time is the one on display then: the last whose time is not after it, and the first for times before it.
+
+    Attributes
+    ----------
+    name
+        What is recorded beside the videos that it decoded.
+    """
+
+    name: str
+
+    def probe(self, uri: str) -> Probe:
+        """Say what the container and the first frame tell, or raise `DecodeError`."""
+
+    def frame_times(self, uri: str) -> np.ndarray:
+        """(n,) float64, ascending: when each frame of the video is presented; nothing is decoded for it."""
+
+    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
+        """Decode the frames on display at ``times_s`` (ascending), each ``image_size`` × ``image_size``.
+
+        ``resize_mode`` is "squash" (both sides to ``image_size``) or "crop" (the short side, then the middle).
+        """
+
+
+DECODERS = {
+    "pyav": "raypipe.decoders.pyav:PyAVDecoder",
+    "decord": "raypipe.decoders.decord:DecordDecoder",
+    "torchcodec": "raypipe.decoders.torchcodec:TorchCodecDecoder",
+}
+LOCAL_ONLY = {"decord", "torchcodec"}
+AUTO = ("pyav", "decord")
+
+
+def make_decoder(name: str) -> Decoder:
+    """Make a decoder: one of `DECODERS`, or a user's own as ``package.module:Name``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such decoder.
+    RaypipeError
+        If a package that it needs is missing.
+    """
+    _check_name(name)
+    module_name, _, class_name = DECODERS.get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)()
+    except (ModuleNotFoundError, AttributeError) as error:
+        if name in DECODERS:
+            raise
+        raise UsageError(f"decoder {name}: cannot be imported ({error})") from error
+
+
+def resolve_chain(decoder: str, uri: str) -> list[str]:
+    """List the names of the decoders to try for a video, in order.
+
+    Parameters
+    ----------
+    decoder
+        "auto", or one or several names with commas.
+    uri
+        The video; for one that is not a local file only those decoders are named that can stream.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown.
+    DecodeError
+        If none of the named decoders can stream the video.
+    """
+    names = [name.strip() for name in decoder.split(",") if name.strip()]
+    for name in names:
+        if name != "auto":
+            _check_name(name)
+    if not names:
+        raise UsageError(f"no decoder named; there are: auto, {', '.join(DECODERS)}")
+    chain = [each for name in names for each in (_auto_chain() if name == "auto" else [name])]
+    chain = list(dict.fromkeys(chain))
+    if to_local_path(uri) is None:
+        chain = [name for name in chain if name not in LOCAL_ONLY]
+        if not chain:
+            raise DecodeError(f"{decoder} cannot stream {uri}: add pyav to the decoders")
+    return chain
+
+
+def to_local_path(uri: str) -> Path | None:
+    """Give the path of a local video (a path, or a ``file://`` URI), or None for one that lies elsewhere."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri).absolute()
+    if scheme.lower() not in ("file", "local"):
+        return None
+    # A name may hold a per cent sign of its own: the URI is taken as it stands where that file exists.
+    literal = Path(rest)
+    return literal if "%" not in rest or os.path.lexists(literal) else Path(unquote(rest))
+
+
+def check_file(path: Path, uri: str) -> None:
+    """Raise `DecodeError` unless ``path`` is a readable regular file with something in it; never opens it.
+
+    Opening a FIFO would wait for a writer for ever, and a device may do anything.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DecodeError(f"{uri}: {error.strerror}") from error
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError(f"{uri}: {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a video file")
+    if status.st_size == 0:
+        raise DecodeError(f"{uri}: the file is empty (0 bytes)")
+    if not os.access(path, os.R_OK):
+        raise DecodeError(f"{uri}: no permission to read it")
+
+
+def _check_name(name: str) -> None:
+    if name not in DECODERS and ":" not in name:
+        raise UsageError(f"unknown decoder {name!r}; there are: auto, {', '.join(DECODERS)}, or package.module:Name")
+
+
+def _auto_chain() -> list[str]:
+    chain = [name for name in AUTO if name != "decord" or is_installed("decord")]
+    return ["torchcodec", *chain] if _sees_gpu() and is_installed("torchcodec") else chain
+
+
+def _sees_gpu() -> bool:
+    """Whether this process may use an NVIDIA GPU, told without importing a GPU library."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")

@@ -1,0 +1,241 @@
+"""PyAV: FFmpeg's own libraries, for local files and for streams."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from raypipe.decoders.container import (
+    Video,
+    describe_nothing,
+    open_video,
+    probe_video,
+    quarter_turns,
+    read_packets,
+    reason_of,
+    tick_of,
+)
+from raypipe.errors import DecodeError
+from raypipe.schema import Frames, Probe
+
+# Bicubic as CLIP's own preprocessing has it; without full chroma RGB is off by 1 to 3 of 255, and white is 253.
+_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+_SEEK_S = 10.0  # a shorter gap is read through: only decoding costs, and packets of no use are not decoded
+_PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so that memory stays flat
+
+
+class PyAVDecoder:
+    """Decodes with FFmpeg through PyAV; remote videos are streamed through fsspec, with nothing stored."""
+
+    name = "pyav"
+
+    def probe(self, uri: str) -> Probe:
+        """See `raypipe.decoders.container.probe_video`."""
+        return probe_video(uri, self.name)
+
+    def frame_times(self, uri: str) -> np.ndarray:
+        """See `raypipe.decoders.Decoder.frame_times`."""
+        return read_packets(uri).times_s
+
+    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
+        """See `raypipe.decoders.Decoder.frames`."""
+        times_s = np.asarray(times_s, dtype=np.float64)
+        try:
+            return self._sample(uri, times_s, image_size, resize_mode, linear=False)
+        except _Lost:
+            return self._sample(uri, times_s, image_size, resize_mode, linear=True)
+
+    def _sample(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, linear: bool) -> Frames:
+        pixels = np.empty((len(times_s), image_size, image_size, 3), dtype=np.uint8)
+        ticks: list[int] = []
+        with open_video(uri) as video:
+            walk = _Walk(video, times_s, linear)
+            resize = Resizer(image_size, resize_mode, video.stream.sample_aspect_ratio)
+            for i, (tick, frame) in enumerate(walk):
+                pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+                ticks.append(tick)
+            if walk.error and not ticks:
+                raise DecodeError(f"{uri}: {walk.error}")
+            n = len(ticks)
+            return Frames(pixels[:n], video.to_seconds(ticks), np.arange(n), self.name, walk.error)
+
+
+class Resizer:
+    """Turns decoded frames into upright RGB squares.
+
+    Parameters
+    ----------
+    image_size, resize_mode
+        As `raypipe.decoders.Decoder.frames` takes them.
+    pixel_aspect
+        Width of a pixel over its height; None for square ones.
+    """
+
+    def __init__(self, image_size: int, resize_mode: str, pixel_aspect: Any = None) -> None:
+        self.image_size = image_size
+        self.resize_mode = resize_mode
+        self.pixel_aspect = float(pixel_aspect or 1)
+        self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """Give (image_size, image_size, 3) uint8; swscale's filters widen as they shrink, so nothing aliases."""
+        size = self.image_size
+        width, height = self._scaled_size(frame)
+        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        return np.rot90(scaled.to_ndarray()[top : top + size, left : left + size], quarter_turns(frame))
+
+    def _scaled_size(self, frame: Any) -> tuple[int, int]:
+        size = self.image_size
+        if self.resize_mode == "squash":
+            return size, size
+        aspect = frame.width * self.pixel_aspect / frame.height
+        return (max(size, int(size * aspect)), size) if aspect > 1 else (size, max(size, int(size / aspect)))
+
+
+class _Lost(Exception):
+    """A jump came down after the wanted time, and no earlier one could be made."""
+
+
+class _Walk:
+    """Iterates over the frames on display at given times, as pairs (tick, frame), decoding as little as it can.
+
+    Packets wait undecoded until one shows that the wanted time has come. A keyframe before that makes all that
+    waited useless, and it is dropped; where the container's index knows a keyframe far ahead, the walk jumps there.
+
+    Attributes
+    ----------
+    error
+        After the last frame: why times are left unanswered, or None.
+    """
+
+    def __init__(self, video: Video, times_s: np.ndarray, linear: bool) -> None:
+        self.error: str | None = None
+        self._video = video
+        self._linear = linear  # decode everything from the start on: slow, and never wrong
+        self._waiting = deque(video.to_ticks(times_s).tolist())
+        self._jumped = False  # the decoder has not seen the packets just before those to come
+        self._fresh = False  # what came before the next frame is not known
+        self._first_sound = -(2**63)  # frames before this tick may lack what they were predicted from
+        self._packet: Any = None  # decoded last
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """Give one pair a time, until the times or the video are at an end."""
+        shown: tuple[int, Any] | None = None
+        failure = None
+        try:
+            for frame in self._frames() if self._waiting else ():
+                tick = tick_of(frame)
+                if tick is None:
+                    raise DecodeError(f"{self._video.uri}: its frames bear no presentation times")
+                if self._fresh and tick > self._waiting[0]:
+                    raise _Lost
+                shown = None if self._fresh else shown
+                self._fresh = False
+                while self._waiting and tick > self._waiting[0]:
+                    yield shown or (tick, frame)
+                    self._waiting.popleft()
+                if not self._waiting:
+                    return
+                shown = tick, frame
+        except FFmpegError as error:
+            failure = reason_of(error)
+        end_s = self._end_of(shown, failure)
+        while shown and self._waiting and self._next_s() < end_s:
+            yield shown
+            self._waiting.popleft()
+        if self._waiting:
+            self.error = self._describe_end(shown, end_s, failure)
+
+    def _frames(self) -> Iterator[Any]:
+        """Decode what can hold the next frame to be given."""
+        pending: list[Any] = []
+        n_bytes = 0
+        for packet in self._packets():
+            tick = tick_of(packet)
+            early = tick is not None and tick <= self._waiting[0] and not self._linear
+            if early and packet.is_keyframe:
+                self._jumped = self._jumped or bool(pending)
+                pending, n_bytes = [], 0
+            pending.append(packet)
+            n_bytes += packet.size
+            if early and len(pending) < _PENDING_PACKETS and n_bytes < _PENDING_BYTES:
+                continue
+            if self._jumped and pending[0].is_keyframe:
+                self._video.stream.codec_context.flush_buffers()
+                self._jumped, self._fresh, self._first_sound = False, True, tick_of(pending[0]) or 0
+            for self._packet in pending:
+                for frame in self._packet.decode():
+                    if (tick_of(frame) or 0) >= self._first_sound:
+                        yield frame
+            pending, n_bytes = [], 0
+
+    def _packets(self) -> Iterator[Any]:
+        """Read packets from the start, or from the last keyframe before the next time where that is far ahead."""
+        container, stream = self._video.container, self._video.stream
+        second = round(1 / stream.time_base)
+        sought = self._waiting[0]
+        begins_late = sought - self._video.origin > second and not self._linear
+        packets = self._seek() if begins_late else container.demux(stream)
+        while (packet := next(packets, None)) is not None:
+            yield packet
+            tick, goal = tick_of(packet), self._waiting[0]
+            far_behind = tick is not None and goal - tick > _SEEK_S * second and not self._linear
+            if far_behind and goal != sought and self._keyframe_ahead(packet, goal):
+                sought = goal
+                packets = self._seek()
+
+    def _keyframe_ahead(self, packet: Any, goal: int) -> bool:
+        """Whether the container's index knows a keyframe between this packet and the goal."""
+        entries = self._video.stream.index_entries
+        found = entries.search_timestamp(goal)
+        return found >= 0 and packet.dts is not None and entries[found].timestamp > packet.dts
+
+    def _seek(self) -> Iterator[Any]:
+        """Read on from the last keyframe that is not after the next time."""
+        container, stream = self._video.container, self._video.stream
+        goal = self._waiting[0]
+        for back_s in (1, 2, 4, 8, 16, 32):
+            try:
+                container.seek(goal, stream=stream)
+            except FFmpegError as error:
+                raise _Lost from error
+            packets = container.demux(stream)
+            keyframe = next((packet for packet in packets if packet.is_keyframe), None)
+            tick = tick_of(keyframe) if keyframe is not None else None
+            if keyframe is None or tick is None:
+                break
+            if tick <= self._waiting[0]:
+                self._jumped = True
+                return chain([keyframe], packets)
+            # Containers seek by decoding time, which runs ahead, and some to a packet that is no keyframe.
+            goal = self._waiting[0] - round(back_s / stream.time_base)
+        raise _Lost
+
+    def _next_s(self) -> float:
+        return float(self._video.to_seconds(self._waiting[0]))
+
+    def _end_of(self, shown: tuple[int, Any] | None, failure: str | None) -> float:
+        """Until when, in seconds, the last frame may count as being on display."""
+        if shown is None:
+            return 0.0
+        tick, frame = shown
+        rate = self._video.stream.average_rate
+        duration_s = float((frame.duration or 0) * self._video.stream.time_base)
+        period_s = float(1 / rate) if rate else duration_s
+        shown_s = (duration_s or period_s) if failure else max(duration_s, 2 * period_s, 0.5)
+        return float(self._video.to_seconds(tick)) + shown_s
+
+    def _describe_end(self, shown: tuple[int, Any] | None, end_s: float, failure: str | None) -> str:
+        if shown is None:
+            return describe_nothing(self._packet, failure)
+        if failure is None:
+            return f"ends at {float(self._video.to_seconds(shown[0])):.1f} s, before {self._next_s():.1f} s"
+        of = f" of {self._video.duration_s:.1f} s" if self._video.duration_s else ""
+        return f"stopped at {end_s:.1f} s{of}: {failure}"

@@ -1,0 +1,348 @@
+"""A child process in which videos are probed and decoded: whatever a file does to a decoder, it costs one error.
+
+The parent keeps one child, sends it a request at a time and waits no longer than a deadline. Requests and answers are
+small messages over a socket pair; arrays lie in a memory file that both hold open. A child that dies or overruns is
+killed with its process group and the next request gets a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypipe.decoders import make_decoder, resolve_chain
+from raypipe.errors import DecodeError, RaypipeError, UsageError
+from raypipe.schema import Frames, Probe
+
+_START_S = 60.0  # a machine busy with starting everything at once may take long to start Python
+_DEATH_S = 5.0
+_TURN_S = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+class Sandbox:
+    """Probes and decodes videos in a child process.
+
+    Parameters
+    ----------
+    decoder
+        As `raypipe.decoders.resolve_chain` takes it: the next decoder of the chain is tried where one fails.
+    deadline_s, deadline_factor
+        An attempt may take ``deadline_s + deadline_factor * span_s`` seconds, ``span_s`` being the seconds of video
+        that it covers; the start of the child is not counted.
+
+    Notes
+    -----
+    Not to be shared by threads that use it at the same time. Frames are copied out of the shared memory, which is then
+    given back: they stay valid after the next request, and a sandbox at rest holds no frames.
+    """
+
+    def __init__(self, decoder: str = "auto", deadline_s: float = 20.0, deadline_factor: float = 3.0) -> None:
+        self.decoder = decoder
+        self.deadline_s = deadline_s
+        self.deadline_factor = deadline_factor
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child; a later request would start another."""
+        child, self._child = getattr(self, "_child", None), None
+        if child is not None:
+            child.end()
+
+    def probe(self, uri: str) -> Probe:
+        """See `raypipe.decoders.Decoder.probe`.
+
+        Raises
+        ------
+        DecodeError
+            If every decoder of the chain failed; one line with each one's reason.
+        """
+        return self._try_chain(uri, 0.0, lambda child, name, limit_s: Probe(**child.ask(limit_s, "probe", name, uri)))
+
+    def frame_times(self, uri: str) -> np.ndarray:
+        """See `raypipe.decoders.Decoder.frame_times`; raises as `probe` does."""
+
+        def attempt(child: _Child, name: str, limit_s: float) -> np.ndarray:
+            n = child.ask(limit_s, "frame_times", name, uri)
+            return child.take_arrays(((n,), np.float64))[0]
+
+        return self._try_chain(uri, 0.0, attempt)
+
+    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
+        """See `raypipe.decoders.Decoder.frames`; ``span_s`` is what the deadline grows with; raises as `probe` does."""
+        times_s = np.asarray(times_s, dtype=np.float64)
+
+        def attempt(child: _Child, name: str, limit_s: float) -> Frames:
+            child.give_arrays(times_s)
+            n, error = child.ask(limit_s, "frames", name, uri, len(times_s), image_size, resize_mode)
+            shape = (n, image_size, image_size, 3)
+            pixels, shown_s, requested = child.take_arrays((shape, np.uint8), ((n,), np.float64), ((n,), np.int64))
+            return Frames(pixels, shown_s, requested, name, error)
+
+        return self._try_chain(uri, span_s, attempt)
+
+    def _try_chain(self, uri: str, span_s: float, attempt: Callable[[_Child, str, float], Any]) -> Any:
+        reasons = []
+        for name in resolve_chain(self.decoder, uri):
+            try:
+                return attempt(self._living_child(), name, self.deadline_s + self.deadline_factor * span_s)
+            except UsageError:
+                raise
+            except RaypipeError as error:
+                reasons.append(f"{name}: {str(error).removeprefix(f'{uri}: ')}")
+            except _Broken as error:
+                self.close()
+                reasons.append(f"{name}: {error}")
+            except BaseException:
+                self.close()  # after an interrupt an answer is underway, which is none to the next request
+                raise
+        raise DecodeError(f"{uri}: {'; '.join(reasons)}")
+
+    def _living_child(self) -> _Child:
+        if self._child is not None and not self._child.is_alive():
+            self.close()
+        if self._child is None:
+            self._child = _Child()
+        return self._child
+
+
+class _Broken(Exception):
+    """The child died or overran; the message says how."""
+
+
+class _Child:
+    """The parent's side of one child process."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        ours, theirs = socket.socketpair()
+        self._noise, noise_in = os.pipe()
+        os.set_blocking(self._noise, False)
+        os.set_blocking(noise_in, False)  # what does not fit is lost: nobody reads while the child works
+        self._connection = Connection(ours.detach())
+        self._memory = _make_memory_file()
+        handles = (theirs.fileno(), self._memory)
+        try:
+            started = _starter(self._owner).submit(
+                subprocess.Popen,
+                [sys.executable, "-m", "raypipe.decoders.sandbox", str(self._owner), *map(str, handles)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=noise_in,
+                pass_fds=handles,
+                env=_make_environment(),
+                start_new_session=True,
+            )
+            self._process = started.result()
+        finally:
+            theirs.close()
+            os.close(noise_in)
+        try:
+            self._receive(_START_S)
+        except BaseException:
+            self.end()
+            raise
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def give_arrays(self, *arrays: np.ndarray) -> None:
+        _write_arrays(self._memory, *arrays)
+
+    def take_arrays(self, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
+        arrays = _read_arrays(self._memory, *kinds)
+        os.ftruncate(self._memory, 0)
+        return arrays
+
+    def ask(self, limit_s: float, *request: Any) -> Any:
+        """Have one request answered within ``limit_s`` seconds.
+
+        Raises
+        ------
+        RaypipeError
+            As the decoder raised it.
+        _Broken
+            If the child died or gave no answer in time.
+        """
+        self._read_noise()
+        try:
+            self._connection.send(request)
+        except OSError:
+            raise _Broken(self._describe_death()) from None
+        answer, failure = self._receive(limit_s)
+        if failure is not None:
+            raise failure
+        return answer
+
+    def end(self) -> None:
+        """Kill the child and whatever it has started, and free all that it held."""
+        if os.getpid() == self._owner:  # in a fork of the owner the child is somebody else's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DEATH_S)
+        self._connection.close()
+        os.close(self._noise)
+        os.close(self._memory)
+
+    def _receive(self, limit_s: float) -> Any:
+        end = time.monotonic() + limit_s
+        try:
+            while True:
+                left_s = end - time.monotonic()
+                # In short turns, as some other process may have inherited the child's end, which hides its death.
+                if self._connection.poll(max(0.0, min(left_s, _TURN_S))):
+                    return self._connection.recv()
+                if not self.is_alive() and not self._connection.poll(0):
+                    raise EOFError
+                if left_s <= 0:
+                    raise _Broken(f"no answer within {limit_s:g} s")
+        except (EOFError, OSError):
+            raise _Broken(self._describe_death()) from None
+
+    def _describe_death(self) -> str:
+        try:
+            code = self._process.wait(_DEATH_S)
+        except subprocess.TimeoutExpired:
+            return "its process hung up"
+        ended = f"its process died of {signal.Signals(-code).name}" if code < 0 else f"its process ended with {code}"
+        last_words = self._read_noise()
+        return f"{ended} ({last_words})" if last_words else ended
+
+    def _read_noise(self) -> str:
+        """Empty the pipe of the child's stderr, and give its last line."""
+        noise = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._noise, 65536):
+                noise = (noise + more)[-4096:]
+        lines = noise.decode(errors="replace").split("\n")
+        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+
+
+@cache
+def _starter(_pid: int) -> ThreadPoolExecutor:
+    """Give this process's one thread that starts children.
+
+    The kernel kills a child when the *thread* that started it ends, so that must be one which lives on.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="raypipe-sandbox")
+
+
+def _make_environment() -> dict[str, str]:
+    """Ours, since remote videos need its credentials and proxies; modules are found where we find them."""
+    root = str(Path(__file__).resolve().parents[2])
+    places = dict.fromkeys([root, *(place or str(Path.cwd()) for place in sys.path)])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+
+
+def _make_memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("raypipe-frames")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write_arrays(file: int, *arrays: np.ndarray) -> None:
+    offset = 0
+    for array in arrays:
+        left = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        while left.size:
+            n = os.pwrite(file, left.data, offset)
+            left, offset = left[n:], offset + n
+
+
+def _read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
+    arrays, offset = [], 0
+    for shape, dtype in kinds:
+        array: np.ndarray = np.empty(shape, dtype)
+        left = array.reshape(-1).view(np.uint8)
+        while left.size:
+            n = os.preadv(file, [left.data], offset)
+            if n == 0:
+                raise EOFError("the shared memory is shorter than was said")
+            left, offset = left[n:], offset + n
+        arrays.append(array)
+    return arrays
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent is gone, whatever it is then busy with."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_TURN_S)
+    os._exit(1)
+
+
+def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
+    decoder = _decoder(name)
+    if method == "probe":
+        return vars(decoder.probe(uri))
+    if method == "frame_times":
+        times_s = np.asarray(decoder.frame_times(uri), dtype=np.float64)
+        _write_arrays(memory, times_s)
+        return len(times_s)
+    n, image_size, resize_mode = arguments
+    (times_s,) = _read_arrays(memory, ((n,), np.float64))
+    frames = decoder.frames(uri, times_s, image_size, resize_mode)
+    _write_arrays(memory, frames.pixels, frames.times_s, frames.requested.astype(np.int64))
+    return len(frames.times_s), frames.error
+
+
+_decoder = cache(make_decoder)
+
+
+def _serve(parent: int, connection: int, memory: int) -> None:
+    """Answer requests until the parent hangs up."""
+    _die_with(parent)
+    channel = Connection(connection)
+    channel.send(None)
+    while True:
+        try:
+            request = channel.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            reply: tuple[Any, RaypipeError | None] = (_answer(memory, *request), None)
+        except RaypipeError as error:
+            reply = (None, error)
+        except Exception as error:  # any fault of any library is this video's, and is reported with it
+            words = " ".join(str(error).split())
+            reply = (None, DecodeError(f"{type(error).__name__}: {words}"[:500]))
+        channel.send(reply)
+
+
+if __name__ == "__main__":
+    _serve(*map(int, sys.argv[1:]))

@@ -1,0 +1,379 @@
+"""The labelled sample: six behaviours that only the order of their frames tells apart.
+
+A robot arm runs a loop between a feeder, a scanner and a bin: it picks a block, scans it and places it, and is back
+where it began. A behaviour is where on that loop a video begins (three points) and which way it goes (forwards: pick,
+scan, place; backwards: take, scan, return). A frame depends on nothing but the position on the loop and the video's
+look (light, colours, camera shift, noise), and the look and the pace are drawn without regard to the behaviour. So all
+six behaviours are made of the same frames, no frame tells which one it belongs to, and the mean over a video says
+nothing; only the way through the frames does. Each video spends its time on the loop differently – its speed, the speed
+of each of its three tasks, and pauses, one of them long – so that equal moments in two videos of one behaviour seldom
+show the same thing, and comparing them takes warping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WIDTH, HEIGHT, FPS = 160, 120, 10
+
+BEHAVIOURS: dict[str, tuple[int, int]] = {
+    "pick_scan_place": (0, 1),
+    "scan_place_pick": (1, 1),
+    "place_pick_scan": (2, 1),
+    "take_scan_return": (0, -1),
+    "return_take_scan": (1, -1),
+    "scan_return_take": (2, -1),
+}
+"""Name → (the task at whose beginning on the loop the video starts, its direction)."""
+
+
+class Pose(NamedTuple):
+    """The state of the scene; lengths in image heights, x to the right and y down from the upper left corner.
+
+    ``grip`` is half the gap of the gripper, ``held`` whether it carries a block, ``feed`` how far (in slots) the
+    feeder's row of blocks is from its stop, the last two in [0, 1].
+    """
+
+    x: float
+    y: float
+    grip: float
+    held: float
+    feed: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What differs from video to video and is constant within one.
+
+    Attributes
+    ----------
+    rest
+        (2,) offset of the arm's rest position, in image heights.
+    shift
+        (2,) offset of the camera, in image heights.
+    tint
+        (6, 3) factors on the RGB colours of wall, table, arm, block, bin and feeder.
+    gain
+        Factor on the brightness of the whole picture.
+    noise
+        Standard deviation of the camera's noise, in units of full brightness.
+    """
+
+    rest: np.ndarray
+    shift: np.ndarray
+    tint: np.ndarray
+    gain: float
+    noise: float
+
+
+# Where the hand rests, and where it hangs above and works at each station.
+_REST = (0.667, 0.36)
+_FEEDER, _FEEDER_DOWN = (0.20, 0.48), (0.20, 0.665)
+_SCANNER, _SCANNER_DOWN = (0.667, 0.50), (0.667, 0.705)
+_BIN, _BIN_DOWN = (1.12, 0.48), (1.12, 0.725)
+_ABOVE, _DOWN = (_FEEDER, _SCANNER, _BIN), (_FEEDER_DOWN, _SCANNER_DOWN, _BIN_DOWN)
+_OPEN, _SHUT = 0.066, 0.046
+_SHOULDER, _LINKS = (0.667, 0.07), (0.37, 0.36)
+
+# The loop: a row a leg, from pose to pose. Where one leg ends and the next begins the two poses look the same: a block
+# gripped on the feeder is a block held over an empty slot, and a block deep in the bin is out of sight.
+LOOP: tuple[tuple[Pose, Pose], ...] = (
+    # pick: reach, lower, grip, lift, return while the feeder's next block moves up
+    (Pose(*_REST, _OPEN, 0, 0), Pose(*_FEEDER, _OPEN, 0, 0)),
+    (Pose(*_FEEDER, _OPEN, 0, 0), Pose(*_FEEDER_DOWN, _OPEN, 0, 0)),
+    (Pose(*_FEEDER_DOWN, _OPEN, 0, 0), Pose(*_FEEDER_DOWN, _SHUT, 0, 0)),
+    (Pose(*_FEEDER_DOWN, _SHUT, 1, 1), Pose(*_FEEDER, _SHUT, 1, 1)),
+    (Pose(*_FEEDER, _SHUT, 1, 1), Pose(*_REST, _SHUT, 1, 0)),
+    # scan: reach, lower, hold still, lift, return
+    (Pose(*_REST, _SHUT, 1, 0), Pose(*_SCANNER, _SHUT, 1, 0)),
+    (Pose(*_SCANNER, _SHUT, 1, 0), Pose(*_SCANNER_DOWN, _SHUT, 1, 0)),
+    (Pose(*_SCANNER_DOWN, _SHUT, 1, 0), Pose(*_SCANNER_DOWN, _SHUT, 1, 0)),
+    (Pose(*_SCANNER_DOWN, _SHUT, 1, 0), Pose(*_SCANNER, _SHUT, 1, 0)),
+    (Pose(*_SCANNER, _SHUT, 1, 0), Pose(*_REST, _SHUT, 1, 0)),
+    # place: reach, lower into the bin, let go, lift, return
+    (Pose(*_REST, _SHUT, 1, 0), Pose(*_BIN, _SHUT, 1, 0)),
+    (Pose(*_BIN, _SHUT, 1, 0), Pose(*_BIN_DOWN, _SHUT, 1, 0)),
+    (Pose(*_BIN_DOWN, _SHUT, 0, 0), Pose(*_BIN_DOWN, _OPEN, 0, 0)),
+    (Pose(*_BIN_DOWN, _OPEN, 0, 0), Pose(*_BIN, _OPEN, 0, 0)),
+    (Pose(*_BIN, _OPEN, 0, 0), Pose(*_REST, _OPEN, 0, 0)),
+)
+_LEGS_PER_TASK, _ACT = 5, 2
+_LEG_S = np.array([0.8, 0.5, 0.5, 0.5, 0.7])
+"""Usual seconds of a task's legs."""
+
+_TINTS = np.array(
+    [
+        (0.71, 0.85, 0.89),  # wall
+        (0.89, 0.73, 0.55),  # table
+        (0.96, 0.58, 0.16),  # arm
+        (0.80, 0.17, 0.24),  # block
+        (0.20, 0.44, 0.72),  # bin
+        (0.46, 0.50, 0.56),  # feeder
+    ]
+)
+_JITTER = np.array([[0.01], [0.02], [0.05], [0.08], [0.05], [0.05]])
+"""How far a channel of each of these may vary: the less, the more of the picture it fills."""
+_DARK = np.array((0.19, 0.21, 0.26))
+_GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
+_SHADOW = np.array((0.10, 0.09, 0.12))
+
+
+def render_demo(
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_variants: int = 8,
+    map: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
+) -> list[Path]:
+    """Write the labelled sample: ``folder/<behaviour>/<behaviour>_<nn>.mp4``, H.264, about 8 to 16 s each.
+
+    Parameters
+    ----------
+    folder
+        Where the videos go, in a subfolder a behaviour; made if it is not there, videos of the same names overwritten.
+    seed
+        Draws every video's look and pace; one seed gives the same videos again.
+    n_variants
+        Videos of each of the `BEHAVIOURS`.
+    map
+        What renders the videos, called as the built-in ``map``: one that works in parallel makes it quicker.
+
+    Returns
+    -------
+    list of Path
+        The written videos, by behaviour and number.
+    """
+    jobs = [
+        (Path(folder) / name / f"{name}_{variant:02d}.mp4", name, (seed, index, variant))
+        for index, name in enumerate(BEHAVIOURS)
+        for variant in range(n_variants)
+    ]
+    return list(map(render_video, jobs))
+
+
+def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
+    """Write one video: ``job`` is its path, its behaviour's name and the seed of its look and pace."""
+    import av
+
+    path, behaviour, seed = job
+    rng = np.random.default_rng(seed)
+    look = draw_look(rng)
+    positions = draw_positions(behaviour, rng)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        # One thread, since x264's output depends on how many there are.
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "24", "preset": "veryfast", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for scene in render_frames(positions, look):
+            noisy = scene + look.noise * rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
+            pixels = (255 * noisy.clip(0, 1)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def draw_look(rng: np.random.Generator) -> Look:
+    """Draw a video's look."""
+    return Look(
+        rest=rng.uniform(-0.05, 0.05, 2),
+        shift=rng.uniform(-0.012, 0.012, 2),
+        tint=rng.uniform(0.96, 1.04, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
+        gain=rng.uniform(0.96, 1.04),
+        noise=rng.uniform(0.005, 0.02),
+    )
+
+
+def draw_positions(behaviour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a video's pace.
+
+    Returns
+    -------
+    (n_frames,) float64
+        The position on the loop at each frame, in legs; it runs monotonically through the whole loop, one way or the
+        other, and is to be read modulo the loop's length.
+    """
+    task_s = rng.uniform(0.8, 1.25) * rng.uniform(0.7, 1.4, 3)
+    leg_s = np.outer(task_s, _LEG_S)
+    pause_s = rng.uniform(0, 0.8, 3)
+    pause_s[rng.integers(3)] += rng.uniform(2, 4.5)
+    leg_s[:, _ACT] += pause_s
+    start, direction = BEHAVIOURS[behaviour]
+    legs = _LEGS_PER_TASK * start + direction * np.arange(len(LOOP) + 1)
+    lengths_s = np.roll(leg_s.ravel(), -legs[0])[::direction]
+    ends_s = rng.uniform(0, 0.8) + np.concatenate([[0], np.cumsum(lengths_s)])
+    return np.interp(np.arange(0, ends_s[-1] + rng.uniform(0, 0.8), 1 / FPS), ends_s, legs)
+
+
+def pose_at(position: float) -> Pose:
+    """The scene's state at a position on the loop (in legs); each leg starts and ends gently."""
+    leg, progress = divmod(position % len(LOOP), 1)
+    start, end = LOOP[int(leg)]
+    eased = progress * progress * (3 - 2 * progress)
+    return Pose(*(a + eased * (b - a) for a, b in zip(start, end, strict=True)))
+
+
+def render_frames(positions: Iterable[float], look: Look) -> Iterator[np.ndarray]:
+    """Yield (HEIGHT, WIDTH, 3) float32 pictures in [0, 1] of the positions on the loop, without the camera's noise."""
+    scenery = _Scene(look)
+    for position in positions:
+        yield scenery.picture(pose_at(position))
+
+
+class _Scene:
+    """Paints poses under one look; what stands still is painted once."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.wall, self.table, self.arm, self.block, self.bin, self.feeder = _TINTS * look.tint
+        self.background = self._paint_background()
+
+    def picture(self, pose: Pose) -> np.ndarray:
+        """Paint one pose: (HEIGHT, WIDTH, 3) float32."""
+        canvas = _Canvas(self.background.copy(), self.look.shift)
+        at_rest = max(0.0, 1 - (pose.y - _REST[1]) / (_FEEDER[1] - _REST[1]))
+        hand = np.array((pose.x, pose.y)) + at_rest * self.look.rest
+        self._paint_light(canvas, pose)
+        away = 0.80 - hand[1]  # the higher the hand, the wider and fainter its shadow on the table
+        canvas.capsule(
+            (hand[0] - 0.04, 0.885),
+            (hand[0] + 0.06, 0.885),
+            0.0,
+            _SHADOW,
+            soft=0.08 + 0.2 * away,
+            opacity=0.45 - 0.5 * away,
+        )
+        for slot in range(3):
+            self._paint_block(canvas, (_FEEDER[0] - 0.10 * (slot + pose.feed), _FEEDER_DOWN[1]))
+        if pose.held:
+            self._paint_block(canvas, hand)
+        self._paint_hand(canvas, hand, pose.grip)
+        self._paint_bin_front(canvas)
+        self._paint_arm(canvas, hand)
+        return canvas.pixels * np.float32(self.look.gain)
+
+    def _paint_background(self) -> np.ndarray:
+        canvas = _Canvas(np.empty((HEIGHT, WIDTH, 3), np.float32), self.look.shift)
+        height = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
+        canvas.pixels[:] = self.wall * (1.06 - 0.16 * height)
+        canvas.box((0.667, 1.03), (1.0, 0.34), 0.0, 0.86 * self.table)
+        canvas.box((0.667, 1.03), (1.0, 0.332), 0.0, self.table)
+        canvas.box((0.667, 1.17), (1.0, 0.22), 0.0, 0.72 * self.table)
+        for x, half in ((0.16, 0.20), (0.667, 0.13), (1.12, 0.16)):
+            canvas.capsule((x - half + 0.06, 0.875), (x + half, 0.875), 0.0, _SHADOW, soft=0.11, opacity=0.5)
+        canvas.box((0.10, 0.785), (0.19, 0.08), 0.015, self.feeder)  # the feeder: a block's height below its top
+        canvas.box((0.10, 0.718), (0.19, 0.013), 0.006, 1.25 * self.feeder)
+        canvas.box((0.667, 0.815), (0.125, 0.05), 0.015, _DARK)  # the scanner and its plate
+        canvas.box((0.667, 0.758), (0.125, 0.012), 0.006, 1.9 * _DARK)
+        canvas.box((1.12, 0.73), (0.135, 0.075), 0.01, 0.45 * self.bin)  # the bin's inside
+        return canvas.pixels
+
+    def _paint_block(self, canvas: _Canvas, centre: Any) -> None:
+        x, y = centre
+        canvas.box((x, y), (0.043, 0.043), 0.008, self.block)
+        canvas.box((x, y - 0.032), (0.036, 0.008), 0.004, 1.2 * self.block + 0.1)
+
+    def _paint_hand(self, canvas: _Canvas, hand: np.ndarray, grip: float) -> None:
+        x, y = hand
+        for side in (-1, 1):
+            canvas.box((x + side * (grip + 0.008), y - 0.025), (0.010, 0.055), 0.005, 1.5 * _DARK)
+        canvas.box((x, y - 0.085), (0.085, 0.016), 0.008, _DARK)
+        canvas.box((x, y - 0.12), (0.022, 0.03), 0.004, 2.2 * _DARK)
+
+    def _paint_bin_front(self, canvas: _Canvas) -> None:
+        canvas.box((1.12, 0.785), (0.14, 0.085), 0.012, self.bin)
+        canvas.box((1.12, 0.705), (0.145, 0.011), 0.006, 1.2 * self.bin)
+
+    def _paint_arm(self, canvas: _Canvas, hand: np.ndarray) -> None:
+        shoulder, wrist = np.array(_SHOULDER), hand - (0, 0.14)
+        elbow = _elbow(shoulder, wrist)
+        canvas.box((shoulder[0], 0.0), (0.14, 0.05), 0.01, 1.6 * _DARK)
+        for start, end, radius in ((shoulder, elbow, 0.050), (elbow, wrist, 0.040)):
+            canvas.capsule(start, end, radius + 0.004, 0.62 * self.arm)
+            canvas.capsule(start, end, radius - 0.004, self.arm, round_=0.28)
+        for joint, radius in ((shoulder, 0.058), (elbow, 0.050), (wrist, 0.040)):
+            canvas.capsule(joint, joint, radius, _DARK)
+            canvas.capsule(joint, joint, 0.55 * radius, 2.6 * _DARK)
+
+    def _paint_light(self, canvas: _Canvas, pose: Pose) -> None:
+        for (x, y), (_, above), glow in zip(_DOWN, _ABOVE, _GLOW, strict=True):
+            lit = (pose.y - above) / (y - above) if abs(pose.x - x) < 0.1 else 0.0
+            if lit > 0:  # a station's light comes on as the hand reaches down to it
+                canvas.capsule((x - 0.10, y), (x + 0.10, y), 0.0, glow, soft=0.9, opacity=0.8 * lit)
+                canvas.capsule((x - 0.10, 0.758), (x + 0.10, 0.758), 0.008, 0.5 + 0.5 * glow, opacity=lit)
+
+
+class _Canvas:
+    """A picture on which shapes are blended by their signed distance: antialiased edges and soft shadows alike."""
+
+    def __init__(self, pixels: np.ndarray, shift: np.ndarray) -> None:
+        self.pixels = pixels
+        self.shift = np.asarray(shift)
+
+    def box(self, centre: Any, half: tuple[float, float], corner: float, colour: np.ndarray) -> None:
+        """Paint an upright box with rounded corners."""
+        centre = np.asarray(centre) + self.shift
+        window, x, y = _window(centre - half, centre + half, 2 / HEIGHT)
+        dx = np.abs(x - centre[0]) - (half[0] - corner)
+        dy = np.abs(y - centre[1]) - (half[1] - corner)
+        outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+        distance = outside + np.minimum(np.maximum(dx, dy), 0) - corner
+        self._blend(window, distance, colour, 1 / HEIGHT, 1.0)
+
+    def capsule(
+        self,
+        start: Any,
+        end: Any,
+        radius: float,
+        colour: np.ndarray,
+        *,
+        soft: float = 1 / HEIGHT,
+        opacity: float = 1.0,
+        round_: float = 0.0,
+    ) -> None:
+        """Paint a line with round ends (a disc where they coincide), its edge ``soft`` wide.
+
+        ``round_`` is how much lighter the upper left side is than the middle, as on a tube.
+        """
+        start, end = np.asarray(start) + self.shift, np.asarray(end) + self.shift
+        reach = radius + soft
+        window, x, y = _window(np.minimum(start, end) - reach, np.maximum(start, end) + reach, 0.0)
+        along = end - start
+        length = max(float(along @ along), 1e-12)
+        x, y = x - start[0], y - start[1]
+        nearest = ((x * along[0] + y * along[1]) / length).clip(0, 1)
+        x, y = x - nearest * along[0], y - nearest * along[1]
+        if round_:
+            colour = colour * (1 - round_ * (0.6 * x + 0.8 * y) / radius)[..., None]
+        self._blend(window, np.hypot(x, y) - radius, colour, soft, opacity)
+
+    def _blend(self, window: Any, distance: np.ndarray, colour: np.ndarray, soft: float, opacity: float) -> None:
+        cover = (0.5 - distance / soft).clip(0, 1)
+        cover = opacity * cover * cover * (3 - 2 * cover)
+        region = self.pixels[window]
+        region += cover[..., None] * (colour - region)
+
+
+def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The pixels between two corners: their slices, and the x (1, w) and y (h, 1) of their centres."""
+    left, top = np.maximum(((low - margin) * HEIGHT).astype(int), 0)
+    right, bottom = np.maximum(((high + margin) * HEIGHT).astype(int) + 1, 0)
+    window = (slice(top, bottom), slice(left, right))
+    x = (np.arange(left, min(right, WIDTH), dtype=np.float32) + 0.5) / HEIGHT
+    y = (np.arange(top, min(bottom, HEIGHT), dtype=np.float32) + 0.5) / HEIGHT
+    return window, x[None, :], y[:, None]
+
+
+def _elbow(shoulder: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+    """Where the elbow is when both links keep their length."""
+    upper, fore = _LINKS
+    across = wrist - shoulder
+    distance = min(float(np.hypot(*across)), upper + fore)
+    along = (upper**2 - fore**2 + distance**2) / (2 * distance)
+    aside = np.sqrt(max(upper**2 - along**2, 0.0))
+    unit = across / distance
+    return shoulder + along * unit + aside * np.array((-unit[1], unit[0]))

@@ -1,0 +1,62 @@
+"""What this machine can run: a line a finding, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from raypipe.optional import EXTRAS, is_installed
+from raypipe.versions import package_versions
+
+
+def examine() -> Iterator[str]:
+    """Yield the findings: machine, packages, GPU, decoders, encoders, memory for Ray."""
+    versions = package_versions()
+    yield f"python {versions['python']} on {sys.platform}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB of memory"
+    yield "packages   " + ", ".join(f"{name} {version}" for name, version in versions.items() if name != "python")
+    yield from _gpu()
+    yield from _decoders()
+    yield from _weights()
+    for name, extra in EXTRAS.items():
+        state = "installed" if is_installed(name) else f"missing: pip install 'raypipe[{extra}]'"
+        yield f"optional   {name}: {state}"
+    if Path("/dev/shm").is_dir():
+        free = shutil.disk_usage("/dev/shm").free / 2**30
+        advice = "" if free > 1 else ": Ray keeps frames there; give the container --shm-size=4g"
+        yield f"ray        {free:.1f} GiB of shared memory{advice}"
+
+
+def _gpu() -> Iterator[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield "gpu        none that torch can use: everything runs on the CPU"
+        return
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        yield f"gpu        {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+
+
+def _decoders() -> Iterator[str]:
+    from raypipe.decoders import resolve_chain
+
+    yield f"decoders   local files: {' → '.join(resolve_chain('auto', 'file:///x.mp4'))}"
+    yield f"decoders   remote files: {' → '.join(resolve_chain('auto', 's3://x/x.mp4'))}"
+
+
+def _weights() -> Iterator[str]:
+    from raypipe.config import EncodeConfig
+
+    default = EncodeConfig()
+    cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"
+    found = any(cache.glob(f"models--*{default.model}*{default.pretrained}*".replace("_", "[_-]")))
+    state = "in the cache" if found else "fetched at the first use (--pretrained FILE takes a checkpoint instead)"
+    yield f"encoders   clip weights {default.model} {default.pretrained}: {state}"
+    yield "encoders   descriptor: needs no weights"
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,0 +1,222 @@
+"""Encoders: what turns frames into vectors."""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from raypipe.errors import EncoderError
+
+RESIZE_MODES = ("crop", "squash")
+
+_ATTRIBUTES = ("dim", "image_size", "resize_mode")  # a user's encoder may leave the fingerprint to us
+
+
+class Encoder(Protocol):
+    """Anything that turns frames into vectors.
+
+    Attributes
+    ----------
+    dim
+        Numbers in a vector.
+    image_size
+        Side in pixels of the square frames that it takes.
+    resize_mode
+        How a frame is made square: "crop" scales the shorter side and cuts the middle out, "squash" scales each side.
+    fingerprint
+        Names everything that its numbers depend on: embeddings of two fingerprints are not comparable.
+    """
+
+    dim: int
+    image_size: int
+    resize_mode: str
+    fingerprint: str
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim)."""
+        ...
+
+
+def make_encoder(
+    encoder: str,
+    *,
+    model: str = "ViT-B-32",
+    pretrained: str = "laion2b_s34b_b79k",
+    precision: str = "auto",
+    normalize: bool = True,
+    batch_size: int = 128,
+    device: str = "auto",
+) -> Encoder:
+    """Make the encoder of that name.
+
+    Parameters
+    ----------
+    encoder
+        "clip", "descriptor", or "package.module:Name" of a user's own: a class or function that makes an encoder when
+        called without arguments, or an encoder. Its module may lie in the current directory.
+    model, pretrained
+        For clip: open_clip's name of the architecture, and its tag of the weights or the path of a checkpoint.
+    precision
+        For clip: "fp32", "bf16", or "auto" (bf16 on a GPU, else fp32).
+    normalize
+        Whether each vector is divided by its L2 norm; a zero vector stays zero.
+    batch_size
+        Frames that the encoder is given at once, at most.
+    device
+        torch's name of a device, or "auto" (a GPU where there is one). A user's encoder chooses its own.
+
+    Raises
+    ------
+    EncoderError
+        If the encoder is unknown, cannot be loaded or does not keep to the protocol.
+    """
+    made: Any
+    if encoder == "clip":
+        from raypipe.encoders.clip import Clip
+
+        made = Clip(model, pretrained, precision=precision, device=_resolve_device(device))
+        fingerprint = made.fingerprint
+    elif encoder == "descriptor":
+        from raypipe.encoders.descriptor import Descriptor
+
+        made = Descriptor(_resolve_device(device))
+        fingerprint = made.fingerprint
+    elif ":" in encoder:
+        made, fingerprint = _make_users_own(encoder)
+    else:
+        raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, descriptor or package.module:Name")
+    batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
+    if ":" in encoder:  # a mistake in it should show now, not after an hour of decoding
+        batched(np.full((2, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
+    return batched
+
+
+class _BatchedEncoder:
+    """What all encoders have in common: batches of bounded size, checked output, normalisation."""
+
+    def __init__(self, name: str, encoder: Encoder, fingerprint: str, *, normalize: bool, batch_size: int) -> None:
+        self.dim = int(encoder.dim)
+        self.image_size = int(encoder.image_size)
+        self.resize_mode = encoder.resize_mode
+        self.fingerprint = f"{fingerprint}/{'l2' if normalize else 'raw'}"
+        self._name = name
+        self._encoder = encoder
+        self._normalize = normalize
+        self._batch_size = batch_size
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim)."""
+        side = self.image_size
+        if frames.dtype != np.uint8 or frames.shape[1:] != (side, side, 3):
+            raise EncoderError(
+                f"encoder {self._name} takes uint8 frames (n, {side}, {side}, 3), not {frames.dtype} {frames.shape}"
+            )
+        vectors = np.empty((len(frames), self.dim), dtype=np.float32)
+        for start in range(0, len(frames), self._batch_size):
+            batch = frames[start : start + self._batch_size]
+            vectors[start : start + len(batch)] = self._encode(batch)
+        return _unit_rows(vectors) if self._normalize else vectors
+
+    def _encode(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            vectors = self._encoder(batch)
+        except Exception as error:  # a user's encoder may raise anything, and a GPU run out of memory
+            raise EncoderError(f"encoder {self._name} failed on {len(batch)} frames: {one_line(error)}") from error
+        return self._checked(vectors, len(batch))
+
+    def _checked(self, vectors: Any, n_frames: int) -> np.ndarray:
+        wanted = f"it must return a float32 array ({n_frames}, {self.dim}) for {n_frames} frames"
+        if not isinstance(vectors, np.ndarray):
+            raise EncoderError(f"encoder {self._name}: {wanted}, and returned a {type(vectors).__name__}")
+        if vectors.shape != (n_frames, self.dim) or vectors.dtype != np.float32:
+            raise EncoderError(f"encoder {self._name}: {wanted}, and returned {vectors.dtype} {vectors.shape}")
+        if not np.isfinite(vectors).all():
+            n_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
+            raise EncoderError(f"encoder {self._name}: NaN or infinity in the vectors of {n_bad} of {n_frames} frames")
+        return vectors
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Say an error's type and message on one line of bounded length."""
+    message = " ".join(str(error).split())
+    message = f"{message[:limit]} …" if len(message) > limit else message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    # the norm in float64: the squares of large float32 numbers overflow
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+
+
+def _resolve_device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _make_users_own(spec: str) -> tuple[Any, str]:
+    """Import, make and check the user's encoder; return it and its fingerprint."""
+    module_name, _, name = spec.partition(":")
+    module = _import_module(spec, module_name)
+    made = getattr(module, name, None)
+    if made is None:
+        raise EncoderError(f"encoder {spec}: {module_name} ({module.__file__}) has no {name!r}")
+    if inspect.isclass(made) or not any(hasattr(made, attribute) for attribute in _ATTRIBUTES):
+        if not callable(made):
+            raise EncoderError(f"encoder {spec}: a {type(made).__name__} is neither an encoder nor makes one")
+        try:
+            made = made()
+        except Exception as error:  # the user's code may raise anything
+            raise EncoderError(f"encoder {spec}: {name}() failed: {one_line(error)}") from error
+    _check_attributes(spec, made)
+    fingerprint = getattr(made, "fingerprint", None)
+    return made, f"{spec}/{fingerprint or _source_hash(spec, module)}"
+
+
+def _import_module(spec: str, module_name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise EncoderError(
+                f"encoder {spec}: no module {error.name!r} in {here}, PYTHONPATH or the installed packages"
+            ) from error
+        raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
+    except Exception as error:  # the user's code may raise anything
+        raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
+
+
+def _check_attributes(spec: str, made: Any) -> None:
+    missing = [attribute for attribute in _ATTRIBUTES if not hasattr(made, attribute)]
+    if missing:
+        raise EncoderError(f"encoder {spec}: {type(made).__name__} lacks {', '.join(missing)}")
+    if not callable(made):
+        raise EncoderError(f"encoder {spec}: {type(made).__name__} lacks __call__(frames)")
+    for attribute in ("dim", "image_size"):
+        value = getattr(made, attribute)
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise EncoderError(f"encoder {spec}: {attribute} must be a whole number above 0, not {value!r}")
+    if made.resize_mode not in RESIZE_MODES:
+        raise EncoderError(f"encoder {spec}: resize_mode must be {' or '.join(RESIZE_MODES)}, not {made.resize_mode!r}")
+
+
+def _source_hash(spec: str, module: ModuleType) -> str:
+    """Hash the module's source: an edited encoder is another one."""
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError) as error:
+        raise EncoderError(
+            f"encoder {spec}: its source cannot be read, so it needs a fingerprint (a string)"
+        ) from error
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -1,0 +1,246 @@
+"""CLIP image towers by open_clip: any of its architectures, with its published weights or a checkpoint."""
+
+import contextlib
+import difflib
+import hashlib
+import logging
+import pickle
+import ssl
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from raypipe.encoders import one_line
+from raypipe.errors import EncoderError
+
+_HUB_TIMEOUT_S = 5.0
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # what a tag says beside the weights' place
+_RESIZE_MODES = {"shortest": "crop", "squash": "squash"}  # open_clip's names to ours
+
+
+class Clip:
+    """The image tower of a CLIP model.
+
+    Frames come resized by the decoder to `image_size`, the way `resize_mode` says; the rest of the model's own
+    preprocessing (scale, mean, standard deviation) is done on the device. The kernel that the model's configuration
+    asks for when resizing, bicubic as a rule, is up to the decoder.
+
+    Parameters
+    ----------
+    model
+        open_clip's name of the architecture, or "hf-hub:owner/repository" or "local-dir:folder" with weights of its
+        own, beside which ``pretrained`` counts for nothing.
+    pretrained
+        open_clip's tag of published weights, or the path of a checkpoint file.
+    precision
+        "fp32", "bf16" (autocast), or "auto": bf16 on a GPU that computes it, else fp32.
+    device
+        torch's name of a device.
+
+    Raises
+    ------
+    EncoderError
+        If the weights cannot be found, fetched or loaded; there is no fallback.
+    """
+
+    def __init__(self, model: str, pretrained: str, *, precision: str = "auto", device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._bf16 = precision == "bf16" or (precision == "auto" and _computes_bf16(self._device))
+        with _quiet():
+            weights = _locate_weights(model, pretrained)
+            tower = _load_image_tower(weights)
+        self._tower = tower.to(self._device)
+        self.image_size, self.resize_mode = _frame_format(model, tower.preprocess_cfg)
+        mean, std = (
+            torch.tensor(tower.preprocess_cfg[key], device=self._device).view(1, 3, 1, 1) for key in ("mean", "std")
+        )
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self.fingerprint = f"clip/{weights.name}/{'bf16' if self._bf16 else 'fp32'}"
+        self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
+
+    @torch.inference_mode()
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim), not normalised."""
+        # as bytes to the device; torch.tensor copies because Ray's batches are read-only
+        pixels = torch.tensor(frames).to(self._device).permute(0, 3, 1, 2)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            vectors = self._tower(pixels * self._scale + self._shift)
+        if isinstance(vectors, tuple):  # CoCa's tower gives its tokens too
+            vectors = vectors[0]
+        return vectors.float().cpu().numpy()
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _frame_format(model: str, preprocess: dict[str, Any]) -> tuple[int, str]:
+    """Return the side in pixels and our resize mode of a model's preprocessing."""
+    size, mode = preprocess["size"], preprocess["resize_mode"]
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if height != width or mode not in _RESIZE_MODES:
+        raise EncoderError(
+            f"encoder clip: {model} wants frames {width}×{height} resized by {mode!r}; "
+            f"only square ones by {' or '.join(map(repr, _RESIZE_MODES))} are supported: choose another --model"
+        )
+    return int(height), _RESIZE_MODES[mode]
+
+
+class _Weights(NamedTuple):
+    """Weights that lie on this machine's disk."""
+
+    name: str  # stands for their content in fingerprints
+    place: str  # tells people where they are
+    options: dict[str, Any]  # what `open_clip.create_model` needs to load them
+
+
+def _load_image_tower(weights: _Weights) -> Any:
+    """Build the model, load it without running pickled code, and keep only its image tower."""
+    import open_clip
+
+    try:
+        model = open_clip.create_model(
+            **weights.options, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
+        )
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code
+        raise _unusable(f"{weights.place} is not a checkpoint of plain tensors") from error
+    except Exception as error:  # open_clip, torch and safetensors raise whatever comes
+        raise _unusable(f"{weights.place} cannot be loaded ({one_line(error)})") from error
+    return model.visual.eval()
+
+
+def _locate_weights(model: str, pretrained: str) -> _Weights:
+    """Find a model's weights, fetching them if they are published ones that the local cache lacks."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    schema, _, place = model.rpartition(":")
+    if schema == "hf-hub":
+        schema, place = "local-dir", str(_fetch_repository(place))
+    if schema == "local-dir":
+        files = sorted(p for p in Path(place).glob("*") if p.suffix in {".json", ".safetensors", ".bin", ".pth"})
+        return _Weights(f"{model}/{_sha256(*files)}", place, {"model_name": f"local-dir:{place}"})
+
+    model = model.replace("/", "-")  # as open_clip does: ViT-B/32 is ViT-B-32
+    if model not in open_clip.list_models():
+        near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
+        raise EncoderError(
+            f"encoder clip: open_clip has no model {model!r}"
+            + (f"; near it: {', '.join(near)}" if near else "; open_clip.list_models() names them")
+        )
+    tag = get_pretrained_cfg(model, pretrained)
+    if tag:
+        path = str(_fetch_tag(tag))
+        options = {
+            "model_name": model,
+            "pretrained": path,
+            "force_preprocess_cfg": {key: tag[key] for key in _PREPROCESS_KEYS if key in tag},
+            # open_clip only warns where the weights were trained with the other activation
+            "force_quick_gelu": bool(tag.get("quick_gelu")),
+        }
+        return _Weights(f"{model}/{pretrained}", path, options)
+    checkpoint = Path(pretrained).expanduser()
+    if not checkpoint.is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise _unusable(f"{pretrained!r} is neither a file nor a tag of {model} (its tags: {tags})")
+    options = {"model_name": model, "pretrained": str(checkpoint)}
+    return _Weights(f"{model}/{_sha256(checkpoint)}", str(checkpoint), options)
+
+
+def _fetch_tag(tag: dict[str, Any]) -> Path:
+    """Return the local file of published weights; every tag of open_clip 3 lies on the hub."""
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    repository, _, file = tag["hf_hub"].rpartition("/")
+    # the same weights without pickles where there are such
+    names = [Path(file).with_suffix(".safetensors").name, file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    return _fetch_from_hub(repository, names)
+
+
+def _fetch_repository(repository: str) -> Path:
+    """Return the local folder that holds a hub repository's configuration and weights."""
+    from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    config = _fetch_from_hub(repository, [HF_CONFIG_NAME])
+    _fetch_from_hub(repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME])
+    return config.parent
+
+
+def _fetch_from_hub(repository: str, names: list[str]) -> Path:
+    """Return the first of the named files that the local cache has, else the first that the hub has.
+
+    The cache is asked first, so that a hundred encoders which start together do not ask the hub, and the hub's
+    presence is tried once before its client, which retries each file for 23 seconds.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for name in names:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+    absence = _hub_absence()
+    if absence:
+        raise _unusable(f"the weights {repository} are not in the local cache, and {absence}")
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except Exception as error:  # its network errors are of the client library that its version uses
+            if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, EntryNotFoundError):
+                raise _unusable(f"the weights {repository} cannot be fetched ({one_line(error)})") from error
+    raise _unusable(f"the hub's repository {repository} has no file {' or '.join(names)}")
+
+
+def _hub_absence() -> str | None:
+    """Say why the hub cannot be asked, or return None if it answers."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to fetch them"
+    try:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # any answer shows that it is there
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # the hub's client may know certificates that urllib does not
+            return f"{constants.ENDPOINT} cannot be reached ({reason})"
+    return None
+
+
+def _unusable(what: str) -> EncoderError:
+    return EncoderError(
+        f"encoder clip: {what}; name a checkpoint with --pretrained FILE, or take --encoder descriptor, "
+        "which needs no weights"
+    )
+
+
+def _sha256(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256-{digest.hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip and the hub's client from writing to stderr; what matters of it is raised."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    root, handler, verbosity = logging.getLogger(), logging.NullHandler(), hub_logging.get_verbosity()
+    root.addHandler(handler)  # else open_clip's logging.info(…) sets up a handler for the whole process
+    hub_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hub_logging.set_verbosity(verbosity)
+        root.removeHandler(handler)

@@ -1,0 +1,216 @@
+"""Segments to ``embeddings/``: the streaming chain on Ray Data, resume and accounting."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy
+
+from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
+from raypipe.encoders import Encoder, make_encoder
+from raypipe.engine.session import Pools
+from raypipe.runs import Run
+from raypipe.schema import Probe
+from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames
+
+Progress = Callable[[list[dict[str, Any]]], None]
+"""Called with the segments that have just been committed: ``video_id, segment, n_clips, error``."""
+
+
+class _Prober:
+    """An actor that probes files."""
+
+    def __init__(self, decode: DecodeConfig) -> None:
+        self._probe = ProbeVideos(decode)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for row, uri in zip(*batch.to_pydict().values(), strict=True):
+            found = self._probe(uri)
+            values = {"error": found} if isinstance(found, str) else {**asdict(found), "error": None}
+            yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBED)
+
+
+_PROBED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("n_frames", pa.int64()),
+        ("codec", pa.string()),
+        ("decoder", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools, progress: Callable[[int], None]) -> list:
+    """Probe files in the decoder pool.
+
+    Parameters
+    ----------
+    uris
+        The files.
+    decode, pools
+        How, and by how many.
+    progress
+        Called with the number of files done since the last call.
+
+    Returns
+    -------
+    A `Probe`, or the error's text, for each of ``uris``.
+    """
+    probed: list[Probe | str] = [""] * len(uris)
+    plan = pa.table({"row": np.arange(len(uris)), "uri": list(uris)})
+    # A probe takes milliseconds: 64 a task keep Ray's own cost small, fewer when there are few files to share out.
+    tables = _blocks(plan, max(1, min(64, math.ceil(len(uris) / (4 * pools.decoders)))))
+    dataset = ray.data.from_arrow(tables).map_batches(
+        _Prober,
+        fn_constructor_args=(decode,),
+        compute=ActorPoolStrategy(size=pools.decoders),
+        num_cpus=pools.cpus,
+        batch_size=None,
+        batch_format="pyarrow",
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            number, error = row.pop("row"), row.pop("error")
+            probed[number] = error if error is not None else Probe(**row)
+        progress(batch.num_rows)
+    return probed
+
+
+class _Decoder:
+    """An actor that decodes segments, one row at a time, so that a row travels on when it is done."""
+
+    def __init__(self, sample: SampleConfig, decode: DecodeConfig, image_size: int, resize_mode: str) -> None:
+        self._decode = DecodeSegments(sample, decode, image_size, resize_mode)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for row in batch.to_pylist():
+            yield _pack(self._decode(row))
+
+
+class _Encoder:
+    """An actor that encodes segments and commits their clips; what it returns is the account of them."""
+
+    def __init__(self, run: Run, sample: SampleConfig, encode: EncodeConfig) -> None:
+        encoder = encoder_of(encode)
+        self._run, self._size = run, encoder.image_size
+        self._encode = EncodeSegments(encoder, sample, encode.normalize)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = _unpack(batch, self._size)
+        table = self._encode(rows)
+        units = [(row["video_id"], row["segment"]) for row in rows]
+        # Named after its content: a task that Ray runs twice writes the same file twice.
+        name = uuid.uuid5(uuid.NAMESPACE_OID, repr(sorted(units))).hex
+        self._run.write_table(f"embeddings/{name}.parquet", table)
+        done = table.select(["video_id", "segment", "embedding", "error"])
+        return done.group_by(["video_id", "segment"], use_threads=False).aggregate(
+            [("embedding", "count"), ("error", "first")]
+        )
+
+
+def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progress: Progress) -> None:
+    """Decode and encode the plan's segments and commit their clips to ``embeddings/``.
+
+    Parameters
+    ----------
+    run
+        Where the clips go.
+    plan
+        The segments to do, a `schema.PLAN` table without errors.
+    config, pools
+        What to do, and by how many actors of which kind.
+    progress
+        Called as segments are committed.
+    """
+    encoder = encoder_of(config.encode)  # here too, so that what is wrong with it is said before any actor starts
+    frames = mean_frames(plan, config.sample)
+    # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones; a decoder task
+    # half a batch of segments, so that both pools are fed in small steps, and single segments while there are few.
+    per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
+    per_task = max(1, min(per_batch // 2, plan.num_rows // (8 * pools.decoders)))
+    dataset = (
+        ray.data.from_arrow(_blocks(plan, per_task))
+        .map_batches(
+            _Decoder,
+            fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode),
+            compute=ActorPoolStrategy(size=pools.decoders),
+            num_cpus=pools.cpus,
+            batch_size=None,
+            batch_format="pyarrow",
+        )
+        .map_batches(
+            _Encoder,
+            fn_constructor_args=(run, config.sample, config.encode),
+            compute=ActorPoolStrategy(size=pools.encoders),
+            num_cpus=pools.cpus,
+            num_gpus=pools.gpus_per_encoder or None,
+            batch_size=per_batch,
+            batch_format="pyarrow",
+        )
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        progress(batch.rename_columns(["video_id", "segment", "n_clips", "error"]).to_pylist())
+
+
+def encoder_of(encode: EncodeConfig, device: str = "auto") -> Encoder:
+    """Make the encoder that the config names."""
+    return make_encoder(device=device, **encode.model_dump())
+
+
+def remaining(plan: pa.Table, run: Run) -> pa.Table:
+    """Return the plan's segments that can be embedded and are not yet in ``embeddings/``."""
+    plan = plan.filter(pa.compute.is_null(plan["error"]))
+    done = [table for table in run.iter_tables("embeddings", ["video_id", "segment"])]
+    if not done:
+        return plan
+    keys = ["video_id", "segment"]
+    row = pa.array(np.arange(plan.num_rows))
+    left = plan.select(keys).append_column("row", row).join(pa.concat_tables(done), keys=keys, join_type="left anti")
+    return plan.take(np.sort(left["row"].to_numpy()))
+
+
+def _blocks(table: pa.Table, rows: int) -> list[pa.Table]:
+    return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
+
+
+def _pack(row: dict[str, Any]) -> pa.Table:
+    """Lay a decoded segment out as a one-row table; the pixels are not copied."""
+    pixels = np.ascontiguousarray(row["pixels"])
+    offsets = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
+    binary = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(pixels.reshape(-1))])
+    clips = {name: pa.array([row[name]]) for name in ("clip_index", "clip_start_s", "clip_end_s")}
+    return pa.table(
+        {
+            "video_id": pa.array([row["video_id"]]),
+            "segment": pa.array([row["segment"]], pa.int32()),
+            "decoder": pa.array([row["decoder"]], pa.string()),
+            "error": pa.array([row["error"]], pa.string()),
+            "members": pa.array([row["members"].ravel()], pa.list_(pa.int64())),
+            **clips,
+            "pixels": binary,
+        }
+    )
+
+
+def _unpack(batch: pa.Table, size: int) -> list[dict[str, Any]]:
+    """Read what `_pack` wrote; the pixels are views of the object store."""
+    rows = batch.drop_columns(["pixels", "members", "clip_index", "clip_start_s", "clip_end_s"]).to_pylist()
+    for name in ("clip_index", "clip_start_s", "clip_end_s"):
+        for row, value in zip(rows, batch.column(name), strict=True):
+            row[name] = np.asarray(value.values)
+    for row, value, pixels in zip(rows, batch.column("members"), batch.column("pixels"), strict=True):
+        row["members"] = np.asarray(value.values).reshape(-1, 2)
+        row["pixels"] = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, size, size, 3)
+    return rows

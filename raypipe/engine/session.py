@@ -1,0 +1,128 @@
+"""Connecting to a Ray cluster, and saying beforehand what will run where."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core warns on the terminal of what Ray Data does itself
+
+import ray
+from ray.data import DataContext
+
+from raypipe.config import RayConfig
+from raypipe.errors import RaypipeError, UsageError
+
+
+@dataclass(frozen=True)
+class Pools:
+    """How many actors of each kind run, and what each takes.
+
+    Attributes
+    ----------
+    decoders, encoders
+        Numbers of actors.
+    cpus
+        CPUs that one actor reserves. At most half, and in sum at most three quarters of the Ray cluster: actors that
+        take every CPU starve Ray Data's own tasks, and the run hangs. They are reservations, not limits.
+    gpus_per_encoder
+        GPUs that one encoder reserves; 0 where there are none.
+    where
+        One line for people: what runs where.
+    """
+
+    decoders: int
+    encoders: int
+    cpus: float
+    gpus_per_encoder: float
+    where: str
+
+
+def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int) -> Pools:
+    """Size the pools to a Ray cluster.
+
+    Parameters
+    ----------
+    resources
+        What the Ray cluster has, as ``ray.cluster_resources()`` says.
+    config
+        The user's wishes.
+    n_tasks
+        How many segments there are to do: no pool is larger.
+
+    Raises
+    ------
+    UsageError
+        If the wishes exceed what the Ray cluster has.
+    """
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if cpus < 1:
+        raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
+    if gpus:
+        most = math.floor(gpus / config.gpus_per_encoder + 1e-9)
+        encoders = config.encoders or most
+        if encoders > most or most == 0:
+            needed = max(encoders, 1) * config.gpus_per_encoder
+            raise UsageError(
+                f"{max(encoders, 1)} encoders of {config.gpus_per_encoder:g} GPU need {needed:g} GPUs and the Ray "
+                f"cluster has {gpus:g}: lower ray.encoders or ray.gpus_per_encoder"
+            )
+    else:
+        # Encoding and decoding share the cores as the operating system sees fit; an encoder for every two CPUs and a
+        # decoder for each keep all of them busy whichever of the two is the heavier.
+        encoders = config.encoders or math.ceil(cpus / 2)
+    encoders = max(1, min(encoders, n_tasks))
+    decoders = max(1, min(config.decoders or int(cpus), n_tasks))
+    share = min(0.5, 0.75 * cpus / (decoders + encoders))
+    share = math.floor(share * 10_000) / 10_000  # Ray counts in ten-thousandths
+    device = f"{config.gpus_per_encoder:g} GPU each" if gpus else "CPU"
+    where = (
+        f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
+        f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
+    )
+    return Pools(decoders, encoders, share, config.gpus_per_encoder if gpus else 0.0, where)
+
+
+@contextlib.contextmanager
+def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
+    """Connect to a Ray cluster, or start a local one; close what was opened here and nothing else.
+
+    Yields
+    ------
+    What the Ray cluster has, such as ``{"CPU": 2.0, "GPU": 1.0}``.
+
+    Raises
+    ------
+    RaypipeError
+        If the address cannot be reached.
+    """
+    opened = not ray.is_initialized()
+    if opened:
+        address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+        options = {"include_dashboard": False} if address == "local" else {}
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {reason}") from error
+    _set_data_context()
+    try:
+        yield ray.cluster_resources()
+    finally:
+        if opened:
+            ray.shutdown()
+
+
+def _set_data_context() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # progress is counted in videos, by us
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = 6 * 3600  # one segment may take that long; the sandbox has the deadline
+    context.target_max_block_size = 32 * 2**20  # a segment's frames travel on as soon as they are decoded
+    context.execution_options.preserve_order = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,83 @@
+"""What a source holds, before anything is embedded: counts, statistics, and what would fail."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from raypipe.config import Config
+from raypipe.progress import Progress
+from raypipe.schema import Probe, Video
+from raypipe.segments import ProbeVideos
+from raypipe.sources import find_videos
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Videos with what probing them gave: a `Probe`, or the error's text."""
+
+    videos: tuple[Video, ...]
+    probes: tuple[Probe | str, ...]
+    n_ignored: int
+
+
+def inspect_source(source: str, config: Config, progress: Progress) -> Inspection:
+    """Probe every video of a source, on this machine, a child process a core; no Ray cluster is needed."""
+    found = find_videos(source)
+    videos = found.videos[: config.source.limit]
+    probes: list[Probe | str] = [""] * len(videos)
+    rows: SimpleQueue[int] = SimpleQueue()
+    for row in range(len(videos)):
+        rows.put(row)
+    n_threads = min(os.cpu_count() or 1, len(videos))
+    with progress.count("probing", len(videos)) as advance, ThreadPoolExecutor(n_threads) as threads:
+
+        def work() -> None:
+            probe = ProbeVideos(config.decode)
+            with contextlib.suppress(Empty):
+                while True:
+                    row = rows.get_nowait()
+                    probes[row] = probe(videos[row].uri)
+                    advance(1)
+            probe.close()
+
+        for future in [threads.submit(work) for _ in range(n_threads)]:
+            future.result()
+    return Inspection(videos, tuple(probes), found.n_ignored)
+
+
+def describe(inspection: Inspection) -> str:
+    """Lay an inspection out as text: a table of statistics, the codecs and sizes, and the files that would fail."""
+    probes = [probe for probe in inspection.probes if isinstance(probe, Probe)]
+    failed = [(v.uri, p) for v, p in zip(inspection.videos, inspection.probes, strict=True) if isinstance(p, str)]
+    n = len(inspection.videos)
+    lines = [f"{n} videos, {len(failed)} of which would fail; {inspection.n_ignored} other files ignored"]
+    if probes:
+        rows = {
+            "duration (s)": [probe.duration_s for probe in probes],
+            "frames": [probe.n_frames or probe.duration_s * probe.fps for probe in probes],
+            "frames/s": [probe.fps for probe in probes],
+            "width (px)": [probe.width for probe in probes],
+            "height (px)": [probe.height for probe in probes],
+        }
+        lines += ["", f"{'':14}{'mean':>12}{'std':>12}{'min':>12}{'max':>12}"]
+        for name, values in rows.items():
+            numbers = (np.mean(values), np.std(values), np.min(values), np.max(values))
+            lines.append(f"{name:14}" + "".join(f"{number:12,.2f}" for number in numbers))
+        lines += ["", f"total length   {sum(rows['duration (s)']) / 3600:.2f} h"]
+        sizes = Counter(f"{probe.width}x{probe.height}" for probe in probes)
+        groups = Counter(video.group or "(none)" for video in inspection.videos)
+        for name, counter in (("codecs", Counter(p.codec for p in probes)), ("sizes", sizes), ("groups", groups)):
+            most = counter.most_common(8)
+            more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""
+            lines.append(f"{name:15}" + ", ".join(f"{key} ({n})" for key, n in most) + more)
+    if failed:
+        lines += ["", "would fail:", *chain.from_iterable((f"  {uri}", f"    {reason}") for uri, reason in failed)]
+    return "\n".join(lines)

@@ -1,0 +1,206 @@
+"""A verb's steps in order; the work itself is in the rooms below."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raypipe.accounting import CLIP_COLUMNS, account, count
+from raypipe.config import Config
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.progress import Progress
+from raypipe.runs import Run
+from raypipe.schema import OK, Videos
+from raypipe.sources import find_videos
+from raypipe.sources.precomputed import is_precomputed, read_precomputed
+from raypipe.versions import package_versions
+
+Source = str | Path | Videos
+
+FOLLOWING = {  # a step's rerun removes what follows from it
+    "embed": ("videos.parquet", "trajectories", "clusters.parquet", "model", "metrics.json"),
+    "cluster": ("trajectories", "clusters.parquet", "model", "metrics.json"),
+}
+REPORT = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
+
+
+def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
+    """Embed a source, cluster its trajectories, and write the report."""
+    embed(source, run, config, progress)
+    cluster(run, config, progress)
+    report(run, config, progress)
+
+
+def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
+    """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
+    if not isinstance(source, Videos) and is_precomputed(source):
+        return _embed_precomputed(source, run, config, progress)
+    from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris, remaining
+    from raypipe.engine.session import plan_pools, ray_session
+    from raypipe.segments import plan_segments
+
+    with _step(run, "find"):
+        found = source if isinstance(source, Videos) else find_videos(source)
+    chosen = found.videos[: config.source.limit]
+    progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
+    encoder = encoder_of(config.encode)
+    _start(run, config, {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint})
+    with ray_session(config.ray) as resources:
+        if not run.exists("plan.parquet"):
+            with _step(run, "plan"), progress.count("probing", len(chosen)) as advance:
+                pools = plan_pools(resources, config.ray, len(chosen))
+                probes = probe_uris([video.uri for video in chosen], config.decode, pools, advance)
+                run.write_table("plan.parquet", plan_segments(chosen, probes, config.sample))
+        plan = remaining(run.read_table("plan.parquet"), run)
+        if plan.num_rows:
+            pools = plan_pools(resources, config.ray, plan.num_rows)
+            progress.say(pools.where)
+            run.record(implementations={"embed": pools.where})
+            with _step(run, "embed"), progress.count("embedding", plan.num_rows, "segments") as advance:
+                embed_segments(run, plan, config, pools, lambda done: advance(len(done)))
+    _account(run, found, progress)
+
+
+def cluster(run: Run, config: Config, progress: Progress) -> None:
+    """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
+    from raypipe.analysis.evaluation import evaluate
+    from raypipe.analysis.outliers import score_outliers
+    from raypipe.clustering import fit_clusters
+    from raypipe.reduction import reduce_trajectories
+    from raypipe.results import read_truth, write_clusters, write_model, write_trajectories
+    from raypipe.trajectories import build_trajectories
+
+    _forget(run, FOLLOWING["cluster"])
+    run.record(config=config.model_dump(mode="json"))
+    progress.say("building trajectories")
+    with _step(run, "trajectories"):
+        paths = build_trajectories(run, config.trajectory.n_steps, config.trajectory.time_axis)
+    progress.say(f"reducing {len(paths)} trajectories: {config.reduce.method}")
+    with _step(run, "reduce"):
+        reduced, reducer = reduce_trajectories(paths, config.reduce)
+    with _step(run, "picture"):
+        flat = config.reduce.for_picture()
+        picture = reduced if flat == config.reduce else reduce_trajectories(paths, flat)[0]
+    progress.say(f"clustering into {config.cluster.n_clusters}: {config.cluster.method}")
+    with _step(run, "cluster"):
+        clustering = fit_clusters(reduced.values, config.cluster)
+        scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
+    with _step(run, "evaluate"):
+        truth_name, truth = read_truth(run)
+        metrics = evaluate(
+            reduced.values, clustering.labels, gamma=clustering.gamma, inertia=clustering.inertia, truth=truth
+        )
+    write_trajectories(run, paths, reduced.values, picture.values)
+    write_clusters(run, clustering, scores, flags, picture.values)
+    write_model(run, config, clustering, reducer)
+    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": truth_name})
+    _record_stage(run, "reduce", reducer.implementation, reducer.reason)
+    _record_stage(run, "cluster", clustering.implementation, None)
+
+
+def report(run: Run, config: Config, progress: Progress) -> None:
+    """Write tables, pictures and ``report.html`` anew."""
+    from raypipe.decoders.sandbox import Sandbox
+    from raypipe.report import write_report_files
+
+    _forget(run, ())
+    progress.say("writing the report")
+    decode = config.decode
+    with _step(run, "report"), Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
+
+        def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
+            return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
+
+        write_report_files(run, frames_of, config.report)
+
+
+def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, float]:
+    """Render the labelled sample, run everything on it, and score it beside mean pooling.
+
+    Returns
+    -------
+    ``trajectories`` and ``mean_pooled``: the adjusted Rand index of each against the behaviours shown.
+    """
+    from raypipe.analysis.evaluation import score_mean_pooled
+    from raypipe.demo import N_BEHAVIOURS, render_demo
+
+    if run.exists("run.json"):
+        raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
+    folder = Path(run.path("videos"))
+    with _step(run, "render"):
+        render_demo(folder, seed=seed, progress=progress)
+    cluster_config = config.cluster.model_copy(update={"n_clusters": N_BEHAVIOURS})
+    run_all(folder, run, config.model_copy(update={"cluster": cluster_config}), progress)
+    return score_mean_pooled(run)
+
+
+def preview(source: Source, config: Config) -> list[str]:
+    """Say what a run would take, without probing or starting anything."""
+    if not isinstance(source, Videos) and is_precomputed(source):
+        found, _ = read_precomputed(source, config.source.allow_pickle)
+    else:
+        found = source if isinstance(source, Videos) else find_videos(source)
+    chosen = found.videos[: config.source.limit]
+    lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
+    lines += [f"  {video.uri}" for video in chosen[:10]]
+    return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
+
+
+def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: Progress) -> None:
+    """Take trajectories that somebody else computed in place of embeddings."""
+    from raypipe.segments import plan_precomputed
+
+    with _step(run, "find"):
+        found, paths = read_precomputed(source, config.source.allow_pickle)
+    progress.say(f"found {len(found)} precomputed trajectories")
+    chosen = found.videos[: config.source.limit]
+    plan, clips = plan_precomputed(chosen, paths[: len(chosen)])
+    fingerprint = hashlib.sha256(b"".join(path.tobytes() for path in paths)).hexdigest()
+    _start(run, config, {"name": "precomputed", "dim": paths[0].shape[1], "fingerprint": fingerprint})
+    run.write_table("plan.parquet", plan)
+    run.write_table("embeddings/precomputed.parquet", clips)
+    _account(run, found, progress)
+
+
+def _start(run: Run, config: Config, encoder: dict[str, Any]) -> None:
+    """Record what this run is made with; refuse to mix embeddings of two kinds in one run directory."""
+    sample = config.sample.model_dump(mode="json")
+    before = run.info()
+    if run.exists("plan.parquet") and before:
+        same = before["encoder"]["fingerprint"] == encoder["fingerprint"] and before["config"]["sample"] == sample
+        if not same:
+            raise UsageError(f"{run.url} holds embeddings made with another encoder or sampling: choose another -o")
+    _forget(run, FOLLOWING["embed"])
+    run.record(config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder)
+
+
+def _account(run: Run, found: Videos, progress: Progress) -> None:
+    videos = account(found, run.read_table("plan.parquet"), run.iter_tables("embeddings", CLIP_COLUMNS))
+    run.write_table("videos.parquet", videos)
+    counts = count(videos, found.n_ignored)
+    run.record(counts=counts)
+    progress.say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
+    if counts[OK] == 0:
+        errors = [error for error in videos.column("error").to_pylist() if error]
+        raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {errors[0]}")
+
+
+def _forget(run: Run, names: tuple[str, ...]) -> None:
+    for name in (*names, *REPORT):
+        run.remove(name)
+
+
+def _record_stage(run: Run, stage: str, implementation: str, reason: str | None) -> None:
+    run.record(implementations={stage: implementation}, **({"fallbacks": {stage: reason}} if reason else {}))
+
+
+@contextmanager
+def _step(run: Run, name: str) -> Iterator[None]:
+    """Record how long a step took."""
+    started = time.monotonic()
+    yield
+    run.record(seconds={name: round(time.monotonic() - started, 3)})

@@ -1,0 +1,167 @@
+"""From the encoder's dimensions to the few that the clustering sees."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from raypipe.config import ReduceConfig
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.schema import Trajectories
+
+
+class Reducer(Protocol):
+    """A map from dim to c dimensions, learned from points.
+
+    Attributes
+    ----------
+    implementation
+        What computed it, with its version; known after fitting.
+    reason
+        Where it is not what was asked for: why. Else None.
+    """
+
+    implementation: str
+    reason: str | None
+
+    def fit(self, points: np.ndarray) -> Reducer:
+        """Learn from (n, dim) points."""
+        ...
+
+    def transform(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, dim) points to (n, c)."""
+        ...
+
+    def fit_transform(self, points: np.ndarray) -> np.ndarray:
+        """Learn from (n, dim) points and return where they themselves went, (n, c)."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to map new points, as plain arrays."""
+        ...
+
+
+class Identity:
+    """Points as they are."""
+
+    implementation: str = "none"
+    reason: str | None = None
+
+    def fit(self, points: np.ndarray) -> Identity:
+        """Learn nothing."""
+        return self
+
+    def transform(self, points: np.ndarray) -> np.ndarray:
+        """Return the points."""
+        return points
+
+    def fit_transform(self, points: np.ndarray) -> np.ndarray:
+        """Return the points."""
+        return points
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return nothing: nothing is needed."""
+        return {}
+
+
+def make_reducer(config: ReduceConfig) -> Reducer:
+    """Make the reducer that ``config`` names, not fitted yet.
+
+    Raises
+    ------
+    UsageError
+        If cuML is asked for and the method is not UMAP.
+    RaypipeError
+        If cuML is asked for and cannot be used here.
+    """
+    if config.backend == "cuml" and config.method != "umap":
+        raise UsageError(f"reduce.backend=cuml is for method umap, not {config.method}")
+    if config.method == "umap":
+        from raypipe.reduction.umap import UMAPReducer
+
+        return UMAPReducer(config)
+    if config.method == "pca":
+        from raypipe.reduction.pca import PCAReducer
+
+        return PCAReducer(config.n_components, config.seed)
+    return Identity()
+
+
+def reduce(
+    trajectories: Trajectories,
+    method: Literal["umap", "pca", "none"] = "umap",
+    *,
+    n_components: int = 5,
+    n_neighbors: int = 15,
+    min_dist: float = 0.1,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    backend: Literal["auto", "cuml", "cpu"] = "auto",
+    fit_points: int = 100_000,
+    seed: int = 0,
+) -> Trajectories:
+    """Reduce the steps of all trajectories together, as points of one space.
+
+    Parameters
+    ----------
+    trajectories
+        Paths of one length or of several.
+    method
+        "umap", "pca", or "none" to leave them as they are.
+    n_components
+        Dimensions wanted.
+    n_neighbors, min_dist, metric
+        UMAP's own.
+    backend
+        Of UMAP: "cuml" (a GPU), "cpu" (umap-learn), or "auto", which takes cuML where it and a GPU are.
+    fit_points
+        The reducer is fitted on at most so many steps, drawn with ``seed``; the others are mapped by it.
+    seed
+        Makes the result repeatable.
+
+    Returns
+    -------
+    Trajectories of the same videos with ``n_components`` dimensions.
+
+    Raises
+    ------
+    RaypipeError
+        If a trajectory has a NaN or infinite value, or cuML is asked for and cannot be used here.
+    """
+    config = ReduceConfig(
+        method=method,
+        n_components=n_components,
+        n_neighbors=n_neighbors,
+        min_dist=min_dist,
+        metric=metric,
+        backend=backend,
+        fit_points=fit_points,
+        seed=seed,
+    )
+    return reduce_trajectories(trajectories, config)[0]
+
+
+def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tuple[Trajectories, Reducer]:
+    """Do what `reduce` does, and return the fitted reducer too."""
+    points, lengths = _stack_steps(trajectories)
+    reducer = make_reducer(config)
+    if len(points) <= config.fit_points:
+        reduced = reducer.fit_transform(points)
+    else:
+        drawn = np.random.default_rng(config.seed).choice(len(points), config.fit_points, replace=False)
+        reduced = reducer.fit(points[np.sort(drawn)]).transform(points)
+    values: Any = np.split(reduced, np.cumsum(lengths)[:-1])
+    if isinstance(trajectories.values, np.ndarray):
+        values = reduced.reshape(len(lengths), -1, reduced.shape[1])
+    return Trajectories(trajectories.video_ids, values, trajectories.n_clips), reducer
+
+
+def _stack_steps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+    """Stack the steps of all paths to (Σ T_i, dim), and return the T_i."""
+    lengths = np.array([len(path) for path in trajectories.values])
+    points = np.concatenate(list(trajectories.values))
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        first = np.searchsorted(np.cumsum(lengths), np.argmin(finite), side="right")
+        raise RaypipeError(f"the trajectory of video {trajectories.video_ids[first]} has NaN or infinite values")
+    return points, lengths

@@ -1,0 +1,62 @@
+"""Principal components, by scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import sklearn
+from sklearn.decomposition import PCA
+
+
+class PCAReducer:
+    """The directions in which points vary most; signs and dtype are those of scikit-learn's PCA.
+
+    Parameters
+    ----------
+    n_components
+        Dimensions wanted. Where the points or their own dimensions are fewer, the rest are 0, and ``reason`` says so.
+    seed
+        For the randomised solver, which scikit-learn takes for wide data.
+    reason
+        Why this stands in for another reducer, where it does.
+    """
+
+    def __init__(self, n_components: int, seed: int, reason: str | None = None):
+        self.implementation = f"scikit-learn {sklearn.__version__}"
+        self.reason = reason
+        self._n_components = n_components
+        self._seed = seed
+        self._model: PCA | None = None
+
+    def fit(self, points: np.ndarray) -> PCAReducer:
+        """Learn from (n, dim) points."""
+        self.fit_transform(points)
+        return self
+
+    def fit_transform(self, points: np.ndarray) -> np.ndarray:
+        """Learn from (n, dim) points and return where they went, (n, c)."""
+        n_components = min(self._n_components, *points.shape)
+        if n_components < self._n_components:
+            note = f"all but {n_components} components are 0: {len(points)} points of {points.shape[1]} dimensions"
+            self.reason = note if self.reason is None else f"{self.reason}; {note}"
+        self._model = PCA(n_components=n_components, random_state=self._seed)
+        with np.errstate(divide="ignore", invalid="ignore"):  # the share of variance explained, of points without any
+            return self._widen(self._model.fit_transform(points), axis=1)
+
+    def transform(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, dim) points to (n, c)."""
+        return self._widen(self._fitted.transform(points), axis=1)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return ``mean`` (dim,) and ``components`` (c, dim): x goes to (x − mean) · componentsᵀ."""
+        return {"mean": self._fitted.mean_, "components": self._widen(self._fitted.components_, axis=0)}
+
+    def _widen(self, values: np.ndarray, axis: int) -> np.ndarray:
+        missing = [0, 0]
+        missing[axis] = self._n_components - values.shape[axis]
+        return np.pad(values, [(0, more) for more in missing]) if any(missing) else values
+
+    @property
+    def _fitted(self) -> PCA:
+        if self._model is None:
+            raise RuntimeError("this reducer is not fitted yet")
+        return self._model

@@ -1,0 +1,173 @@
+"""UMAP (McInnes, Healy & Melville 2018), by cuML on a GPU and by umap-learn elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from raypipe import optional
+from raypipe.config import ReduceConfig
+from raypipe.errors import RaypipeError
+from raypipe.reduction.pca import PCAReducer
+
+_NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
+
+
+class UMAPReducer:
+    """A map that keeps neighbours together.
+
+    UMAP cannot lay out points that are all the same, nor fewer than its spectral start needs (4, and 2 more than
+    components); PCA stands in for it there, and ``reason`` says so. ``n_neighbors`` is lowered to all others where the
+    points are few.
+
+    Parameters
+    ----------
+    config
+        Its UMAP parameters, seed and backend.
+
+    Raises
+    ------
+    RaypipeError
+        If cuML is asked for and cannot be used here.
+    """
+
+    def __init__(self, config: ReduceConfig):
+        self._config = config
+        self._library, self.reason = choose_library(config.backend)
+        self.implementation = self._library
+        self._model: Any = None
+        self._stand_in: PCAReducer | None = None
+        self._points = np.empty((0, 0))
+
+    def fit(self, points: np.ndarray) -> UMAPReducer:
+        """Learn from (n, dim) points."""
+        self.fit_transform(points)
+        return self
+
+    def fit_transform(self, points: np.ndarray) -> np.ndarray:
+        """Learn from (n, dim) points and return where they themselves went, (n, c) float32."""
+        obstacle = _obstacle(points, self._config.n_components)
+        if obstacle is not None:
+            self._note(f"PCA instead of UMAP: {obstacle}")
+            self._stand_in = PCAReducer(self._config.n_components, self._config.seed, self.reason)
+            reduced = self._stand_in.fit_transform(points)
+            self.implementation, self.reason = self._stand_in.implementation, self._stand_in.reason
+            return reduced
+        self._points = np.ascontiguousarray(points, dtype=np.float32)
+        n_neighbors = min(self._config.n_neighbors, len(points) - 1)
+        if n_neighbors < self._config.n_neighbors:
+            self._note(f"n_neighbors lowered to {n_neighbors}: there are {len(points)} points")
+        self._model, self.implementation = self._make_model(n_neighbors)
+        with self._noting():
+            return np.asarray(self._model.fit_transform(self._points))
+
+    def transform(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, dim) points to (n, c) float32."""
+        if self._stand_in is not None:
+            return self._stand_in.transform(points)
+        if self._model is None:
+            raise RuntimeError("this reducer is not fitted yet")
+        with self._noting():
+            return np.asarray(self._model.transform(np.ascontiguousarray(points, dtype=np.float32)))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what a refit repeats: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``.
+
+        Where PCA stood in, its arrays.
+        """
+        if self._stand_in is not None:
+            return self._stand_in.arrays()
+        config = self._config
+        return {
+            "points": self._points,
+            "embedding": np.asarray(self._model.embedding_),
+            "n_neighbors": np.array(self._model.n_neighbors),
+            "n_components": np.array(config.n_components),
+            "min_dist": np.array(config.min_dist),
+            "metric": np.array(config.metric),
+            "seed": np.array(config.seed),
+        }
+
+    def _make_model(self, n_neighbors: int) -> tuple[Any, str]:
+        parameters = {  # by names that both libraries know
+            "n_neighbors": n_neighbors,
+            "n_components": self._config.n_components,
+            "min_dist": self._config.min_dist,
+            "metric": self._config.metric,
+            "random_state": self._config.seed,
+        }
+        if self._library == "cuml":
+            model = optional.require("cuml.manifold").UMAP(**parameters, output_type="numpy")
+            return model, f"cuml {optional.require('cuml').__version__}"
+        umap = _import_umap()
+        # With a seed umap-learn uses one thread in any case, and warns unless told so.
+        return umap.UMAP(**parameters, n_jobs=1), f"umap-learn {umap.__version__}"
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Turn the library's warnings of a fallback of its own into the reason; pass all others on."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for warning in caught:
+            message = str(warning.message)
+            if message.startswith(_NOTED):
+                self._note(" ".join(message.split("\n\n")[0].split()))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+    def _note(self, reason: str) -> None:
+        self.reason = reason if self.reason is None else f"{self.reason}; {reason}"
+
+
+def choose_library(backend: str) -> tuple[str, str | None]:
+    """Return "cuml" or "umap-learn" for a ``backend`` of auto, cuml or cpu, and why it is not cuML under auto.
+
+    Raises
+    ------
+    RaypipeError
+        If cuML is asked for, and it or a GPU is missing.
+    """
+    if backend == "cpu":
+        return "umap-learn", None
+    if backend == "auto" and not optional.is_installed("cuml"):
+        return "umap-learn", "cuml is not installed"
+    try:
+        if not _count_gpus():
+            raise RaypipeError("cuml needs a GPU and there is none: take reduce.backend=cpu")
+        optional.require("cuml.manifold")
+    except RaypipeError as error:
+        if backend == "cuml":
+            raise
+        return "umap-learn", str(error)
+    return "cuml", None
+
+
+def _count_gpus() -> int:
+    runtime = optional.require("cupy").cuda.runtime
+    try:
+        return runtime.getDeviceCount()
+    except runtime.CUDARuntimeError:  # raised where there is no driver
+        return 0
+
+
+def _obstacle(points: np.ndarray, n_components: int) -> str | None:
+    needed = max(4, n_components + 2)
+    if len(points) < needed:
+        return f"{n_components} components need at least {needed} points, there are {len(points)}"
+    if (points == points[0]).all():
+        return "all points are the same"
+    return None
+
+
+def _import_umap() -> Any:
+    """Import umap-learn, which warns that the neural variant it does not find is missing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
+        warnings.filterwarnings("ignore", message="The umap.parametric_umap package requires", category=UserWarning)
+        import umap
+    return umap

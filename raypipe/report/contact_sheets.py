@@ -1,0 +1,201 @@
+"""Contact sheets: frames over time of a cluster's most central videos, and of its farthest."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from raypipe.errors import RaypipeError
+from raypipe.report.plots import INK, MUTED, color_of, ink_on
+from raypipe.report.tables import Cluster, Facts, Member
+from raypipe.schema import Frames
+
+FramesOf = Callable[[str, np.ndarray, int], Frames]
+
+PICTURE = 192  # pixels a side, as decoded; thumbnails have this size
+_TILE = 144  # pixels a side on a sheet
+_GAP, _MARGIN, _SIDE, _HEAD, _CAPTION = 4, 20, 210, 64, 22
+_EMPTY, _RULE = "#E9EBEF", "#D5D9E0"
+
+
+@dataclass(frozen=True)
+class Filmstrip:
+    """A video's pictures at equal fractions of its length.
+
+    Attributes
+    ----------
+    member
+        The video.
+    pictures
+        One a time: (PICTURE, PICTURE, 3) uint8 RGB, or None where there is none.
+    times_s
+        When each was shown, in seconds of the file; the time asked for where there is no picture.
+    note
+        Why pictures are missing; empty if none is.
+    """
+
+    member: Member
+    pictures: tuple[np.ndarray | None, ...]
+    times_s: tuple[float, ...]
+    note: str = ""
+
+    @property
+    def poster(self) -> np.ndarray | None:
+        """The picture at the middle of the video, or that nearest to it; None if there is none at all."""
+        middle = len(self.pictures) // 2
+        there = [i for i, picture in enumerate(self.pictures) if picture is not None]
+        return self.pictures[min(there, key=lambda i: abs(i - middle))] if there else None
+
+    @property
+    def thumbnail(self) -> bytes | None:
+        """The poster as JPEG."""
+        return None if self.poster is None else _encode(Image.fromarray(self.poster), "JPEG", quality=85)
+
+
+def take_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Filmstrip:
+    """Decode a video at the middles of ``n_frames`` equal parts of its span; never raises for a video that fails."""
+    if not member.span_s:
+        return Filmstrip(member, (None,) * n_frames, (math.nan,) * n_frames, "the video's length is not known")
+    asked = member.origin_s + member.span_s * (np.arange(n_frames) + 0.5) / n_frames
+    try:
+        frames = frames_of(member.uri, asked, PICTURE)
+    except RaypipeError as error:
+        return Filmstrip(member, (None,) * n_frames, tuple(asked.tolist()), str(error))
+    pictures: list[np.ndarray | None] = [None] * n_frames
+    times = asked.tolist()
+    for picture, time_s, index in zip(frames.pixels, frames.times_s, frames.requested, strict=True):
+        pictures[index], times[index] = picture, float(time_s)
+    missing = "" if all(picture is not None for picture in pictures) else "the decoder gave no picture there"
+    return Filmstrip(member, tuple(pictures), tuple(times), missing and (frames.error or missing))
+
+
+def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], farthest: Filmstrip | None) -> bytes:
+    """Draw a cluster's contact sheet as a PNG: a row a video, time from left to right."""
+    strips = [*central, farthest] if farthest else list(central)
+    n_frames = max(len(strip.pictures) for strip in strips)
+    row_height = _TILE + _CAPTION
+    width = 2 * _MARGIN + _SIDE + n_frames * (_TILE + _GAP) - _GAP
+    height = 2 * _MARGIN + _HEAD + len(strips) * row_height + (_GAP + _CAPTION if farthest else 0)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    _draw_head(draw, facts, cluster, width)
+    y = _MARGIN + _HEAD
+    for strip in central:
+        _draw_row(sheet, draw, strip, y)
+        y += row_height
+    if farthest:
+        draw.line([(_MARGIN, y + _GAP // 2), (width - _MARGIN, y + _GAP // 2)], fill=_RULE, width=1)
+        draw.text((_MARGIN, y + _GAP + 3), "The farthest from the center", font=_font(13, bold=True), fill=MUTED)
+        _draw_row(sheet, draw, farthest, y + _GAP + _CAPTION)
+    return _encode(sheet, "PNG")
+
+
+def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
+    """Return the strip's pictures side by side as one JPEG of ``tile`` pixels height; None if there are none."""
+    if strip.poster is None:
+        return None
+    joined = Image.new("RGB", (tile * len(strip.pictures), tile), _EMPTY)
+    for i, picture in enumerate(strip.pictures):
+        if picture is not None:
+            joined.paste(_resize(picture, tile), (i * tile, 0))
+    return _encode(joined, "JPEG", quality=78)
+
+
+def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width: int) -> None:
+    color, font = color_of(cluster.number), _font(22, bold=True)
+    number = str(cluster.number)
+    chip = max(font.getlength(number) + 20, 38)
+    draw.rounded_rectangle([_MARGIN, _MARGIN, _MARGIN + chip, _MARGIN + 38], radius=9, fill=color)
+    draw.text((_MARGIN + chip / 2, _MARGIN + 19), number, font=font, fill=ink_on(color), anchor="mm")
+    x = _MARGIN + chip + 14
+    title = f"Cluster {number}: {len(cluster):,} video{'s'[: len(cluster) != 1]}"
+    draw.text((x, _MARGIN - 1), title, font=_font(17, bold=True), fill=INK)
+    mix = cluster.mix(facts.mix_column) if facts.mix_column else []
+    text = "   ".join(f"{name} ({count:,})" for name, count in mix[:12])
+    line = _wrap(text, _font(13), width - x - _MARGIN, lines=1)
+    draw.text((x, _MARGIN + 22), line, font=_font(13), fill=MUTED)
+
+
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y: int) -> None:
+    member = strip.member
+    name = _wrap(member.name, _font(13, bold=True), _SIDE - 16, lines=3)
+    draw.multiline_text((_MARGIN, y + 2), name, font=_font(13, bold=True), fill=INK, spacing=3)
+    below = y + 8 + 18 * (name.count("\n") + 1)
+    facts = [_wrap(text, _font(12), _SIDE - 16, lines=1) for text in (member.label or member.group,) if text]
+    facts += [f"distance {member.distance:.3g}", *(["outlier"] if member.outlier else [])]
+    draw.multiline_text((_MARGIN, below), "\n".join(facts), font=_font(12), fill=MUTED, spacing=4)
+    for i, picture in enumerate(strip.pictures):
+        if picture is not None:
+            sheet.paste(_resize(picture, _TILE), (_tile_x(i), y))
+            draw.text((_tile_x(i) + 2, y + _TILE + 3), f"{strip.times_s[i]:.2f} s", font=_font(11), fill=MUTED)
+    for first, past in _gaps(strip.pictures):
+        left, right = _tile_x(first), _tile_x(past) - _GAP - 1
+        draw.rectangle([left, y, right, y + _TILE - 1], fill=_EMPTY)
+        reason = _wrap(f"No picture: {strip.note}", _font(12), right - left - 20, lines=7)
+        draw.multiline_text((left + 10, y + 9), reason, font=_font(12), fill=MUTED, spacing=4)
+
+
+def _tile_x(i: int) -> int:
+    return _MARGIN + _SIDE + i * (_TILE + _GAP)
+
+
+def _gaps(pictures: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
+    """Return the runs of missing pictures, each as its first index and that after its last."""
+    gaps = []
+    for missing, run in groupby(range(len(pictures)), key=lambda i: pictures[i] is None):
+        indices = list(run)
+        if missing:
+            gaps.append((indices[0], indices[-1] + 1))
+    return gaps
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> str:
+    """Break a text into at most so many lines of so many pixels, within words where it must; then an ellipsis."""
+    rest = " ".join(text.split())
+    broken: list[str] = []
+    while rest and len(broken) < lines:
+        fits = _longest_prefix(rest, font, width)
+        if fits < len(rest) and len(broken) == lines - 1:
+            fits = _longest_prefix(rest, font, width - font.getlength("…"))
+            return "\n".join([*broken, f"{rest[:fits].rstrip()}…"])
+        if fits < len(rest):
+            # Names break after a separator if that leaves the line at least half full.
+            gap = max(rest.rfind(separator, 0, fits) for separator in " _-/.")
+            fits = gap + 1 if gap >= fits // 2 else fits
+        broken.append(rest[:fits].rstrip())
+        rest = rest[fits:].lstrip()
+    return "\n".join(broken)
+
+
+def _longest_prefix(text: str, font: ImageFont.FreeTypeFont, width: float) -> int:
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
+    return low
+
+
+@cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    # Matplotlib carries this font along, so a sheet looks alike on every machine.
+    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
+
+
+def _resize(picture: np.ndarray, side: int) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()

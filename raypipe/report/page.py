@@ -1,0 +1,340 @@
+"""The static page: one HTML file that carries its pictures and its style, runs no script and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from raypipe.report.contact_sheets import Filmstrip, join_pictures
+from raypipe.report.plots import color_of, ink_on
+from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
+
+STRIP_BYTES = 2_600_000  # of all film strips together, about; with the rest in base64 the page stays below 5 MB
+MAX_TILES = 2400  # pictures on the page: at more they would be too small to see anything
+MAX_PROBLEMS = 500  # rows of the table of failures; videos.parquet has them all
+MAX_PILLS = 16
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_METRICS = {
+    "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
+    "silhouette_softdtw": "The same on soft-DTW between whole trajectories, so that order in time counts: −1 to 1.",
+    "davies_bouldin": "Spread within clusters over the distance between them, on the means: 0 is best.",
+    "inertia": "What k-means made small. Comparable only between runs on the same trajectories, with the same gamma.",
+    "ari": "Agreement with the {column}s, corrected for chance (adjusted Rand index): 1 is identical, 0 is chance.",
+    "nmi": "Information that clusters and {column}s share (normalised): 0 to 1, higher is better.",
+    "v_measure": "Clusters of one {column} only, and {column}s in one cluster only (harmonic mean): 0 to 1.",
+    "gamma": "How smooth soft-DTW was: small follows the best alignment, large blurs over many.",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A video on the page: its strip as a JPEG, or why there is none, and the times of the strip's pictures."""
+
+    member: Member
+    strip: bytes | None
+    times_s: tuple[float, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the page shows of a cluster: its most central videos, and its farthest."""
+
+    cluster: Cluster
+    central: Sequence[Shown]
+    farthest: Shown | None
+
+
+def layout(n_clusters: int, n_videos: int, n_frames: int) -> tuple[int, int]:
+    """Return how many central videos of a cluster the page shows, and the pixels a side of their pictures.
+
+    The videos are those of the cluster's sheet, or as many as `MAX_TILES` lets it be; the pictures are as large as
+    `STRIP_BYTES` lets them be, at 0.3 bytes a pixel.
+    """
+    per_row = n_clusters * n_frames
+    n_rows = max(1, min(n_videos, MAX_TILES // max(per_row, 1) - 1))
+    side = math.sqrt(STRIP_BYTES / (0.3 * max(per_row * (n_rows + 1), 1)))
+    return n_rows, int(min(max(side, 48), 160))
+
+
+def show(strip: Filmstrip, tile: int) -> Shown:
+    """Make a film strip ready for the page, with pictures of ``tile`` pixels."""
+    return Shown(strip.member, join_pictures(strip, tile), strip.times_s, strip.note)
+
+
+def render_page(
+    facts: Facts,
+    plots: Mapping[str, bytes],
+    cards: Sequence[Card],
+    outliers: Sequence[tuple[Member, bytes | None]],
+    written: datetime,
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    facts
+        What there is to say.
+    plots
+        PNG bytes of ``points``, ``trajectories`` and ``sizes``.
+    cards
+        One a cluster.
+    outliers
+        The outliers to show, the farthest first, with a JPEG if there is one; there may be more.
+    written
+        When, for the head of the page.
+    """
+    style = resources.files("raypipe.report").joinpath("page.css").read_text(encoding="utf-8")
+    body = "\n".join(
+        [
+            _head(facts, written),
+            _counts(facts),
+            _metrics(facts),
+            _pictures(facts, plots),
+            "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
+            _outliers(facts, outliers),
+            _problems(facts.problems),
+            _record(facts),
+        ]
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(_title(facts))}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _title(facts: Facts) -> str:
+    n_videos, n_clusters = len(facts.members), len(facts.clusters)
+    return f"{_count(n_videos, 'video')} in {_count(n_clusters, 'cluster')}"
+
+
+def _head(facts: Facts, written: datetime) -> str:
+    folder = common_folder(m.uri for m in facts.members)
+    version = facts.info.get("versions", {}).get("raypipe")
+    where = f"<code>{escape(folder)}</code>, g" if folder else "G"
+    notices = "".join(
+        f'<p class="notice"><b>{escape(stage)}</b> fell back: {escape(str(reason))}</p>'
+        for stage, reason in facts.info.get("fallbacks", {}).items()
+    )
+    jumps = " ".join(f'<a href="#cluster-{c.number}">{_chip(c.number)}</a>' for c in facts.clusters)
+    return (
+        f'<header>\n<div class="eyebrow">raypipe report{escape(f" · {version}" if version else "")}</div>\n'
+        f"<h1>{escape(_title(facts))}</h1>\n"
+        f'<p class="lead">{where}rouped by the paths that the videos take through time. '
+        f"Written {written:%Y-%m-%d %H:%M} UTC.</p>\n"
+        f'<nav class="jump" aria-label="clusters">{jumps}</nav>\n{notices}</header>'
+    )
+
+
+def _counts(facts: Facts) -> str:
+    counts = facts.info.get("counts", {})
+    tiles = {name: f"{counts.get(name, 0):,}" for name in ("found", "ok", "failed", "skipped", "ignored")}
+    tiles["outliers"] = f"{len(facts.outliers):,}"
+    tiles["all stages"] = _duration(facts.wall_s)
+    cells = "".join(
+        f'<div class="tile {"bad" if name == "failed" and value != "0" else ""}">'
+        f"<b>{value}</b><span>{name}</span></div>"
+        for name, value in tiles.items()
+    )
+    return f'<div class="tiles">{cells}</div>'
+
+
+def _metrics(facts: Facts) -> str:
+    rows = "".join(
+        f'<tr><td class="value">{_metric(facts.metrics[name])}</td>'
+        f'<td class="name"><code>{name}</code></td><td class="muted">{escape(_explain(name, facts))}</td></tr>'
+        for name in _METRICS
+        if name in facts.metrics and not (name in ("ari", "nmi", "v_measure") and facts.metrics[name] is None)
+    )
+    return f'<h2>How good the clusters are</h2>\n<div class="card"><table>{rows}</table></div>'
+
+
+def _explain(name: str, facts: Facts) -> str:
+    return _METRICS[name].format(column=facts.mix_column or "label")
+
+
+def _pictures(facts: Facts, plots: Mapping[str, bytes]) -> str:
+    captions = {
+        "points": "Each mark is a video, at the mean of its path on a 2-D map of the embeddings. The map keeps what is "
+        "near together; how far apart two distant groups lie on it means little. Rings are outliers.",
+        "trajectories": "The paths themselves: each thin line is a video from its start (dot) to its end (arrow), the "
+        "bold line its cluster's soft-DTW barycenter on the map. Clusters were found in more dimensions than the two "
+        "drawn here, and paths of unlike order can share the same ground.",
+        "sizes": "How many videos each cluster has"
+        + (f", and how its videos' {facts.mix_column}s mix." if facts.mix_column else "."),
+    }
+    figures = "\n".join(
+        f'<figure><div class="paper"><img{" class=narrow" if name != "trajectories" else ""} '
+        f'src="{_data(plots[name], "png")}" alt="{escape(captions[name])}"></div>'
+        f"<figcaption>{escape(captions[name])}</figcaption></figure>"
+        for name in ("points", "trajectories", "sizes")
+    )
+    return f"<h2>The map</h2>\n{figures}"
+
+
+def _card(card: Card, facts: Facts) -> str:
+    cluster = card.cluster
+    share = len(cluster) / len(facts.members)
+    n_odd = len(cluster.outliers)
+    odd = f", {_count(n_odd, 'outlier')}" if n_odd else ""
+    rows = "\n".join(_row(shown) for shown in card.central)
+    far = f'<div class="far"><h4>Farthest from the center</h4>{_row(card.farthest)}</div>' if card.farthest else ""
+    return (
+        f'<section class="card cluster" id="cluster-{cluster.number}">\n<header>{_chip(cluster.number)}'
+        f"<h3>Cluster {cluster.number}</h3>"
+        f'<span class="muted">{_count(len(cluster), "video")} ({share:.0%}){odd}</span>'
+        f"{_pills(cluster, facts)}</header>\n{rows}\n{far}\n</section>"
+    )
+
+
+def _pills(cluster: Cluster, facts: Facts) -> str:
+    mix = cluster.mix(facts.mix_column) if facts.mix_column else []
+    if not mix:
+        return ""
+    items = [f"<li>{escape(_shorten(name))} <b>{count:,}</b></li>" for name, count in mix[:MAX_PILLS]]
+    if len(mix) > MAX_PILLS:
+        items.append(f"<li>and {len(mix) - MAX_PILLS:,} more</li>")
+    return f'<ul class="pills">{"".join(items)}</ul>'
+
+
+def _row(shown: Shown) -> str:
+    if shown.strip is None:
+        picture = f'<div class="none">No picture: {escape(shown.note)}</div>'
+    else:
+        times = "".join(f"<span>{time_s:.2f} s</span>" for time_s in shown.times_s)
+        note = f'<p class="muted small">Some pictures are missing: {escape(shown.note)}</p>' if shown.note else ""
+        picture = (
+            f'<img src="{_data(shown.strip, "jpeg")}" alt="{_count(len(shown.times_s), "frame")} of the video">'
+            f'<div class="times" style="grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>{note}'
+        )
+    return f'<div class="row"><div class="who">{_who(shown.member)}</div><div class="strip">{picture}</div></div>'
+
+
+def _who(member: Member) -> str:
+    said = " · ".join(escape(_shorten(text)) for text in dict.fromkeys((member.label, member.group)) if text)
+    return (
+        f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
+        + (f'<div class="muted">{said}</div>' if said else "")
+        + f'<div class="muted">distance {_number(member.distance)}</div>'
+        + ('<span class="tag">outlier</span>' if member.outlier else "")
+    )
+
+
+def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> str:
+    if not outliers:
+        return '<h2>Outliers</h2>\n<p class="muted">No video lies farther from its center than the threshold.</p>'
+    more = len(facts.outliers) - len(outliers)
+    rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
+    cells = "\n".join(
+        f'<div>{_thumbnail(jpeg)}<div class="text">'
+        f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
+        f'{_chip(member.cluster)} <span class="muted">score {_number(member.outlier_score)}</span></div></div>'
+        for member, jpeg in outliers
+    )
+    return (
+        f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from the center of their own cluster.{rest}'
+        f'</p>\n<div class="gallery">{cells}</div>'
+    )
+
+
+def _thumbnail(jpeg: bytes | None) -> str:
+    return f'<img src="{_data(jpeg, "jpeg")}" alt="">' if jpeg else '<div class="none">No picture</div>'
+
+
+def _problems(problems: Sequence[Problem]) -> str:
+    if not problems:
+        return ""
+    rows = "".join(
+        f'<tr><td title="{escape(p.uri)}">{_link(p.name, p.uri)}</td><td>{"in part" if p.status == "ok" else p.status}'
+        f"</td><td>{escape(p.stage)}</td><td>{escape(p.reason)}</td></tr>"
+        for p in problems[:MAX_PROBLEMS]
+    )
+    more = len(problems) - MAX_PROBLEMS
+    rest = f'<p class="muted small">And {more:,} more, in videos.parquet.</p>' if more > 0 else ""
+    return (
+        '<h2>What could not be read</h2>\n<div class="card"><div class="scroll"><table>'
+        "<tr><th>video</th><th>result</th><th>stage</th><th>why</th></tr>"
+        f"{rows}</table></div>{rest}</div>"
+    )
+
+
+def _record(facts: Facts) -> str:
+    info = facts.info
+    config = yaml.safe_dump(info.get("config", {}), sort_keys=False, allow_unicode=True)
+    seconds = info.get("seconds", {})
+    longest = max(seconds.values(), default=0) or 1
+    times = "".join(
+        f'<tr><td class="name">{escape(stage)}</td><td class="number">{_duration(value)}</td>'
+        f'<td style="width:70%"><span class="meter" style="width:{100 * value / longest:.1f}%"></span></td></tr>'
+        for stage, value in seconds.items()
+    )
+    return (
+        "<h2>How it was made</h2>"
+        + _details("Time a stage", f"<table>{times}</table>")
+        + _details("Implementations", _pairs({**info.get("implementations", {}), **_encoder(info)}))
+        + _details("Configuration", f"<pre>{escape(config)}</pre>")
+        + _details("Versions", _pairs(info.get("versions", {})))
+        + f"<footer>Run directory: <code>{escape(facts.url)}</code></footer>"
+    )
+
+
+def _encoder(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"encoder {key}": value for key, value in info.get("encoder", {}).items()}
+
+
+def _details(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>{content}</details>"
+
+
+def _pairs(pairs: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in pairs.items())
+    return f"<table>{rows}</table>"
+
+
+def _chip(cluster: int) -> str:
+    color = color_of(cluster)
+    return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{cluster}</span>'
+
+
+def _link(text: str, uri: str) -> str:
+    target = link_of(uri)
+    return f'<a href="{escape(target)}">{escape(text)}</a>' if target else f"<b>{escape(text)}</b>"
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s'[: n != 1]}"
+
+
+def _metric(value: Any) -> str:
+    return f"{value:.4g}".replace("-", "−") if isinstance(value, (int, float)) else "–"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,415 @@
+"""The report's plots: the map of videos, their trajectories, and the sizes of clusters, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
+
+from raypipe.report.tables import Cluster, Facts
+from raypipe.softdtw import auto_gamma, soft_dtw_barycenter
+
+# Six colours of Okabe & Ito (2008) and two dark ones: the closest pair stays 7.6 (OKLab × 100) apart under simulated
+# protanopia, deuteranopia and tritanopia. Beyond 8 clusters the marker changes, and numbers stand on the plots.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7A1F5C", "#5B4A00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+# Labels are no clusters: pale tints (Tol's light scheme and three more), so that nobody takes one for the other.
+TINTS = (
+    "#77AADD",
+    "#EEDD88",
+    "#FFAABB",
+    "#44BB99",
+    "#DDDDDD",
+    "#EE8866",
+    "#99DDFF",
+    "#BBCC33",
+    "#C9B3E6",
+    "#D9B99B",
+    "#AAAA00",
+    "#9FB0BC",
+)
+
+INK, MUTED, FAINT = "#1F2430", "#667085", "#D5D9E0"
+DPI = 160
+MAX_LINES = 300  # paths drawn of one cluster: more are a blot, and the barycenter says the rest
+MAX_BACKDROP = 150  # grey paths of other clusters behind a small panel
+MAX_AVERAGED = 50  # most central members that a drawn barycenter is computed from
+MAX_STEPS = 64  # and steps of it
+MAX_ASIDE = 3000  # points among which a number looks for a free place: among more it hides nothing
+OVERVIEW_CLUSTERS = len(COLORS)  # one panel with all clusters is readable as long as no colour comes twice
+
+# Places around a point, the nearest first, in parts of a map's width.
+_RINGS = np.array(
+    [
+        (radius * math.cos(angle), radius * math.sin(angle))
+        for radius in np.arange(0.03, 0.13, 0.01)
+        for angle in np.linspace(math.pi / 2, 5 * math.pi / 2, 24, endpoint=False)
+    ]
+)
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a label is data: "$" in it is a dollar
+    "text.usetex": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#ECEEF2",
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+_WIDE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "WenQuanYi Zen Hei")
+
+
+def color_of(cluster: int) -> str:
+    """Return the colour that a cluster has in every plot and on the page."""
+    return COLORS[cluster % len(COLORS)]
+
+
+def ink_on(color: str) -> str:
+    """Return black or white, whichever reads better on a colour (WCAG relative luminance)."""
+    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return "#FFFFFF" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.30 else "#111111"
+
+
+def average_paths(paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) -> dict[int, np.ndarray]:
+    """Return each cluster's soft-DTW barycenter in the picture plane, of its most central members' paths.
+
+    Parameters
+    ----------
+    paths
+        ``video_id`` to (n_steps, 2) float64; lengths may differ.
+    clusters
+        The clusters.
+
+    Returns
+    -------
+    dict
+        Cluster number to (n_steps, 2), n_steps the median of its members', `MAX_STEPS` at most.
+    """
+    central = {cluster.number: _paths_of(cluster, paths)[:MAX_AVERAGED] for cluster in clusters}
+    gamma = auto_gamma([path for group in central.values() for path in group])
+    return {number: _average(group, gamma) for number, group in central.items()}
+
+
+def draw_points(facts: Facts) -> bytes:
+    """Draw every clustered video on the 2-D map, at the mean of its path, outliers ringed."""
+    members = [m for m in facts.members if math.isfinite(m.x) and math.isfinite(m.y)]
+    spots = np.array([(m.x, m.y) for m in members]).reshape(-1, 2)
+    numbers = np.array([m.cluster for m in members], dtype=int)
+    area = float(np.clip(9000 / max(len(members), 1), 5, 64))
+    with _figure(9.6, 6.4) as figure:
+        axes = figure.add_subplot()
+        # In a random order, or the last cluster would lie on top of the others wherever they overlap.
+        order = np.random.default_rng(0).permutation(len(members))
+        for shape, marker in enumerate(MARKERS):
+            mine = order[numbers[order] // len(COLORS) % len(MARKERS) == shape]
+            colors = [color_of(n) for n in numbers[mine]]
+            _scatter(axes, spots[mine], s=area, c=colors, marker=marker, alpha=0.85, linewidths=0.5, edgecolors="w")
+        odd = spots[[m.outlier for m in members]] if members else spots
+        _scatter(axes, odd, s=3.2 * area + 25, facecolors="none", edgecolors=INK, linewidths=1.1)
+        _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
+        _dress_map(axes, "Videos by cluster")
+        handles = [_legend_dot(cluster) for cluster in facts.clusters]
+        if len(odd):
+            handles.append(_legend_mark("o", 10, "none", INK, f"outlier  ({len(odd):,})"))
+        figure.legend(handles=handles, loc="outside right upper", ncols=math.ceil(len(handles) / 26))
+        return _as_png(figure)
+
+
+def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Mapping[int, np.ndarray]) -> bytes:
+    """Draw the videos' 2-D paths with their clusters' barycenters: together, and a small panel a cluster.
+
+    Parameters
+    ----------
+    facts
+        The run's facts.
+    paths
+        ``video_id`` to (n_steps, 2).
+    centers
+        Cluster number to (n_steps, 2), as `average_paths` returns it.
+    """
+    lines = {c.number: _thin_out(_paths_of(c, paths), MAX_LINES) for c in facts.clusters}
+    k = len(facts.clusters)
+    overview = k <= OVERVIEW_CLUSTERS
+    panels = 0 if k == 1 else k
+    rows, columns = _grid(panels, overview)
+    cell = 5.2 / rows if overview and panels else 1.75
+    width = (5.9 if overview else 0.2) + cell * columns
+    with _figure(width, 5.5 if overview else cell * rows + 0.7) as figure:
+        grid: Figure | SubFigure = figure
+        if overview:
+            left: Figure | SubFigure = figure
+            if panels:
+                parts = figure.add_gridspec(1, 2, width_ratios=[5.9, cell * columns], wspace=0.03)
+                left, grid = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
+            _draw_overview(left.add_subplot(), lines, centers)
+        else:
+            figure.suptitle("Trajectories, a panel a cluster", x=0.01, ha="left", weight="bold", size=12)
+        if panels:
+            box = _limits(lines.values())
+            for i, cluster in enumerate(facts.clusters):
+                axes = grid.add_subplot(rows, columns, i + 1)
+                _draw_panel(axes, cluster, lines, centers[cluster.number], box)
+        return _as_png(figure)
+
+
+def draw_sizes(facts: Facts) -> bytes:
+    """Draw how many videos each cluster has, by label (or group) where there are at most a dozen of them."""
+    clusters = facts.clusters
+    column = facts.mix_column
+    parts = sorted({p for c in clusters for p, _ in c.mix(column)}) if column else []
+    if len(parts) > len(TINTS):
+        parts = []
+    with _figure(9.6, 1.3 + 0.34 * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
+        axes = figure.add_subplot()
+        rows = range(len(clusters))
+        if parts:
+            _stack_bars(axes, [dict(c.mix(column)) for c in clusters], [len(c) for c in clusters], parts)
+            handles = [Patch(color=TINTS[i], label=_shorten(part, 34)) for i, part in enumerate(parts)]
+            if any(sum(n for _, n in c.mix(column)) < len(c) for c in clusters):
+                handles.append(Patch(facecolor="w", edgecolor=FAINT, hatch="////", linewidth=0, label=f"no {column}"))
+            figure.legend(handles=handles, loc="outside lower left", ncols=3)
+        else:
+            axes.barh(rows, [len(c) for c in clusters], height=0.72, color=[color_of(c.number) for c in clusters])
+        for row, cluster in enumerate(clusters):
+            note = f"{len(cluster):,}  ({len(cluster) / len(facts.members):.0%})"
+            axes.annotate(note, (len(cluster), row), (5, 0), textcoords="offset points", va="center", size=8.5)
+        axes.set_yticks(rows, [str(c.number) for c in clusters])
+        for tick, cluster in zip(axes.get_yticklabels(), clusters, strict=True):
+            color = color_of(cluster.number)
+            tick.set(color=ink_on(color), weight="bold")
+            tick.set_bbox({"boxstyle": "round,pad=0.3", "facecolor": color, "edgecolor": "none"})
+        axes.set_ylim(len(clusters) - 0.4, -0.6)
+        axes.set_xlim(0, max(map(len, clusters)) * 1.12)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0, pad=9)
+        axes.set(xlabel="videos", ylabel="cluster")
+        axes.set_title(f"Cluster sizes by {column}" if parts else "Cluster sizes")
+        return _as_png(figure)
+
+
+# The parts of the plots.
+
+
+def _draw_overview(axes: Axes, lines: Mapping[int, list[np.ndarray]], centers: Mapping[int, np.ndarray]) -> None:
+    alpha = float(np.clip(12 / math.sqrt(sum(map(len, lines.values()))), 0.12, 0.5))
+    for number, paths in lines.items():
+        _draw_paths(axes, paths, color_of(number), alpha)
+    for number, center in centers.items():
+        _draw_center(axes, center, color_of(number), 3.2)
+    _number_clusters(axes, centers)
+    _dress_map(axes, "Trajectories and their barycenters")
+    start = _legend_mark("o", 7, "w", INK, "start")
+    end = _legend_mark(">", 8, INK, "w", "end")
+    bold = Line2D([], [], color=INK, linewidth=3.2, label="barycenter")
+    thin = Line2D([], [], color=INK, linewidth=0.8, alpha=0.5, label="a video's path")
+    axes.legend(handles=[thin, bold, start, end], loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4)
+
+
+def _draw_panel(
+    axes: Axes,
+    cluster: Cluster,
+    lines: Mapping[int, list[np.ndarray]],
+    center: np.ndarray,
+    box: tuple[np.ndarray, np.ndarray],
+) -> None:
+    others = [path for number, paths in lines.items() if number != cluster.number for path in paths]
+    axes.add_collection(LineCollection(_thin_out(others, MAX_BACKDROP), colors=FAINT, linewidths=0.5, alpha=0.7))
+    alpha = float(np.clip(7 / math.sqrt(len(cluster)), 0.15, 0.6))
+    _draw_paths(axes, lines[cluster.number], color_of(cluster.number), alpha)
+    _draw_center(axes, center, color_of(cluster.number), 2.4)
+    axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color(FAINT)
+    axes.set_title(f"{cluster.number}", size=9.5, pad=3)
+    axes.set_title(f"{len(cluster):,} video{'s'[: len(cluster) != 1]}", size=8, pad=3, loc="right", weight="normal")
+
+
+def _draw_paths(axes: Axes, paths: list[np.ndarray], color: str, alpha: float) -> None:
+    axes.add_collection(LineCollection(paths, colors=color, linewidths=0.8, alpha=alpha, capstyle="round"))
+    starts = np.array([path[0] for path in paths]).reshape(-1, 2)
+    _scatter(axes, starts, s=6, c=color, alpha=min(1.0, 1.6 * alpha), linewidths=0)
+
+
+def _draw_center(axes: Axes, center: np.ndarray, color: str, width: float) -> None:
+    halo = [Stroke(linewidth=width + 2, foreground="w"), Normal()]
+    axes.plot(*center.T, color=color, linewidth=width, path_effects=halo, solid_capstyle="round", zorder=4)
+    axes.plot(*center[0], "o", markersize=2.3 * width, color="w", markeredgecolor=color, markeredgewidth=1.6, zorder=6)
+    moves = np.diff(center, axis=0)
+    moves = moves[np.hypot(*moves.T) > 1e-9]
+    if len(moves):
+        tip = MarkerStyle(">").rotated(rad=math.atan2(moves[-1, 1], moves[-1, 0]))
+        _scatter(axes, center[-1:], marker=tip, s=(4.2 * width) ** 2, c=color, edgecolors="w", linewidths=1, zorder=6)
+
+
+def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = False) -> None:
+    """Write each cluster's number at one of its points, near their middle, where no other number stands.
+
+    ``aside``: rather where it hides no point of any cluster, if there is such a place near by.
+    """
+    everything = np.concatenate([*spots.values(), np.empty((0, 2))])
+    extent = max(float(np.ptp(everything, axis=0).max()), 1e-9)
+    taken = np.empty((0, 2))
+    for number, points in spots.items():
+        if not len(points):
+            continue
+        middle = np.median(points, axis=0)
+        candidates = points[np.argsort(np.linalg.norm(points - middle, axis=1))]
+        # The first that is free; where all are taken, the freest.
+        gaps = _gaps(candidates, taken)
+        spot = candidates[np.argmax(np.minimum(gaps, 0.055 * extent))]
+        if aside and len(everything) <= MAX_ASIDE:
+            around = middle + extent * _RINGS
+            free = (_gaps(around, everything) > 0.03 * extent) & (_gaps(around, taken) > 0.055 * extent)
+            spot = around[np.argmax(free)] if free.any() else spot
+        taken = np.vstack([taken, spot])
+        color = color_of(number)
+        disc = {"boxstyle": "circle,pad=0.25", "facecolor": color, "edgecolor": "w", "linewidth": 1.2}
+        style: dict[str, Any] = {"color": ink_on(color), "weight": "bold", "size": 8.5, "zorder": 9}
+        axes.text(spot[0], spot[1], str(number), ha="center", va="center", bbox=disc, **style)
+
+
+def _gaps(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return each point's distance to the nearest of the others; infinite where there is none."""
+    return np.linalg.norm(points[:, None] - others[None], axis=2).min(axis=1, initial=math.inf)
+
+
+def _stack_bars(axes: Axes, mixes: list[dict[str, int]], sizes: list[int], parts: list[str]) -> None:
+    left = np.zeros(len(mixes))
+    rows = np.arange(len(mixes))
+    for i, part in enumerate(parts):
+        widths = np.array([mix.get(part, 0) for mix in mixes], dtype=float)
+        axes.barh(rows, widths, left=left, height=0.72, color=TINTS[i], edgecolor="w", linewidth=0.8)
+        for row, width in enumerate(widths):
+            text = f"{width:,.0f}"
+            if width / max(sizes) > 0.016 * len(text):  # it fits in
+                axes.text(left[row] + width / 2, row, text, ha="center", va="center", size=7.5)
+        left += widths
+    rest = np.flatnonzero(left < sizes)
+    missing = np.array(sizes)[rest] - left[rest]
+    axes.barh(rest, missing, left=left[rest], height=0.72, facecolor="w", edgecolor=FAINT, hatch="////", linewidth=0)
+
+
+def _dress_map(axes: Axes, title: str) -> None:
+    axes.set_title(title)
+    axes.set(xlabel="map, x (no unit)", ylabel="map, y (no unit)")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.06)
+    axes.autoscale_view()
+    axes.grid()
+
+
+def _legend_dot(cluster: Cluster) -> Line2D:
+    marker = MARKERS[cluster.number // len(COLORS) % len(MARKERS)]
+    text = f"{cluster.number}  ({len(cluster):,})"
+    return _legend_mark(marker, 7, color_of(cluster.number), "w", text)
+
+
+def _legend_mark(marker: str, size: float, face: str, edge: str, label: str) -> Line2D:
+    style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": edge, "markersize": size}
+    return Line2D([], [], linestyle="", marker=marker, label=label, **style)
+
+
+def _scatter(axes: Axes, points: np.ndarray, **style: Any) -> None:
+    axes.scatter(points[:, 0], points[:, 1], **style)
+
+
+# Paths.
+
+
+def _paths_of(cluster: Cluster, paths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [paths[m.video_id] for m in cluster.members if m.video_id in paths]
+
+
+def _average(paths: list[np.ndarray], gamma: float) -> np.ndarray:
+    n_steps = min(int(np.median([len(path) for path in paths])), MAX_STEPS)
+    paths = [path if len(path) <= MAX_STEPS else _resample(path, MAX_STEPS) for path in paths]
+    start = np.mean([_resample(path, n_steps) for path in paths], axis=0)
+    return soft_dtw_barycenter(paths, gamma, init=start)
+
+
+def _resample(path: np.ndarray, n_steps: int) -> np.ndarray:
+    at = np.linspace(0, 1, n_steps)
+    own = np.linspace(0, 1, len(path))
+    return np.column_stack([np.interp(at, own, path[:, axis]) for axis in range(path.shape[1])])
+
+
+def _thin_out(paths: list[np.ndarray], at_most: int) -> list[np.ndarray]:
+    """Return the paths, or evenly chosen ones of them: near and far members alike, as they come by distance."""
+    if len(paths) <= at_most:
+        return paths
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).astype(int)]
+
+
+def _limits(lines: Iterable[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    points = np.concatenate([path for paths in lines for path in paths])
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, half = (low + high) / 2, max(float((high - low).max()) * 0.54, 1e-6)
+    return np.array([middle[0] - half, middle[0] + half]), np.array([middle[1] - half, middle[1] + half])
+
+
+def _grid(panels: int, overview: bool) -> tuple[int, int]:
+    if not panels:
+        return 1, 0
+    columns = math.ceil(math.sqrt(panels * (1 if overview else 1.5)))
+    rows = max(math.ceil(panels / columns), 2 if overview else 1)
+    return rows, math.ceil(panels / rows)
+
+
+# The canvas.
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield an empty figure of so many inches; what is drawn on it within has the report's style."""
+    installed = set(font_manager.fontManager.get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
+    with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
+        # A script that no installed font has is drawn as boxes here; the page shows it with the reader's fonts.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="w")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _as_png(figure: Figure) -> bytes:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", metadata={"Software": None})  # the version would change the bytes
+    return sink.getvalue()
+
+
+def _shorten(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,308 @@
+"""What a report says, gathered from a run; and its two tables, ``summary.json`` and the CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from raypipe.runs import Run
+from raypipe.schema import FAILED, SKIPPED
+
+CENTRAL_IN_SUMMARY = 5  # most central videos that summary.json names for each cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A clustered video: its row of ``clusters.parquet``, its name, and the span of the file that it is.
+
+    ``distance`` is that to its own center, ``x`` and ``y`` lie on the 2-D map; ``origin_s`` and ``span_s`` are seconds
+    of the file, ``span_s`` None where the length is not known.
+    """
+
+    video_id: str
+    uri: str
+    name: str
+    group: str | None
+    label: str | None
+    cluster: int
+    distance: float
+    outlier_score: float
+    outlier: bool
+    x: float
+    y: float
+    origin_s: float
+    span_s: float | None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster and its videos, the most central first."""
+
+    number: int
+    members: tuple[Member, ...]
+
+    def __len__(self) -> int:
+        """Return the number of its videos."""
+        return len(self.members)
+
+    @cached_property
+    def outliers(self) -> list[Member]:
+        """Its outliers, the farthest first."""
+        return by_outlier_score(self.members)
+
+    def central_and_farthest(self, n: int) -> tuple[tuple[Member, ...], Member | None]:
+        """Return its ``n`` most central videos, and its farthest unless that is among them."""
+        return self.members[:n], self.members[-1] if len(self) > n else None
+
+    def mix(self, column: str | None) -> list[tuple[str, int]]:
+        """How many of its videos have each value of ``label`` or ``group``, the most frequent first."""
+        counts = Counter(getattr(member, column) for member in self.members if column and getattr(member, column))
+        return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A video that was not embedded, or only in part (``status`` is then ok)."""
+
+    name: str
+    uri: str
+    status: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the report's tables, plots and page are made from.
+
+    Attributes
+    ----------
+    url
+        Where the run lies.
+    info, metrics
+        The contents of ``run.json`` and ``metrics.json``.
+    members
+        The clustered videos in source order.
+    clusters
+        The clusters that have videos, by number.
+    problems
+        The videos that failed, or broke off, in source order.
+    """
+
+    url: str
+    info: dict[str, Any]
+    metrics: dict[str, Any]
+    members: tuple[Member, ...]
+    clusters: tuple[Cluster, ...]
+    problems: tuple[Problem, ...]
+
+    @cached_property
+    def outliers(self) -> list[Member]:
+        """The outliers of all clusters, the farthest first."""
+        return by_outlier_score(self.members)
+
+    @cached_property
+    def mix_column(self) -> str | None:
+        """The column to compare clusters with: that of the metrics, else ``label`` or ``group`` if there is either."""
+        there = (name for name in ("label", "group") if any(getattr(m, name) for m in self.members))
+        return self.metrics.get("truth") or next(there, None)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that the stages took together."""
+        return float(sum(self.info.get("seconds", {}).values()))
+
+
+def by_outlier_score(members: Iterable[Member]) -> list[Member]:
+    """Return the outliers among them, the farthest first."""
+    return sorted((m for m in members if m.outlier), key=lambda m: -m.outlier_score)
+
+
+def read_facts(run: Run) -> Facts:
+    """Gather from a run what its report says.
+
+    Raises
+    ------
+    RaypipeError
+        If the run has not been clustered.
+    """
+    videos = run.read_table("videos.parquet").to_pylist()
+    rows = run.read_table("clusters.parquet").to_pylist()
+    spans = _read_spans(run, videos)
+    names = _name_videos(rows, spans)
+    members = tuple(_as_member(row, name, *spans[row["video_id"]]) for row, name in zip(rows, names, strict=True))
+    numbers = sorted({member.cluster for member in members})
+    return Facts(
+        url=run.url,
+        info=run.read_json("run.json"),
+        metrics=run.read_json("metrics.json"),
+        members=members,
+        clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
+        problems=tuple(_find_problems(videos)),
+    )
+
+
+def read_paths(run: Run) -> dict[str, np.ndarray]:
+    """Return the videos' 2-D paths: ``video_id`` to (n_steps, 2) float64."""
+    table = run.read_table("trajectories", ["video_id", "picture"])
+    ids, values = table["video_id"].to_pylist(), table["picture"]
+    return {i: np.asarray(flat.values, dtype=np.float64).reshape(-1, 2) for i, flat in zip(ids, values, strict=True)}
+
+
+def name_of(uri: str) -> str:
+    """Return the last part of a URI's path, as a person would call the file."""
+    return _readable(uri).rstrip("/").rpartition("/")[2] or uri
+
+
+def common_folder(uris: Iterable[str]) -> str:
+    """Return the deepest folder that holds all the URIs, readable; empty if there is none."""
+    folders = sorted({uri.rpartition("/")[0] for uri in uris})
+    if not folders:
+        return ""
+    parts = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)  # the first and last differ the most
+    folder = "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
+    return "" if folder.rstrip("/").endswith(":") else _readable(folder).removeprefix("file://")
+
+
+def _readable(uri: str) -> str:
+    """Return a URI without its query and its escapes; an object store's keys have neither."""
+    is_escaped = urlsplit(uri).scheme in ("file", "http", "https")
+    return unquote(uri.partition("#")[0].partition("?")[0]) if is_escaped else uri
+
+
+def link_of(uri: str) -> str | None:
+    """Return the URI where a browser may follow it, None for any other scheme (``javascript:`` is one)."""
+    return uri if urlsplit(uri).scheme in ("http", "https", "file") else None
+
+
+def mapping_csv(facts: Facts) -> bytes:
+    """Return ``video_cluster_mapping.csv``: a row a clustered video, in source order, as UTF-8.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it (OWASP, CSV injection).
+    """
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(
+        ["video", "uri", "cluster", "distance", "outlier_score", "outlier", "group", "label", "video_id"],
+    )
+    for m in facts.members:
+        numbers = [m.cluster, _number(m.distance), _number(m.outlier_score), str(m.outlier).lower()]
+        texts = [_inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
+        writer.writerow([*texts[:2], *numbers, *texts[2:]])
+    return sink.getvalue().encode()
+
+
+def summarise(facts: Facts) -> dict[str, Any]:
+    """Return ``summary.json``: counts, metrics and times, and what each cluster holds."""
+    return {
+        "counts": facts.info.get("counts", {}),
+        "n_clusters": len(facts.clusters),
+        "clusters": [_summarise_cluster(cluster, len(facts.members)) for cluster in facts.clusters],
+        "outliers": [_brief(member) for member in facts.outliers],
+        "metrics": {name: _finite(value) for name, value in facts.metrics.items()},
+        "wall_s": round(facts.wall_s, 3),
+        "seconds": facts.info.get("seconds", {}),
+    }
+
+
+def _summarise_cluster(cluster: Cluster, n_videos: int) -> dict[str, Any]:
+    return {
+        "cluster": cluster.number,
+        "size": len(cluster),
+        "share": round(len(cluster) / n_videos, 4),
+        "labels": dict(cluster.mix("label")),
+        "groups": dict(cluster.mix("group")),
+        "most_central": [_brief(member) for member in cluster.members[:CENTRAL_IN_SUMMARY]],
+        "farthest": _brief(cluster.members[-1]),
+        "n_outliers": len(cluster.outliers),
+    }
+
+
+def _brief(member: Member) -> dict[str, Any]:
+    return {
+        "video_id": member.video_id,
+        "video": member.name,
+        "uri": member.uri,
+        "cluster": member.cluster,
+        "distance": _finite(member.distance),
+        "outlier_score": _finite(member.outlier_score),
+    }
+
+
+def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
+    """Return each video's origin and length in its file, in seconds: as planned, else as probed."""
+    spans = {row["video_id"]: (0.0, row["duration_s"]) for row in videos}
+    if run.exists("plan.parquet"):
+        for row in run.read_table("plan.parquet", ["video_id", "origin_s", "span_s"]).to_pylist():
+            if row["origin_s"] is not None and row["span_s"] is not None:
+                spans[row["video_id"]] = (row["origin_s"], row["span_s"])
+    return spans
+
+
+def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, float | None]]) -> list[str]:
+    """Return a name a video; where one file is several videos, the name says which part of it."""
+    times_used = Counter(row["uri"] for row in rows)
+    names = []
+    for row in rows:
+        origin_s, span_s = spans[row["video_id"]]
+        part = f" [{origin_s:g}–{origin_s + span_s:g} s]" if times_used[row["uri"]] > 1 and span_s else ""
+        names.append(name_of(row["uri"]) + part)
+    return names
+
+
+def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | None) -> Member:
+    def number(column: str) -> float:
+        return math.nan if row[column] is None else float(row[column])
+
+    return Member(
+        video_id=row["video_id"],
+        uri=row["uri"],
+        name=name,
+        group=row["group"],
+        label=row["label"],
+        cluster=row["cluster"],
+        distance=number("distance"),
+        outlier_score=number("outlier_score"),
+        outlier=bool(row["outlier"]),
+        x=number("x"),
+        y=number("y"),
+        origin_s=origin_s,
+        span_s=span_s,
+    )
+
+
+def _central_first(members: Iterable[Member], number: int) -> tuple[Member, ...]:
+    inside = [member for member in members if member.cluster == number]
+    return tuple(sorted(inside, key=lambda m: math.inf if math.isnan(m.distance) else m.distance))
+
+
+def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
+    for row in videos:
+        # A skipped video is counted, and listed only if an earlier failure is why: a limit needs no list of its rest.
+        if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
+            reason = row["error"] or "no reason was recorded"
+            yield Problem(name_of(row["uri"]), row["uri"], row["status"], row["error_stage"] or "", reason)
+
+
+def _inert(text: str | None) -> str:
+    if text is None:
+        return ""
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r", "\n")) else text
+
+
+def _number(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ""
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

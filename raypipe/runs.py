@@ -1,0 +1,164 @@
+"""A run directory, the only state there is: opened, read, and written so that no reader sees half a file."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from raypipe.errors import RaypipeError, UsageError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory on a local disk or at any fsspec URL.
+
+    Parameters
+    ----------
+    url
+        A local folder or a URL such as ``s3://bucket/runs/kitchen``. Nothing is created until something is written.
+
+    Notes
+    -----
+    On a local disk a file is written under a temporary name and renamed; on an object store one PUT does it.
+    """
+
+    url: str
+
+    @classmethod
+    def open(cls, url: str | Path) -> Run:
+        """Open a run that exists.
+
+        Raises
+        ------
+        UsageError
+            If there is no ``run.json`` at ``url``.
+        """
+        run = cls(str(url))
+        if not run.exists("run.json"):
+            raise UsageError(f"{url} is not a run directory (no run.json): make one with raypipe run SOURCE -o {url}")
+        return run
+
+    def __reduce__(self):
+        return (Run, (self.url,))
+
+    @cached_property
+    def _fs(self) -> fsspec.AbstractFileSystem:
+        return self._fs_and_root[0]
+
+    @cached_property
+    def _fs_and_root(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        try:
+            return fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"cannot use {self.url} as a run directory: {error}") from error
+
+    def path(self, name: str = "") -> str:
+        """Return the path of a file of the run, as its file system knows it."""
+        root = self._fs_and_root[1].rstrip("/")
+        return f"{root}/{name}" if name else root
+
+    def exists(self, name: str) -> bool:
+        """Whether the run holds that file or folder."""
+        return self._fs.exists(self.path(name))
+
+    def files(self, folder: str, suffix: str = "") -> list[str]:
+        """Return the names of the folder's finished files, sorted, relative to the run."""
+        self._fs.invalidate_cache(self.path(folder))
+        if not self._fs.isdir(self.path(folder)):
+            return []
+        names = (entry["name"].rsplit("/", 1)[-1] for entry in self._fs.ls(self.path(folder), detail=True))
+        return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder, if it is there."""
+        if self.exists(name):
+            self._fs.rm(self.path(name), recursive=True)
+        self._fs.invalidate_cache(self.path())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all.
+
+        Raises
+        ------
+        RaypipeError
+            If the place cannot be written.
+        """
+        path = self.path(name)
+        try:
+            if isinstance(self._fs, LocalFileSystem):
+                target = Path(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+                try:
+                    temporary.write_bytes(content)
+                    temporary.replace(target)
+                finally:
+                    temporary.unlink(missing_ok=True)
+            else:
+                self._fs.pipe_file(path, content)
+        except OSError as error:
+            raise RaypipeError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a file.
+
+        Raises
+        ------
+        RaypipeError
+            If the file is missing: the step that writes it has not been run.
+        """
+        try:
+            return self._fs.cat_file(self.path(name))
+        except FileNotFoundError as error:
+            raise RaypipeError(f"{self.url} has no {name}: the step that writes it has not been run") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file."""
+        self.write_bytes(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode())
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file."""
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue().to_pybytes())
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a Parquet file, or all of a folder of them in the order of their names."""
+        if not name.endswith(".parquet"):
+            tables = list(self.iter_tables(name, columns))
+            if not tables:
+                raise RaypipeError(f"{self.url} has no {name}/: the step that writes it has not been run")
+            return pa.concat_tables(tables)
+        return pq.read_table(io.BytesIO(self.read_bytes(name)), columns=columns)
+
+    def iter_tables(self, folder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Iterate over the Parquet files of a folder, one in memory at a time."""
+        for name in self.files(folder, ".parquet"):
+            yield self.read_table(name, columns)
+
+    def info(self) -> dict[str, Any]:
+        """Return what ``run.json`` holds so far; an empty dict before anything was recorded."""
+        return self.read_json("run.json") if self.exists("run.json") else {}
+
+    def record(self, **sections: Any) -> None:
+        """Merge sections into ``run.json``: a dict is merged key by key, anything else replaced."""
+        info = self.info()
+        for name, value in sections.items():
+            merge = isinstance(value, dict) and isinstance(info.get(name), dict)
+            info[name] = {**info[name], **value} if merge else value
+        self.write_json("run.json", info)

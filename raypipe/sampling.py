@@ -1,0 +1,162 @@
+"""Which frames of a video are looked at, and how they are gathered into clips. Arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe.config import SampleConfig
+
+MAX_SEGMENT_FRAMES = 256  # 38 MB at 224 pixels: what one segment may hold in the object store
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a video, in seconds of its file.
+
+    Attributes
+    ----------
+    origin_s, length_s
+        Where the whole video starts in its file, and how long it is: the sampling grid is counted from there.
+    start_s, end_s
+        The piece: clips that start in [start_s, end_s) belong to it.
+    """
+
+    origin_s: float
+    length_s: float
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The frames that a segment needs, and the clips made of them.
+
+    Attributes
+    ----------
+    times_s
+        (m,) float64 ascending, the times of the frames to decode.
+    clip_index
+        (c,) int64, each clip's number within its video.
+    clip_start_s, clip_end_s
+        (c,) float64.
+    members
+        (p, 2) int64, pairs (clip, frame) of positions in the arrays above, ascending: clip ``a`` pools the frames
+        ``b`` of its pairs.
+    """
+
+    times_s: np.ndarray
+    clip_index: np.ndarray
+    clip_start_s: np.ndarray
+    clip_end_s: np.ndarray
+    members: np.ndarray
+
+
+def cut(origin_s: float, length_s: float, sample: SampleConfig, fps: float) -> list[Span]:
+    """Cut a video into pieces of at most ``segment_s`` seconds and about ``MAX_SEGMENT_FRAMES`` sampled frames.
+
+    Parameters
+    ----------
+    origin_s, length_s
+        The video's span in its file, in seconds.
+    sample
+        The sampling pattern.
+    fps
+        The file's average frame rate, 0 where unknown; it only bounds the size of a piece.
+    """
+    if sample.n_frames is not None:
+        n = math.ceil(sample.n_frames / MAX_SEGMENT_FRAMES)  # few frames are fetched by seeking, however long the video
+    else:
+        if sample.fps is not None:
+            stride = sample.stride_s or sample.clip_s
+            rate = min(sample.fps, frames_per_clip(sample) / stride) if stride >= sample.clip_s else sample.fps
+        else:
+            stride = (sample.every_n or 1) / (fps or 30.0)
+            rate = 1 / stride
+        longest = max(min(sample.segment_s, MAX_SEGMENT_FRAMES / rate), stride)
+        n = max(1, math.ceil(length_s / longest - 1e-9))
+    edges = origin_s + length_s * np.arange(n + 1) / n
+    return [Span(origin_s, length_s, float(edges[i]), float(edges[i + 1])) for i in range(n)]
+
+
+def frames_per_clip(sample: SampleConfig) -> int:
+    """Return how many frames a whole clip has under rate sampling; at least one."""
+    return max(1, math.floor(sample.clip_s * (sample.fps or 0) + 1e-9))
+
+
+def sample_span(span: Span, sample: SampleConfig, frame_times_s: np.ndarray | None = None) -> Sampling:
+    """Choose a segment's frames and clips.
+
+    Parameters
+    ----------
+    span
+        The segment.
+    sample
+        The pattern. Under ``fps`` a clip starts every ``stride_s`` and takes a frame every 1 / fps; under ``n_frames``
+        the video is cut into n equal parts and each part's middle is a clip of one frame; under ``every_n`` each n-th
+        frame is a clip that lasts until the next.
+    frame_times_s
+        (n,) presentation times of all the file's frames, ascending; needed under ``every_n`` alone.
+    """
+    if sample.fps is not None:
+        return _by_rate(span, sample, sample.fps)
+    end_of_video = span.origin_s + span.length_s
+    if sample.n_frames is not None:
+        edges = span.origin_s + span.length_s * np.arange(sample.n_frames + 1) / sample.n_frames
+        times, starts, ends = (edges[:-1] + edges[1:]) / 2, edges[:-1], edges[1:]
+    else:
+        assert sample.every_n is not None and frame_times_s is not None
+        inside = frame_times_s[(frame_times_s >= span.origin_s - 1e-9) & (frame_times_s < end_of_video - 1e-9)]
+        times = starts = inside[:: sample.every_n]
+        ends = np.append(starts[1:], max(end_of_video, starts[-1])) if len(starts) else starts
+    mine = np.flatnonzero((starts >= span.start_s - 1e-9) & (starts < span.end_s - 1e-9))
+    pairs = np.repeat(np.arange(len(mine))[:, None], 2, axis=1)
+    return Sampling(times[mine], mine, starts[mine], ends[mine], pairs)
+
+
+def pool_frames(embeddings: np.ndarray, members: np.ndarray, pool: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pool the frames of each clip.
+
+    Parameters
+    ----------
+    embeddings
+        (n, dim) float32, a row a frame.
+    members
+        (p, 2) pairs (clip, frame), ascending by clip; clips with no pair are left out.
+    pool
+        "mean", "max", "median" or "first".
+
+    Returns
+    -------
+    clips, pooled
+        (c,) the numbers of the clips that have a frame, and (c, dim) float32.
+    """
+    clips, first = np.unique(members[:, 0], return_index=True)
+    rows = embeddings[members[:, 1]]
+    if len(clips) == 0:
+        return clips, np.empty((0, embeddings.shape[1]), np.float32)
+    if pool == "first":
+        return clips, rows[first]
+    if pool == "max":
+        return clips, np.maximum.reduceat(rows, first, axis=0)
+    if pool == "mean":
+        counts = np.diff(np.append(first, len(rows)))[:, None]
+        return clips, (np.add.reduceat(rows.astype(np.float64), first, axis=0) / counts).astype(np.float32)
+    return clips, np.stack([np.median(group, axis=0) for group in np.split(rows, first[1:])]).astype(np.float32)
+
+
+def _by_rate(span: Span, sample: SampleConfig, fps: float) -> Sampling:
+    stride = sample.stride_s or sample.clip_s
+    end_of_video = span.origin_s + span.length_s
+    first = math.ceil((span.start_s - span.origin_s) / stride - 1e-9)
+    last = math.ceil((span.end_s - span.origin_s) / stride - 1e-9)
+    index = np.arange(first, last)
+    starts = span.origin_s + index * stride
+    wanted = starts[:, None] + np.arange(frames_per_clip(sample))[None, :] / fps
+    wanted = np.round(wanted, 6)  # a microsecond: overlapping clips share their frames in spite of rounding
+    clip, _ = kept = np.nonzero((wanted < end_of_video - 1e-6) | (np.arange(wanted.shape[1]) == 0)[None, :])
+    times, frame = np.unique(wanted[kept], return_inverse=True)
+    ends = np.minimum(starts + sample.clip_s, end_of_video)
+    return Sampling(times, index, starts, ends, np.stack([clip, frame], axis=1))

@@ -1,0 +1,94 @@
+"""Sources: which videos there are, found without opening one."""
+
+import os
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+
+from raypipe.errors import SourceError
+from raypipe.schema import Video, Videos
+from raypipe.sources.files import find_files, local_path, shown, suffix
+from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
+from raypipe.sources.precomputed import is_precomputed, read_precomputed
+
+__all__ = ["find_videos", "is_precomputed", "read_precomputed"]
+
+
+def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:
+    """Find a source's videos, in a stable order, without opening any of them.
+
+    Parameters
+    ----------
+    source
+        A folder (searched recursively), a glob (``**`` too), one file of any suffix, an fsspec URL of any of these
+        (``s3://``, ``gs://``, ``https://``, ``hf://`` …), a manifest (``.csv``, ``.parquet``, ``.jsonl``; see
+        `raypipe.sources.manifest`), or a list of such sources. Hidden files and folders are left out; links to
+        folders are followed, but never in a circle.
+
+    Returns
+    -------
+    Videos
+        In a folder: its files before its inner folders, numbers in names by their value; in a manifest: its rows.
+
+    Raises
+    ------
+    SourceError
+        If a source is not there, cannot be read or holds no video, or if two videos have one id.
+    """
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    if not sources:
+        raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
+    names = [os.fspath(one) for one in sources]
+    found = [_find_one(name) for name in names]
+    videos = tuple(video for part in found for video in part)
+    _check_ids(videos, names, [len(part) for part in found])
+    _check_extra(videos)
+    return Videos(videos, sum(part.n_ignored for part in found))
+
+
+def _find_one(name: str) -> Videos:
+    if _is_manifest(name):
+        return read_manifest(name)
+    if is_precomputed(name):
+        raise SourceError(f"{shown(name)} holds trajectories, not videos: it must be the only source")
+    return find_files(name)
+
+
+def _is_manifest(name: str) -> bool:
+    path = local_path(name)
+    return suffix(name) in MANIFEST_SUFFIXES and (path is None or not Path(path).is_dir())
+
+
+def _check_ids(videos: tuple[Video, ...], names: list[str], sizes: list[int]) -> None:
+    if len({video.video_id for video in videos}) == len(videos):
+        return
+    first: dict[str, int] = {}
+    for i, video in enumerate(videos):
+        if (earlier := first.setdefault(video.video_id, i)) != i:
+            raise SourceError(
+                f"two videos with one id: {_place(earlier, videos, names, sizes)} and "
+                f"{_place(i, videos, names, sizes)}; drop one, or give each its own id in a manifest"
+            )
+
+
+def _place(index: int, videos: tuple[Video, ...], names: list[str], sizes: list[int]) -> str:
+    """Say where a video was listed, as someone looks for it: ``list.csv row 3 (/data/a.mp4)``."""
+    part = next(part for part, end in enumerate(accumulate(sizes)) if index < end)
+    uri = videos[index].uri
+    file = shown(local_path(uri) or uri)
+    if not _is_manifest(names[part]):
+        return file
+    return f"{shown(names[part])} row {index - sum(sizes[:part]) + 1} ({file})"
+
+
+def _check_extra(videos: tuple[Video, ...]) -> None:
+    """Refuse further columns that a Parquet file could not hold, before hours are spent on embedding."""
+    columns = dict.fromkeys(column for video in videos for column in video.extra)
+    for column in columns:
+        try:
+            pa.array([video.extra.get(column) for video in videos])
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            reason = " ".join(str(error).split())
+            raise SourceError(f"manifest column {shown(column)} holds values of unlike types: {reason}") from error

@@ -1,0 +1,391 @@
+"""Videos that lie as files: one file, a folder, a glob, or any of these behind an fsspec URL."""
+
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.parse import parse_qsl, quote_from_bytes, unquote, unquote_to_bytes
+
+from raypipe.errors import RaypipeError, SourceError
+from raypipe.optional import require
+from raypipe.schema import Video, Videos
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split(),
+)
+"""What makes a file in a folder a video, in any case of letters. Named on its own or in a manifest, any file is one."""
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_LONGEST_REASON = 300
+
+
+def make_video_id(name: str, start_s: float | None = None, end_s: float | None = None) -> str:
+    """Return the uuid5 (NAMESPACE_URL) of a source's own id for a video, or else of its canonical URI.
+
+    Parameters
+    ----------
+    name
+        The id or canonical URI.
+    start_s, end_s
+        The span of the file that is this video, in seconds; where either is given, ``#t=start,end`` is appended.
+    """
+    if start_s is not None or end_s is not None:
+        name += f"#t={_seconds(start_s)},{_seconds(end_s)}"
+    try:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{shown(name)} is not valid Unicode: rename the file, or mend the id") from error
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path that a ``file://`` URI or plain path names, None for a remote URL.
+
+    Bytes of a name that are not UTF-8 come back as they were (as surrogates, `os.fsdecode`).
+    """
+    url = _URL.match(uri)
+    if url is None:
+        return uri
+    if url[1].lower() not in ("file", "local"):
+        return None
+    path = uri[url.end() :].removeprefix("localhost")
+    if not path.startswith("/"):
+        raise SourceError(f"{shown(uri)} names no absolute path: write file:///folder/video.mp4")
+    return os.fsdecode(unquote_to_bytes(path))
+
+
+def canonical_uri(name: str) -> str:
+    """Return the one spelling of a video's place from which its id is made, without asking whether it exists.
+
+    A local path becomes an absolute, percent-encoded ``file://`` URI (``..`` folded, symbolic links kept);
+    http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it.
+    """
+    path = local_path(name)
+    if path is not None:
+        return f"file://{quote_from_bytes(os.fsencode(absolute(path)))}"  # as Path.as_uri(), a third of its time
+    if _is_http(name):
+        return name
+    filesystem, inner = open_filesystem(name)
+    return filesystem.unstrip_protocol(inner)
+
+
+def group_name(parents: str, uri: str) -> str | None:
+    r"""Return a video's group from the relative folders of its ``uri``, decoded; bytes that are not UTF-8 as \xNN."""
+    encoded = uri.startswith("file:") or _is_http(uri)
+    return (unquote(parents, errors="backslashreplace") if encoded else parents) or None
+
+
+def absolute(path: str) -> str:
+    """Return ``path`` from the root on, with ``..`` folded.
+
+    Symbolic links stay: two links to one file are two videos, and a moved mount keeps its ids.
+    """
+    return os.path.abspath(path)  # noqa: PTH100 – resolve() follows links, absolute() keeps '..'
+
+
+def suffix(name: str) -> str:
+    """Return the lower-case suffix of a path or URL, the query of an http(s) URL left out."""
+    if _is_http(name):
+        name = re.split(r"[?#]", name, maxsplit=1)[0]
+    name = name.rpartition("/")[2]
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+def shown(name: str) -> str:
+    """Return a name as an error may print it: on one line, without what a URL holds of credentials."""
+    name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", name)
+    name = re.sub(r"(\w+://)[^\s/]*@", r"\1", name)
+    return name if name.isprintable() else repr(name)
+
+
+def failure(doing: str, name: str, error: Exception) -> SourceError:
+    """Make the one-line error that says what could not be done, to which file, and why."""
+    if isinstance(error, FileNotFoundError):
+        reason = "no such file or folder"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    for secret in _secrets(name):  # libraries repeat a URL whole or in part
+        reason = reason.replace(secret, "…")
+    reason = shown(" ".join(reason.split()))
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[:_LONGEST_REASON]}…"
+    return SourceError(f"cannot {doing} {shown(name)}: {reason}")
+
+
+def _secrets(name: str) -> list[str]:
+    """Return what of a URL may be a credential, longest first: user and password, the query and its values."""
+    if local_path(name) is not None:
+        return []
+    base, _, query = name.partition("?")
+    user = base.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    values = [value for _, value in parse_qsl(query) if len(value) >= 8]
+    return sorted(filter(None, {user, user.partition(":")[2], query, *values}), key=len, reverse=True)
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec filesystem of a remote URL, and the URL's path in it.
+
+    Raises
+    ------
+    SourceError
+        If the protocol is unknown, or its package missing; the message says what to install.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.registry import known_implementations
+
+    if "::" in url:
+        raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
+    protocol = url.partition("://")[0].lower()
+    known = known_implementations.get(protocol)
+    try:
+        if known is not None:
+            require(known["class"].partition(".")[0])
+        return url_to_fs(url)
+    except RaypipeError as error:
+        raise SourceError(f"{shown(url)}: {shown(str(error))}") from error
+    except Exception as error:  # each filesystem raises its own kinds (botocore's, aiohttp's, the Hub's)
+        raise failure("open", url, error) from error
+
+
+@contextmanager
+def open_file(name: str) -> Iterator[IO[bytes]]:
+    """Open a local or remote file for reading; a remote one is fetched whole, for not every server can seek.
+
+    Raises
+    ------
+    SourceError
+        If it is not there, is no regular file, or cannot be read.
+    """
+    path = local_path(name)
+    try:
+        if path is None:
+            filesystem, inner = open_filesystem(name)
+            file: IO[bytes] = BytesIO(filesystem.cat_file(inner))
+        elif stat.S_ISREG(Path(path).stat().st_mode):
+            file = Path(path).open("rb")
+        else:  # a FIFO would block
+            raise SourceError(f"cannot read {shown(path)}: not a regular file")
+    except SourceError:
+        raise
+    except Exception as error:  # as in open_filesystem
+        raise failure("read", name, error) from error
+    with file:
+        yield file
+
+
+def find_files(source: str) -> Videos:
+    """Find the videos of a file, folder or glob, local or remote.
+
+    Nothing is opened: a FIFO or a broken link with a video's suffix is found here and fails when it is probed.
+
+    Raises
+    ------
+    SourceError
+        If the source is not there, cannot be listed, or holds no video.
+    """
+    videos = _find_local(source) if local_path(source) is not None else _find_remote(source)
+    if not videos.videos:
+        looked_for = " ".join(sorted(VIDEO_SUFFIXES))
+        raise SourceError(
+            f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
+        )
+    return videos
+
+
+class _Glob:
+    """A pattern below a wildcard-free root, matched a path's part at a time, so that a walk enters no folder in vain.
+
+    A state is the set of pattern parts that the next part of a path may match.
+    """
+
+    def __init__(self, parts: tuple[str, ...]):
+        self.parts = (*parts, "*") if parts[-1] == "**" else parts
+        self.start = self._closed({0})
+        self.covers_hidden = self.parts == ("**", "*")  # the whole folder: a hidden file in it is counted as ignored
+        self.max_depth = None if "**" in self.parts else len(self.parts)
+
+    def enter(self, state: frozenset[int], folder: str) -> frozenset[int]:
+        """Return the state inside ``folder``; an empty one means that nothing there can match."""
+        after = {i if self.parts[i] == "**" else i + 1 for i in state if self._matches(folder, self.parts[i])}
+        return self._closed({i for i in after if i < len(self.parts)})
+
+    def accepts(self, state: frozenset[int], file: str) -> bool:
+        """Whether ``file``, in a folder of that state, matches the whole pattern."""
+        return len(self.parts) - 1 in state and self._matches(file, self.parts[-1])
+
+    def _closed(self, state: set[int]) -> frozenset[int]:
+        # '**' also stands for no folder at all, so what follows it is possible at once.
+        for i in range(len(self.parts) - 1):
+            if i in state and self.parts[i] == "**":
+                state.add(i + 1)
+        return frozenset(state)
+
+    @staticmethod
+    def _matches(name: str, part: str) -> bool:
+        return fnmatchcase(name, part) and (name[0] != "." or part[0] == ".")
+
+
+_EVERYTHING = _Glob(("**",))
+
+
+class _Folder(NamedTuple):
+    path: str
+    relative: str  # to the root, "" for the root itself
+    state: frozenset[int]
+    above: frozenset[tuple[int, int]]  # device and inode of this folder and those around it
+
+
+def _find_local(source: str) -> Videos:
+    path = os.path.expanduser(local_path(source) or "")  # noqa: PTH111 – Path's raises where '~name' is no user
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError) as error:
+        if not _has_wildcard(path):
+            raise failure("find", path, error) from error
+        parts = Path(absolute(path)).parts
+        first = next(i for i, part in enumerate(parts) if _has_wildcard(part))
+        return _list_local(str(Path(*parts[:first])), _Glob(parts[first:]))
+    if stat.S_ISDIR(status.st_mode) or (stat.S_ISLNK(status.st_mode) and Path(path).is_dir()):
+        return _list_local(absolute(path), _EVERYTHING)
+    return Videos((_lone_video(path),))
+
+
+def _lone_video(name: str) -> Video:
+    """Make the `Video` of one file that was named explicitly."""
+    uri = canonical_uri(name)
+    return Video(make_video_id(uri), uri)
+
+
+def _list_local(root: str, pattern: _Glob) -> Videos:
+    videos: list[Video] = []
+    n_ignored = 0
+    folders = [_Folder(root, "", pattern.start, frozenset())]
+    while folders:
+        folder = folders.pop()
+        files, inner, n_others = _scan(folder, pattern)
+        n_ignored += n_others
+        base = Path(folder.path).as_uri().removesuffix("/")
+        group = group_name(quote_from_bytes(os.fsencode(folder.relative)), base)
+        for name in files:
+            uri = f"{base}/{quote_from_bytes(os.fsencode(name))}"
+            videos.append(Video(make_video_id(uri), uri, group))
+        folders.extend(reversed(inner))
+    return Videos(tuple(videos), n_ignored)
+
+
+def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], int]:
+    """Return a folder's videos and the folders to enter, both in order, and how many files are neither."""
+    files, folders, n_others = [], [], 0
+    try:
+        here = Path(folder.path).stat()
+        above = folder.above | {(here.st_dev, here.st_ino)}
+        with os.scandir(folder.path) as entries:
+            for entry in entries:
+                is_folder = _is_folder(entry)
+                if entry.name[entry.name.rfind(".") :].lower() in VIDEO_SUFFIXES and (
+                    pattern.accepts(folder.state, entry.name)
+                ):
+                    files.append(entry.name)
+                elif not is_folder:
+                    n_others += pattern.accepts(folder.state, entry.name) or pattern.covers_hidden
+                if is_folder and (state := pattern.enter(folder.state, entry.name)) and not _loops(entry, above):
+                    relative = f"{folder.relative}/{entry.name}" if folder.relative else entry.name
+                    folders.append(_Folder(entry.path, relative, state, above))
+    except OSError as error:
+        raise failure("list", folder.path, error) from error
+    files.sort(key=_order)
+    folders.sort(key=lambda inner: _order(inner.relative))
+    return files, folders, n_others
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that we may not enter
+        return False
+
+
+def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
+    """Whether the entry is a link to a folder that the walk is in already."""
+    if not entry.is_symlink():
+        return False
+    target = entry.stat()
+    return (target.st_dev, target.st_ino) in above
+
+
+def _find_remote(url: str) -> Videos:
+    scheme_end = url.index("://") + 3
+    # '?' begins the query of an http URL, and brackets are met in real ones.
+    wild = "*" in url.partition("?")[0] if _is_http(url) else _has_wildcard(url[scheme_end:])
+    if wild and ("*" in url or not _remote_kind(url, missing_ok=True)):
+        parts = url[scheme_end:].split("/")
+        first = next(i for i, part in enumerate(parts) if ("*" in part if _is_http(url) else _has_wildcard(part)))
+        return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])))
+    if _is_http(url):
+        return _list_remote(url, _EVERYTHING) if url.endswith("/") else Videos((_lone_video(url),))
+    if _remote_kind(url) == "directory":
+        return _list_remote(url, _EVERYTHING)
+    return Videos((_lone_video(url),))
+
+
+def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
+    """Return "file" or "directory", or None where nothing is there and that is no error."""
+    filesystem, path = open_filesystem(url)
+    try:
+        return filesystem.info(path)["type"]
+    except Exception as error:  # as in open_filesystem
+        if missing_ok and isinstance(error, FileNotFoundError):
+            return None
+        raise failure("find", url, error) from error
+
+
+def _list_remote(url: str, pattern: _Glob) -> Videos:
+    filesystem, root = open_filesystem(url)
+    try:
+        filesystem.invalidate_cache()  # a second look must see what was uploaded since the first
+        paths = filesystem.find(root, maxdepth=pattern.max_depth)
+        if not paths:
+            filesystem.ls(root, detail=False)  # find() leaves out what it cannot list, be it the root
+    except Exception as error:  # as in open_filesystem
+        raise failure("list", url, error) from error
+    videos: list[Video] = []
+    n_ignored = 0
+    below = [(path.removeprefix(root).strip("/"), path) for path in paths if not path.endswith("/")]
+    for relative, path in sorted(below, key=lambda pair: _order(pair[0])):
+        *parents, name = relative.split("/")
+        state = pattern.start
+        for parent in parents:
+            state = pattern.enter(state, parent)
+        if suffix(name) in VIDEO_SUFFIXES and pattern.accepts(state, name):
+            uri = filesystem.unstrip_protocol(path)
+            videos.append(Video(make_video_id(uri), uri, group_name("/".join(parents), uri)))
+        elif state:
+            n_ignored += pattern.accepts(state, name) or pattern.covers_hidden
+    return Videos(tuple(videos), n_ignored)
+
+
+def _order(relative: str) -> tuple[str, str]:
+    """Sort key of a relative path: a folder's files before its folders, and clip2 before clip10."""
+    parents, _, name = relative.rpartition("/")
+    key = "\x01" + parents.replace("/", "\x01") + "\x00" + name if parents else "\x00" + name
+    return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), key), relative
+
+
+def _has_wildcard(name: str) -> bool:
+    return any(character in name for character in "*?[")
+
+
+def _is_http(name: str) -> bool:
+    return name[:8].lower().startswith(("http://", "https://"))
+
+
+def _seconds(value: float | None) -> str:
+    """Spell a time so that 3 and 3.0 are one, without loss."""
+    return "" if value is None else repr(int(value)) if value == int(value) else repr(float(value))

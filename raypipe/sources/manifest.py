@@ -1,0 +1,195 @@
+"""Manifests: a row a video, as CSV, Parquet or JSONL.
+
+Columns: ``uri`` or ``path`` (a relative one starts at the manifest's own folder), and where wanted ``id``,
+``start_s`` and ``end_s`` (a span of the file, in seconds), ``group``, ``label``, ``caption``; further ones are kept.
+Empty cells are None. A file that is not there is listed all the same, and fails when it is probed.
+"""
+
+import csv
+import json
+import math
+import posixpath
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe.errors import SourceError
+from raypipe.schema import Video, Videos
+from raypipe.sources.files import (
+    canonical_uri,
+    failure,
+    group_name,
+    local_path,
+    make_video_id,
+    open_file,
+    shown,
+    suffix,
+)
+
+MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
+
+_PLACES = ("uri", "path")
+_TEXTS = ("id", "group", "label", "caption")
+_TIMES = ("start_s", "end_s")
+_KNOWN = (*_PLACES, *_TEXTS, *_TIMES)
+
+Row = dict[str, Any]
+
+
+def read_manifest(name: str) -> Videos:
+    """Read a manifest's videos, in its order; rows are counted from 1, a header left out.
+
+    The source's own ``id`` of a video is kept in ``extra`` too: ``video_id`` cannot be turned back into it.
+    Without a ``group`` column, the group of a video below the manifest's folder is its parent folder relative to that.
+
+    Parameters
+    ----------
+    name
+        Path or URL of a ``.csv``, ``.parquet`` or ``.jsonl`` file.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, lists nothing, or a row is wrong; the message names the row.
+    """
+    rows = _read_rows(name)
+    columns, first = next(rows, ((), None))
+    if first is None:
+        raise SourceError(f"manifest {shown(name)} lists no video: it has no row")
+    if not any(place in columns for place in _PLACES):
+        raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {shown(', '.join(columns))}")
+    reader = _RowReader(name, columns)
+    videos = [reader.video(first, 1)]
+    videos += [reader.video(row, i) for i, (_, row) in enumerate(rows, 2)]
+    return Videos(tuple(videos))
+
+
+class _RowReader:
+    """Turns the rows of one manifest into videos."""
+
+    def __init__(self, name: str, columns: tuple[str, ...]):
+        self.name = shown(name)
+        self.folder = canonical_uri(name).partition("?")[0].rpartition("/")[0]
+        self.has_groups = "group" in columns
+        self.extra = [column for column in columns if column not in _KNOWN or column == "id"]
+
+    def video(self, row: Row, number: int) -> Video:
+        where = f"{self.name} row {number}"
+        uri = self._uri(row, where)
+        start_s, end_s = (_time(row.get(column), column, where) for column in _TIMES)
+        if end_s is not None and end_s <= (start_s or 0.0):
+            raise SourceError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
+        own_id, group, label, caption = (_text(row.get(column), column, where) for column in _TEXTS)
+        return Video(
+            video_id=make_video_id(own_id or uri, start_s, end_s),
+            uri=uri,
+            group=group if self.has_groups else self._group(uri),
+            label=label,
+            caption=caption,
+            start_s=start_s,
+            end_s=end_s,
+            extra={column: own_id if column == "id" else row.get(column) for column in self.extra},
+        )
+
+    def _uri(self, row: Row, where: str) -> str:
+        place = next((text for column in _PLACES if (text := _text(row.get(column), column, where))), None)
+        if place is None:
+            raise SourceError(f"{where}: uri or path is empty")
+        path = local_path(place)
+        if path is None or path.startswith("/"):
+            return canonical_uri(place)
+        if (folder := local_path(self.folder + "/")) is not None:
+            return canonical_uri(posixpath.join(folder, path))
+        scheme, _, rest = self.folder.partition("://")
+        return canonical_uri(f"{scheme}://{posixpath.normpath(posixpath.join(rest, path))}")
+
+    def _group(self, uri: str) -> str | None:
+        below = uri.removeprefix(self.folder + "/")
+        return None if below == uri else group_name(below.rpartition("/")[0], uri)
+
+
+def _text(value: Any, column: str, where: str) -> str | None:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes | list | dict):
+        raise SourceError(f"{where}: {column} is {shown(repr(value))}, not text")
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise SourceError(f"{where}: {column} {text!r} is not valid Unicode")
+    return text
+
+
+def _time(value: Any, column: str, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise SourceError(f"{where}: {column} {shown(repr(value))} is not a number of seconds from 0 on")
+    return seconds
+
+
+def _read_rows(name: str) -> Iterator[tuple[tuple[str, ...], Row]]:
+    """Yield the columns and the cells of each row; what is wrong with the file becomes a `SourceError`."""
+    read = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}[suffix(name)]
+    with open_file(name) as file:
+        try:
+            table = read(file)
+        except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+            raise failure("read manifest", name, error) from error
+    if isinstance(table, list):
+        columns = tuple(dict.fromkeys(column for row in table for column in row))
+        yield from ((columns, row) for row in table)
+        return
+    columns = tuple(table.column_names)
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise SourceError(f"manifest {shown(name)} has two columns named {shown(twice)}")
+    for batch in table.to_batches(max_chunksize=65536):
+        yield from ((columns, row) for row in batch.to_pylist())
+
+
+def _read_csv(file) -> pa.Table:
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+    header = [column.strip() for column in next(csv.reader([file.readline().decode("utf-8-sig")]), [])]
+    body = file.read()
+    if not body.strip():
+        return pa.table({column: pa.array([], pa.string()) for column in header})
+    return read_csv(
+        BytesIO(body),
+        # One block: a further column's type is inferred from all of its cells, not from the first megabyte's.
+        read_options=ReadOptions(column_names=header, block_size=min(len(body) + 1, 2**31 - 1)),
+        parse_options=ParseOptions(newlines_in_values=True),
+        convert_options=ConvertOptions(
+            # What raypipe knows stays text: "007" is a label, not 7. Only an empty cell is None: "NA" is a word.
+            column_types=dict.fromkeys(_KNOWN, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _read_parquet(file) -> pa.Table:
+    from pyarrow import parquet
+
+    return parquet.read_table(file)
+
+
+def _read_jsonl(file) -> list[Row]:
+    rows = []
+    for i, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {i}: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f'line {i} is no object such as {{"uri": …}}')
+        rows.append(row)
+    return rows

@@ -1,0 +1,204 @@
+"""Trajectories that were computed elsewhere: a nested list video → clip → floats, as JSON, npz or pickle.
+
+The nested list may stand alone, or in a mapping under ``trajectories`` or ``values``, with ``labels`` and ``ids`` (or
+``names``) beside it; a mapping without these is taken as id → clips. ``lengths`` beside a (n, T, d) array cut its
+padding off; beside a (sum of lengths, d) array they say where each video ends.
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from raypipe.errors import SourceError
+from raypipe.schema import Video, Videos
+from raypipe.sources.files import canonical_uri, failure, local_path, make_video_id, open_file, shown, suffix
+
+PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
+
+_VALUES = ("trajectories", "values")
+_IDS = ("ids", "names")
+
+
+def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
+    """Whether a source is one file of trajectories (``.json``, ``.npz``, ``.pkl``) instead of videos."""
+    if not isinstance(source, str | os.PathLike):
+        return len(source) == 1 and is_precomputed(source[0])
+    name = os.fspath(source)
+    path = local_path(name)
+    return suffix(name) in PRECOMPUTED_SUFFIXES and (path is None or not Path(path).is_dir())
+
+
+def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Videos, list[np.ndarray]]:
+    """Read trajectories that were computed elsewhere.
+
+    Parameters
+    ----------
+    path
+        Path or URL of a ``.json``, ``.npz`` or ``.pkl`` file.
+    allow_pickle
+        Unpickle ``.pkl`` files, and object arrays in ``.npz`` files; doing so runs code of their author's.
+
+    Returns
+    -------
+    videos
+        One a trajectory, in the file's order, with ``uri`` = the file's and ``#id`` or ``#index``.
+    clips
+        For each video its (n_clips, dim) embeddings: float32 where the file holds float32 or less, else float64.
+        A video without clips has (0, dim).
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, is a pickle that was not allowed, or a video is no list of clips with one finite
+        ``dim``; the message names the video's index.
+    """
+    name = os.fspath(path)
+    parts = _split(_load(name, allow_pickle), name)
+    if not parts.clips:
+        raise SourceError(f"{shown(name)} holds no video")
+    clips = _check(parts, name)
+    base = canonical_uri(name)
+    videos = []
+    for i in range(len(clips)):
+        own_id = None if parts.ids is None else parts.ids[i]
+        uri = f"{base}#{i if own_id is None else quote(own_id, safe='')}"
+        label = None if parts.labels is None else parts.labels[i]
+        videos.append(Video(make_video_id(own_id or uri), uri, label=label))
+    return Videos(tuple(videos)), clips
+
+
+class _Parts(NamedTuple):
+    clips: list[Any]
+    ids: list[str] | None = None
+    labels: list[str | None] | None = None
+
+
+def _load(name: str, allow_pickle: bool) -> Any:
+    kind = suffix(name)
+    if kind == ".pkl" and not allow_pickle:
+        raise SourceError(
+            f"{shown(name)} is a pickle, and unpickling runs code of its author's: if you trust it, --allow-pickle"
+        )
+    with open_file(name) as file:
+        try:
+            if kind == ".json":
+                return json.load(file)
+            if kind == ".pkl":
+                return pickle.load(file)
+            content = np.load(file, allow_pickle=allow_pickle)
+            return dict(content) if isinstance(content, Mapping) else content
+        except Exception as error:  # a pickle raises what it likes, a damaged npz zipfile's, zlib's and numpy's kinds
+            if "allow_pickle=False" in str(error):
+                raise SourceError(
+                    f"{shown(name)} holds pickled objects, and unpickling runs code of their author's: "
+                    "save plain arrays, or if you trust it, --allow-pickle"
+                ) from error
+            raise failure("read", name, error) from error
+
+
+def _split(content: Any, name: str) -> _Parts:
+    """Take the file's content apart into one entry a video."""
+    if not isinstance(content, Mapping):
+        return _Parts(_listed(content, name))
+    key = next((key for key in _VALUES if key in content), None)
+    if key is None and list(content) == ["arr_0"]:  # what numpy calls an array saved without a name
+        key = "arr_0"
+    if key is None:
+        return _Parts(list(content.values()), _distinct(_texts(list(content), len(content), "ids", name), name))
+    if content.get("lengths") is None:
+        clips = _listed(content[key], name)
+    else:
+        clips = _cut(content[key], content["lengths"], name)
+    named = next((key for key in _IDS if key in content), None)
+    ids = None if named is None else _distinct(_texts(content[named], len(clips), named, name), name)
+    labels = _texts(content["labels"], len(clips), "labels", name) if "labels" in content else None
+    return _Parts(clips, ids, labels)
+
+
+def _listed(values: Any, name: str) -> list[Any]:
+    if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype != object:
+        raise SourceError(f"{shown(name)}: a {values.shape} array needs lengths, which say where each video ends")
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")
+    return list(values)
+
+
+def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:
+    try:
+        array, sizes = np.asarray(values), np.asarray(lengths)
+    except ValueError as error:  # ragged lists
+        raise failure("read", name, error) from error
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 0).any():
+        raise SourceError(f"{shown(name)}: lengths must be whole numbers from 0 on, one a video")
+    if array.ndim == 2 and sizes.sum() == len(array):
+        return np.split(array, np.cumsum(sizes)[:-1])
+    if array.ndim == 3 and len(sizes) == len(array) and sizes.max(initial=0) <= array.shape[1]:
+        return [video[:size] for video, size in zip(array, sizes, strict=True)]
+    raise SourceError(
+        f"{shown(name)}: {len(sizes)} lengths with the sum {sizes.sum()} do not fit an array of shape {array.shape}"
+    )
+
+
+def _texts(values: Any, n: int, what: str, name: str) -> list[str | None]:
+    """Return labels or ids as text; None where there is none."""
+    values = values.tolist() if isinstance(values, np.ndarray) else values
+    if not isinstance(values, list | tuple) or len(values) != n:
+        raise SourceError(f"{shown(name)}: {what} must be a list of {n}, one a video")
+    texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value for value in values]
+    return [None if text is None or text == "" or text != text else str(text) for text in texts]
+
+
+def _distinct(ids: list[str | None], name: str) -> list[str]:
+    first: dict[str, int] = {}
+    for i, own_id in enumerate(ids):
+        if own_id is None:
+            raise SourceError(f"{shown(name)}: video {i} has no id")
+        if first.setdefault(own_id, i) != i:
+            raise SourceError(f"{shown(name)}: videos {first[own_id]} and {i} have one id, {shown(own_id)}")
+    return list(first)
+
+
+def _check(parts: _Parts, name: str) -> list[np.ndarray]:
+    """Return each video's clips as (n_clips, dim), all of one dim."""
+    where = [
+        f"{shown(name)}: video {i}" + (f" ({shown(parts.ids[i])})" if parts.ids else "")
+        for i in range(len(parts.clips))
+    ]
+    clips = [_as_clips(video, where[i]) for i, video in enumerate(parts.clips)]
+    full = [i for i, video in enumerate(clips) if len(video)]
+    if not full:
+        raise SourceError(f"{shown(name)}: none of its {len(clips)} videos has a clip")
+    dim = clips[full[0]].shape[1]
+    dtype = np.result_type(*(clips[i] for i in full))
+    for i in full:
+        if clips[i].shape[1] != dim:
+            raise SourceError(
+                f"{where[i]} has clips of {clips[i].shape[1]} numbers, video {full[0]} has clips of {dim}"
+            )
+    return [video.astype(dtype, copy=False) if len(video) else np.empty((0, dim), dtype) for video in clips]
+
+
+def _as_clips(video: Any, where: str) -> np.ndarray:
+    try:
+        array = np.asarray(video)
+    except ValueError as error:  # numpy's word for a ragged list is no help to a user
+        raise SourceError(f"{where} has clips of unequal length, or lists of unequal depth") from error
+    if array.ndim and len(array) == 0:
+        return np.empty((0, 0))
+    if array.ndim != 2 or array.shape[1] == 0:
+        levels = "one number" if array.ndim == 0 else f"lists nested to the shape {array.shape}"
+        raise SourceError(f"{where} must be a list of clips, each a list of floats; it is {levels}")
+    if array.dtype.kind not in "fiu":
+        raise SourceError(f"{where} holds something that is not a number")
+    if array.dtype not in (np.float16, np.float32):
+        array = array.astype(np.float64, copy=False)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise SourceError(f"{where}, clip {bad[0]} holds NaN or infinity; cut padding off, or give lengths")
+    return array.astype(np.promote_types(array.dtype, np.float32), copy=False)

@@ -1,0 +1,169 @@
+"""From clips to trajectories: the path that a video's embedding takes through time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import RaypipeError
+from raypipe.schema import Trajectories
+
+
+class EmbeddingStore(Protocol):
+    """Where clip embeddings are read from; a `Run` is one."""
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a table by name."""
+        ...
+
+    def iter_tables(self, folder: str, columns: list[str] | None = None) -> Iterable[pa.Table]:
+        """Iterate over a folder's tables."""
+        ...
+
+
+def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarray:
+    """Resample a path to ``n_steps`` points, evenly spaced from its first time to its last, linearly.
+
+    Parameters
+    ----------
+    values
+        (n_clips, dim), the path's points.
+    times
+        (n_clips,), strictly ascending; gaps are bridged by straight lines.
+    n_steps
+        Number of points wanted. A path of one point is repeated.
+
+    Returns
+    -------
+    (n_steps, dim) of the dtype of ``values``.
+    """
+    if len(values) == 1:
+        return np.repeat(values, n_steps, axis=0)
+    wanted = np.linspace(times[0], times[-1], n_steps)
+    after = np.clip(np.searchsorted(times, wanted, side="right"), 1, len(times) - 1)
+    before = after - 1
+    weight = ((wanted - times[before]) / (times[after] - times[before]))[:, None]
+    low, high = values[before].astype(np.float64), values[after].astype(np.float64)
+    return (low + weight * (high - low)).astype(values.dtype)
+
+
+def build_trajectories(
+    run: EmbeddingStore, n_steps: int | None = 16, time_axis: Literal["time", "index"] = "time"
+) -> Trajectories:
+    """Gather a run's clip embeddings into one trajectory a video.
+
+    Parameters
+    ----------
+    run
+        A run whose embeddings are complete.
+    n_steps
+        Points a trajectory; None keeps every video's own clips.
+    time_axis
+        Interpolate over the clips' middle times in seconds, or over their numbers (``linspace(0, 1, n)``).
+
+    Returns
+    -------
+    Trajectories in source order, of the videos with at least one clip.
+
+    Raises
+    ------
+    RaypipeError
+        If no video has a clip.
+    """
+    plan = run.read_table("plan.parquet", ["video_id"])
+    counts = plan.column("video_id").value_counts()
+    missing = dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+    paths: dict[str, tuple[np.ndarray, int]] = {}
+    pending: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
+    for table in run.iter_tables("embeddings", columns):
+        for video_id, segment, times, values in _segments(table):
+            pending.setdefault(video_id, []).append((segment, times, values))
+            missing[video_id] -= 1
+            if missing[video_id] == 0:  # all its segments are read: keep the path, let the clips go
+                _finish(paths, video_id, pending.pop(video_id), n_steps, time_axis)
+    for video_id, segments in pending.items():
+        _finish(paths, video_id, segments, n_steps, time_axis)
+    ids = tuple(video_id for video_id in missing if video_id in paths)
+    if not ids:
+        raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
+    values = [paths[video_id][0] for video_id in ids]
+    n_clips = np.array([paths[video_id][1] for video_id in ids])
+    return Trajectories(ids, np.stack(values) if n_steps is not None else values, n_clips)
+
+
+def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:
+    """Lay some trajectories out as rows of ``trajectories/*.parquet``.
+
+    Parameters
+    ----------
+    trajectories
+        All of them.
+    rows
+        Which to take.
+    more
+        Further paths of the same videos by column name, such as ``reduced``.
+
+    Returns
+    -------
+    A table with a list column, row-major, for every path; the sizes stand in the schema's metadata as
+    ``trajectory.n_steps`` (empty where lengths differ) and ``trajectory.dim``.
+    """
+    columns: dict[str, pa.Array] = {
+        "video_id": pa.array(trajectories.video_ids[rows], pa.string()),
+        "n_clips": pa.array(trajectories.n_clips[rows]),
+    }
+    metadata: dict[str, str] = {}
+    for name, values in {"trajectory": trajectories.values, **more}.items():
+        columns[name] = pa.array([np.ravel(path) for path in values[rows]])
+        metadata[f"{name}.n_steps"] = str(values.shape[1]) if isinstance(values, np.ndarray) else ""
+        metadata[f"{name}.dim"] = str(values[0].shape[-1])
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def from_table(table: pa.Table, column: str = "trajectory") -> Trajectories:
+    """Read what `to_table` wrote."""
+    dim = int(table.schema.metadata[f"{column}.dim".encode()])
+    paths = [np.asarray(path.values).reshape(-1, dim) for path in table.column(column)]
+    ragged = table.schema.metadata[f"{column}.n_steps".encode()] == b""
+    ids = tuple(table.column("video_id").to_pylist())
+    return Trajectories(ids, paths if ragged else np.stack(paths), table.column("n_clips").to_numpy())
+
+
+def _segments(table: pa.Table) -> Iterable[tuple[str, int, np.ndarray, np.ndarray]]:
+    """Yield each segment of a table of clips, in the order of its rows: id, number, middle times, values."""
+    table = table.sort_by([("video_id", "ascending"), ("segment", "ascending"), ("clip_index", "ascending")])
+    embedding = table.column("embedding").combine_chunks()
+    if isinstance(embedding, pa.ChunkedArray):
+        embedding = pa.concat_arrays(embedding.chunks)
+    valid = embedding.is_valid().to_numpy(zero_copy_only=False)
+    values = embedding.flatten().to_numpy().reshape(-1, embedding.type.list_size)
+    row_of = np.cumsum(valid) - 1  # flatten() leaves the null rows out
+    middle = (table.column("start_s").to_numpy() + table.column("end_s").to_numpy()) / 2
+    ids = table.column("video_id").to_pylist()
+    numbers = table.column("segment").to_numpy()
+    starts = [0, *(i for i in range(1, len(ids)) if ids[i] != ids[i - 1] or numbers[i] != numbers[i - 1])]
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        kept = np.flatnonzero(valid[start:end]) + start
+        yield ids[start], int(numbers[start]), middle[kept], values[row_of[kept]].copy()
+
+
+def _finish(
+    paths: dict[str, tuple[np.ndarray, int]],
+    video_id: str,
+    segments: list[tuple[int, np.ndarray, np.ndarray]],
+    n_steps: int | None,
+    time_axis: str,
+) -> None:
+    segments.sort(key=lambda segment: segment[0])
+    times = np.concatenate([segment[1] for segment in segments])
+    values = np.concatenate([segment[2] for segment in segments])
+    if len(values) == 0:
+        return
+    if time_axis == "index":
+        times = np.linspace(0, 1, len(values))
+    path = values if n_steps is None else interpolate(values, times, n_steps)
+    paths[video_id] = (path, len(values))

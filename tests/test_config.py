@@ -1,0 +1,73 @@
+"""Config layers, presets and their errors."""
+
+import pytest
+
+from raypipe.config import PRESETS, Config, make_config, to_yaml
+from raypipe.errors import UsageError
+
+
+def test_layers_lie_over_one_another(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("cluster: {n_clusters: 4, seed: 1}\nreduce: {method: none}\n")
+    config = make_config(
+        preset="outlier-detection", file=file, flags={"cluster": {"seed": 2}}, sets=("cluster.gamma=0.5",)
+    )
+    assert (config.cluster.n_clusters, config.cluster.seed, config.cluster.gamma) == (4, 2, 0.5)
+    assert config.reduce.method == "none"
+    assert config.trajectory.n_steps == 20  # the preset's
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_yaml_round_trip(preset, tmp_path):
+    config = make_config(preset=preset)
+    file = tmp_path / "c.yaml"
+    file.write_text(to_yaml(config))
+    assert make_config(file=file) == config
+    assert make_config(base=config.model_dump(mode="json")) == config
+
+
+def test_one_sampling_pattern_at_a_time():
+    assert make_config(sets=("sample.every_n=10",)).sample.fps is None
+    again = make_config(base=make_config(sets=("sample.n_frames=5",)).model_dump(mode="json"))
+    assert again.sample.n_frames == 5
+    with pytest.raises(UsageError, match="one of fps, every_n and n_frames"):
+        make_config(sets=("sample.every_n=10", "sample.n_frames=5"))
+    with pytest.raises(UsageError, match="one of fps, every_n and n_frames"):
+        make_config(sets=("sample.fps=null",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "nope"}, "unknown preset 'nope'; there are: embedding-analysis, outlier-detection"),
+        ({"sets": ("cluster.n_cluster=3",)}, "config cluster.n_cluster"),
+        ({"sets": ("clusters.n=3",)}, "config clusters"),
+        ({"sets": ("cluster.n_clusters=many",)}, "config cluster.n_clusters"),
+        ({"sets": ("cluster.gamma=-1",)}, "gamma must be greater than 0"),
+        ({"sets": ("cluster.gamma=.nan",)}, "config cluster.gamma"),
+        ({"sets": ("cluster",)}, "--set takes section.key=value"),
+        ({"sets": ("cluster.x=[",)}, "not a YAML value"),
+        ({"file": "/nonexistent.yaml"}, "cannot read config /nonexistent.yaml: No such file"),
+    ],
+)
+def test_errors_name_what_is_wrong(options, message):
+    with pytest.raises(UsageError, match=message.replace(".", r"\.")) as caught:
+        make_config(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "cluster: [", "cluster: 3"])
+def test_broken_files(tmp_path, text):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError):
+        make_config(file=file)
+
+
+def test_presets_are_valid_and_pinned():
+    for name in PRESETS:
+        config = make_config(preset=name)
+        assert config.cluster.gamma == 1.0
+        assert config.reduce.backend == "cpu"
+        assert not config.encode.normalize
+    assert make_config() == Config()

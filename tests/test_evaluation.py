@@ -1,0 +1,116 @@
+import json
+import time
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from raypipe.analysis import evaluation
+from raypipe.analysis.evaluation import affordable_videos, evaluate
+from raypipe.analysis.outliers import score_outliers
+from raypipe.softdtw import auto_gamma, cdist_soft_dtw
+
+
+def make_groups(n: int = 12, n_steps: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Paths forth and back over the same ground, in turn: their means tell nothing, their order all."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    forth = np.outer(np.linspace(-1, 1, n_steps), [1.0, 2.0])
+    values = np.stack([forth if label else forth[::-1] for label in labels])
+    return values + rng.normal(scale=0.05, size=values.shape), labels
+
+
+def test_every_figure_is_the_one_it_names():
+    values, labels = make_groups()
+    truth = ["forth" if label else "back" for label in labels]
+    truth[0], truth[1], truth[2] = None, None, "forth"
+    found = evaluate(values, labels, gamma=0.1, inertia=3.5, truth=truth)
+    means = values.mean(axis=1)
+    assert found["silhouette"] == metrics.silhouette_score(means, labels)
+    assert found["davies_bouldin"] == metrics.davies_bouldin_score(means, labels)
+    apart = cdist_soft_dtw(values, gamma=0.1, divergence=True)
+    assert found["silhouette_softdtw"] == metrics.silhouette_score(apart.clip(0), labels, metric="precomputed")
+    assert found["silhouette_softdtw"] > 0.9 > 0.3 > found["silhouette"]
+    known = slice(2, None)
+    assert found["ari"] == metrics.adjusted_rand_score(truth[known], labels[known])
+    assert found["nmi"] == metrics.normalized_mutual_info_score(truth[known], labels[known])
+    assert found["v_measure"] == metrics.v_measure_score(truth[known], labels[known])
+    assert found["n_truth"] == 10
+    assert (found["inertia"], found["sizes"], found["silhouette_softdtw_gamma"]) == (3.5, [6, 6], 0.1)
+    assert found["silhouette_n"] == found["silhouette_softdtw_n"] == 12
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_gamma_is_chosen_where_none_is_given():
+    values, labels = make_groups()
+    assert evaluate(values, labels)["silhouette_softdtw_gamma"] == auto_gamma(values)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(4, int), np.arange(4)])
+def test_what_is_not_defined_is_none(labels):
+    found = evaluate(make_groups(4)[0], labels, truth=[None, "a", None, None])
+    undefined = {"silhouette", "davies_bouldin", "silhouette_softdtw", "inertia", "ari", "nmi", "v_measure"}
+    assert {name for name, value in found.items() if value is None} == undefined
+    assert found["n_truth"] == 1
+
+
+def test_paths_that_never_move_have_figures_too():
+    labels = np.array([0, 0, 1, 1])
+    found = evaluate(np.ones((4, 3, 2)), labels)
+    assert found["silhouette"] == found["silhouette_softdtw"] == 0
+    json.dumps(found, allow_nan=False)
+
+
+def test_one_video():
+    found = evaluate(np.ones((1, 3, 2)), np.zeros(1, int))
+    assert found["silhouette"] is None
+    assert found["sizes"] == [1]
+
+
+def test_unequal_lengths():
+    values, labels = make_groups()
+    ragged = [path[: 4 + i % 3] for i, path in enumerate(values)]
+    found = evaluate(ragged, labels, gamma=0.1)
+    means = np.stack([path.mean(axis=0) for path in ragged])
+    assert found["silhouette"] == metrics.silhouette_score(means, labels)
+    assert found["silhouette_softdtw"] > 0.5
+
+
+def test_large_collections_are_sampled_and_say_so(monkeypatch):
+    monkeypatch.setattr(evaluation, "_MAX_SOFTDTW_VIDEOS", 20)
+    monkeypatch.setattr(evaluation, "_MAX_POINT_VIDEOS", 30)
+    values, labels = make_groups(60)
+    found = evaluate(values, labels, gamma=0.1, seed=1)
+    assert (found["silhouette_softdtw_n"], found["silhouette_n"]) == (20, 30)
+    assert found == evaluate(values, labels, gamma=0.1, seed=1)
+    assert found["silhouette_softdtw"] != evaluate(values, labels, gamma=0.1, seed=2)["silhouette_softdtw"]
+
+
+def test_the_sample_is_what_can_be_afforded():
+    assert affordable_videos(np.empty((1, 6, 2))) > 1700
+    assert affordable_videos([np.empty((3, 8)), np.empty((64, 8))]) == affordable_videos(np.empty((2, 64, 8))) < 330
+    assert 1900 < affordable_videos(np.empty((1, 1, 1))) <= 2000
+    values = np.random.default_rng(0).normal(size=(80, 16, 5))
+    cdist_soft_dtw(values[:2])
+    before = time.process_time()
+    cdist_soft_dtw(values)
+    pair_s = (time.process_time() - before) / (80 * 81 / 2)
+    assert pair_s * affordable_videos(values) ** 2 / 2 < 60  # ten seconds on an idle machine
+
+
+def test_outliers_lie_above_the_quantile_and_scores_are_ranks():
+    distances = np.random.default_rng(0).normal(size=101) - 5  # soft-DTW may be negative
+    scores, flags = score_outliers(distances, 0.95)
+    np.testing.assert_array_equal(flags, distances > np.percentile(distances, 95))
+    assert flags.sum() == 5
+    assert (scores.min(), scores.max()) == (0, 1)
+    np.testing.assert_array_equal(np.argsort(scores), np.argsort(distances))
+    assert scores[flags].min() > scores[~flags].max()
+
+
+def test_outliers_of_equal_distances_and_of_one_video():
+    scores, flags = score_outliers(np.full(4, 2.5), 0.95)
+    np.testing.assert_array_equal(scores, 0.5)
+    assert not flags.any()
+    scores, flags = score_outliers(np.array([3.0]), 0.5)
+    assert (scores.tolist(), flags.tolist()) == ([0.0], [False])

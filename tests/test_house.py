@@ -1,0 +1,95 @@
+"""The house rules: imports run downward, only engine/ knows Ray, and what should be light is light."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "raypipe"
+
+# From the lowest room to the highest; a module may import from its own room and from those before it.
+ROOMS = [
+    "errors", "optional", "versions", "schema", "config", "progress", "softdtw", "sources", "decoders", "encoders",
+    "sampling", "segments", "inspection", "trajectories", "reduction", "clustering", "analysis", "accounting", "runs",
+    "results", "report", "engine", "demo", "pipeline", "api", "doctor", "cli", "__main__",
+]  # fmt: skip
+ALONE_ON_A_GPU_MACHINE = ["raypipe.softdtw", "raypipe.clustering.time_series_kmeans", "raypipe.encoders"]
+
+
+def imported_modules(source: str) -> set[str]:
+    """Return every module that a source text imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "raypipe" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def upward_arrows(room: str, source: str) -> set[str]:
+    rooms = {room_of(name) for name in imported_modules(source)} - {None}
+    return {other for other in rooms if ROOMS.index(other) > ROOMS.index(room)}
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert room in ROOMS, f"{room} has no place in the house"
+    assert not upward_arrows(room, path.read_text())
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_engine_imports_ray(path):
+    if "engine" not in path.parts:
+        assert "ray" not in {name.split(".")[0] for name in imported_modules(path.read_text())}
+
+
+def test_the_rules_can_be_broken():
+    assert upward_arrows("schema", "def f():\n    from raypipe.report import tables") == {"report"}
+    assert upward_arrows("pipeline", "from raypipe.report import tables") == set()
+    assert "ray" in {name.split(".")[0] for name in imported_modules("import ray.data")}
+
+
+def loaded_by(*statements: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter has loaded after some statements."""
+    code = "; ".join([*statements, "import sys, json", "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+HEAVY = {"ray", "torch", "numba", "numpy", "pyarrow", "sklearn", "matplotlib", "umap", "tslearn", "pandas"}
+
+
+def test_importing_raypipe_is_light():
+    assert not loaded_by("import raypipe") & HEAVY
+
+
+def test_help_is_light():
+    help_screen = "exec('try:\\n  cli.app([\"--help\"])\\nexcept SystemExit:\\n  pass')"
+    assert not loaded_by("from raypipe import cli", help_screen) & HEAVY
+
+
+def test_the_light_tests_can_fail():
+    assert loaded_by("import numpy") & HEAVY
+
+
+@pytest.mark.parametrize("module", ALONE_ON_A_GPU_MACHINE)
+def test_importable_with_few_packages(module):
+    # A GPU machine may lack these; the module must not need them to be imported.
+    missing = ["ray", "cuml", "decord", "av", "pydantic", "open_clip", "tslearn", "umap", "pyarrow", "typer"]
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({missing!r}))"
+    assert "raypipe" in loaded_by(blocked, f"import {module}")

@@ -1,0 +1,248 @@
+import inspect
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+import raypipe.reduction.umap as umap_room
+from raypipe import optional
+from raypipe.config import ReduceConfig
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.reduction import make_reducer, reduce, reduce_trajectories
+from raypipe.schema import Trajectories
+
+# cuml.manifold.UMAP of cuml 26.10, as its source and documentation give it; all by keyword.
+CUML_PARAMETERS = """
+    n_neighbors n_components metric metric_kwds n_epochs learning_rate min_dist spread set_op_mix_ratio
+    local_connectivity repulsion_strength negative_sample_rate transform_queue_size init a b target_n_neighbors
+    target_weight target_metric hash_input random_state force_serial_epochs precomputed_knn callback build_algo
+    build_kwds device_ids verbose output_type
+""".split()
+
+
+def make_trajectories(*lengths: int, dim: int = 12, dtype: type = np.float32, seed: int = 0) -> Trajectories:
+    rng = np.random.default_rng(seed)
+    values = [
+        (rng.normal(size=dim) + np.outer(np.linspace(0, 1, n), rng.normal(size=dim))).astype(dtype) for n in lengths
+    ]
+    if len(set(lengths)) == 1:
+        values = np.stack(values)
+    return Trajectories(tuple(f"v{i}" for i in range(len(lengths))), values, np.array(lengths))
+
+
+@pytest.mark.parametrize("method", ["umap", "pca"])
+def test_trajectories_are_reduced_step_by_step_in_one_space(method):
+    paths = make_trajectories(*[6] * 8)
+    config = ReduceConfig(method=method, n_components=3, backend="cpu")
+    reduced, reducer = reduce_trajectories(paths, config)
+    assert reduced.values.shape == (8, 6, 3)
+    assert reduced.video_ids == paths.video_ids
+    assert reducer.reason is None
+    np.testing.assert_array_equal(
+        reduced.values.reshape(-1, 3), make_reducer(config).fit_transform(paths.values.reshape(-1, 12))
+    )
+
+
+def test_unequal_lengths_stay_unequal():
+    paths = make_trajectories(3, 9, 1, 7)
+    reduced = reduce(paths, "pca", n_components=2)
+    assert [path.shape for path in reduced.values] == [(3, 2), (9, 2), (1, 2), (7, 2)]
+    expected = PCA(2).fit_transform(np.concatenate(paths.values))
+    np.testing.assert_allclose(np.concatenate(reduced.values), expected, atol=1e-5)
+
+
+def test_none_leaves_paths_as_they_are():
+    paths = make_trajectories(4, 4)
+    reduced, reducer = reduce_trajectories(paths, ReduceConfig(method="none"))
+    np.testing.assert_array_equal(reduced.values, paths.values)
+    assert (reducer.implementation, reducer.reason, reducer.arrays()) == ("none", None, {})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pca_is_scikit_learns_in_its_dtype_and_its_arrays_suffice(dtype):
+    points = make_trajectories(*[10] * 6, dtype=dtype).values.reshape(-1, 12)
+    reducer = make_reducer(ReduceConfig(method="pca", n_components=3, seed=1234))
+    reduced = reducer.fit_transform(points)
+    np.testing.assert_array_equal(reduced, PCA(n_components=3, random_state=1234).fit_transform(points))
+    assert reduced.dtype == reducer.transform(points).dtype == dtype
+    arrays = reducer.arrays()
+    by_hand = (points - arrays["mean"]) @ arrays["components"].T
+    np.testing.assert_allclose(reducer.transform(points), by_hand, atol=1e-5 if dtype == np.float32 else 1e-12)
+    assert reducer.implementation.startswith("scikit-learn ")
+
+
+def test_umap_repeats_itself_and_its_arrays_suffice_to_fit_again():
+    points = make_trajectories(*[6] * 8).values.reshape(-1, 12)
+    new = points[::7] + 0.01
+    config = ReduceConfig(n_components=2, seed=7, backend="cpu")
+    reducer = make_reducer(config)
+    reduced = reducer.fit_transform(points)
+    assert reduced.dtype == np.float32
+    assert reducer.implementation.startswith("umap-learn 0.")
+    arrays = reducer.arrays()
+    assert all(array.dtype != object for array in arrays.values())  # np.savez needs no pickle
+    again = make_reducer(
+        ReduceConfig(
+            n_components=int(arrays["n_components"]),
+            n_neighbors=int(arrays["n_neighbors"]),
+            min_dist=float(arrays["min_dist"]),
+            metric=str(arrays["metric"]),
+            seed=int(arrays["seed"]),
+            backend="cpu",
+        )
+    ).fit(arrays["points"])
+    np.testing.assert_array_equal(again.transform(points), arrays["embedding"])
+    np.testing.assert_array_equal(again.transform(points), reduced)
+    np.testing.assert_array_equal(again.transform(new), reducer.transform(new))
+    other = make_reducer(ReduceConfig(n_components=2, seed=8, backend="cpu")).fit_transform(points)
+    assert not np.array_equal(other, reduced)
+
+
+def test_many_points_are_mapped_by_a_fit_on_some():
+    paths = make_trajectories(*[10] * 12)
+    one, reducer = reduce_trajectories(paths, ReduceConfig(n_components=2, fit_points=60, backend="cpu"))
+    assert reducer.arrays()["points"].shape == (60, 12)
+    assert one.values.shape == (12, 10, 2)
+    two = reduce(paths, n_components=2, fit_points=60, backend="cpu")
+    np.testing.assert_array_equal(one.values, two.values)
+    drawn = {tuple(point) for point in reducer.arrays()["points"]}
+    assert drawn <= {tuple(point) for point in paths.values.reshape(-1, 12)}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "n_components", "reason"),
+    [
+        (
+            [1],
+            2,
+            "PCA instead of UMAP: 2 components need at least 4 points, there are 1; all but 1 components are 0: 1",
+        ),
+        ([1, 1], 2, "PCA instead of UMAP: 2 components need at least 4 points, there are 2"),
+        ([3], 1, "PCA instead of UMAP: 1 components need at least 4 points, there are 3"),
+        ([4], 2, "n_neighbors lowered to 3: there are 4 points"),
+        ([6], 5, "PCA instead of UMAP: 5 components need at least 7 points, there are 6"),
+        ([7], 5, "n_neighbors lowered to 6: there are 7 points"),
+        ([2, 13], 13, "n_neighbors lowered to 14: there are 15 points"),
+        ([16], 5, None),
+    ],
+)
+def test_umap_of_few_points_says_what_it_did(lengths, n_components, reason):
+    config = ReduceConfig(n_components=n_components, backend="cpu")
+    reduced, reducer = reduce_trajectories(make_trajectories(*lengths), config)
+    steps = np.concatenate(list(reduced.values))
+    assert np.isfinite(steps).all()
+    assert steps.shape == (sum(lengths), n_components)
+    assert (reducer.reason or "").startswith(reason or "") and bool(reducer.reason) == bool(reason)
+    used_pca = "PCA instead" in (reason or "")
+    assert reducer.implementation.startswith("scikit-learn" if used_pca else "umap-learn")
+    assert ("mean" in reducer.arrays()) == used_pca
+    assert reducer.transform(np.zeros((2, 12), np.float32)).shape == (2, steps.shape[1])
+
+
+@pytest.mark.parametrize("method", ["umap", "pca"])
+def test_points_that_are_all_the_same_go_to_one_place(method):
+    still = Trajectories(("a", "b"), np.ones((2, 10, 4), np.float32), np.array([10, 10]))
+    reduced, reducer = reduce_trajectories(still, ReduceConfig(method=method, n_components=2, backend="cpu"))
+    np.testing.assert_allclose(reduced.values, 0, atol=1e-6)
+    assert reducer.reason == ("PCA instead of UMAP: all points are the same" if method == "umap" else None)
+
+
+def test_pca_leaves_dimensions_that_there_are_not_at_zero():
+    paths = make_trajectories(5, 5, dim=3)
+    reduced, reducer = reduce_trajectories(paths, ReduceConfig(method="pca", n_components=8))
+    assert reducer.reason == "all but 3 components are 0: 10 points of 3 dimensions"
+    assert reduced.values.shape == (2, 5, 8)
+    np.testing.assert_array_equal(reduced.values[..., 3:], 0)
+    points = paths.values.reshape(-1, 3)
+    arrays = reducer.arrays()
+    np.testing.assert_allclose(reducer.transform(points), (points - arrays["mean"]) @ arrays["components"].T, atol=1e-5)
+
+
+def test_broken_embeddings_name_their_video():
+    paths = make_trajectories(3, 2, 4)
+    paths.values[2][0, 5] = np.nan
+    with pytest.raises(RaypipeError, match="trajectory of video v2 has NaN"):
+        reduce(paths, "pca")
+
+
+def test_a_reducer_must_be_fitted_first():
+    for method in ("pca", "umap"):
+        with pytest.raises(RuntimeError, match="not fitted"):
+            make_reducer(ReduceConfig(method=method, backend="cpu")).transform(np.zeros((3, 2)))
+
+
+class FakeCumlUMAP:
+    """cuml.manifold.UMAP's interface over umap-learn: by keyword only, of its parameters only."""
+
+    def __init__(self, **parameters):
+        assert set(parameters) <= set(CUML_PARAMETERS)
+        assert parameters.pop("output_type") == "numpy"
+        self._model = umap_room._import_umap().UMAP(**parameters, n_jobs=1)
+        self.n_neighbors = parameters["n_neighbors"]
+
+    def fit_transform(self, points):
+        self.embedding_ = self._model.fit_transform(points)
+        return self.embedding_
+
+    def transform(self, points):
+        return self._model.transform(points)
+
+
+def pretend_cuml(monkeypatch, n_gpus: int) -> None:
+    class NoDriverError(RuntimeError):
+        pass
+
+    def count():
+        if n_gpus == 0:
+            raise NoDriverError
+        return n_gpus
+
+    runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=NoDriverError)
+    modules: dict[str, object] = {
+        "cuml": ModuleType("cuml"),
+        "cuml.manifold": SimpleNamespace(UMAP=FakeCumlUMAP),
+        "cupy": SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)),
+    }
+    modules["cuml"].__version__ = "26.10.00"  # type: ignore[attr-defined]
+    monkeypatch.setattr(optional, "is_installed", lambda name: name in modules)
+    monkeypatch.setattr(optional, "require", modules.__getitem__)
+
+
+def test_cuml_is_taken_where_it_and_a_gpu_are(monkeypatch):
+    pretend_cuml(monkeypatch, n_gpus=1)
+    points = make_trajectories(*[6] * 8).values.reshape(-1, 12)
+    for backend in ("auto", "cuml"):
+        reducer = make_reducer(ReduceConfig(n_components=2, backend=backend))
+        reduced = reducer.fit_transform(points)
+        assert (reducer.implementation, reducer.reason) == ("cuml 26.10.00", None)
+        np.testing.assert_array_equal(reducer.transform(points), reduced)
+        np.testing.assert_array_equal(reducer.arrays()["embedding"], reduced)
+    pinned = make_reducer(ReduceConfig(n_components=2, backend="cpu"))
+    np.testing.assert_array_equal(pinned.fit_transform(points), reduced)
+    assert pinned.implementation.startswith("umap-learn")
+
+
+def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch):
+    pretend_cuml(monkeypatch, n_gpus=0)
+    reducer = make_reducer(ReduceConfig(n_components=2))
+    assert "there is none" in (reducer.reason or "")
+    with pytest.raises(RaypipeError, match="cuml needs a GPU and there is none"):
+        make_reducer(ReduceConfig(backend="cuml"))
+
+
+def test_without_cuml_auto_takes_the_cpu_and_says_why():
+    if optional.is_installed("cuml"):
+        pytest.skip("cuml is installed here")
+    assert make_reducer(ReduceConfig()).reason == "cuml is not installed"
+    with pytest.raises(RaypipeError, match=r"pip install 'raypipe\[gpu\]'"):
+        make_reducer(ReduceConfig(backend="cuml"))
+    with pytest.raises(UsageError, match=r"backend=cuml is for method umap, not pca"):
+        make_reducer(ReduceConfig(method="pca", backend="cuml"))
+
+
+def test_the_installed_cuml_has_the_parameters_that_are_passed():
+    if not optional.is_installed("cuml"):
+        pytest.skip("cuml is not installed here: pip install 'raypipe[gpu]'")
+    parameters = inspect.signature(optional.require("cuml.manifold").UMAP).parameters
+    assert set(parameters) >= {"n_neighbors", "n_components", "min_dist", "metric", "random_state", "output_type"}

@@ -1,0 +1,328 @@
+"""The report: every file is there and whole, whatever the videos are called and however their decoding went."""
+
+import csv
+import io
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from raypipe.config import Config, ReportConfig
+from raypipe.errors import DecodeError, RaypipeError
+from raypipe.report import write_report_files
+from raypipe.runs import Run
+from raypipe.schema import CLUSTERS, VIDEOS, Frames
+
+WRITTEN = datetime(2025, 1, 31, 12, 30, tzinfo=UTC)
+HOSTILE = "<script>alert('x')</script>\"&$\\frac{'.mp4"
+LABELS = ("pick then place", "place then pick", "stack", "wipe", "open drawer", "pour")
+
+
+def make_run(folder, names, labels=None, groups=None, k=4, n_steps=16, failed=(), seed=0, scale=1.0) -> Run:
+    """Write what lies in a run when its report is due: blobs of curved paths, one a cluster."""
+    rng = np.random.default_rng(seed)
+    n = len(names)
+    clusters = np.arange(n) % k
+    uris = [name if "://" in name else f"file:///data/robots/{name}" for name in names]
+    ids = [f"00000000-0000-5000-8000-{i:012d}" for i in range(n)]
+    lengths = [n_steps] * n if n_steps else rng.integers(1, 90, n).tolist()
+    paths = [_path(rng, cluster, k, length) * scale for cluster, length in zip(clusters, lengths, strict=True)]
+    middles = np.array([path.mean(axis=0) for path in paths])
+    distances = rng.gamma(3, 0.4, n)
+    odd = distances > np.quantile(distances, 0.92) if n > 3 else np.zeros(n, dtype=bool)
+    videos = [
+        {"video_id": i, "uri": uri, "group": g, "label": label, "duration_s": 4.0, "status": "ok"}
+        for i, uri, g, label in zip(ids, uris, groups or [None] * n, labels or [None] * n, strict=True)
+    ]
+    broken = [
+        {"video_id": f"bad-{name}", "uri": f"file:///data/{name}", "status": "failed", "error_stage": "decode"}
+        | {"error": f"decord: <b>{name}</b> spins; pyav: no frame decodes"}
+        for name in failed
+    ]
+    run = Run(str(folder))
+    run.write_table("videos.parquet", pa.Table.from_pylist(videos + broken, schema=VIDEOS))
+    columns = {name: [video.get(name) for video in videos] for name in ("video_id", "uri", "group", "label")}
+    columns |= {"cluster": clusters, "distance": distances, "outlier_score": distances / 2, "outlier": odd}
+    run.write_table("clusters.parquet", pa.table({**columns, "x": middles[:, 0], "y": middles[:, 1]}).cast(CLUSTERS))
+    picture = pa.array([path.ravel().tolist() for path in paths], pa.list_(pa.float32()))
+    run.write_table("trajectories/00000.parquet", pa.table({"video_id": ids, "picture": picture}))
+    metrics = {"silhouette": 0.6654, "davies_bouldin": 0.4251, "silhouette_softdtw": -0.0312, "inertia": 12.5}
+    metrics |= {"sizes": np.bincount(clusters).tolist(), "ari": 0.97 if labels else None, "gamma": 0.0123}
+    run.write_json("metrics.json", metrics | {"truth": "label" if labels else None})
+    run.record(
+        config=Config().model_dump(mode="json"),
+        versions={"raypipe": "0.1.0", "ray": "2.60.0", "numpy": "2.4.6"},
+        implementations={"reduce": "umap-learn", "cluster": "tslearn"},
+        fallbacks={"reduce": "no GPU here: umap-learn"},
+        counts={"found": n + len(broken), "ok": n, "failed": len(broken), "skipped": 0, "ignored": 2},
+        seconds={"plan": 1.25, "embed": 64.0, "reduce": 9.5, "cluster": 3.25},
+        encoder={"name": "descriptor", "dim": 512, "fingerprint": "abc"},
+    )
+    return run
+
+
+def _path(rng, cluster, k, n_steps):
+    turn = 2 * np.pi * cluster / k
+    t = np.linspace(0, 1, n_steps) ** rng.uniform(0.6, 1.6)
+    curve = np.column_stack([3 * t, np.sin(2 * np.pi * t) * (1 if cluster % 2 else -1)])
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return (
+        curve @ rotation
+        + 4 * rotation[:, 0] * (cluster % 3)
+        + rng.normal(0, 0.25, 2)
+        + rng.normal(0, 0.06, (n_steps, 2))
+    )
+
+
+def frames_of(uri, times_s, image_size):
+    """A ball that crosses a coloured ground."""
+    hue = sum(uri.encode()) % 7
+    y, x = np.mgrid[0:image_size, 0:image_size] / image_size
+    pictures = []
+    for time_s in times_s:
+        ball = np.hypot(x - 0.1 - 0.2 * time_s, y - 0.5 - 0.3 * np.sin(time_s + hue)) < 0.12
+        ground = np.stack([0.3 + 0.4 * x, 0.35 + 0.3 * y, 0.4 + 0.05 * hue + 0 * x], axis=2)
+        pictures.append((np.where(ball[..., None], (0.95, 0.45, 0.2), ground) * 255).astype(np.uint8))
+    return Frames(np.stack(pictures), np.asarray(times_s) + 0.01, np.arange(len(times_s)), "fake")
+
+
+def failing(uri, times_s, image_size):
+    raise DecodeError(f"decord: spins past its deadline; pyav: no frame decodes, {HOSTILE}")
+
+
+def write(run, frames=frames_of, **sheet) -> str:
+    write_report_files(run, frames, ReportConfig(**{"sheet_videos": 2, "sheet_frames": 3, **sheet}), WRITTEN)
+    return run.read_bytes("report.html").decode()
+
+
+def size_of(run, name) -> tuple[int, int]:
+    with Image.open(io.BytesIO(run.read_bytes(name))) as image:
+        image.load()
+        return image.size
+
+
+class Page(HTMLParser):
+    """Collects a page's tags, attributes and text, and checks that every tag is closed."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    names = [f"{LABELS[i % 4]}/episode_{i:03d}.mp4" for i in range(24)]
+    labels = [LABELS[i % 4] for i in range(24)]
+    run = make_run(tmp_path_factory.mktemp("report") / "run", names, labels, groups=["g"] * 24, failed=["dead.mp4"])
+    write(run)
+    return run
+
+
+def test_every_file_is_written_and_can_be_read(run):
+    for name in ("points", "trajectories", "sizes", *(f"cluster_{i}" for i in range(4))):
+        assert min(size_of(run, f"plots/{name}.png")) > 300
+    assert len(run.files("plots")) == 7
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    thumbnails = {name.rpartition("/")[2].removesuffix(".jpg") for name in run.files("thumbnails", ".jpg")}
+    assert {row["video_id"] for row in clusters if row["outlier"]} < thumbnails
+    assert len(thumbnails) < len(clusters)
+    assert size_of(run, f"thumbnails/{min(thumbnails)}.jpg") == (192, 192)
+
+
+def test_the_summary_says_what_the_run_holds(run):
+    summary = run.read_json("summary.json")
+    assert summary["counts"] == {"found": 25, "ok": 24, "failed": 1, "skipped": 0, "ignored": 2}
+    assert summary["wall_s"] == 78.0
+    assert summary["metrics"]["silhouette"] == 0.6654
+    rows = run.read_table("clusters.parquet").to_pylist()
+    for number, cluster in enumerate(summary["clusters"]):
+        mine = sorted((row for row in rows if row["cluster"] == number), key=lambda row: row["distance"])
+        assert cluster["size"] == 6 and cluster["share"] == 0.25
+        assert cluster["labels"] == {LABELS[number]: 6}
+        assert [video["video_id"] for video in cluster["most_central"]] == [row["video_id"] for row in mine[:5]]
+        assert cluster["farthest"]["video_id"] == mine[-1]["video_id"]
+        assert cluster["n_outliers"] == sum(row["outlier"] for row in mine)
+    assert [video["outlier_score"] for video in summary["outliers"]] == sorted(
+        (row["outlier_score"] for row in rows if row["outlier"]), reverse=True
+    )
+
+
+def test_the_csv_holds_every_clustered_video_in_source_order(run):
+    rows = list(csv.DictReader(io.StringIO(run.read_bytes("video_cluster_mapping.csv").decode())))
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    columns = ("video_id", "uri", "group", "label")
+    assert [[row[c] for c in columns] for row in rows] == [[row[c] for c in columns] for row in clusters]
+    assert [int(row["cluster"]) for row in rows] == [row["cluster"] for row in clusters]
+    assert [float(row["distance"]) for row in rows] == [row["distance"] for row in clusters]
+    assert [row["outlier"] == "true" for row in rows] == [row["outlier"] for row in clusters]
+    assert rows[0]["video"] == "episode_000.mp4"
+
+
+def test_the_page_stands_alone_and_says_everything(run):
+    html = run.read_bytes("report.html").decode()
+    page = Page(html)
+    assert "script" not in page.tags and "link" not in page.tags
+    sources = [value for key, value in page.attributes if key == "src"]
+    assert len(sources) > 15 and all(source.startswith("data:image/") for source in sources)
+    assert not re.search(r"url\(|@import", html)
+    for said in ("24 videos in 4 clusters", "2025-01-31 12:30", "0.6654", "−0.0312", "dead.mp4", "no GPU here"):
+        assert said in page.text
+    for said in ("pick then place", "n_components: 5", "umap-learn", "2.60.0", "/data/robots", "78 s"):
+        assert said in page.text
+    assert "adjusted Rand" in page.text and "nmi" not in page.text
+    assert len(html) < 5_000_000
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    names = [*run.files("plots"), *run.files("thumbnails"), "summary.json", "video_cluster_mapping.csv", "report.html"]
+    before = {name: run.read_bytes(name) for name in names}
+    run.write_bytes("plots/cluster_99.png", b"of an earlier clustering")
+    write(run)
+    assert {name: run.read_bytes(name) for name in names} == before
+    assert not run.exists("plots/cluster_99.png")
+
+
+def test_hostile_and_foreign_names_are_harmless(tmp_path):
+    names = [
+        f"javascript://alert/{HOSTILE}",
+        "=HYPERLINK(1).mp4",
+        "+1.mp4",
+        "手/把杯子放在桌子上_été.mp4",
+        "x" * 400 + ".mp4",
+        'a"b.mp4',
+        "line\nbreak.mp4",
+    ]
+    labels = ["<img src=x onerror=alert(1)>", "@SUM(A1)", "$\\frac{$", "$5 & $6", "手", "ب" * 80, "-"]
+    run = make_run(tmp_path / "<b>run", names, labels, groups=["<i>g"] * 7, k=2, failed=["<u>dead.mp4"])
+    run.record(fallbacks={"<s>reduce": "<s>why"}, versions={"<s>": "<s>"}, seconds={"<s>stage": 1.0})
+    html = write(run, failing)
+    page = Page(html)
+    assert not {"script", "i", "u", "s"} & set(page.tags)
+    assert not [key for key, _ in page.attributes if key.startswith("on")]
+    targets = [value for key, value in page.attributes if key == "href"]
+    assert all(target.startswith(("#cluster-", "file:")) for target in targets)
+    assert HOSTILE in page.text and "<img src=x onerror=alert(1)>" in page.text
+    assert "把杯子放在桌子上_été.mp4" in page.text
+    rows = list(csv.reader(io.StringIO(run.read_bytes("video_cluster_mapping.csv").decode())))
+    assert len(rows) == 8
+    assert {cell[0] for row in rows[1:] for i, cell in enumerate(row) if cell and i not in (3, 4)} & set(
+        "=+-@"
+    ) == set()
+    assert [row[0] for row in rows[2:4]] == ["'=HYPERLINK(1).mp4", "'+1.mp4"]
+
+
+def test_a_video_that_does_not_decode_shows_why(tmp_path):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(8)], k=2)
+    page = Page(write(run, failing))
+    assert page.text.count("No picture: decord: spins past its deadline") == 6
+    assert not run.exists("thumbnails")
+    assert size_of(run, "plots/cluster_0.png")[0] > 500
+
+
+def test_missing_frames_leave_gaps_and_say_why(tmp_path):
+    def breaks_off(uri, times_s, image_size):
+        whole = frames_of(uri, times_s, image_size)
+        return Frames(whole.pixels[:2], whole.times_s[:2], whole.requested[:2], "fake", "pyav: stopped at 1.9 s")
+
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    page = Page(write(run, breaks_off, sheet_frames=5))
+    assert page.text.count("Some pictures are missing: pyav: stopped at 1.9 s") == 2
+    assert len(run.files("thumbnails")) == 2
+
+
+def test_frames_are_asked_for_at_equal_fractions_of_the_span(tmp_path):
+    asked = []
+
+    def note(uri, times_s, image_size):
+        asked.append(times_s)
+        return frames_of(uri, times_s, image_size)
+
+    run = make_run(tmp_path / "run", ["a.mp4", "a.mp4"], k=1)
+    ids = run.read_table("videos.parquet")["video_id"].to_pylist()
+    plan = {"video_id": [ids[0], ids[0], ids[1]], "origin_s": [10.0, 10.0, None], "span_s": [8.0, 8.0, None]}
+    run.write_table("plan.parquet", pa.table(plan))
+    page = Page(write(run, note, sheet_frames=4))
+    assert sorted(times.tolist() for times in asked) == [[0.5, 1.5, 2.5, 3.5], [11.0, 13.0, 15.0, 17.0]]
+    assert "a.mp4 [10–18 s]" in page.text and "a.mp4 [0–4 s]" in page.text
+
+
+@pytest.mark.parametrize(
+    "n, k, n_steps", [(1, 1, 16), (2, 2, 1), (5, 1, 4), (17, 3, None), (60, 13, 8)], ids=lambda value: str(value)
+)
+def test_sizes_and_lengths_of_every_kind(tmp_path, n, k, n_steps):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(n)], k=k, n_steps=n_steps)
+    page = Page(write(run, sheet_frames=1))
+    assert f"{n} video{'s' * (n > 1)} in {k} cluster{'s' * (k > 1)}" in page.text
+    assert len(run.files("plots", ".png")) == 3 + k
+    assert "could not be read" not in page.text
+
+
+def test_videos_that_stand_still_at_one_spot(tmp_path):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(6)], k=2, scale=0.0)
+    assert "6 videos in 2 clusters" in Page(write(run)).text
+
+
+def test_unknown_lengths_distances_and_metrics(tmp_path):
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4", "c.mp4"], k=1)
+    for name, column in (("videos.parquet", "duration_s"), ("clusters.parquet", "distance")):
+        table = run.read_table(name)
+        values = pa.array([None, *table[column].to_pylist()[1:]], pa.float64())
+        run.write_table(name, table.set_column(table.schema.get_field_index(column), column, values))
+    run.write_json("metrics.json", {"silhouette": None, "sizes": [3], "truth": None})
+    page = Page(write(run, sheet_videos=5))
+    assert "the video's length is not known" in page.text
+    assert run.read_json("summary.json")["clusters"][0]["farthest"]["distance"] is None
+
+
+def test_many_clusters_stay_within_a_mail(tmp_path):
+    rng = np.random.default_rng(0)
+    grain = rng.integers(60, 120, (192, 192, 3), dtype=np.uint8)  # as costly to compress as a camera's noise
+
+    def noisy(uri, times_s, image_size):
+        n = len(times_s)
+        return Frames(np.broadcast_to(grain, (n, *grain.shape)), times_s, np.arange(n), "fake")
+
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(72)], k=18, n_steps=4)
+    assert len(write(run, noisy, sheet_videos=8, sheet_frames=16)) < 6_000_000
+
+
+def test_a_run_without_clusters_is_refused(tmp_path):
+    run = make_run(tmp_path / "run", ["a.mp4"], k=1)
+    run.remove("clusters.parquet")
+    with pytest.raises(RaypipeError, match=r"clusters\.parquet"):
+        write(run)
+
+
+def test_any_scheme_but_web_and_file_is_no_link():
+    from raypipe.report.tables import common_folder, link_of, name_of
+
+    assert link_of("javascript:alert(1)") is None
+    assert link_of("s3://bucket/a.mp4") is None
+    assert link_of("https://host/a.mp4") == "https://host/a.mp4"
+    assert name_of("file:///data/a%20b%23.mp4") == "a b#.mp4"
+    assert name_of("https://host/a.mp4?token=1") == "a.mp4"
+    assert name_of("s3://bucket/50%25?.mp4") == "50%25?.mp4"
+    assert common_folder(["file:///d/a/x.mp4", "file:///d/ab/y.mp4"]) == "/d"
+    assert common_folder(["file:///d/a.mp4", "s3://d/a.mp4"]) == ""
+    assert common_folder(["https://a/x.mp4", "https://b/x.mp4"]) == ""

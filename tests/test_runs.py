@@ -1,0 +1,76 @@
+"""A run directory: atomic, readable from any file system."""
+
+import pickle
+
+import pyarrow as pa
+import pytest
+
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.runs import Run
+
+
+@pytest.fixture(params=["local", "memory"])
+def run(request, tmp_path):
+    return Run(str(tmp_path / "a run") if request.param == "local" else f"memory://{tmp_path.name}/run")
+
+
+def test_files(run):
+    assert not run.exists("run.json")
+    run.write_json("run.json", {"name": "Ünïcode"})
+    run.write_json("run.json", {"name": "again"})
+    run.write_bytes("plots/a.png", b"png")
+    assert run.read_json("run.json") == {"name": "again"}
+    assert run.files("plots") == ["plots/a.png"]
+    assert run.files("nowhere") == []
+    run.remove("plots")
+    run.remove("plots")
+    assert not run.exists("plots/a.png")
+    assert Run.open(run.url) == run
+    assert pickle.loads(pickle.dumps(run)).read_json("run.json") == {"name": "again"}
+
+
+def test_tables(run):
+    for number in (1, 0):
+        run.write_table(f"embeddings/{number}.parquet", pa.table({"n": [number], "m": ["x"]}))
+    run.write_bytes("embeddings/.half-written.parquet", b"PAR1")
+    assert run.read_table("embeddings").column("n").to_pylist() == [0, 1]
+    assert run.read_table("embeddings/1.parquet", ["m"]).column_names == ["m"]
+    assert [table.num_rows for table in run.iter_tables("embeddings")] == [1, 1]
+
+
+def test_what_is_missing_is_said(run):
+    with pytest.raises(UsageError, match="not a run directory"):
+        Run.open(run.url)
+    with pytest.raises(RaypipeError, match="has no metrics.json"):
+        run.read_json("metrics.json")
+    with pytest.raises(RaypipeError, match="has no trajectories/"):
+        run.read_table("trajectories")
+
+
+def test_record_merges(run):
+    run.record(seconds={"find": 1.0}, counts={"ok": 3})
+    run.record(seconds={"plan": 2.0}, counts={"ok": 4}, note="x")
+    assert run.info() == {"seconds": {"find": 1.0, "plan": 2.0}, "counts": {"ok": 4}, "note": "x"}
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RaypipeError, match="cannot write"):
+        Run(str(tmp_path / "file" / "run")).write_json("run.json", {})
+    with pytest.raises(UsageError, match="cannot use nope://"):
+        Run("nope://x/y").exists("run.json")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    run = Run(str(tmp_path))
+    run.write_bytes("a.txt", b"old")
+
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(RaypipeError, match="No space left"):
+        run.write_bytes("a.txt", b"new")
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert run.read_bytes("a.txt") == b"old"

@@ -1,0 +1,174 @@
+"""Planning, decoding and encoding segments, without a cluster."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe.accounting import CLIP_COLUMNS, account, count
+from raypipe.config import DecodeConfig, SampleConfig
+from raypipe.encoders import make_encoder
+from raypipe.schema import FAILED, OK, SKIPPED, Probe, Video, Videos, embeddings_schema
+from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames, plan_precomputed, plan_segments
+
+
+def probe(duration_s=10.0):
+    return Probe(duration_s, 64, 48, 10.0, int(duration_s * 10), "h264", "pyav")
+
+
+class Brightness:
+    """An encoder whose vector is the frame's mean colour; it refuses frames that are dark."""
+
+    dim, image_size, resize_mode, fingerprint = 3, 32, "squash", "brightness"
+
+    def __init__(self, refuse_below=-1.0):
+        self.refuse_below = refuse_below
+        self.batches = []
+
+    def __call__(self, frames):
+        self.batches.append(len(frames))
+        vectors = frames.mean(axis=(1, 2)).astype(np.float32)
+        if vectors.mean(axis=1).min() < self.refuse_below:
+            raise ValueError("too\ndark")
+        return vectors
+
+
+def test_plan():
+    videos = [
+        Video("whole", "file:///a.mp4"),
+        Video("span", "file:///a.mp4", start_s=2.0, end_s=5.0),
+        Video("late", "file:///a.mp4", start_s=11.0),
+        Video("dead", "file:///b.mp4"),
+        Video("long", "file:///c.mp4"),
+    ]
+    plan = plan_segments(videos, [probe(), probe(), probe(), "no such file", probe(3600)], SampleConfig()).to_pylist()
+    rows = {row["video_id"]: row for row in plan if row["segment"] == 0}
+    assert (rows["whole"]["start_s"], rows["whole"]["end_s"]) == (0, 10)
+    assert (rows["span"]["origin_s"], rows["span"]["span_s"], rows["span"]["end_s"]) == (2, 3, 5)
+    assert rows["late"]["error"] == "nothing between 11 s and 10 s: the file lasts 10 s"
+    assert (rows["dead"]["error_stage"], rows["dead"]["error"]) == ("probe", "no such file")
+    assert sum(row["video_id"] == "long" for row in plan) == 30
+    assert mean_frames(plan_segments(videos[:1], [probe()], SampleConfig()), SampleConfig()) == 20
+
+
+@pytest.fixture
+def stages():
+    made = []
+
+    def make(sample=SampleConfig(), encoder=None):  # noqa: B008
+        encoder = encoder or Brightness()
+        decode = DecodeSegments(sample, DecodeConfig(), encoder.image_size, encoder.resize_mode)
+        made.append(decode)
+        return decode, EncodeSegments(encoder, sample, normalize=False)
+
+    yield make
+    for decode in made:
+        decode.close()
+
+
+def plan_of(*paths, sample=SampleConfig()):  # noqa: B008
+    videos = [Video(path.stem, path.as_uri()) for path in paths]
+    prober = ProbeVideos(DecodeConfig())
+    try:
+        return plan_segments(videos, [prober(video.uri) for video in videos], sample)
+    finally:
+        prober.close()
+
+
+@pytest.mark.parametrize(
+    ("sample", "n_clips"),
+    [(SampleConfig(), 3), (SampleConfig(every_n=5), 6), (SampleConfig(n_frames=5), 5)],
+    ids=["fps", "every_n", "n_frames"],
+)
+def test_decode_and_encode(make_video, stages, sample, n_clips):
+    decode, encode = stages(sample)
+    (row,) = plan_of(make_video(n_frames=30, fps=10), sample=sample).to_pylist()
+    table = encode([decode(row)])
+    assert table.schema == embeddings_schema(3)
+    assert table.column("clip_index").to_pylist() == list(range(n_clips))
+    assert set(table.column("decoder").to_pylist()) == {"pyav"}
+    assert table.column("error").null_count == n_clips
+    brightness = [value[0] for value in table.column("embedding").to_pylist()]
+    assert brightness == sorted(brightness)  # the test video grows brighter
+    assert brightness[-1] - brightness[0] > 50
+
+
+def test_segments_make_the_same_clips_as_the_whole(make_video, stages):
+    path = make_video(n_frames=60, fps=10)
+    tables = []
+    for sample in (SampleConfig(), SampleConfig(segment_s=2.5)):
+        decode, encode = stages(sample)
+        plan = plan_of(path, sample=sample)
+        tables.append(encode([decode(row) for row in plan.to_pylist()]).drop_columns(["segment"]))
+    assert plan.num_rows == 3
+    assert tables[0].drop_columns(["embedding"]) == tables[1].drop_columns(["embedding"])
+    first, second = (np.array(table.column("embedding").to_pylist()) for table in tables)
+    np.testing.assert_allclose(first, second, atol=0.5)
+
+
+def test_a_failed_segment_is_one_row(tmp_path, make_video, stages):
+    decode, encode = stages()
+    (row,) = plan_of(make_video()).to_pylist()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    table = encode([decode({**row, "uri": broken.as_uri()}), decode(row)])
+    assert table.num_rows == 4
+    first = table.slice(0, 1).to_pylist()[0]
+    assert first["embedding"] is None
+    assert first["error_stage"] == "decode"
+    assert "\n" not in first["error"]
+
+
+def test_an_encoder_error_costs_its_own_segment_alone(make_video, stages):
+    decode, encode = stages(encoder=Brightness(refuse_below=60))
+    plan = plan_of(make_video("dark.mp4", n_frames=30), make_video("two.mp4", n_frames=30))
+    rows = [decode(row) for row in plan.to_pylist()]
+    rows[1] = {**rows[1], "pixels": np.maximum(rows[1]["pixels"], 100)}
+    dark, *light = encode(rows).to_pylist()
+    assert (dark["error_stage"], dark["error"]) == ("encode", "ValueError: too dark")
+    assert len(light) == 3
+    assert all(row["error"] is None for row in light)
+
+
+def test_frames_of_several_segments_share_batches(make_video, stages):
+    encoder = Brightness()
+    decode, encode = stages(encoder=encoder)
+    encode([decode(row) for row in plan_of(make_video("a.mp4"), make_video("b.mp4")).to_pylist()])
+    assert encoder.batches == [12]
+
+
+def test_clips_are_normalised_like_frames(make_video, stages):
+    decode, _ = stages()
+    encoder = make_encoder("descriptor")
+    decode = DecodeSegments(SampleConfig(), DecodeConfig(), encoder.image_size, encoder.resize_mode)
+    (row,) = plan_of(make_video()).to_pylist()
+    values = np.array(EncodeSegments(encoder, SampleConfig(), True)([decode(row)]).column("embedding").to_pylist())
+    decode.close()
+    np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, rtol=1e-5)
+
+
+def test_precomputed():
+    videos = [Video("a", "x#0"), Video("empty", "x#1")]
+    paths = [np.arange(6, dtype=np.float64).reshape(3, 2), np.empty((0, 2))]
+    plan, clips = plan_precomputed(videos, paths)
+    assert clips.schema.field("embedding").type == pa.list_(pa.float64(), 2)
+    np.testing.assert_array_equal(clips.column("embedding").to_pylist(), paths[0])
+    table = account(Videos(tuple(videos)), plan, [clips.select(CLIP_COLUMNS)])
+    assert table.column("status").to_pylist() == [OK, FAILED]
+
+
+def test_account():
+    found = Videos(tuple(Video(name, f"file:///{name}", extra={"site": 3}) for name in "abcde"), n_ignored=2)
+    plan = plan_segments(found.videos[:4], [probe(), probe(250), "cannot be opened", probe()], SampleConfig())
+    rows = [("a", 0, [1.0], "decord", None), ("a", 0, [1.0], "decord", None), ("b", 0, [1.0], "pyav", None)]
+    rows += [("b", 1, None, None, "stopped"), ("b", 2, None, None, "later"), ("d", 0, None, None, "spins")]
+    clips = [dict(zip(["video_id", "segment", "embedding", "decoder", "error"], row, strict=True)) for row in rows]
+    stages = [{**clip, "error_stage": "decode" if clip["error"] else None} for clip in clips]
+    table = account(found, plan, [pa.Table.from_pylist(stages, schema=embeddings_schema(1)).select(CLIP_COLUMNS)])
+    status = dict(zip(table.column("video_id").to_pylist(), table.to_pylist(), strict=True))
+    assert [row["status"] for row in status.values()] == [OK, OK, FAILED, FAILED, SKIPPED]
+    assert [row["error"] for row in status.values()] == [None, "stopped", "cannot be opened", "spins", "beyond --limit"]
+    assert [row["error_stage"] for row in status.values()] == [None, "decode", "probe", "decode", "plan"]
+    assert status["a"]["decoder"] == "decord"
+    assert table.column("site").to_pylist() == [3] * 5
+    counts = count(table, found.n_ignored)
+    assert counts == {"found": 5, "ok": 2, "failed": 2, "skipped": 1, "ignored": 2}

@@ -1,0 +1,190 @@
+import subprocess
+import sys
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from raypipe.errors import UsageError
+from raypipe.softdtw import auto_gamma, cdist_soft_dtw, soft_dtw, soft_dtw_barycenter
+from raypipe.softdtw.series import pad_series, series_lengths
+
+
+@lru_cache
+def _alignments(n: int, m: int) -> list[list[tuple[int, int]]]:
+    """All monotone paths from (0, 0) to (n − 1, m − 1)."""
+    if n == m == 1:
+        return [[(0, 0)]]
+    before = [(n - 1, m), (n, m - 1), (n - 1, m - 1)]
+    return [[*path, (n - 1, m - 1)] for a, b in before if a and b for path in _alignments(a, b)]
+
+
+def brute_force(x: np.ndarray, y: np.ndarray, gamma: float) -> float:
+    distances = ((x[:, None] - y[None]) ** 2).sum(axis=2)
+    costs = [sum(distances[step] for step in path) for path in _alignments(len(x), len(y))]
+    return -gamma * np.logaddexp.reduce(-np.array(costs) / gamma)
+
+
+def make_series(*lengths: int, dim: int = 2, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(length, dim)) for length in lengths]
+
+
+@pytest.mark.parametrize("gamma", [1e-3, 0.1, 1.0, 30.0, 1e3])
+@pytest.mark.parametrize(("n", "m", "dim"), [(1, 1, 1), (1, 5, 3), (5, 1, 2), (4, 4, 1), (5, 4, 3), (6, 6, 2)])
+def test_soft_dtw_is_the_soft_minimum_over_all_alignments(n, m, dim, gamma):
+    x, y = make_series(n, m, dim=dim)
+    assert soft_dtw(x, y, gamma) == pytest.approx(brute_force(x, y, gamma), rel=1e-9, abs=1e-9)
+
+
+def test_cdist_of_unequal_lengths_in_every_form():
+    series = make_series(3, 5, 4)
+    expected = np.array([[brute_force(x, y, 0.5) for y in series] for x in series])
+    padded = pad_series(series)
+    assert padded.shape == (3, 5, 2)
+    assert np.isnan(padded[0, 3:]).all()
+    for form in (series, padded, [one.tolist() for one in series]):
+        np.testing.assert_allclose(cdist_soft_dtw(form, gamma=0.5), expected, rtol=1e-12)
+        np.testing.assert_allclose(cdist_soft_dtw(form, series[:2], gamma=0.5), expected[:, :2], rtol=1e-12)
+
+
+def test_univariate_series_need_no_last_axis():
+    x, y = make_series(4, 6, dim=1)
+    assert soft_dtw(x[:, 0], y[:, 0]) == soft_dtw(x, y)
+    flat = np.stack([x[:, 0], x[:, 0] + 1])
+    np.testing.assert_array_equal(cdist_soft_dtw(flat), cdist_soft_dtw(flat[:, :, None]))
+
+
+@pytest.mark.parametrize("gamma", [1e-3, 1.0, 1e3])
+def test_divergence_is_zero_for_equal_series_and_positive_for_others(gamma):
+    series = make_series(3, 5, 4, 4)
+    own = np.array([brute_force(x, x, gamma) for x in series])
+    within = cdist_soft_dtw(series, gamma=gamma, divergence=True)
+    np.testing.assert_array_equal(np.diag(within), 0)
+    np.testing.assert_array_equal(within, within.T)
+    assert (within[~np.eye(4, dtype=bool)] > 0).all()
+    across = cdist_soft_dtw(series[:2], series[2:], gamma, divergence=True)
+    plain = cdist_soft_dtw(series[:2], series[2:], gamma)
+    np.testing.assert_allclose(across, plain - own[:2, None] / 2 - own[None, 2:] / 2, rtol=1e-9, atol=1e-9 * gamma)
+
+
+def test_float32_and_python_lists_are_taken_as_float64():
+    series = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    values = cdist_soft_dtw(series)
+    assert values.dtype == np.float64
+    np.testing.assert_array_equal(values, cdist_soft_dtw(series.astype(np.float64)))
+
+
+def test_barycenter_of_one_series_at_small_gamma_is_that_series():
+    (x,) = make_series(6)
+    np.testing.assert_allclose(soft_dtw_barycenter([x, x], 1e-3, init=x + 0.1, tol=1e-9), x, atol=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [(6, 6, 6), (4, 6, 5)])
+def test_barycenter_minimises_the_sum(lengths):
+    series = make_series(*lengths)
+
+    def objective(center):
+        return cdist_soft_dtw(series, [center], 0.5).sum()
+
+    center = soft_dtw_barycenter(series, 0.5, max_iter=200, tol=1e-10)
+    assert center.shape == (6, 2)
+    at_center = objective(center)
+    for step, axis in np.ndindex(center.shape):  # flat in every direction, and a minimum
+        nudge = np.zeros_like(center)
+        nudge[step, axis] = 1e-3
+        up, down = objective(center + nudge), objective(center - nudge)
+        assert abs(up - down) / 2e-3 < 1e-2
+        assert up + down > 2 * at_center
+    assert objective(soft_dtw_barycenter(series, 0.5, init=center[:3])) > at_center
+    assert soft_dtw_barycenter(series, 0.5, init=center[:3]).shape == (3, 2)
+
+
+def test_auto_gamma_is_a_hundredth_of_the_median_squared_distance():
+    series = make_series(7, 9, 5)
+    steps = np.concatenate(series)
+    squared = [((a - b) ** 2).sum() for i, a in enumerate(steps) for b in steps[:i]]
+    assert auto_gamma(series) == pytest.approx(np.median(squared) / 100)
+    assert auto_gamma([10 * one for one in series]) == pytest.approx(np.median(squared))
+
+
+def test_auto_gamma_of_many_steps_is_a_repeatable_estimate():
+    series = np.random.default_rng(0).normal(size=(300, 20, 1))
+    exact = 2 * 0.454936 / 100  # the median of chi-squared, of a difference's variance 2
+    assert auto_gamma(series) == auto_gamma(series) == pytest.approx(exact, rel=0.1)
+    assert auto_gamma(series, seed=1) != auto_gamma(series)
+
+
+def test_auto_gamma_is_never_zero():
+    assert auto_gamma(np.full((4, 5, 2), 3.0)) == 1.0
+    assert auto_gamma([[1.0]]) == 1.0
+    mostly_still = np.zeros((10, 5, 1))
+    mostly_still[0, 0] = 2.0
+    assert auto_gamma(mostly_still) == pytest.approx(4 / 100)
+
+
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ([], "no series given"),
+        (np.empty((0, 4, 2)), "no series"),
+        (np.zeros((2, 2, 2, 2)), "array of 4 dimensions"),
+        ([np.zeros((3, 2)), np.zeros((3, 1))], "different dimensions: 1, 2"),
+        ([np.zeros((3, 2)), np.zeros((0, 2))], "series 1 is empty"),
+        ([np.zeros((2, 2, 2))], r"series 0 must be \(T, d\)"),
+        ([[[0.0], [np.nan], [1.0]]], "series 0 has a NaN or infinite value at step 1"),
+        ([[[0.0, 1.0], [np.nan, 1.0]]], "series 0 has a NaN or infinite value at step 1"),
+        ([[[0.0], [np.inf]]], "series 0 has a NaN or infinite value at step 1"),
+    ],
+)
+def test_unfit_series_are_named(series, message):
+    with pytest.raises(UsageError, match=message):
+        cdist_soft_dtw(series)
+
+
+@pytest.mark.parametrize("gamma", [0, -1.0, np.nan, np.inf, "auto", None])
+def test_gamma_must_be_positive(gamma):
+    series = make_series(3, 3)
+    for call in (lambda: cdist_soft_dtw(series, gamma=gamma), lambda: soft_dtw_barycenter(series, gamma)):
+        with pytest.raises(ValueError, match="gamma must be a number greater than 0"):
+            call()
+
+
+def test_dimensions_must_agree():
+    with pytest.raises(UsageError, match="2 and of 3 dimensions"):
+        cdist_soft_dtw(make_series(3), make_series(3, dim=3))
+    with pytest.raises(UsageError, match="init has 3 dimensions"):
+        soft_dtw_barycenter(make_series(3, 4), init=np.zeros((3, 3)))
+
+
+def test_lengths_count_to_the_last_step_that_is_there():
+    padded = np.full((3, 4, 2), np.nan)
+    padded[0, :2] = 0
+    padded[1] = 0
+    np.testing.assert_array_equal(series_lengths(padded), [2, 4, 0])
+
+
+BLOCK = """
+import sys
+for name in ("tslearn", "numba", "pydantic", "pyarrow", "ray", "umap"):
+    sys.modules[name] = None  # importing it now raises ImportError
+"""
+
+
+def _python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_the_engine_imports_with_numpy_scipy_and_sklearn_alone():
+    assert _python(BLOCK + "import raypipe.softdtw.tslearn").returncode == 0
+    assert _python(BLOCK + "import raypipe.clustering.time_series_kmeans").returncode == 0
+    light = "import raypipe.softdtw, sys; assert not {'numba', 'tslearn', 'sklearn', 'scipy'} & set(sys.modules)"
+    assert _python(light).returncode == 0
+    assert _python(BLOCK + "import raypipe.schema").returncode != 0  # the block does block
+
+
+def test_a_missing_tslearn_is_one_line():
+    wanted = "import raypipe.softdtw as s, raypipe.errors as e\ntry:\n    s.soft_dtw([1.0], [2.0])\n"
+    shown = _python(BLOCK + wanted + "except e.RaypipeError as error:\n    print(error)")
+    assert "tslearn.metrics is needed here" in shown.stdout
+    assert shown.stdout.rstrip().endswith("pip install tslearn")

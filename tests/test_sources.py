@@ -1,0 +1,574 @@
+"""Sources: which videos are found, under which ids and groups, and what is said where a source is wrong."""
+
+import json
+import os
+import pickle
+import sys
+import threading
+import time
+import uuid
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.errors import SourceError
+from raypipe.sources import find_videos, is_precomputed, read_precomputed
+from raypipe.sources.files import local_path
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names_of(videos, root: Path) -> list[str]:
+    return [os.path.relpath(local_path(video.uri), root) for video in videos]
+
+
+def uuid_of(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+
+@pytest.fixture
+def memory():
+    filesystem = fsspec.filesystem("memory")
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+    yield filesystem
+    filesystem.store.clear()
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Serve a folder over HTTP; its URL and path."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestFolder:
+    def test_recursive_grouped_and_in_natural_order(self, tmp_path):
+        touch(tmp_path, "clip10.mp4", "clip2.MP4", "b/x.mkv", "a/deep/y.mov", "a/z.webm", "notes.txt", "a/LICENSE")
+        videos = find_videos(tmp_path)
+        assert names_of(videos, tmp_path) == ["clip2.MP4", "clip10.mp4", "a/z.webm", "a/deep/y.mov", "b/x.mkv"]
+        assert [video.group for video in videos] == [None, None, "a", "a/deep", "b"]
+        assert videos.n_ignored == 2
+
+    def test_ids_and_uris_do_not_depend_on_how_the_folder_is_spelled(self, tmp_path, monkeypatch):
+        touch(tmp_path, "a/x 1%.mp4")
+        monkeypatch.chdir(tmp_path)
+        uri = (tmp_path / "a/x 1%.mp4").as_uri()
+        for spelled in (
+            tmp_path,
+            "a",
+            "./a/",
+            f"../{tmp_path.name}/a",
+            "a/*.mp4",
+            f"{tmp_path.as_uri()}/a",
+            [Path("a")],
+        ):
+            (video,) = find_videos(spelled)
+            assert (video.uri, video.video_id) == (uri, uuid_of(uri))
+        assert find_videos("a/x 1%.mp4").videos[0].video_id == uuid_of(uri)
+
+    def test_hidden_files_and_folders_are_left_out(self, tmp_path):
+        touch(tmp_path, "x.mp4", "._x.mp4", ".cache/y.mp4", "a/.git/z.mp4", "mp4")
+        videos = find_videos(tmp_path)
+        assert names_of(videos, tmp_path) == ["x.mp4"]
+        assert videos.n_ignored == 2
+
+    def test_odd_things_named_like_videos_are_found_and_never_opened(self, tmp_path):
+        os.mkfifo(tmp_path / "fifo.mp4")
+        (tmp_path / "broken.mp4").symlink_to(tmp_path / "nowhere")
+        (tmp_path / "self.mp4").symlink_to(tmp_path / "self.mp4")
+        touch(tmp_path, "folder.mp4/inner.mp4", "empty.mp4")
+        assert names_of(find_videos(tmp_path), tmp_path) == [
+            "broken.mp4", "empty.mp4", "fifo.mp4", "folder.mp4", "self.mp4", "folder.mp4/inner.mp4",
+        ]  # fmt: skip
+        for name in ("fifo.mp4", "broken.mp4"):
+            assert names_of(find_videos(tmp_path / name), tmp_path) == [name]
+
+    def test_links_to_folders_are_followed_but_not_in_a_circle(self, tmp_path):
+        touch(tmp_path, "elsewhere/x.mp4", "root/a/y.mp4")
+        (tmp_path / "root/linked").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "root/a/up").symlink_to(tmp_path / "root")
+        (tmp_path / "elsewhere/back").symlink_to(tmp_path / "root/a")
+        assert names_of(find_videos(tmp_path / "root"), tmp_path / "root") == [
+            "a/y.mp4", "linked/x.mp4", "linked/back/y.mp4",
+        ]  # fmt: skip
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+        assert names_of(find_videos(tmp_path / "link"), tmp_path)[0] == "link/x.mp4"
+
+    @pytest.mark.parametrize("name", ["a b.mp4", "ü#?%41.mp4", "line\nbreak.mp4", "[1]*.mp4", "~x.mp4", "'\".mp4"])
+    def test_weird_names(self, tmp_path, name, monkeypatch):
+        touch(tmp_path, f"säge/{name}")
+        monkeypatch.chdir(tmp_path / "säge")
+        for source in (tmp_path, name, (tmp_path / "säge" / name).as_uri()):
+            (video,) = find_videos(source)
+            assert video.uri == (tmp_path / "säge" / name).as_uri()
+            assert local_path(video.uri) == str(tmp_path / "säge" / name)
+        assert find_videos(tmp_path).videos[0].group == "säge"
+
+    def test_names_that_are_not_utf8(self, tmp_path):
+        folder = os.fsencode(tmp_path) + b"/f\xff"
+        Path(os.fsdecode(folder)).mkdir()
+        path = Path(os.fsdecode(folder + b"/v\xfe.mp4"))
+        path.touch()
+        (video,) = find_videos(tmp_path)
+        assert video.uri == path.as_uri() and video.uri.endswith("/f%FF/v%FE.mp4")
+        assert local_path(video.uri) == str(path)
+        assert video.group == r"f\xff"
+        assert find_videos(path).videos == find_videos(video.uri).videos
+        with pytest.raises(SourceError) as caught:
+            find_videos(path.with_suffix(".mov"))
+        str(caught.value).encode()
+
+    @pytest.mark.slow
+    def test_a_hundred_thousand_files_take_seconds(self, tmp_path):
+        for i in range(100):
+            (tmp_path / f"{i}").mkdir()
+            for j in range(1000):
+                os.mknod(tmp_path / f"{i}/{j}.mp4")
+        started = time.process_time()
+        videos = find_videos(tmp_path)
+        assert len(videos) == 100_000
+        assert names_of(videos.videos[:3], tmp_path) == ["0/0.mp4", "0/1.mp4", "0/2.mp4"]
+        assert time.process_time() - started < 10  # about 1 s of work
+
+
+class TestGlob:
+    @pytest.mark.parametrize(
+        ("pattern", "found"),
+        [
+            ("*.mp4", ["x.mp4"]),
+            ("**/*.mp4", ["x.mp4", "a/1.mp4", "a/b/2.mp4", "c/b/3.mp4"]),
+            ("**", ["x.mp4", "a/1.mp4", "a/b/2.mp4", "a/b/4.mkv", "c/b/3.mp4"]),
+            ("*/b/**/*", ["a/b/2.mp4", "a/b/4.mkv", "c/b/3.mp4"]),
+            ("**/b/*.mp4", ["a/b/2.mp4", "c/b/3.mp4"]),
+            ("[!a]/b/?.m*", ["c/b/3.mp4"]),
+            ("a/**/[24].*", ["a/b/2.mp4", "a/b/4.mkv"]),
+            (".hid*/*.mp4", [".hidden/h.mp4"]),
+        ],
+    )
+    def test_patterns(self, tmp_path, memory, pattern, found):
+        files = ["x.mp4", "a/1.mp4", "a/b/2.mp4", "a/b/4.mkv", "a/b/n.txt", "c/b/3.mp4", ".hidden/h.mp4"]
+        touch(tmp_path, *files)
+        assert names_of(find_videos(f"{tmp_path}/{pattern}"), tmp_path) == found
+        for file in files:
+            memory.pipe(f"/bucket/{file}", b"")
+        videos = find_videos(f"memory://bucket/{pattern}")
+        assert [video.uri.removeprefix("memory:///bucket/") for video in videos] == found
+
+    def test_the_root_is_the_longest_folder_without_a_wildcard(self, tmp_path):
+        touch(tmp_path, "data/pour/x.mp4", "data/pour/x.txt", "data/lift/cam/y.mp4", "other/z.txt")
+        videos = find_videos(f"{tmp_path}/data/**/*")
+        assert [video.group for video in videos] == ["lift/cam", "pour"]
+        assert videos.n_ignored == 1
+
+    def test_no_folder_is_entered_in_vain(self, tmp_path, monkeypatch):
+        touch(tmp_path, "a/x.mp4", "b/y.mp4", "a/deep/z.mp4")
+        entered, scandir = [], os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: entered.append(Path(path).name) or scandir(path))
+        assert len(find_videos(f"{tmp_path}/*/x*.mp4")) == 1
+        assert entered == [tmp_path.name, "a", "b"]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("source", "said"),
+        [
+            ("nowhere/x.mp4", "cannot find nowhere/x.mp4: no such file or folder"),
+            ("nowhere/*.mp4", "nowhere: no such file or folder"),
+            ("a\0b", r"cannot find 'a\x00b'"),
+            ("foo://bucket/x.mp4", "Protocol not known: foo"),
+            ("zip://x.mp4::file:///a.zip", "chained URLs are not read"),
+            ("file://relative/x.mp4", "write file:///folder/video.mp4"),
+            ("http://127.0.0.1:9/x/", "cannot list http://127.0.0.1:9/x/: "),
+            ("memory://nowhere", "cannot find memory://nowhere: no such file or folder"),
+            ([], "no source given"),
+        ],
+    )
+    def test_one_line_says_what_is_wrong(self, source, said, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SourceError) as caught:
+            find_videos(source)
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_an_empty_source_says_what_was_looked_for(self, tmp_path):
+        touch(tmp_path, "a.txt", "b/c.csv", "d.gif")
+        with pytest.raises(SourceError, match=r"no video in .*\.mkv .*\.mp4.*; 3 other files ignored"):
+            find_videos(tmp_path)
+        touch(tmp_path, "x/y.mp4")
+        with pytest.raises(SourceError, match=r"no video in .*b:"):  # one of several sources, too
+            find_videos([tmp_path / "x", tmp_path / "b"])
+
+    def test_a_folder_that_may_not_be_read(self, tmp_path, monkeypatch):
+        touch(tmp_path, "x.mp4", "locked/y.mp4")
+        scandir = os.scandir
+
+        def refuse(path):
+            if Path(path).name == "locked":
+                raise PermissionError(13, "Permission denied", path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(SourceError, match=r"cannot list .*locked: Permission denied"):
+            find_videos(tmp_path)
+
+    @pytest.mark.parametrize(("protocol", "remedy"), [("s3", "'raypipe[s3]'"), ("gs", "'raypipe[gcs]'")])
+    def test_a_missing_package_names_its_extra(self, monkeypatch, protocol, remedy):
+        for package in ("s3fs", "gcsfs"):
+            monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(SourceError) as caught:
+            find_videos(f"{protocol}://bucket/a/*.mp4")
+        assert f"pip install {remedy}" in str(caught.value)
+
+    def test_no_credential_is_part_of_an_error(self, served):
+        url, _ = served
+        host = url.removeprefix("http://")
+        secret = f"http://me:pass-word@{host}/list.csv?X-Signature=abcdef123456"
+        with pytest.raises(SourceError) as caught:
+            find_videos(secret)
+        assert f"http://{host}/list.csv?…: no such file" in str(caught.value)
+        for url in (
+            "s3x://me:pass-word@bucket/a/b",
+            "http://me:pass-word@127.0.0.1:9/x/",
+            "http://127.0.0.1:9/x.csv?token=abcdef123456",
+        ):
+            with pytest.raises(SourceError) as caught:
+                find_videos(url)
+            for part in ("pass-word", "abcdef123456"):
+                assert part not in str(caught.value)
+
+    def test_two_videos_with_one_id(self, tmp_path):
+        touch(tmp_path, "a/x.mp4", "y.mp4")
+        with pytest.raises(SourceError, match=r"one id: .*a/x\.mp4 and .*a/x\.mp4;"):
+            find_videos([tmp_path, tmp_path / "a"])
+        (tmp_path / "one.csv").write_text("path,id\ny.mp4,7\n")
+        (tmp_path / "two.csv").write_text("path,id\na/x.mp4,6\na/x.mp4,7\n")
+        with pytest.raises(SourceError, match=r"one\.csv row 1 \(.*y\.mp4\) and .*two\.csv row 2 \(.*x\.mp4\)"):
+            find_videos([tmp_path / "one.csv", tmp_path / "two.csv"])
+
+    def test_precomputed_trajectories_are_no_videos(self, tmp_path):
+        with pytest.raises(SourceError, match=r"x\.npz holds trajectories"):
+            find_videos([touch(tmp_path, "x.npz", "y.mp4") / "x.npz", tmp_path / "y.mp4"])
+
+
+class TestRemote:
+    def test_folder_and_file_in_a_bucket(self, memory):
+        for name in ("a/x10.mp4", "a/x2.mp4", "a/b c/%41.mkv", "a/n.txt", "a/.hid/z.mp4", "top.bin"):
+            memory.pipe(f"/bucket/{name}", b"")
+        videos = find_videos("memory://bucket")
+        assert [video.uri for video in videos] == [
+            "memory:///bucket/a/x2.mp4", "memory:///bucket/a/x10.mp4", "memory:///bucket/a/b c/%41.mkv",
+        ]  # fmt: skip
+        assert [video.group for video in videos] == ["a", "a", "a/b c"]
+        assert videos.n_ignored == 2
+        (lone,) = find_videos("memory://bucket/top.bin")
+        assert lone.video_id == uuid_of("memory:///bucket/top.bin")
+
+    def test_a_key_may_hold_brackets(self, memory):
+        memory.pipe("/bucket/clip[1].mp4", b"")
+        assert len(find_videos("memory://bucket/clip[1].mp4")) == 1
+
+    def test_one_http_url_is_one_video_and_is_not_asked_for(self):
+        url = "https://video.invalid/watch?v=*[abc]"
+        assert [(video.uri, video.video_id) for video in find_videos(url)] == [(url, uuid_of(url))]
+
+    def test_http_folders_where_the_server_lists_them(self, served):
+        url, folder = served
+        touch(folder, "a/x.mp4", "a/b c/y.mp4", "a/n.txt")
+        for source in (f"{url}/a/", f"{url}/a/**/*.mp4"):
+            videos = find_videos(source)
+            assert [video.uri for video in videos] == [f"{url}/a/x.mp4", f"{url}/a/b%20c/y.mp4"]
+            assert [video.group for video in videos] == [None, "b c"]
+
+    def test_remote_manifests(self, served, memory):
+        url, folder = served
+        (folder / "sets").mkdir()
+        text = "uri,label\nclips/x.mp4,007\n../y.mp4,\nhttps://other.invalid/z.mp4,a\n/mnt/w.mp4,\n"
+        (folder / "sets/list.csv").write_text(text)
+        memory.pipe("/bucket/sets/list.csv", text.encode())
+        for base in (url, "memory:///bucket"):
+            videos = find_videos(f"{base}/sets/list.csv")
+            assert [video.uri for video in videos] == [
+                f"{base}/sets/clips/x.mp4", f"{base}/y.mp4", "https://other.invalid/z.mp4", "file:///mnt/w.mp4",
+            ]  # fmt: skip
+            assert [video.label for video in videos] == ["007", None, "a", None]
+            assert [video.group for video in videos] == ["clips", None, None, None]
+
+
+ROWS = [
+    dict(path="a b.mp4", id="007", start_s=1.5, end_s=3.0, group="g1", label="01", caption="x, y", n=3),
+    dict(path="/abs/c.mp4", id=None, start_s=None, end_s=None, group=None, label="NA", caption=None, n=4),
+    dict(path="s/d.mp4", id=None, start_s=None, end_s=2.0, group="", label=None, caption=None, n=None),
+]  # fmt: skip
+
+
+def write_manifest(path: Path, rows: list[dict]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n\n".join(json.dumps(row) for row in rows))
+    else:
+        import csv
+
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(params=["csv", "parquet", "jsonl"])
+def kind(request):
+    return request.param
+
+
+class TestManifest:
+    def test_every_column(self, tmp_path, kind):
+        a, c, d = find_videos(write_manifest(tmp_path / f"list.{kind}", ROWS))
+        assert a.uri == (tmp_path / "a b.mp4").as_uri()
+        assert a.video_id == uuid_of("007#t=1.5,3")
+        assert (a.start_s, a.end_s, a.group, a.label, a.caption) == (1.5, 3.0, "g1", "01", "x, y")
+        assert a.extra == {"id": "007", "n": 3} and type(a.extra["n"]) is int
+        assert (c.uri, c.video_id) == ("file:///abs/c.mp4", uuid_of("file:///abs/c.mp4"))
+        assert (c.start_s, c.end_s, c.group, c.label, c.caption) == (None, None, None, "NA", None)
+        assert d.video_id == uuid_of(f"{(tmp_path / 's/d.mp4').as_uri()}#t=,2")
+        assert (d.start_s, d.end_s, d.group, d.extra) == (None, 2.0, None, {"id": None, "n": None})
+
+    def test_spans_of_one_file_are_videos_of_their_own(self, tmp_path, kind):
+        rows = [{"uri": "x.mp4", "start_s": i, "end_s": i + 1} for i in range(3)]
+        videos = find_videos(write_manifest(tmp_path / f"list.{kind}", rows))
+        assert len({video.video_id for video in videos}) == 3
+        assert len({video.uri for video in videos}) == 1
+
+    def test_groups_come_from_folders_where_no_column_says_them(self, tmp_path, kind):
+        rows = [{"path": "a/b c/x.mp4"}, {"path": "x.mp4"}, {"path": "../out/x.mp4"}, {"path": f"{tmp_path}/ü/x.mp4"}]
+        videos = find_videos(write_manifest(tmp_path / f"list.{kind}", rows))
+        assert [video.group for video in videos] == ["a/b c", None, None, "ü"]
+
+    def test_a_folder_of_that_name_is_a_folder(self, tmp_path, kind):
+        assert len(find_videos(touch(tmp_path, f"x.{kind}/y.mp4") / f"x.{kind}")) == 1
+
+    @pytest.mark.parametrize(
+        ("bad", "said"),
+        [
+            ({"start_s": -1}, "row 2: start_s '?-1'? is not a number of seconds"),
+            ({"start_s": "one"}, "row 2: start_s 'one' is not a number"),
+            ({"end_s": "inf"}, "row 2: end_s 'inf' is not"),
+            ({"end_s": 0}, "row 2: end_s 0 is not after start_s 0"),
+            ({"start_s": 3, "end_s": 2.5}, "row 2: end_s 2.5 is not after start_s 3"),
+            ({"path": ""}, "row 2: uri or path is empty"),
+            ({"id": "twice"}, r"one id: .*row 1 \(.*\) and .*row 2"),
+            ({"path": "nope://b/x.mp4"}, "Protocol not known: nope"),
+        ],
+    )
+    def test_wrong_rows_are_named(self, tmp_path, kind, bad, said):
+        text = any(isinstance(value, str) for value in bad.values())  # a Parquet column has one type
+        good = {"path": "x.mp4", "id": "twice", "start_s": "1" if text else 1, "end_s": "2" if text else 2}
+        rows = [good, {**good, "id": "two", "start_s": None, "end_s": None, **bad}]
+        if "id" in bad:
+            rows[1].update(start_s=good["start_s"], end_s=good["end_s"])
+        with pytest.raises(SourceError, match=said) as caught:
+            find_videos(write_manifest(tmp_path / f"list.{kind}", rows))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("l.csv", b"", "lists no video"),
+            ("l.csv", b"path,label\n", "lists no video"),
+            ("l.csv", b"file,label\nx.mp4,a\n", "no column uri or path; its columns: file, label"),
+            ("l.csv", b"path,label\nx.mp4,a,b\n", "Expected 2 columns, got 3"),
+            ("l.csv", b"path,path\nx.mp4,a\n", "two columns named path"),
+            ("l.csv", b"path,label\nx.mp4,\xff\n", "cannot read manifest .*UTF"),
+            ("l.parquet", b"no parquet", "cannot read manifest"),
+            ("l.jsonl", b'{"path": "x.mp4"}\n{"path"\n', "line 2: "),
+            ("l.jsonl", b'{"path": "x.mp4"}\n["y.mp4"]\n', "line 2 is no object"),
+            ("l.jsonl", b'{"path": "x.mp4", "label": ["a"]}', "row 1: label is .*, not text"),
+            ("l.jsonl", b'{"path": "x.mp4", "id": "\\ud800"}', "row 1: id .* not valid Unicode"),
+            ("l.jsonl", b'{"path": "x.mp4", "n": 1}\n{"path": "y.mp4", "n": "a"}', "column n holds .* unlike types"),
+        ],
+    )  # fmt: skip
+    def test_wrong_files(self, tmp_path, name, content, said):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceError, match=said) as caught:
+            find_videos(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+    def test_csv_as_spreadsheets_and_people_write_it(self, tmp_path):
+        rows = "".join(f"v{i}.mp4,0{i},{i},1\r\n" for i in range(60_000))  # over a megabyte of numbers, then a word
+        (tmp_path / "l.csv").write_bytes(
+            b"\xef\xbb\xbfpath, label,n,note\r\n" + rows.encode() + b"\r\nz.mp4,a,1,word\r\n"
+        )
+        videos = find_videos(tmp_path / "l.csv").videos
+        assert len(videos) == 60_001
+        assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
+
+    def test_a_manifest_that_would_block_is_refused(self, tmp_path):
+        os.mkfifo(tmp_path / "l.csv")
+        with pytest.raises(SourceError, match="not a regular file"):
+            find_videos(tmp_path / "l.csv")
+
+
+NESTED = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], [[0.5, 0.25]], []]
+
+
+class TestPrecomputed:
+    def check(self, path, ids=None, labels=(None, None, None), **options):
+        videos, clips = read_precomputed(path, **options)
+        for expected, array in zip(NESTED, clips, strict=True):
+            np.testing.assert_array_equal(array, np.reshape(expected, (-1, 2)))
+        assert [video.label for video in videos] == list(labels)
+        base = Path(path).as_uri()
+        assert [video.uri for video in videos] == [f"{base}#{name}" for name in ids or range(3)]
+        assert [video.video_id for video in videos] == [uuid_of(name) for name in ids or [v.uri for v in videos]]
+        return clips
+
+    @pytest.mark.parametrize(
+        ("content", "ids", "labels"),
+        [
+            (NESTED, None, (None,) * 3),
+            ({"trajectories": NESTED, "labels": ["a", 7, None], "ids": list("xyz")}, list("xyz"), ("a", "7", None)),
+            ({"x": NESTED[0], "y": NESTED[1], "z": NESTED[2]}, ["x", "y", "z"], (None,) * 3),
+        ],
+    )  # fmt: skip
+    def test_json(self, tmp_path, content, ids, labels):
+        path = tmp_path / "t.JSON"
+        path.write_text(json.dumps(content))
+        clips = self.check(path, ids, labels)
+        assert {array.dtype for array in clips} == {np.dtype(np.float64)}
+
+    @pytest.mark.parametrize(("stored", "read"), [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i4", "f8")])
+    def test_npz_with_lengths_keeps_its_precision(self, tmp_path, stored, read):
+        values = np.arange(8).reshape(4, 2).astype(stored)
+        np.savez(tmp_path / "t.npz", values=values, lengths=[3, 1, 0], labels=np.array([b"a", b"b", b"c"]))
+        videos, clips = read_precomputed(tmp_path / "t.npz")
+        assert [array.shape for array in clips] == [(3, 2), (1, 2), (0, 2)]
+        assert {array.dtype for array in clips} == {np.dtype(read)}
+        np.testing.assert_array_equal(np.concatenate(clips), values)
+        assert [video.label for video in videos] == ["a", "b", "c"]
+
+    def test_npz_with_one_array_a_video_or_padding(self, tmp_path):
+        padded = np.full((3, 3, 2), np.nan)
+        for i, video in enumerate(NESTED):
+            padded[i, : len(video)] = np.reshape(video, (-1, 2))
+        np.savez(tmp_path / "t.npz", trajectories=padded, lengths=[3, 1, 0], names=["x", "y", "z w"])
+        with pytest.raises(AssertionError):
+            self.check(tmp_path / "t.npz")
+        self.check_ids(tmp_path / "t.npz", ["x", "y", "z w"], ["x", "y", "z%20w"])
+        np.savez(tmp_path / "u.npz", **{name: np.reshape(NESTED[i], (-1, 2)) for i, name in enumerate("xyz")})
+        self.check(tmp_path / "u.npz", ids=["x", "y", "z"])
+        np.savez(tmp_path / "v.npz", np.ones((4, 5, 2), np.float32))
+        assert [array.shape for array in read_precomputed(tmp_path / "v.npz")[1]] == [(5, 2)] * 4
+
+    def check_ids(self, path, ids, fragments):
+        videos, _ = read_precomputed(path)
+        assert [video.uri.partition("#")[2] for video in videos] == fragments
+        assert [video.video_id for video in videos] == [uuid_of(name) for name in ids]
+
+    def test_pickles_only_where_allowed(self, tmp_path):
+        (tmp_path / "t.pkl").write_bytes(pickle.dumps([np.reshape(video, (-1, 2)) for video in NESTED]))
+        with pytest.raises(SourceError, match=r"t\.pkl .*unpickling runs code.*--allow-pickle"):
+            read_precomputed(tmp_path / "t.pkl")
+        self.check(tmp_path / "t.pkl", allow_pickle=True)
+        ragged = np.empty(3, dtype=object)
+        ragged[:] = NESTED
+        np.savez(tmp_path / "t.npz", trajectories=ragged)
+        with pytest.raises(SourceError, match=r"t\.npz .*unpickling runs code.*--allow-pickle"):
+            read_precomputed(tmp_path / "t.npz")
+        self.check(tmp_path / "t.npz", allow_pickle=True)
+
+    def test_remote(self, memory):
+        memory.pipe("/b/t.json", json.dumps(NESTED).encode())
+        videos, clips = read_precomputed("memory://b/t.json")
+        assert videos.videos[1].uri == "memory:///b/t.json#1" and len(clips[0]) == 3
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ([], "holds no video"),
+            ([[], []], "none of its 2 videos has a clip"),
+            (5, "holds int, not a nested list"),
+            ([1.0, 2.0], "video 0 must be a list of clips, each a list of floats; it is one number"),
+            ([[1.0, 2.0]], r"video 0 must be .*\(2,\)"),
+            ([[[1.0]], [[[1.0]]]], r"video 1 must be .*\(1, 1, 1\)"),
+            ([[[1.0]], [[]]], "video 1 must be"),
+            ([[[1.0, 2.0]], [[1.0, 2.0], [3.0]]], "video 1 has clips of unequal length"),
+            ([[[1.0, 2.0]], [], [[1.0]]], "video 2 has clips of 1 numbers, video 0 has clips of 2"),
+            ([[[1.0]], [[2.0], [float("nan")]]], "video 1, clip 1 holds NaN"),
+            ([[[1.0]], [[float("inf")]]], "video 1, clip 0 holds NaN or infinity"),
+            ([[[1.0, None]]], "video 0 holds something that is not a number"),
+            ([[["a", "b"]]], "video 0 holds something that is not a number"),
+            ([[[10**400]]], "video 0 holds something that is not a number"),
+            ({"a": [[1.0]], "b": "word"}, r"video 1 \(b\) must be"),
+            ({"trajectories": [[[1.0]]], "labels": ["a", "b"]}, "labels must be a list of 1"),
+            ({"trajectories": [[[1.0]]] * 2, "ids": ["a", "a"]}, "videos 0 and 1 have one id, a"),
+            ({"values": [[1.0], [2.0]], "lengths": [1, 2]}, r"lengths with the sum 3 do not fit .*\(2, 1\)"),
+            ({"values": [[1.0], [2.0]], "lengths": [3, -1]}, "lengths must be whole numbers"),
+        ],
+    )
+    def test_wrong_content(self, tmp_path, content, said):
+        (tmp_path / "t.json").write_text(json.dumps(content))
+        with pytest.raises(SourceError, match=said) as caught:
+            read_precomputed(tmp_path / "t.json")
+        assert "\n" not in str(caught.value) and "t.json" in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["t.json", "t.npz", "t.pkl"])
+    @pytest.mark.parametrize("content", [b"", b"garbage\xff", b"PK\x03\x04 cut off", b"[" * 100_000])
+    def test_damaged_files(self, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceError, match=name) as caught:
+            read_precomputed(tmp_path / name, allow_pickle=name == "t.pkl")
+        assert "\n" not in str(caught.value)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(SourceError, match="no such file"):
+            read_precomputed(tmp_path / "t.npz")
+
+    def test_an_unpadded_flat_array_needs_lengths(self, tmp_path):
+        np.savez(tmp_path / "t.npz", values=np.ones((4, 2)))
+        with pytest.raises(SourceError, match="needs lengths"):
+            read_precomputed(tmp_path / "t.npz")
+
+    def test_what_counts_as_precomputed(self, tmp_path):
+        touch(tmp_path, "a.json/x.mp4")
+        assert is_precomputed("x.JSON") and is_precomputed(Path("a/x.npz")) and is_precomputed(["s3://b/x.pkl"])
+        assert is_precomputed("https://h.invalid/x.npz?sig=a.b")
+        assert not any(map(is_precomputed, ["x.jsonl", "x.mp4", tmp_path, tmp_path / "a.json", ["x.json", "y.json"]]))
+
+    @pytest.mark.parametrize("name", ["timeseries/JapaneseVowels.npz", "skeletons/nw_ucla_views12.npz"])
+    def test_real_series(self, data_dir, name):
+        with np.load(data_dir / name) as stored:
+            values, lengths, labels = stored["values"], stored["lengths"], stored["labels"]
+        videos, clips = read_precomputed(data_dir / name)
+        assert [len(array) for array in clips] == lengths.tolist()
+        assert clips[0].dtype == values.dtype
+        np.testing.assert_array_equal(np.concatenate(clips), values)
+        assert [video.label for video in videos] == [str(label) for label in labels]
+
+
+def test_real_videos(data_dir):
+    videos = find_videos(data_dir / "videos")
+    assert len(videos) == 66 and videos.n_ignored == 2
+    assert len({video.group for video in videos if video.group.startswith("robot_tasks/")}) == 6
