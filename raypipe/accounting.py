@@ -80,6 +80,6 @@ def _read_clips(clips: Iterable[pa.Table]) -> tuple[Counter, dict[str, tuple[str
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
     names = dict.fromkeys(name for video in found for name in video.extra)
     for name in names:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.array([video.extra.get(name) for video in found]))
+        free = f"manifest_{name}" if name in table.column_names else name  # what we found out keeps its own name
+        table = table.append_column(free, pa.array([video.extra.get(name) for video in found]))
     return table

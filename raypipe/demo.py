@@ -103,7 +103,7 @@ LOOP: tuple[tuple[Pose, Pose], ...] = (
     (Pose(*_BIN, _OPEN, 0, 0), Pose(*_REST, _OPEN, 0, 0)),
 )
 _LEGS_PER_TASK, _ACT = 5, 2
-_LEG_S = np.array([0.8, 0.5, 0.5, 0.5, 0.7])
+_LEG_S = np.array([0.7, 0.45, 0.45, 0.45, 0.65])
 """Usual seconds of a task's legs."""
 
 _TINTS = np.array(
@@ -116,7 +116,7 @@ _TINTS = np.array(
         (0.46, 0.50, 0.56),  # feeder
     ]
 )
-_JITTER = np.array([[0.01], [0.02], [0.05], [0.08], [0.05], [0.05]])
+_JITTER = np.array([[0.005], [0.015], [0.04], [0.08], [0.04], [0.04]])
 """How far a channel of each of these may vary: the less, the more of the picture it fills."""
 _DARK = np.array((0.19, 0.21, 0.26))
 _GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
@@ -182,8 +182,8 @@ def draw_look(rng: np.random.Generator) -> Look:
     return Look(
         rest=rng.uniform(-0.05, 0.05, 2),
         shift=rng.uniform(-0.012, 0.012, 2),
-        tint=rng.uniform(0.96, 1.04, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
-        gain=rng.uniform(0.96, 1.04),
+        tint=rng.uniform(0.97, 1.03, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
+        gain=rng.uniform(0.97, 1.03),
         noise=rng.uniform(0.005, 0.02),
     )
 
@@ -197,16 +197,16 @@ def draw_positions(behaviour: str, rng: np.random.Generator) -> np.ndarray:
         The position on the loop at each frame, in legs; it runs monotonically through the whole loop, one way or the
         other, and is to be read modulo the loop's length.
     """
-    task_s = rng.uniform(0.8, 1.25) * rng.uniform(0.7, 1.4, 3)
+    task_s = rng.uniform(0.85, 1.2) * rng.uniform(0.75, 1.35, 3)
     leg_s = np.outer(task_s, _LEG_S)
-    pause_s = rng.uniform(0, 0.8, 3)
-    pause_s[rng.integers(3)] += rng.uniform(2, 4.5)
+    pause_s = rng.uniform(0, 0.6, 3)
+    pause_s[rng.integers(3)] += rng.uniform(2, 4)
     leg_s[:, _ACT] += pause_s
     start, direction = BEHAVIOURS[behaviour]
     legs = _LEGS_PER_TASK * start + direction * np.arange(len(LOOP) + 1)
     lengths_s = np.roll(leg_s.ravel(), -legs[0])[::direction]
-    ends_s = rng.uniform(0, 0.8) + np.concatenate([[0], np.cumsum(lengths_s)])
-    return np.interp(np.arange(0, ends_s[-1] + rng.uniform(0, 0.8), 1 / FPS), ends_s, legs)
+    ends_s = rng.uniform(0, 0.6) + np.concatenate([[0], np.cumsum(lengths_s)])
+    return np.interp(np.arange(0, ends_s[-1] + rng.uniform(0, 0.6), 1 / FPS), ends_s, legs)
 
 
 def pose_at(position: float) -> Pose:
@@ -303,7 +303,7 @@ class _Scene:
         for (x, y), (_, above), glow in zip(_DOWN, _ABOVE, _GLOW, strict=True):
             lit = (pose.y - above) / (y - above) if abs(pose.x - x) < 0.1 else 0.0
             if lit > 0:  # a station's light comes on as the hand reaches down to it
-                canvas.capsule((x - 0.10, y), (x + 0.10, y), 0.0, glow, soft=0.9, opacity=0.8 * lit)
+                canvas.capsule((x - 0.10, y), (x + 0.10, y), 0.2, glow, soft=0.9, opacity=0.8 * lit)
                 canvas.capsule((x - 0.10, 0.758), (x + 0.10, 0.758), 0.008, 0.5 + 0.5 * glow, opacity=lit)
 
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from raypipe.analysis import evaluation
-from raypipe.analysis.evaluation import affordable_videos, evaluate
+from raypipe.analysis.evaluation import affordable_videos, evaluate, score_mean_pooled
 from raypipe.analysis.outliers import score_outliers
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
@@ -96,6 +96,13 @@ def test_the_sample_is_what_can_be_afforded():
     cdist_soft_dtw(values)
     pair_s = (time.process_time() - before) / (80 * 81 / 2)
     assert pair_s * affordable_videos(values) ** 2 / 2 < 60  # ten seconds on an idle machine
+
+
+def test_mean_pooling_is_blind_to_order_and_sees_place():
+    values, labels = make_groups(40)
+    truth = [str(label) for label in labels]
+    assert score_mean_pooled(values, truth, 2) < 0.5
+    assert score_mean_pooled(values + labels[:, None, None], truth, 2) == 1
 
 
 def test_outliers_lie_above_the_quantile_and_scores_are_ranks():

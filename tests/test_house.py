@@ -66,7 +66,8 @@ def test_the_rules_can_be_broken():
 
 def loaded_by(*statements: str) -> set[str]:
     """Return the top-level packages that a fresh interpreter has loaded after some statements."""
-    code = "; ".join([*statements, "import sys, json", "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"])
+    tell = "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    code = "; ".join([*statements, "import sys, json", tell])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 

@@ -108,7 +108,7 @@ def size_of(run, name) -> tuple[int, int]:
 class Page(HTMLParser):
     """Collects a page's tags, attributes and text, and checks that every tag is closed."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "wbr")
 
     def __init__(self, html):
         super().__init__()
@@ -323,6 +323,31 @@ def test_any_scheme_but_web_and_file_is_no_link():
     assert name_of("file:///data/a%20b%23.mp4") == "a b#.mp4"
     assert name_of("https://host/a.mp4?token=1") == "a.mp4"
     assert name_of("s3://bucket/50%25?.mp4") == "50%25?.mp4"
+    assert name_of("file:///data/paths.json#left%2F7") == "paths.json#left/7"
+    assert name_of("file:///data/caf%E9.mp4") == "caf\\xe9.mp4"
+    assert name_of("http://[host/a.mp4") == "a.mp4"
     assert common_folder(["file:///d/a/x.mp4", "file:///d/ab/y.mp4"]) == "/d"
     assert common_folder(["file:///d/a.mp4", "s3://d/a.mp4"]) == ""
     assert common_folder(["https://a/x.mp4", "https://b/x.mp4"]) == ""
+
+
+def test_a_drawn_barycenter_lies_along_its_members_paths(run):
+    from raypipe.report.plots import average_paths
+    from raypipe.report.tables import read_facts, read_paths
+
+    facts, paths = read_facts(run), read_paths(run)
+    centers = average_paths(paths, facts.clusters)
+    assert sorted(centers) == [0, 1, 2, 3]
+    for cluster in facts.clusters:
+        members = np.concatenate([paths[member.video_id] for member in cluster.members])
+        apart = np.linalg.norm(centers[cluster.number][:, None] - members, axis=2).min(axis=1)
+        assert centers[cluster.number].shape == (16, 2)
+        assert apart.max() < 0.3  # the paths are 3 long and scatter by 0.25
+
+
+def test_cluster_colors_stay_apart_and_their_ink_is_readable():
+    from raypipe.report.style import COLORS, color_of, ink_on
+
+    assert len({color_of(i) for i in range(8)}) == len(COLORS) == 8
+    assert color_of(8) == color_of(0)
+    assert (ink_on("#5B4A00"), ink_on("#E69F00")) == ("#FFFFFF", "#111111")

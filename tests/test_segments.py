@@ -157,7 +157,9 @@ def test_precomputed():
 
 
 def test_account():
-    found = Videos(tuple(Video(name, f"file:///{name}", extra={"site": 3}) for name in "abcde"), n_ignored=2)
+    found = Videos(
+        tuple(Video(name, f"file:///{name}", extra={"site": 3, "fps": "x"}) for name in "abcde"), n_ignored=2
+    )
     plan = plan_segments(found.videos[:4], [probe(), probe(250), "cannot be opened", probe()], SampleConfig())
     rows = [("a", 0, [1.0], "decord", None), ("a", 0, [1.0], "decord", None), ("b", 0, [1.0], "pyav", None)]
     rows += [("b", 1, None, None, "stopped"), ("b", 2, None, None, "later"), ("d", 0, None, None, "spins")]
@@ -170,5 +172,6 @@ def test_account():
     assert [row["error_stage"] for row in status.values()] == [None, "decode", "probe", "decode", "plan"]
     assert status["a"]["decoder"] == "decord"
     assert table.column("site").to_pylist() == [3] * 5
+    assert table.column("manifest_fps").to_pylist() == ["x"] * 5  # ``fps`` is what probing found
     counts = count(table, found.n_ignored)
     assert counts == {"found": 5, "ok": 2, "failed": 2, "skipped": 1, "ignored": 2}

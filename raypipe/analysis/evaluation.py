@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from raypipe.clustering.vectors import pool_steps
+from raypipe.clustering.vectors import cluster_vectors, pool_steps
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
 _MAX_SOFTDTW_VIDEOS = 2_000
@@ -85,6 +85,20 @@ def score_agreement(labels: np.ndarray, truth: Sequence[str | None] | None) -> d
         "v_measure": float(metrics.v_measure_score(true, found)),
         "n_truth": len(known),
     }
+
+
+def score_mean_pooled(values: Any, truth: Sequence[str | None], n_clusters: int, seed: int = 0) -> float | None:
+    """Return the ARI of plain k-means on trajectories' means, told the number of clusters: what order in time adds to.
+
+    Parameters
+    ----------
+    values
+        Trajectories, as the encoder left them: (n, T, dim), or a list of (T_i, dim) arrays.
+    truth
+        A class a trajectory, None where it is not known.
+    """
+    found = cluster_vectors(pool_steps(values), n_clusters, n_init=10, max_iter=300, seed=seed)
+    return score_agreement(found.labels, truth)["ari"]
 
 
 def affordable_videos(values: Any) -> int:

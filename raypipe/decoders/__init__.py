@@ -7,10 +7,10 @@ import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote
 
-from raypipe.errors import DecodeError, UsageError
+from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.optional import is_installed
+from raypipe.sources.files import failure, local_path, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,23 +99,11 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
         raise UsageError(f"no decoder named; there are: auto, {', '.join(DECODERS)}")
     chain = [each for name in names for each in (_auto_chain() if name == "auto" else [name])]
     chain = list(dict.fromkeys(chain))
-    if to_local_path(uri) is None:
+    if local_path(uri) is None:
         chain = [name for name in chain if name not in LOCAL_ONLY]
         if not chain:
-            raise DecodeError(f"{decoder} cannot stream {uri}: add pyav to the decoders")
+            raise DecodeError(f"{decoder} cannot stream {shown(uri)}: add pyav to the decoders")
     return chain
-
-
-def to_local_path(uri: str) -> Path | None:
-    """Give the path of a local video (a path, or a ``file://`` URI), or None for one that lies elsewhere."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return Path(uri).absolute()
-    if scheme.lower() not in ("file", "local"):
-        return None
-    # A name may hold a per cent sign of its own: the URI is taken as it stands where that file exists.
-    literal = Path(rest)
-    return literal if "%" not in rest or os.path.lexists(literal) else Path(unquote(rest))
 
 
 def check_file(path: Path, uri: str) -> None:
@@ -126,14 +114,20 @@ def check_file(path: Path, uri: str) -> None:
     try:
         status = path.stat()
     except OSError as error:
-        raise DecodeError(f"{uri}: {error.strerror}") from error
+        raise DecodeError(f"{shown(uri)}: {error.strerror}") from error
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     if not stat.S_ISREG(status.st_mode):
-        raise DecodeError(f"{uri}: {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a video file")
+        raise DecodeError(f"{shown(uri)}: {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a video file")
     if status.st_size == 0:
-        raise DecodeError(f"{uri}: the file is empty (0 bytes)")
+        raise DecodeError(f"{shown(uri)}: the file is empty (0 bytes)")
     if not os.access(path, os.R_OK):
-        raise DecodeError(f"{uri}: no permission to read it")
+        raise DecodeError(f"{shown(uri)}: no permission to read it")
+
+
+def describe(error: Exception, uri: str) -> str:
+    """Say in one line why a video cannot be read, without what its URL holds of credentials."""
+    words = str(error if isinstance(error, RaypipeError) else failure("read", uri, error))
+    return words.partition(f"{shown(uri)}: ")[2] or words
 
 
 def _check_name(name: str) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
-from raypipe.decoders import check_file, to_local_path
+from raypipe.decoders import check_file, describe
+from raypipe.decoders.picture import quarter_turns
 from raypipe.errors import DecodeError
 from raypipe.schema import Probe
+from raypipe.sources.files import local_path, open_filesystem, shown
 
 THREADS = 1
 """Decoders run as one process a core, where a second thread only adds overhead (bench/decoding.py)."""
@@ -47,6 +50,11 @@ class Video:
     origin: int
     duration_s: float | None
 
+    @property
+    def pixel_aspect(self) -> float:
+        """Width over height of a pixel as coded; 1 where unknown."""
+        return float(self.stream.sample_aspect_ratio or 1)
+
     def to_seconds(self, ticks: Any) -> Any:
         """Ticks to seconds from the stream's start, rounded once."""
         base = self.stream.time_base
@@ -56,6 +64,18 @@ class Video:
         """For each time the last tick that is not after it, float rounding forgiven."""
         base = self.stream.time_base
         return np.floor((times_s + TOLERANCE_S) * base.denominator / base.numerator).astype(np.int64) + self.origin
+
+    def find_end(self, tick: int, duration: int | None, broken: bool = False) -> float:
+        """Until when the last frame, of ``tick`` and ``duration``, may count as being on display, in seconds.
+
+        At a clean end half a second is allowed at least, as headers round and tracks differ in length.
+        """
+        rate = self.stream.average_rate
+        duration_s = float((duration or 0) * self.stream.time_base)
+        period_s = float(1 / rate) if rate else duration_s
+        return float(self.to_seconds(tick)) + (
+            (duration_s or period_s) if broken else max(duration_s, 2 * period_s, 0.5)
+        )
 
 
 @dataclass(frozen=True)
@@ -68,10 +88,25 @@ class Packets:
         (n,) float64, ascending: the times of the frames that are shown.
     n_hidden
         How many packets an edit list keeps from being shown.
+    n_leading
+        How many frames are shown before the keyframe that they follow in the file: those of open groups of pictures.
+    end_s
+        Until when the last frame counts as being on display.
     """
 
     times_s: np.ndarray
     n_hidden: int
+    n_leading: int
+    end_s: float
+
+    def find(self, times_s: np.ndarray) -> tuple[np.ndarray, str | None]:
+        """Find the frames on display at given times: (n,) indices into `times_s`, and why times beyond are left out."""
+        reached = np.asarray(times_s, dtype=np.float64)
+        reached = reached[reached < self.end_s]
+        numbers = np.maximum(np.searchsorted(self.times_s, reached + TOLERANCE_S, side="right") - 1, 0)
+        if len(reached) == len(times_s):
+            return numbers, None
+        return numbers, f"ends at {self.times_s[-1]:.1f} s, before {times_s[len(reached)]:.1f} s"
 
 
 @contextmanager
@@ -83,16 +118,17 @@ def open_video(uri: str) -> Iterator[Video]:
     DecodeError
         If it is no readable regular file, no container that FFmpeg knows, or holds no video that it has a decoder for.
     """
-    path = to_local_path(uri)
+    path = local_path(uri)
     if path is not None:
-        check_file(path, uri)
-    with _open_remote(uri) if path is None else nullcontext(str(path)) as source:
+        check_file(Path(path), uri)
+    # An absolute path can be no protocol to FFmpeg, whatever colons are in it.
+    with _open_remote(uri) if path is None else nullcontext(str(Path(path).absolute())) as source:
         # A playlist in a video's clothes must not make FFmpeg open other files or addresses.
         options = {"protocol_whitelist": "none" if path is None else "file"}
         try:
             container = av.open(source, options=options, buffer_size=1 << 18 if path is None else 1 << 15)
         except FFmpegError as error:
-            raise DecodeError(f"{uri}: {reason_of(error)}") from error
+            raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         with container:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = THREADS
@@ -108,19 +144,25 @@ def read_packets(uri: str) -> Packets:
         If the video cannot be opened, or its packets bear no times.
     """
     with open_video(uri) as video:
-        ticks, n_hidden = [], 0
+        ticks, n_hidden, n_leading, key_tick, last = [], 0, 0, -(2**63), (-(2**63), 0)
         try:
             for packet in video.container.demux(video.stream):
+                tick = tick_of(packet)
+                if tick is None:
+                    continue
+                key_tick = tick if packet.is_keyframe else key_tick
+                n_leading += tick < key_tick
                 if packet.is_discard:
                     n_hidden += 1
-                elif (tick := tick_of(packet)) is not None:
+                else:
                     ticks.append(tick)
+                    last = max(last, (tick, packet.duration or 0))
         except FFmpegError as error:
             if not ticks:
-                raise DecodeError(f"{uri}: {reason_of(error)}") from error
+                raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         if not ticks:
-            raise DecodeError(f"{uri}: its frames bear no presentation times")
-        return Packets(video.to_seconds(np.unique(ticks)), n_hidden)
+            raise DecodeError(f"{shown(uri)}: its frames bear no presentation times")
+        return Packets(video.to_seconds(np.unique(ticks)), n_hidden, n_leading, video.find_end(*last))
 
 
 def probe_video(uri: str, decoder: str) -> Probe:
@@ -132,7 +174,7 @@ def probe_video(uri: str, decoder: str) -> Probe:
         If the video cannot be opened, or not one frame of it decodes.
     """
     with open_video(uri) as video:
-        frame = _first_frame(video)
+        frame = read_first_frame(video)
         turned = quarter_turns(frame) % 2 == 1
         rate = video.stream.average_rate
         probe = Probe(
@@ -146,19 +188,48 @@ def probe_video(uri: str, decoder: str) -> Probe:
         )
     if probe.duration_s > 0:
         return probe
-    times_s = read_packets(uri).times_s  # some streams have no header to say it
-    period_s = (times_s[-1] - times_s[0]) / max(len(times_s) - 1, 1)
-    return Probe(**{**vars(probe), "duration_s": float(times_s[-1] + period_s)})
+    packets = read_packets(uri)  # some streams have no header to say it
+    return replace(probe, duration_s=float(packets.times_s[-1]) + (1 / probe.fps if probe.fps else 0.0))
+
+
+def read_first_frame(video: Video) -> Any:
+    """Decode the first frame of a video that has just been opened.
+
+    Raises
+    ------
+    DecodeError
+        If there is none.
+    """
+    packet, failure = None, None
+    try:
+        for packet in video.container.demux(video.stream):
+            for frame in packet.decode():
+                return frame
+    except FFmpegError as error:
+        failure = reason_of(error)
+    raise DecodeError(f"{shown(video.uri)}: {describe_nothing(packet, failure)}")
+
+
+def check_indexed(video: Video, decoder: str) -> None:
+    """Raise `DecodeError` unless the container keeps an index of its frames, without which ``decoder`` goes astray.
+
+    After seeks in MPEG and AVI files decord 0.6 and torchcodec 0.17 give other frames than they should.
+    """
+    container = video.container.format.name
+    if not {"mov", "matroska"} & set(container.split(",")):
+        raise DecodeError(f"{shown(video.uri)}: {decoder} is not reliable in {container} files")
+
+
+def read_pixel_aspect(video: Video) -> float:
+    """Width over height of a pixel once the frame has been turned upright; the video has just been opened."""
+    aspect = video.pixel_aspect
+    turned = aspect != 1 and quarter_turns(read_first_frame(video)) % 2 == 1
+    return 1 / aspect if turned else aspect
 
 
 def tick_of(timed: Any) -> int | None:
     """When a packet or frame is presented, in ticks; AVI has decoding times only. None for the packet that flushes."""
     return timed.pts if timed.pts is not None else timed.dts
-
-
-def quarter_turns(frame: Any) -> int:
-    """How many quarter turns counterclockwise set the frame upright; garbage in the metadata turns nothing."""
-    return round(frame.rotation / 90) % 4 if -180 <= frame.rotation <= 180 else 0
 
 
 def reason_of(error: FFmpegError) -> str:
@@ -176,10 +247,8 @@ def describe_nothing(packet: Any, failure: str | None) -> str:
 @contextmanager
 def _open_remote(uri: str) -> Iterator[Any]:
     """Open a remote file whose blocks are fetched as they are read and kept in memory, the last few of them."""
-    import fsspec
-
     try:
-        file_system, path = fsspec.core.url_to_fs(uri)
+        file_system, path = open_filesystem(uri)
         file = file_system.open(
             path,
             "rb",
@@ -187,22 +256,21 @@ def _open_remote(uri: str) -> Iterator[Any]:
             cache_type="blockcache",
             cache_options={"maxblocks": _REMOTE_BLOCKS},
         )
-    except (OSError, ValueError, ImportError) as error:
-        words = " ".join(str(error).replace(uri, "").split())
-        raise DecodeError(f"{uri}: cannot be opened ({words or type(error).__name__})") from error
+    except Exception as error:  # each file system raises its own kinds
+        raise DecodeError(f"{shown(uri)}: {describe(error, uri)}") from error
     with file:
         yield file
 
 
 def _find_stream(container: Any, uri: str) -> Any:
     """Choose the stream that a player would show; pictures attached to music are none."""
-    shown = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not shown:
-        raise DecodeError(f"{uri}: there is no video stream in it")
+    candidates = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not candidates:
+        raise DecodeError(f"{shown(uri)}: there is no video stream in it")
     best = container.streams.best("video")
-    stream = best if best in shown else shown[0]
+    stream = best if best in candidates else candidates[0]
     if stream.codec_context is None:
-        raise DecodeError(f"{uri}: FFmpeg has no decoder for its video")
+        raise DecodeError(f"{shown(uri)}: FFmpeg has no decoder for its video")
     return stream
 
 
@@ -210,14 +278,3 @@ def _header_duration(container: Any, stream: Any) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
-
-
-def _first_frame(video: Video) -> Any:
-    packet, failure = None, None
-    try:
-        for packet in video.container.demux(video.stream):
-            for frame in packet.decode():
-                return frame
-    except FFmpegError as error:
-        failure = reason_of(error)
-    raise DecodeError(f"{video.uri}: {describe_nothing(packet, failure)}")

@@ -9,23 +9,21 @@ from typing import Any
 
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from raypipe.decoders.container import (
     Video,
     describe_nothing,
     open_video,
     probe_video,
-    quarter_turns,
     read_packets,
     reason_of,
     tick_of,
 )
+from raypipe.decoders.picture import Resizer
 from raypipe.errors import DecodeError
 from raypipe.schema import Frames, Probe
+from raypipe.sources.files import shown
 
-# Bicubic as CLIP's own preprocessing has it; without full chroma RGB is off by 1 to 3 of 255, and white is 253.
-_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _SEEK_S = 10.0  # a shorter gap is read through: only decoding costs, and packets of no use are not decoded
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so that memory stays flat
 
@@ -56,47 +54,14 @@ class PyAVDecoder:
         ticks: list[int] = []
         with open_video(uri) as video:
             walk = _Walk(video, times_s, linear)
-            resize = Resizer(image_size, resize_mode, video.stream.sample_aspect_ratio)
+            resize = Resizer(image_size, resize_mode, video.pixel_aspect)
             for i, (tick, frame) in enumerate(walk):
                 pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
                 ticks.append(tick)
             if walk.error and not ticks:
-                raise DecodeError(f"{uri}: {walk.error}")
+                raise DecodeError(f"{shown(uri)}: {walk.error}")
             n = len(ticks)
             return Frames(pixels[:n], video.to_seconds(ticks), np.arange(n), self.name, walk.error)
-
-
-class Resizer:
-    """Turns decoded frames into upright RGB squares.
-
-    Parameters
-    ----------
-    image_size, resize_mode
-        As `raypipe.decoders.Decoder.frames` takes them.
-    pixel_aspect
-        Width of a pixel over its height; None for square ones.
-    """
-
-    def __init__(self, image_size: int, resize_mode: str, pixel_aspect: Any = None) -> None:
-        self.image_size = image_size
-        self.resize_mode = resize_mode
-        self.pixel_aspect = float(pixel_aspect or 1)
-        self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
-
-    def __call__(self, frame: Any) -> np.ndarray:
-        """Give (image_size, image_size, 3) uint8; swscale's filters widen as they shrink, so nothing aliases."""
-        size = self.image_size
-        width, height = self._scaled_size(frame)
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        return np.rot90(scaled.to_ndarray()[top : top + size, left : left + size], quarter_turns(frame))
-
-    def _scaled_size(self, frame: Any) -> tuple[int, int]:
-        size = self.image_size
-        if self.resize_mode == "squash":
-            return size, size
-        aspect = frame.width * self.pixel_aspect / frame.height
-        return (max(size, int(size * aspect)), size) if aspect > 1 else (size, max(size, int(size / aspect)))
 
 
 class _Lost(Exception):
@@ -127,31 +92,31 @@ class _Walk:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Give one pair a time, until the times or the video are at an end."""
-        shown: tuple[int, Any] | None = None
+        current: tuple[int, Any] | None = None
         failure = None
         try:
             for frame in self._frames() if self._waiting else ():
                 tick = tick_of(frame)
                 if tick is None:
-                    raise DecodeError(f"{self._video.uri}: its frames bear no presentation times")
+                    raise DecodeError(f"{shown(self._video.uri)}: its frames bear no presentation times")
                 if self._fresh and tick > self._waiting[0]:
                     raise _Lost
-                shown = None if self._fresh else shown
+                current = None if self._fresh else current
                 self._fresh = False
                 while self._waiting and tick > self._waiting[0]:
-                    yield shown or (tick, frame)
+                    yield current or (tick, frame)
                     self._waiting.popleft()
                 if not self._waiting:
                     return
-                shown = tick, frame
+                current = tick, frame
         except FFmpegError as error:
             failure = reason_of(error)
-        end_s = self._end_of(shown, failure)
-        while shown and self._waiting and self._next_s() < end_s:
-            yield shown
+        end_s = self._video.find_end(current[0], current[1].duration, broken=failure is not None) if current else 0.0
+        while current and not self._fresh and self._waiting and self._next_s() < end_s:
+            yield current
             self._waiting.popleft()
         if self._waiting:
-            self.error = self._describe_end(shown, end_s, failure)
+            self.error = self._describe_end(current, end_s, failure)
 
     def _frames(self) -> Iterator[Any]:
         """Decode what can hold the next frame to be given."""
@@ -167,7 +132,7 @@ class _Walk:
             n_bytes += packet.size
             if early and len(pending) < _PENDING_PACKETS and n_bytes < _PENDING_BYTES:
                 continue
-            if self._jumped and pending[0].is_keyframe:
+            if self._jumped:
                 self._video.stream.codec_context.flush_buffers()
                 self._jumped, self._fresh, self._first_sound = False, True, tick_of(pending[0]) or 0
             for self._packet in pending:
@@ -209,9 +174,7 @@ class _Walk:
             packets = container.demux(stream)
             keyframe = next((packet for packet in packets if packet.is_keyframe), None)
             tick = tick_of(keyframe) if keyframe is not None else None
-            if keyframe is None or tick is None:
-                break
-            if tick <= self._waiting[0]:
+            if tick is not None and tick <= self._waiting[0]:
                 self._jumped = True
                 return chain([keyframe], packets)
             # Containers seek by decoding time, which runs ahead, and some to a packet that is no keyframe.
@@ -221,21 +184,10 @@ class _Walk:
     def _next_s(self) -> float:
         return float(self._video.to_seconds(self._waiting[0]))
 
-    def _end_of(self, shown: tuple[int, Any] | None, failure: str | None) -> float:
-        """Until when, in seconds, the last frame may count as being on display."""
-        if shown is None:
-            return 0.0
-        tick, frame = shown
-        rate = self._video.stream.average_rate
-        duration_s = float((frame.duration or 0) * self._video.stream.time_base)
-        period_s = float(1 / rate) if rate else duration_s
-        shown_s = (duration_s or period_s) if failure else max(duration_s, 2 * period_s, 0.5)
-        return float(self._video.to_seconds(tick)) + shown_s
-
-    def _describe_end(self, shown: tuple[int, Any] | None, end_s: float, failure: str | None) -> str:
-        if shown is None:
+    def _describe_end(self, current: tuple[int, Any] | None, end_s: float, failure: str | None) -> str:
+        if current is None:
             return describe_nothing(self._packet, failure)
         if failure is None:
-            return f"ends at {float(self._video.to_seconds(shown[0])):.1f} s, before {self._next_s():.1f} s"
+            return f"ends at {float(self._video.to_seconds(current[0])):.1f} s, before {self._next_s():.1f} s"
         of = f" of {self._video.duration_s:.1f} s" if self._video.duration_s else ""
         return f"stopped at {end_s:.1f} s{of}: {failure}"

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.decoders import make_decoder, resolve_chain
+from raypipe.decoders import describe, make_decoder, resolve_chain
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.schema import Frames, Probe
+from raypipe.sources.files import shown
 
 _START_S = 60.0  # a machine busy with starting everything at once may take long to start Python
 _DEATH_S = 5.0
@@ -114,14 +115,14 @@ class Sandbox:
             except UsageError:
                 raise
             except RaypipeError as error:
-                reasons.append(f"{name}: {str(error).removeprefix(f'{uri}: ')}")
+                reasons.append(f"{name}: {str(error).removeprefix(f'{shown(uri)}: ')}")
             except _Broken as error:
                 self.close()
                 reasons.append(f"{name}: {error}")
             except BaseException:
                 self.close()  # after an interrupt an answer is underway, which is none to the next request
                 raise
-        raise DecodeError(f"{uri}: {'; '.join(reasons)}")
+        raise DecodeError(f"{shown(uri)}: {'; '.join(reasons)}")
 
     def _living_child(self) -> _Child:
         if self._child is not None and not self._child.is_alive():
@@ -339,8 +340,7 @@ def _serve(parent: int, connection: int, memory: int) -> None:
         except RaypipeError as error:
             reply = (None, error)
         except Exception as error:  # any fault of any library is this video's, and is reported with it
-            words = " ".join(str(error).split())
-            reply = (None, DecodeError(f"{type(error).__name__}: {words}"[:500]))
+            reply = (None, DecodeError(describe(error, uri=request[2])))
         channel.send(reply)
 
 

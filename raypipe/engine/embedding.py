@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,7 +104,8 @@ class _Decoder:
 class _Encoder:
     """An actor that encodes segments and commits their clips; what it returns is the account of them."""
 
-    def __init__(self, run: Run, sample: SampleConfig, encode: EncodeConfig) -> None:
+    def __init__(self, run: Run, sample: SampleConfig, encode: EncodeConfig, import_path: str) -> None:
+        sys.path.append(import_path)  # where a user's own encoder may lie
         encoder = encoder_of(encode)
         self._run, self._size = run, encoder.image_size
         self._encode = EncodeSegments(encoder, sample, encode.normalize)
@@ -152,7 +155,7 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
         )
         .map_batches(
             _Encoder,
-            fn_constructor_args=(run, config.sample, config.encode),
+            fn_constructor_args=(run, config.sample, config.encode, str(Path.cwd())),
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
             num_gpus=pools.gpus_per_encoder or None,

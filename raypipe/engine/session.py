@@ -6,11 +6,13 @@ import contextlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core warns on the terminal of what Ray Data does itself
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns on the terminal of what Ray Data does
 
 import ray
 from ray.data import DataContext
@@ -106,7 +108,8 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
         address = config.address or os.environ.get("RAY_ADDRESS") or "local"
         options = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            with _silent_stderr():
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {reason}") from error
@@ -116,6 +119,20 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     finally:
         if opened:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send what native code prints to nowhere: Ray's core announces its own log level. Python's errors still raise."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _set_data_context() -> None:

@@ -158,8 +158,9 @@ def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tup
 
 def _stack_steps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
     """Stack the steps of all paths to (Σ T_i, dim), and return the T_i."""
-    lengths = np.array([len(path) for path in trajectories.values])
-    points = np.concatenate(list(trajectories.values))
+    values = trajectories.values
+    lengths = np.array([len(path) for path in values])
+    points = values.reshape(-1, values.shape[2]) if isinstance(values, np.ndarray) else np.concatenate(values)
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():
         first = np.searchsorted(np.cumsum(lengths), np.argmin(finite), side="right")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raypipe.errors import RaypipeError
-from raypipe.report.plots import INK, MUTED, color_of, ink_on
+from raypipe.report.style import INK, MUTED, color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member
 from raypipe.schema import Frames
 
@@ -120,7 +120,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width:
     title = f"Cluster {number}: {len(cluster):,} video{'s'[: len(cluster) != 1]}"
     draw.text((x, _MARGIN - 1), title, font=_font(17, bold=True), fill=INK)
     mix = cluster.mix(facts.mix_column) if facts.mix_column else []
-    text = "   ".join(f"{name} ({count:,})" for name, count in mix[:12])
+    text = " · ".join(f"{name} ({count:,})" for name, count in mix[:12])
     line = _wrap(text, _font(13), width - x - _MARGIN, lines=1)
     draw.text((x, _MARGIN + 22), line, font=_font(13), fill=MUTED)
 

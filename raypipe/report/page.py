@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from raypipe.report.contact_sheets import Filmstrip, join_pictures
-from raypipe.report.plots import color_of, ink_on
+from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
 
 STRIP_BYTES = 2_600_000  # of all film strips together, about; with the rest in base64 the page stays below 5 MB
@@ -158,7 +159,7 @@ def _metrics(facts: Facts) -> str:
         for name in _METRICS
         if name in facts.metrics and not (name in ("ari", "nmi", "v_measure") and facts.metrics[name] is None)
     )
-    return f'<h2>How good the clusters are</h2>\n<div class="card"><table>{rows}</table></div>'
+    return f'<h2>How good the clusters are</h2>\n<div class="card"><table class="metrics">{rows}</table></div>'
 
 
 def _explain(name: str, facts: Facts) -> str:
@@ -308,9 +309,11 @@ def _chip(cluster: int) -> str:
     return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{cluster}</span>'
 
 
-def _link(text: str, uri: str) -> str:
+def _link(name: str, uri: str) -> str:
+    # A long name breaks after a separator; the entities that escape() makes hold none.
+    text = re.sub(r"([_/.-]+)(?=.)", r"\1<wbr>", escape(name))
     target = link_of(uri)
-    return f'<a href="{escape(target)}">{escape(text)}</a>' if target else f"<b>{escape(text)}</b>"
+    return f'<a href="{escape(target)}">{text}</a>' if target else f"<b>{text}</b>"
 
 
 def _data(content: bytes, kind: str) -> str:

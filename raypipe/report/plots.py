@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
@@ -22,32 +16,12 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.report.style import COLORS, FAINT, INK, MARKERS, TINTS, as_png, color_of, ink_on, open_figure
 from raypipe.report.tables import Cluster, Facts
 from raypipe.softdtw import auto_gamma, soft_dtw_barycenter
 
-# Six colours of Okabe & Ito (2008) and two dark ones: the closest pair stays 7.6 (OKLab × 100) apart under simulated
-# protanopia, deuteranopia and tritanopia. Beyond 8 clusters the marker changes, and numbers stand on the plots.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7A1F5C", "#5B4A00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-# Labels are no clusters: pale tints (Tol's light scheme and three more), so that nobody takes one for the other.
-TINTS = (
-    "#77AADD",
-    "#EEDD88",
-    "#FFAABB",
-    "#44BB99",
-    "#DDDDDD",
-    "#EE8866",
-    "#99DDFF",
-    "#BBCC33",
-    "#C9B3E6",
-    "#D9B99B",
-    "#AAAA00",
-    "#9FB0BC",
-)
-
-INK, MUTED, FAINT = "#1F2430", "#667085", "#D5D9E0"
-DPI = 160
 MAX_LINES = 300  # paths drawn of one cluster: more are a blot, and the barycenter says the rest
+MAX_RINGS = 100  # outliers ringed on the map, the farthest: rings around thousands hide the map itself
 MAX_BACKDROP = 150  # grey paths of other clusters behind a small panel
 MAX_AVERAGED = 50  # most central members that a drawn barycenter is computed from
 MAX_STEPS = 64  # and steps of it
@@ -58,48 +32,10 @@ OVERVIEW_CLUSTERS = len(COLORS)  # one panel with all clusters is readable as lo
 _RINGS = np.array(
     [
         (radius * math.cos(angle), radius * math.sin(angle))
-        for radius in np.arange(0.03, 0.13, 0.01)
+        for radius in np.arange(0.04, 0.14, 0.01)
         for angle in np.linspace(math.pi / 2, 5 * math.pi / 2, 24, endpoint=False)
     ]
 )
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "text.color": INK,
-    "text.parse_math": False,  # a label is data: "$" in it is a dollar
-    "text.usetex": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.8,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#ECEEF2",
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-_WIDE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "WenQuanYi Zen Hei")
-
-
-def color_of(cluster: int) -> str:
-    """Return the colour that a cluster has in every plot and on the page."""
-    return COLORS[cluster % len(COLORS)]
-
-
-def ink_on(color: str) -> str:
-    """Return black or white, whichever reads better on a colour (WCAG relative luminance)."""
-    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return "#FFFFFF" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.30 else "#111111"
 
 
 def average_paths(paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) -> dict[int, np.ndarray]:
@@ -127,24 +63,27 @@ def draw_points(facts: Facts) -> bytes:
     members = [m for m in facts.members if math.isfinite(m.x) and math.isfinite(m.y)]
     spots = np.array([(m.x, m.y) for m in members]).reshape(-1, 2)
     numbers = np.array([m.cluster for m in members], dtype=int)
-    area = float(np.clip(9000 / max(len(members), 1), 5, 64))
-    with _figure(9.6, 6.4) as figure:
+    area = float(np.clip(14_000 / max(len(members), 1), 1.5, 64))
+    edge = 0.5 if area > 5 else 0
+    with open_figure(9.6, 6.4) as figure:
         axes = figure.add_subplot()
         # In a random order, or the last cluster would lie on top of the others wherever they overlap.
         order = np.random.default_rng(0).permutation(len(members))
         for shape, marker in enumerate(MARKERS):
             mine = order[numbers[order] // len(COLORS) % len(MARKERS) == shape]
             colors = [color_of(n) for n in numbers[mine]]
-            _scatter(axes, spots[mine], s=area, c=colors, marker=marker, alpha=0.85, linewidths=0.5, edgecolors="w")
-        odd = spots[[m.outlier for m in members]] if members else spots
+            _scatter(axes, spots[mine], s=area, c=colors, marker=marker, alpha=0.85, linewidths=edge, edgecolors="w")
+        odd = np.array([(m.x, m.y) for m in facts.outliers[:MAX_RINGS]]).reshape(-1, 2)
         _scatter(axes, odd, s=3.2 * area + 25, facecolors="none", edgecolors=INK, linewidths=1.1)
         _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
         _dress_map(axes, "Videos by cluster")
         handles = [_legend_dot(cluster) for cluster in facts.clusters]
         if len(odd):
-            handles.append(_legend_mark("o", 10, "none", INK, f"outlier  ({len(odd):,})"))
+            more = len(facts.outliers) - len(odd)
+            text = f"{len(odd)} farthest\nof {len(facts.outliers):,}\noutliers" if more else f"outlier  ({len(odd)})"
+            handles.append(_legend_mark("o", 10, "none", INK, text))
         figure.legend(handles=handles, loc="outside right upper", ncols=math.ceil(len(handles) / 26))
-        return _as_png(figure)
+        return as_png(figure)
 
 
 def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Mapping[int, np.ndarray]) -> bytes:
@@ -166,7 +105,7 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
     rows, columns = _grid(panels, overview)
     cell = 5.2 / rows if overview and panels else 1.75
     width = (5.9 if overview else 0.2) + cell * columns
-    with _figure(width, 5.5 if overview else cell * rows + 0.7) as figure:
+    with open_figure(width, 5.5 if overview else cell * rows + 0.7) as figure:
         grid: Figure | SubFigure = figure
         if overview:
             left: Figure | SubFigure = figure
@@ -180,8 +119,8 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
             box = _limits(lines.values())
             for i, cluster in enumerate(facts.clusters):
                 axes = grid.add_subplot(rows, columns, i + 1)
-                _draw_panel(axes, cluster, lines, centers[cluster.number], box)
-        return _as_png(figure)
+                _draw_panel(axes, cluster, lines, centers[cluster.number], box, min(cell, 2.6))
+        return as_png(figure)
 
 
 def draw_sizes(facts: Facts) -> bytes:
@@ -191,7 +130,7 @@ def draw_sizes(facts: Facts) -> bytes:
     parts = sorted({p for c in clusters for p, _ in c.mix(column)}) if column else []
     if len(parts) > len(TINTS):
         parts = []
-    with _figure(9.6, 1.3 + 0.34 * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
+    with open_figure(9.6, 1.3 + 0.34 * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
         axes = figure.add_subplot()
         rows = range(len(clusters))
         if parts:
@@ -217,7 +156,7 @@ def draw_sizes(facts: Facts) -> bytes:
         axes.tick_params(axis="y", length=0, pad=9)
         axes.set(xlabel="videos", ylabel="cluster")
         axes.set_title(f"Cluster sizes by {column}" if parts else "Cluster sizes")
-        return _as_png(figure)
+        return as_png(figure)
 
 
 # The parts of the plots.
@@ -244,12 +183,13 @@ def _draw_panel(
     lines: Mapping[int, list[np.ndarray]],
     center: np.ndarray,
     box: tuple[np.ndarray, np.ndarray],
+    weight: float,
 ) -> None:
     others = [path for number, paths in lines.items() if number != cluster.number for path in paths]
     axes.add_collection(LineCollection(_thin_out(others, MAX_BACKDROP), colors=FAINT, linewidths=0.5, alpha=0.7))
     alpha = float(np.clip(7 / math.sqrt(len(cluster)), 0.15, 0.6))
     _draw_paths(axes, lines[cluster.number], color_of(cluster.number), alpha)
-    _draw_center(axes, center, color_of(cluster.number), 2.4)
+    _draw_center(axes, center, color_of(cluster.number), weight)
     axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color(FAINT)
@@ -292,7 +232,7 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
         spot = candidates[np.argmax(np.minimum(gaps, 0.055 * extent))]
         if aside and len(everything) <= MAX_ASIDE:
             around = middle + extent * _RINGS
-            free = (_gaps(around, everything) > 0.03 * extent) & (_gaps(around, taken) > 0.055 * extent)
+            free = (_gaps(around, everything) > 0.036 * extent) & (_gaps(around, taken) > 0.055 * extent)
             spot = around[np.argmax(free)] if free.any() else spot
         taken = np.vstack([taken, spot])
         color = color_of(number)
@@ -386,28 +326,6 @@ def _grid(panels: int, overview: bool) -> tuple[int, int]:
     columns = math.ceil(math.sqrt(panels * (1 if overview else 1.5)))
     rows = max(math.ceil(panels / columns), 2 if overview else 1)
     return rows, math.ceil(panels / rows)
-
-
-# The canvas.
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """Yield an empty figure of so many inches; what is drawn on it within has the report's style."""
-    installed = set(font_manager.fontManager.get_font_names())
-    fonts = ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
-    with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
-        # A script that no installed font has is drawn as boxes here; the page shows it with the reader's fonts.
-        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="w")
-        FigureCanvasAgg(figure)
-        yield figure
-
-
-def _as_png(figure: Figure) -> bytes:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", metadata={"Software": None})  # the version would change the bytes
-    return sink.getvalue()
 
 
 def _shorten(text: str, length: int) -> str:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 
 from raypipe.runs import Run
 from raypipe.schema import FAILED, SKIPPED
 
-CENTRAL_IN_SUMMARY = 5  # most central videos that summary.json names for each cluster
+CENTRAL_IN_SUMMARY = 5  # most central videos that summary.json names for each cluster …
+OUTLIERS_IN_SUMMARY = 100  # … and outliers, the farthest first; the CSV has all
+_WEB = ("file://", "http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,29 +162,36 @@ def read_paths(run: Run) -> dict[str, np.ndarray]:
 
 
 def name_of(uri: str) -> str:
-    """Return the last part of a URI's path, as a person would call the file."""
-    return _readable(uri).rstrip("/").rpartition("/")[2] or uri
+    """Return the last part of a URI, as a person would call the video."""
+    return _split(uri)[1] or uri
 
 
 def common_folder(uris: Iterable[str]) -> str:
     """Return the deepest folder that holds all the URIs, readable; empty if there is none."""
-    folders = sorted({uri.rpartition("/")[0] for uri in uris})
+    folders = sorted({_split(uri)[0] for uri in uris})
     if not folders:
         return ""
     parts = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)  # the first and last differ the most
     folder = "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
-    return "" if folder.rstrip("/").endswith(":") else _readable(folder).removeprefix("file://")
-
-
-def _readable(uri: str) -> str:
-    """Return a URI without its query and its escapes; an object store's keys have neither."""
-    is_escaped = urlsplit(uri).scheme in ("file", "http", "https")
-    return unquote(uri.partition("#")[0].partition("?")[0]) if is_escaped else uri
+    return "" if folder.rstrip("/").endswith(":") else folder.removeprefix("file://")
 
 
 def link_of(uri: str) -> str | None:
     """Return the URI where a browser may follow it, None for any other scheme (``javascript:`` is one)."""
-    return uri if urlsplit(uri).scheme in ("http", "https", "file") else None
+    return uri if uri.startswith(_WEB) else None
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Return a URI's folder and name, readable: without query and escapes, which an object store's keys do not have.
+
+    A fragment belongs to the name: it is a video of a file that holds several.
+    """
+    if not uri.startswith(_WEB):
+        folder, _, name = uri.rpartition("/")
+        return folder, name
+    path, mark, fragment = uri.partition("#")
+    folder, _, name = path.partition("?")[0].rpartition("/")
+    return unquote(folder, errors="backslashreplace"), unquote(name + mark + fragment, errors="backslashreplace")
 
 
 def mapping_csv(facts: Facts) -> bytes:
@@ -208,7 +217,8 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "counts": facts.info.get("counts", {}),
         "n_clusters": len(facts.clusters),
         "clusters": [_summarise_cluster(cluster, len(facts.members)) for cluster in facts.clusters],
-        "outliers": [_brief(member) for member in facts.outliers],
+        "n_outliers": len(facts.outliers),
+        "outliers": [_brief(member) for member in facts.outliers[:OUTLIERS_IN_SUMMARY]],
         "metrics": {name: _finite(value) for name, value in facts.metrics.items()},
         "wall_s": round(facts.wall_s, 3),
         "seconds": facts.info.get("seconds", {}),

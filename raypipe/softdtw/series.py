@@ -25,13 +25,15 @@ def pad_series(X: Any) -> np.ndarray:
     UsageError
         If there is no series, one is empty or has NaN or infinite values inside, or dimensions differ.
     """
+    if hasattr(X, "__array__"):
+        X = np.asarray(X)
     if isinstance(X, np.ndarray) and X.dtype != object:
         if X.ndim not in (2, 3):
             raise UsageError(f"series must come as (n, T, d) or (n, T), got an array of {X.ndim} dimensions")
         padded = np.asarray(X if X.ndim == 3 else X[:, :, None], dtype=np.float64)
     else:
         padded = _stack([_steps(one, i) for i, one in enumerate(X)])
-    if len(padded) == 0 or padded.shape[2] == 0:
+    if 0 in padded.shape:
         raise UsageError(f"no series in an array of shape {padded.shape}")
     _check(padded)
     return padded

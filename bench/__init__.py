@@ -1,0 +1,1 @@
+"""Measurements; each writes its figures to bench/results."""

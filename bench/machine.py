@@ -1,0 +1,31 @@
+"""What a figure was measured on, and where it is kept."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raypipe.versions import package_versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, the cores and the versions."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {"cpu": model, "cores": os.cpu_count(), "versions": package_versions()}
+
+
+def keep(name: str, figures: Any) -> Path:
+    """Write ``bench/results/<name>.json``: the figures, the day and the machine."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"measured": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(), "figures": figures}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path

@@ -1,0 +1,62 @@
+"""From a decoded frame to the upright RGB square that an encoder takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+# Bicubic as in CLIP's own preprocessing; without full chroma RGB is off by 1 to 3 of 255, and white is 253.
+_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
+class Resizer:
+    """Turns decoded frames into squares.
+
+    Parameters
+    ----------
+    image_size, resize_mode
+        As `raypipe.decoders.Decoder.frames` takes them.
+    pixel_aspect
+        Width of a pixel over its height.
+    """
+
+    def __init__(self, image_size: int, resize_mode: str, pixel_aspect: float) -> None:
+        self.image_size = image_size
+        self.resize_mode = resize_mode
+        self.pixel_aspect = pixel_aspect
+        self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """Give (image_size, image_size, 3) uint8; swscale's filters widen as they shrink, so nothing aliases."""
+        size = self.image_size
+        width, height = scaled_size(frame.width * self.pixel_aspect / frame.height, size, self.resize_mode)
+        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
+        top, left = crop_corner(height, width, size)
+        return np.rot90(scaled.to_ndarray()[top : top + size, left : left + size], quarter_turns(frame))
+
+
+def quarter_turns(frame: Any) -> int:
+    """How many quarter turns counterclockwise set the frame upright; garbage in the metadata turns nothing."""
+    return round(frame.rotation / 90) % 4 if -180 <= frame.rotation <= 180 else 0
+
+
+def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
+    """Width and height to scale a picture to before its middle ``size`` × ``size`` is cut out.
+
+    Parameters
+    ----------
+    aspect
+        The picture's width over its height, as displayed.
+    size, resize_mode
+        As `raypipe.decoders.Decoder.frames` takes them.
+    """
+    if resize_mode == "squash":
+        return size, size
+    return (max(size, int(size * aspect)), size) if aspect > 1 else (size, max(size, int(size / aspect)))
+
+
+def crop_corner(height: int, width: int, size: int) -> tuple[int, int]:
+    """Top and left of the middle ``size`` × ``size`` of a picture, rounded as torchvision does."""
+    return round((height - size) / 2), round((width - size) / 2)

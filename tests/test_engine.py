@@ -1,0 +1,165 @@
+"""The streaming chain on a local Ray."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raypipe import pipeline
+from raypipe.config import RayConfig, make_config
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.progress import Progress
+from raypipe.runs import Run
+from raypipe.sources import find_videos
+
+QUIET = Progress()
+DESCRIPTOR = make_config(flags={"encode": {"encoder": "descriptor"}})
+
+
+def test_pools_fit_the_ray_cluster():
+    from raypipe.engine.session import plan_pools
+
+    for cpus in (1, 2, 3, 8, 96):
+        pools = plan_pools({"CPU": float(cpus)}, RayConfig(), 10_000)
+        assert pools.decoders == cpus
+        assert pools.gpus_per_encoder == 0
+        assert (pools.decoders + pools.encoders) * pools.cpus <= 0.75 * cpus
+    pools = plan_pools({"CPU": 32.0, "GPU": 4.0}, RayConfig(), 10_000)
+    assert (pools.encoders, pools.gpus_per_encoder) == (4, 1)
+    assert "4 encoder(s) on 1 GPU each" in pools.where
+    assert plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(gpus_per_encoder=0.25), 10_000).encoders == 8
+    assert plan_pools({"CPU": 8.0}, RayConfig(), 3).decoders == 3
+    assert plan_pools({"CPU": 2.0}, RayConfig(decoders=50), 10_000).decoders == 50
+
+
+def test_pools_that_do_not_fit_are_refused():
+    from raypipe.engine.session import plan_pools
+
+    with pytest.raises(UsageError, match="3 encoders of 1 GPU need 3 GPUs and the Ray cluster has 2"):
+        plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(encoders=3), 100)
+    with pytest.raises(UsageError, match="has no CPU"):
+        plan_pools({"GPU": 2.0}, RayConfig(), 100)
+
+
+def test_a_dead_address_is_one_line():
+    from raypipe.engine.session import ray_session
+
+    with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at 127\.0\.0\.1:1"):
+        with ray_session(RayConfig(address="127.0.0.1:1")):
+            pass
+
+
+@pytest.fixture(scope="module")
+def ray_two_fake_gpus():
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path, make_video):
+    for number in range(6):
+        make_video(f"videos/{'ab'[number % 2]}/{number}.mp4", n_frames=20 + 5 * number, seed=number)
+    return tmp_path / "videos"
+
+
+def rows(run: Run) -> list[dict]:
+    return run.read_table("videos.parquet").to_pylist()
+
+
+def clips(run: Run) -> dict[tuple, np.ndarray]:
+    table = run.read_table("embeddings").to_pylist()
+    made = {(row["video_id"], row["clip_index"]): row["embedding"] for row in table if row["embedding"]}
+    assert len(made) == sum(row["embedding"] is not None for row in table), "a clip was written twice"
+    return made
+
+
+def test_embed_accounts_for_everything(ray_two_fake_gpus, folder, tmp_path):
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video")
+    (folder / "directory.mp4").mkdir()
+    os.mkfifo(folder / "fifo.mp4")
+    unreadable = folder / "unreadable.mp4"
+    unreadable.write_bytes((folder / "a" / "0.mp4").read_bytes())
+    unreadable.chmod(0)
+    (folder / "notes.txt").write_text("beside them")
+    run = Run(str(tmp_path / "run"))
+    pipeline.embed(folder, run, DESCRIPTOR, QUIET)
+    counts = run.info()["counts"]
+    as_root = os.access(unreadable, os.R_OK)  # root reads what nobody may
+    assert counts == {"found": 11, "ok": 6 + as_root, "failed": 5 - as_root, "skipped": 0, "ignored": 1}
+    status = {Path(row["uri"]).name: row for row in rows(run)}
+    for name, reason in {
+        "empty": "0 bytes",
+        "directory": "a directory",
+        "fifo": "a FIFO",
+        "text": "Invalid data",
+    }.items():
+        row = status[f"{name}.mp4"]
+        assert (row["status"], row["error_stage"]) == ("failed", "probe")
+        assert reason in row["error"]
+    assert ray_two_fake_gpus.is_initialized(), "a session that was open before stays open"
+    assert "2 encoder(s) on 1 GPU each" in run.info()["implementations"]["embed"]
+
+
+def test_embed_again_does_only_what_is_missing(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
+    run = Run(str(tmp_path / "run"))
+    config = make_config(flags={"encode": {"encoder": "descriptor"}}, sets=("encode.batch_size=1",))
+    pipeline.embed(folder, run, config, QUIET)
+    before = clips(run)
+    files = run.files("embeddings")
+    assert len(files) == 6
+    run.remove(files[0])
+    stamps = {name: Path(run.path(name)).stat().st_mtime_ns for name in files[1:]}
+    pipeline.embed(folder, run, config, QUIET)
+    after = clips(run)
+    assert after.keys() == before.keys()
+    for key, value in after.items():
+        np.testing.assert_allclose(value, before[key], atol=1e-6)
+    assert {name: Path(run.path(name)).stat().st_mtime_ns for name in files[1:]} == stamps
+    with pytest.raises(UsageError, match="another encoder or sampling"):
+        pipeline.embed(folder, run, make_config(base=config.model_dump(), sets=("sample.fps=5",)), QUIET)
+
+
+def test_limit_skips_the_rest(ray_two_fake_gpus, folder, tmp_path):
+    run = Run(str(tmp_path / "run"))
+    pipeline.embed(folder, run, make_config(base=DESCRIPTOR.model_dump(), sets=("source.limit=2",)), QUIET)
+    assert run.info()["counts"] == {"found": 6, "ok": 2, "failed": 0, "skipped": 4, "ignored": 0}
+    assert len(find_videos(folder)) == 6
+
+
+def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_text("no")
+    with pytest.raises(RaypipeError, match=r"none of 1 videos could be embedded; the first says: .*a\.mp4"):
+        pipeline.embed(tmp_path / "videos", Run(str(tmp_path / "run")), DESCRIPTOR, QUIET)
+
+
+DEVICE_ENCODER = """
+import os
+import numpy as np
+
+class WhichDevice:
+    dim, image_size, resize_mode, fingerprint = 2, 16, "squash", "1"
+
+    def __call__(self, frames):
+        device = int(os.environ.get("CUDA_VISIBLE_DEVICES") or -1)
+        return np.tile(np.float32([device + 10, os.getpid()]), (len(frames), 1))
+"""
+
+
+def test_one_encoder_a_gpu(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
+    (tmp_path / "which_device.py").write_text(DEVICE_ENCODER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = Run(str(tmp_path / "run"))
+    flags = {"encode": {"encoder": "which_device:WhichDevice", "normalize": False, "batch_size": 1}}
+    pipeline.embed(folder, run, make_config(flags=flags), QUIET)
+    seen = {tuple(value) for value in clips(run).values()}
+    devices = [device for device, _ in seen]
+    assert sorted(devices) == [10, 11], "two encoder processes, each with a GPU of its own"
