@@ -39,12 +39,11 @@ def make_long_video(path: Path, minutes: float) -> None:
             with av.open(str(piece)) as source:
                 stream = source.streams.video[0]
                 target = target or out.add_stream_from_template(stream)
-                offset = round(repeat * 10 / stream.time_base)
+                offset = round(repeat * 10 / (stream.time_base or 1))
                 for packet in source.demux(stream):
-                    if packet.dts is None:
+                    if packet.dts is None or packet.pts is None:
                         continue
-                    packet.pts += offset
-                    packet.dts += offset
+                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
                     packet.stream = target
                     out.mux(packet)
 

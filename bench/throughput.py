@@ -109,7 +109,7 @@ def measure(rounds: int) -> dict:
         videos = make_videos(Path(folder), MANY)
         per_video = plain_loop([videos[0].uri], CONFIG.sample)
         frames = per_video * (MANY - FEW)
-        found = []
+        found: list[dict] = []
         for number in range(rounds):
             with ray_session(CONFIG.ray):
                 chain = [time_chain(videos[:n], CONFIG, f"{folder}/{number}-{n}") for n in (FEW, MANY)]

@@ -144,7 +144,8 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Videos in, clusters and a report out: embed, cluster, report."""
     config, progress = _prepare(options)
     if options["dry_run"]:
-        return _dry_run(source, config)
+        _dry_run(source, config)
+        return DONE
     from raypipe import pipeline
     from raypipe.runs import Run
 
@@ -159,7 +160,8 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     """Only embed; run it again and it goes on where it was."""
     config, progress = _prepare(options)
     if options["dry_run"]:
-        return _dry_run(source, config)
+        _dry_run(source, config)
+        return DONE
     from raypipe import pipeline
     from raypipe.runs import Run
 

@@ -116,7 +116,7 @@ _TINTS = np.array(
         (0.46, 0.50, 0.56),  # feeder
     ]
 )
-_JITTER = np.array([[0.005], [0.015], [0.04], [0.08], [0.04], [0.04]])
+_JITTER = np.array([[0.004], [0.01], [0.04], [0.08], [0.03], [0.03]])
 """How far a channel of each of these may vary: the less, the more of the picture it fills."""
 _DARK = np.array((0.19, 0.21, 0.26))
 _GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
@@ -181,9 +181,9 @@ def draw_look(rng: np.random.Generator) -> Look:
     """Draw a video's look."""
     return Look(
         rest=rng.uniform(-0.05, 0.05, 2),
-        shift=rng.uniform(-0.012, 0.012, 2),
-        tint=rng.uniform(0.97, 1.03, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
-        gain=rng.uniform(0.97, 1.03),
+        shift=rng.uniform(-0.01, 0.01, 2),
+        tint=rng.uniform(0.98, 1.02, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
+        gain=rng.uniform(0.98, 1.02),
         noise=rng.uniform(0.005, 0.02),
     )
 
@@ -303,7 +303,7 @@ class _Scene:
         for (x, y), (_, above), glow in zip(_DOWN, _ABOVE, _GLOW, strict=True):
             lit = (pose.y - above) / (y - above) if abs(pose.x - x) < 0.1 else 0.0
             if lit > 0:  # a station's light comes on as the hand reaches down to it
-                canvas.capsule((x - 0.10, y), (x + 0.10, y), 0.2, glow, soft=0.9, opacity=0.8 * lit)
+                canvas.capsule((x - 0.10, y), (x + 0.10, y), 0.25, glow, soft=0.9, opacity=0.85 * lit)
                 canvas.capsule((x - 0.10, 0.758), (x + 0.10, 0.758), 0.008, 0.5 + 0.5 * glow, opacity=lit)
 
 

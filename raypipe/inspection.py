@@ -60,7 +60,7 @@ def describe(inspection: Inspection) -> str:
     n = len(inspection.videos)
     lines = [f"{n} videos, {len(failed)} of which would fail; {inspection.n_ignored} other files ignored"]
     if probes:
-        rows = {
+        rows: dict[str, list[float]] = {
             "duration (s)": [probe.duration_s for probe in probes],
             "frames": [probe.n_frames or probe.duration_s * probe.fps for probe in probes],
             "frames/s": [probe.fps for probe in probes],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from raypipe.accounting import CLIP_COLUMNS, account, count
 from raypipe.config import Config
+from raypipe.decoders import resolve_chain
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs import Run
@@ -47,6 +48,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
         found = source if isinstance(source, Videos) else find_videos(source)
     chosen = found.videos[: config.source.limit]
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
+    resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video
     encoder = encoder_of(config.encode)
     _start(run, config, {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint})
     with ray_session(config.ray) as resources:
@@ -123,19 +125,34 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
     Returns
     -------
-    ``trajectories`` and ``mean_pooled``: the adjusted Rand index of each against the behaviours shown.
+    ``trajectories`` and ``mean_pooled``: the adjusted Rand index of each against the behaviours shown, both told how
+    many there are.
     """
     from raypipe.analysis.evaluation import score_mean_pooled
-    from raypipe.demo import N_BEHAVIOURS, render_demo
+    from raypipe.demo import BEHAVIOURS, render_demo
+    from raypipe.results import read_truth
+    from raypipe.trajectories import build_trajectories
 
     if run.exists("run.json"):
         raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
     folder = Path(run.path("videos"))
+
+    def map_counted(render: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        jobs = list(jobs)
+        with progress.count("rendering", len(jobs)) as advance:
+            for job in jobs:
+                yield render(job)
+                advance(1)
+
     with _step(run, "render"):
-        render_demo(folder, seed=seed, progress=progress)
-    cluster_config = config.cluster.model_copy(update={"n_clusters": N_BEHAVIOURS})
-    run_all(folder, run, config.model_copy(update={"cluster": cluster_config}), progress)
-    return score_mean_pooled(run)
+        render_demo(folder, seed=seed, map=map_counted)
+    k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
+    run_all(folder, run, config.model_copy(update={"cluster": k}), progress)
+    _, truth = read_truth(run)
+    pooled = score_mean_pooled(build_trajectories(run, None).values, truth, len(BEHAVIOURS), config.cluster.seed)
+    scores = {"trajectories": run.read_json("metrics.json")["ari"], "mean_pooled": pooled}
+    run.record(demo={"seed": seed, "ari": scores})
+    return scores
 
 
 def preview(source: Source, config: Config) -> list[str]:

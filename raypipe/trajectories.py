@@ -90,9 +90,9 @@ def build_trajectories(
     ids = tuple(video_id for video_id in missing if video_id in paths)
     if not ids:
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
-    values = [paths[video_id][0] for video_id in ids]
+    found = [paths[video_id][0] for video_id in ids]
     n_clips = np.array([paths[video_id][1] for video_id in ids])
-    return Trajectories(ids, np.stack(values) if n_steps is not None else values, n_clips)
+    return Trajectories(ids, np.stack(found) if n_steps is not None else found, n_clips)
 
 
 def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:

@@ -18,7 +18,7 @@ from raypipe.errors import DecodeError
 from raypipe.schema import Probe
 from raypipe.sources.files import local_path, open_filesystem, shown
 
-THREADS = 1
+N_THREADS = 1
 """Decoders run as one process a core, where a second thread only adds overhead (bench/decoding.py)."""
 
 TOLERANCE_S = 1e-6
@@ -110,8 +110,8 @@ class Packets:
 
 
 @contextmanager
-def open_video(uri: str) -> Iterator[Video]:
-    """Open a video for reading.
+def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[Video]:
+    """Open a video for reading, and for decoding with ``n_threads`` (0: as many as FFmpeg likes).
 
     Raises
     ------
@@ -131,7 +131,7 @@ def open_video(uri: str) -> Iterator[Video]:
             raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         with container:
             stream = _find_stream(container, uri)
-            stream.codec_context.thread_count = THREADS
+            stream.codec_context.thread_count = n_threads
             yield Video(uri, container, stream, stream.start_time or 0, _header_duration(container, stream))
 
 

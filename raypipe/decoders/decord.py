@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from raypipe.decoders.container import (
-    THREADS,
+    N_THREADS,
     Packets,
     check_indexed,
     open_video,
@@ -30,11 +30,17 @@ class DecordDecoder:
     Videos of which decord 0.6 gives wrong frames without a word are refused: those with an edit list (it counts the
     hidden frames, and then is off or spins), those with open groups of pictures (it is off after a seek), and all
     containers but MP4's and Matroska's.
+
+    Parameters
+    ----------
+    n_threads
+        Of decord; 0 means as many as it likes.
     """
 
     name = "decord"
 
-    def __init__(self) -> None:
+    def __init__(self, n_threads: int = N_THREADS) -> None:
+        self.n_threads = n_threads
         self._decord = require("decord")
 
     def probe(self, uri: str) -> Probe:
@@ -71,7 +77,7 @@ class DecordDecoder:
     def _open(self, uri: str, n_frames: int) -> Any:
         try:
             # fault_tol: an error at the second frame that decord made up from its neighbours.
-            reader = self._decord.VideoReader(local_path(uri), num_threads=THREADS, fault_tol=1)
+            reader = self._decord.VideoReader(local_path(uri), num_threads=self.n_threads, fault_tol=1)
         except (RuntimeError, AssertionError) as error:
             raise DecodeError(f"{shown(uri)}: decord cannot open it") from error
         if len(reader) != n_frames:

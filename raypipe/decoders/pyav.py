@@ -11,6 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from raypipe.decoders.container import (
+    N_THREADS,
     Video,
     describe_nothing,
     open_video,
@@ -29,9 +30,18 @@ _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so
 
 
 class PyAVDecoder:
-    """Decodes with FFmpeg through PyAV; remote videos are streamed through fsspec, with nothing stored."""
+    """Decodes with FFmpeg through PyAV; remote videos are streamed through fsspec, with nothing stored.
+
+    Parameters
+    ----------
+    n_threads
+        Of FFmpeg; 0 means as many as it likes.
+    """
 
     name = "pyav"
+
+    def __init__(self, n_threads: int = N_THREADS) -> None:
+        self.n_threads = n_threads
 
     def probe(self, uri: str) -> Probe:
         """See `raypipe.decoders.container.probe_video`."""
@@ -52,7 +62,7 @@ class PyAVDecoder:
     def _sample(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, linear: bool) -> Frames:
         pixels = np.empty((len(times_s), image_size, image_size, 3), dtype=np.uint8)
         ticks: list[int] = []
-        with open_video(uri) as video:
+        with open_video(uri, self.n_threads) as video:
             walk = _Walk(video, times_s, linear)
             resize = Resizer(image_size, resize_mode, video.pixel_aspect)
             for i, (tick, frame) in enumerate(walk):

@@ -55,13 +55,13 @@ class TorchCodecDecoder:
         with open_video(uri) as video:
             check_indexed(video, self.name)
             origin_s = float(video.origin * video.stream.time_base)
-            pixel_aspect = read_pixel_aspect(video)
+            stream_index, pixel_aspect = video.stream.index, read_pixel_aspect(video)
         numbers, error = packets.find(times_s)
         unique, inverse = np.unique(numbers, return_inverse=True)
         pixels = np.empty((len(unique), image_size, image_size, 3), dtype=np.uint8)
         n = 0
         try:
-            decoder = self._open(uri)
+            decoder = self._open(uri, stream_index)
             for start in range(0, len(unique), _CHUNK):
                 wanted_s = packets.times_s[unique[start : start + _CHUNK]] + origin_s
                 batch = decoder.get_frames_played_at((wanted_s + TOLERANCE_S).tolist())
@@ -78,8 +78,8 @@ class TorchCodecDecoder:
         inverse = inverse[:n_answered]
         return Frames(pixels[inverse], packets.times_s[unique[inverse]], np.arange(n_answered), self.name, error)
 
-    def _open(self, uri: str) -> Any:
-        decoder = self._decoders.VideoDecoder(local_path(uri), device=self.device)
+    def _open(self, uri: str, stream_index: int) -> Any:
+        decoder = self._decoders.VideoDecoder(local_path(uri), stream_index=stream_index, device=self.device)
         if self.device != "cpu" and decoder.cpu_fallback:
             raise DecodeError(f"{shown(uri)}: NVDEC cannot decode it ({decoder.cpu_fallback})")
         return decoder

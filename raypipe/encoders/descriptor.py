@@ -1,18 +1,21 @@
-"""An encoder without weights: the gist of a frame's texture, the layout of its colours, and how much there is of each.
+"""An encoder without weights: a frame's gist, the layout of its colours, and which colours there are.
 
-Three parts, each of unit length, lie side by side in proportion to the square roots of `WEIGHTS`, so that the
-cosine of two descriptors is the weighted mean of the cosines of their parts:
+Three parts, each of unit length, lie side by side in proportion to the square roots of `WEIGHTS`, so that the cosine
+of two descriptors is the weighted mean of the cosines of their parts.
 
 gist
-    Gabor energies at 4 scales an octave apart and 8 orientations, averaged over a 4 × 4 grid (Oliva & Torralba 2001,
-    "Modeling the shape of the scene"), after whitening and local contrast normalisation of the log luminance. Blind
-    to brightness, contrast and colour; knows where the edges are.
+    Gabor amplitudes at 4 scales an octave apart and 8 orientations, averaged over a 4 × 4 grid (Oliva & Torralba 2001,
+    "Modeling the shape of the scene"), after whitening and local contrast normalisation of the log luminance. Knows
+    where the edges are and which way they run; blind to brightness, contrast and colour.
 layout
-    Mean Lab colours on an 8 × 8 grid. Knows where the coloured things are.
+    Lightness and relative chroma, averaged over an 8 × 8 grid.
 histogram
-    Joint Lab histogram of the whole frame, square-rooted (the Hellinger kernel). Blind to where things are.
+    The shares of the relative chromas in each quarter of the frame, in Gaussian bins, to the power of 1/8. A small
+    thing's colour counts nearly as much as the table's: as the power falls, a bin comes to say how far away in colour
+    space the nearest colour is that the quarter holds.
 
-Grid cells overlap as tents, so a thing that moves within a cell moves the numbers too, and by as much as it moved.
+Relative chroma is a* and b* of CIE Lab over L* + 16, which cancels the brightness of the light. Cells and quarters
+overlap as tents: what moves within a cell moves the numbers too, by as much as it moved.
 """
 
 import math
@@ -24,15 +27,17 @@ import torch.nn.functional as F
 VERSION = 1
 """Goes into the fingerprint: raise it with any change that changes numbers."""
 
-WEIGHTS = {"gist": 1.0, "layout": 1.0, "histogram": 8.0}
-"""Share of each part in the cosine of two descriptors; ``bench/descriptor.py`` measures them."""
+WEIGHTS = {"gist": 1.0, "layout": 1.0, "histogram": 100.0}
+"""Share of each part in the cosine of two descriptors. Histograms are all much alike, their squared distances a tenth
+of the other parts': this weight gives them the greater say in what kind of scene it is, and the other two enough to
+follow what moves. ``bench/descriptor.py`` measures it."""
 
 _IMAGE_SIZE = 128
 _TEXTURE_SIZE = 64  # finer texture costs four times as much and tells videos apart no better
 _COLOR_SIZE = 32  # averaging first takes the camera's noise out of the colours
 _SCALES, _ORIENTATIONS, _GIST_GRID = 4, 8, 4
-_LAYOUT_GRID = 8
-_LIGHTNESS_BINS, _CHROMA_BINS, _CHROMA_RANGE = 4, 7, 60.0
+_LAYOUT_GRID, _LAYOUT_CHROMA = 8, 2.0  # what chroma counts for beside lightness
+_HISTOGRAM_GRID, _CHROMA_BINS, _BIN_STEP, _BIN_SIGMA, _POWER = 2, 7, 0.25, 0.125, 0.125
 _CHUNK = 16  # frames at a time: what the filters make of them stays in the processor's cache
 
 
@@ -42,28 +47,29 @@ class Descriptor:
     Parameters
     ----------
     device
-        Where torch computes it.
+        torch's name of the device that computes it.
     """
 
-    dim = _SCALES * _ORIENTATIONS * _GIST_GRID**2 + 3 * _LAYOUT_GRID**2 + _LIGHTNESS_BINS * _CHROMA_BINS**2
+    dim = _SCALES * _ORIENTATIONS * _GIST_GRID**2 + 3 * _LAYOUT_GRID**2 + (_HISTOGRAM_GRID * _CHROMA_BINS) ** 2
     image_size = _IMAGE_SIZE
     resize_mode = "squash"  # what happens at the edge of the picture counts too
     fingerprint = f"descriptor-{VERSION}"
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
+        self._luma = torch.tensor([0.299, 0.587, 0.114], device=self._device).view(1, 3, 1, 1)
+        self._to_xyz = _rgb_to_xyz().to(self._device)
         self._filters = _gabor_filters().to(self._device)
         self._blur = _blur_matrix(_TEXTURE_SIZE).to(self._device)
-        self._lab = _LabTransform(self._device)
         self._gist_cells = [
             _tent_cells(_TEXTURE_SIZE >> scale, _GIST_GRID).to(self._device) for scale in range(_SCALES)
         ]
         self._layout_cells = _tent_cells(_COLOR_SIZE, _LAYOUT_GRID).to(self._device)
+        self._quarters = _tent_cells(_COLOR_SIZE, _HISTOGRAM_GRID).to(self._device)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Describe frames: uint8 (n, 128, 128, 3) RGB to float32 (n, dim), each of unit length."""
-        total = sum(WEIGHTS.values())
-        parts = self.parts(frames)
+        """Describe uint8 (n, 128, 128, 3) RGB frames as float32 (n, dim), each of unit length."""
+        parts, total = self.parts(frames), sum(WEIGHTS.values())
         return np.concatenate([parts[name] * math.sqrt(weight / total) for name, weight in WEIGHTS.items()], axis=1)
 
     def parts(self, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -73,11 +79,11 @@ class Descriptor:
 
     @torch.inference_mode()
     def _describe(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
-        # torch.tensor copies, which from_numpy would have to do too: Ray's batches are read-only
-        rgb = torch.tensor(frames, device=self._device).permute(0, 3, 1, 2).float() / 255
-        luma = F.avg_pool2d(rgb, _IMAGE_SIZE // _TEXTURE_SIZE).mul(self._lab.luma).sum(1, keepdim=True)
-        lab = self._lab(F.avg_pool2d(rgb, _IMAGE_SIZE // _COLOR_SIZE))
-        parts = {"gist": self._gist(luma), "layout": self._layout(lab), "histogram": _histogram(lab)}
+        # torch.tensor copies; from_numpy complains of arrays that cannot be written to, as Ray's batches are
+        rgb = torch.tensor(frames).to(self._device).permute(0, 3, 1, 2).float() / 255
+        luma = (F.avg_pool2d(rgb, _IMAGE_SIZE // _TEXTURE_SIZE) * self._luma).sum(1, keepdim=True)
+        colors = self._color_coordinates(F.avg_pool2d(rgb, _IMAGE_SIZE // _COLOR_SIZE))
+        parts = {"gist": self._gist(luma), "layout": self._layout(colors), "histogram": self._histogram(colors)}
         return {name: F.normalize(part) for name, part in parts.items()}
 
     def _gist(self, luma: torch.Tensor) -> torch.Tensor:
@@ -86,36 +92,31 @@ class Descriptor:
         margin = self._filters.shape[-1] // 2
         grids = []
         for cells in self._gist_cells:
-            # the same filters on a picture half the size are filters an octave lower
             with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
                 waves = F.conv2d(F.pad(image, (margin,) * 4, mode="reflect"), self._filters)
             amplitude = torch.sqrt(waves[:, 0::2] ** 2 + waves[:, 1::2] ** 2 + 1e-12)
             grids.append((cells @ amplitude @ cells.T).flatten(1))
-            image = F.avg_pool2d(image, 2)
+            image = F.avg_pool2d(image, 2)  # on it the same filters are an octave lower
         return torch.cat(grids, dim=1)
 
-    def _layout(self, lab: torch.Tensor) -> torch.Tensor:
-        """(n, 3, S, S) Lab to (n, 3 · cells) mean colours, counted from middle grey."""
-        grid = self._layout_cells @ lab @ self._layout_cells.T
-        return (grid - grid.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten(1)
-
-
-class _LabTransform:
-    """Map sRGB in [0, 1], (n, 3, h, w), to CIE Lab under D65."""
-
-    def __init__(self, device: torch.device) -> None:
-        to_xyz = torch.tensor(
-            [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-        )
-        self._to_xyz = (to_xyz / to_xyz.sum(1, keepdim=True)).to(device)  # relative to white
-        self.luma = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
-
-    def __call__(self, rgb: torch.Tensor) -> torch.Tensor:
+    def _color_coordinates(self, rgb: torch.Tensor) -> torch.Tensor:
+        """Map sRGB in [0, 1] to lightness in [-0.5, 0.5] and the two relative chromas, (n, 3, S, S) both."""
         linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         xyz = torch.einsum("ij,njhw->nihw", self._to_xyz, linear)
-        f = torch.where(xyz > 216 / 24389, xyz.clamp_min(1e-6) ** (1 / 3), xyz * (24389 / 27 / 116) + 16 / 116)
-        x, y, z = f.unbind(1)
-        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+        root = torch.where(xyz > 216 / 24389, xyz.clamp_min(1e-6) ** (1 / 3), xyz * (24389 / 27 / 116) + 16 / 116)
+        x, y, z = root.unbind(1)  # of Lab: L + 16 = 116 y, a = 500 (x − y), b = 200 (y − z)
+        return torch.stack([1.16 * y - 0.66, 500 / 116 * (x / y - 1), 200 / 116 * (1 - z / y)], dim=1)
+
+    def _layout(self, colors: torch.Tensor) -> torch.Tensor:
+        """(n, 3, S, S) colours to (n, 3 · cells) means."""
+        grid = self._layout_cells @ colors @ self._layout_cells.T
+        return torch.cat([grid[:, :1], _LAYOUT_CHROMA * grid[:, 1:]], dim=1).flatten(1)
+
+    def _histogram(self, colors: torch.Tensor) -> torch.Tensor:
+        """(n, 3, S, S) colours to (n, bins · quarters) compressed shares."""
+        a, b = _soft_bins(colors[:, 1]), _soft_bins(colors[:, 2])
+        shares = (a.unsqueeze(2) * b.unsqueeze(1)).flatten(1, 2)
+        return (self._quarters @ shares @ self._quarters.T).flatten(1).clamp_min(1e-30) ** _POWER
 
 
 def _equalize(luma: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
@@ -126,21 +127,18 @@ def _equalize(luma: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
     return detail / (0.05 + contrast)
 
 
-def _histogram(lab: torch.Tensor) -> torch.Tensor:
-    """(n, 3, S, S) Lab to (n, bins), the square root of each bin's share of the pixels."""
-    lightness, a, b = lab.flatten(2).unbind(1)
-    light = _soft_bins(lightness, 0.0, 100.0, _LIGHTNESS_BINS)
-    chroma_a = _soft_bins(a, -_CHROMA_RANGE, _CHROMA_RANGE, _CHROMA_BINS)
-    chroma_b = _soft_bins(b, -_CHROMA_RANGE, _CHROMA_RANGE, _CHROMA_BINS)
-    chroma = (chroma_a.unsqueeze(3) * chroma_b.unsqueeze(2)).flatten(2)
-    return torch.sqrt(light.transpose(1, 2) @ chroma / lab[0, 0].numel()).flatten(1)
+def _soft_bins(chroma: torch.Tensor) -> torch.Tensor:
+    """(n, h, w) to (n, bins, h, w): each pixel shared among the bins by a Gaussian, so a changed tint changes little."""
+    bins = _BIN_STEP * (torch.arange(_CHROMA_BINS, device=chroma.device) - _CHROMA_BINS // 2)
+    return torch.softmax(-((chroma.unsqueeze(1) - bins.view(1, -1, 1, 1)) ** 2) / (2 * _BIN_SIGMA**2), dim=1)
 
 
-def _soft_bins(values: torch.Tensor, low: float, high: float, n_bins: int) -> torch.Tensor:
-    """(…) to (…, n_bins): each value shared between its two nearest bins, so noise at a border changes little."""
-    position = ((values - low) / (high - low) * (n_bins - 1)).clamp(0, n_bins - 1)
-    bins = torch.arange(n_bins, device=values.device)
-    return (1 - (position.unsqueeze(-1) - bins).abs()).clamp_min(0)
+def _rgb_to_xyz() -> torch.Tensor:
+    """(3, 3): linear sRGB to CIE XYZ, relative to the D65 white."""
+    matrix = torch.tensor(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
+    return matrix / matrix.sum(1, keepdim=True)
 
 
 def _gabor_filters(frequency: float = 0.25, sigma: float = 2.0, size: int = 11) -> torch.Tensor:

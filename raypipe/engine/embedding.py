@@ -82,7 +82,7 @@ def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools, progress
         batch_size=None,
         batch_format="pyarrow",
     )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    for batch in _tables(dataset):
         for row in batch.to_pylist():
             number, error = row.pop("row"), row.pop("error")
             probed[number] = error if error is not None else Probe(**row)
@@ -163,7 +163,7 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
             batch_format="pyarrow",
         )
     )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    for batch in _tables(dataset):
         progress(batch.rename_columns(["video_id", "segment", "n_clips", "error"]).to_pylist())
 
 
@@ -182,6 +182,11 @@ def remaining(plan: pa.Table, run: Run) -> pa.Table:
     row = pa.array(np.arange(plan.num_rows))
     left = plan.select(keys).append_column("row", row).join(pa.concat_tables(done), keys=keys, join_type="left anti")
     return plan.take(np.sort(left["row"].to_numpy()))
+
+
+def _tables(dataset: ray.data.Dataset) -> Iterator[Any]:
+    """Execute a dataset and yield its blocks as they come."""
+    return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
 
 
 def _blocks(table: pa.Table, rows: int) -> list[pa.Table]:

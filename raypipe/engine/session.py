@@ -6,10 +6,12 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns on the terminal of what Ray Data does
@@ -106,7 +108,8 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     opened = not ray.is_initialized()
     if opened:
         address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-        options = {"include_dashboard": False} if address == "local" else {}
+        _check_reachable(address)
+        options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             with _silent_stderr():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
@@ -119,6 +122,17 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     finally:
         if opened:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Knock at the address's port: Ray itself would try for minutes before it gave up."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # "local" and "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

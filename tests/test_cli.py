@@ -1,0 +1,183 @@
+"""The command line: verbs, errors of one line, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def raypipe(*arguments, cwd=None, **environment):
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "raypipe", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200", **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def trajectories(tmp_path_factory):
+    """Write the recipe's input: a nested list video → clip → floats."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(24):
+        steps = np.linspace(0, 1, rng.integers(4, 12))[:, None]
+        wave = np.sin(2 * np.pi * (number % 3 + 1) * steps + np.arange(8) / 3)
+        paths.append((wave + rng.normal(0, 0.05, wave.shape)).tolist())
+    file = tmp_path_factory.mktemp("source") / "trajectories.json"
+    file.write_text(json.dumps(paths))
+    return file
+
+
+@pytest.fixture(scope="module")
+def done(trajectories):
+    """Run a preset on it, once for all tests here."""
+    run = trajectories.parent / "run"
+    result = raypipe("run", trajectories, "-o", run, "--preset", "embedding-analysis")
+    assert result.returncode == 0, result.stderr
+    return run, result
+
+
+def test_help_names_every_verb():
+    result = raypipe("--help")
+    assert result.returncode == 0
+    for verb in ("run", "embed", "cluster", "report", "demo", "inspect", "doctor"):
+        assert f" {verb} " in result.stdout
+        page = raypipe(verb, "--help").stdout
+        assert "Example" in page
+        assert "--debug" in page
+
+
+def test_run_on_precomputed_trajectories(done):
+    run, result = done
+    lines = result.stderr.splitlines()
+    assert "24 found = 24 ok + 0 failed + 0 skipped" in lines
+    assert lines[-1] == f"report: {run}/report.html"
+    info = json.loads((run / "run.json").read_text())
+    assert info["implementations"]["cluster"].startswith("tslearn ")
+    assert info["implementations"]["reduce"].startswith("umap-learn ")
+    assert info["counts"] == {"found": 24, "ok": 24, "failed": 0, "skipped": 0, "ignored": 0}
+    expected = ["run.json", "plan.parquet", "videos.parquet", "embeddings", "trajectories", "clusters.parquet", "model"]
+    expected += ["metrics.json", "summary.json", "video_cluster_mapping.csv", "plots", "report.html", "thumbnails"]
+    assert {path.name for path in run.iterdir()} | {"thumbnails"} == set(expected)
+
+
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap-learn's optional part
+def test_the_preset_on_the_command_line_is_the_recipe(done, trajectories):
+    """The recipe's own lines, on the same file, give the same labels."""
+    import pyarrow.parquet as pq
+    import umap
+    from tslearn.clustering import TimeSeriesKMeans
+
+    seed = 353550416
+    paths = [np.array(path) for path in json.loads(trajectories.read_text())]
+    grid = np.linspace(0, 1, 6)
+    resampled = np.stack(
+        [np.stack([np.interp(grid, np.linspace(0, 1, len(p)), c) for c in p.T], axis=1) for p in paths]
+    )
+    reducer = umap.UMAP(n_neighbors=15, min_dist=0.1, n_components=2, metric="cosine", random_state=seed, n_jobs=1)
+    flat = reducer.fit_transform(resampled.reshape(-1, resampled.shape[2])).reshape(len(paths), 6, 2)
+    model = TimeSeriesKMeans(n_clusters=3, metric="softdtw", max_iter=50, random_state=seed)
+    expected = model.fit_predict(flat)
+    run, _ = done
+    np.testing.assert_array_equal(pq.read_table(run / "clusters.parquet").column("cluster").to_numpy(), expected)
+    np.testing.assert_allclose(np.load(run / "model" / "centers.npy"), model.cluster_centers_, rtol=1e-9)
+
+
+def test_cluster_again_with_other_parameters(done):
+    run, _ = done
+    before = (run / "embeddings").stat().st_mtime_ns
+    result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=3", "-q")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert np.load(run / "model" / "centers.npy").shape == (4, 6, 3)
+    assert (run / "embeddings").stat().st_mtime_ns == before
+    config = json.loads((run / "run.json").read_text())["config"]
+    assert config["trajectory"]["time_axis"] == "index"  # the rest is the run's own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "/nowhere", "-o", "{tmp}/run"), 1, "raypipe: cannot find /nowhere: no such file or folder"),
+        (("run", "{tmp}", "-o", "{tmp}/run", "--preset", "x"), 2, "raypipe: unknown preset 'x'"),
+        (("run", "{tmp}", "-o", "{tmp}/run", "--set", "a.b=1"), 2, "raypipe: config a"),
+        (("run", "{tmp}", "-o", "{tmp}/run", "--encoder", "nope"), 1, "raypipe: unknown encoder 'nope'"),
+        (
+            ("run", "{tmp}", "-o", "{tmp}/run", "--encoder", "descriptor", "--decoder", "nope"),
+            2,
+            "raypipe: unknown decoder 'nope'",
+        ),
+        (("cluster", "{tmp}"), 2, "raypipe: {tmp} is not a run directory"),
+        (("report", "{tmp}/nothing"), 2, "raypipe: {tmp}/nothing is not a run directory"),
+        (("run", "{tmp}"), 2, None),
+        (("fly",), 2, None),
+    ],
+)
+def test_errors_are_one_line(tmp_path, make_video, arguments, code, message):
+    make_video()
+    result = raypipe(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    if message is not None:
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("raypipe:")]
+        assert line.startswith(message.format(tmp=tmp_path))
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = raypipe("cluster", tmp_path, "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_dry_run_starts_nothing(tmp_path, make_video):
+    video = make_video()
+    result = raypipe("run", video, "-o", tmp_path / "run", "--dry-run", "--set", "sample.n_frames=5")
+    assert result.returncode == 0
+    assert "n_frames: 5" in result.stdout
+    assert "would take 1 of 1 videos found" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_inspect(tmp_path, make_video):
+    make_video("a/one.mp4", n_frames=20)
+    make_video("b/two.mp4", n_frames=40)
+    (tmp_path / "b" / "broken.mp4").write_text("no video")
+    result = raypipe("inspect", tmp_path)
+    assert result.returncode == 0
+    assert "3 videos, 1 of which would fail" in result.stdout
+    assert "h264 (2)" in result.stdout
+    assert "64x48 (2)" in result.stdout
+    (duration,) = [line.split() for line in result.stdout.splitlines() if line.startswith("duration")]
+    assert [float(number) for number in duration[2:]] == [3.0, 1.0, 2.0, 4.0]
+    assert "broken.mp4" in result.stdout.split("would fail:")[1]
+
+
+def test_doctor():
+    result = raypipe("doctor")
+    assert result.returncode == 0
+    for word in ("python", "ray 2.", "decoders", "descriptor", "cores", "gpu"):
+        assert word in result.stdout
+
+
+def test_run_with_failures_exits_3(tmp_path, make_video):
+    """The whole chain by the command line, from a manifest; a user's own encoder lies in the current directory."""
+    for number in range(3):
+        make_video(f"{number}.mp4", n_frames=20, seed=number)
+    (tmp_path / "videos.csv").write_text("path,label,site\n0.mp4,a,x\n1.mp4,b,x\n2.mp4,a,y\nmissing.mp4,b,y\n")
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "class Mean:\n"
+        "    dim, image_size, resize_mode, fingerprint = 3, 16, 'squash', '1'\n"
+        "    def __call__(self, frames):\n"
+        "        return frames.mean(axis=(1, 2)).astype(np.float32)\n"
+    )
+    options = ["--encoder", "mine:Mean", "-k", "2", "--set", "reduce.method=none"]
+    result = raypipe("run", "videos.csv", "-o", "run", *options, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "4 found = 3 ok + 1 failed + 0 skipped" in result.stderr
+    assert "raypipe: 1 of 4 videos failed, more than --max-failed 0.05" in result.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    result = raypipe("embed", "videos.csv", "-o", "run", *options[:2], "--max-failed", "0.5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
