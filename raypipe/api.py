@@ -11,7 +11,7 @@ from raypipe.runs import Run
 from raypipe.schema import Videos
 
 if TYPE_CHECKING:
-    pass
+    from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 
 
 def embed_videos(
@@ -55,3 +55,33 @@ def embed_videos(
     run = run if isinstance(run, Run) else Run(str(run))
     pipeline.embed(source, run, config, progress or Progress())
     return run
+
+
+def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: Progress | None = None) -> None:
+    """Write the report of a run: tables, pictures and ``report.html``.
+
+    Parameters
+    ----------
+    run
+        An embedded run.
+    model
+        An estimator fitted on the run's trajectories, all of them in their order, reduced or not: its clusters
+        replace those that the run may hold. None reports the run's own clusters, finding them first where there are
+        none yet.
+    progress
+        Where progress is told; nowhere by default.
+
+    Raises
+    ------
+    UsageError
+        If ``model`` was fitted on another number of trajectories.
+    """
+    from raypipe import pipeline
+
+    config = make_config(base=run.info()["config"])
+    progress = progress or Progress()
+    if model is not None:
+        pipeline.adopt(model, run, config, progress)
+    elif not run.exists("clusters.parquet"):
+        pipeline.cluster(run, config, progress)
+    pipeline.report(run, config, progress)

@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import os
+from pathlib import Path
 from types import ModuleType
 
 from raypipe.errors import RaypipeError
@@ -18,6 +20,11 @@ EXTRAS = {
 def is_installed(name: str) -> bool:
     """Whether the package could be imported, found out without importing it."""
     return importlib.util.find_spec(name) is not None
+
+
+def sees_gpu() -> bool:
+    """Whether this process may use an NVIDIA GPU, told without importing a GPU library."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
 
 
 def require(name: str) -> ModuleType:

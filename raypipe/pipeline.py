@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypipe.accounting import CLIP_COLUMNS, account, count
 from raypipe.config import Config
@@ -15,10 +15,14 @@ from raypipe.decoders import resolve_chain
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs import Run
-from raypipe.schema import OK, Videos
+from raypipe.schema import OK, Trajectories, Videos
 from raypipe.sources import find_videos
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.versions import package_versions
+
+if TYPE_CHECKING:
+    from raypipe.clustering import Clustering
+    from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 
 Source = str | Path | Videos
 
@@ -69,11 +73,9 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
-    from raypipe.analysis.evaluation import evaluate
-    from raypipe.analysis.outliers import score_outliers
     from raypipe.clustering import fit_clusters
     from raypipe.reduction import reduce_trajectories
-    from raypipe.results import read_truth, write_clusters, write_model, write_trajectories
+    from raypipe.results import write_model
     from raypipe.trajectories import build_trajectories
 
     _forget(run, FOLLOWING["cluster"])
@@ -84,24 +86,26 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     progress.say(f"reducing {len(paths)} trajectories: {config.reduce.method}")
     with _step(run, "reduce"):
         reduced, reducer = reduce_trajectories(paths, config.reduce)
-    with _step(run, "picture"):
-        flat = config.reduce.for_picture()
-        picture = reduced if flat == config.reduce else reduce_trajectories(paths, flat)[0]
+    _record_stage(run, "reduce", reducer.implementation, reducer.reason)
     progress.say(f"clustering into {config.cluster.n_clusters}: {config.cluster.method}")
     with _step(run, "cluster"):
         clustering = fit_clusters(reduced.values, config.cluster)
-        scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
-    with _step(run, "evaluate"):
-        truth_name, truth = read_truth(run)
-        metrics = evaluate(
-            reduced.values, clustering.labels, gamma=clustering.gamma, inertia=clustering.inertia, truth=truth
-        )
-    write_trajectories(run, paths, reduced.values, picture.values)
-    write_clusters(run, clustering, scores, flags, picture.values)
     write_model(run, config, clustering, reducer)
-    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": truth_name})
-    _record_stage(run, "reduce", reducer.implementation, reducer.reason)
-    _record_stage(run, "cluster", clustering.implementation, None)
+    _keep(run, config, paths, reduced, clustering)
+
+
+def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
+    """Take the clusters of an estimator that was fitted on the run's trajectories elsewhere."""
+    from raypipe.clustering import from_estimator
+    from raypipe.trajectories import build_trajectories
+
+    paths = build_trajectories(run, config.trajectory.n_steps, config.trajectory.time_axis)
+    if len(model.labels_) != len(paths):
+        raise UsageError(
+            f"the model has {len(model.labels_)} labels, and the run {len(paths)} trajectories: fit it anew"
+        )
+    _forget(run, FOLLOWING["cluster"])
+    _keep(run, config, paths, None, from_estimator(model))
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -204,6 +208,27 @@ def _account(run: Run, found: Videos, progress: Progress) -> None:
     if counts[OK] == 0:
         errors = [error for error in videos.column("error").to_pylist() if error]
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {errors[0]}")
+
+
+def _keep(run: Run, config: Config, paths: Trajectories, reduced: Trajectories | None, clustering: Clustering) -> None:
+    """Score and evaluate a clustering, and write all that is told of it."""
+    from raypipe.analysis.evaluation import evaluate
+    from raypipe.analysis.outliers import score_outliers
+    from raypipe.reduction import reduce_trajectories
+    from raypipe.results import read_truth, write_clusters, write_trajectories
+
+    with _step(run, "picture"):
+        flat = config.reduce.for_picture()
+        picture = reduced if reduced and flat == config.reduce else reduce_trajectories(paths, flat)[0]
+    with _step(run, "evaluate"):
+        name, truth = read_truth(run)
+        values = (reduced or paths).values
+        metrics = evaluate(values, clustering.labels, gamma=clustering.gamma, inertia=clustering.inertia, truth=truth)
+        scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
+    write_trajectories(run, paths, {"reduced": reduced, "picture": picture})
+    write_clusters(run, clustering, scores, flags, picture)
+    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
+    _record_stage(run, "cluster", clustering.implementation, None)
 
 
 def _forget(run: Run, names: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from raypipe.errors import UsageError
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
+    from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.config import ClusterConfig
 
 _VECTOR_INITS = (
@@ -92,10 +93,14 @@ def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
         solver=config.solver,
         backend=config.backend,
     ).fit(values)
-    distances = model.transform(values)
+    return from_estimator(model)
+
+
+def from_estimator(model: TimeSeriesKMeans) -> Clustering:
+    """Return what a fitted `TimeSeriesKMeans` found."""
     return Clustering(
         labels=model.labels_.astype(np.int64),
-        distances=distances[np.arange(len(distances)), model.labels_],
+        distances=model.distances_,
         centers=model.cluster_centers_,
         inertia=model.inertia_,
         n_iter=model.n_iter_,

@@ -64,6 +64,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Passes that the best run took.
     n_features_in_
         d.
+    distances_
+        (n,) float64, from each series to its own center; tslearn has no such attribute.
     gamma_
         The γ that was used; None where the metric is not "softdtw".
     backend_
@@ -131,6 +133,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self.inertia_ = float(fitted.inertia_)
         self.n_iter_ = fitted.n_iter_
         self.n_features_in_ = series.shape[2]
+        self.distances_ = self.transform(series)[np.arange(len(series)), self.labels_]
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 VERSION = 1
 """Goes into the fingerprint: raise it with any change that changes numbers."""
 
-WEIGHTS = {"gist": 1.0, "layout": 1.0, "histogram": 100.0}
+WEIGHTS = {"gist": 1.0, "layout": 1.0, "histogram": 128.0}
 """Share of each part in the cosine of two descriptors. Histograms are all much alike, their squared distances a tenth
 of the other parts': this weight gives them the greater say in what kind of scene it is, and the other two enough to
 follow what moves. ``bench/descriptor.py`` measures it."""
@@ -128,7 +128,7 @@ def _equalize(luma: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
 
 
 def _soft_bins(chroma: torch.Tensor) -> torch.Tensor:
-    """(n, h, w) to (n, bins, h, w): each pixel shared among the bins by a Gaussian, so a changed tint changes little."""
+    """(n, h, w) to (n, bins, h, w): a Gaussian shares a pixel among bins, so a tint that shifts changes little."""
     bins = _BIN_STEP * (torch.arange(_CHROMA_BINS, device=chroma.device) - _CHROMA_BINS // 2)
     return torch.softmax(-((chroma.unsqueeze(1) - bins.view(1, -1, 1, 1)) ** 2) / (2 * _BIN_SIGMA**2), dim=1)
 

@@ -125,7 +125,7 @@ class UMAPReducer:
 
 
 def choose_library(backend: str) -> tuple[str, str | None]:
-    """Return "cuml" or "umap-learn" for a ``backend`` of auto, cuml or cpu, and why it is not cuML under auto.
+    """Return "cuml" or "umap-learn" for a ``backend`` of auto, cuml or cpu, and why a GPU that is there is not used.
 
     Raises
     ------
@@ -134,8 +134,8 @@ def choose_library(backend: str) -> tuple[str, str | None]:
     """
     if backend == "cpu":
         return "umap-learn", None
-    if backend == "auto" and not optional.is_installed("cuml"):
-        return "umap-learn", "cuml is not installed"
+    if backend == "auto" and not optional.sees_gpu():
+        return "umap-learn", None  # nothing was passed over
     try:
         if not _count_gpus():
             raise RaypipeError("cuml needs a GPU and there is none: take reduce.backend=cpu")
