@@ -116,7 +116,7 @@ _TINTS = np.array(
         (0.46, 0.50, 0.56),  # feeder
     ]
 )
-_JITTER = np.array([[0.004], [0.01], [0.04], [0.08], [0.03], [0.03]])
+_JITTER = np.array([[0.005], [0.015], [0.05], [0.10], [0.04], [0.04]])
 """How far a channel of each of these may vary: the less, the more of the picture it fills."""
 _DARK = np.array((0.19, 0.21, 0.26))
 _GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
@@ -182,8 +182,8 @@ def draw_look(rng: np.random.Generator) -> Look:
     return Look(
         rest=rng.uniform(-0.05, 0.05, 2),
         shift=rng.uniform(-0.01, 0.01, 2),
-        tint=rng.uniform(0.98, 1.02, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
-        gain=rng.uniform(0.98, 1.02),
+        tint=rng.uniform(0.97, 1.03, (6, 1)) * (1 + _JITTER * rng.uniform(-1, 1, (6, 3))),
+        gain=rng.uniform(0.97, 1.03),
         noise=rng.uniform(0.005, 0.02),
     )
 

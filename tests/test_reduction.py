@@ -207,6 +207,7 @@ def pretend_cuml(monkeypatch, n_gpus: int) -> None:
     modules["cuml"].__version__ = "26.10.00"  # type: ignore[attr-defined]
     monkeypatch.setattr(optional, "is_installed", lambda name: name in modules)
     monkeypatch.setattr(optional, "require", modules.__getitem__)
+    monkeypatch.setattr(optional, "sees_gpu", lambda: True)
 
 
 def test_cuml_is_taken_where_it_and_a_gpu_are(monkeypatch):
@@ -223,7 +224,7 @@ def test_cuml_is_taken_where_it_and_a_gpu_are(monkeypatch):
     assert pinned.implementation.startswith("umap-learn")
 
 
-def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch):
+def test_with_a_gpu_that_cuml_does_not_see_auto_takes_the_cpu_and_says_why(monkeypatch):
     pretend_cuml(monkeypatch, n_gpus=0)
     reducer = make_reducer(ReduceConfig(n_components=2))
     assert "there is none" in (reducer.reason or "")
@@ -231,10 +232,16 @@ def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch):
         make_reducer(ReduceConfig(backend="cuml"))
 
 
-def test_without_cuml_auto_takes_the_cpu_and_says_why():
+def test_without_a_gpu_the_cpu_is_no_fallback(monkeypatch):
+    monkeypatch.setattr(optional, "sees_gpu", lambda: False)
+    assert make_reducer(ReduceConfig()).reason is None
+
+
+def test_without_cuml_auto_takes_the_cpu_and_says_why(monkeypatch):
     if optional.is_installed("cuml"):
         pytest.skip("cuml is installed here")
-    assert make_reducer(ReduceConfig()).reason == "cuml is not installed"
+    monkeypatch.setattr(optional, "sees_gpu", lambda: True)
+    assert "pip install 'raypipe[gpu]'" in (make_reducer(ReduceConfig()).reason or "")
     with pytest.raises(RaypipeError, match=r"pip install 'raypipe\[gpu\]'"):
         make_reducer(ReduceConfig(backend="cuml"))
     with pytest.raises(UsageError, match=r"backend=cuml is for method umap, not pca"):

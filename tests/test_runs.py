@@ -41,7 +41,7 @@ def test_tables(run):
 def test_what_is_missing_is_said(run):
     with pytest.raises(UsageError, match="not a run directory"):
         Run.open(run.url)
-    with pytest.raises(RaypipeError, match="has no metrics.json"):
+    with pytest.raises(RaypipeError, match=r"has no metrics\.json"):
         run.read_json("metrics.json")
     with pytest.raises(RaypipeError, match="has no trajectories/"):
         run.read_table("trajectories")

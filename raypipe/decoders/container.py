@@ -73,9 +73,8 @@ class Video:
         rate = self.stream.average_rate
         duration_s = float((duration or 0) * self.stream.time_base)
         period_s = float(1 / rate) if rate else duration_s
-        return float(self.to_seconds(tick)) + (
-            (duration_s or period_s) if broken else max(duration_s, 2 * period_s, 0.5)
-        )
+        shown_s = (duration_s or period_s) - TOLERANCE_S if broken else max(duration_s, 2 * period_s, 0.5)
+        return float(self.to_seconds(tick)) + shown_s
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class _BatchedEncoder:
             )
         vectors = np.empty((len(frames), self.dim), dtype=np.float32)
         for start in range(0, len(frames), self._batch_size):
-            batch = frames[start : start + self._batch_size]
+            batch = np.ascontiguousarray(frames[start : start + self._batch_size])
             vectors[start : start + len(batch)] = self._encode(batch)
         return _unit_rows(vectors) if self._normalize else vectors
 

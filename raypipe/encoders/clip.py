@@ -144,7 +144,7 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
             # open_clip only warns where the weights were trained with the other activation
             "force_quick_gelu": bool(tag.get("quick_gelu")),
         }
-        return _Weights(f"{model}/{pretrained}", path, options)
+        return _Weights(f"{model}/{pretrained.lower().replace('-', '_')}", path, options)  # as open_clip spells tags
     checkpoint = Path(pretrained).expanduser()
     if not checkpoint.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"

@@ -33,8 +33,7 @@ of the other parts': this weight gives them the greater say in what kind of scen
 follow what moves. ``bench/descriptor.py`` measures it."""
 
 _IMAGE_SIZE = 128
-_TEXTURE_SIZE = 64  # finer texture costs four times as much and tells videos apart no better
-_COLOR_SIZE = 32  # averaging first takes the camera's noise out of the colours
+_WORK_SIZE = 64  # averaged down: less noise, and finer texture tells videos apart no better
 _SCALES, _ORIENTATIONS, _GIST_GRID = 4, 8, 4
 _LAYOUT_GRID, _LAYOUT_CHROMA = 8, 2.0  # what chroma counts for beside lightness
 _HISTOGRAM_GRID, _CHROMA_BINS, _BIN_STEP, _BIN_SIGMA, _POWER = 2, 7, 0.25, 0.125, 0.125
@@ -60,12 +59,11 @@ class Descriptor:
         self._luma = torch.tensor([0.299, 0.587, 0.114], device=self._device).view(1, 3, 1, 1)
         self._to_xyz = _rgb_to_xyz().to(self._device)
         self._filters = _gabor_filters().to(self._device)
-        self._blur = _blur_matrix(_TEXTURE_SIZE).to(self._device)
-        self._gist_cells = [
-            _tent_cells(_TEXTURE_SIZE >> scale, _GIST_GRID).to(self._device) for scale in range(_SCALES)
-        ]
-        self._layout_cells = _tent_cells(_COLOR_SIZE, _LAYOUT_GRID).to(self._device)
-        self._quarters = _tent_cells(_COLOR_SIZE, _HISTOGRAM_GRID).to(self._device)
+        self._blur = _blur_matrix(_WORK_SIZE).to(self._device)
+        self._gist_cells = [_tent_cells(_WORK_SIZE >> scale, _GIST_GRID).to(self._device) for scale in range(_SCALES)]
+        self._layout_cells = _tent_cells(_WORK_SIZE, _LAYOUT_GRID).to(self._device)
+        halves = _tent_cells(_WORK_SIZE, _HISTOGRAM_GRID).to(self._device)
+        self._quarters = torch.einsum("iy,jx->ijyx", halves, halves).reshape(_HISTOGRAM_GRID**2, 1, -1)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Describe uint8 (n, 128, 128, 3) RGB frames as float32 (n, dim), each of unit length."""
@@ -81,14 +79,14 @@ class Descriptor:
     def _describe(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
         # torch.tensor copies; from_numpy complains of arrays that cannot be written to, as Ray's batches are
         rgb = torch.tensor(frames).to(self._device).permute(0, 3, 1, 2).float() / 255
-        luma = (F.avg_pool2d(rgb, _IMAGE_SIZE // _TEXTURE_SIZE) * self._luma).sum(1, keepdim=True)
-        colors = self._color_coordinates(F.avg_pool2d(rgb, _IMAGE_SIZE // _COLOR_SIZE))
-        parts = {"gist": self._gist(luma), "layout": self._layout(colors), "histogram": self._histogram(colors)}
+        rgb = F.avg_pool2d(rgb, _IMAGE_SIZE // _WORK_SIZE)
+        colors = self._color_coordinates(rgb)
+        parts = {"gist": self._gist(rgb), "layout": self._layout(colors), "histogram": self._histogram(colors)}
         return {name: F.normalize(part) for name, part in parts.items()}
 
-    def _gist(self, luma: torch.Tensor) -> torch.Tensor:
-        """(n, 1, S, S) luma in [0, 1] to (n, scales · orientations · cells) amplitudes."""
-        image = _equalize(luma, self._blur)
+    def _gist(self, rgb: torch.Tensor) -> torch.Tensor:
+        """(n, 3, S, S) sRGB in [0, 1] to (n, scales · orientations · cells) amplitudes."""
+        image = _equalize((rgb * self._luma).sum(1, keepdim=True), self._blur)
         margin = self._filters.shape[-1] // 2
         grids = []
         for cells in self._gist_cells:
@@ -113,10 +111,10 @@ class Descriptor:
         return torch.cat([grid[:, :1], _LAYOUT_CHROMA * grid[:, 1:]], dim=1).flatten(1)
 
     def _histogram(self, colors: torch.Tensor) -> torch.Tensor:
-        """(n, 3, S, S) colours to (n, bins · quarters) compressed shares."""
+        """(n, 3, S, S) colours to (n, quarters · bins) compressed shares."""
         a, b = _soft_bins(colors[:, 1]), _soft_bins(colors[:, 2])
-        shares = (a.unsqueeze(2) * b.unsqueeze(1)).flatten(1, 2)
-        return (self._quarters @ shares @ self._quarters.T).flatten(1).clamp_min(1e-30) ** _POWER
+        shares = (self._quarters * a.unsqueeze(1)) @ b.unsqueeze(1).mT  # (n, quarters, bins of a, bins of b)
+        return shares.flatten(1).clamp_min(1e-30) ** _POWER
 
 
 def _equalize(luma: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
@@ -128,9 +126,9 @@ def _equalize(luma: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
 
 
 def _soft_bins(chroma: torch.Tensor) -> torch.Tensor:
-    """(n, h, w) to (n, bins, h, w): a Gaussian shares a pixel among bins, so a tint that shifts changes little."""
+    """(n, h, w) to (n, bins, h · w): a Gaussian shares a pixel among bins, so a tint that shifts changes little."""
     bins = _BIN_STEP * (torch.arange(_CHROMA_BINS, device=chroma.device) - _CHROMA_BINS // 2)
-    return torch.softmax(-((chroma.unsqueeze(1) - bins.view(1, -1, 1, 1)) ** 2) / (2 * _BIN_SIGMA**2), dim=1)
+    return torch.softmax(-((chroma.flatten(1).unsqueeze(1) - bins.view(1, -1, 1)) ** 2) / (2 * _BIN_SIGMA**2), dim=1)
 
 
 def _rgb_to_xyz() -> torch.Tensor:
