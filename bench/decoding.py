@@ -1,28 +1,26 @@
-"""Measures decord and PyAV on raypipe's sampling patterns, with several thread settings: ``python bench/decoding.py``.
+"""Measures decord and PyAV on raypipe's sampling patterns, with several thread settings: ``python -m bench.decoding``.
 
 raypipe runs one decoding process a core, so what counts is CPU time: each figure is seconds of video covered per second
 of CPU time, threads included, while as many processes as there are cores do the same. The default order of decoders and
-their thread count rest on these figures; wall times are recorded beside them.
+their thread count rest on these figures; wall times are recorded beside them. "bare decord" is the library called by
+frame numbers with its own resizing, without raypipe's checks and exact times.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.machine import keep
 from raypipe.decoders import Decoder
 
-RESULTS = Path(__file__).parent / "results" / "decoding.json"
 FPS = 30
 VIDEOS = {  # name: (width, height, seconds); the long one is there for the segment in its middle
     "160x120": (160, 120, 30),
@@ -30,7 +28,7 @@ VIDEOS = {  # name: (width, height, seconds); the long one is there for the segm
     "1920x1080": (1920, 1080, 10),
     "640x480 long": (640, 480, 300),
 }
-DECODERS = [("pyav", 1), ("pyav", 2), ("pyav", 0), ("decord", 1), ("decord", 2), ("decord", 0)]
+DECODERS = [("pyav", 1), ("pyav", 2), ("pyav", 0), ("decord", 1), ("decord", 2), ("decord", 0), ("bare decord", 1)]
 IMAGE_SIZE = 224
 N_REPEATS = 3
 
@@ -75,13 +73,19 @@ def patterns_of(seconds: int) -> list[str]:
 
 def decode(name: str, n_threads: int, path: str, times_s: np.ndarray) -> tuple[float, float]:
     """Give the CPU and wall seconds that one request takes, all threads counted."""
+    import decord
+
     from raypipe.decoders.decord import DecordDecoder
     from raypipe.decoders.pyav import PyAVDecoder
 
-    decoder: Decoder = PyAVDecoder(n_threads) if name == "pyav" else DecordDecoder(n_threads)
     cpu, wall = time.process_time(), time.perf_counter()
-    frames = decoder.frames(path, times_s, IMAGE_SIZE, "squash")
-    assert len(frames.times_s) == len(times_s)
+    if name == "bare decord":
+        reader = decord.VideoReader(path, width=IMAGE_SIZE, height=IMAGE_SIZE, num_threads=n_threads)
+        pixels = reader.get_batch(np.round(times_s * FPS).astype(int)).asnumpy()
+    else:
+        decoder: Decoder = PyAVDecoder(n_threads) if name == "pyav" else DecordDecoder(n_threads)
+        pixels = decoder.frames(path, times_s, IMAGE_SIZE, "squash").pixels
+    assert len(pixels) == len(times_s)
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
@@ -92,16 +96,8 @@ def measure(pool: ProcessPoolExecutor, n_processes: int, *request: Any) -> tuple
     return statistics.median(cpu for cpu, _ in results), statistics.median(wall for _, wall in results)
 
 
-def describe_machine() -> dict[str, object]:
-    """Tell the processor, as far as it can be known."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {"cpu": model or platform.processor() or platform.machine(), "cores": os.cpu_count()}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="side by side; default one a core")
     options = parser.parse_args()
     rows = []
@@ -128,15 +124,7 @@ def main() -> None:
                         }
                     )
                 print_rows(rows[-len(DECODERS) :])
-    result = {
-        "machine": describe_machine(),
-        "processes": options.processes,
-        "versions": {name: version(name) for name in ("av", "decord", "numpy")},
-        "rows": rows,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
+    print(f"written to {keep('decoding', {'processes': options.processes, 'rows': rows})}")
 
 
 def print_rows(rows: list[dict]) -> None:

@@ -1,13 +1,13 @@
 """The labelled sample: six behaviours that only the order of their frames tells apart.
 
 A robot arm runs a loop between a feeder, a scanner and a bin: it picks a block, scans it and places it, and is back
-where it began. A behaviour is where on that loop a video begins (three points) and which way it goes (forwards: pick,
-scan, place; backwards: take, scan, return). A frame depends on nothing but the position on the loop and the video's
-look (light, colours, camera shift, noise), and the look and the pace are drawn without regard to the behaviour. So all
-six behaviours are made of the same frames, no frame tells which one it belongs to, and the mean over a video says
-nothing; only the way through the frames does. Each video spends its time on the loop differently – its speed, the speed
-of each of its three tasks, and pauses, one of them long – so that equal moments in two videos of one behaviour seldom
-show the same thing, and comparing them takes warping.
+where it began; each station is lit while the hand is down at it. A behaviour is where on that loop a video begins
+(three points) and which way it goes (forwards: pick, scan, place; backwards: take, scan, return). A frame depends on
+nothing but the position on the loop and the video's look (light, colours, camera's shift, noise), and the look and the
+pace are drawn without regard to the behaviour. So all six behaviours are made of the same frames, no frame tells which
+one it belongs to, and the mean over a video says nothing; only the way through the frames does. Each video spends its
+time on the loop differently – its speed, the speed of each of its three tasks, and pauses, one of them long – so that
+equal moments in two videos of one behaviour often show different things, and comparing them takes warping.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Look:
 _REST = (0.667, 0.36)
 _FEEDER, _FEEDER_DOWN = (0.20, 0.48), (0.20, 0.665)
 _SCANNER, _SCANNER_DOWN = (0.667, 0.50), (0.667, 0.705)
-_BIN, _BIN_DOWN = (1.12, 0.48), (1.12, 0.725)
+_BIN, _BIN_DOWN = (1.12, 0.48), (1.12, 0.745)
 _ABOVE, _DOWN = (_FEEDER, _SCANNER, _BIN), (_FEEDER_DOWN, _SCANNER_DOWN, _BIN_DOWN)
 _OPEN, _SHUT = 0.066, 0.046
 _SHOULDER, _LINKS = (0.667, 0.07), (0.37, 0.36)
@@ -119,7 +119,7 @@ _TINTS = np.array(
 _JITTER = np.array([[0.005], [0.015], [0.05], [0.10], [0.04], [0.04]])
 """How far a channel of each of these may vary: the less, the more of the picture it fills."""
 _DARK = np.array((0.19, 0.21, 0.26))
-_GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
+_GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])  # of feeder, scanner, bin
 _SHADOW = np.array((0.10, 0.09, 0.12))
 
 
@@ -163,11 +163,12 @@ def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
     path, behaviour, seed = job
     rng = np.random.default_rng(seed)
     look = draw_look(rng)
-    positions = draw_positions(behaviour, rng)
+    positions = follow_loop(behaviour, *draw_pace(rng))
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        # One thread, since x264's output depends on how many there are.
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "24", "preset": "veryfast", "threads": "1"})
+        # For files that are the same each time: one thread, and a fixed quantiser, for x264's tree of macroblocks
+        # (part of its rate control) does not repeat itself on processors with AVX-512.
+        stream = container.add_stream("libx264", rate=FPS, options={"qp": "25", "preset": "veryfast", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for scene in render_frames(positions, look):
             noisy = scene + look.noise * rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
@@ -178,7 +179,7 @@ def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Draw a video's look."""
+    """Draw a video's look: small differences, as between takes of one camera in one room."""
     return Look(
         rest=rng.uniform(-0.05, 0.05, 2),
         shift=rng.uniform(-0.01, 0.01, 2),
@@ -188,29 +189,34 @@ def draw_look(rng: np.random.Generator) -> Look:
     )
 
 
-def draw_positions(behaviour: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw a video's pace.
+def draw_pace(rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]]:
+    """Draw how long a video takes: (15,) seconds of each leg of the loop, and of the waits before and after."""
+    task_s = rng.uniform(0.85, 1.2) * rng.uniform(0.75, 1.35, 3)
+    leg_s = np.outer(task_s, _LEG_S)
+    leg_s[:, _ACT] += rng.uniform(0, 0.6, 3)
+    leg_s[rng.integers(3), _ACT] += rng.uniform(2, 4)
+    return leg_s.ravel(), (rng.uniform(0, 0.6), rng.uniform(0, 0.6))
+
+
+def follow_loop(behaviour: str, leg_s: np.ndarray, waits_s: tuple[float, float]) -> np.ndarray:
+    """Go once round the loop as a behaviour does.
 
     Returns
     -------
     (n_frames,) float64
-        The position on the loop at each frame, in legs; it runs monotonically through the whole loop, one way or the
-        other, and is to be read modulo the loop's length.
+        The position on the loop at each frame, in legs, to be read modulo the loop's length: it rises from the
+        behaviour's beginning through the whole loop, or falls.
     """
-    task_s = rng.uniform(0.85, 1.2) * rng.uniform(0.75, 1.35, 3)
-    leg_s = np.outer(task_s, _LEG_S)
-    pause_s = rng.uniform(0, 0.6, 3)
-    pause_s[rng.integers(3)] += rng.uniform(2, 4)
-    leg_s[:, _ACT] += pause_s
-    start, direction = BEHAVIOURS[behaviour]
-    legs = _LEGS_PER_TASK * start + direction * np.arange(len(LOOP) + 1)
-    lengths_s = np.roll(leg_s.ravel(), -legs[0])[::direction]
-    ends_s = rng.uniform(0, 0.6) + np.concatenate([[0], np.cumsum(lengths_s)])
-    return np.interp(np.arange(0, ends_s[-1] + rng.uniform(0, 0.6), 1 / FPS), ends_s, legs)
+    task, direction = BEHAVIOURS[behaviour]
+    start = _LEGS_PER_TASK * task
+    in_order = np.roll(leg_s, -start)[::direction]
+    ends_s = waits_s[0] + np.concatenate([[0], np.cumsum(in_order)])
+    times_s = np.arange(0, ends_s[-1] + waits_s[1], 1 / FPS)
+    return start + direction * np.interp(times_s, ends_s, np.arange(len(LOOP) + 1))
 
 
 def pose_at(position: float) -> Pose:
-    """The scene's state at a position on the loop (in legs); each leg starts and ends gently."""
+    """Return the scene's state at a position on the loop (in legs); each leg starts and ends gently."""
     leg, progress = divmod(position % len(LOOP), 1)
     start, end = LOOP[int(leg)]
     eased = progress * progress * (3 - 2 * progress)
@@ -239,14 +245,8 @@ class _Scene:
         hand = np.array((pose.x, pose.y)) + at_rest * self.look.rest
         self._paint_light(canvas, pose)
         away = 0.80 - hand[1]  # the higher the hand, the wider and fainter its shadow on the table
-        canvas.capsule(
-            (hand[0] - 0.04, 0.885),
-            (hand[0] + 0.06, 0.885),
-            0.0,
-            _SHADOW,
-            soft=0.08 + 0.2 * away,
-            opacity=0.45 - 0.5 * away,
-        )
+        left, right = (hand[0] - 0.04, 0.885), (hand[0] + 0.06, 0.885)
+        canvas.capsule(left, right, 0.0, _SHADOW, soft=0.08 + 0.2 * away, opacity=max(0.0, 0.45 - 0.5 * away))
         for slot in range(3):
             self._paint_block(canvas, (_FEEDER[0] - 0.10 * (slot + pose.feed), _FEEDER_DOWN[1]))
         if pose.held:
@@ -294,7 +294,7 @@ class _Scene:
         canvas.box((shoulder[0], 0.0), (0.14, 0.05), 0.01, 1.6 * _DARK)
         for start, end, radius in ((shoulder, elbow, 0.050), (elbow, wrist, 0.040)):
             canvas.capsule(start, end, radius + 0.004, 0.62 * self.arm)
-            canvas.capsule(start, end, radius - 0.004, self.arm, round_=0.28)
+            canvas.capsule(start, end, radius - 0.004, self.arm, sheen=0.28)
         for joint, radius in ((shoulder, 0.058), (elbow, 0.050), (wrist, 0.040)):
             canvas.capsule(joint, joint, radius, _DARK)
             canvas.capsule(joint, joint, 0.55 * radius, 2.6 * _DARK)
@@ -333,11 +333,11 @@ class _Canvas:
         *,
         soft: float = 1 / HEIGHT,
         opacity: float = 1.0,
-        round_: float = 0.0,
+        sheen: float = 0.0,
     ) -> None:
         """Paint a line with round ends (a disc where they coincide), its edge ``soft`` wide.
 
-        ``round_`` is how much lighter the upper left side is than the middle, as on a tube.
+        ``sheen`` is how much lighter the upper left side is than the middle, as on a tube.
         """
         start, end = np.asarray(start) + self.shift, np.asarray(end) + self.shift
         reach = radius + soft
@@ -347,8 +347,8 @@ class _Canvas:
         x, y = x - start[0], y - start[1]
         nearest = ((x * along[0] + y * along[1]) / length).clip(0, 1)
         x, y = x - nearest * along[0], y - nearest * along[1]
-        if round_:
-            colour = colour * (1 - round_ * (0.6 * x + 0.8 * y) / radius)[..., None]
+        if sheen:
+            colour = colour * (1 - sheen * (0.6 * x + 0.8 * y) / radius)[..., None]
         self._blend(window, np.hypot(x, y) - radius, colour, soft, opacity)
 
     def _blend(self, window: Any, distance: np.ndarray, colour: np.ndarray, soft: float, opacity: float) -> None:
@@ -359,7 +359,7 @@ class _Canvas:
 
 
 def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The pixels between two corners: their slices, and the x (1, w) and y (h, 1) of their centres."""
+    """Return the pixels between two corners: their slices, and the x (1, w) and y (h, 1) of their centres."""
     left, top = np.maximum(((low - margin) * HEIGHT).astype(int), 0)
     right, bottom = np.maximum(((high + margin) * HEIGHT).astype(int) + 1, 0)
     window = (slice(top, bottom), slice(left, right))
@@ -369,7 +369,7 @@ def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.n
 
 
 def _elbow(shoulder: np.ndarray, wrist: np.ndarray) -> np.ndarray:
-    """Where the elbow is when both links keep their length."""
+    """Return where the elbow is when both links keep their length."""
     upper, fore = _LINKS
     across = wrist - shoulder
     distance = min(float(np.hypot(*across)), upper + fore)

@@ -66,8 +66,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
             pools = plan_pools(resources, config.ray, plan.num_rows)
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
-            with _step(run, "embed"), progress.count("embedding", plan.num_rows, "segments") as advance:
-                embed_segments(run, plan, config, pools, lambda done: advance(len(done)))
+            with _step(run, "embed"), progress.count("embedding", len(plan["video_id"].unique())) as advance:
+                embed_segments(run, plan, config, pools, advance)
     _account(run, found, progress)
 
 

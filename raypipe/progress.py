@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-Advance = Callable[[int], None]
+Advance = Callable[[float], None]
 
 
 class Progress:
@@ -35,9 +35,9 @@ class PlainProgress(Progress):
     def count(self, what: str, total: int, unit: str = "videos") -> Iterator[Advance]:
         """Print counts with rate and time to go."""
         started = told = time.monotonic()
-        done = 0
+        done = 0.0
 
-        def advance(n: int) -> None:
+        def advance(n: float) -> None:
             nonlocal done, told
             done += n
             now = time.monotonic()
@@ -45,11 +45,11 @@ class PlainProgress(Progress):
                 told = now
                 rate = done / (now - started)
                 to_go = f", {_clock((total - done) / rate)} to go" if rate else ""
-                self.say(f"{what}: {done}/{total} {unit}, {rate:.2g} a second{to_go}")
+                self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{to_go}")
 
         self.say(f"{what}: {total} {unit}")
         yield advance
-        self.say(f"{what}: {done}/{total} {unit} in {_clock(time.monotonic() - started)}")
+        self.say(f"{what}: {done:.0f}/{total} {unit} in {_clock(time.monotonic() - started)}")
 
 
 class RichProgress(Progress):
@@ -80,7 +80,7 @@ class RichProgress(Progress):
         with bars.Progress(*columns, console=self._console) as bar:
             task = bar.add_task(what, total=total, rate="")
 
-            def advance(n: int) -> None:
+            def advance(n: float) -> None:
                 speed = bar.tasks[0].speed
                 bar.update(task, advance=n, rate=f"{speed:.1f}/s" if speed else "")
 

@@ -19,7 +19,7 @@ from raypipe.schema import Probe
 from raypipe.sources.files import local_path, open_filesystem, shown
 
 N_THREADS = 1
-"""Decoders run as one process a core, where a second thread only adds overhead (bench/decoding.py)."""
+"""Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""
 
 TOLERANCE_S = 1e-6
 """A frame's own time must find that frame after having gone through float64 arithmetic."""

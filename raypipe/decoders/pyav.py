@@ -25,7 +25,7 @@ from raypipe.errors import DecodeError
 from raypipe.schema import Frames, Probe
 from raypipe.sources.files import shown
 
-_SEEK_S = 10.0  # a shorter gap is read through: only decoding costs, and packets of no use are not decoded
+_SEEK_S = 2.0  # a shorter gap is read through: reading costs little, and packets of no use are not decoded
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so that memory stays flat
 
 

@@ -27,14 +27,15 @@ import torch.nn.functional as F
 VERSION = 1
 """Goes into the fingerprint: raise it with any change that changes numbers."""
 
-WEIGHTS = {"gist": 1.0, "layout": 1.0, "histogram": 128.0}
+WEIGHTS = {"gist": 1.0, "layout": 1.0, "histogram": 100.0}
 """Share of each part in the cosine of two descriptors. Histograms are all much alike, their squared distances a tenth
-of the other parts': this weight gives them the greater say in what kind of scene it is, and the other two enough to
-follow what moves. ``bench/descriptor.py`` measures it."""
+of the other parts'; this weight lets them say what kind of scene it is, and leaves the other two enough to follow what
+moves. Anything from 64 to 200 does the same on ``bench/descriptor.py``'s videos."""
 
 _IMAGE_SIZE = 128
 _WORK_SIZE = 64  # averaged down: less noise, and finer texture tells videos apart no better
 _SCALES, _ORIENTATIONS, _GIST_GRID = 4, 8, 4
+_FLOOR = 1e-3
 _LAYOUT_GRID, _LAYOUT_CHROMA = 8, 2.0  # what chroma counts for beside lightness
 _HISTOGRAM_GRID, _CHROMA_BINS, _BIN_STEP, _BIN_SIGMA, _POWER = 2, 7, 0.25, 0.125, 0.125
 _CHUNK = 16  # frames at a time: what the filters make of them stays in the processor's cache
@@ -92,18 +93,19 @@ class Descriptor:
         for cells in self._gist_cells:
             with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
                 waves = F.conv2d(F.pad(image, (margin,) * 4, mode="reflect"), self._filters)
-            amplitude = torch.sqrt(waves[:, 0::2] ** 2 + waves[:, 1::2] ** 2 + 1e-12)
+            # the floor, far below any texture's, keeps a flat frame's gist from being rounding errors scaled up
+            amplitude = torch.sqrt(waves[:, 0::2] ** 2 + waves[:, 1::2] ** 2 + _FLOOR**2)
             grids.append((cells @ amplitude @ cells.T).flatten(1))
             image = F.avg_pool2d(image, 2)  # on it the same filters are an octave lower
         return torch.cat(grids, dim=1)
 
     def _color_coordinates(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Map sRGB in [0, 1] to lightness in [-0.5, 0.5] and the two relative chromas, (n, 3, S, S) both."""
+        """Map sRGB in [0, 1] to (L* + 16) / 100 and the two relative chromas, (n, 3, S, S) both."""
         linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         xyz = torch.einsum("ij,njhw->nihw", self._to_xyz, linear)
         root = torch.where(xyz > 216 / 24389, xyz.clamp_min(1e-6) ** (1 / 3), xyz * (24389 / 27 / 116) + 16 / 116)
         x, y, z = root.unbind(1)  # of Lab: L + 16 = 116 y, a = 500 (x − y), b = 200 (y − z)
-        return torch.stack([1.16 * y - 0.66, 500 / 116 * (x / y - 1), 200 / 116 * (1 - z / y)], dim=1)
+        return torch.stack([1.16 * y, 500 / 116 * (x / y - 1), 200 / 116 * (1 - z / y)], dim=1)
 
     def _layout(self, colors: torch.Tensor) -> torch.Tensor:
         """(n, 3, S, S) colours to (n, 3 · cells) means."""

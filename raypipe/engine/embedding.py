@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +22,6 @@ from raypipe.engine.session import Pools
 from raypipe.runs import Run
 from raypipe.schema import Probe
 from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames
-
-Progress = Callable[[list[dict[str, Any]]], None]
-"""Called with the segments that have just been committed: ``video_id, segment, n_clips, error``."""
 
 
 class _Prober:
@@ -102,7 +100,7 @@ class _Decoder:
 
 
 class _Encoder:
-    """An actor that encodes segments and commits their clips; what it returns is the account of them."""
+    """An actor that encodes segments and commits their clips; what it returns is what it has done."""
 
     def __init__(self, run: Run, sample: SampleConfig, encode: EncodeConfig, import_path: str) -> None:
         sys.path.append(import_path)  # where a user's own encoder may lie
@@ -117,13 +115,10 @@ class _Encoder:
         # Named after its content: a task that Ray runs twice writes the same file twice.
         name = uuid.uuid5(uuid.NAMESPACE_OID, repr(sorted(units))).hex
         self._run.write_table(f"embeddings/{name}.parquet", table)
-        done = table.select(["video_id", "segment", "embedding", "error"])
-        return done.group_by(["video_id", "segment"], use_threads=False).aggregate(
-            [("embedding", "count"), ("error", "first")]
-        )
+        return batch.select(["video_id", "segment"])
 
 
-def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progress: Progress) -> None:
+def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progress: Callable[[float], None]) -> None:
     """Decode and encode the plan's segments and commit their clips to ``embeddings/``.
 
     Parameters
@@ -135,7 +130,7 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
     config, pools
         What to do, and by how many actors of which kind.
     progress
-        Called as segments are committed.
+        Called with the number of videos committed since the last call; a segment is its share of its video.
     """
     encoder = encoder_of(config.encode)  # here too, so that what is wrong with it is said before any actor starts
     frames = mean_frames(plan, config.sample)
@@ -163,8 +158,9 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
             batch_format="pyarrow",
         )
     )
+    share = {video_id: 1 / n for video_id, n in Counter(plan["video_id"].to_pylist()).items()}
     for batch in _tables(dataset):
-        progress(batch.rename_columns(["video_id", "segment", "n_clips", "error"]).to_pylist())
+        progress(sum(share[video_id] for video_id in batch["video_id"].to_pylist()))
 
 
 def encoder_of(encode: EncodeConfig, device: str = "auto") -> Encoder:
