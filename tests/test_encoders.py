@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ from raypipe.encoders import make_encoder
 from raypipe.errors import EncoderError
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = "raypipe-test-tiny"
-TINY_SIZE = 48
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +80,12 @@ def test_descriptor_numbers_are_pinned():
     """Whoever changes them raises VERSION, so that old embeddings are not taken for new ones."""
     vector = make_encoder("descriptor")(scene()[None])[0]
     parts = [vector[:512], vector[512:704], vector[704:]]
-    np.testing.assert_allclose([part.sum() for part in parts], [1.39374, 0.57064, 10.63074], rtol=1e-4)
+    np.testing.assert_allclose([part.sum() for part in parts], [1.57387, 0.83473, 10.6276], rtol=1e-4)
 
 
-@pytest.mark.parametrize("flat", [0, 60, 255])
+@pytest.mark.parametrize("flat", [0, 60, 118, 254])
 def test_descriptor_of_flat_frames_is_no_noise(descriptor, flat):
-    frames = np.full((2, 128, 128, 3), flat, np.uint8)
-    frames[1] += 1 if flat < 255 else -1 % 256
-    vectors = descriptor(frames)
+    vectors = descriptor(np.stack([np.full((128, 128, 3), value, np.uint8) for value in (flat, flat + 1)]))
     assert np.isfinite(vectors).all()
     assert np.linalg.norm(vectors[0] - vectors[1]) < 0.01
 
@@ -252,219 +247,3 @@ def test_mobilenet_as_a_users_own(data_dir):
         RAYPIPE_TEST_DATA=str(data_dir),
     )
     assert done.stdout == "1024 224 True True True\n", done.stderr
-
-
-# --- CLIP
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """Make a tiny architecture known to open_clip; return a folder with a checkpoint ``tiny.pt`` of random weights."""
-    import open_clip
-    import torch
-
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / f"{TINY}.json").write_text(json.dumps(tiny_config()))
-    open_clip.add_model_config(folder / f"{TINY}.json")
-    torch.manual_seed(0)
-    with quiet_open_clip():
-        torch.save(open_clip.create_model(TINY).state_dict(), folder / "tiny.pt")
-    return folder
-
-
-def tiny_config() -> dict:
-    tower = {"width": 64, "layers": 2}
-    return {
-        "embed_dim": 24,
-        "vision_cfg": {"image_size": TINY_SIZE, "patch_size": 16, "head_width": 32, **tower},
-        "text_cfg": {"context_length": 8, "vocab_size": 64, "heads": 2, **tower},
-    }
-
-
-def quiet_open_clip():
-    from raypipe.encoders.clip import _quiet
-
-    return _quiet()
-
-
-def encode_by_open_clip(frames: np.ndarray, model: str = TINY, **options) -> np.ndarray:
-    """Encode frames the way open_clip's own documentation does."""
-    import open_clip
-    import torch
-    from PIL import Image
-
-    with quiet_open_clip(), torch.inference_mode():
-        made, _, preprocess = open_clip.create_model_and_transforms(model, **options)
-        return made.eval().encode_image(torch.stack([preprocess(Image.fromarray(frame)) for frame in frames])).numpy()
-
-
-def make_tiny(folder: Path, **options):
-    return make_encoder("clip", **{"model": TINY, "pretrained": str(folder / "tiny.pt"), "device": "cpu", **options})
-
-
-def test_clip_is_open_clips_own(tiny):
-    frames = random_frames(5, TINY_SIZE)
-    frames.flags.writeable = False
-    encoder = make_tiny(tiny, normalize=False, batch_size=2)
-    expected = encode_by_open_clip(frames, pretrained=str(tiny / "tiny.pt"))
-    np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)
-    assert (encoder.dim, encoder.image_size, encoder.resize_mode) == (24, TINY_SIZE, "crop")
-    np.testing.assert_allclose(np.linalg.norm(make_tiny(tiny)(frames), axis=1), 1, atol=1e-6)
-
-
-def test_clip_fingerprint_tells_weights_and_precision(tiny, tmp_path):
-    import torch
-
-    weights = torch.load(tiny / "tiny.pt")
-    weights["visual.proj"] += 1e-3
-    torch.save(weights, tmp_path / "other.pt")
-    prints = [
-        make_tiny(tiny, **options).fingerprint
-        for options in ({}, {"pretrained": str(tmp_path / "other.pt")}, {"precision": "bf16"}, {"normalize": False})
-    ]
-    assert len(set(prints)) == 4
-    assert re.fullmatch(rf"clip/{TINY}/sha256-[0-9a-f]{{16}}/fp32/l2", prints[0])
-    assert make_tiny(tiny, precision="auto").fingerprint == prints[0]  # the CPU's is fp32
-
-
-def test_clip_in_bf16_is_near_fp32(tiny):
-    frames = random_frames(4, TINY_SIZE)
-    exact, rough = (make_tiny(tiny, precision=precision)(frames) for precision in ("fp32", "bf16"))
-    assert rough.dtype == np.float32
-    assert 0 < np.abs(rough - exact).max() < 0.05
-
-
-@pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
-    """Make an empty local cache of the hub; return a function that puts files of a repository into it."""
-    import shutil
-
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-    def put(repository: str, *files: Path) -> None:
-        folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs/main").write_text("abc123")
-        (folder / "snapshots/abc123").mkdir(parents=True)
-        for file in files:
-            shutil.copy(file, folder / "snapshots/abc123")
-
-    return put
-
-
-def test_clip_takes_a_tags_weights_from_the_cache_and_its_preprocessing(tiny, tmp_path, hub_cache, monkeypatch):
-    import torch
-    from open_clip import pretrained
-    from safetensors.torch import save_file
-
-    save_file(torch.load(tiny / "tiny.pt"), tmp_path / "open_clip_model.safetensors")
-    hub_cache("owner/tiny", tmp_path / "open_clip_model.safetensors")
-    tag = pretrained._pcfg(hf_hub="owner/tiny/", mean=(0.5,) * 3, std=(0.4,) * 3, quick_gelu=True, resize_mode="squash")
-    monkeypatch.setitem(pretrained._PRETRAINED, TINY, {"some_tag": tag})
-    encoder = make_tiny(tiny, pretrained="some-tag", normalize=False)
-    assert (encoder.resize_mode, encoder.fingerprint) == ("squash", f"clip/{TINY}/some_tag/fp32/raw")
-    frames = random_frames(3, TINY_SIZE)
-    expected = encode_by_open_clip(frames, pretrained="some_tag", force_quick_gelu=True)
-    np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("schema", ["local-dir", "hf-hub"])
-def test_clip_takes_a_models_own_configuration(tiny, tmp_path, hub_cache, schema):
-    folder = write_model_folder(tiny, tmp_path / "model", mean=[0.5] * 3, std=[0.5] * 3, resize_mode="squash")
-    model = f"local-dir:{folder}"
-    frames = random_frames(2, TINY_SIZE)
-    expected = encode_by_open_clip(frames, model)
-    if schema == "hf-hub":
-        hub_cache("owner/tiny", *folder.iterdir())
-        model = "hf-hub:owner/tiny"
-    encoder = make_encoder("clip", model=model, normalize=False, device="cpu")
-    assert encoder.resize_mode == "squash"
-    assert encoder.fingerprint.startswith(f"clip/{model}/sha256-")
-    np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)
-
-
-def write_model_folder(tiny: Path, folder: Path, **preprocess) -> Path:
-    import shutil
-
-    folder.mkdir()
-    content = {"model_cfg": tiny_config(), "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(content))
-    shutil.copy(tiny / "tiny.pt", folder / "open_clip_pytorch_model.bin")
-    return folder
-
-
-def test_clip_refuses_frames_that_no_decoder_makes(tiny, tmp_path):
-    folder = write_model_folder(tiny, tmp_path / "model", resize_mode="longest")
-    with pytest.raises(EncoderError, match="wants frames 48×48 resized by 'longest'; only square ones"):
-        make_encoder("clip", model=f"local-dir:{folder}", device="cpu")
-
-
-def write_text(path: Path) -> None:
-    path.write_text("no weights")
-
-
-def write_pickle(path: Path) -> None:
-    import torch
-
-    torch.save({"state_dict": {"a": path}}, path)
-
-
-def write_other_architecture(path: Path) -> None:
-    import torch
-
-    torch.save({"visual.proj": torch.zeros(2, 2)}, path)
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (None, r"'.*weights\.pt' is neither a file nor a tag of raypipe-test-tiny \(its tags: none\)"),
-        (write_text, r"weights\.pt is not a checkpoint of plain tensors"),
-        (write_pickle, r"weights\.pt is not a checkpoint of plain tensors"),
-        (write_other_architecture, r"weights\.pt cannot be loaded \(RuntimeError: Error\(s\) in loading state_dict"),
-    ],
-)
-def test_clip_says_in_one_line_which_weights_are_wrong(tiny, tmp_path, write, message, capfd):
-    path = tmp_path / "weights.pt"
-    if write:
-        write(path)
-    with pytest.raises(EncoderError, match=message) as caught:
-        make_tiny(tiny, pretrained=str(path))
-    assert "--pretrained FILE" in str(caught.value)
-    assert "--encoder descriptor" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_clip_names_models_near_an_unknown_one():
-    with pytest.raises(EncoderError, match=r"open_clip has no model 'ViT-B32'; near it: ViT-B-32, "):
-        make_encoder("clip", model="ViT-B32")
-
-
-@pytest.mark.parametrize(
-    ("offline", "message"), [(True, "HF_HUB_OFFLINE forbids"), (False, r"http://127\.0\.0\.1:\d+ cannot be reached")]
-)
-def test_clip_without_the_hub_gives_up_quickly_and_quietly(tmp_path, offline, message):
-    """The hub is forbidden, or takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        env = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        if offline:
-            env["HF_HUB_OFFLINE"] = "1"
-        done = run_python(
-            "import time, open_clip\n"
-            "from raypipe.encoders import make_encoder\n"
-            "from raypipe.errors import EncoderError\n"
-            "start = time.monotonic()\n"
-            "try: make_encoder('clip')\n"
-            "except EncoderError as error: print(error)\n"
-            "assert time.monotonic() - start < 10",
-            **env,
-        )
-    assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == 1
-    assert re.search(message, done.stdout)
-    assert "--pretrained FILE" in done.stdout
-    assert "--encoder descriptor" in done.stdout

@@ -26,6 +26,7 @@ from raypipe.schema import Frames, Probe
 from raypipe.sources.files import shown
 
 _SEEK_S = 2.0  # a shorter gap is read through: reading costs little, and packets of no use are not decoded
+_SKIPPING = {"h264", "mpeg4", "mpeg2video"}  # in HEVC, frames of another layer may need a "non-reference" frame
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so that memory stays flat
 
 
@@ -93,6 +94,8 @@ class _Walk:
     def __init__(self, video: Video, times_s: np.ndarray, linear: bool) -> None:
         self.error: str | None = None
         self._video = video
+        self._codec = video.stream.codec_context
+        self._skips = not linear and self._codec.codec.canonical_name in _SKIPPING
         self._linear = linear  # decode everything from the start on: slow, and never wrong
         self._waiting = deque(video.to_ticks(times_s).tolist())
         self._jumped = False  # the decoder has not seen the packets just before those to come
@@ -143,9 +146,13 @@ class _Walk:
             if early and len(pending) < _PENDING_PACKETS and n_bytes < _PENDING_BYTES:
                 continue
             if self._jumped:
-                self._video.stream.codec_context.flush_buffers()
+                self._codec.flush_buffers()
                 self._jumped, self._fresh, self._first_sound = False, True, tick_of(pending[0]) or 0
+            newest = max((tick_of(each) or 0 for each in pending[:-1]), default=0)
             for self._packet in pending:
+                # What a newer one replaces before it is wanted matters only if others are predicted from it.
+                replaced = self._skips and (tick_of(self._packet) or 0) < newest
+                self._codec.skip_frame = "NONREF" if replaced else "DEFAULT"
                 for frame in self._packet.decode():
                     if (tick_of(frame) or 0) >= self._first_sound:
                         yield frame

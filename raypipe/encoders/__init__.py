@@ -118,7 +118,8 @@ class _BatchedEncoder:
             )
         vectors = np.empty((len(frames), self.dim), dtype=np.float32)
         for start in range(0, len(frames), self._batch_size):
-            batch = np.ascontiguousarray(frames[start : start + self._batch_size])
+            # a copy: Ray's batches are read-only, and torch complains of arrays that it cannot write to
+            batch = np.array(frames[start : start + self._batch_size], order="C")
             vectors[start : start + len(batch)] = self._encode(batch)
         return _unit_rows(vectors) if self._normalize else vectors
 

@@ -67,8 +67,7 @@ class Clip:
     @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim), not normalised."""
-        # as bytes to the device; torch.tensor copies because Ray's batches are read-only
-        pixels = torch.tensor(frames).to(self._device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2)  # as bytes to the device
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
             vectors = self._tower(pixels * self._scale + self._shift)
         if isinstance(vectors, tuple):  # CoCa's tower gives its tokens too

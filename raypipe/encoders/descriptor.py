@@ -78,8 +78,7 @@ class Descriptor:
 
     @torch.inference_mode()
     def _describe(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
-        # torch.tensor copies; from_numpy complains of arrays that cannot be written to, as Ray's batches are
-        rgb = torch.tensor(frames).to(self._device).permute(0, 3, 1, 2).float() / 255
+        rgb = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2).float() / 255
         rgb = F.avg_pool2d(rgb, _IMAGE_SIZE // _WORK_SIZE)
         colors = self._color_coordinates(rgb)
         parts = {"gist": self._gist(rgb), "layout": self._layout(colors), "histogram": self._histogram(colors)}
