@@ -160,7 +160,7 @@ def test_a_broken_video_gives_what_decodes(data_dir):
     frames = decoder.frames(path, decoder.frame_times(path), SIZE, "squash")
     assert len(frames.pixels) == 28 and frames.requested[-1] == 27
     assert frames.error == "stopped at 2.8 s of 5.0 s: Invalid data found when processing input"
-    with pytest.raises(DecodeError, match=r"stopped at 2\.8 s"):
+    with pytest.raises(DecodeError, match=r"stopped at 2\.\d s"):
         decoder.frames(path, np.array([4.0]), SIZE, "squash")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -143,7 +144,8 @@ def read_packets(uri: str) -> Packets:
         If the video cannot be opened, or its packets bear no times.
     """
     with open_video(uri) as video:
-        ticks, n_hidden, n_leading, key_tick, last = [], 0, 0, -(2**63), (-(2**63), 0)
+        ticks = array("q")  # an hour has 100,000 of them
+        n_hidden, n_leading, key_tick, last = 0, 0, -(2**63), (-(2**63), 0)
         try:
             for packet in video.container.demux(video.stream):
                 tick = tick_of(packet)

@@ -148,15 +148,20 @@ class _Walk:
             if self._jumped:
                 self._codec.flush_buffers()
                 self._jumped, self._fresh, self._first_sound = False, True, tick_of(pending[0]) or 0
-            newest = max((tick_of(each) or 0 for each in pending[:-1]), default=0)
-            for self._packet in pending:
-                # What a newer one replaces before it is wanted matters only if others are predicted from it.
-                replaced = self._skips and (tick_of(self._packet) or 0) < newest
-                self._codec.skip_frame = "NONREF" if replaced else "DEFAULT"
-                for frame in self._packet.decode():
-                    if (tick_of(frame) or 0) >= self._first_sound:
-                        yield frame
+            yield from self._decode(pending)
             pending, n_bytes = [], 0
+
+    def _decode(self, packets: list[Any]) -> Iterator[Any]:
+        """Decode packets of which all but the last are shown no later than the next time."""
+        newest = max((tick_of(packet) or 0 for packet in packets[:-1]), default=None)
+        for self._packet in packets:
+            tick = tick_of(self._packet)
+            # A frame that another replaces before it is wanted matters only if others are predicted from it.
+            replaced = self._skips and newest is not None and tick is not None and tick < newest
+            self._codec.skip_frame = "NONREF" if replaced else "DEFAULT"
+            for frame in self._packet.decode():
+                if (tick_of(frame) or 0) >= self._first_sound:
+                    yield frame
 
     def _packets(self) -> Iterator[Any]:
         """Read packets from the start, or from the last keyframe before the next time where that is far ahead."""
