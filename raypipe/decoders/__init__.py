@@ -51,7 +51,7 @@ DECODERS = {
     "torchcodec": "raypipe.decoders.torchcodec:TorchCodecDecoder",
 }
 LOCAL_ONLY = {"decord", "torchcodec"}
-# Per CPU second PyAV covers 1.1 to 1.7 times the video that decord does, whatever is sampled (bench/decoding.py), and
+# Per CPU second PyAV covers 1.2 to 2.5 times the video that decord does, whatever is sampled (bench/decoding.py), and
 # it reads what decord cannot: AV1, edit lists, open groups of pictures, streams.
 AUTO = ("pyav", "decord")
 
