@@ -17,10 +17,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns on the terminal of what Ray Data does
 
 import ray
-from ray.data import DataContext
+from ray.data import DataContext, ExecutionResources
 
 from raypipe.config import RayConfig
 from raypipe.errors import RaypipeError, UsageError
+
+QUEUE_BYTES_A_CPU = 128 * 2**20  # some segments of frames: 38 MB is the largest that CLIP takes
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,10 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {reason}") from error
-    _set_data_context()
     try:
-        yield ray.cluster_resources()
+        resources = ray.cluster_resources()
+        _set_data_context(resources)
+        yield resources
     finally:
         if opened:
             ray.shutdown()
@@ -149,11 +152,14 @@ def _silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _set_data_context() -> None:
+def _set_data_context(resources: dict[str, float]) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # progress is counted in videos, by us
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = 6 * 3600  # one segment may take that long; the sandbox has the deadline
     context.target_max_block_size = 32 * 2**20  # a segment's frames travel on as soon as they are decoded
     context.execution_options.preserve_order = False
+    # What waits between decoding and encoding is bounded: an hour of video needs no more memory than five minutes.
+    limits = ExecutionResources.for_limits(object_store_memory=QUEUE_BYTES_A_CPU * resources.get("CPU", 1.0))
+    context.execution_options.resource_limits = limits
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -90,9 +90,9 @@ def make_reducer(config: ReduceConfig) -> Reducer:
 
 def reduce(
     trajectories: Trajectories,
-    method: Literal["umap", "pca", "none"] = "umap",
+    method: Literal["umap", "pca", "none"] = "pca",
     *,
-    n_components: int = 5,
+    n_components: int = 8,
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     metric: Literal["cosine", "euclidean"] = "cosine",
