@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from raypipe.accounting import CLIP_COLUMNS, account, count
 from raypipe.config import Config
 from raypipe.decoders import resolve_chain
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs import Run
-from raypipe.schema import OK, Trajectories, Videos
+from raypipe.schema import OK, PLAN, Trajectories, Videos
 from raypipe.sources import find_videos
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.versions import package_versions
@@ -46,7 +48,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
         return _embed_precomputed(source, run, config, progress)
     from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris, remaining
     from raypipe.engine.session import plan_pools, ray_session
-    from raypipe.segments import plan_segments
+    from raypipe.segments import in_order_of, plan_segments, without_plan
 
     with _step(run, "find"):
         found = source if isinstance(source, Videos) else find_videos(source)
@@ -56,11 +58,14 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     encoder = encoder_of(config.encode)
     _start(run, config, {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint})
     with ray_session(config.ray) as resources:
-        if not run.exists("plan.parquet"):
-            with _step(run, "plan"), progress.count("probing", len(chosen)) as advance:
-                pools = plan_pools(resources, config.ray, len(chosen))
-                probes = probe_uris([video.uri for video in chosen], config.decode, pools, advance)
-                run.write_table("plan.parquet", plan_segments(chosen, probes, config.sample))
+        known = run.read_table("plan.parquet") if run.exists("plan.parquet") else PLAN.empty_table()
+        new = without_plan(chosen, known)
+        if new:
+            with _step(run, "plan"), progress.count("probing", len(new)) as advance:
+                pools = plan_pools(resources, config.ray, len(new))
+                probes = probe_uris([video.uri for video in new], config.decode, pools, advance)
+                known = pa.concat_tables([known, plan_segments(new, probes, config.sample)])
+        run.write_table("plan.parquet", in_order_of(chosen, known))
         plan = remaining(run.read_table("plan.parquet"), run)
         if plan.num_rows:
             pools = plan_pools(resources, config.ray, plan.num_rows)

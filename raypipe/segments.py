@@ -55,6 +55,20 @@ def plan_segments(videos: Iterable[Video], probes: Iterable[Probe | str], sample
     return pa.Table.from_pylist(rows, schema=PLAN)
 
 
+def without_plan(videos: Sequence[Video], plan: pa.Table) -> list[Video]:
+    """Return the videos that a plan does not have yet: a source may have grown since an earlier run."""
+    planned = set(plan["video_id"].to_pylist())
+    return [video for video in videos if video.video_id not in planned]
+
+
+def in_order_of(videos: Sequence[Video], plan: pa.Table) -> pa.Table:
+    """Return a plan's rows of these videos, in their order; those of other videos are left out."""
+    place = {video.video_id: number for number, video in enumerate(videos)}
+    places = np.array([place.get(video_id, -1) for video_id in plan["video_id"].to_pylist()], np.int64)
+    order = np.argsort(places, kind="stable")
+    return plan.take(order[places[order] >= 0])
+
+
 class DecodeSegments:
     """Decode segments: a plan row in, the same row with its frames and their clips out.
 

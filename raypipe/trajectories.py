@@ -81,6 +81,8 @@ def build_trajectories(
     columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
     for table in run.iter_tables("embeddings", columns):
         for video_id, segment, times, values in _segments(table):
+            if video_id not in missing:
+                continue  # embedded by an earlier run, and no longer in the source
             pending.setdefault(video_id, []).append((segment, times, values))
             missing[video_id] -= 1
             if missing[video_id] == 0:  # all its segments are read: keep the path, let the clips go

@@ -12,6 +12,7 @@ from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs import Run
 from raypipe.sources import find_videos
+from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()
 DESCRIPTOR = make_config(flags={"encode": {"encoder": "descriptor"}})
@@ -163,3 +164,15 @@ def test_one_encoder_a_gpu(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
     seen = {tuple(value) for value in clips(run).values()}
     devices = [device for device, _ in seen]
     assert sorted(devices) == [10, 11], "two encoder processes, each with a GPU of its own"
+
+
+def test_a_source_that_changed(ray_two_fake_gpus, folder, tmp_path, make_video):
+    run = Run(str(tmp_path / "run"))
+    pipeline.embed(folder, run, DESCRIPTOR, QUIET)
+    make_video("videos/a/extra.mp4", n_frames=25, seed=9)
+    (folder / "a" / "2.mp4").unlink()
+    pipeline.embed(folder, run, DESCRIPTOR, QUIET)
+    assert run.info()["counts"] == {"found": 6, "ok": 6, "failed": 0, "skipped": 0, "ignored": 0}
+    names = [Path(row["uri"]).name for row in rows(run)]
+    assert names == ["0.mp4", "4.mp4", "extra.mp4", "1.mp4", "3.mp4", "5.mp4"]
+    assert build_trajectories(run).video_ids == tuple(row["video_id"] for row in rows(run))

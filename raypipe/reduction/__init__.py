@@ -92,7 +92,7 @@ def reduce(
     trajectories: Trajectories,
     method: Literal["umap", "pca", "none"] = "pca",
     *,
-    n_components: int = 8,
+    n_components: int = 5,
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     metric: Literal["cosine", "euclidean"] = "cosine",
