@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,7 +209,9 @@ def _account(run: Run, found: Videos, progress: Progress) -> None:
     videos = account(found, run.read_table("plan.parquet"), run.iter_tables("embeddings", CLIP_COLUMNS))
     run.write_table("videos.parquet", videos)
     counts = count(videos, found.n_ignored)
-    run.record(counts=counts)
+    used = Counter(row["decoder"] for row in videos.to_pylist() if row["status"] == OK and row["decoder"])
+    by = ", ".join(f"{name} ({n})" for name, n in used.most_common())
+    run.record(counts=counts, **({"implementations": {"decode": by}} if by else {}))
     progress.say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
     if counts[OK] == 0:
         errors = [error for error in videos.column("error").to_pylist() if error]

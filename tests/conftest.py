@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raypipe.optional import sees_gpu
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
@@ -45,3 +47,12 @@ def make_video(tmp_path):
         return write_video(tmp_path / name, **options)
 
     return make
+
+
+def pytest_runtest_setup(item):
+    """Skip what is marked ``gpu`` where there is no device; fail it where one is required."""
+    if item.get_closest_marker("gpu") is None or sees_gpu():
+        return
+    if os.environ.get("RAYPIPE_REQUIRE_GPU") == "1":
+        pytest.fail("RAYPIPE_REQUIRE_GPU=1, and there is no GPU")
+    pytest.skip("no GPU here")

@@ -106,6 +106,7 @@ def test_embed_accounts_for_everything(ray_two_fake_gpus, folder, tmp_path):
         assert reason in row["error"]
     assert ray_two_fake_gpus.is_initialized(), "a session that was open before stays open"
     assert "2 encoder(s) on 1 GPU each" in run.info()["implementations"]["embed"]
+    assert run.info()["implementations"]["decode"] == f"pyav ({6 + as_root})"
 
 
 def test_embed_again_does_only_what_is_missing(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
