@@ -75,7 +75,7 @@ def test_pca_is_scikit_learns_in_its_dtype_and_its_arrays_suffice(dtype):
 def test_umap_repeats_itself_and_its_arrays_suffice_to_fit_again():
     points = make_trajectories(*[6] * 8).values.reshape(-1, 12)
     new = points[::7] + 0.01
-    config = ReduceConfig(n_components=2, seed=7, backend="cpu")
+    config = ReduceConfig(method="umap", n_components=2, seed=7, backend="cpu")
     reducer = make_reducer(config)
     reduced = reducer.fit_transform(points)
     assert reduced.dtype == np.float32
@@ -84,6 +84,7 @@ def test_umap_repeats_itself_and_its_arrays_suffice_to_fit_again():
     assert all(array.dtype != object for array in arrays.values())  # np.savez needs no pickle
     again = make_reducer(
         ReduceConfig(
+            method="umap",
             n_components=int(arrays["n_components"]),
             n_neighbors=int(arrays["n_neighbors"]),
             min_dist=float(arrays["min_dist"]),
@@ -95,16 +96,16 @@ def test_umap_repeats_itself_and_its_arrays_suffice_to_fit_again():
     np.testing.assert_array_equal(again.transform(points), arrays["embedding"])
     np.testing.assert_array_equal(again.transform(points), reduced)
     np.testing.assert_array_equal(again.transform(new), reducer.transform(new))
-    other = make_reducer(ReduceConfig(n_components=2, seed=8, backend="cpu")).fit_transform(points)
+    other = make_reducer(ReduceConfig(method="umap", n_components=2, seed=8, backend="cpu")).fit_transform(points)
     assert not np.array_equal(other, reduced)
 
 
 def test_many_points_are_mapped_by_a_fit_on_some():
     paths = make_trajectories(*[10] * 12)
-    one, reducer = reduce_trajectories(paths, ReduceConfig(n_components=2, fit_points=60, backend="cpu"))
+    one, reducer = reduce_trajectories(paths, ReduceConfig(method="umap", n_components=2, fit_points=60, backend="cpu"))
     assert reducer.arrays()["points"].shape == (60, 12)
     assert one.values.shape == (12, 10, 2)
-    two = reduce(paths, n_components=2, fit_points=60, backend="cpu")
+    two = reduce(paths, "umap", n_components=2, fit_points=60, backend="cpu")
     np.testing.assert_array_equal(one.values, two.values)
     drawn = {tuple(point) for point in reducer.arrays()["points"]}
     assert drawn <= {tuple(point) for point in paths.values.reshape(-1, 12)}
@@ -128,7 +129,7 @@ def test_many_points_are_mapped_by_a_fit_on_some():
     ],
 )
 def test_umap_of_few_points_says_what_it_did(lengths, n_components, reason):
-    config = ReduceConfig(n_components=n_components, backend="cpu")
+    config = ReduceConfig(method="umap", n_components=n_components, backend="cpu")
     reduced, reducer = reduce_trajectories(make_trajectories(*lengths), config)
     steps = np.concatenate(list(reduced.values))
     assert np.isfinite(steps).all()
@@ -214,36 +215,36 @@ def test_cuml_is_taken_where_it_and_a_gpu_are(monkeypatch):
     pretend_cuml(monkeypatch, n_gpus=1)
     points = make_trajectories(*[6] * 8).values.reshape(-1, 12)
     for backend in ("auto", "cuml"):
-        reducer = make_reducer(ReduceConfig(n_components=2, backend=backend))
+        reducer = make_reducer(ReduceConfig(method="umap", n_components=2, backend=backend))
         reduced = reducer.fit_transform(points)
         assert (reducer.implementation, reducer.reason) == ("cuml 26.10.00", None)
         np.testing.assert_array_equal(reducer.transform(points), reduced)
         np.testing.assert_array_equal(reducer.arrays()["embedding"], reduced)
-    pinned = make_reducer(ReduceConfig(n_components=2, backend="cpu"))
+    pinned = make_reducer(ReduceConfig(method="umap", n_components=2, backend="cpu"))
     np.testing.assert_array_equal(pinned.fit_transform(points), reduced)
     assert pinned.implementation.startswith("umap-learn")
 
 
 def test_with_a_gpu_that_cuml_does_not_see_auto_takes_the_cpu_and_says_why(monkeypatch):
     pretend_cuml(monkeypatch, n_gpus=0)
-    reducer = make_reducer(ReduceConfig(n_components=2))
+    reducer = make_reducer(ReduceConfig(method="umap", n_components=2))
     assert "there is none" in (reducer.reason or "")
     with pytest.raises(RaypipeError, match="cuml needs a GPU and there is none"):
-        make_reducer(ReduceConfig(backend="cuml"))
+        make_reducer(ReduceConfig(method="umap", backend="cuml"))
 
 
 def test_without_a_gpu_the_cpu_is_no_fallback(monkeypatch):
     monkeypatch.setattr(optional, "sees_gpu", lambda: False)
-    assert make_reducer(ReduceConfig()).reason is None
+    assert make_reducer(ReduceConfig(method="umap")).reason is None
 
 
 def test_without_cuml_auto_takes_the_cpu_and_says_why(monkeypatch):
     if optional.is_installed("cuml"):
         pytest.skip("cuml is installed here")
     monkeypatch.setattr(optional, "sees_gpu", lambda: True)
-    assert "pip install 'raypipe[gpu]'" in (make_reducer(ReduceConfig()).reason or "")
+    assert "pip install 'raypipe[gpu]'" in (make_reducer(ReduceConfig(method="umap")).reason or "")
     with pytest.raises(RaypipeError, match=r"pip install 'raypipe\[gpu\]'"):
-        make_reducer(ReduceConfig(backend="cuml"))
+        make_reducer(ReduceConfig(method="umap", backend="cuml"))
     with pytest.raises(UsageError, match=r"backend=cuml is for method umap, not pca"):
         make_reducer(ReduceConfig(method="pca", backend="cuml"))
 
