@@ -47,7 +47,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
     if not isinstance(source, Videos) and is_precomputed(source):
         return _embed_precomputed(source, run, config, progress)
-    from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris, remaining
+    from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris, remaining, time_frame
     from raypipe.engine.session import plan_pools, ray_session
     from raypipe.segments import in_order_of, plan_segments, without_plan
 
@@ -69,7 +69,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
         run.write_table("plan.parquet", in_order_of(chosen, known))
         plan = remaining(run.read_table("plan.parquet"), run)
         if plan.num_rows:
-            pools = plan_pools(resources, config.ray, plan.num_rows)
+            pools = plan_pools(resources, config.ray, plan.num_rows, time_frame(encoder))
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
             with _step(run, "embed"), progress.count("embedding", len(plan["video_id"].unique())) as advance:

@@ -26,12 +26,21 @@ def test_pools_fit_the_ray_cluster():
         assert pools.decoders == cpus
         assert pools.gpus_per_encoder == 0
         assert (pools.decoders + pools.encoders) * pools.cpus <= 0.75 * cpus
+    assert plan_pools({"CPU": 8.0}, RayConfig(), 10_000, frame_s=0.002).encoders == 4
+    assert plan_pools({"CPU": 8.0}, RayConfig(), 10_000, frame_s=0.1).encoders == 8
     pools = plan_pools({"CPU": 32.0, "GPU": 4.0}, RayConfig(), 10_000)
     assert (pools.encoders, pools.gpus_per_encoder) == (4, 1)
     assert "4 encoder(s) on 1 GPU each" in pools.where
     assert plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(gpus_per_encoder=0.25), 10_000).encoders == 8
     assert plan_pools({"CPU": 8.0}, RayConfig(), 3).decoders == 3
     assert plan_pools({"CPU": 2.0}, RayConfig(decoders=50), 10_000).decoders == 50
+
+
+def test_a_frame_is_timed():
+    from raypipe.encoders import make_encoder
+    from raypipe.engine.embedding import time_frame
+
+    assert 0 < time_frame(make_encoder("descriptor")) < 1
 
 
 def test_pools_that_do_not_fit_are_refused():

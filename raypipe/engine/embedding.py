@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -166,6 +167,22 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
 def encoder_of(encode: EncodeConfig, device: str = "auto") -> Encoder:
     """Make the encoder that the config names."""
     return make_encoder(device=device, **encode.model_dump())
+
+
+def time_frame(encoder: Encoder) -> float:
+    """Return the seconds that an encoder takes a frame here, on one core, by trying a few."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        frames = np.full((8, encoder.image_size, encoder.image_size, 3), 127, np.uint8)
+        encoder(frames[:1])
+        started = time.perf_counter()
+        encoder(frames)
+        return (time.perf_counter() - started) / len(frames)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def remaining(plan: pa.Table, run: Run) -> pa.Table:

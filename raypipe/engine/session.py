@@ -23,6 +23,7 @@ from raypipe.config import RayConfig
 from raypipe.errors import RaypipeError, UsageError
 
 QUEUE_BYTES_A_CPU = 128 * 2**20  # some segments of frames: 38 MB is the largest that CLIP takes
+HEAVY_FRAME_S = 0.005  # what decoding takes a sampled frame, more or less
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Pools:
     where: str
 
 
-def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int) -> Pools:
+def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
     """Size the pools to a Ray cluster.
 
     Parameters
@@ -60,6 +61,8 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int) -> 
         The user's wishes.
     n_tasks
         How many segments there are to do: no pool is larger.
+    frame_s
+        Seconds that the encoder takes a frame on one core, which matters where encoders run on the CPU.
 
     Raises
     ------
@@ -79,9 +82,9 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int) -> 
                 f"cluster has {gpus:g}: lower ray.encoders or ray.gpus_per_encoder"
             )
     else:
-        # Encoding and decoding share the cores as the operating system sees fit; an encoder for every two CPUs and a
-        # decoder for each keep all of them busy whichever of the two is the heavier.
-        encoders = config.encoders or math.ceil(cpus / 2)
+        # Encoders and decoders share the cores. A light encoder keeps up with the decoders of two cores, and more of
+        # them only get in the way (0.75 of the frames a second); a heavy one, such as CLIP, is needed on every core.
+        encoders = config.encoders or math.ceil(cpus if frame_s > HEAVY_FRAME_S else cpus / 2)
     encoders = max(1, min(encoders, n_tasks))
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
     share = min(0.5, 0.75 * cpus / (decoders + encoders))
