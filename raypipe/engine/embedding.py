@@ -19,10 +19,12 @@ from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import Encoder, make_encoder
-from raypipe.engine.session import Pools
+from raypipe.engine.session import Pools, bound_queue
 from raypipe.runs import Run
 from raypipe.schema import Probe
 from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames
+
+QUEUED_BATCHES = 4  # an actor
 
 
 class _Prober:
@@ -139,6 +141,8 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
     # half a batch of segments, so that both pools are fed in small steps, and single segments while there are few.
     per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
     per_task = max(1, min(per_batch // 2, plan.num_rows // (8 * pools.decoders)))
+    batch_bytes = per_batch * frames * encoder.image_size**2 * 3
+    bound_queue(QUEUED_BATCHES * (pools.decoders + pools.encoders) * batch_bytes)  # one in work, one waiting, some room
     dataset = (
         ray.data.from_arrow(_blocks(plan, per_task))
         .map_batches(

@@ -22,7 +22,6 @@ from ray.data import DataContext, ExecutionResources
 from raypipe.config import RayConfig
 from raypipe.errors import RaypipeError, UsageError
 
-QUEUE_BYTES_A_CPU = 128 * 2**20  # some segments of frames: 38 MB is the largest that CLIP takes
 HEAVY_FRAME_S = 0.005  # what decoding takes a sampled frame, more or less
 
 
@@ -122,9 +121,8 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
             reason = " ".join(str(error).split())[:300]
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {reason}") from error
     try:
-        resources = ray.cluster_resources()
-        _set_data_context(resources)
-        yield resources
+        _set_data_context()
+        yield ray.cluster_resources()
     finally:
         if opened:
             ray.shutdown()
@@ -155,14 +153,22 @@ def _silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _set_data_context(resources: dict[str, float]) -> None:
+def bound_queue(n_bytes: float) -> None:
+    """Bound what waits in the object store between decoding and encoding.
+
+    Without a bound the decoders run far ahead: an hour of video takes more memory than five minutes, and at the end the
+    cores of the decoders idle while the encoders work off what has piled up.
+    """
+    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=n_bytes
+    )
+
+
+def _set_data_context() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # progress is counted in videos, by us
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = 6 * 3600  # one segment may take that long; the sandbox has the deadline
     context.target_max_block_size = 32 * 2**20  # a segment's frames travel on as soon as they are decoded
     context.execution_options.preserve_order = False
-    # What waits between decoding and encoding is bounded: an hour of video needs no more memory than five minutes.
-    limits = ExecutionResources.for_limits(object_store_memory=QUEUE_BYTES_A_CPU * resources.get("CPU", 1.0))
-    context.execution_options.resource_limits = limits
     logging.getLogger("ray.data").setLevel(logging.ERROR)
