@@ -86,7 +86,7 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     """Embed the videos in the open Ray session; return the seconds from the plan to the last commit."""
     import ray
 
-    from raypipe.engine.embedding import embed_segments, probe_uris
+    from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris
     from raypipe.engine.session import plan_pools
     from raypipe.runs import Run
     from raypipe.segments import plan_segments
@@ -96,7 +96,7 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     probes = dict(zip(unique, probe_uris(unique, config.decode, pools, lambda n: None), strict=True))
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
-    embed_segments(Run(folder), plan, config, pools, lambda done: None)
+    embed_segments(Run(folder), plan, config, encoder_of(config.encode), pools, lambda done: None)
     return time.monotonic() - started
 
 

@@ -73,7 +73,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
             with _step(run, "embed"), progress.count("embedding", len(plan["video_id"].unique())) as advance:
-                embed_segments(run, plan, config, pools, advance)
+                embed_segments(run, plan, config, encoder, pools, advance)
     _account(run, found, progress)
 
 

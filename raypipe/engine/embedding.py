@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.engine.session import Pools, bound_queue
 from raypipe.runs import Run
-from raypipe.schema import Probe
+from raypipe.schema import PLAN, Probe
 from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames
 
 QUEUED_BATCHES = 4  # an actor
@@ -41,17 +41,7 @@ class _Prober:
 
 
 _PROBED = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("duration_s", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("fps", pa.float64()),
-        ("n_frames", pa.int64()),
-        ("codec", pa.string()),
-        ("decoder", pa.string()),
-        ("error", pa.string()),
-    ]
+    [pa.field("row", pa.int64()), *(PLAN.field(field.name) for field in fields(Probe)), PLAN.field("error")]
 )
 
 
@@ -121,7 +111,9 @@ class _Encoder:
         return batch.select(["video_id", "segment"])
 
 
-def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progress: Callable[[float], None]) -> None:
+def embed_segments(
+    run: Run, plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, progress: Callable[[float], None]
+) -> None:
     """Decode and encode the plan's segments and commit their clips to ``embeddings/``.
 
     Parameters
@@ -132,10 +124,11 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
         The segments to do, a `schema.PLAN` table without errors.
     config, pools
         What to do, and by how many actors of which kind.
+    encoder
+        The config's, as made here: what is wrong with it is said before any actor starts. The actors make their own.
     progress
         Called with the number of videos committed since the last call; a segment is its share of its video.
     """
-    encoder = encoder_of(config.encode)  # here too, so that what is wrong with it is said before any actor starts
     frames = mean_frames(plan, config.sample)
     # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones; a decoder task
     # half a batch of segments, so that both pools are fed in small steps, and single segments while there are few.
@@ -168,9 +161,9 @@ def embed_segments(run: Run, plan: pa.Table, config: Config, pools: Pools, progr
         progress(sum(share[video_id] for video_id in batch["video_id"].to_pylist()))
 
 
-def encoder_of(encode: EncodeConfig, device: str = "auto") -> Encoder:
+def encoder_of(encode: EncodeConfig) -> Encoder:
     """Make the encoder that the config names."""
-    return make_encoder(device=device, **encode.model_dump())
+    return make_encoder(**encode.model_dump())
 
 
 def time_frame(encoder: Encoder) -> float:

@@ -7,14 +7,11 @@ import logging
 import math
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns on the terminal of what Ray Data does
 
 import ray
 from ray.data import DataContext, ExecutionResources
@@ -82,7 +79,7 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
             )
     else:
         # Encoders and decoders share the cores. A light encoder keeps up with the decoders of two cores, and more of
-        # them only get in the way (0.75 of the frames a second); a heavy one, such as CLIP, is needed on every core.
+        # them only get in the way; a heavy one, such as CLIP, is needed on every core.
         encoders = config.encoders or math.ceil(cpus if frame_s > HEAVY_FRAME_S else cpus / 2)
     encoders = max(1, min(encoders, n_tasks))
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
@@ -115,8 +112,7 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
         _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
-            with _silent_stderr():
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {reason}") from error
@@ -137,20 +133,6 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Send what native code prints to nowhere: Ray's core announces its own log level. Python's errors still raise."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def bound_queue(n_bytes: float) -> None:
