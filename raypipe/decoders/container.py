@@ -166,6 +166,20 @@ def read_packets(uri: str) -> Packets:
         return Packets(video.to_seconds(np.unique(ticks)), n_hidden, n_leading, video.find_end(*last))
 
 
+class ContainerReader:
+    """What the decoders share: whoever decodes the frames, what the container says is read through PyAV."""
+
+    name: str
+
+    def probe(self, uri: str) -> Probe:
+        """See `probe_video`."""
+        return probe_video(uri, self.name)
+
+    def frame_times(self, uri: str) -> np.ndarray:
+        """See `raypipe.decoders.Decoder.frame_times`."""
+        return read_packets(uri).times_s
+
+
 def probe_video(uri: str, decoder: str) -> Probe:
     """Read the header and decode one frame, which alone tells the rotation and whether the video decodes at all.
 

@@ -10,21 +10,21 @@ import numpy as np
 
 from raypipe.decoders.container import (
     N_THREADS,
+    ContainerReader,
     Packets,
     check_indexed,
     open_video,
-    probe_video,
     read_packets,
     read_pixel_aspect,
 )
 from raypipe.decoders.picture import Resizer
 from raypipe.errors import DecodeError
 from raypipe.optional import require
-from raypipe.schema import Frames, Probe
+from raypipe.schema import Frames
 from raypipe.sources.files import local_path, shown
 
 
-class DecordDecoder:
+class DecordDecoder(ContainerReader):
     """Decodes with decord by frame numbers, which are looked up in the container's presentation times.
 
     Videos of which decord 0.6 gives wrong frames without a word are refused: those with an edit list (it counts the
@@ -42,14 +42,6 @@ class DecordDecoder:
     def __init__(self, n_threads: int = N_THREADS) -> None:
         self.n_threads = n_threads
         self._decord = require("decord")
-
-    def probe(self, uri: str) -> Probe:
-        """See `raypipe.decoders.container.probe_video`."""
-        return probe_video(uri, self.name)
-
-    def frame_times(self, uri: str) -> np.ndarray:
-        """See `raypipe.decoders.Decoder.frame_times`."""
-        return read_packets(uri).times_s
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
         """See `raypipe.decoders.Decoder.frames`."""

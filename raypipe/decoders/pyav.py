@@ -12,17 +12,16 @@ from av.error import FFmpegError
 
 from raypipe.decoders.container import (
     N_THREADS,
+    ContainerReader,
     Video,
     describe_nothing,
     open_video,
-    probe_video,
-    read_packets,
     reason_of,
     tick_of,
 )
 from raypipe.decoders.picture import Resizer
 from raypipe.errors import DecodeError
-from raypipe.schema import Frames, Probe
+from raypipe.schema import Frames
 from raypipe.sources.files import shown
 
 _SEEK_S = 2.0  # a shorter gap is read through: reading costs little, and packets of no use are not decoded
@@ -30,7 +29,7 @@ _SKIPPING = {"h264", "mpeg4", "mpeg2video"}  # in HEVC, frames of another layer 
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so that memory stays flat
 
 
-class PyAVDecoder:
+class PyAVDecoder(ContainerReader):
     """Decodes with FFmpeg through PyAV; remote videos are streamed through fsspec, with nothing stored.
 
     Parameters
@@ -43,14 +42,6 @@ class PyAVDecoder:
 
     def __init__(self, n_threads: int = N_THREADS) -> None:
         self.n_threads = n_threads
-
-    def probe(self, uri: str) -> Probe:
-        """See `raypipe.decoders.container.probe_video`."""
-        return probe_video(uri, self.name)
-
-    def frame_times(self, uri: str) -> np.ndarray:
-        """See `raypipe.decoders.Decoder.frame_times`."""
-        return read_packets(uri).times_s
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
         """See `raypipe.decoders.Decoder.frames`."""

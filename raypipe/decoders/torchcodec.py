@@ -8,23 +8,23 @@ import numpy as np
 
 from raypipe.decoders.container import (
     TOLERANCE_S,
+    ContainerReader,
     check_indexed,
     open_video,
-    probe_video,
     read_packets,
     read_pixel_aspect,
 )
 from raypipe.decoders.picture import crop_corner, scaled_size
 from raypipe.errors import DecodeError
 from raypipe.optional import require
-from raypipe.schema import Frames, Probe
+from raypipe.schema import Frames
 from raypipe.sources.files import local_path, shown
 
 _SAME_S = 1e-4  # torchcodec's seconds went through float arithmetic of their own
 _CHUNK = 16  # frames that lie on the GPU in full size at once
 
 
-class TorchCodecDecoder:
+class TorchCodecDecoder(ContainerReader):
     """Decodes with NVDEC through torchcodec and resizes on the GPU.
 
     Parameters
@@ -40,14 +40,6 @@ class TorchCodecDecoder:
         self.device = device
         self._torch = require("torch")
         self._decoders = require("torchcodec.decoders")
-
-    def probe(self, uri: str) -> Probe:
-        """See `raypipe.decoders.container.probe_video`."""
-        return probe_video(uri, self.name)
-
-    def frame_times(self, uri: str) -> np.ndarray:
-        """See `raypipe.decoders.Decoder.frame_times`."""
-        return read_packets(uri).times_s
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
         """See `raypipe.decoders.Decoder.frames`."""
