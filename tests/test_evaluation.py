@@ -87,15 +87,15 @@ def test_large_collections_are_sampled_and_say_so(monkeypatch):
 
 
 def test_the_sample_is_what_can_be_afforded():
-    assert affordable_videos(np.empty((1, 6, 2))) > 1700
-    assert affordable_videos([np.empty((3, 8)), np.empty((64, 8))]) == affordable_videos(np.empty((2, 64, 8))) < 330
-    assert 1900 < affordable_videos(np.empty((1, 1, 1))) <= 2000
-    values = np.random.default_rng(0).normal(size=(80, 16, 5))
+    assert affordable_videos(np.empty((1, 16, 5))) == 2000
+    ragged = [np.empty((3, 8)), np.empty((300, 8))]
+    assert affordable_videos(ragged) == affordable_videos(np.empty((2, 300, 8))) < 400
+    values = np.random.default_rng(0).normal(size=(80, 64, 5))
     cdist_soft_dtw(values[:2])
     before = time.process_time()
     cdist_soft_dtw(values)
     pair_s = (time.process_time() - before) / (80 * 81 / 2)
-    assert pair_s * affordable_videos(values) ** 2 / 2 < 60  # ten seconds on an idle machine
+    assert pair_s * affordable_videos(values) ** 2 / 2 < 60  # five seconds on two idle cores
 
 
 def test_mean_pooling_is_blind_to_order_and_sees_place():

@@ -74,11 +74,11 @@ def test_embedding_analysis_is_its_recipe(libraries, seed):
     figures = evaluate(ours.values, found.labels, gamma=found.gamma, inertia=found.inertia)
     assert reduction.implementation.startswith("umap-learn")
     assert reduction.reason is None
-    assert found.implementation.startswith("tslearn")
+    assert found.implementation.startswith("numba")
     np.testing.assert_array_equal(ours.values, reduced)
     np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_array_equal(found.centers, kmeans.cluster_centers_)
-    assert figures["inertia"] == kmeans.inertia_
+    np.testing.assert_allclose(found.centers, kmeans.cluster_centers_, rtol=1e-6)
+    assert figures["inertia"] == pytest.approx(kmeans.inertia_, rel=1e-6)
     assert figures["silhouette"] == pytest.approx(silhouette_score(means, labels), rel=1e-5)
     assert figures["davies_bouldin"] == pytest.approx(davies_bouldin_score(means, labels), rel=1e-5)
 

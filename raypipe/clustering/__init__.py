@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raypipe.errors import UsageError
+from raypipe.optional import require
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
@@ -91,7 +91,9 @@ def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
         metric_params={"gamma": config.gamma} if config.method == "softdtw" else None,
         random_state=config.seed,
         solver=config.solver,
+        precision=config.precision,
         backend=config.backend,
+        divergence=config.divergence,
     ).fit(values)
     return from_estimator(model)
 
@@ -105,5 +107,5 @@ def from_estimator(model: TimeSeriesKMeans) -> Clustering:
         inertia=model.inertia_,
         n_iter=model.n_iter_,
         gamma=model.gamma_,
-        implementation=f"{model.backend_} {version(model.backend_)}",
+        implementation=f"{model.backend_} {require(model.backend_).__version__}",
     )

@@ -7,7 +7,7 @@ them. It falls below DTW² by up to γ·log(number of alignments), so it may be 
 the divergence ``s(x, z) − ½ s(x, x) − ½ s(z, z)`` is 0 there (Blondel, Mensch & Vert, AISTATS 2021).
 
 Series come as an array (n, T, d) whose trailing all-NaN steps mean a shorter series, as (n, T) where d is 1, or as a
-list of (T_i, d) or (T_i,) arrays. Values are float64.
+list of (T_i, d) or (T_i,) arrays; arrays on a GPU stay there, and so does what is computed from them.
 """
 
 from numbers import Real
@@ -16,14 +16,18 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import UsageError
-from raypipe.softdtw.series import pad_series, series_lengths
+from raypipe.softdtw.backends import PRECISIONS, load_backend, to_host
+from raypipe.softdtw.barycenter import descend_lbfgs, descend_mm, resample, slope
+from raypipe.softdtw.series import Series, Statistics, check_range, read_series
 
-__all__ = ["auto_gamma", "cdist_soft_dtw", "soft_dtw", "soft_dtw_barycenter"]
+__all__ = ["auto_gamma", "cdist_soft_dtw", "soft_dtw", "soft_dtw_barycenter", "soft_dtw_gradient"]
 
 _SAMPLED_STEPS = 1000  # half a million pairs: the median of their distances is stable to about 1 %
 
 
-def soft_dtw(X: Any, Y: Any, gamma: float = 1.0) -> float:
+def soft_dtw(
+    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "float64", backend: str = "auto"
+) -> float:
     """Soft-DTW between two series.
 
     Parameters
@@ -32,16 +36,29 @@ def soft_dtw(X: Any, Y: Any, gamma: float = 1.0) -> float:
         (T_x, d) and (T_y, d), or (T_x,) and (T_y,).
     gamma
         Smoothness, greater than 0; towards 0 the value tends to DTW².
+    divergence
+        Subtract half of each series' value with itself.
+    precision, backend
+        As in `cdist_soft_dtw`.
 
     Raises
     ------
     UsageError
-        If ``gamma`` is not positive, a series is empty or not finite, or their dimensions differ.
+        If ``gamma`` is not positive, a series is empty or not finite, their dimensions differ, or values are so large
+        that the result would not be a number.
     """
-    return float(cdist_soft_dtw([X], [Y], gamma)[0, 0])
+    return float(cdist_soft_dtw([X], [Y], gamma, divergence, precision=precision, backend=backend)[0, 0])
 
 
-def cdist_soft_dtw(X: Any, Y: Any = None, gamma: float = 1.0, divergence: bool = False) -> np.ndarray:
+def cdist_soft_dtw(
+    X: Any,
+    Y: Any = None,
+    gamma: float = 1.0,
+    divergence: bool = False,
+    *,
+    precision: str = "float64",
+    backend: str = "auto",
+) -> np.ndarray:
     """Soft-DTW between every series of ``X`` and every series of ``Y``.
 
     Parameters
@@ -53,35 +70,79 @@ def cdist_soft_dtw(X: Any, Y: Any = None, gamma: float = 1.0, divergence: bool =
     divergence
         Subtract half of each series' value with itself, so that equal series are 0 apart. The result is not negative
         but for rounding.
+    precision
+        ``"float64"``, or ``"float32"``: about twice as fast, good to 1e-6 of the value's scale.
+    backend
+        ``"cupy"``, ``"numba"``, or ``"auto"``: the first where a GPU is or the series are on one.
 
     Returns
     -------
-    (n, m) float64.
+    (n, m) of the precision.
 
     Raises
     ------
     UsageError
-        If ``gamma`` is not positive, a series is empty or not finite, or dimensions differ.
+        As in `soft_dtw`, or if the precision or the backend is unknown.
     """
-    from raypipe.softdtw import tslearn
-
     gamma = check_gamma(gamma)
-    x = pad_series(X)
-    y = None if Y is None else pad_series(Y)
-    if y is not None and x.shape[2] != y.shape[2]:
-        raise UsageError(f"series of {x.shape[2]} and of {y.shape[2]} dimensions cannot be compared")
-    values = tslearn.cdist(x, y, gamma)
+    x = read_series(X)
+    y = None if Y is None else read_series(Y)
+    module, prepared = _prepare(x, y, gamma, precision, backend)
+    other = None if y is None else module.prepare(y, precision)
+    values = module.cdist(prepared, other, gamma)
     if divergence:
-        own_x = tslearn.self_values(x, gamma)
-        own_y = own_x if y is None else tslearn.self_values(y, gamma)
-        values = values - 0.5 * (own_x[:, None] + own_y[None, :])
+        own = module.self_values(prepared, gamma) / 2
+        values = values - own[:, None] - (own if other is None else module.self_values(other, gamma) / 2)
     return values
 
 
+def soft_dtw_gradient(
+    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "float64", backend: str = "auto"
+) -> tuple[float, np.ndarray]:
+    """Soft-DTW between two series, and how it changes with the steps of the first.
+
+    The gradient is ``2 Σ_j E[i, j] (x_i − y_j)`` with E the expected alignment (Cuturi & Blondel 2017, §2.2).
+
+    Parameters
+    ----------
+    X, Y, gamma, divergence, precision, backend
+        As in `soft_dtw`.
+
+    Returns
+    -------
+    The value, and its gradient by X: (T_x, d) float64.
+
+    Raises
+    ------
+    UsageError
+        As in `soft_dtw`.
+    """
+    gamma = check_gamma(gamma)
+    center, y = read_series([X]), read_series([Y])
+    path = to_host(center.values)[0].astype(np.float64)
+    found = _evaluate(y, center, path, gamma, precision, backend)
+    value, gradient = found.values[0], slope(found, path)
+    if divergence:
+        own = _evaluate(center, center, path, gamma, precision, backend)
+        value -= (own.values[0] + soft_dtw(Y, Y, gamma, precision=precision, backend=backend)) / 2
+        gradient = gradient - slope(own, path)  # half of it, by both arguments alike
+    return float(value), gradient
+
+
 def soft_dtw_barycenter(
-    X: Any, gamma: float = 1.0, *, init: Any = None, max_iter: int = 50, tol: float = 1e-3
+    X: Any,
+    gamma: float = 1.0,
+    divergence: bool = False,
+    *,
+    weights: Any = None,
+    init: Any = None,
+    solver: str | None = None,
+    max_iter: int = 100,
+    tol: float = 1e-6,
+    precision: str = "float64",
+    backend: str = "auto",
 ) -> np.ndarray:
-    """Find the series with the least sum of soft-DTW to all of ``X``, by L-BFGS from ``init``.
+    """Find the series with the least weighted sum of soft-DTW to all of ``X``.
 
     Parameters
     ----------
@@ -89,10 +150,19 @@ def soft_dtw_barycenter(
         n series.
     gamma
         Smoothness, greater than 0.
+    divergence
+        Minimise the sum of divergences instead, which does not shrink the center at large γ.
+    weights
+        (n,) not negative; by default all alike.
     init
         (T, d) to start from, which also sets the length; by default the mean of the series, resampled to the longest.
+    solver
+        ``"mm"``: steps that never rise; ``"lbfgs"``, scipy's. By default "mm", but "lbfgs" for the divergence, of
+        which "mm" is not capable.
     max_iter, tol
-        Limits of the optimiser.
+        Most steps, and the relative gain below which they end.
+    precision, backend
+        As in `cdist_soft_dtw`.
 
     Returns
     -------
@@ -101,16 +171,45 @@ def soft_dtw_barycenter(
     Raises
     ------
     UsageError
-        If ``gamma`` is not positive, or a series is empty or not finite.
+        As in `soft_dtw`, or if the solver cannot do it or the weights don't fit.
     """
-    from raypipe.softdtw import tslearn
-
     gamma = check_gamma(gamma)
-    x = pad_series(X)
-    start = None if init is None else pad_series([init])[0]
-    if start is not None and start.shape[1] != x.shape[2]:
-        raise UsageError(f"init has {start.shape[1]} dimensions, the series have {x.shape[2]}")
-    return tslearn.barycenter(x, gamma, start, max_iter, tol)
+    solver = solver or ("lbfgs" if divergence else "mm")
+    if solver not in ("mm", "lbfgs") or (divergence and solver == "mm"):
+        raise UsageError(f"solver must be mm or lbfgs, and lbfgs for the divergence; got {solver!r}")
+    x = read_series(X)
+    shares = None if weights is None else check_weights(weights, len(x))
+    if init is None:
+        paths = [resample(path, x.values.shape[1]) for path in Series(to_host(x.values), to_host(x.lengths)).rows()]
+        center = Series(np.average(paths, axis=0, weights=shares)[None], None, x.largest)
+    else:
+        center = read_series([init])
+    start = to_host(center.values)[0].astype(np.float64)
+    module, prepared = _prepare(x, center, gamma, precision, backend)
+    labels = np.zeros(len(x), np.int32)
+    total = len(x) if shares is None else shares.sum()
+
+    def evaluate(centers: np.ndarray) -> Statistics:
+        return module.statistics(prepared, centers, labels, gamma, shares)
+
+    def objective(center: np.ndarray) -> tuple[float, np.ndarray]:
+        found = evaluate(center[None])
+        value, gradient = found.values[0], slope(found, center)
+        if divergence:
+            own, own_gradient = soft_dtw_gradient(center, center, gamma, precision=precision, backend=backend)
+            value, gradient = value - total * own / 2, gradient - total * own_gradient
+        return value, gradient
+
+    if solver == "mm":
+        return descend_mm(evaluate, start, max_iter, tol)
+    return descend_lbfgs(objective, start, max_iter, tol)
+
+
+def half_self_values(X: Any, gamma: float) -> np.ndarray:
+    """Half of each series' soft-DTW with itself, which the divergence subtracts: (n,) float64."""
+    x = read_series(X)
+    module, prepared = _prepare(x, None, gamma, "float64", "auto")
+    return to_host(module.self_values(prepared, gamma)) / 2
 
 
 def auto_gamma(X: Any, seed: int = 0) -> float:
@@ -129,12 +228,15 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     """
     from scipy.spatial.distance import pdist
 
-    x = pad_series(X)
-    n_series, n_steps, dim = x.shape
-    present = np.flatnonzero(np.arange(n_steps) < series_lengths(x)[:, None])
+    x = read_series(X)
+    lengths = np.full(len(x), x.values.shape[1]) if x.lengths is None else to_host(x.lengths)
+    ends = np.cumsum(lengths)
+    present = np.arange(ends[-1])
     if len(present) > _SAMPLED_STEPS:
-        present = np.random.default_rng(seed).choice(present, _SAMPLED_STEPS, replace=False)
-    apart = pdist(x.reshape(n_series * n_steps, dim)[present], "sqeuclidean")
+        present = np.random.default_rng(seed).choice(len(present), _SAMPLED_STEPS, replace=False)
+    rows = np.searchsorted(ends, present, side="right")
+    steps = to_host(x.values[rows, present - (ends - lengths)[rows]]).astype(np.float64)
+    apart = pdist(steps, "sqeuclidean")
     median = np.median(apart) if len(apart) else 0.0
     if median == 0 and apart.any():
         median = np.median(apart[apart > 0])
@@ -146,3 +248,29 @@ def check_gamma(gamma: float) -> float:
     if not (isinstance(gamma, Real) and 0 < gamma < np.inf):
         raise UsageError(f"gamma must be a number greater than 0, got {gamma!r}; metric 'dtw' is the limit at 0")
     return float(gamma)
+
+
+def check_weights(weights: Any, n: int) -> np.ndarray:
+    """Return (n,) weights as float64, or raise `UsageError` where they are not so many, not finite or not positive."""
+    found = np.asarray(weights, dtype=np.float64)
+    if found.shape != (n,) or not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
+        raise UsageError(f"weights must be {n} numbers, none negative and not all 0; got shape {found.shape}")
+    return found
+
+
+def _prepare(x: Series, y: Series | None, gamma: float, precision: str, backend: str) -> tuple[Any, Any]:
+    """Return the backend's module, and ``x`` prepared for it, once both are known to fit."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    y = x if y is None else y
+    if x.values.shape[2] != y.values.shape[2]:
+        raise UsageError(f"series of {x.values.shape[2]} and of {y.values.shape[2]} dimensions cannot be compared")
+    check_range(x, y, gamma, precision)
+    module = load_backend(backend, x.values)
+    return module, module.prepare(x, precision)
+
+
+def _evaluate(x: Series, y: Series, center: np.ndarray, gamma: float, precision: str, backend: str) -> Statistics:
+    """Return the statistics of one series at one center, the host's copy of ``y``."""
+    module, prepared = _prepare(x, y, gamma, precision, backend)
+    return module.statistics(prepared, center[None], np.zeros(1, np.int32), gamma)

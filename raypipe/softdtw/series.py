@@ -1,74 +1,175 @@
 """Series of equal or unequal lengths as one padded array."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from raypipe.errors import UsageError
 
+_CHECKED = 1 << 20  # values looked at together: what checking takes of memory does not grow with the input
 
-def pad_series(X: Any) -> np.ndarray:
-    """Lay series out as one array, those that are shorter than the longest padded with NaN.
+
+@dataclass(frozen=True)
+class Series:
+    """n series of d dimensions.
+
+    Attributes
+    ----------
+    values
+        (n, T, d) float32 or float64; what lies beyond a series' length is padding and means nothing.
+    lengths
+        (n,) int32, or None where all are of length T.
+    largest
+        The largest magnitude among the values.
+    """
+
+    values: Any
+    lengths: Any = None
+    largest: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """Yield each series as (T_i, d) float64."""
+        for i, row in enumerate(self.values):
+            yield np.asarray(row if self.lengths is None else row[: self.lengths[i]], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an update of k centers of T steps needs, summed over each one's series: float64.
+
+    Attributes
+    ----------
+    sums
+        (k, T, d): Σ weight · E x, the steps of the series that each step of the center is expected to meet.
+    mass
+        (k, T): Σ weight · E, how many of them.
+    values
+        (k,): Σ weight · soft-DTW.
+    weights
+        (k,): Σ weight.
+    """
+
+    sums: np.ndarray
+    mass: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(
+            self.sums + other.sums, self.mass + other.mass, self.values + other.values, self.weights + other.weights
+        )
+
+
+def read_series(X: Any) -> Series:
+    """Take series in any of their forms, without a copy where they are an array of floats already.
 
     Parameters
     ----------
     X
         An array (n, T, d) or (n, T), trailing all-NaN steps meaning a shorter series; or a sequence of (T_i, d) or
-        (T_i,) arrays.
-
-    Returns
-    -------
-    (n, T, d) float64.
+        (T_i,) arrays. float32 is kept, any other type becomes float64; an array on a GPU stays there.
 
     Raises
     ------
     UsageError
         If there is no series, one is empty or has NaN or infinite values inside, or dimensions differ.
     """
-    if hasattr(X, "__array__"):
+    if isinstance(X, Series):
+        return X
+    if hasattr(X, "__cuda_array_interface__"):
+        from raypipe import optional
+
+        X = optional.require("cupy").asarray(X)
+    elif hasattr(X, "__array__"):
         X = np.asarray(X)
-    if isinstance(X, np.ndarray) and X.dtype != object:
-        if X.ndim not in (2, 3):
-            raise UsageError(f"series must come as (n, T, d) or (n, T), got an array of {X.ndim} dimensions")
-        padded = np.asarray(X if X.ndim == 3 else X[:, :, None], dtype=np.float64)
-    else:
-        padded = _stack([_steps(one, i) for i, one in enumerate(X)])
-    if 0 in padded.shape:
-        raise UsageError(f"no series in an array of shape {padded.shape}")
-    _check(padded)
+    if not hasattr(X, "dtype") or X.dtype == object:
+        return _read_list([_steps(one, i) for i, one in enumerate(X)])
+    if X.ndim not in (2, 3):
+        raise UsageError(f"series must come as (n, T, d) or (n, T), got an array of {X.ndim} dimensions")
+    values = X if X.ndim == 3 else X[:, :, None]
+    values = values.astype(np.float32 if values.dtype == np.float32 else np.float64, order="C", copy=False)
+    if 0 in values.shape:
+        raise UsageError(f"no series in an array of shape {values.shape}")
+    chunk = max(1, _CHECKED // (values.shape[1] * values.shape[2]))
+    starts = range(0, len(values), chunk)
+    checked = [_check(values[start : start + chunk], start) for start in starts]
+    lengths = _namespace(values).concatenate([lengths for lengths, _ in checked])
+    largest = max(one for _, one in checked)
+    if int(lengths.max()) < values.shape[1]:
+        values = values[:, : int(lengths.max())].copy()
+    return Series(values, None if bool((lengths == values.shape[1]).all()) else lengths, largest)
+
+
+def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
+    """Raise `UsageError` where soft-DTW between the two could leave the numbers of the type."""
+    farthest = (x.largest + y.largest) ** 2 * x.values.shape[2]
+    if farthest * (x.values.shape[1] + y.values.shape[1]) / gamma > (1e29 if dtype == "float32" else 1e299):
+        raise UsageError(
+            f"values up to {max(x.largest, y.largest):.3g} are too large for gamma={gamma:.3g} in {dtype}: "
+            "scale them down"
+        )
+
+
+def pad_series(series: Series) -> np.ndarray:
+    """Lay series out as (n, T, d) float64 on the host, those that are shorter than the longest padded with NaN."""
+    values = series.values.get() if hasattr(series.values, "get") else series.values
+    padded = np.array(values, dtype=np.float64)
+    if series.lengths is not None:
+        lengths = series.lengths.get() if hasattr(series.lengths, "get") else series.lengths
+        padded[np.arange(padded.shape[1]) >= lengths[:, None]] = np.nan
     return padded
 
 
-def series_lengths(padded: np.ndarray) -> np.ndarray:
-    """Return the length of each of (n, T, d) padded series, to its last step that is not all NaN: (n,) int64."""
-    present = ~np.isnan(padded).all(axis=2)
-    last = padded.shape[1] - np.argmax(present[:, ::-1], axis=1)
-    return np.where(present.any(axis=1), last, 0)
+def _read_list(steps: list[np.ndarray]) -> Series:
+    dims = sorted({one.shape[1] for one in steps})
+    if len(dims) != 1:
+        raise UsageError(f"series of different dimensions: {', '.join(map(str, dims))}" if dims else "no series given")
+    dtype = np.result_type(*{one.dtype for one in steps})
+    padded = np.full((len(steps), max(len(one) for one in steps), dims[0]), np.nan, dtype)
+    for row, one in zip(padded, steps, strict=True):
+        row[: len(one)] = one
+    return read_series(padded)
 
 
 def _steps(one: Any, i: int) -> np.ndarray:
-    steps = np.asarray(one, dtype=np.float64)
+    steps = np.asarray(one)
+    if steps.dtype != np.float32:
+        steps = steps.astype(np.float64)
     if steps.ndim not in (1, 2):
         raise UsageError(f"series {i} must be (T, d) or (T,), got shape {steps.shape}")
     return steps if steps.ndim == 2 else steps[:, None]
 
 
-def _stack(series: list[np.ndarray]) -> np.ndarray:
-    dims = sorted({one.shape[1] for one in series})
-    if len(dims) != 1:
-        raise UsageError(f"series of different dimensions: {', '.join(map(str, dims))}" if dims else "no series given")
-    padded = np.full((len(series), max(len(one) for one in series), dims[0]), np.nan)
-    for row, one in zip(padded, series, strict=True):
-        row[: len(one)] = one
-    return padded
-
-
-def _check(padded: np.ndarray) -> None:
-    lengths = series_lengths(padded)
+def _check(values: Any, first: int) -> tuple[Any, float]:
+    """Return lengths of (n, T, d) series, the first of number ``first``, and the largest value; or raise."""
+    xp = _namespace(values)
+    largest = float(abs(values).max())
+    if largest < np.inf:  # NaN compares as False
+        return xp.full(len(values), values.shape[1], dtype=np.int32), largest
+    present = ~xp.isnan(values).all(axis=2)
+    lengths = values.shape[1] - present[:, ::-1].argmax(axis=1)
+    lengths = xp.where(present.any(axis=1), lengths, 0).astype(np.int32)
     if not lengths.all():
-        raise UsageError(f"series {np.argmin(lengths)} is empty")
-    inside = np.arange(padded.shape[1]) < lengths[:, None]
-    broken = inside & ~np.isfinite(padded).all(axis=2)
+        raise UsageError(f"series {first + int(lengths.argmin())} is empty")
+    inside = xp.arange(values.shape[1]) < lengths[:, None]
+    broken = inside & ~xp.isfinite(values).all(axis=2)
     if broken.any():
-        i, step = np.argwhere(broken)[0]
-        raise UsageError(f"series {i} has a NaN or infinite value at step {step}; only trailing NaN steps may pad it")
+        i, step = divmod(int(broken.argmax()), values.shape[1])
+        raise UsageError(
+            f"series {first + i} has a NaN or infinite value at step {step}; only trailing NaN steps may pad it"
+        )
+    return lengths, float(abs(xp.where(inside[:, :, None], values, 0)).max())
+
+
+def _namespace(values: Any) -> Any:
+    """Return the module that made the array, numpy or cupy."""
+    if isinstance(values, np.ndarray):
+        return np
+    from raypipe import optional
+
+    return optional.require("cupy")

@@ -1,0 +1,186 @@
+"""k-means of series under soft-DTW, over any `Shards`: seeding, and Lloyd's passes by two solvers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from raypipe.clustering.shards import Shards
+from raypipe.softdtw import half_self_values
+from raypipe.softdtw.barycenter import descend_lbfgs, resample, slope, step_mm
+
+_LEAST_ATTEMPTS = 10  # runs that may end with an empty cluster before the fit gives up, as tslearn has it
+_STEPS = 8  # of the centers a pass: on the way to convergence they count for more than labels, and cost less
+_LONGEST_STRIDE = 8.0  # times the step of majorise–minimise
+_BARYCENTER_TOL = 1e-3  # tslearn's, of each L-BFGS
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a fit was asked for; see `raypipe.TimeSeriesKMeans`."""
+
+    n_clusters: int
+    gamma: float
+    solver: str = "mm"
+    divergence: bool = False
+    init: Any = "k-means++"
+    n_init: int = 1
+    max_iter: int = 50
+    tol: float = 1e-6
+    max_iter_barycenter: int = 100
+    report: Callable[[str], None] = lambda line: None
+
+    def offsets(self, centers: np.ndarray) -> np.ndarray:
+        """Return what to subtract from soft-DTW to each center: half its self-value, under the divergence."""
+        return half_self_values(centers, self.gamma) if self.divergence else np.zeros(len(centers))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run from one seeding found.
+
+    Attributes
+    ----------
+    centers
+        (k, T, d) float64.
+    score
+        What the best of several runs has least of: the mean of squared soft-DTW under "lbfgs", the sum of soft-DTW
+        (less offsets) under "mm".
+    n_iter
+        Passes.
+    """
+
+    centers: np.ndarray
+    score: float
+    n_iter: int
+
+
+def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Run | None:
+    """Find centers, the best of ``n_init`` runs; and leave the shards with their labels, in float64.
+
+    Returns
+    -------
+    None where every attempt ended with an empty cluster.
+    """
+    best, done = None, 0
+    run = _run_mm if rules.solver == "mm" else _run_lbfgs
+    for _ in range(max(rules.n_init, _LEAST_ATTEMPTS)):
+        found = run(shards, seed_centers(shards, rules, random), rules)
+        if found is None:
+            rules.report("a cluster was left empty: again from other seeds")
+            continue
+        done += 1
+        if best is None or found.score < best.score:
+            best = found
+        if done == rules.n_init:
+            break
+    if best is None:
+        return None
+    final = shards.assign(best.centers, rules.offsets(best.centers), exact=True)
+    return best if final.counts.all() else None
+
+
+def seed_centers(shards: Shards, rules: Rules, random: np.random.RandomState) -> np.ndarray:
+    """Choose (k, T, d) centers to begin with, drawing as tslearn draws."""
+    if not isinstance(rules.init, str):
+        seeds = np.asarray(rules.init, dtype=np.float64)
+        return _full_length(seeds, seeds.shape[1])
+    if rules.init == "random":
+        seeds = shards.paths(random.choice(shards.n_series, rules.n_clusters, replace=False))
+    else:
+        seeds = _draw_seeds(shards, rules.n_clusters, random)
+    return _full_length(seeds, shards.n_steps)
+
+
+def _draw_seeds(shards: Shards, n_clusters: int, random: np.random.RandomState) -> np.ndarray:
+    """k-means++ with squared soft-DTW for weights, the best of a few candidates each time (Arthur & Vassilvitskii)."""
+    n_trials = 2 + int(np.log(n_clusters))
+    seeds = shards.paths(np.array([random.randint(shards.n_series)]))
+    shards.begin_seeding()
+    potential = shards.try_seeds(seeds)[0]
+    shards.take_seed(0)
+    for _ in range(1, n_clusters):
+        rows = shards.draw(random.random_sample(n_trials) * potential)
+        candidates = shards.paths(rows)
+        potentials = shards.try_seeds(candidates)
+        best = int(potentials.argmin())
+        shards.take_seed(best)
+        potential = potentials[best]
+        seeds = np.concatenate([seeds, candidates[best : best + 1]])
+    return seeds
+
+
+def _full_length(paths: np.ndarray, n_steps: int) -> np.ndarray:
+    """Resample paths, which end where NaN begins, to n_steps: (k, n_steps, d)."""
+    return np.stack([resample(path[~np.isnan(path).all(axis=1)], n_steps) for path in paths])
+
+
+def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
+    """Assign, and move the centers downhill, until the objective stands still."""
+    before, last, reseeded = np.inf, centers, False
+    stride = np.ones(len(centers))
+    for n_iter in range(1, rules.max_iter + 1):
+        found = shards.assign(centers, rules.offsets(centers))
+        rules.report(f"{found.objective:.6g} -->")
+        if found.objective > before:  # by rounding alone, or under the divergence
+            return Run(last, before, n_iter)
+        empty = np.flatnonzero(found.counts == 0)
+        if before - found.objective <= rules.tol * found.magnitude and (reseeded or not len(empty)):
+            break
+        before, last, reseeded = found.objective, centers, bool(len(empty))
+        centers = _descend(shards, centers, stride)
+        if len(empty):
+            centers[empty] = _full_length(shards.paths(shards.farthest(len(empty))), centers.shape[1])
+    else:
+        found = shards.assign(centers, rules.offsets(centers))
+    return Run(centers, found.objective, n_iter) if found.counts.all() else None
+
+
+def _descend(shards: Shards, centers: np.ndarray, stride: np.ndarray) -> np.ndarray:
+    """Take a few steps of every center, its series unchanged, and never up.
+
+    A step of majorise–minimise is sure to go down, but short. So it is stretched, more and more while that works
+    (``stride``, (k,), which is changed); a center whose sum has risen goes back to where the plain step had led. The
+    last step is plain.
+    """
+    lowest = np.full(len(centers), np.inf)
+    safe = centers
+    for _ in range(_STEPS):
+        found = shards.statistics(centers)
+        rose = found.values > lowest
+        stride[:] = np.where(rose, 1.0, np.minimum(_LONGEST_STRIDE, 1.1 * stride + 0.1))
+        lowest = np.where(rose, lowest, found.values)
+        down = step_mm(found, centers)
+        safe = np.where(rose[:, None, None], safe, down)
+        centers = np.where(rose[:, None, None], safe, centers + stride[:, None, None] * (down - centers))
+    return safe
+
+
+def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
+    """Assign, and solve for every center, until the inertia stands still: tslearn's passes, in tslearn's order."""
+    before, n_iter = np.inf, 0
+    centers = centers.copy()
+    while n_iter < rules.max_iter:
+        n_iter += 1
+        found = shards.assign(centers, rules.offsets(centers))
+        if not found.counts.all():
+            return None
+        inertia = found.squares / found.weight
+        rules.report(f"{inertia:.3f} -->")
+        for cluster in range(len(centers)):
+            if rules.max_iter_barycenter > 0:
+                objective = partial(_evaluate, shards, cluster)
+                centers[cluster] = descend_lbfgs(
+                    objective, centers[cluster], rules.max_iter_barycenter, _BARYCENTER_TOL
+                )
+        if abs(before - inertia) < rules.tol:
+            break
+        before = inertia
+    return Run(centers, inertia, n_iter)
+
+
+def _evaluate(shards: Shards, cluster: int, center: np.ndarray) -> tuple[float, np.ndarray]:
+    found = shards.statistics(center[None], cluster)
+    return found.values[0], slope(found, center)

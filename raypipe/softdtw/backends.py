@@ -1,0 +1,48 @@
+"""Which code computes soft-DTW.
+
+A backend is a module with ``prepare(series, dtype)``, which lays series out as it likes, and, on what that returned,
+``cdist``, ``self_values``, ``assign`` and ``statistics`` (see `raypipe.softdtw.reference`, which says them in numpy).
+What they return lies where the backend works, on the GPU for "cupy", but for statistics.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from raypipe import optional
+from raypipe.errors import UsageError
+
+BACKENDS = ("auto", "cupy", "numba")
+PRECISIONS = ("float32", "float64")
+
+
+def load_backend(name: str, values: Any = None) -> Any:
+    """Return a backend's module; "auto" is "cupy" where it and a GPU are, or where ``values`` lie on one, else "numba".
+
+    Raises
+    ------
+    UsageError
+        If there is no backend of that name.
+    MissingPackageError
+        If the backend's package is not installed.
+    """
+    if name not in BACKENDS:
+        raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
+    if name == "auto":
+        on_gpu = hasattr(values, "__cuda_array_interface__")
+        name = "cupy" if on_gpu or (optional.is_installed("cupy") and optional.sees_gpu()) else "numba"
+    if name == "cupy":
+        from raypipe.softdtw import cupy as backend
+    else:
+        from raypipe.softdtw import numba as backend  # type: ignore[no-redef]
+    return backend
+
+
+def backend_name(backend: Any) -> str:
+    """Return the name by which `load_backend` knows the module."""
+    return backend.__name__.rpartition(".")[2]
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return a backend's array as numpy's."""
+    return array.get() if hasattr(array, "get") else array

@@ -1,0 +1,202 @@
+"""A numba type for many numbers worked on at once, one series a lane, so that loops over series need no vectoriser.
+
+`Lanes` is an LLVM vector of 64 bytes (16 float32 or 8 float64): one register of AVX-512, two of AVX2, four of NEON,
+split by LLVM for whatever the machine has. Kernels read and write it with `load` and `store` at an index into a flat
+array, and calculate with ``+ - * /`` between lanes, or lanes and scalars, as they would with plain numbers.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+_BYTES = 64
+_INLINE = {"forceinline": True}
+_FLAGS = ("nnan", "ninf", "nsz", "contract")  # numbers are finite throughout; contract fuses a * b + c
+
+
+class Lanes(types.Type):
+    """64 bytes of one float type."""
+
+    def __init__(self, dtype: types.Float):
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
+
+    @property
+    def count(self) -> int:
+        """Number of lanes."""
+        return _BYTES * 8 // self.dtype.bitwidth
+
+    @property
+    def fraction_bits(self) -> int:
+        """Bits below the exponent, as IEEE 754 has them."""
+        return 23 if self.dtype.bitwidth == 32 else 52
+
+    @property
+    def bias(self) -> int:
+        """What the exponent's bits hold for 2⁰."""
+        return 127 if self.dtype.bitwidth == 32 else 1023
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes):
+        element = manager.lookup(lanes.dtype).get_value_type()
+        super().__init__(manager, lanes, ir.VectorType(element, lanes.count))
+
+
+def width(array: Any) -> int:
+    """Return how many lanes numbers like the array's make up: a constant in a kernel."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(width, jit_options=_INLINE)
+def _width(array):
+    count = Lanes(array.dtype).count
+    return lambda array: count
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any):
+    """Read lanes from a flat array, from ``array[index]`` on."""
+    lanes = Lanes(array.dtype)
+
+    def emit(context, builder, signature, values):
+        vector = context.get_value_type(lanes)
+        pointer = _pointer(context, builder, signature.args[0], *values[:2])
+        return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=lanes.dtype.bitwidth // 8)
+
+    return lanes(array, types.intp), emit
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any):
+    """Write lanes to a flat array, from ``array[index]`` on."""
+
+    def emit(context, builder, signature, values):
+        pointer = _pointer(context, builder, signature.args[0], *values[:2])
+        pointer = builder.bitcast(pointer, values[2].type.as_pointer())
+        builder.store(values[2], pointer, align=signature.args[2].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), emit
+
+
+@intrinsic
+def splat(typing: Any, scalar: Any):
+    """Return lanes that all hold the scalar."""
+    lanes = Lanes(scalar)
+    return lanes(scalar), lambda context, builder, signature, values: _splat(builder, values[0], lanes)
+
+
+def _binary(emit_one: Callable[..., Any]) -> Any:
+    """Make an operation of two lanes, of which one may be a scalar."""
+
+    @intrinsic
+    def operation(typing, a, b):
+        lanes = a if isinstance(a, Lanes) else b
+
+        def emit(context, builder, signature, values):
+            pairs = zip(signature.args, values, strict=True)
+            both = [v if isinstance(t, Lanes) else _splat(builder, v, lanes) for t, v in pairs]
+            return emit_one(builder, *both)
+
+        taken = [one if isinstance(one, Lanes) else lanes.dtype for one in (a, b)]
+        return lanes(*taken), emit
+
+    return operation
+
+
+def _pick(sign: str) -> Callable[..., Any]:
+    return lambda builder, a, b: builder.select(builder.fcmp_ordered(sign, a, b, flags=_FLAGS), a, b)
+
+
+least = _binary(_pick("<"))
+most = _binary(_pick(">"))
+_OPERATIONS = {
+    operator.add: _binary(lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS)),
+    operator.sub: _binary(lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS)),
+    operator.mul: _binary(lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS)),
+    operator.truediv: _binary(lambda builder, a, b: builder.fdiv(a, b, flags=_FLAGS)),
+}
+
+
+def _give_operator(sign: Any, operation: Any) -> None:
+    @overload(sign, jit_options=_INLINE)
+    def _operator(a, b):
+        if isinstance(a, Lanes) or isinstance(b, Lanes):
+            return lambda a, b: operation(a, b)
+        return None
+
+
+for _sign, _operation in _OPERATIONS.items():
+    _give_operator(_sign, _operation)
+
+
+@intrinsic
+def nearest(typing: Any, value: Any):
+    """Round to whole numbers."""
+
+    def emit(context, builder, signature, values):
+        kind = values[0].type
+        name = f"llvm.rint.v{kind.count}f{value.dtype.bitwidth}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), values)
+
+    return value(value), emit
+
+
+@intrinsic
+def scale_by_power(typing: Any, value: Any, power: Any):
+    """``value · 2^power`` for whole powers that keep it a normal number: they are added to its exponent's bits."""
+
+    def emit(context, builder, signature, values):
+        whole, constant = _integers(value)
+        moved = builder.shl(builder.fptosi(values[1], whole), constant(value.fraction_bits))
+        return builder.bitcast(builder.add(builder.bitcast(values[0], whole), moved), values[0].type)
+
+    return value(value, power), emit
+
+
+@intrinsic
+def exponent(typing: Any, value: Any):
+    """Return e for positive normal numbers ``f · 2^e``, f in [1, 2)."""
+
+    def emit(context, builder, signature, values):
+        whole, constant = _integers(value)
+        shifted = builder.lshr(builder.bitcast(values[0], whole), constant(value.fraction_bits))
+        return builder.sitofp(builder.sub(shifted, constant(value.bias)), values[0].type)
+
+    return value(value), emit
+
+
+@intrinsic
+def fraction(typing: Any, value: Any):
+    """Return f for positive normal numbers ``f · 2^e``, f in [1, 2)."""
+
+    def emit(context, builder, signature, values):
+        whole, constant = _integers(value)
+        kept = builder.and_(builder.bitcast(values[0], whole), constant((1 << value.fraction_bits) - 1))
+        return builder.bitcast(builder.or_(kept, constant(value.bias << value.fraction_bits)), values[0].type)
+
+    return value(value), emit
+
+
+def _integers(lanes: Lanes) -> tuple[ir.VectorType, Callable[[int], ir.Constant]]:
+    """Return the vector of integers as wide as the lanes, and what makes a constant of it."""
+    vector = ir.VectorType(ir.IntType(lanes.dtype.bitwidth), lanes.count)
+    return vector, lambda number: ir.Constant(vector, [number] * lanes.count)
+
+
+def _splat(builder: Any, scalar: Any, lanes: Lanes) -> Any:
+    vector = ir.VectorType(scalar.type, lanes.count)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes.count), [0] * lanes.count)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    return cgutils.gep_inbounds(builder, context.make_array(kind)(context, builder, array).data, index)

@@ -1,0 +1,361 @@
+"""Soft-DTW on the CPU's cores: blocks of series, a lane each, swept against one center after another.
+
+Series stay where and as they are; a block of them is scaled and laid out as it is swept, so a pass over n series takes
+the answer, the order of the series, and what the blocks in hand need.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import config, njit, prange, set_num_threads
+
+from raypipe.softdtw.series import Series, Statistics
+from raypipe.softdtw.sweeps import (
+    ROWS,
+    UNROLLED,
+    begin,
+    gather_sums,
+    read_values,
+    sweep,
+    sweep_back,
+)
+
+_CHUNKS_A_CORE = 8  # enough to even out what the cores get, with scratch allocated once a chunk
+_PARTS = 128  # a pass of statistics is cut into about so many sums, whatever the cores: the same bits anywhere
+_FLUSHED = 64  # blocks that are summed before the sum becomes float64
+_KEPT_BYTES = 512 << 10  # probabilities of a strip of rows; more falls out of a core's cache
+_LOG2_E = float(np.log2(np.e))
+_SAMPLED = 256  # series whose mean the data is centred on
+
+_SHARED = 2_000_000  # operations from which on a second core pays: below, waking it takes longer
+
+_alone = threading.Lock()  # numba's simplest threading layer ends the process when entered twice
+
+
+@contextmanager
+def _cores(x: "Prepared", n_centers: int, n_rows: int) -> Iterator[None]:
+    """Hold the cores for a pass over all cells: all of them, or one where there is little to do."""
+    _, n_steps, dim = x.shape
+    work = len(x.series) * n_steps * n_centers * n_rows * (dim + 8)
+    with _alone:
+        set_num_threads(config.NUMBA_NUM_THREADS if work > _SHARED else 1)
+        yield
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Series as given, and what passes over them have in common."""
+
+    series: Series
+    origin: np.ndarray  # (d,) float64, subtracted from every step: soft-DTW does not change, float32 loses less
+    dtype: np.dtype
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int32, or (0,) where all are equal."""
+        return np.empty(0, np.int32) if self.series.lengths is None else self.series.lengths
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the values, (n, T, d)."""
+        return self.series.values.shape
+
+
+def prepare(x: Series, dtype: str) -> Prepared:
+    """Choose the point that the steps are seen from; nothing is copied."""
+    sample = x.values[:: max(1, len(x) // _SAMPLED)][:_SAMPLED].astype(np.float64)
+    if x.lengths is not None:
+        sample = np.concatenate(list(Series(sample, x.lengths[:: max(1, len(x) // _SAMPLED)][:_SAMPLED]).rows()))
+    return Prepared(x, sample.reshape(-1, x.values.shape[2]).mean(axis=0), np.dtype(dtype))
+
+
+def cdist(x: Prepared, y: Prepared | None, gamma: float) -> np.ndarray:
+    """Soft-DTW of n and m series, or of the first among themselves: (n, m)."""
+    if y is not None and len(x.series) < len(y.series):
+        return cdist(y, x, gamma).T
+    n, m = len(x.series), len((y or x).series)
+    out = np.empty((n, m), x.dtype)
+    order = _order(np.zeros(n, np.int32), 1, x)
+    others = order if y is None else np.arange(m, dtype=np.int32)
+    with _cores(x, m, (y or x).shape[1]):
+        _fill_matrix(*_blocks(x, order, gamma), *_centers(y or x, x, gamma), others, y is None, out)
+    out *= gamma / _LOG2_E
+    return out
+
+
+def self_values(x: Prepared, gamma: float) -> np.ndarray:
+    """Soft-DTW of each of n series with itself: (n,)."""
+    out = np.empty(len(x.series), x.dtype)
+    with _cores(x, 1, x.shape[1]):
+        _fill_own(*_blocks(x, _order(np.zeros(len(out), np.int32), 1, x), gamma), out)
+    return out * (gamma / _LOG2_E)
+
+
+def assign(x: Prepared, centers: np.ndarray, gamma: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values."""
+    n = len(x.series)
+    labels, values = np.empty(n, np.int32), np.empty(n, x.dtype)
+    order = _order(np.zeros(n, np.int32), 1, x)
+    less = (offsets * (_LOG2_E / gamma)).astype(x.dtype)
+    with _cores(x, *centers.shape[:2]):
+        _find_nearest(*_blocks(x, order, gamma), *_centers(Series(centers), x, gamma), less, labels, values)
+    values *= gamma / _LOG2_E
+    return labels, values
+
+
+def statistics(
+    x: Prepared, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
+) -> Statistics:
+    """Sum values and expected alignments of the series of each center, to the same bits on any number of cores."""
+    k, n_steps, dim = centers.shape
+    labels = labels.astype(np.int32, copy=False)
+    counts = np.bincount(labels, minlength=k)
+    lanes = 64 // x.dtype.itemsize
+    blocks = -(-counts // lanes)
+    taken = lanes * max(1, -(-int(blocks.sum()) // _PARTS))  # series a part
+    parts = -(-counts // taken)
+    cluster = np.repeat(np.arange(k), parts)
+    within = np.arange(len(cluster)) - np.repeat(np.cumsum(parts) - parts, parts)
+    starts = (np.cumsum(counts) - counts)[cluster] + within * taken
+    stops = np.minimum(starts + taken, np.cumsum(counts)[cluster])
+    sums = np.zeros((len(cluster), n_steps, dim + 1))
+    values = np.zeros(len(cluster))
+    order = _order(labels, k, x)
+    own = np.empty(0, x.dtype) if weights is None else weights.astype(x.dtype)
+    z, _ = _centers(Series(centers), x, gamma)
+    with _cores(x, 3, n_steps):
+        _sum_alignments(*_blocks(x, order, gamma), z, own, cluster, starts, stops, sums, values)
+    total = np.zeros((k, n_steps, dim + 1))
+    np.add.at(total, cluster, sums)
+    value = np.bincount(cluster, values, minlength=k) * (gamma / _LOG2_E)
+    weight = np.bincount(labels, weights, minlength=k).astype(np.float64)
+    mass = total[:, :, 0]
+    steps = total[:, :, 1:] * np.sqrt(gamma / _LOG2_E) + x.origin * mass[:, :, None]
+    return Statistics(steps, mass, value, weight)
+
+
+def _blocks(x: Prepared, order: np.ndarray, gamma: float) -> tuple[Any, ...]:
+    """Return the arguments by which kernels lay out blocks of series."""
+    dim = x.shape[2]
+    dims = (0,) * dim if dim <= UNROLLED else dim
+    n_blocks = -(-len(order) * x.dtype.itemsize // 64)
+    n_chunks = min(n_blocks, _CHUNKS_A_CORE * config.NUMBA_NUM_THREADS)
+    return x.series.values, x.lengths, order, n_chunks, x.origin, np.sqrt(_LOG2_E / gamma), dims
+
+
+def _centers(y: Prepared | Series, x: Prepared, gamma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return m centers (m, T, d) as the kernels want them for ``x``, and their lengths (m,)."""
+    series = y.series if isinstance(y, Prepared) else y
+    z = (series.values - x.origin) * np.sqrt(_LOG2_E / gamma)
+    lengths = series.lengths
+    if lengths is None:
+        lengths = np.full(len(z), z.shape[1])
+    return np.ascontiguousarray(z, dtype=x.dtype), lengths.astype(np.int64, copy=False)
+
+
+def _order(labels: np.ndarray, n_labels: int, x: Prepared) -> np.ndarray:
+    """Order series by label and, within one, by length: (n,) int32. Blocks are cut from it."""
+    if n_labels == 1 and not len(x.lengths):
+        return np.arange(len(labels), dtype=np.int32)
+    return _count_sort(labels, n_labels, x.lengths, x.shape[1])
+
+
+@njit(cache=True)
+def _count_sort(labels, n_labels, lengths, longest):
+    n_keys = longest + 1 if len(lengths) else 1
+    ends = np.zeros(n_labels * n_keys + 1, np.int64)
+    for n in range(len(labels)):
+        ends[labels[n] * n_keys + (lengths[n] if len(lengths) else 0) + 1] += 1
+    for key in range(n_labels * n_keys):
+        ends[key + 1] += ends[key]
+    order = np.empty(len(labels), np.int32)
+    for n in range(len(labels)):
+        key = labels[n] * n_keys + (lengths[n] if len(lengths) else 0)
+        order[ends[key]] = n
+        ends[key] += 1
+    return order
+
+
+@njit(cache=True)
+def _scratch(size, like):
+    """Flat memory for numbers like an array's, from a cache line's start: lanes across two take twice as long."""
+    memory = np.empty(size * like.itemsize + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size * like.itemsize].view(like.dtype)
+
+
+@njit(cache=True)
+def _lay_out(values, lengths, rows, origin, scale, x, widths):
+    """Write series of the rows to x (T, d, w) and their lengths to widths (w,); return the longest."""
+    w = len(widths)
+    _, n_steps, dim = values.shape
+    longest = 0
+    for lane in range(w):
+        widths[lane] = 0
+        if lane < len(rows):
+            widths[lane] = lengths[rows[lane]] if len(lengths) else n_steps
+        longest = max(longest, widths[lane])
+    for lane in range(w):
+        row = rows[min(lane, len(rows) - 1)]
+        for j in range(longest):
+            for q in range(dim):
+                number = (values[row, j, q] - origin[q]) * scale if j < widths[lane] else 0.0
+                x[(j * dim + q) * w + lane] = number
+    return longest
+
+
+@njit(cache=True)
+def _read(border, widths, n_lanes, column, found):
+    """Write each lane's value to found (w,)."""
+    read_values(border, widths[0], column)
+    at = widths[0]
+    for lane in range(n_lanes):
+        if widths[lane] != at:
+            at = widths[lane]
+            read_values(border, at, column)
+        found[lane] = column[lane]
+
+
+@njit(cache=True, parallel=True)
+def _fill_matrix(values, lengths, order, n_chunks, origin, scale, dims, z, z_lengths, others, symmetric, out):
+    w = 64 // out.itemsize
+    n, n_steps, dim = values.shape
+    n_blocks = (n + w - 1) // w
+    start = n - n  # a plain integer: as a literal it would have the sweep compiled once more
+    for chunk in prange(n_chunks):
+        x = _scratch(n_steps * dim * w, out)
+        border = _scratch(2 * (n_steps + 1) * w, out)
+        column, found = _scratch(w, out), _scratch(w, out)
+        widths = np.empty(w, np.int64)
+        for block in range(chunk, n_blocks, n_chunks):  # in turns, as under symmetry the first have the most to do
+            rows = order[block * w : (block + 1) * w]
+            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
+            for place in range(block * w if symmetric else 0, len(others)):
+                other = others[place]
+                begin(border, longest)
+                sweep(x, z[other].reshape(-1), None, dims, border, longest, start, z_lengths[other], None)
+                _read(border, widths, len(rows), column, found)
+                for lane in range(len(rows)):
+                    if not symmetric:
+                        out[rows[lane], other] = found[lane]
+                    elif place >= block * w + lane:
+                        out[rows[lane], other] = found[lane]
+                        out[other, rows[lane]] = found[lane]
+
+
+@njit(cache=True, parallel=True)
+def _fill_own(values, lengths, order, n_chunks, origin, scale, dims, out):
+    w = 64 // out.itemsize
+    n, n_steps, dim = values.shape
+    n_blocks = (n + w - 1) // w
+    for chunk in prange(n_chunks):
+        x = _scratch(n_steps * dim * w, out)
+        border = _scratch(2 * (n_steps + 1) * w, out)
+        column = _scratch(w, out)
+        widths = np.empty(w, np.int64)
+        for block in range(chunk, n_blocks, n_chunks):
+            rows = order[block * w : (block + 1) * w]
+            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
+            begin(border, longest)
+            done = 0
+            for lane in range(len(rows)):  # from the shortest to the longest
+                if widths[lane] > done:
+                    sweep(x, x, True, dims, border, longest, done, widths[lane], None)
+                    done = widths[lane]
+                    read_values(border, done, column)
+                out[rows[lane]] = column[lane]
+
+
+@njit(cache=True, parallel=True)
+def _find_nearest(values, lengths, order, n_chunks, origin, scale, dims, z, z_lengths, offsets, labels, nearest):
+    w = 64 // nearest.itemsize
+    n, n_steps, dim = values.shape
+    n_blocks = (n + w - 1) // w
+    start = n - n
+    for chunk in prange(n_chunks):
+        x = _scratch(n_steps * dim * w, nearest)
+        border = _scratch(2 * (n_steps + 1) * w, nearest)
+        column, found = _scratch(w, nearest), _scratch(w, nearest)
+        widths = np.empty(w, np.int64)
+        for block in range(chunk, n_blocks, n_chunks):
+            rows = order[block * w : (block + 1) * w]
+            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
+            for center in range(len(z)):
+                begin(border, longest)
+                sweep(x, z[center].reshape(-1), None, dims, border, longest, start, z_lengths[center], None)
+                _read(border, widths, len(rows), column, found)
+                for lane in range(len(rows)):
+                    row = rows[lane]
+                    if center == 0 or found[lane] - offsets[center] < nearest[row] - offsets[labels[row]]:
+                        nearest[row] = found[lane]
+                        labels[row] = center
+
+
+@njit(cache=True, parallel=True)
+def _sum_alignments(
+    values, lengths, order, n_chunks, origin, scale, dims, z, weights, cluster, starts, stops, sums, totals
+):  # fmt: skip
+    w = 64 // z.itemsize
+    _, n_steps, dim = values.shape
+    _, n_rows, _ = z.shape
+    height = _strip_height(n_rows, n_steps, z.itemsize * 2 * w)
+    n_strips = (n_rows + height - 1) // height
+    for part in prange(len(cluster)):
+        x = _scratch(n_steps * dim * w, z)
+        borders = _scratch((n_strips + 1) * 2 * (n_steps + 1) * w, z).reshape(n_strips + 1, -1)
+        probabilities = _scratch(2 * height * n_steps * w, z)
+        arriving = _scratch(n_steps * w, z)
+        held = _scratch(n_rows * (dim + 1) * w, z)
+        column, found = _scratch(w, z), _scratch(w, z)
+        widths = np.empty(w, np.int64)
+        center = z[cluster[part]].reshape(-1)
+        held[:] = 0
+        for start in range(starts[part], stops[part], w):
+            rows = order[start : min(start + w, stops[part])]
+            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
+            begin(borders[0], longest)
+            for strip in range(n_strips):
+                borders[strip + 1] = borders[strip]
+                first, last = strip * height, min((strip + 1) * height, n_rows)
+                if strip + 1 < n_strips:
+                    sweep(x, center, None, dims, borders[strip + 1], longest, first, last, None)
+                else:
+                    sweep(x, center, None, dims, borders[strip + 1], longest, first, last, probabilities)
+            _read(borders[n_strips], widths, len(rows), column, found)
+            arriving[:] = 0
+            for lane in range(len(rows)):
+                weight = weights[rows[lane]] if len(weights) else z.dtype.type(1)
+                arriving[(widths[lane] - 1) * w + lane] = weight
+                totals[part] += weight * np.float64(found[lane])
+            for strip in range(n_strips - 1, -1, -1):
+                first, last = strip * height, min((strip + 1) * height, n_rows)
+                if strip + 1 < n_strips:
+                    sweep(x, center, None, dims, borders[strip], longest, first, last, probabilities)
+                sweep_back(probabilities, arriving, longest, last - first)
+                gather_sums(probabilities, x, dim, longest, last - first, held, first)
+            if (start - starts[part]) // w % _FLUSHED == _FLUSHED - 1:
+                _flush(held, w, sums[part])
+        _flush(held, w, sums[part])
+
+
+@njit(cache=True)
+def _strip_height(n_rows, n_columns, cell_bytes):
+    """Rows of the center whose probabilities are kept together: all, or about the square root where they are many."""
+    if n_rows * n_columns * cell_bytes <= _KEPT_BYTES:
+        return n_rows
+    return ROWS * max(1, int(np.sqrt(n_rows) / ROWS))
+
+
+@njit(cache=True)
+def _flush(held, w, sums):
+    """Add lanes of sums to (T, d + 1) float64, and begin again."""
+    n_rows, n_sums = sums.shape
+    for i in range(n_rows):
+        for q in range(n_sums):
+            for lane in range(w):
+                sums[i, q] += held[(i * n_sums + q) * w + lane]
+    held[:] = 0

@@ -1,0 +1,95 @@
+"""Soft-DTW in plain numpy, float64, one pair after another: what every other backend is held against.
+
+Each cell is the textbook's ``−γ log Σ exp(−r / γ)``, taken by `numpy.logaddexp` along the anti-diagonals, where cells
+do not wait for each other. The gradient is that of Mensch & Blondel (ICML 2018): the probabilities of the three ways
+into a cell, carried back from the end.
+"""
+
+import numpy as np
+
+from raypipe.softdtw.series import Series, Statistics
+
+
+def prepare(x: Series, dtype: str) -> Series:
+    """Return the series as they are: there is nothing to lay out."""
+    return x
+
+
+def cdist(x: Series, y: Series | None, gamma: float) -> np.ndarray:
+    """Soft-DTW of n and m series, or of the first among themselves: (n, m) float64."""
+    others = list(x.rows() if y is None else y.rows())
+    return np.array([[_forward(one, other, gamma)[-1, -1] for other in others] for one in x.rows()])
+
+
+def self_values(x: Series, gamma: float) -> np.ndarray:
+    """Soft-DTW of each of n series with itself: (n,) float64."""
+    return np.array([_forward(one, one, gamma)[-1, -1] for one in x.rows()])
+
+
+def assign(x: Series, centers: np.ndarray, gamma: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values."""
+    values = np.array([[_forward(one, center, gamma)[-1, -1] for center in centers] for one in x.rows()])
+    labels = (values - offsets).argmin(axis=1)
+    return labels.astype(np.int32), values[np.arange(len(labels)), labels]
+
+
+def statistics(
+    x: Series, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
+) -> Statistics:
+    """Sum values and expected alignments of the series of each center."""
+    k, n_steps, dim = centers.shape
+    found = Statistics(np.zeros((k, n_steps, dim)), np.zeros((k, n_steps)), np.zeros(k), np.zeros(k))
+    for n, one in enumerate(x.rows()):
+        weight = 1.0 if weights is None else weights[n]
+        value, aligned = align(one, centers[labels[n]], gamma)
+        found.sums[labels[n]] += weight * (aligned @ one)
+        found.mass[labels[n]] += weight * aligned.sum(axis=1)
+        found.values[labels[n]] += weight * value
+        found.weights[labels[n]] += weight
+    return found
+
+
+def align(x: np.ndarray, z: np.ndarray, gamma: float) -> tuple[float, np.ndarray]:
+    """Soft-DTW of (T_x, d) and (T_z, d), and the expected alignment: how surely z_i meets x_j, (T_z, T_x) in [0, 1]."""
+    costs = _forward(x, z, gamma)
+    n_rows, n_columns = len(z), len(x)
+    expected = np.zeros((n_rows + 2, n_columns + 2))
+    expected[n_rows, n_columns] = 1.0
+    lead = np.full((n_rows + 2, n_columns + 2), np.inf)  # the soft minimum that a cell continues from
+    lead[1:-1, 1:-1] = costs[1:, 1:] - _distances(x, z)
+    at = np.pad(costs, (0, 1), constant_values=np.inf)
+    for i, j in _diagonals(n_rows, n_columns)[::-1]:
+        if (i[0], j[0]) == (n_rows, n_columns):
+            continue
+        total = np.zeros(len(i))
+        for below, right in ((1, 0), (1, 1), (0, 1)):
+            onward = lead[i + below, j + right]
+            reached = np.isfinite(onward)
+            share = np.exp(np.where(reached, onward - at[i, j], -np.inf) / gamma)
+            total += share * expected[i + below, j + right]
+        expected[i, j] = total
+    return float(costs[-1, -1]), expected[1:-1, 1:-1]
+
+
+def _forward(x: np.ndarray, z: np.ndarray, gamma: float) -> np.ndarray:
+    """Accumulated costs R, (T_z + 1, T_x + 1), infinite on the rim but for R[0, 0]."""
+    distances = _distances(x, z)
+    costs = np.full((len(z) + 1, len(x) + 1), np.inf)
+    costs[0, 0] = 0.0
+    for i, j in _diagonals(len(z), len(x)):
+        ways = -costs[i - 1, j] / gamma, -costs[i - 1, j - 1] / gamma, -costs[i, j - 1] / gamma
+        costs[i, j] = distances[i - 1, j - 1] - gamma * np.logaddexp(np.logaddexp(ways[0], ways[1]), ways[2])
+    return costs
+
+
+def _distances(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return ((z[:, None, :] - x[None, :, :]) ** 2).sum(axis=2)
+
+
+def _diagonals(n_rows: int, n_columns: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns, counted from 1, of the cells on each anti-diagonal."""
+    found = []
+    for total in range(2, n_rows + n_columns + 1):
+        i = np.arange(max(1, total - n_columns), min(n_rows, total - 1) + 1)
+        found.append((i, total - i))
+    return found

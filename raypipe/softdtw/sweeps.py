@@ -1,0 +1,353 @@
+"""The recursion of soft-DTW for a block of series against one center, compiled by numba over `Lanes`.
+
+A cell holds ``p = exp(−R / γ)``, in which the recursion is a sum and a product,
+``p[i, j] = 2^(−D[i, j]) · (p[i−1, j] + p[i−1, j−1] + p[i, j−1])`` (data scaled by √(log2 e / γ), so powers are of 2).
+What underflows in plain numbers does not here: p is kept as ``m · 2^(−e)``, e a whole number of any size and m near 1.
+So a cell takes one exp2, of a fraction, and three shifts of exponents; no logarithm, which only the result needs. The
+ways into a cell have the probabilities ``p / Σ p``, and carrying them back from the end gives the expected alignment
+(Mensch & Blondel, ICML 2018): between 0 and 1 at any γ.
+
+Rows are steps of the center and columns those of the series; rows are swept four at a time, so that a column's steps,
+once loaded, serve four distances and four cells pass in registers. Layouts, flat, ``w`` lanes each: x ``(T, d, w)``;
+the border below the last row swept ``(T + 1, 2, w)``, e and m; probabilities ``(rows, T, 2, w)``, from above and left.
+"""
+
+from numba import njit, types
+from numba.extending import overload
+
+from raypipe.softdtw.lanes import exponent, fraction, least, load, most, nearest, scale_by_power, splat, store, width
+
+_INLINE = {"forceinline": True}
+
+ROWS = 4  # swept at a time
+UNROLLED = 3  # so many dimensions are written out; more are looped over
+
+_FARTHEST = -100.0  # powers of 2 below which a way counts for nothing, in float64 too
+_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e30, 1e300  # e of what cannot be reached
+
+# Polynomials of least relative error to 2^f for f in [−½, ½], exact at 0, as large γ makes most f: 9e-8 and 3e-18.
+_EXP2_FLOAT32 = (
+    1.0, 0.6931469775991654, 0.24022242085374992, 0.05550733743251099, 0.009671512639657792, 0.001326472719756236,
+)  # fmt: skip
+_EXP2_FLOAT64 = (
+    1.0, 0.6931471805599453, 0.24022650695910155, 0.055504108664819925, 0.009618129107588335, 0.001333355814678995,
+    0.00015403530462514614, 1.5252733489960805e-05, 1.321543308959463e-06, 1.0178198033328528e-07,
+    7.074105626245659e-09, 4.4352809446103363e-10,
+)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def begin(border, n_columns):
+    """Set the border above the first row: nothing but the corner is reached."""
+    w = width(border)
+    one = splat(border.dtype.type(1))
+    never = unreached(border)
+    for j in range(n_columns + 1):
+        store(border, 2 * j * w, never)
+        store(border, (2 * j + 1) * w, one)
+    store(border, 0, one - one)
+
+
+@njit(cache=True, nogil=True)
+def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
+    """Carry the border from below row ``first − 1`` to below row ``last − 1``.
+
+    Parameters
+    ----------
+    x
+        The series.
+    z
+        (T_z, d) flat, the center's steps; with ``paired`` (T_z, d, w), a center a lane.
+    paired
+        True, or None where all lanes have the same center.
+    dims
+        The number of dimensions: a tuple of so many where they are to be unrolled.
+    border
+        Read and written; rows follow each other in one call or several.
+    n_columns, first, last
+        Length of the longest series; rows of the center, counted from 0.
+    probabilities
+        Where they go for the rows from ``first`` on, or None.
+    """
+    w = width(x)
+    d = size(dims)
+    one = splat(x.dtype.type(1))
+    never = unreached(x)
+    i = first
+    while i + ROWS <= last:
+        e_diagonal, m_diagonal = load(border, 0), load(border, w)
+        store(border, 0, never)
+        e0, e1, e2, e3 = never, never, never, never
+        m0, m1, m2, m3 = one, one, one, one
+        for j in range(n_columns):
+            above = 2 * (j + 1) * w
+            kept = 2 * ((i - first) * n_columns + j) * w
+            row = 2 * n_columns * w
+            e_above, m_above = load(border, above), load(border, above + w)
+            d0, d1, d2, d3 = four_distances(x, j * d * w, z, i * d, paired, dims)
+            e, m = cell(d0, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
+            e_diagonal, m_diagonal = e_above, m_above
+            e_next, m_next = cell(d1, e, m, e1, m1, e0, m0, probabilities, kept + row)
+            e0, m0 = e, m
+            e, m = cell(d2, e_next, m_next, e2, m2, e1, m1, probabilities, kept + 2 * row)
+            e1, m1 = e_next, m_next
+            e_next, m_next = cell(d3, e, m, e3, m3, e2, m2, probabilities, kept + 3 * row)
+            e2, m2 = e, m
+            e3, m3 = normal(e_next, m_next)
+            if j % 4 == 3:  # eight steps between, each at most threefold, and 1.41 of the exp2: far from overflow
+                e0, m0 = normal(e0, m0)
+                e1, m1 = normal(e1, m1)
+                e2, m2 = normal(e2, m2)
+            store(border, above, e3)
+            store(border, above + w, m3)
+        i += ROWS
+    while i < last:
+        e_diagonal, m_diagonal = load(border, 0), load(border, w)
+        store(border, 0, never)
+        e0, m0 = never, one
+        for j in range(n_columns):
+            above = 2 * (j + 1) * w
+            e_above, m_above = load(border, above), load(border, above + w)
+            distance = one_distance(x, j * d * w, z, i * d, paired, dims)
+            kept = 2 * ((i - first) * n_columns + j) * w
+            e, m = cell(distance, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
+            e0, m0 = normal(e, m)
+            e_diagonal, m_diagonal = e_above, m_above
+            store(border, above, e0)
+            store(border, above + w, m0)
+        i += 1
+
+
+@njit(cache=True, nogil=True)
+def sweep_back(probabilities, arriving, n_columns, n_rows):
+    """Turn the probabilities of ``n_rows`` rows into expected alignments, in the place of those from above.
+
+    ``arriving`` (T, w) holds what flows into each column of the last row from below, and then of the row above the
+    first: the alignment is 1 where it is known to pass.
+    """
+    w = width(probabilities)
+    zero = splat(probabilities.dtype.type(0))
+    for i in range(n_rows - 1, -1, -1):
+        from_right = zero
+        to_diagonal = zero
+        for j in range(n_columns - 1, -1, -1):
+            at = 2 * (i * n_columns + j) * w
+            expected = load(arriving, j * w) + from_right
+            up = expected * load(probabilities, at)
+            from_right = expected * load(probabilities, at + w)
+            store(probabilities, at, expected)
+            store(arriving, j * w, up + to_diagonal)
+            to_diagonal = expected - up - from_right
+
+
+@njit(cache=True, nogil=True)
+def gather_sums(expected, x, d, n_columns, n_rows, sums, first):
+    """Add ``Σ_j E[i, j]`` and ``Σ_j E[i, j] x_j`` to the sums ``(T_z, d + 1, w)`` of rows from ``first`` on."""
+    w = width(x)
+    zero = splat(x.dtype.type(0))
+    row = 2 * n_columns * w
+    for i in range(n_rows):
+        mass = zero
+        for j in range(n_columns):
+            mass = mass + load(expected, i * row + 2 * j * w)
+        _add(sums, (first + i) * (d + 1) * w, mass)
+    for i in range(0, n_rows, 2):
+        a, b = i * row, min(i + 1, n_rows - 1) * row
+        for q in range(0, d, 2):
+            p, r = q * w, min(q + 1, d - 1) * w
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            for j in range(n_columns):
+                x0, x1 = load(x, j * d * w + p), load(x, j * d * w + r)
+                e0, e1 = load(expected, a + 2 * j * w), load(expected, b + 2 * j * w)
+                s0, s1, s2, s3 = s0 + e0 * x0, s1 + e0 * x1, s2 + e1 * x0, s3 + e1 * x1
+            to = ((first + i) * (d + 1) + q + 1) * w
+            _add(sums, to, s0)
+            if q + 1 < d:
+                _add(sums, to + w, s1)
+            if i + 1 < n_rows:
+                _add(sums, to + (d + 1) * w, s2)
+                if q + 1 < d:
+                    _add(sums, to + (d + 2) * w, s3)
+
+
+@njit(cache=True, nogil=True)
+def read_values(border, column, out):
+    """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
+    w = width(border)
+    at = 2 * column * w
+    store(out, 0, load(border, at) - log2_of_fraction(load(border, at + w)))
+
+
+@njit(forceinline=True)
+def _add(sums, at, value):
+    store(sums, at, load(sums, at) + value)
+
+
+@njit(forceinline=True)
+def normal(e, m):
+    """Return the same number with m in [1, 2)."""
+    return e - exponent(m), fraction(m)
+
+
+@njit(forceinline=True)
+def log2_of_fraction(m):
+    """log2 of m in [1, 2), by the series of atanh around √2: 2e-18 is left out."""
+    t = (m - 1.4142135623730951) / (m + 1.4142135623730951)
+    s = t * t
+    series = s * (1 / 23) + (1 / 21)
+    series = s * series + (1 / 19)
+    series = s * series + (1 / 17)
+    series = s * series + (1 / 15)
+    series = s * series + (1 / 13)
+    series = s * series + (1 / 11)
+    series = s * series + (1 / 9)
+    series = s * series + (1 / 7)
+    series = s * series + (1 / 5)
+    series = s * series + (1 / 3)
+    series = s * series + 1.0
+    return t * series * 2.8853900817779268 + 0.5
+
+
+def cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
+    """Return e and m of a cell from its distance and the three before it, and keep two probabilities, or none."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(cell, jit_options=_INLINE)
+def _cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
+    keep = isinstance(probabilities, types.Array)
+
+    def impl(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
+        whole = nearest(distance)
+        e = least(least(e_above, e_left), e_diagonal)
+        above = scale_by_power(m_above, most(e - e_above, _FARTHEST))
+        left = scale_by_power(m_left, most(e - e_left, _FARTHEST))
+        total = above + left + scale_by_power(m_diagonal, most(e - e_diagonal, _FARTHEST))
+        if keep:
+            share = 1.0 / total
+            store(probabilities, at, above * share)
+            store(probabilities, at + width(probabilities), left * share)
+        return e + whole, total * exp2_of_fraction(whole - distance)
+
+    return impl
+
+
+def exp2_of_fraction(f):
+    """2^f for f in [−½, ½]."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(exp2_of_fraction, jit_options=_INLINE)
+def _exp2_of_fraction(f):
+    if f.dtype is types.float32:
+        c0, c1, c2, c3, c4, c5 = _EXP2_FLOAT32
+        return lambda f: f * (f * (f * (f * (f * c5 + c4) + c3) + c2) + c1) + c0
+    b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11 = _EXP2_FLOAT64
+
+    def impl(f):
+        high = f * (f * (f * (f * (f * b11 + b10) + b9) + b8) + b7) + b6
+        return f * (f * (f * (f * (f * (f * high + b5) + b4) + b3) + b2) + b1) + b0
+
+    return impl
+
+
+def unreached(array):
+    """Return the e of what cannot be reached, for numbers like the array's."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(unreached, jit_options=_INLINE)
+def _unreached(array):
+    never = _NEVER_FLOAT32 if array.dtype is types.float32 else _NEVER_FLOAT64
+    return lambda array: splat(array.dtype.type(never))
+
+
+def size(dims):
+    """Return the number of dimensions."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(size, jit_options=_INLINE)
+def _size(dims):
+    if isinstance(dims, types.BaseTuple):
+        count = len(dims)
+        return lambda dims: count
+    return lambda dims: dims
+
+
+def at_step(z, index, paired):
+    """Return a number of the center, or its lanes where every lane has its own."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(at_step, jit_options=_INLINE)
+def _at_step(z, index, paired):
+    if isinstance(paired, types.NoneType):
+        return lambda z, index, paired: z[index]
+    return lambda z, index, paired: load(z, index * width(z))
+
+
+def one_distance(x, at, z, row, paired, dims):
+    """Squared distance between the step of x at ``at`` and that of the center at ``row``."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(one_distance, jit_options=_INLINE)
+def _one_distance(x, at, z, row, paired, dims):
+    if isinstance(dims, types.BaseTuple):
+        count = len(dims)
+
+        def unrolled(x, at, z, row, paired, dims):
+            t = load(x, at) - at_step(z, row, paired)
+            total = t * t
+            if count > 1:
+                t = load(x, at + width(x)) - at_step(z, row + 1, paired)
+                total = total + t * t
+            if count > 2:
+                t = load(x, at + 2 * width(x)) - at_step(z, row + 2, paired)
+                total = total + t * t
+            return total
+
+        return unrolled
+
+    def looped(x, at, z, row, paired, dims):
+        total = splat(x.dtype.type(0))
+        for q in range(dims):
+            t = load(x, at + q * width(x)) - at_step(z, row + q, paired)
+            total = total + t * t
+        return total
+
+    return looped
+
+
+def four_distances(x, at, z, row, paired, dims):
+    """Squared distances between the step of x at ``at`` and those of the center at ``row`` and the three after it."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(four_distances, jit_options=_INLINE)
+def _four_distances(x, at, z, row, paired, dims):
+    if isinstance(dims, types.BaseTuple):
+        count = len(dims)
+
+        def unrolled(x, at, z, row, paired, dims):
+            return (
+                one_distance(x, at, z, row, paired, dims),
+                one_distance(x, at, z, row + count, paired, dims),
+                one_distance(x, at, z, row + 2 * count, paired, dims),
+                one_distance(x, at, z, row + 3 * count, paired, dims),
+            )
+
+        return unrolled
+
+    def looped(x, at, z, row, paired, dims):
+        zero = splat(x.dtype.type(0))
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for q in range(dims):
+            step = load(x, at + q * width(x))
+            t0, t1 = step - at_step(z, row + q, paired), step - at_step(z, row + dims + q, paired)
+            t2, t3 = step - at_step(z, row + 2 * dims + q, paired), step - at_step(z, row + 3 * dims + q, paired)
+            s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
+        return s0, s1, s2, s3
+
+    return looped
