@@ -124,7 +124,7 @@ class LocalShards:
         self.labels = np.zeros(self.n_series, np.int32)
         self.values: Any = None
         self._prepared = self.backend.prepare(series, precision)
-        self._members: Any = None  # a cluster, and its series and weights
+        self._members: Any = None  # a cluster, and its series, weights and labels (0)
         self._potential: Any = None  # (n,) float64, while seeding; (n,) half self-values; (n, c) to candidates
         self._own: Any = None
         self._tried: Any = None
@@ -140,14 +140,15 @@ class LocalShards:
         prepared = self.backend.prepare(self.series, "float64") if exact else self._prepared
         labels, values = self.backend.assign(prepared, centers, self.gamma, offsets)
         self.labels, self.values = to_host(labels), to_host(values)
-        sums = np.zeros(3)
+        sums, counts = np.zeros(3), np.zeros(len(centers), np.int64)
         for part in self._parts():
+            counts += np.bincount(self.labels[part], minlength=len(centers))
             self.values[part] -= offsets[self.labels[part]]
             less = self.values[part].astype(np.float64)
             weights = 1.0 if self.weights is None else self.weights[part]
             sums += [(weights * less).sum(), (weights * abs(less)).sum(), (weights * less**2).sum()]
         total = self.n_series if self.weights is None else self.weights.sum()
-        return Assignment(np.bincount(self.labels, minlength=len(centers)), *map(float, (*sums, total)))
+        return Assignment(counts, *map(float, (*sums, total)))
 
     def statistics(self, centers: np.ndarray, cluster: int | None = None) -> Statistics:
         """Make a pass over the series, or over those of one cluster, which are kept at hand."""
@@ -157,9 +158,9 @@ class LocalShards:
             rows = np.flatnonzero(self.labels == cluster)
             lengths = None if self.series.lengths is None else self.series.lengths[rows]
             prepared = self.backend.prepare(Series(self.series.values[rows], lengths), self.precision)
-            self._members = cluster, prepared, None if self.weights is None else self.weights[rows]
-        _, prepared, weights = self._members
-        labels = np.zeros(len(prepared.series), np.int32)
+            weights = None if self.weights is None else self.weights[rows]
+            self._members = cluster, prepared, weights, np.zeros(len(rows), np.int32)
+        _, prepared, weights, labels = self._members
         return self.backend.statistics(prepared, centers, labels, self.gamma, weights)
 
     def farthest(self, n: int) -> np.ndarray:

@@ -174,7 +174,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         n_steps, dim = self.cluster_centers_.shape[1:]
         if series.values.shape[2] != dim or (self.metric == "euclidean" and series.values.shape[1] != n_steps):
             raise UsageError(f"fitted on series of shape ({n_steps}, {dim}), got {series.values.shape[1:]}")
-        if self.backend_ == "tslearn":
+        if self.backend_ == "tslearn" or self.gamma_ is None:
             fitted = self._make_tslearn()
             fitted.cluster_centers_ = self.cluster_centers_
             return fitted.transform(pad_series(series))

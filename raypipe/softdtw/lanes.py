@@ -74,6 +74,17 @@ def load(typing: Any, array: Any, index: Any):
 
 
 @intrinsic
+def spread(typing: Any, array: Any, index: Any):
+    """Read one number of a flat array into all lanes; unlike ``array[index]`` it does not look at the index's sign."""
+    lanes = Lanes(array.dtype)
+
+    def emit(context, builder, signature, values):
+        return _splat(builder, builder.load(_pointer(context, builder, signature.args[0], *values)), lanes)
+
+    return lanes(array, types.intp), emit
+
+
+@intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any):
     """Write lanes to a flat array, from ``array[index]`` on."""
 

@@ -15,12 +15,14 @@ from numba import config, njit, prange, set_num_threads
 
 from raypipe.softdtw.series import Series, Statistics
 from raypipe.softdtw.sweeps import (
+    BAND,
+    MEASURED,
     ROWS,
     UNROLLED,
+    advance,
     begin,
     gather_sums,
     read_values,
-    sweep,
     sweep_back,
 )
 
@@ -148,13 +150,13 @@ def _blocks(x: Prepared, order: np.ndarray, gamma: float) -> tuple[Any, ...]:
 
 
 def _centers(y: Prepared | Series, x: Prepared, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return m centers (m, T, d) as the kernels want them for ``x``, and their lengths (m,)."""
+    """Return m centers (m, T + MEASURED, d) as the kernels want them for ``x``, and their lengths (m,)."""
     series = y.series if isinstance(y, Prepared) else y
-    z = (series.values - x.origin) * np.sqrt(_LOG2_E / gamma)
-    lengths = series.lengths
-    if lengths is None:
-        lengths = np.full(len(z), z.shape[1])
-    return np.ascontiguousarray(z, dtype=x.dtype), lengths.astype(np.int64, copy=False)
+    m, n_steps, dim = series.values.shape
+    z = np.zeros((m, n_steps + MEASURED, dim), x.dtype)
+    z[:, :n_steps] = (series.values - x.origin) * np.sqrt(_LOG2_E / gamma)
+    lengths = np.full(m, n_steps) if series.lengths is None else series.lengths
+    return z, lengths.astype(np.int64, copy=False)
 
 
 def _order(labels: np.ndarray, n_labels: int, x: Prepared) -> np.ndarray:
@@ -227,8 +229,9 @@ def _fill_matrix(values, lengths, order, n_chunks, origin, scale, dims, z, z_len
     n_blocks = (n + w - 1) // w
     start = n - n  # a plain integer: as a literal it would have the sweep compiled once more
     for chunk in prange(n_chunks):
-        x = _scratch(n_steps * dim * w, out)
+        x = _scratch((n_steps + MEASURED) * dim * w, out)
         border = _scratch(2 * (n_steps + 1) * w, out)
+        distances = _scratch(BAND * n_steps * w, out)
         column, found = _scratch(w, out), _scratch(w, out)
         widths = np.empty(w, np.int64)
         for block in range(chunk, n_blocks, n_chunks):  # in turns, as under symmetry the first have the most to do
@@ -237,7 +240,7 @@ def _fill_matrix(values, lengths, order, n_chunks, origin, scale, dims, z, z_len
             for place in range(block * w if symmetric else 0, len(others)):
                 other = others[place]
                 begin(border, longest)
-                sweep(x, z[other].reshape(-1), None, dims, border, longest, start, z_lengths[other], None)
+                advance(x, z[other].reshape(-1), None, dims, border, longest, start, z_lengths[other], None, distances)
                 _read(border, widths, len(rows), column, found)
                 for lane in range(len(rows)):
                     if not symmetric:
@@ -253,8 +256,9 @@ def _fill_own(values, lengths, order, n_chunks, origin, scale, dims, out):
     n, n_steps, dim = values.shape
     n_blocks = (n + w - 1) // w
     for chunk in prange(n_chunks):
-        x = _scratch(n_steps * dim * w, out)
+        x = _scratch((n_steps + MEASURED) * dim * w, out)
         border = _scratch(2 * (n_steps + 1) * w, out)
+        distances = _scratch(BAND * n_steps * w, out)
         column = _scratch(w, out)
         widths = np.empty(w, np.int64)
         for block in range(chunk, n_blocks, n_chunks):
@@ -264,7 +268,7 @@ def _fill_own(values, lengths, order, n_chunks, origin, scale, dims, out):
             done = 0
             for lane in range(len(rows)):  # from the shortest to the longest
                 if widths[lane] > done:
-                    sweep(x, x, True, dims, border, longest, done, widths[lane], None)
+                    advance(x, x, True, dims, border, longest, done, widths[lane], None, distances)
                     done = widths[lane]
                     read_values(border, done, column)
                 out[rows[lane]] = column[lane]
@@ -277,8 +281,9 @@ def _find_nearest(values, lengths, order, n_chunks, origin, scale, dims, z, z_le
     n_blocks = (n + w - 1) // w
     start = n - n
     for chunk in prange(n_chunks):
-        x = _scratch(n_steps * dim * w, nearest)
+        x = _scratch((n_steps + MEASURED) * dim * w, nearest)
         border = _scratch(2 * (n_steps + 1) * w, nearest)
+        distances = _scratch(BAND * n_steps * w, nearest)
         column, found = _scratch(w, nearest), _scratch(w, nearest)
         widths = np.empty(w, np.int64)
         for block in range(chunk, n_blocks, n_chunks):
@@ -286,7 +291,9 @@ def _find_nearest(values, lengths, order, n_chunks, origin, scale, dims, z, z_le
             longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
             for center in range(len(z)):
                 begin(border, longest)
-                sweep(x, z[center].reshape(-1), None, dims, border, longest, start, z_lengths[center], None)
+                advance(
+                    x, z[center].reshape(-1), None, dims, border, longest, start, z_lengths[center], None, distances
+                )
                 _read(border, widths, len(rows), column, found)
                 for lane in range(len(rows)):
                     row = rows[lane]
@@ -301,14 +308,15 @@ def _sum_alignments(
 ):  # fmt: skip
     w = 64 // z.itemsize
     _, n_steps, dim = values.shape
-    _, n_rows, _ = z.shape
+    _, n_rows, _ = sums.shape
     height = _strip_height(n_rows, n_steps, z.itemsize * 2 * w)
     n_strips = (n_rows + height - 1) // height
     for part in prange(len(cluster)):
-        x = _scratch(n_steps * dim * w, z)
+        x = _scratch((n_steps + MEASURED) * dim * w, z)
         borders = _scratch((n_strips + 1) * 2 * (n_steps + 1) * w, z).reshape(n_strips + 1, -1)
         probabilities = _scratch(2 * height * n_steps * w, z)
         arriving = _scratch(n_steps * w, z)
+        distances = _scratch(BAND * n_steps * w, z)
         held = _scratch(n_rows * (dim + 1) * w, z)
         column, found = _scratch(w, z), _scratch(w, z)
         widths = np.empty(w, np.int64)
@@ -322,9 +330,9 @@ def _sum_alignments(
                 borders[strip + 1] = borders[strip]
                 first, last = strip * height, min((strip + 1) * height, n_rows)
                 if strip + 1 < n_strips:
-                    sweep(x, center, None, dims, borders[strip + 1], longest, first, last, None)
+                    advance(x, center, None, dims, borders[strip + 1], longest, first, last, None, distances)
                 else:
-                    sweep(x, center, None, dims, borders[strip + 1], longest, first, last, probabilities)
+                    advance(x, center, None, dims, borders[strip + 1], longest, first, last, probabilities, distances)
             _read(borders[n_strips], widths, len(rows), column, found)
             arriving[:] = 0
             for lane in range(len(rows)):
@@ -334,7 +342,7 @@ def _sum_alignments(
             for strip in range(n_strips - 1, -1, -1):
                 first, last = strip * height, min((strip + 1) * height, n_rows)
                 if strip + 1 < n_strips:
-                    sweep(x, center, None, dims, borders[strip], longest, first, last, probabilities)
+                    advance(x, center, None, dims, borders[strip], longest, first, last, probabilities, distances)
                 sweep_back(probabilities, arriving, longest, last - first)
                 gather_sums(probabilities, x, dim, longest, last - first, held, first)
             if (start - starts[part]) // w % _FLUSHED == _FLUSHED - 1:

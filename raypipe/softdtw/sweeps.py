@@ -15,11 +15,25 @@ the border below the last row swept ``(T + 1, 2, w)``, e and m; probabilities ``
 from numba import njit, types
 from numba.extending import overload
 
-from raypipe.softdtw.lanes import exponent, fraction, least, load, most, nearest, scale_by_power, splat, store, width
+from raypipe.softdtw.lanes import (
+    exponent,
+    fraction,
+    least,
+    load,
+    most,
+    nearest,
+    scale_by_power,
+    splat,
+    spread,
+    store,
+    width,
+)
 
 _INLINE = {"forceinline": True}
 
 ROWS = 4  # swept at a time
+MEASURED = 8  # rows whose distances are taken at a time, where there are many dimensions: eight sums in flight
+BAND = 2 * MEASURED  # and so many laid out before they are swept
 UNROLLED = 3  # so many dimensions are written out; more are looped over
 
 _FARTHEST = -100.0  # powers of 2 below which a way counts for nothing, in float64 too
@@ -48,6 +62,72 @@ def begin(border, n_columns):
     store(border, 0, one - one)
 
 
+def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+    """Sweep rows ``first`` to ``last``; where there are many dimensions, from distances laid out before.
+
+    Parameters are those of `sweep`, and ``distances`` (BAND, T, w), which is written over. A band of rows meets a
+    column's steps while these are in the nearest cache: the blocking of a matrix product.
+    """
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(advance)
+def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+    if isinstance(dims, types.BaseTuple):
+
+        def direct(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+            sweep(x, z, paired, dims, border, n_columns, first, last, probabilities)
+
+        return direct
+    kept = isinstance(probabilities, types.Array)
+
+    def banded(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+        for top in range(first, last, BAND):
+            n_rows = min(BAND, last - top)
+            measure(x, z, paired, dims, n_columns, top, n_rows, distances)
+            if kept:
+                room = probabilities[2 * (top - first) * n_columns * width(x) :]
+                sweep(distances, n_columns, None, None, border, n_columns, 0, n_rows, room)
+            else:
+                sweep(distances, n_columns, None, None, border, n_columns, 0, n_rows, None)
+
+    return banded
+
+
+@njit(cache=True, nogil=True)
+def measure(x, z, paired, d, n_columns, first, n_rows, distances):
+    """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight rows at a time.
+
+    What lies beyond the last row is read too, and written, to no effect: z and the distances must reach so far.
+    """
+    w = width(x)
+    zero = splat(x.dtype.type(0))
+    row = n_columns * w
+    for j in range(n_columns):
+        for i in range(0, n_rows, MEASURED):
+            z0 = (first + i) * d
+            z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
+            z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
+            s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+            for q in range(d):
+                step = load(x, (j * d + q) * w)
+                t0, t1 = step - at_step(z, z0 + q, paired), step - at_step(z, z1 + q, paired)
+                t2, t3 = step - at_step(z, z2 + q, paired), step - at_step(z, z3 + q, paired)
+                t4, t5 = step - at_step(z, z4 + q, paired), step - at_step(z, z5 + q, paired)
+                t6, t7 = step - at_step(z, z6 + q, paired), step - at_step(z, z7 + q, paired)
+                s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
+                s4, s5, s6, s7 = s4 + t4 * t4, s5 + t5 * t5, s6 + t6 * t6, s7 + t7 * t7
+            at = i * row + j * w
+            store(distances, at, s0)
+            store(distances, at + row, s1)
+            store(distances, at + 2 * row, s2)
+            store(distances, at + 3 * row, s3)
+            store(distances, at + 4 * row, s4)
+            store(distances, at + 5 * row, s5)
+            store(distances, at + 6 * row, s6)
+            store(distances, at + 7 * row, s7)
+
+
 @njit(cache=True, nogil=True)
 def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
     """Carry the border from below row ``first − 1`` to below row ``last − 1``.
@@ -55,13 +135,13 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
     Parameters
     ----------
     x
-        The series.
+        The series; or distances, row by row, from row 0 on.
     z
-        (T_z, d) flat, the center's steps; with ``paired`` (T_z, d, w), a center a lane.
+        (T_z, d) flat, the center's steps; with ``paired`` (T_z, d, w), a center a lane. With distances, how many a row.
     paired
         True, or None where all lanes have the same center.
     dims
-        The number of dimensions: a tuple of so many where they are to be unrolled.
+        A tuple as long as there are dimensions, which are unrolled; or None with distances.
     border
         Read and written; rows follow each other in one call or several.
     n_columns, first, last
@@ -70,7 +150,6 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
         Where they go for the rows from ``first`` on, or None.
     """
     w = width(x)
-    d = size(dims)
     one = splat(x.dtype.type(1))
     never = unreached(x)
     i = first
@@ -84,7 +163,10 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
             kept = 2 * ((i - first) * n_columns + j) * w
             row = 2 * n_columns * w
             e_above, m_above = load(border, above), load(border, above + w)
-            d0, d1, d2, d3 = four_distances(x, j * d * w, z, i * d, paired, dims)
+            d0 = distance_at(x, j, z, i, paired, dims)
+            d1 = distance_at(x, j, z, i + 1, paired, dims)
+            d2 = distance_at(x, j, z, i + 2, paired, dims)
+            d3 = distance_at(x, j, z, i + 3, paired, dims)
             e, m = cell(d0, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
             e_diagonal, m_diagonal = e_above, m_above
             e_next, m_next = cell(d1, e, m, e1, m1, e0, m0, probabilities, kept + row)
@@ -108,7 +190,7 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
         for j in range(n_columns):
             above = 2 * (j + 1) * w
             e_above, m_above = load(border, above), load(border, above + w)
-            distance = one_distance(x, j * d * w, z, i * d, paired, dims)
+            distance = distance_at(x, j, z, i, paired, dims)
             kept = 2 * ((i - first) * n_columns + j) * w
             e, m = cell(distance, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
             e0, m0 = normal(e, m)
@@ -262,19 +344,6 @@ def _unreached(array):
     return lambda array: splat(array.dtype.type(never))
 
 
-def size(dims):
-    """Return the number of dimensions."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(size, jit_options=_INLINE)
-def _size(dims):
-    if isinstance(dims, types.BaseTuple):
-        count = len(dims)
-        return lambda dims: count
-    return lambda dims: dims
-
-
 def at_step(z, index, paired):
     """Return a number of the center, or its lanes where every lane has its own."""
     raise NotImplementedError("only in compiled code")
@@ -283,71 +352,31 @@ def at_step(z, index, paired):
 @overload(at_step, jit_options=_INLINE)
 def _at_step(z, index, paired):
     if isinstance(paired, types.NoneType):
-        return lambda z, index, paired: z[index]
+        return lambda z, index, paired: spread(z, index)
     return lambda z, index, paired: load(z, index * width(z))
 
 
-def one_distance(x, at, z, row, paired, dims):
-    """Squared distance between the step of x at ``at`` and that of the center at ``row``."""
+def distance_at(x, j, z, i, paired, dims):
+    """Squared distance between step j of the series and step i of the center."""
     raise NotImplementedError("only in compiled code")
 
 
-@overload(one_distance, jit_options=_INLINE)
-def _one_distance(x, at, z, row, paired, dims):
-    if isinstance(dims, types.BaseTuple):
-        count = len(dims)
+@overload(distance_at, jit_options=_INLINE)
+def _distance_at(x, j, z, i, paired, dims):
+    if isinstance(dims, types.NoneType):
+        return lambda x, j, z, i, paired, dims: load(x, (i * z + j) * width(x))
+    count = len(dims)
 
-        def unrolled(x, at, z, row, paired, dims):
-            t = load(x, at) - at_step(z, row, paired)
-            total = t * t
-            if count > 1:
-                t = load(x, at + width(x)) - at_step(z, row + 1, paired)
-                total = total + t * t
-            if count > 2:
-                t = load(x, at + 2 * width(x)) - at_step(z, row + 2, paired)
-                total = total + t * t
-            return total
-
-        return unrolled
-
-    def looped(x, at, z, row, paired, dims):
-        total = splat(x.dtype.type(0))
-        for q in range(dims):
-            t = load(x, at + q * width(x)) - at_step(z, row + q, paired)
+    def unrolled(x, j, z, i, paired, dims):
+        at, row = j * count * width(x), i * count
+        t = load(x, at) - at_step(z, row, paired)
+        total = t * t
+        if count > 1:
+            t = load(x, at + width(x)) - at_step(z, row + 1, paired)
+            total = total + t * t
+        if count > 2:
+            t = load(x, at + 2 * width(x)) - at_step(z, row + 2, paired)
             total = total + t * t
         return total
 
-    return looped
-
-
-def four_distances(x, at, z, row, paired, dims):
-    """Squared distances between the step of x at ``at`` and those of the center at ``row`` and the three after it."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(four_distances, jit_options=_INLINE)
-def _four_distances(x, at, z, row, paired, dims):
-    if isinstance(dims, types.BaseTuple):
-        count = len(dims)
-
-        def unrolled(x, at, z, row, paired, dims):
-            return (
-                one_distance(x, at, z, row, paired, dims),
-                one_distance(x, at, z, row + count, paired, dims),
-                one_distance(x, at, z, row + 2 * count, paired, dims),
-                one_distance(x, at, z, row + 3 * count, paired, dims),
-            )
-
-        return unrolled
-
-    def looped(x, at, z, row, paired, dims):
-        zero = splat(x.dtype.type(0))
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for q in range(dims):
-            step = load(x, at + q * width(x))
-            t0, t1 = step - at_step(z, row + q, paired), step - at_step(z, row + dims + q, paired)
-            t2, t3 = step - at_step(z, row + 2 * dims + q, paired), step - at_step(z, row + 3 * dims + q, paired)
-            s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
-        return s0, s1, s2, s3
-
-    return looped
+    return unrolled

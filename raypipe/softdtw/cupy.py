@@ -1,0 +1,395 @@
+"""Soft-DTW on an NVIDIA GPU: plans the launches of ``kernels.cu``.
+
+Nothing is as large as series times centers, or as a pair's matrix, unless it is the answer: what the kernels remember
+lies in a scratch that grows with the device, not with the data. Every sum has its order, so a result is the same, bit
+for bit, on every run.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from raypipe import optional
+from raypipe.softdtw.series import Series, Statistics
+
+WARP = 32
+SCRATCH = 1 << 29  # bytes that the kernels may remember at once; with less, fewer pairs are under way together
+_LOADED = 1 << 24  # values brought to the device, or made ready there, together
+_FAR = {"float32": 1e30, "float64": 1e300}  # as in kernels.cu
+_ALL, _TRIANGLE, _OWN = range(3)  # which pairs the kernel "assign" takes
+_SPECIALISED = {"float32": 8, "float64": 3}  # a kernel is compiled for each so small dimension; it loops over more
+
+
+class Gpu:
+    """The current CUDA device, for which tests put a model. CuPy compiles a kernel once and keeps it on disk."""
+
+    def __init__(self) -> None:
+        self.xp = optional.require("cupy")
+
+    @cached_property
+    def _source(self) -> str:
+        return files("raypipe.softdtw").joinpath("kernels.cu").read_text(encoding="utf-8")
+
+    @cache  # noqa: B019 - there is one instance, and it lives as long as the process
+    def _kernel(self, kernel: str) -> Any:
+        module = self.xp.RawModule(code=self._source, options=("-std=c++17",), name_expressions=(kernel,))
+        return module.get_function(kernel)
+
+    @cache  # noqa: B019
+    def _resident(self, kernel: str, device: int) -> int:
+        runtime, driver = self.xp.cuda.runtime, self.xp.cuda.driver
+        processors = runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, device)
+        return processors * driver.occupancyMaxActiveBlocksPerMultiprocessor(self._kernel(kernel).kernel.ptr, WARP, 0)
+
+    def resident(self, kernel: str) -> int:
+        """Return how many blocks of a kernel run at the same time."""
+        return self._resident(kernel, self.xp.cuda.runtime.getDevice())
+
+    def launch(self, kernel: str, blocks: int, *arguments: Any) -> None:
+        """Run blocks of one warp; arguments are arrays, numpy scalars, or None for a null pointer."""
+        null = np.uintp(0)
+        self._kernel(kernel)((blocks,), (WARP,), tuple(null if one is None else one for one in arguments))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Series on the device, as the kernels read them.
+
+    Attributes
+    ----------
+    values
+        (T, d, n) float32 or float64 on the device, less ``mean``; 0 beyond a series' length.
+    lengths
+        (n,) int32 on the device, or None where all are of length T.
+    mean
+        (d,) float64 on the host: near the middle of all steps. Soft-DTW does not change when everything is moved, and
+        float32 keeps most digits of numbers near 0.
+    """
+
+    values: Any
+    lengths: Any
+    mean: np.ndarray
+
+    def __len__(self) -> int:
+        return self.values.shape[2]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A kernel's variant: the dimensions it is compiled for (0: any), and the cells that a lane holds in registers."""
+
+    dim: int
+    height: int
+    width: int
+
+    def kernel(self, name: str, dtype: np.dtype) -> str:
+        """Return the C++ name of the instance."""
+        real = "double" if dtype == np.float64 else "float"
+        return f"{name}<{real}, {self.dim}, {self.height}, {self.width}>"
+
+
+def assign_tile(n_rows: int, dim: int, dtype: np.dtype) -> Tile:
+    """Choose how much of a center a lane holds: the taller, the less goes through memory, and the more code."""
+    double = dtype == np.float64
+    if dim > _SPECIALISED[dtype.name]:
+        return Tile(0, _even(n_rows, 4 if double else 16), 4 if double else 8)
+    return Tile(dim, _even(n_rows, 8 if double else 32 if dim <= 2 else 16), 2)
+
+
+def statistics_tile(n_rows: int, n_steps: int, dim: int, dtype: np.dtype) -> Tile:
+    """Choose a tile whose transition probabilities, and the sums of whose rows, fit in registers."""
+    dim = dim if dim <= _SPECIALISED[dtype.name] else 0
+    height, width = (4, 2) if dtype == np.float64 else (8, 4 if dim > 2 else 8)
+    return Tile(dim, _even(n_rows, height), _even(n_steps, width))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the pairs of series and their own centers are dealt out.
+
+    Attributes
+    ----------
+    team
+        Lanes that share a pair.
+    blocks
+        Blocks of one warp to launch.
+    kept
+        Values that a block remembers.
+    jobs
+        (n_jobs, 3) int32: center, first and last + 1 of its series in the order of centers.
+    """
+
+    team: int
+    blocks: int
+    kept: int
+    jobs: np.ndarray
+
+
+def plan_statistics(
+    counts: np.ndarray, n_rows: int, n_steps: int, dim: int, tile: Tile, itemsize: int, resident: int, scratch: int
+) -> Plan:
+    """Deal out (k,) counts of series: many series take a lane each, few or long ones share a warp's lanes."""
+    down, across = -(-n_rows // tile.height), -(-n_steps // tile.width)
+
+    def kept(team: int) -> int:
+        trail = 0 if tile.dim else across * tile.width * tile.height * WARP
+        return down * across * (tile.height + tile.width) * (WARP // team) + trail
+
+    def slots(team: int) -> int:
+        return max(1, min(resident, scratch // (kept(team) * itemsize)))
+
+    def cost(team: int) -> int:
+        waves = -(-int((-(-counts // (WARP // team))).sum()) // slots(team))
+        return waves * -(-down // team) * (across + team - 1)
+
+    team = min((1, 2, 4, 8, 16, 32), key=cost)
+    rounds = -(-counts // (WARP // team))
+    limit = scratch // (8 * n_rows * (1 + dim))
+    most, work = int(rounds.max()), int(rounds.sum())
+    step = _share(work, slots(team), most, lambda each: int((-(-rounds // each)).sum()), limit) * (WARP // team)
+    per_center = -(-counts // step)
+    centers = np.arange(len(counts)).repeat(per_center)
+    place = np.arange(len(centers)) - (per_center.cumsum() - per_center)[centers]
+    ends = counts.cumsum()
+    begins = (ends - counts)[centers] + place * step
+    jobs = np.stack([centers, begins, np.minimum(begins + step, ends[centers])], axis=1).astype(np.int32)
+    return Plan(team, min(len(jobs), slots(team)), kept(team), jobs)
+
+
+class Engine:
+    """The functions of this module on a device, given so many bytes of scratch."""
+
+    def __init__(self, device: Gpu, scratch: int = SCRATCH) -> None:
+        self.device = device
+        self.xp = device.xp
+        self.scratch = scratch
+
+    def prepare(self, x: Series, dtype: str) -> Prepared:
+        """Bring series to the device, a bounded part at a time."""
+        xp = self.xp
+        n, n_steps, dim = x.values.shape
+        lengths = None if x.lengths is None else xp.asarray(x.lengths, dtype=np.int32)
+        mean = self._mean(x.values, lengths)
+        values = xp.empty((n_steps, dim, n), dtype)
+        together = max(1, _LOADED // (n_steps * dim))
+        for start in range(0, n, together):
+            part = xp.asarray(x.values[start : start + together]) - xp.asarray(mean)
+            if lengths is not None:
+                part[xp.arange(n_steps) >= lengths[start : start + together, None]] = 0
+            values[:, :, start : start + together] = part.transpose(1, 2, 0)
+        return Prepared(values, lengths, mean)
+
+    def cdist(self, x: Prepared, y: Prepared | None, gamma: float) -> Any:
+        """Soft-DTW of n and m series, or of the first among themselves: (n, m) on the device."""
+        others, dtype = x if y is None else y, x.values.dtype
+        found = self.xp.empty((len(others), len(x)), dtype)
+        tile = assign_tile(len(others.values), others.values.shape[1], dtype)
+        for part, z in self._centers(others, x.mean, gamma, tile):
+            self._assign(x, z, None, gamma, tile, 1, found[part], None, part.start, _TRIANGLE if y is None else _ALL)
+        if y is None:
+            _mirror(self.xp, found)
+        return found.T
+
+    def self_values(self, x: Prepared, gamma: float) -> Any:
+        """Soft-DTW of each of n series with itself: (n,) on the device."""
+        found = self.xp.empty(len(x), x.values.dtype)
+        tile = assign_tile(len(x.values), x.values.shape[1], x.values.dtype)
+        for part, z in self._centers(x, x.mean, gamma, tile):
+            lengths = None if x.lengths is None else x.lengths[part]
+            piece = Prepared(self.xp.ascontiguousarray(x.values[:, :, part]), lengths, x.mean)
+            self._assign(piece, z, None, gamma, tile, len(piece), found[part], None, 0, _OWN)
+        return found
+
+    def assign(self, x: Prepared, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
+        """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values."""
+        xp, n, dtype = self.xp, len(x), x.values.dtype
+        k, n_rows, dim = centers.shape
+        tile = assign_tile(n_rows, dim, dtype)
+        z = self._lay_out(_host(centers) - x.mean, None, gamma, tile, dtype)
+        offsets = xp.asarray(offsets, dtype=dtype)
+        groups, slots = -(-n // WARP), self.device.resident(tile.kernel("assign", dtype))
+        chunk = _share(groups * k, slots, k, lambda each: groups * -(-k // each), self.scratch // (8 * n) * groups)
+        chunks = -(-k // chunk)
+        values, labels = xp.empty((chunks, n), dtype), xp.empty((chunks, n), np.int32)
+        self._assign(x, z, offsets, gamma, tile, chunk, values, labels)
+        best = (values - offsets[labels]).argmin(axis=0)[None]  # ties go to the first, as in a chunk
+        return xp.take_along_axis(labels, best, axis=0)[0], xp.take_along_axis(values, best, axis=0)[0]
+
+    def statistics(
+        self, x: Prepared, centers: Any, labels: Any, gamma: float, weights: Any | None = None
+    ) -> Statistics:
+        """Sum values and expected alignments of the series of each center; numpy float64."""
+        xp, dtype, n_steps = self.xp, x.values.dtype, len(x.values)
+        k, n_rows, dim = centers.shape
+        tile = statistics_tile(n_rows, n_steps, dim, dtype)
+        kernel = tile.kernel("statistics", dtype)
+        z, _ = self._lay_out(_host(centers) - x.mean, None, gamma, tile, dtype)
+        labels = xp.asarray(labels)
+        counts = _host(xp.bincount(labels, minlength=k))
+        resident = self.device.resident(kernel)
+        plan = plan_statistics(counts, n_rows, n_steps, dim, tile, dtype.itemsize, resident, self.scratch)
+        jobs, n_jobs, size = xp.asarray(plan.jobs), len(plan.jobs), n_rows * (1 + dim) + 1
+        sums, totals = xp.empty((n_jobs, size), np.float64), xp.empty((k, size), np.float64)
+        self.device.launch(
+            kernel,
+            plan.blocks,
+            *_arguments(x, gamma),
+            *(z, np.int32(n_rows)),
+            *(xp.argsort(labels).astype(np.int32), None if weights is None else xp.asarray(weights, dtype=dtype)),
+            *(jobs, np.int32(n_jobs), np.int32(plan.team), _unit(gamma, dtype)),
+            *(xp.empty(plan.blocks * plan.kept, dtype), sums),
+        )
+        starts = xp.asarray(np.searchsorted(plan.jobs[:, 0], np.arange(k + 1)).astype(np.int32))
+        self.device.launch("total<double>", -(-totals.size // WARP), sums, starts, np.int32(k), np.int32(size), totals)
+        found = _host(totals)
+        table = found[:, :-1].reshape(k, n_rows, 1 + dim)
+        mass = table[:, :, 0]
+        moved = table[:, :, 1:] / float(_scale(gamma, dtype)) + mass[:, :, None] * x.mean
+        total = counts if weights is None else np.bincount(_host(labels), _host(weights), k)
+        return Statistics(moved, mass, found[:, -1], total.astype(np.float64))
+
+    def _assign(
+        self,
+        x: Prepared,
+        z: tuple[Any, Any],
+        offsets: Any | None,
+        gamma: float,
+        tile: Tile,
+        chunk: int,
+        values: Any,
+        labels: Any | None,
+        first: int = 0,
+        which: int = _ALL,
+    ) -> None:
+        points, lengths = z
+        kernel, dtype = tile.kernel("assign", x.values.dtype), x.values.dtype
+        k, n_tiles = points.shape[:2]
+        kept = WARP * (len(x.values) + tile.width) if n_tiles > 1 else 0
+        jobs = -(-len(x) // WARP) * -(-k // chunk)
+        blocks = max(1, min(jobs, self.device.resident(kernel), self.scratch // max(1, kept * dtype.itemsize)))
+        self.device.launch(
+            kernel,
+            blocks,
+            *_arguments(x, gamma),
+            *(points, lengths, np.int32(k), np.int32(n_tiles), np.int32(chunk)),
+            *(offsets, _unit(gamma, dtype), np.int32(first), np.int32(which)),
+            *(self.xp.empty(blocks * kept, dtype), values, labels),
+        )
+
+    def _centers(
+        self, y: Prepared, mean: np.ndarray, gamma: float, tile: Tile
+    ) -> Iterator[tuple[slice, tuple[Any, Any]]]:
+        """Lay out series as centers for others that lie about ``mean``, a bounded part at a time."""
+        n_steps, dim, m = y.values.shape
+        together = max(1, _LOADED // (n_steps * dim))
+        for start in range(0, m, together):
+            part = slice(start, min(start + together, m))
+            points = y.values[:, :, part].transpose(2, 0, 1) + self.xp.asarray(y.mean - mean)
+            lengths = None if y.lengths is None else y.lengths[part]
+            yield part, self._lay_out(points, lengths, gamma, tile, y.values.dtype)
+
+    def _lay_out(self, points: Any, lengths: Any | None, gamma: float, tile: Tile, dtype: np.dtype) -> tuple[Any, Any]:
+        """Scale (k, T, d) centers and cut them into tiles as ``Tile`` in kernels.cu reads them; their (k,) lengths."""
+        xp = np if isinstance(points, np.ndarray) else self.xp  # a few centers: the host is done before a GPU begins
+        (k, n_rows, dim), height = points.shape, tile.height
+        n_tiles = -(-n_rows // height)
+        lengths = xp.full(k, n_rows, np.int32) if lengths is None else lengths
+        row = xp.arange(n_tiles * height) - (-lengths % height)[:, None]
+        inside = ((row >= 0) & (row < lengths[:, None]))[:, :, None]
+        scale = float(_scale(gamma, dtype))
+        points = xp.take_along_axis(points * scale, row.clip(0, n_rows - 1)[:, :, None], axis=1)
+        if tile.dim:
+            laid = xp.where(inside, points, math.sqrt(_FAR[dtype.name]))
+        else:
+            norms = xp.where(inside, (points**2).sum(axis=2, keepdims=True), _FAR[dtype.name])
+            laid = xp.concatenate([xp.where(inside, -2 * scale * points, 0.0), norms], axis=2)
+            laid = laid.reshape(k, n_tiles, height, dim + 1).transpose(0, 1, 3, 2)
+        laid = laid.reshape(k, n_tiles, -1)
+        filled = xp.zeros((k, n_tiles, -(-laid.shape[2] // 4) * 4), dtype)
+        filled[:, :, : laid.shape[2]] = laid
+        return self.xp.asarray(filled), self.xp.asarray(lengths)
+
+    def _mean(self, values: Any, lengths: Any | None) -> np.ndarray:
+        """Mean step of evenly taken series, (d,): any point near the data serves."""
+        xp, every = self.xp, max(1, values.size // _LOADED)
+        taken = xp.asarray(values[::every], dtype=np.float64)
+        if lengths is None:
+            return _host(taken.mean(axis=(0, 1)))
+        inside = xp.arange(taken.shape[1]) < lengths[::every, None]
+        return _host(xp.where(inside[:, :, None], taken, 0.0).sum(axis=(0, 1)) / inside.sum())
+
+
+@cache
+def _engine() -> Engine:
+    return Engine(Gpu())
+
+
+def prepare(x: Series, dtype: str) -> Prepared:
+    """Bring series to the GPU as ``dtype``, "float32" or "float64"; once, for all that follows."""
+    return _engine().prepare(x, dtype)
+
+
+def cdist(x: Prepared, y: Prepared | None, gamma: float) -> Any:
+    """Soft-DTW of n and m series, or of the first among themselves: (n, m), a CuPy array of the series' dtype."""
+    return _engine().cdist(x, y, gamma)
+
+
+def self_values(x: Prepared, gamma: float) -> Any:
+    """Soft-DTW of each of n series with itself: (n,), a CuPy array of their dtype."""
+    return _engine().self_values(x, gamma)
+
+
+def assign(x: Prepared, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
+    """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values, on CuPy."""
+    return _engine().assign(x, centers, gamma, offsets)
+
+
+def statistics(x: Prepared, centers: Any, labels: Any, gamma: float, weights: Any | None = None) -> Statistics:
+    """Sum values and expected alignments of the series of each center."""
+    return _engine().statistics(x, centers, labels, gamma, weights)
+
+
+def _share(work: int, slots: int, most: int, jobs_of: Callable[[int], int], limit: int) -> int:
+    """Choose how much a job takes, 1 to ``most``: few jobs, but so that all slots end at about the same time."""
+    sizes = {min(most, -(-work // (slots * waves))) for waves in range(1, 17)}
+    jobs = {size: jobs_of(size) for size in sorted(sizes, reverse=True)}
+    costs = {size: size * -(-n_jobs // slots) for size, n_jobs in jobs.items() if n_jobs <= limit}
+    return next((size for size, cost in costs.items() if cost <= 1.1 * min(costs.values())), most)
+
+
+def _even(steps: int, most: int) -> int:
+    """Return the height of ``steps`` cut into the fewest equal parts of at most ``most``."""
+    return -(-steps // -(-steps // most))
+
+
+def _scale(gamma: float, dtype: np.dtype) -> Any:
+    """Return what data are multiplied by, so that a cell works in base 2."""
+    return dtype.type(math.sqrt(math.log2(math.e) / gamma))
+
+
+def _unit(gamma: float, dtype: np.dtype) -> Any:
+    """Return what takes a value back: by the scale as it was rounded."""
+    return dtype.type(1 / float(_scale(gamma, dtype)) ** 2)
+
+
+def _arguments(x: Prepared, gamma: float) -> tuple[Any, ...]:
+    n_steps, dim, n = x.values.shape
+    return x.values, x.lengths, np.int32(n), np.int32(n_steps), np.int32(dim), _scale(gamma, x.values.dtype)
+
+
+def _host(values: Any) -> np.ndarray:
+    return values.get() if hasattr(values, "get") else np.asarray(values)
+
+
+def _mirror(xp: Any, square: Any) -> None:
+    """Fill what lies under the diagonal from above it, a bounded part at a time."""
+    for start in range(0, len(square), 1024):
+        stop = min(start + 1024, len(square))
+        corner = square[start:stop, start:stop]
+        corner[:] = xp.triu(corner) + xp.triu(corner, 1).T
+        square[stop:, start:stop] = square[start:stop, stop:].T

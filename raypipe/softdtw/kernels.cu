@@ -1,0 +1,391 @@
+// Soft-DTW of many series at once (Cuturi & Blondel 2017; its gradient after Mensch & Blondel 2018).
+//
+// A pair's matrix R has a row a step of the center and a column a step of the series. A lane computes it tile by tile,
+// H x W cells in registers, all loops unrolled: the cells of an anti-diagonal do not wait for each other. Data are
+// scaled by sqrt(log2 e / gamma), so that a cell is R = D + least - log2(1 + 2^(least - middle) + 2^(least - high)).
+//
+// A center's rows are padded at the front to whole tiles, so that its last row is the last of a tile; padding is FAR
+// from everything. Series lie (steps, dim, series): 32 lanes read 32 neighbors. A block is one warp, which takes up
+// one job after another; what it must remember lies in a scratch of its own, lanes side by side. Told that one block a
+// processor will do, the compiler takes every register before it spills.
+//
+// real: float or double.  DIM: the number of dimensions, or 0 where it is known only at run time.
+
+#define UNROLL _Pragma("unroll")
+
+template <typename real> constexpr real FAR = sizeof(real) == 4 ? real(1e30f) : real(1e300);  // inf - inf would be NaN
+
+#ifdef __CUDA_ARCH__
+__device__ float exp2_of(float v) { asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
+__device__ float log2_of(float v) { asm("lg2.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
+__device__ float inverse_of(float v) { asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
+__device__ double inverse_of(double v) {  // of 1 to 3: a division's other cases would cost registers
+    double r;
+    asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(r) : "d"(v));
+    r = fma(r, fma(-v, r, 1.0), r);
+    return fma(r, fma(-v, r, 1.0), r);
+}
+#else
+__device__ float exp2_of(float v) { return exp2f(v); }
+__device__ float log2_of(float v) { return log2f(v); }
+__device__ float inverse_of(float v) { return 1.0f / v; }
+__device__ double inverse_of(double v) { return 1.0 / v; }
+#endif
+__device__ double exp2_of(double v) { return exp2(v); }
+__device__ double log2_of(double v) { return log2(v); }
+
+// The sum over each `width` lanes (a power of 2), in the same order always; without branches, for the shuffles' sake.
+template <typename real> __device__ real sum_lanes(real v, int width) {
+    UNROLL for (int apart = 1; apart < 32; apart *= 2) {
+        const real other = __shfl_xor_sync(0xffffffffu, v, apart);
+        v += apart < width ? other : real(0);
+    }
+    return v;
+}
+
+__device__ int longest(int length) {
+    UNROLL for (int apart = 1; apart < 32; apart *= 2) {
+        const int other = __shfl_xor_sync(0xffffffffu, length, apart);
+        length = other > length ? other : length;
+    }
+    return length;
+}
+
+// One lane's series.
+template <typename real> struct Path {
+    const real* x;
+    long long stride;  // from one dimension to the next
+    int n_steps, dim;
+    real scale;
+
+    // A step beyond the end may be anything finite: nothing flows back from there.
+    __device__ const real* at(int step) const {
+        return x + (long long)(step < n_steps ? step : n_steps - 1) * dim * stride;
+    }
+};
+
+// A tile of R. `rows` are the center's: (H, DIM), filled up to whole 16 bytes. With DIM = 0 they are (dim + 1, H): each
+// dimension of -2z, scaled twice so that x need not be, then the squared norms.
+template <typename real, int DIM, int H, int W> struct Tile {
+    real column[H];                         // R of the column before the tile; after `pass` of its last
+    real row[W];                            // R of the row above the tile; after `pass` of its last
+    real steps[W][DIM ? DIM : 1];           // x
+    real costs[H][W];                       // D, where DIM is 0
+    real by_diagonal[H][W], by_left[H][W];  // how likely each cell was come to so; from above is the rest of 1
+
+    __device__ static int rows_size(int dim) { return (H * (DIM ? DIM : dim + 1) + 3) / 4 * 4; }
+
+    // Before the first column; so many rows of padding lie between the tile's first row and the center's.
+    __device__ void begin(int padding) {
+        UNROLL for (int h = 0; h < H; h++) column[h] = h == padding - 1 ? real(0) : FAR<real>;
+    }
+
+    __device__ void read(const Path<real>& path, const real* rows, int first) {
+        if constexpr (DIM == 0) measure(path, rows, first);
+        UNROLL for (int w = 0; w < W; w++)
+            UNROLL for (int c = 0; c < DIM; c++) steps[w][c] = path.scale * path.at(first + w)[c * path.stride];
+    }
+
+    // All distances, dimension by dimension: |z|^2 - 2 z x + |x|^2.
+    __device__ void measure(const Path<real>& path, const real* rows, int first) {
+        const real* z = (const real*)__builtin_assume_aligned(rows, 16);
+        real norms[W] = {};
+        UNROLL for (int h = 0; h < H; h++)
+            UNROLL for (int w = 0; w < W; w++) costs[h][w] = z[path.dim * H + h];
+        _Pragma("unroll 1") for (int c = 0; c < path.dim; c++) {
+            real x[W];
+            UNROLL for (int w = 0; w < W; w++) {
+                x[w] = path.at(first + w)[c * path.stride];
+                norms[w] += x[w] * x[w];
+            }
+            UNROLL for (int h = 0; h < H; h++)
+                UNROLL for (int w = 0; w < W; w++) costs[h][w] += z[c * H + h] * x[w];
+        }
+        UNROLL for (int h = 0; h < H; h++)
+            UNROLL for (int w = 0; w < W; w++)
+                costs[h][w] = fmax(costs[h][w] + path.scale * path.scale * norms[w], real(0));
+    }
+
+    // Load what row h needs and the rows before it did not, 16 bytes at a time.
+    __device__ static void fetch(real* z, const real* rows, int h) {
+        constexpr int SIZE = 16 / sizeof(real);
+        struct alignas(16) Vector { real values[SIZE]; };
+        UNROLL for (int i = (h * DIM + SIZE - 1) / SIZE; i * SIZE < (h + 1) * DIM; i++) {
+            const Vector vector = ((const Vector*)rows)[i];
+            UNROLL for (int v = 0; v < SIZE; v++) z[i * SIZE + v] = vector.values[v];
+        }
+    }
+
+    __device__ real distance(const real* z, int h, int w) const {
+        if constexpr (DIM == 0) return costs[h][w];
+        real sum = 0;
+        UNROLL for (int c = 0; c < DIM; c++) {
+            const real apart = z[h * DIM + c] - steps[w][c];
+            sum += apart * apart;
+        }
+        return sum;
+    }
+
+    // Carry R through the tile; `corner` is R above the column before it. KEEP remembers the ways.
+    template <bool KEEP> __device__ void pass(const real* rows, real corner) {
+        real diagonal[W], z[(H * DIM + 3) / 4 * 4 + 1];
+        UNROLL for (int w = 0; w < W; w++) diagonal[w] = w ? row[w - 1] : corner;
+        UNROLL for (int wave = 0; wave < H + W - 1; wave++)
+            UNROLL for (int w = 0; w < W; w++) {
+                const int h = wave - w;
+                if (h < 0 || h >= H) continue;
+                if (w == 0) fetch(z, rows, h);
+                const real above = row[w], left = column[h];
+                const real low = fmin(above, diagonal[w]), high = fmax(above, diagonal[w]);
+                const real least = fmin(low, left), middle = fmax(low, left);
+                const real second = exp2_of(least - middle), third = exp2_of(least - high);
+                const real total = real(1) + second + third;
+                if constexpr (KEEP) {
+                    const real share = inverse_of(total);
+                    by_left[h][w] = share * (left < low ? real(1) : second);
+                    by_diagonal[h][w] = share * (diagonal[w] > above ? third : left < low ? second : real(1));
+                }
+                diagonal[w] = left;
+                row[w] = column[h] = distance(z, h, w) + least - log2_of(total);
+            }
+    }
+};
+
+// Nearest of each chunk of centers to each series: values (chunks, n_series) and, unless null, labels.
+//
+// With one center a chunk and no labels the values are the matrix of all pairs. By `which` the pairs are 0: all; 1: all
+// but those of a center, whose numbers begin at `first`, and a series of lower number; 2: a series and its own center.
+template <typename real, int DIM, int H, int W>
+__global__ void __launch_bounds__(32, 1) assign(
+    const real* __restrict__ x, const int* __restrict__ lengths, int n_series, int n_steps, int dim, real scale,
+    const real* __restrict__ z, const int* __restrict__ z_lengths, int n_centers, int n_tiles, int chunk,
+    const real* __restrict__ offsets, real unit, int first, int which, real* __restrict__ scratch,
+    real* __restrict__ values, int* __restrict__ labels) {
+    using Cells = Tile<real, DIM, H, W>;
+    const int groups = (n_series + 31) / 32, chunks = (n_centers + chunk - 1) / chunk;
+    const long long lanes = 32ll * gridDim.x;
+    real* kept = scratch + 32ll * blockIdx.x + threadIdx.x;  // the last row of the tiles above, step by step
+    for (long long job = blockIdx.x; job < (long long)groups * chunks; job += gridDim.x) {
+        const int part = job / groups, group = (job + part) % groups;  // turned: a triangle loads all blocks evenly
+        if (which == 1 && group * 32 + 31 < first + part * chunk) continue;
+        const int place = group * 32 + threadIdx.x, n = place < n_series ? place : n_series - 1;
+        const Path<real> path{x + n, n_series, n_steps, dim, scale};
+        const int length = lengths ? lengths[n] : n_steps, across = longest(length);
+        const int start = which == 2 ? n : part * chunk, end = which == 2 ? n + 1 : start + chunk;
+        const int stop = end < n_centers ? end : n_centers;
+        real best = 0, best_value = 0;
+        int label = -1;
+        for (int center = start; center < stop; center++) {
+            const int n_rows = z_lengths[center], down = (n_rows + H - 1) / H, padding = down * H - n_rows;
+            const real* rows = z + (long long)center * n_tiles * Cells::rows_size(dim);
+            Cells cells;
+            real value = 0;
+            for (int i = 0; i < down; i++, rows += Cells::rows_size(dim)) {
+                cells.begin(padding - i * H);
+                real corner = padding == i * H ? real(0) : FAR<real>;
+                for (int step = 0; step < across; step += W) {
+                    UNROLL for (int w = 0; w < W; w++) cells.row[w] = i ? kept[(step + w) * lanes] : FAR<real>;
+                    const real next = cells.row[W - 1];
+                    cells.read(path, rows, step);
+                    cells.template pass<false>(rows, corner);
+                    corner = next;
+                    UNROLL for (int w = 0; w < W; w++) {
+                        if (i < down - 1) kept[(step + w) * lanes] = cells.row[w];
+                        value = step + w == length - 1 ? cells.row[w] : value;
+                    }
+                }
+            }
+            value *= unit;
+            const real score = value - (offsets ? offsets[center] : real(0));
+            if (label < 0 || score < best) best = score, best_value = value, label = center;
+        }
+        if (place < n_series) {
+            values[(long long)part * n_series + n] = best_value;
+            if (labels) labels[(long long)part * n_series + n] = label;
+        }
+    }
+}
+
+// A pair's expected alignment E, held by `team` lanes: each takes every team-th row of tiles and stays one tile behind
+// the lane above it. 32 / team `pairs` of one center go side by side, and their sums are added up.
+template <typename real, int DIM, int H, int W> struct Alignment {
+    using Cells = Tile<real, DIM, H, W>;
+    static constexpr int KEPT = W + H;  // of a tile: its last row (later E that comes from below), the column before it
+    static constexpr int TOGETHER = 8;  // dimensions
+    Cells cells;
+    Path<real> path;
+    const real* z;
+    real *scratch, *trail;
+    double* sums;  // (n_rows, 1 + dim), mass and weighted steps: real within a round, double over the rounds
+    real right[H], past_corner;                 // E that comes from the tile on the right
+    real mass[H], moved[H][DIM ? DIM : 1];      // sums of E and of E x over a row of tiles
+    real weight;
+    int length, down, across, padding, pairs, team, member;
+    bool fresh;  // the first round of a job: nothing to add to
+
+    __device__ real* kept(int i, int j) const { return scratch + ((long long)i * across + j) * KEPT * pairs; }
+
+    // Add to column `which` of the sums, in the row that is the tile's row h.
+    __device__ void add(int i, int h, int which, real v) {
+        const int row = i * H + h - padding;
+        const bool here = i < down && row >= 0 && which <= path.dim && threadIdx.x % pairs == 0;
+        double* sum = sums + row * (1 + path.dim) + which;
+        v = sum_lanes(v, pairs);
+        const double before = here && !fresh ? *sum : 0.0;
+        if (here) *sum = before + (double)v;
+    }
+
+    // Take up the row above a tile, before the first also the column, and return the corner.
+    __device__ real enter(int i, int j) {
+        const real* above = kept(i - 1, j);
+        if (j == 0) cells.begin(padding - i * H);
+        UNROLL for (int w = 0; w < W; w++) cells.row[w] = i ? above[w * pairs] : FAR<real>;
+        cells.read(path, rows(i), j * W);
+        if (j == 0) return padding == i * H ? real(0) : FAR<real>;
+        return i ? above[(W - 1 - KEPT) * pairs] : FAR<real>;
+    }
+
+    __device__ const real* rows(int i) const { return z + i * Cells::rows_size(path.dim); }
+
+    // The value, at the lane that holds it.
+    __device__ real forward() {
+        real value = 0;
+        for (int band = 0; band < down; band += team) {
+            const int i = band + member;
+            for (int turn = 0; turn < across + team - 1; turn++) {
+                const int j = turn - member;
+                if (i < down && j >= 0 && j < across) {
+                    const real corner = enter(i, j);
+                    real* tile = kept(i, j);
+                    UNROLL for (int h = 0; h < H; h++) tile[(W + h) * pairs] = cells.column[h];
+                    cells.template pass<false>(rows(i), corner);
+                    UNROLL for (int w = 0; w < W; w++) {
+                        tile[w * pairs] = cells.row[w];
+                        if (i == down - 1 && j * W + w == length - 1) value = cells.row[w];
+                    }
+                }
+                __syncwarp();
+            }
+        }
+        return value;
+    }
+
+    // E runs against the ways, from the last cell, where it is the series' weight: a share of a cell's E goes to each
+    // cell that it was come to from. A tile's ways are found again from what `forward` kept.
+    __device__ void backward() {
+        for (int band = (down - 1) / team * team; band >= 0; band -= team) {
+            const int i = band + member;
+            past_corner = 0;
+            UNROLL for (int h = 0; h < H; h++) {
+                right[h] = mass[h] = 0;
+                UNROLL for (int c = 0; c < DIM; c++) moved[h][c] = 0;
+            }
+            for (int turn = 0; turn < across + team - 1; turn++) {
+                const int j = across - 1 - turn + (team - 1 - member);
+                if (i < down && j >= 0 && j < across) {
+                    const real corner = enter(i, j);
+                    real *tile = kept(i, j), *above = kept(i - 1, j), below[W];
+                    UNROLL for (int h = 0; h < H; h++) cells.column[h] = tile[(W + h) * pairs];
+                    cells.template pass<true>(rows(i), corner);
+                    UNROLL for (int w = 0; w < W; w++)
+                        below[w] = i < down - 1 ? tile[w * pairs] : j * W + w == length - 1 ? weight : real(0);
+                    spread(j, below);
+                    UNROLL for (int w = 0; w < W; w++)
+                        if (i) above[w * pairs] = below[w];
+                }
+                __syncwarp();
+            }
+            UNROLL for (int h = 0; h < H; h++) {
+                add(i, h, 0, mass[h]);
+                UNROLL for (int c = 0; c < DIM; c++) add(i, h, 1 + c, moved[h][c]);
+            }
+            if constexpr (DIM == 0) add_trail(i);
+        }
+    }
+
+    // Through a tile: E that comes from the right and from below becomes what leaves to the left and upwards.
+    __device__ void spread(int j, real (&below)[W]) {
+        real passed = 0;  // from the first cell of the row before to the column before the tile
+        UNROLL for (int h = H - 1; h >= 0; h--) {
+            real leaning = 0;
+            UNROLL for (int w = W - 1; w >= 0; w--) {
+                const real e = right[h] + below[w];
+                const real diagonal = e * cells.by_diagonal[h][w], left = e * cells.by_left[h][w];
+                right[h] = left;
+                below[w] = (e - diagonal - left) + leaning;
+                leaning = diagonal;
+                mass[h] += e;
+                UNROLL for (int c = 0; c < DIM; c++) moved[h][c] += e * cells.steps[w][c];
+                if constexpr (DIM == 0) trail[((j * W + w) * H + h) * 32] = e;
+            }
+            right[h] += passed;
+            passed = leaning;
+        }
+        below[W - 1] += past_corner;
+        past_corner = passed;
+    }
+
+    // Where DIM is 0 no lane has a register for every dimension: E of the row of tiles meets x here, some at a time.
+    __device__ void add_trail(int i) {
+        for (int first = 0; first < path.dim; first += TOGETHER) {
+            real met[H][TOGETHER] = {};
+            _Pragma("unroll 1") for (int step = 0; i < down && step < across * W; step++) {
+                const real* x = path.at(step) + first * path.stride;
+                UNROLL for (int c = 0; c < TOGETHER; c++) {
+                    const real v = first + c < path.dim ? path.scale * x[c * path.stride] : real(0);
+                    UNROLL for (int h = 0; h < H; h++) met[h][c] += trail[(step * H + h) * 32] * v;
+                }
+            }
+            UNROLL for (int h = 0; h < H; h++)
+                UNROLL for (int c = 0; c < TOGETHER; c++) add(i, h, 1 + first + c, met[h][c]);
+        }
+    }
+};
+
+// Sums of values and of expected alignments over series of one center. `members` are the series sorted by center,
+// `jobs` (n_jobs, 3): center, first and last + 1 of its members; `sums` (n_jobs, n_rows (1 + dim) + 1), the value last.
+template <typename real, int DIM, int H, int W>
+__global__ void __launch_bounds__(32, 1) statistics(
+    const real* __restrict__ x, const int* __restrict__ lengths, int n_series, int n_steps, int dim, real scale,
+    const real* __restrict__ z, int n_rows, const int* __restrict__ members, const real* __restrict__ weights,
+    const int* __restrict__ jobs, int n_jobs, int team, real unit, real* __restrict__ scratch,
+    double* __restrict__ sums) {
+    using Pair = Alignment<real, DIM, H, W>;
+    const int pairs = 32 / team, pair = threadIdx.x % pairs, size = n_rows * (1 + dim) + 1;
+    Pair it;
+    it.team = team, it.pairs = pairs, it.member = threadIdx.x / pairs;
+    it.down = (n_rows + H - 1) / H, it.padding = it.down * H - n_rows;
+    const int most = (n_steps + W - 1) / W;
+    const long long tiles = (long long)it.down * most * Pair::KEPT * pairs, trail = DIM ? 0 : most * W * H * 32;
+    scratch += blockIdx.x * (tiles + trail);
+    it.scratch = scratch + pair, it.trail = scratch + tiles + threadIdx.x;
+    for (int job = blockIdx.x; job < n_jobs; job += gridDim.x) {
+        const int center = jobs[3 * job], begin = jobs[3 * job + 1], end = jobs[3 * job + 2];
+        it.z = z + (long long)center * it.down * Pair::Cells::rows_size(dim);
+        it.sums = sums + (long long)job * size;
+        for (int round = begin; round < end; round += pairs) {
+            const bool live = round + pair < end;
+            const int n = members[live ? round + pair : round];
+            it.path = {x + n, n_series, n_steps, dim, scale};
+            it.weight = !live ? real(0) : weights ? weights[n] : real(1);
+            it.length = lengths ? lengths[n] : n_steps;
+            it.across = (longest(it.length) + W - 1) / W;
+            it.fresh = round == begin;
+            const real value = sum_lanes(it.weight * unit * it.forward(), 32);
+            if (threadIdx.x == 0) it.sums[size - 1] = (it.fresh ? 0.0 : it.sums[size - 1]) + (double)value;
+            it.backward();
+        }
+    }
+}
+
+// Sums of each center's jobs, which lie from starts[center] to starts[center + 1]: (n_centers, size).
+template <typename real>
+__global__ void __launch_bounds__(32) total(
+    const real* __restrict__ sums, const int* __restrict__ starts, int n_centers, int size, real* __restrict__ totals) {
+    for (long long at = 32ll * blockIdx.x + threadIdx.x; at < (long long)n_centers * size; at += 32ll * gridDim.x) {
+        const int center = at / size, which = at % size;
+        real sum = 0;
+        for (int job = starts[center]; job < starts[center + 1]; job++) sum += sums[(long long)job * size + which];
+        totals[at] = sum;
+    }
+}

@@ -1,0 +1,386 @@
+"""kernels.cu three ways: compiled by NVRTC for its registers, run on the CPU through a host shim, run on a GPU."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.softdtw import reference
+from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, Plan, assign_tile, plan_statistics, statistics_tile
+from raypipe.softdtw.series import Series
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE.parent / "raypipe/softdtw/kernels.cu"
+FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the value's scale
+
+# steps of the series, steps of the centers, dimensions
+SHAPES = [(1, 1, 1), (2, 1, 3), (1, 2, 2), (6, 6, 2), (31, 33, 1), (32, 64, 2), (33, 31, 3), (64, 32, 17), (70, 70, 2)]
+
+
+class GuardedNumpy:
+    """numpy whose fresh arrays hold NaN, or a large negative number, and end in a guard that nothing may touch."""
+
+    GUARD = 64
+
+    def __init__(self):
+        self.guarded = []
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype):
+        size = int(np.prod(shape))
+        filling = np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
+        whole = np.full(size + self.GUARD, filling, dtype)
+        self.guarded.append((whole[size:], whole[size:].tobytes()))
+        return whole[:size].reshape(shape)
+
+    def check(self):
+        assert all(guard.tobytes() == before for guard, before in self.guarded), "written beyond an array's end"
+
+
+class Model:
+    """A GPU of a few blocks, on the CPU: each kernel compiled by g++ through cuda_shim.h."""
+
+    def __init__(self, folder: Path, blocks: int = 3, backwards: bool = False):
+        self.xp: Any = GuardedNumpy()
+        self.folder = folder
+        self.blocks = blocks
+        self.backwards = backwards
+
+    def resident(self, kernel):
+        return self.blocks
+
+    def launch(self, kernel, blocks, *arguments):
+        values = [self._value(one) for one in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(one) for one in values))
+        self._library(kernel).run(blocks, int(self.backwards), pointers)
+        self.xp.check()
+
+    @staticmethod
+    def _value(one):
+        if one is None:
+            return ctypes.c_void_p(0)
+        if isinstance(one, np.ndarray):
+            assert one.flags.c_contiguous
+            return ctypes.c_void_p(one.ctypes.data)
+        return {"i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}[one.dtype.char](one)
+
+    def _library(self, kernel):
+        made = self.folder / (re.sub(r"\W+", "_", kernel) + ".so")
+        if not made.exists():
+            code = f'#include "{HERE / "cuda_shim.h"}"\n#include "{SOURCE}"\n'
+            code += 'extern "C" void run(int blocks, int backwards, void** arguments) {\n'
+            code += f"    shim::launch({kernel}, blocks, backwards, arguments);\n}}\n"
+            options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
+            command = ["g++", *options, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(made)]
+            subprocess.run(command, input=code, text=True, check=True)
+        return ctypes.CDLL(str(made))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here")
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=["model", pytest.param("gpu", marks=pytest.mark.gpu)])
+def engine(request):
+    return Engine(Gpu()) if request.param == "gpu" else Engine(Model(request.getfixturevalue("folder")))
+
+
+def random_walks(rng, n, n_steps, dim, ragged=False, size=1.0):
+    values = size * (rng.normal(size=(n, n_steps, dim)).cumsum(axis=1) + 5)
+    if not ragged:
+        return Series(values)
+    lengths = rng.integers(1, n_steps + 1, n).astype(np.int32)
+    values[np.arange(n_steps) >= lengths[:, None]] = np.nan
+    return Series(values, lengths)
+
+
+def host(values):
+    return values.get() if hasattr(values, "get") else values
+
+
+def slack(dtype, values, gamma):
+    """What rounding leaves of a transition's probability: its exponent is a difference of values over gamma."""
+    return TOLERANCE[dtype] + 32 * np.finfo(dtype).eps * np.abs(values).max() / gamma
+
+
+def assert_assigned(engine, x, centers, gamma, dtype, offsets):
+    expected = reference.cdist(x, Series(centers), gamma)
+    labels, values = map(host, engine.assign(engine.prepare(x, dtype), centers, gamma, offsets))
+    assert labels.dtype == np.int32
+    rows, scores, tolerance = np.arange(len(x)), expected - offsets, TOLERANCE[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(values, expected[rows, labels], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(scores[rows, labels], scores.min(axis=1), rtol=0, atol=tolerance)
+
+
+def assert_summed(engine, x, centers, labels, gamma, dtype, weights=None):
+    expected = reference.statistics(x, centers, labels, gamma, weights)
+    found = engine.statistics(engine.prepare(x, dtype), centers, labels, gamma, weights)
+    tolerance = slack(dtype, expected.values / np.maximum(expected.weights, 1e-300), gamma)
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-12)
+    for name in ("sums", "mass", "values"):
+        scale = np.abs(getattr(expected, name)).max()
+        assert getattr(found, name).dtype == np.float64
+        bound = (TOLERANCE[dtype] if name == "values" else tolerance) * scale
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_assigns_as_the_reference(engine, shape, dtype):
+    n_steps, n_rows, dim = shape
+    rng = np.random.default_rng(0)
+    x = random_walks(rng, 37, n_steps, dim, ragged=n_steps % 2 == 0)
+    assert_assigned(engine, x, random_walks(rng, 4, n_rows, dim).values, 1.0, dtype, rng.normal(size=4))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sums_as_the_reference(engine, shape, dtype):
+    n_steps, n_rows, dim = shape
+    rng = np.random.default_rng(1)
+    x = random_walks(rng, 37, n_steps, dim, ragged=n_steps % 2 == 1)
+    labels = rng.choice([0, 2, 3], 37).astype(np.int32)  # nothing is near center 1
+    weights = rng.random(37) if dim > 1 else None
+    assert_summed(engine, x, random_walks(rng, 4, n_rows, dim).values, labels, 1.0, dtype, weights)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gamma", [1e-3, 0.1, 30.0, 1e3])
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_holds_at_any_gamma(engine, gamma, size, dtype):
+    rng = np.random.default_rng(2)
+    x, centers = random_walks(rng, 5, 33, 2, size=size), random_walks(rng, 2, 31, 2, size=size).values
+    assert_assigned(engine, x, centers, gamma, dtype, np.zeros(2))
+    assert_summed(engine, x, centers, np.array([0, 1, 1, 0, 1]), gamma, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compares_unequal_lengths(engine, dtype):
+    rng = np.random.default_rng(3)
+    x, y = random_walks(rng, 35, 20, 2, ragged=True), random_walks(rng, 9, 45, 2, ragged=True)
+    expected = reference.cdist(x, y, 0.5)
+    found = host(engine.cdist(engine.prepare(x, dtype), engine.prepare(y, dtype), 0.5))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compares_series_among_themselves(engine, dtype, monkeypatch):
+    monkeypatch.setattr("raypipe.softdtw.cupy._LOADED", 25 * 9 * 2)  # 25 centers at a time: more than one launch
+    x = random_walks(np.random.default_rng(4), 70, 9, 2)
+    expected = reference.cdist(x, None, 2.0)
+    found = host(engine.cdist(engine.prepare(x, dtype), None, 2.0))
+    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dim", [2, 17])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_compares_series_with_themselves(engine, dtype, dim, ragged, monkeypatch):
+    monkeypatch.setattr("raypipe.softdtw.cupy._LOADED", 33 * 20 * dim)  # 33 series at a time
+    x = random_walks(np.random.default_rng(11), 70, 20, dim, ragged)
+    found = host(engine.self_values(engine.prepare(x, dtype), 0.5))
+    scale = np.nanmax(np.square(x.values)) * 20  # a value is a difference of terms of this size
+    np.testing.assert_allclose(found, reference.self_values(x, 0.5), rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+def test_ties_go_to_the_first_center(engine):
+    x = random_walks(np.random.default_rng(5), 40, 5, 2)
+    centers = np.repeat(x.values[:1], 6, axis=0)
+    labels, _ = engine.assign(engine.prepare(x, "float32"), centers, 1.0, np.zeros(6))
+    assert not host(labels).any()
+
+
+def test_keeps_digits_far_from_zero(engine):
+    rng = np.random.default_rng(6)
+    near, centers = random_walks(rng, 33, 12, 2), random_walks(rng, 2, 12, 2).values
+    far = Series(near.values + 1e6)
+    labels, weights = np.arange(33) % 2, np.ones(33)
+    expected = engine.statistics(engine.prepare(near, "float32"), centers, labels, 1.0, weights)
+    found = engine.statistics(engine.prepare(far, "float32"), centers + 1e6, labels, 1.0, weights)
+    np.testing.assert_allclose(found.mass, expected.mass, rtol=1e-5)
+    np.testing.assert_allclose(found.sums - 1e6 * found.mass[:, :, None], expected.sums, atol=1e-3)
+
+
+def run_twice(engines, shape=(70, 40, 3), n=45):
+    rng = np.random.default_rng(7)
+    n_steps, n_rows, dim = shape
+    x, centers = random_walks(rng, n, n_steps, dim, ragged=True), random_walks(rng, 3, n_rows, dim).values
+    labels, weights = rng.integers(0, 3, n), rng.random(n)
+    found = []
+    for engine in engines:
+        prepared = engine.prepare(x, "float32")
+        sums = engine.statistics(prepared, centers, labels, 1.0, weights)
+        near = map(host, engine.assign(prepared, centers, 1.0, np.zeros(3)))
+        found.append([sums.sums, sums.mass, sums.values, *near])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_same_bits_on_every_run(engine):
+    run_twice([engine, engine])
+
+
+@pytest.mark.parametrize("shape", [(70, 40, 3), (40, 70, 17), (6, 6, 2)], ids=str)
+@pytest.mark.parametrize("blocks", [1, 50])
+def test_lanes_do_not_race(folder, blocks, shape):
+    """Lanes that run backwards between barriers come to the same bits; 50 blocks let teams share a pair."""
+    run_twice([Engine(Model(folder, blocks, backwards)) for backwards in (False, True)], shape)
+
+
+@pytest.mark.parametrize("dim", [2, 17])
+def test_needs_little_scratch(folder, dim):
+    rng = np.random.default_rng(8)
+    x, centers = random_walks(rng, 70, 40, dim), random_walks(rng, 3, 40, dim).values
+    for scratch in (1, 1 << 17):
+        engine = Engine(Model(folder, blocks=50), scratch)
+        assert_assigned(engine, x, centers, 1.0, "float32", np.zeros(3))
+        assert_summed(engine, x, centers, rng.integers(0, 3, 70), 1.0, "float32")
+
+
+@pytest.mark.parametrize("dim", [2, 17])
+def test_rounds_of_a_job_add_up(folder, dim):
+    rng = np.random.default_rng(10)
+    x, centers = random_walks(rng, 170, 6, dim, ragged=True), random_walks(rng, 2, 9, dim).values
+    engine = Engine(Model(folder, blocks=1))
+    assert_summed(engine, x, centers, rng.integers(0, 2, 170), 1.0, "float32", rng.random(170))
+
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+
+def plan(counts, n_steps, dim, resident=1056, dtype=FLOAT32) -> Plan:
+    tile = statistics_tile(n_steps, n_steps, dim, dtype)
+    return plan_statistics(np.array(counts), n_steps, n_steps, dim, tile, dtype.itemsize, resident, SCRATCH)
+
+
+@pytest.mark.parametrize("counts", [[1], [0, 5, 0], [33, 0, 1, 4000], [100_000] * 20, [3] * 1000])
+@pytest.mark.parametrize("n_steps", [1, 6, 64, 1100])
+def test_every_series_is_dealt_once(counts, n_steps):
+    jobs = plan(counts, n_steps, 2).jobs
+    begins = np.cumsum(counts) - counts
+    dealt = np.zeros(sum(counts), int)
+    for center, begin, end in jobs:
+        assert begins[center] <= begin < end <= begins[center] + counts[center]
+        dealt[begin:end] += 1
+    assert (dealt == 1).all()
+    assert (np.diff(jobs[:, 0]) >= 0).all()
+
+
+def test_plans_suit_the_work():
+    many = plan([5000] * 20, 64, 2)
+    assert many.team == 1
+    assert plan([10, 10], 1100, 2).team == 32
+    for one in (many, plan([1000] * 5, 1100, 2), plan([10_000], 5000, 512), plan([100] * 3, 128, 512)):
+        assert one.blocks <= 1056
+        assert 4 * one.blocks * one.kept <= SCRATCH
+
+
+# --- registers -----------------------------------------------------------------------------------------------------
+
+
+def variants(steps, dims):
+    found = {"total<double>"}
+    for dtype in (FLOAT32, FLOAT64):
+        for dim in dims:
+            for n in steps:
+                found.add(assign_tile(n, dim, dtype).kernel("assign", dtype))
+                found.add(statistics_tile(n, n, dim, dtype).kernel("statistics", dtype))
+    return sorted(found)
+
+
+def registers(kernel: str, arch: int) -> int:
+    """Compile for real hardware and return the registers of a lane; fail where any value lives in memory instead."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+    _, program = nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), b"kernels.cu", 0, [], [])
+    nvrtc.nvrtcAddNameExpression(program, kernel.encode())
+    options = [f"-arch=sm_{arch}".encode(), b"-std=c++17", b"--ptxas-options=-v"]
+    (failed,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = b" " * size
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(program)
+    report = log.decode()
+    assert failed == nvrtc.nvrtcResult.NVRTC_SUCCESS, report
+    in_memory = re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads|lmem|cumulative stack size)", report)
+    used = re.findall(r"Used (\d+) registers", report)
+    assert len(used) == 1, f"not one kernel but {len(used)}: {report}"
+    assert len(in_memory) >= 3, report
+    assert not any(map(int, in_memory)), f"{kernel} sm_{arch}: {report}"
+    return int(used[0])
+
+
+def assert_in_registers(arch, kernels):
+    pytest.importorskip("cuda.bindings.nvrtc")
+    with ThreadPoolExecutor(2) as pool:
+        used = dict(zip(kernels, pool.map(lambda kernel: registers(kernel, arch), kernels), strict=True))
+    print(f"\nsm_{arch}:", used)
+    assert max(used.values()) <= 255
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_everything_is_in_registers(arch):
+    assert_in_registers(arch, variants([64], [2, 8, 17]))
+
+
+def test_a_spill_is_found():
+    """Twice the largest tile cannot be in registers: the check above is able to fail."""
+    with pytest.raises(AssertionError, match="spill"):
+        registers("statistics<float, 2, 16, 16>", 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 6, 7, 8, 17])
+def test_every_size_is_in_registers(arch, dim):
+    assert_in_registers(arch, variants([1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 25, 33, 50, 64, 1100], [dim]))
+
+
+# --- a real GPU ----------------------------------------------------------------------------------------------------
+
+SANITIZED = """
+import numpy as np
+from raypipe.softdtw import cupy
+from raypipe.softdtw.series import Series
+rng = np.random.default_rng(0)
+for n_steps, dim in ((33, 2), (70, 17)):
+    x = cupy.prepare(Series(rng.normal(size=(45, n_steps, dim))), "float32")
+    centers = rng.normal(size=(3, 20, dim))
+    labels, _ = cupy.assign(x, centers, 1.0, np.zeros(3))
+    cupy.statistics(x, centers, labels, 1.0)
+    cupy.cdist(x, None, 1.0)
+"""
+
+
+@pytest.mark.gpu
+def test_sanitizer_finds_nothing():
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("no compute-sanitizer here")
+    command = [sanitizer, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
+    ran = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(1100, 1100, 2), (5000, 40, 1), (275, 275, 64), (16, 16, 512)], ids=str)
+def test_long_and_wide_series(shape):
+    n_steps, n_rows, dim = shape
+    rng = np.random.default_rng(9)
+    x, centers = random_walks(rng, 3, n_steps, dim), random_walks(rng, 2, n_rows, dim).values
+    engine = Engine(Gpu())
+    assert_assigned(engine, x, centers, 10.0, "float32", np.zeros(2))
+    assert_summed(engine, x, centers, np.array([0, 1, 1]), 10.0, "float32")
