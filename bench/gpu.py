@@ -1,8 +1,9 @@
-"""Everything that needs a GPU, in one call: encoders agree with the CPU, and how fast they are.
+"""Everything that needs a GPU, in one call: soft-DTW and the encoders agree with the CPU, and how fast they are.
 
     python -m bench.gpu
 
-Needs numpy and torch alone. CLIP is measured with random weights, and only where open_clip can be imported.
+Needs numpy, scipy, scikit-learn, numba, cupy and torch alone. CLIP is measured with random weights, and only where
+open_clip can be imported.
 """
 
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from bench.machine import keep
+from bench.softdtw_gpu import measure_softdtw
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.optional import is_installed
 
@@ -75,6 +77,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     figures = {
         "device": torch.cuda.get_device_name(),
+        "softdtw": measure_softdtw(),
         "descriptor": measure_descriptor(rng),
         "clip_frames_per_s": measure_clip(rng),
     }

@@ -130,7 +130,7 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
         if before - found.objective <= rules.tol * found.magnitude and (reseeded or not len(empty)):
             break
         before, last, reseeded = found.objective, centers, bool(len(empty))
-        centers = _descend(shards, centers, stride)
+        centers = _descend(shards, centers, stride, rules.tol)
         if len(empty):
             centers[empty] = _full_length(shards.paths(shards.farthest(len(empty))), centers.shape[1])
     else:
@@ -138,8 +138,8 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
     return Run(centers, found.objective, n_iter) if found.counts.all() else None
 
 
-def _descend(shards: Shards, centers: np.ndarray, stride: np.ndarray) -> np.ndarray:
-    """Take a few steps of every center, its series unchanged, and never up.
+def _descend(shards: Shards, centers: np.ndarray, stride: np.ndarray, tol: float) -> np.ndarray:
+    """Take a few steps of every center, its series unchanged, and never up: as many as gain ``tol`` of the sum.
 
     A step of majorise–minimise is sure to go down, but short. So it is stretched, more and more while that works
     (``stride``, (k,), which is changed); a center whose sum has risen goes back to where the plain step had led. The
@@ -150,10 +150,13 @@ def _descend(shards: Shards, centers: np.ndarray, stride: np.ndarray) -> np.ndar
     for _ in range(_STEPS):
         found = shards.statistics(centers)
         rose = found.values > lowest
+        gain = np.maximum(lowest - found.values, 0).sum()
         stride[:] = np.where(rose, 1.0, np.minimum(_LONGEST_STRIDE, 1.1 * stride + 0.1))
         lowest = np.where(rose, lowest, found.values)
         down = step_mm(found, centers)
         safe = np.where(rose[:, None, None], safe, down)
+        if gain <= tol * abs(lowest).sum() and not rose.any():
+            break
         centers = np.where(rose[:, None, None], safe, centers + stride[:, None, None] * (down - centers))
     return safe
 

@@ -5,6 +5,7 @@ A backend is a module with ``prepare(series, dtype)``, which lays series out as 
 What they return lies where the backend works, on the GPU for "cupy", but for statistics.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,17 @@ def load_backend(name: str, values: Any = None) -> Any:
     if name not in BACKENDS:
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
     if name == "auto":
-        on_gpu = hasattr(values, "__cuda_array_interface__")
-        name = "cupy" if on_gpu or (optional.is_installed("cupy") and optional.sees_gpu()) else "numba"
+        name = "cupy" if hasattr(values, "__cuda_array_interface__") else _fastest()
     if name == "cupy":
         from raypipe.softdtw import cupy as backend
     else:
         from raypipe.softdtw import numba as backend  # type: ignore[no-redef]
     return backend
+
+
+@cache
+def _fastest() -> str:
+    return "cupy" if optional.is_installed("cupy") and optional.sees_gpu() else "numba"
 
 
 def backend_name(backend: Any) -> str:

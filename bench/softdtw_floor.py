@@ -1,0 +1,121 @@
+"""What the processor could do at best with the soft-DTW kernel: its instructions, over the vector pipes and the clock.
+
+The loop that sweeps four cells of 16 float32 lanes is found in the kernel's disassembly, and its vector arithmetic is
+counted. Moves, loads and stores are left out: they take other pipes. What feeds the loop – layout, the rows left over
+from fours, reading the result – is left out too, so the floor is below what any schedule of these instructions reaches.
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from raypipe.softdtw.sweeps import ROWS, sweep
+
+LANES = 16
+_ROUND = "vrndscaleps", "vroundps"  # once a cell, and nowhere else: what cells are counted by
+_EVERY = 4  # columns from one renormalising of m to the next: a block without a cell runs once in so many
+_KINDS = {
+    "multiply": r"vf?n?m(ul|add|sub).*ps",
+    "add": r"v(add|sub)ps",
+    "compare": r"v(min|max)ps|vblend.*|vcmp.*",
+    "convert": r"v(rndscale|round)ps|vcvt.*",
+    "whole numbers": r"vp.*|v(and|or|xor|andn)ps",
+}
+# Vector pipes of any kind and their bits, by vendor and family; Zen 4 takes two turns for 512 bits, Zen 5 one.
+_PIPES = {("AuthenticAMD", 25): (4, 256), ("AuthenticAMD", 26): (4, 512), ("GenuineIntel", 6): (2, 512)}
+
+
+def describe_floor(dim: int = 2) -> dict[str, Any]:
+    """Count the instructions of a cell, and say how many cells a second one core could do with them."""
+    loop = _four_cells(_disassemble(dim))
+    pipes = _PIPES.get(_processor())
+    if not loop or not pipes:
+        return {"skipped": f"no known kernel or pipes on {_processor()}: only x86 is read"}
+    counts = {kind: _count(loop, pattern) / ROWS for kind, pattern in _KINDS.items()}
+    total = _count(loop, r"v(?!mov|broadcast).*") / ROWS
+    bits = LANES * 32 // _registers(loop)
+    clock = measure_clock()
+    cycles = total * bits / (pipes[0] * pipes[1])
+    return {
+        "register_bits": bits,
+        "instructions_a_cell_of_16_lanes": total,
+        "by_kind": counts,
+        "pipes_assumed": f"{pipes[0]} of {pipes[1]} bits",
+        "clock_ghz": clock / 1e9,
+        "cycles_a_cell_of_16_lanes": cycles,
+        "cells_per_s_one_core": LANES * clock / cycles,
+    }
+
+
+def measure_clock() -> float:
+    """Return cycles a second of one core: operations of one cycle each that wait for one another.
+
+    The best of many runs of a few milliseconds, which other processes leave alone.
+    """
+    n = 1_000_000
+    _chain(n)
+    found = []
+    for _ in range(200):
+        started = time.perf_counter()
+        _chain(n)
+        found.append(time.perf_counter() - started)
+    return 6 * n / min(found)
+
+
+@njit
+def _chain(n):
+    x = np.uint64(88172645463325252)
+    for _ in range(n):
+        x ^= x << np.uint64(13)
+        x ^= x >> np.uint64(7)
+        x ^= x << np.uint64(17)
+    return x
+
+
+def _disassemble(dim: int) -> str:
+    """Compile the float32 sweep of one center, apart from the cached one, of which no assembly is kept."""
+    floats, whole = types.float32[::1], types.int64
+    compiled = njit(nogil=True)(sweep.py_func)
+    compiled.compile((floats, floats, types.none, types.UniTuple(whole, dim), floats, whole, whole, whole, types.none))
+    return next(iter(compiled.inspect_asm().values()))
+
+
+def _four_cells(assembly: str) -> str:
+    """Return the shortest loop that holds four cells, or nothing."""
+    lines = assembly.splitlines()
+    labels = {line.rstrip(":"): number for number, line in enumerate(lines) if line.endswith(":")}
+    loops = []
+    for number, line in enumerate(lines):
+        jump = re.match(r"\s+j\w+\s+(\S+)", line)
+        start = labels.get(jump.group(1), number) if jump else number
+        body = "\n".join(lines[start:number])
+        if body and sum(body.count(name) for name in _ROUND) == ROWS * _registers(body):
+            loops.append(body)
+    return min(loops, key=len, default="")
+
+
+def _registers(loop: str) -> int:
+    """Return how many registers 16 lanes take."""
+    return 1 if "%zmm" in loop else 2 if "%ymm" in loop else 4
+
+
+def _count(loop: str, pattern: str) -> float:
+    """Count instructions by name; those of blocks without a cell by how often they run."""
+    total = 0.0
+    for block in re.split(r"^\S+:$", loop, flags=re.M):
+        found = sum(bool(re.fullmatch(pattern, name)) for name in re.findall(r"^\s+(v\w+)", block, flags=re.M))
+        total += found if any(name in block for name in _ROUND) else found / _EVERY
+    return total
+
+
+def _processor() -> tuple[str, int]:
+    """Return vendor and family, as /proc/cpuinfo has them."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    vendor = re.search(r"^vendor_id\s*: (\S+)", text, flags=re.M)
+    family = re.search(r"^cpu family\s*: (\d+)", text, flags=re.M)
+    return (vendor.group(1), int(family.group(1))) if vendor and family else ("unknown", 0)
