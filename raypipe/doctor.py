@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raypipe.optional import EXTRAS, is_installed
+from raypipe.softdtw.backends import backend_name, load_backend
 from raypipe.versions import package_versions
 
 
@@ -20,6 +21,7 @@ def examine() -> Iterator[str]:
     yield from _gpu()
     yield from _decoders()
     yield from _weights()
+    yield f"soft-dtw   on {backend_name(load_backend('auto'))}"
     for name, extra in EXTRAS.items():
         state = "installed" if is_installed(name) else f"missing: pip install 'raypipe[{extra}]'"
         yield f"optional   {name}: {state}"

@@ -3,6 +3,9 @@
 `Lanes` is an LLVM vector of 64 bytes (16 float32 or 8 float64): one register of AVX-512, two of AVX2, four of NEON,
 split by LLVM for whatever the machine has. Kernels read and write it with `load` and `store` at an index into a flat
 array, and calculate with ``+ - * /`` between lanes, or lanes and scalars, as they would with plain numbers.
+
+numba's cache on disk looks at the file of a compiled function alone: after a change here or in `sweeps`, save the files
+that use it again too (`touch raypipe/softdtw/*.py`), or old code is run.
 """
 
 import operator

@@ -105,6 +105,12 @@ def read_series(X: Any) -> Series:
     return Series(values, None if bool((lengths == values.shape[1]).all()) else lengths, largest)
 
 
+def pick(values: Any, *index: np.ndarray) -> Any:
+    """Return ``values[index]``, by numpy's indices, wherever the values lie."""
+    xp = _namespace(values)
+    return values[tuple(xp.asarray(one) for one in index)]
+
+
 def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
     """Raise `UsageError` where soft-DTW between the two could leave the numbers of the type."""
     farthest = (x.largest + y.largest) ** 2 * x.values.shape[2]
