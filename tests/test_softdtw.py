@@ -182,9 +182,18 @@ def test_an_array_of_floats_is_not_copied():
 def test_what_would_leave_the_numbers_is_refused():
     (x,) = make_series(5)
     assert np.isfinite(soft_dtw(1e18 * x, -1e18 * x, 1e-3))
-    for precision, size in (("float32", 1e12), ("float64", 1e147)):
-        with pytest.raises(UsageError, match=f"too large for gamma=0.001 in {precision}: scale them down"):
-            soft_dtw(size * x, -size * x, 1e-3, precision=precision)
+    for precision, size, gamma in (("float32", 1e13, 1e-3), ("float64", 1e80, 1.0), ("float64", 1e200, 1.0)):
+        with pytest.raises(UsageError, match=f"leave the range of {precision}: scale the data"):
+            soft_dtw(size * x, -size * x, gamma, precision=precision)
+    for precision, gamma in (("float32", 1e30), ("float64", 1e-320)):
+        with pytest.raises(UsageError, match="leave the range"):
+            soft_dtw(x, x, gamma, precision=precision)
+
+
+def test_masked_steps_at_the_end_are_not_there():
+    (x,) = make_series(5)
+    masked = np.ma.masked_array(np.concatenate([x, x]), mask=np.repeat([[False], [True]], [5, 5], axis=0).repeat(2, 1))
+    assert soft_dtw(read_series(masked[None]).values[0], x) == soft_dtw(x, x)
 
 
 def test_values_far_from_zero_lose_nothing():
@@ -220,7 +229,7 @@ def test_a_barycenter_by_either_solver_and_by_the_divergence():
     np.testing.assert_allclose(still, series[0], atol=1e-3)
     with pytest.raises(UsageError, match="lbfgs for the divergence"):
         soft_dtw_barycenter(series, divergence=True, solver="mm")
-    with pytest.raises(UsageError, match="weights must be 3 numbers"):
+    with pytest.raises(UsageError, match="weights must be 3 finite numbers"):
         soft_dtw_barycenter(series, weights=[1.0, -1.0, 1.0])
 
 

@@ -1,11 +1,13 @@
 import inspect
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 
 from raypipe.clustering import fit_clusters
+from raypipe.clustering.shards import LocalShards
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
@@ -198,7 +200,13 @@ def test_auto_gamma_is_learned_and_used():
             "backend 'numba' knows neither dtw_inertia",
         ),
         ({"n_clusters": 0}, make_paths(), "n_clusters must be at least 1"),
+        ({"n_clusters": 2.5}, make_paths(), "n_clusters must be at least 1 and whole, got 2.5"),
         ({"max_iter": 0}, make_paths(), "max_iter must be at least 1"),
+        ({"tol": None}, make_paths(), "tol must be a number"),
+        ({"init": None}, make_paths(), "init must be k-means"),
+        ({"metric": "softdtw", "init": make_paths(3, dim=3)}, make_paths(), "init has centers of 3 dimensions"),
+        ({"metric": "softdtw", "init": 1e30 * make_paths(3)}, make_paths(), "leave the range of float32"),
+        ({"metric": "softdtw"}, make_paths().astype(complex), "real numbers, got complex128"),
         ({"init": "best"}, make_paths(), "init must be k-means"),
         ({"init": make_paths(2)}, make_paths(), "init holds 2 centers, n_clusters is 3"),
         ({"metric": "softdtw", "metric_params": {"gamma": 0}}, make_paths(), "gamma must be a number greater than 0"),
@@ -320,7 +328,7 @@ def test_weights_count_like_copies(solver):
     np.testing.assert_array_equal(np.repeat(weighted.labels_, weights), copies.labels_)
     drawn = TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit_predict(series, sample_weight=weights)
     assert len(set(drawn[:3])) == 3
-    with pytest.raises(UsageError, match="weights must be 24 numbers"):
+    with pytest.raises(UsageError, match="weights must be 24 finite numbers"):
         TimeSeriesKMeans(3, metric="softdtw").fit(series, sample_weight=weights[:5])
     with pytest.raises(UsageError, match="tslearn's k-means knows no sample_weight"):
         TimeSeriesKMeans(3).fit(series, sample_weight=weights)
@@ -364,7 +372,7 @@ def test_float32_and_float64_agree():
     parameters = {"metric": "softdtw", "random_state": 0}
     one, other = (TimeSeriesKMeans(3, precision=p, **parameters).fit(series) for p in ("float32", "float64"))
     np.testing.assert_array_equal(one.labels_, other.labels_)
-    np.testing.assert_allclose(one.cluster_centers_, other.cluster_centers_, atol=1e-3)
+    np.testing.assert_allclose(one.cluster_centers_, other.cluster_centers_, atol=1e-2)
     assert one.distances_.dtype == np.float64
 
 
@@ -401,3 +409,97 @@ class TestCasesThatTslearnPublishes:
     def test_more_clusters_than_series(self, solver):
         with pytest.raises(ValueError, match="101 clusters of only 15 series"):
             TimeSeriesKMeans(101, metric="softdtw", solver=solver).fit(np.random.RandomState(0).randn(15, 10, 3))
+
+
+def test_frames_of_pandas_as_output():
+    pytest.importorskip("pandas")
+    series = make_paths()
+    for parameters in ({"metric": "softdtw"}, {"metric": "euclidean"}):
+        model = TimeSeriesKMeans(3, random_state=0, **parameters).set_output(transform="pandas").fit(series)
+        assert list(model.transform(series).columns) == list(model.get_feature_names_out())
+        np.testing.assert_array_equal(model.predict(series), model.labels_)
+
+
+def test_what_weighs_nothing_has_no_say_and_gets_a_label():
+    series = np.concatenate([make_paths(30), make_paths(3) + 30])
+    weights = np.repeat([1.0, 0.0], [30, 3])
+    for seed in range(10):
+        model = TimeSeriesKMeans(2, metric="softdtw", init="random", random_state=seed)
+        model.fit(series, sample_weight=weights)
+        assert (np.bincount(model.labels_[:30], minlength=2) > 0).all()
+        np.testing.assert_array_equal(model.labels_, model.predict(series))
+    few = TimeSeriesKMeans(3, metric="softdtw", random_state=0, precision="float64")
+    labels = few.fit(series, sample_weight=weights).labels_[:30]
+    np.testing.assert_array_equal(few.fit(series[:30], sample_weight=np.full(30, 1e39)).labels_, labels)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was():
+    series = make_paths()
+    model = TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit(series)
+    before = model.transform(series)
+    with pytest.raises(UsageError, match="no run found"):
+        model.set_params(metric_params={"gamma": 50.0}).fit(np.ones((6, 4, 2)))
+    assert model.gamma_ == 1.0
+    np.testing.assert_array_equal(model.transform(series), before)
+
+
+def test_a_run_with_an_empty_cluster_is_tried_again():
+    rng = np.random.default_rng(25)
+    rng.integers(4, 14)
+    rng.integers(2, 10)
+    series = rng.normal(size=(9, int(rng.integers(1, 6)), 1)).round(int(rng.integers(0, 2)))
+    model = TimeSeriesKMeans(3, metric="softdtw", random_state=25, metric_params={"gamma": 10.0}).fit(series)
+    assert (np.bincount(model.labels_, minlength=3) > 0).all()
+
+
+def test_the_threads_of_others_are_left_as_they_were():
+    import numba
+
+    series = make_paths(300, 30)
+    every = numba.get_num_threads()
+    for threads in {1, every}:
+        numba.set_num_threads(threads)
+        cdist_soft_dtw(series)
+        cdist_soft_dtw(series[:2])
+        assert numba.get_num_threads() == threads
+    numba.set_num_threads(every)
+
+
+def test_fits_at_the_same_time_do_not_disturb_each_other():
+    from concurrent.futures import ThreadPoolExecutor
+
+    series = make_paths(300, 24)
+    alone = TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit(series)
+    with ThreadPoolExecutor(3) as threads:
+        fits = [threads.submit(TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit, series) for _ in range(6)]
+        for fit in fits:
+            np.testing.assert_array_equal(fit.result().cluster_centers_, alone.cluster_centers_)
+
+
+def test_passes_take_little_memory():
+    n, limit = 300_000, 4 << 20  # numpy's own; what blocks in hand need is not counted here, and does not grow
+    series = np.zeros((n, 4, 1), np.float32)
+    series[:, 0, 0] = np.arange(n) % 7
+    shards = LocalShards(read_series(series), 1.0, "float32", "numba")
+    centers = series[:3].astype(np.float64)
+
+    def peak(call) -> float:
+        tracemalloc.start()
+        call()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    def seed():
+        shards.begin_seeding()
+        for _ in range(2):
+            shards.try_seeds(np.concatenate([centers, centers[:1]]))
+            shards.take_seed(0)
+            shards.draw(np.array([0.5, 1.0]))
+
+    seed()
+    assert peak(seed) <= 64 * n + limit
+    shards.assign(centers, np.zeros(3))
+    shards.statistics(centers)
+    assert peak(lambda: shards.assign(centers, np.zeros(3))) <= 16 * n + limit
+    assert peak(lambda: shards.statistics(centers)) <= 16 * n + limit

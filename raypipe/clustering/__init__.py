@@ -14,9 +14,7 @@ if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.config import ClusterConfig
 
-_VECTOR_INITS = (
-    10  # runs of plain k-means, at least: it costs next to nothing, and one run often ends in a poor optimum
-)
+_VECTOR_INITS = 10  # runs of plain k-means, at least: they cost next to nothing, and one often ends in a poor optimum
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Rules:
     gamma: float
     solver: str = "mm"
     divergence: bool = False
+    backend: str = "auto"
     init: Any = "k-means++"
     n_init: int = 1
     max_iter: int = 50
@@ -34,7 +35,7 @@ class Rules:
 
     def offsets(self, centers: np.ndarray) -> np.ndarray:
         """Return what to subtract from soft-DTW to each center: half its self-value, under the divergence."""
-        return half_self_values(centers, self.gamma) if self.divergence else np.zeros(len(centers))
+        return half_self_values(centers, self.gamma, self.backend) if self.divergence else np.zeros(len(centers))
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,27 @@ def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Run | No
     """
     best, done = None, 0
     run = _run_mm if rules.solver == "mm" else _run_lbfgs
-    for _ in range(max(rules.n_init, _LEAST_ATTEMPTS)):
+    seeded = isinstance(rules.init, str)  # given centers lead to the same end every time
+    for attempt in range(max(rules.n_init, _LEAST_ATTEMPTS) if seeded else 1):
+        rules.report(f"\nrun {attempt + 1}:" if attempt else "")
         found = run(shards, seed_centers(shards, rules, random), rules)
+        if found is not None and (best is None or found.score < best.score):
+            found = found if _assign_exactly(shards, found, rules) else None
+            best = found or best
         if found is None:
-            rules.report("a cluster was left empty: again from other seeds")
+            rules.report("a cluster was left empty")
             continue
         done += 1
-        if best is None or found.score < best.score:
-            best = found
         if done == rules.n_init:
             break
-    if best is None:
-        return None
-    final = shards.assign(best.centers, rules.offsets(best.centers), exact=True)
-    return best if final.counts.all() else None
+    if best is not None:
+        _assign_exactly(shards, best, rules)
+    return best
+
+
+def _assign_exactly(shards: Shards, run: Run, rules: Rules) -> bool:
+    """Label the series with a run's centers, in float64; return whether every cluster has some."""
+    return bool(shards.assign(run.centers, rules.offsets(run.centers), exact=True).counts.all())
 
 
 def seed_centers(shards: Shards, rules: Rules, random: np.random.RandomState) -> np.ndarray:
@@ -125,7 +133,7 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
         found = shards.assign(centers, rules.offsets(centers))
         rules.report(f"{found.objective:.6g} -->")
         if found.objective > before:  # by rounding alone, or under the divergence
-            return Run(last, before, n_iter)
+            return None if reseeded else Run(last, before, n_iter)
         empty = np.flatnonzero(found.counts == 0)
         if before - found.objective <= rules.tol * found.magnitude and (reseeded or not len(empty)):
             break

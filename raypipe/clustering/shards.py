@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from raypipe.softdtw.backends import load_backend, to_host
-from raypipe.softdtw.series import Series, Statistics, pad_series, pick, read_series
+from raypipe.softdtw.series import Series, Statistics, pad_series, read_series
 
 _CHUNK = 1 << 16  # series that a sum over all takes together, so that it needs no array of all
 
@@ -131,8 +131,7 @@ class LocalShards:
 
     def paths(self, rows: np.ndarray) -> np.ndarray:
         """Copy the series out."""
-        lengths = None if self.series.lengths is None else pick(self.series.lengths, rows)
-        return pad_series(Series(pick(self.series.values, rows), lengths))
+        return pad_series(self.series.take(rows))
 
     def assign(self, centers: np.ndarray, offsets: np.ndarray, exact: bool = False) -> Assignment:
         """Make a pass over the series."""
@@ -156,8 +155,7 @@ class LocalShards:
             return self.backend.statistics(self._prepared, centers, self.labels, self.gamma, self.weights)
         if self._members is None or self._members[0] != cluster:
             rows = np.flatnonzero(self.labels == cluster)
-            lengths = None if self.series.lengths is None else pick(self.series.lengths, rows)
-            prepared = self.backend.prepare(Series(pick(self.series.values, rows), lengths), self.precision)
+            prepared = self.backend.prepare(self.series.take(rows), self.precision)
             weights = None if self.weights is None else self.weights[rows]
             self._members = cluster, prepared, weights, np.zeros(len(rows), np.int32)
         _, prepared, weights, labels = self._members

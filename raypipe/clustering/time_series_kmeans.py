@@ -1,5 +1,6 @@
 """k-means for time series: tslearn's estimator, with more ways to run it."""
 
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ SOLVERS = ("mm", "lbfgs")
 class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """k-means for time series under the Euclidean distance, DTW or soft-DTW.
 
-    A drop-in for ``tslearn.clustering.TimeSeriesKMeans``: the same parameters, defaults and attributes. Under
+    A drop-in for ``tslearn.clustering.TimeSeriesKMeans``: the same parameters, defaults and attributes (but it is
+    stored by pickle or joblib alone). Under
     "softdtw" it is raypipe's own; ``solver="lbfgs"`` finds what tslearn finds, the same clusters for the same
     ``random_state``, and "mm" as good ones in a fraction of the time. The other metrics are tslearn's. What is wrong
     with the data is said before the work begins, and a fit that found no clustering raises, where tslearn returns
@@ -55,9 +57,9 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     init
         ``"k-means++"``, ``"random"``, or (n_clusters, T, d) centers to begin with.
     solver
-        How centers are found under "softdtw": ``"mm"``, one step of majorise–minimise a pass, which never raises the
-        sum (Cuturi & Blondel 2017 for the objective; the majoriser is softmin's concavity), or ``"lbfgs"``, each
-        barycenter solved for in each pass, as tslearn does.
+        How centers are found under "softdtw": ``"mm"``, a few steps of majorise–minimise a pass, which never raise
+        the sum (`raypipe.softdtw.barycenter.step_mm`), or ``"lbfgs"``, each barycenter solved for in each pass, as
+        tslearn does. What backend "tslearn" does is always by L-BFGS.
     precision
         Of the passes: ``"float32"`` or ``"float64"``; ``"auto"`` is float32 under "mm" and float64 under "lbfgs".
         The final labels and distances are always float64's.
@@ -87,6 +89,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     backend_
         The backend that ran.
     """
+
+    gamma_: Any  # a number or None
 
     def __init__(
         self,
@@ -147,14 +151,13 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         series = self._check_series(X)
         if len(series) < self.n_clusters:
             raise UsageError(f"{self.n_clusters} clusters of only {len(series)} series: lower n_clusters")
-        self.gamma_ = self._resolve_gamma(series)
-        self.n_features_in_ = series.values.shape[2]
-        if self._is_tslearns():
+        gamma = self._resolve_gamma(series)
+        if gamma is None or self._is_tslearns():
             if sample_weight is not None:
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
-            return self._fit_tslearn(series)
+            return self._fit_tslearn(series, gamma)
         weights = None if sample_weight is None else check_weights(sample_weight, len(series))
-        return self._fit_shards(series, self.gamma_ or 1.0, weights)
+        return self._fit_shards(series, gamma, weights)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``: (n,) int64."""
@@ -162,28 +165,24 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the nearest cluster of each of n series: (n,) int64."""
-        return self.transform(X).argmin(axis=1)
+        series = self._check_fitted(X)
+        if self.backend_ == "tslearn":
+            return self._distances(series).argmin(axis=1)
+        return self._assign(series)[0]
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the distance of each of n series to each center, (n, n_clusters) float64.
 
         It is the value of the metric: soft-DTW sums squared distances and may be negative.
         """
-        check_is_fitted(self, "cluster_centers_")
-        series = self._check_series(X)
-        n_steps, dim = self.cluster_centers_.shape[1:]
-        if series.values.shape[2] != dim or (self.metric == "euclidean" and series.values.shape[1] != n_steps):
-            raise UsageError(f"fitted on series of shape ({n_steps}, {dim}), got {series.values.shape[1:]}")
-        if self.backend_ == "tslearn" or self.gamma_ is None:
-            fitted = self._make_tslearn()
-            fitted.cluster_centers_ = self.cluster_centers_
-            return fitted.transform(pad_series(series))
-        found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, backend=self.backend)
-        return to_host(found)
+        return self._distances(self._check_fitted(X))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the opposite of the mean squared distance of series to their nearest centers: the more the better."""
-        return -float((self.transform(X).min(axis=1) ** 2).mean())
+        series = self._check_fitted(X)
+        if self.backend_ == "tslearn":
+            return -float((self._distances(series).min(axis=1) ** 2).mean())
+        return -float((self._assign(series)[1] ** 2).mean())
 
     @property
     def _n_features_out(self) -> int:
@@ -206,9 +205,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             if getattr(self, name) not in values:
                 raise UsageError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
         for name in ("n_clusters", "max_iter", "n_init"):
-            if not getattr(self, name) >= 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if isinstance(self.init, str):
+            if not (isinstance(getattr(self, name), Integral) and getattr(self, name) >= 1):
+                raise UsageError(f"{name} must be at least 1 and whole, got {getattr(self, name)!r}")
+        if not isinstance(self.tol, Real):
+            raise UsageError(f"tol must be a number, got {self.tol!r}")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.init is None or isinstance(self.init, str):
             if self.init not in ("k-means++", "random"):
                 raise UsageError(f"init must be k-means++, random or an array of centers; got {self.init!r}")
         elif len(self.init) != self.n_clusters:
@@ -220,7 +224,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
 
     def _is_tslearns(self) -> bool:
         """Whether tslearn does the work: all that we have no code of our own for."""
-        needed = self.dtw_inertia or set(self.metric_params or ()) - {"gamma"}
+        needed = self.dtw_inertia or set(self.metric_params or ()) - {"gamma", "n_jobs"}
         if self.metric == "softdtw" and needed and self.backend in ("cupy", "numba"):
             raise UsageError(f"backend {self.backend!r} knows neither dtw_inertia nor any metric_params but gamma")
         return self.metric != "softdtw" or self.backend == "tslearn" or bool(needed)
@@ -237,14 +241,42 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         gamma = (self.metric_params or {}).get("gamma", 1.0)
         return auto_gamma(series) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
 
+    def _check_fitted(self, X: Any) -> Series:
+        """Return the series of an X that the fitted centers can be held against."""
+        check_is_fitted(self, "cluster_centers_")
+        series = self._check_series(X)
+        n_steps, dim = self.cluster_centers_.shape[1:]
+        if series.values.shape[2] != dim or (self.metric == "euclidean" and series.values.shape[1] != n_steps):
+            raise UsageError(f"fitted on series of shape ({n_steps}, {dim}), got {series.values.shape[1:]}")
+        return series
+
+    def _distances(self, series: Series) -> np.ndarray:
+        """Return the distance of each series to each center, (n, k) float64."""
+        if self.backend_ == "tslearn":
+            fitted = self._make_tslearn(self.gamma_)
+            fitted.cluster_centers_ = self.cluster_centers_
+            return fitted.transform(pad_series(series))
+        found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, backend=self.backend)
+        return to_host(found)
+
+    def _assign(self, series: Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nearest cluster of each series and its distance, without a matrix of all: (n,) both."""
+        centers, gamma = self.cluster_centers_, self.gamma_
+        check_range(series, read_series(centers), gamma, "float64")
+        shards = LocalShards(series, gamma, "float64", self.backend)
+        shards.assign(centers, Rules(len(centers), gamma, divergence=self.divergence).offsets(centers))
+        own = half_self_values(series, gamma, self.backend) if self.divergence else 0.0
+        return shards.labels.astype(np.int64), shards.values - own
+
     def _fit_shards(self, series: Series, gamma: float, weights: np.ndarray | None) -> "TimeSeriesKMeans":
-        """Fit by our own passes over the series; all has been checked."""
+        """Fit by our own passes over the series; all but the centers to begin with has been checked."""
         rules = Rules(
             n_clusters=self.n_clusters,
             gamma=gamma,
             solver=self.solver,
             divergence=self.divergence,
-            init=self.init if isinstance(self.init, str) else pad_series(self._check_series(self.init)),
+            backend=self.backend,
+            init=self.init if isinstance(self.init, str) else self._check_init(series),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -254,36 +286,54 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         precision = self.precision
         if precision == "auto":
             precision = "float32" if self.solver == "mm" else "float64"
-        check_range(series, series, gamma, precision)
-        shards = LocalShards(series, gamma, precision, self.backend, weights, self.divergence)
+        begin = series if isinstance(rules.init, str) else read_series(rules.init)
+        check_range(series, begin, gamma, precision)
+        heard = series
+        if weights is not None:
+            weights = weights / weights.max()
+            if not weights.all():  # what counts for nothing does not draw, seed or fill a cluster either
+                heard, weights = series.take(np.flatnonzero(weights)), weights[weights > 0]
+        shards = LocalShards(heard, gamma, precision, self.backend, weights, self.divergence)
         found = fit(shards, rules, check_random_state(self.random_state))
         if self.verbose:
             print()
         if found is None:
-            raise self._empty_cluster(len(series))
+            raise self._empty_cluster(len(heard))
+        self.gamma_ = gamma
+        self.n_features_in_ = series.values.shape[2]
         self.backend_ = backend_name(shards.backend)
-        self.labels_ = shards.labels.astype(np.int64)
         self.cluster_centers_ = found.centers
-        self.distances_ = shards.values
-        if self.divergence:
-            self.distances_ = self.distances_ - half_self_values(series, gamma)
+        self.n_iter_ = found.n_iter
+        own = half_self_values(heard, gamma, self.backend) if self.divergence else 0.0
+        self.labels_, self.distances_ = shards.labels.astype(np.int64), shards.values - own
         mean_square = float(np.average(self.distances_**2, weights=weights))
         self.inertia_ = mean_square if self.solver == "mm" else found.score
-        self.n_iter_ = found.n_iter
+        if heard is not series:
+            self.labels_, self.distances_ = self._assign(series)
         return self
 
-    def _make_tslearn(self) -> Any:
+    def _check_init(self, series: Series) -> np.ndarray:
+        centers = read_series(self.init)
+        if centers.values.shape[2] != series.values.shape[2]:
+            raise UsageError(
+                f"init has centers of {centers.values.shape[2]} dimensions, the series have {series.values.shape[2]}"
+            )
+        return pad_series(centers)
+
+    def _make_tslearn(self, gamma: float | None) -> Any:
         """Make tslearn's estimator with these parameters, γ resolved."""
         parameters = self.get_params(deep=False)
         for ours in ("solver", "precision", "backend", "divergence"):
             del parameters[ours]
-        if self.gamma_ is not None:
-            parameters["metric_params"] = {**(self.metric_params or {}), "gamma": self.gamma_}
+        if not isinstance(self.init, str):
+            parameters["init"] = pad_series(read_series(self.init))
+        if gamma is not None:
+            parameters["metric_params"] = {**(self.metric_params or {}), "gamma": gamma}
         return tslearn.load("tslearn.clustering").TimeSeriesKMeans(**parameters)
 
-    def _fit_tslearn(self, series: Series) -> "TimeSeriesKMeans":
+    def _fit_tslearn(self, series: Series, gamma: float | None) -> "TimeSeriesKMeans":
         """Fit tslearn's estimator; where all its runs fail it raises or returns silently, by where they failed."""
-        fitted = self._make_tslearn()
+        fitted = self._make_tslearn(gamma)
         try:
             fitted.fit(pad_series(series))
         except tslearn.load("tslearn.clustering").EmptyClusterError:
@@ -292,12 +342,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             found = len(np.unique(fitted.labels_))
         if found < self.n_clusters:
             raise self._empty_cluster(len(series))
+        self.gamma_ = gamma
+        self.n_features_in_ = series.values.shape[2]
         self.backend_ = "tslearn"
         self.labels_ = fitted.labels_
         self.cluster_centers_ = fitted.cluster_centers_
         self.inertia_ = float(fitted.inertia_)
         self.n_iter_ = fitted.n_iter_
-        self.distances_ = self.transform(series)[np.arange(len(series)), self.labels_]
+        self.distances_ = self._distances(series)[np.arange(len(series)), self.labels_]
         return self
 
     def _empty_cluster(self, n: int) -> UsageError:

@@ -18,7 +18,7 @@ import numpy as np
 from raypipe.errors import UsageError
 from raypipe.softdtw.backends import PRECISIONS, load_backend, to_host
 from raypipe.softdtw.barycenter import descend_lbfgs, descend_mm, resample, slope
-from raypipe.softdtw.series import Series, Statistics, check_range, pick, read_series
+from raypipe.softdtw.series import Series, Statistics, check_range, pick, read_path, read_series
 
 __all__ = ["auto_gamma", "cdist_soft_dtw", "soft_dtw", "soft_dtw_barycenter", "soft_dtw_gradient"]
 
@@ -47,7 +47,9 @@ def soft_dtw(
         If ``gamma`` is not positive, a series is empty or not finite, their dimensions differ, or values are so large
         that the result would not be a number.
     """
-    return float(cdist_soft_dtw([X], [Y], gamma, divergence, precision=precision, backend=backend)[0, 0])
+    return float(
+        cdist_soft_dtw(read_path(X), read_path(Y), gamma, divergence, precision=precision, backend=backend)[0, 0]
+    )
 
 
 def cdist_soft_dtw(
@@ -118,7 +120,7 @@ def soft_dtw_gradient(
         As in `soft_dtw`.
     """
     gamma = check_gamma(gamma)
-    center, y = read_series([X]), read_series([Y])
+    center, y = read_path(X), read_path(Y)
     path = to_host(center.values)[0].astype(np.float64)
     found = _evaluate(y, center, path, gamma, precision, backend)
     value, gradient = found.values[0], slope(found, path)
@@ -183,7 +185,7 @@ def soft_dtw_barycenter(
         paths = [resample(path, x.values.shape[1]) for path in Series(to_host(x.values), to_host(x.lengths)).rows()]
         center = Series(np.average(paths, axis=0, weights=shares)[None], None, x.largest)
     else:
-        center = read_series([init])
+        center = read_path(init)
     start = to_host(center.values)[0].astype(np.float64)
     module, prepared = _prepare(x, center, gamma, precision, backend)
     labels = np.zeros(len(x), np.int32)
@@ -205,10 +207,10 @@ def soft_dtw_barycenter(
     return descend_lbfgs(objective, start, max_iter, tol)
 
 
-def half_self_values(X: Any, gamma: float) -> np.ndarray:
+def half_self_values(X: Any, gamma: float, backend: str = "auto") -> np.ndarray:
     """Half of each series' soft-DTW with itself, which the divergence subtracts: (n,) float64."""
     x = read_series(X)
-    module, prepared = _prepare(x, None, gamma, "float64", "auto")
+    module, prepared = _prepare(x, None, gamma, "float64", backend)
     return to_host(module.self_values(prepared, gamma)) / 2
 
 
@@ -226,6 +228,10 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
         n series; of two of unequal lengths the shorter counts.
     seed
         For the sample.
+
+    Returns
+    -------
+    γ, in the squared units of the data.
 
     Raises
     ------
@@ -257,7 +263,7 @@ def check_weights(weights: Any, n: int) -> np.ndarray:
     """Return (n,) weights as float64, or raise `UsageError` where they are not so many, not finite or not positive."""
     found = np.asarray(weights, dtype=np.float64)
     if found.shape != (n,) or not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
-        raise UsageError(f"weights must be {n} numbers, none negative and not all 0; got shape {found.shape}")
+        raise UsageError(f"weights must be {n} finite numbers, none negative and not all 0; got {found!s:.60}")
     return found
 
 

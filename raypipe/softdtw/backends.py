@@ -29,6 +29,8 @@ def load_backend(name: str, values: Any = None) -> Any:
     """
     if name not in BACKENDS:
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
+    if name == "numba" and hasattr(values, "__cuda_array_interface__"):
+        raise UsageError("backend numba does not take series on a GPU: copy them to the host, or take backend cupy")
     if name == "auto":
         name = "cupy" if hasattr(values, "__cuda_array_interface__") else _fastest()
     if name == "cupy":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import config, njit, prange, set_num_threads
+from numba import config, get_num_threads, njit, prange, set_num_threads
 
 from raypipe.softdtw.series import Series, Statistics
 from raypipe.softdtw.sweeps import (
@@ -32,7 +32,6 @@ _FLUSHED = 64  # blocks that are summed before the sum becomes float64
 _KEPT_BYTES = 512 << 10  # probabilities of a strip of rows; more falls out of a core's cache
 _LOG2_E = float(np.log2(np.e))
 _SAMPLED = 256  # series whose mean the data is centred on
-
 _SHARED = 2_000_000  # operations from which on a second core pays: below, waking it takes longer
 
 _alone = threading.Lock()  # numba's simplest threading layer ends the process when entered twice
@@ -43,9 +42,13 @@ def _cores(x: "Prepared", n_centers: int, n_rows: int) -> Iterator[None]:
     """Hold the cores for a pass over all cells: all of them, or one where there is little to do."""
     _, n_steps, dim = x.shape
     work = len(x.series) * n_steps * n_centers * n_rows * (dim + 8)
+    allowed = get_num_threads()
     with _alone:
-        set_num_threads(config.NUMBA_NUM_THREADS if work > _SHARED else 1)
-        yield
+        set_num_threads(allowed if work > _SHARED else 1)
+        try:
+            yield
+        finally:
+            set_num_threads(allowed)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class Series:
     def __len__(self) -> int:
         return len(self.values)
 
+    def take(self, rows: np.ndarray) -> "Series":
+        """Return the series of these numbers."""
+        return Series(pick(self.values, rows), None if self.lengths is None else pick(self.lengths, rows), self.largest)
+
     def rows(self) -> Iterator[np.ndarray]:
         """Yield each series as (T_i, d) float64."""
         for i, row in enumerate(self.values):
@@ -85,12 +89,16 @@ def read_series(X: Any) -> Series:
         from raypipe import optional
 
         X = optional.require("cupy").asarray(X)
+    elif isinstance(X, np.ma.MaskedArray):
+        X = np.ma.filled(X.astype(np.float64), np.nan)
     elif hasattr(X, "__array__"):
         X = np.asarray(X)
     if not hasattr(X, "dtype") or X.dtype == object:
         return _read_list([_steps(one, i) for i, one in enumerate(X)])
     if X.ndim not in (2, 3):
         raise UsageError(f"series must come as (n, T, d) or (n, T), got an array of {X.ndim} dimensions")
+    if X.dtype.kind not in "fiub":
+        raise UsageError(f"series must be of real numbers, got {X.dtype}")
     values = X if X.ndim == 3 else X[:, :, None]
     values = values.astype(np.float32 if values.dtype == np.float32 else np.float64, order="C", copy=False)
     if 0 in values.shape:
@@ -112,13 +120,21 @@ def pick(values: Any, *index: np.ndarray) -> Any:
 
 
 def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
-    """Raise `UsageError` where soft-DTW between the two could leave the numbers of the type."""
-    farthest = (x.largest + y.largest) ** 2 * x.values.shape[2]
-    if farthest * (x.values.shape[1] + y.values.shape[1]) / gamma > (1e29 if dtype == "float32" else 1e299):
+    """Raise `UsageError` where soft-DTW between the two, or its square in float64, could leave the numbers' range."""
+    longest = x.values.shape[1] + y.values.shape[1]
+    with np.errstate(over="ignore"):
+        cost = np.square(np.float64(x.largest) + y.largest) * x.values.shape[2] * longest
+        reached = max(cost, cost / gamma, gamma * longest, 1 / np.float64(gamma))
+    if not reached < (1e29 if dtype == "float32" else 1e149):
         raise UsageError(
-            f"values up to {max(x.largest, y.largest):.3g} are too large for gamma={gamma:.3g} in {dtype}: "
-            "scale them down"
+            f"values up to {max(x.largest, y.largest):.3g} with gamma={gamma:.3g} leave the range of {dtype}: "
+            "scale the data, and gamma with its square"
         )
+
+
+def read_path(X: Any) -> Series:
+    """Take one series, (T, d) or (T,), in any of the forms of `read_series`."""
+    return read_series(X[None] if hasattr(X, "__cuda_array_interface__") else [X])
 
 
 def pad_series(series: Series) -> np.ndarray:
@@ -143,7 +159,9 @@ def _read_list(steps: list[np.ndarray]) -> Series:
 
 
 def _steps(one: Any, i: int) -> np.ndarray:
-    steps = np.asarray(one)
+    steps = np.asarray(one.get() if hasattr(one, "__cuda_array_interface__") else one)
+    if steps.dtype.kind not in "fiub":
+        raise UsageError(f"series {i} must be of real numbers, got {steps.dtype}")
     if steps.dtype != np.float32:
         steps = steps.astype(np.float64)
     if steps.ndim not in (1, 2):
