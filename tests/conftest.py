@@ -12,7 +12,8 @@ from raypipe.optional import sees_gpu
 
 # numba's cache looks at the file of a compiled function alone: with a folder for each state of all of them together,
 # no test runs code from before a change. Set before anything imports numba, and inherited by child processes.
-_KERNELS = sorted((Path(__file__).resolve().parents[1] / "raypipe" / "softdtw").glob("*.py"))
+_SOFTDTW = Path(__file__).resolve().parents[1] / "raypipe" / "softdtw"
+_KERNELS = [_SOFTDTW / name for name in ("lanes.py", "sweeps.py", "numba.py")]
 _STATE = hashlib.sha256(b"".join(path.read_bytes() for path in _KERNELS)).hexdigest()[:16]
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"raypipe-kernels-{_STATE}"))
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from raypipe.clustering.shards import Shards
 from raypipe.softdtw import half_self_values
-from raypipe.softdtw.barycenter import descend_lbfgs, resample, slope, step_mm
+from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
 
 _LEAST_ATTEMPTS = 10  # runs that may end with an empty cluster before the fit gives up, as tslearn has it
 _STEPS = 8  # of the centers a pass: on the way to convergence they count for more than labels, and cost less
-_LONGEST_STRIDE = 8.0  # times the step of majorise–minimise
 _BARYCENTER_TOL = 1e-3  # tslearn's, of each L-BFGS
 
 
@@ -128,7 +127,7 @@ def _full_length(paths: np.ndarray, n_steps: int) -> np.ndarray:
 def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
     """Assign, and move the centers downhill, until the objective stands still."""
     before, last, reseeded = np.inf, centers, False
-    stride = np.ones(len(centers))
+    descent = Descent(len(centers))
     for n_iter in range(1, rules.max_iter + 1):
         found = shards.assign(centers, rules.offsets(centers))
         rules.report(f"{found.objective:.6g} -->")
@@ -138,7 +137,7 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
         if before - found.objective <= rules.tol * found.magnitude and (reseeded or not len(empty)):
             break
         before, last, reseeded = found.objective, centers, bool(len(empty))
-        centers = _descend(shards, centers, stride, rules.tol)
+        centers = _descend(shards, centers, descent, rules.tol)
         if len(empty):
             centers[empty] = _full_length(shards.paths(shards.farthest(len(empty))), centers.shape[1])
     else:
@@ -146,27 +145,14 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
     return Run(centers, found.objective, n_iter) if found.counts.all() else None
 
 
-def _descend(shards: Shards, centers: np.ndarray, stride: np.ndarray, tol: float) -> np.ndarray:
-    """Take a few steps of every center, its series unchanged, and never up: as many as gain ``tol`` of the sum.
-
-    A step of majorise–minimise is sure to go down, but short. So it is stretched, more and more while that works
-    (``stride``, (k,), which is changed); a center whose sum has risen goes back to where the plain step had led. The
-    last step is plain.
-    """
-    lowest = np.full(len(centers), np.inf)
-    safe = centers
+def _descend(shards: Shards, centers: np.ndarray, descent: Descent, tol: float) -> np.ndarray:
+    """Take a few steps of every center, its series unchanged, and never up: as many as gain ``tol`` of the sum."""
+    descent.begin()
     for _ in range(_STEPS):
-        found = shards.statistics(centers)
-        rose = found.values > lowest
-        gain = np.maximum(lowest - found.values, 0).sum()
-        stride[:] = np.where(rose, 1.0, np.minimum(_LONGEST_STRIDE, 1.1 * stride + 0.1))
-        lowest = np.where(rose, lowest, found.values)
-        down = step_mm(found, centers)
-        safe = np.where(rose[:, None, None], safe, down)
-        if gain <= tol * abs(lowest).sum() and not rose.any():
+        centers = descent.step(shards.statistics(centers), centers)
+        if descent.gain <= tol * descent.scale:
             break
-        centers = np.where(rose[:, None, None], safe, centers + stride[:, None, None] * (down - centers))
-    return safe
+    return descent.safe
 
 
 def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:

@@ -57,9 +57,9 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     init
         ``"k-means++"``, ``"random"``, or (n_clusters, T, d) centers to begin with.
     solver
-        How centers are found under "softdtw": ``"mm"``, a few steps of majorise–minimise a pass, which never raise
-        the sum (`raypipe.softdtw.barycenter.step_mm`), or ``"lbfgs"``, each barycenter solved for in each pass, as
-        tslearn does. What backend "tslearn" does is always by L-BFGS.
+        How centers are found under "softdtw": ``"mm"``, a few steps a pass that begin from majorise–minimise and
+        never raise the sum (`raypipe.softdtw.barycenter.Descent`), or ``"lbfgs"``, each barycenter solved for in each
+        pass, as tslearn does. What backend "tslearn" does is always by L-BFGS.
     precision
         Of the passes: ``"float32"`` or ``"float64"``; ``"auto"`` is float32 under "mm" and float64 under "lbfgs".
         The final labels and distances are always float64's.

@@ -6,37 +6,103 @@ import numpy as np
 
 from raypipe.softdtw.series import Statistics
 
+_MEMORY = 8  # steps whose curvature is remembered
+_CURVED = 1e-10  # a step along which the gradient turned less, of what it could have, tells nothing
+
 Evaluate = Callable[[np.ndarray], Statistics]  # of one center (1, T, d)
 
 
-def step_mm(found: Statistics, centers: np.ndarray) -> np.ndarray:
-    """Move each of (k, T, d) centers to where its series expect it: never a rise of the sum, and no line search.
+class Descent:
+    """Minimise the sums of soft-DTW to k centers, all at once, by steps that never rise.
 
-    Softmin is concave in the distances, so with the expected alignment held fixed the sum lies below a quadratic that
-    touches it at the present center; its minimum is a weighted mean of steps (majorise–minimise). A center without
-    series stays.
+    Softmin is concave in the distances, so with the expected alignment held fixed a center's sum lies below a quadratic
+    that touches it at the present center: a step to that one's minimum, a weighted mean of steps, cannot go up
+    (majorise–minimise), but is short where γ is large. So the quadratic serves as the first guess of the curvature in
+    L-BFGS (Nocedal 1980), which learns the rest from the gradients that come for nothing; a center whose sum has risen
+    goes back to where the sure step had led, and forgets what it had learned.
+
+    Attributes
+    ----------
+    safe
+        (k, T, d), where to go for sure.
+    gain
+        How much less the sums were than at the step before.
     """
+
+    safe: np.ndarray
+    gain: float
+
+    def __init__(self, k: int):
+        self._pairs: list[list[tuple[np.ndarray, np.ndarray, float]]] = [[] for _ in range(k)]
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the last sums and gradients, but not the curvature: the series of the centers have changed."""
+        self._lowest = np.full(len(self._pairs), np.inf)
+        self._last: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(self._pairs)
+
+    def step(self, found: Statistics, centers: np.ndarray) -> np.ndarray:
+        """Return where to look next, (k, T, d), from the statistics at (k, T, d) centers."""
+        sure = step_mm(found, centers)
+        rose = found.values > self._lowest
+        self.gain = float(np.where(rose, 0, self._lowest - found.values).sum()) + (np.inf if rose.any() else 0)
+        self._lowest = np.where(rose, self._lowest, found.values)
+        if rose.any():
+            sure = np.where(rose[:, None, None], self.safe, sure)
+        self.safe = sure
+        onward = self.safe.copy()
+        for c in range(len(centers)):
+            if rose[c]:
+                self._pairs[c], self._last[c] = [], None
+            else:
+                self._learn(c, centers[c], gradient := slope(found, centers[c], c))
+                onward[c] = centers[c] - self._bend(c, gradient, 2 * found.mass[c][:, None])
+        return onward
+
+    @property
+    def scale(self) -> float:
+        """Sum of the sums' magnitudes, which the gain is measured by."""
+        return float(abs(self._lowest).sum())
+
+    def _learn(self, c: int, center: np.ndarray, gradient: np.ndarray) -> None:
+        if (last := self._last[c]) is not None:
+            moved, turned = center - last[0], gradient - last[1]
+            curvature = float((moved * turned).sum())
+            if curvature > _CURVED * np.linalg.norm(moved) * np.linalg.norm(turned):
+                self._pairs[c] = [*self._pairs[c][1 - _MEMORY :], (moved, turned, curvature)]
+        self._last[c] = center, gradient
+
+    def _bend(self, c: int, gradient: np.ndarray, stiffness: np.ndarray) -> np.ndarray:
+        """Multiply a gradient by the inverse of the curvature: L-BFGS's two loops."""
+        direction, shares = gradient.copy(), []
+        for moved, turned, curvature in reversed(self._pairs[c]):
+            shares.append((moved * direction).sum() / curvature)
+            direction -= shares[-1] * turned
+        direction = np.divide(direction, stiffness, out=np.zeros_like(direction), where=stiffness > 0)
+        for (moved, turned, curvature), share in zip(self._pairs[c], reversed(shares), strict=True):
+            direction += (share - (turned * direction).sum() / curvature) * moved
+        return direction
+
+
+def step_mm(found: Statistics, centers: np.ndarray) -> np.ndarray:
+    """Move each of (k, T, d) centers to the mean of the steps that it is expected to meet; one without series stays."""
     mass = found.mass[:, :, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(mass > 0, found.sums / mass, centers)
+    return np.divide(found.sums, mass, out=centers.copy(), where=mass > 0)
 
 
-def slope(found: Statistics, center: np.ndarray) -> np.ndarray:
-    """Gradient of the weighted sum by the steps of its one center (T, d)."""
-    return 2 * (center * found.mass[0][:, None] - found.sums[0])
+def slope(found: Statistics, center: np.ndarray, c: int = 0) -> np.ndarray:
+    """Gradient of the weighted sum of the c-th center by its steps (T, d)."""
+    return 2 * (center * found.mass[c][:, None] - found.sums[c])
 
 
 def descend_mm(evaluate: Evaluate, center: np.ndarray, max_iter: int, tol: float) -> np.ndarray:
     """Take steps until the sum falls by less than ``tol`` of itself: (T, d)."""
-    before = np.inf
+    centers, descent = center[None], Descent(1)
     for _ in range(max_iter):
-        found = evaluate(center[None])
-        center = step_mm(found, center[None])[0]
-        now = found.values[0]
-        if before - now <= tol * abs(now):
+        centers = descent.step(evaluate(centers), centers)
+        if descent.gain <= tol * descent.scale:
             break
-        before = now
-    return center
+    return descent.safe[0]
 
 
 def descend_lbfgs(
