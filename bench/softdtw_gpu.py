@@ -13,8 +13,8 @@ from bench.machine import RESULTS
 from raypipe import optional
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.softdtw import reference
-from raypipe.softdtw.backends import load_backend, to_host
-from raypipe.softdtw.series import Series, read_series
+from raypipe.softdtw.backends import load_backend
+from raypipe.softdtw.series import Series, read_series, to_host
 
 GAMMA = 1.0
 LARGE = 100_000, 64, 2, 20  # series, steps, dimensions, centers

@@ -5,8 +5,8 @@ import pytest
 from test_softdtw import brute_force, make_series
 
 from raypipe.softdtw import reference
-from raypipe.softdtw.backends import load_backend, to_host
-from raypipe.softdtw.series import Series, Statistics, read_series
+from raypipe.softdtw.backends import load_backend
+from raypipe.softdtw.series import Series, Statistics, read_series, to_host
 
 GAMMAS = (1e-3, 0.1, 1.0, 30.0, 1e3)
 LENGTHS = (1, 2, 6, 31, 32, 33, 64)

@@ -358,7 +358,7 @@ def test_the_divergence_tells_what_smooth_centers_hide():
     assert model.inertia_ == pytest.approx((model.distances_**2).mean())
 
 
-def test_more_runs_find_no_worse(capsys):
+def test_more_runs_find_no_worse():
     series = make_paths(60, seed=4)
     sums = [
         TimeSeriesKMeans(6, metric="softdtw", n_init=n_init, random_state=0).fit(series).distances_.sum()

@@ -64,14 +64,15 @@ def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Run | No
     -------
     None where every attempt ended with an empty cluster.
     """
-    best, done = None, 0
+    best, labelled, done = None, None, 0
     run = _run_mm if rules.solver == "mm" else _run_lbfgs
     seeded = isinstance(rules.init, str)  # given centers lead to the same end every time
     for attempt in range(max(rules.n_init, _LEAST_ATTEMPTS) if seeded else 1):
         rules.report(f"\nrun {attempt + 1}:" if attempt else "")
         found = run(shards, seed_centers(shards, rules, random), rules)
+        labelled = None
         if found is not None and (best is None or found.score < best.score):
-            found = found if _assign_exactly(shards, found, rules) else None
+            found = labelled = found if _assign_exactly(shards, found, rules) else None
             best = found or best
         if found is None:
             rules.report("a cluster was left empty")
@@ -79,7 +80,7 @@ def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Run | No
         done += 1
         if done == rules.n_init:
             break
-    if best is not None:
+    if best is not None and labelled is not best:
         _assign_exactly(shards, best, rules)
     return best
 
@@ -137,22 +138,12 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
         if before - found.objective <= rules.tol * found.magnitude and (reseeded or not len(empty)):
             break
         before, last, reseeded = found.objective, centers, bool(len(empty))
-        centers = _descend(shards, centers, descent, rules.tol)
+        centers = descent.run(shards.statistics, centers, _STEPS, rules.tol)
         if len(empty):
             centers[empty] = _full_length(shards.paths(shards.farthest(len(empty))), centers.shape[1])
     else:
         found = shards.assign(centers, rules.offsets(centers))
     return Run(centers, found.objective, n_iter) if found.counts.all() else None
-
-
-def _descend(shards: Shards, centers: np.ndarray, descent: Descent, tol: float) -> np.ndarray:
-    """Take a few steps of every center, its series unchanged, and never up: as many as gain ``tol`` of the sum."""
-    descent.begin()
-    for _ in range(_STEPS):
-        centers = descent.step(shards.statistics(centers), centers)
-        if descent.gain <= tol * descent.scale:
-            break
-    return descent.safe
 
 
 def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from raypipe.softdtw.backends import load_backend, to_host
-from raypipe.softdtw.series import Series, Statistics, pad_series, read_series
+from raypipe.softdtw.backends import load_backend
+from raypipe.softdtw.series import Series, Statistics, pad_series, read_series, to_host
 
 _CHUNK = 1 << 16  # series that a sum over all takes together, so that it needs no array of all
 
@@ -45,7 +45,6 @@ class Shards(Protocol):
 
     n_series: int
     n_steps: int
-    dim: int
 
     def paths(self, rows: np.ndarray) -> np.ndarray:
         """Series of these numbers: (len(rows), n_steps, dim) float64, shorter ones padded with NaN."""
@@ -120,7 +119,7 @@ class LocalShards:
         self.backend = load_backend(backend, series.values)
         self.weights = weights
         self.divergence = divergence
-        self.n_series, self.n_steps, self.dim = series.values.shape
+        self.n_series, self.n_steps, _ = series.values.shape
         self.labels = np.zeros(self.n_series, np.int32)
         self.values: Any = None
         self._prepared = self.backend.prepare(series, precision)

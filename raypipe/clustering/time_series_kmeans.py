@@ -12,8 +12,8 @@ from raypipe.clustering.lloyd import Rules, fit
 from raypipe.clustering.shards import LocalShards
 from raypipe.errors import UsageError
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma, check_weights, half_self_values, tslearn
-from raypipe.softdtw.backends import BACKENDS, PRECISIONS, backend_name, to_host
-from raypipe.softdtw.series import Series, check_range, pad_series, read_series
+from raypipe.softdtw.backends import BACKENDS, PRECISIONS, backend_name
+from raypipe.softdtw.series import Series, check_range, pad_series, read_series, to_host
 
 METRICS = ("euclidean", "dtw", "softdtw")
 SOLVERS = ("mm", "lbfgs")

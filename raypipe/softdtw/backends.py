@@ -8,8 +8,6 @@ What they return lies where the backend works, on the GPU for "cupy", but for st
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from raypipe import optional
 from raypipe.errors import UsageError
 
@@ -48,8 +46,3 @@ def _fastest() -> str:
 def backend_name(backend: Any) -> str:
     """Return the name by which `load_backend` knows the module."""
     return backend.__name__.rpartition(".")[2]
-
-
-def to_host(array: Any) -> np.ndarray:
-    """Return a backend's array as numpy's."""
-    return array.get() if hasattr(array, "get") else array

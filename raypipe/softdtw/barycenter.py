@@ -9,8 +9,6 @@ from raypipe.softdtw.series import Statistics
 _MEMORY = 8  # steps whose curvature is remembered
 _CURVED = 1e-10  # a step along which the gradient turned less, of what it could have, tells nothing
 
-Evaluate = Callable[[np.ndarray], Statistics]  # of one center (1, T, d)
-
 
 class Descent:
     """Minimise the sums of soft-DTW to k centers, all at once, by steps that never rise.
@@ -20,37 +18,40 @@ class Descent:
     (majorise–minimise), but is short where γ is large. So the quadratic serves as the first guess of the curvature in
     L-BFGS (Nocedal 1980), which learns the rest from the gradients that come for nothing; a center whose sum has risen
     goes back to where the sure step had led, and forgets what it had learned.
-
-    Attributes
-    ----------
-    safe
-        (k, T, d), where to go for sure.
-    gain
-        How much less the sums were than at the step before.
     """
 
-    safe: np.ndarray
-    gain: float
+    _safe: np.ndarray  # (k, T, d)
+    _gain: float
 
     def __init__(self, k: int):
         self._pairs: list[list[tuple[np.ndarray, np.ndarray, float]]] = [[] for _ in range(k)]
-        self.begin()
 
-    def begin(self) -> None:
-        """Forget the last sums and gradients, but not the curvature: the series of the centers have changed."""
+    def run(
+        self, evaluate: Callable[[np.ndarray], Statistics], centers: np.ndarray, max_steps: int, tol: float
+    ) -> np.ndarray:
+        """Take steps from (k, T, d) centers until they gain less than ``tol`` of the sums; return where they led.
+
+        Each run begins without the sums and gradients of the last, but with its curvature: the series that belong to
+        the centers may have changed.
+        """
         self._lowest = np.full(len(self._pairs), np.inf)
         self._last: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(self._pairs)
+        for _ in range(max_steps):
+            centers = self._step(evaluate(centers), centers)
+            if self._gain <= tol * abs(self._lowest).sum():
+                break
+        return self._safe
 
-    def step(self, found: Statistics, centers: np.ndarray) -> np.ndarray:
-        """Return where to look next, (k, T, d), from the statistics at (k, T, d) centers."""
+    def _step(self, found: Statistics, centers: np.ndarray) -> np.ndarray:
+        """Return where to look next, (k, T, d), from the statistics at (k, T, d) centers; note where to go for sure."""
         sure = step_mm(found, centers)
         rose = found.values > self._lowest
-        self.gain = float(np.where(rose, 0, self._lowest - found.values).sum()) + (np.inf if rose.any() else 0)
+        self._gain = float(np.where(rose, 0, self._lowest - found.values).sum()) + (np.inf if rose.any() else 0)
         self._lowest = np.where(rose, self._lowest, found.values)
         if rose.any():
-            sure = np.where(rose[:, None, None], self.safe, sure)
-        self.safe = sure
-        onward = self.safe.copy()
+            sure = np.where(rose[:, None, None], self._safe, sure)
+        self._safe = sure
+        onward = self._safe.copy()
         for c in range(len(centers)):
             if rose[c]:
                 self._pairs[c], self._last[c] = [], None
@@ -58,11 +59,6 @@ class Descent:
                 self._learn(c, centers[c], gradient := slope(found, centers[c], c))
                 onward[c] = centers[c] - self._bend(c, gradient, 2 * found.mass[c][:, None])
         return onward
-
-    @property
-    def scale(self) -> float:
-        """Sum of the sums' magnitudes, which the gain is measured by."""
-        return float(abs(self._lowest).sum())
 
     def _learn(self, c: int, center: np.ndarray, gradient: np.ndarray) -> None:
         if (last := self._last[c]) is not None:
@@ -93,16 +89,6 @@ def step_mm(found: Statistics, centers: np.ndarray) -> np.ndarray:
 def slope(found: Statistics, center: np.ndarray, c: int = 0) -> np.ndarray:
     """Gradient of the weighted sum of the c-th center by its steps (T, d)."""
     return 2 * (center * found.mass[c][:, None] - found.sums[c])
-
-
-def descend_mm(evaluate: Evaluate, center: np.ndarray, max_iter: int, tol: float) -> np.ndarray:
-    """Take steps until the sum falls by less than ``tol`` of itself: (T, d)."""
-    centers, descent = center[None], Descent(1)
-    for _ in range(max_iter):
-        centers = descent.step(evaluate(centers), centers)
-        if descent.gain <= tol * descent.scale:
-            break
-    return descent.safe[0]
 
 
 def descend_lbfgs(

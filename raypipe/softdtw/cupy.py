@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from raypipe import optional
-from raypipe.softdtw.series import Series, Statistics
+from raypipe.softdtw.series import Series, Statistics, to_host
 
 WARP = 32
 SCRATCH = 1 << 29  # bytes that the kernels may remember at once; with less, fewer pairs are under way together
@@ -210,7 +210,7 @@ class Engine:
         xp, n, dtype = self.xp, len(x), x.values.dtype
         k, n_rows, dim = centers.shape
         tile = assign_tile(n_rows, dim, dtype)
-        z = self._lay_out(_host(centers) - x.mean, None, gamma, tile, dtype)
+        z = self._lay_out(to_host(centers) - x.mean, None, gamma, tile, dtype)
         offsets = xp.asarray(offsets, dtype=dtype)
         groups, slots = -(-n // WARP), self.device.resident(tile.kernel("assign", dtype))
         chunk = _share(groups * k, slots, k, lambda each: groups * -(-k // each), self.scratch // (8 * n) * groups)
@@ -228,9 +228,9 @@ class Engine:
         k, n_rows, dim = centers.shape
         tile = statistics_tile(n_rows, n_steps, dim, dtype)
         kernel = tile.kernel("statistics", dtype)
-        z, _ = self._lay_out(_host(centers) - x.mean, None, gamma, tile, dtype)
+        z, _ = self._lay_out(to_host(centers) - x.mean, None, gamma, tile, dtype)
         labels = xp.asarray(labels)
-        counts = _host(xp.bincount(labels, minlength=k))
+        counts = to_host(xp.bincount(labels, minlength=k))
         resident = self.device.resident(kernel)
         plan = plan_statistics(counts, n_rows, n_steps, dim, tile, dtype.itemsize, resident, self.scratch)
         jobs, n_jobs, size = xp.asarray(plan.jobs), len(plan.jobs), n_rows * (1 + dim) + 1
@@ -246,11 +246,11 @@ class Engine:
         )
         starts = xp.asarray(np.searchsorted(plan.jobs[:, 0], np.arange(k + 1)).astype(np.int32))
         self.device.launch("total<double>", -(-totals.size // WARP), sums, starts, np.int32(k), np.int32(size), totals)
-        found = _host(totals)
+        found = to_host(totals)
         table = found[:, :-1].reshape(k, n_rows, 1 + dim)
         mass = table[:, :, 0]
         moved = table[:, :, 1:] / float(_scale(gamma, dtype)) + mass[:, :, None] * x.mean
-        total = counts if weights is None else np.bincount(_host(labels), _host(weights), k)
+        total = counts if weights is None else np.bincount(to_host(labels), to_host(weights), k)
         return Statistics(moved, mass, found[:, -1], total.astype(np.float64))
 
     def _assign(
@@ -319,9 +319,9 @@ class Engine:
         xp, every = self.xp, max(1, values.size // _LOADED)
         taken = xp.asarray(values[::every], dtype=np.float64)
         if lengths is None:
-            return _host(taken.mean(axis=(0, 1)))
+            return to_host(taken.mean(axis=(0, 1)))
         inside = xp.arange(taken.shape[1]) < lengths[::every, None]
-        return _host(xp.where(inside[:, :, None], taken, 0.0).sum(axis=(0, 1)) / inside.sum())
+        return to_host(xp.where(inside[:, :, None], taken, 0.0).sum(axis=(0, 1)) / inside.sum())
 
 
 @cache
@@ -380,10 +380,6 @@ def _unit(gamma: float, dtype: np.dtype) -> Any:
 def _arguments(x: Prepared, gamma: float) -> tuple[Any, ...]:
     n_steps, dim, n = x.values.shape
     return x.values, x.lengths, np.int32(n), np.int32(n_steps), np.int32(dim), _scale(gamma, x.values.dtype)
-
-
-def _host(values: Any) -> np.ndarray:
-    return values.get() if hasattr(values, "get") else np.asarray(values)
 
 
 def _mirror(xp: Any, square: Any) -> None:

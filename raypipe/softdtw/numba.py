@@ -72,9 +72,10 @@ class Prepared:
 
 def prepare(x: Series, dtype: str) -> Prepared:
     """Choose the point that the steps are seen from; nothing is copied."""
-    sample = x.values[:: max(1, len(x) // _SAMPLED)][:_SAMPLED].astype(np.float64)
+    few = slice(None, None, -(-len(x) // _SAMPLED))
+    sample = x.values[few].astype(np.float64)
     if x.lengths is not None:
-        sample = np.concatenate(list(Series(sample, x.lengths[:: max(1, len(x) // _SAMPLED)][:_SAMPLED]).rows()))
+        sample = np.concatenate(list(Series(sample, x.lengths[few]).rows()))
     return Prepared(x, sample.reshape(-1, x.values.shape[2]).mean(axis=0), np.dtype(dtype))
 
 
@@ -187,10 +188,33 @@ def _count_sort(labels, n_labels, lengths, longest):
 
 @njit(cache=True)
 def _scratch(size, like):
-    """Flat memory for numbers like an array's, from a cache line's start: lanes across two take twice as long."""
+    """Flat memory for numbers like an array's, from a cache line's start, so that no lanes lie across two."""
     memory = np.empty(size * like.itemsize + 64, np.uint8)
     first = -memory.ctypes.data % 64
     return memory[first : first + size * like.itemsize].view(like.dtype)
+
+
+@njit(cache=True)
+def _workspace(n_steps, dim, like):
+    """Make room for a chunk's blocks: x, border, distances, a column, a block's values, its series' lengths."""
+    w = 64 // like.itemsize
+    return (
+        _scratch((n_steps + MEASURED) * dim * w, like),
+        _scratch(2 * (n_steps + 1) * w, like),
+        _scratch(BAND * n_steps * w, like),
+        _scratch(w, like),
+        _scratch(w, like),
+        np.empty(w, np.int64),
+    )
+
+
+@njit(cache=True)
+def _compare(x, center, dims, border, longest, n_rows, rows, widths, column, found, distances):
+    """Write soft-DTW of a block's series to one center to found (w,)."""
+    begin(border, longest)
+    top = longest - longest  # a plain integer: as a literal it would have the sweep compiled once more
+    advance(x, center, None, dims, border, longest, top, n_rows, None, distances)
+    _read(border, widths, len(rows), column, found)
 
 
 @njit(cache=True)
@@ -230,21 +254,15 @@ def _fill_matrix(values, lengths, order, n_chunks, origin, scale, dims, z, z_len
     w = 64 // out.itemsize
     n, n_steps, dim = values.shape
     n_blocks = (n + w - 1) // w
-    start = n - n  # a plain integer: as a literal it would have the sweep compiled once more
     for chunk in prange(n_chunks):
-        x = _scratch((n_steps + MEASURED) * dim * w, out)
-        border = _scratch(2 * (n_steps + 1) * w, out)
-        distances = _scratch(BAND * n_steps * w, out)
-        column, found = _scratch(w, out), _scratch(w, out)
-        widths = np.empty(w, np.int64)
+        x, border, distances, column, found, widths = _workspace(n_steps, dim, out)
         for block in range(chunk, n_blocks, n_chunks):  # in turns, as under symmetry the first have the most to do
             rows = order[block * w : (block + 1) * w]
             longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
             for place in range(block * w if symmetric else 0, len(others)):
                 other = others[place]
-                begin(border, longest)
-                advance(x, z[other].reshape(-1), None, dims, border, longest, start, z_lengths[other], None, distances)
-                _read(border, widths, len(rows), column, found)
+                center = z[other].reshape(-1)
+                _compare(x, center, dims, border, longest, z_lengths[other], rows, widths, column, found, distances)
                 for lane in range(len(rows)):
                     if not symmetric:
                         out[rows[lane], other] = found[lane]
@@ -259,11 +277,7 @@ def _fill_own(values, lengths, order, n_chunks, origin, scale, dims, out):
     n, n_steps, dim = values.shape
     n_blocks = (n + w - 1) // w
     for chunk in prange(n_chunks):
-        x = _scratch((n_steps + MEASURED) * dim * w, out)
-        border = _scratch(2 * (n_steps + 1) * w, out)
-        distances = _scratch(BAND * n_steps * w, out)
-        column = _scratch(w, out)
-        widths = np.empty(w, np.int64)
+        x, border, distances, column, _, widths = _workspace(n_steps, dim, out)
         for block in range(chunk, n_blocks, n_chunks):
             rows = order[block * w : (block + 1) * w]
             longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
@@ -282,27 +296,19 @@ def _find_nearest(values, lengths, order, n_chunks, origin, scale, dims, z, z_le
     w = 64 // nearest.itemsize
     n, n_steps, dim = values.shape
     n_blocks = (n + w - 1) // w
-    start = n - n
     for chunk in prange(n_chunks):
-        x = _scratch((n_steps + MEASURED) * dim * w, nearest)
-        border = _scratch(2 * (n_steps + 1) * w, nearest)
-        distances = _scratch(BAND * n_steps * w, nearest)
-        column, found = _scratch(w, nearest), _scratch(w, nearest)
-        widths = np.empty(w, np.int64)
+        x, border, distances, column, found, widths = _workspace(n_steps, dim, nearest)
         for block in range(chunk, n_blocks, n_chunks):
             rows = order[block * w : (block + 1) * w]
             longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
-            for center in range(len(z)):
-                begin(border, longest)
-                advance(
-                    x, z[center].reshape(-1), None, dims, border, longest, start, z_lengths[center], None, distances
-                )
-                _read(border, widths, len(rows), column, found)
+            for k in range(len(z)):
+                center = z[k].reshape(-1)
+                _compare(x, center, dims, border, longest, z_lengths[k], rows, widths, column, found, distances)
                 for lane in range(len(rows)):
                     row = rows[lane]
-                    if center == 0 or found[lane] - offsets[center] < nearest[row] - offsets[labels[row]]:
+                    if k == 0 or found[lane] - offsets[k] < nearest[row] - offsets[labels[row]]:
                         nearest[row] = found[lane]
-                        labels[row] = center
+                        labels[row] = k
 
 
 @njit(cache=True, parallel=True)
@@ -315,14 +321,11 @@ def _sum_alignments(
     height = _strip_height(n_rows, n_steps, z.itemsize * 2 * w)
     n_strips = (n_rows + height - 1) // height
     for part in prange(len(cluster)):
-        x = _scratch((n_steps + MEASURED) * dim * w, z)
+        x, _, distances, column, found, widths = _workspace(n_steps, dim, z)
         borders = _scratch((n_strips + 1) * 2 * (n_steps + 1) * w, z).reshape(n_strips + 1, -1)
         probabilities = _scratch(2 * height * n_steps * w, z)
         arriving = _scratch(n_steps * w, z)
-        distances = _scratch(BAND * n_steps * w, z)
         held = _scratch(n_rows * (dim + 1) * w, z)
-        column, found = _scratch(w, z), _scratch(w, z)
-        widths = np.empty(w, np.int64)
         center = z[cluster[part]].reshape(-1)
         held[:] = 0
         for start in range(starts[part], stops[part], w):

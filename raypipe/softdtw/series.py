@@ -63,10 +63,10 @@ class Statistics:
     values: np.ndarray
     weights: np.ndarray
 
-    def __add__(self, other: "Statistics") -> "Statistics":
-        return Statistics(
-            self.sums + other.sums, self.mass + other.mass, self.values + other.values, self.weights + other.weights
-        )
+
+def to_host(array: Any) -> Any:
+    """Return an array as numpy's, wherever it lies."""
+    return array.get() if hasattr(array, "get") else array
 
 
 def read_series(X: Any) -> Series:
@@ -139,11 +139,9 @@ def read_path(X: Any) -> Series:
 
 def pad_series(series: Series) -> np.ndarray:
     """Lay series out as (n, T, d) float64 on the host, those that are shorter than the longest padded with NaN."""
-    values = series.values.get() if hasattr(series.values, "get") else series.values
-    padded = np.array(values, dtype=np.float64)
+    padded = np.array(to_host(series.values), dtype=np.float64)
     if series.lengths is not None:
-        lengths = series.lengths.get() if hasattr(series.lengths, "get") else series.lengths
-        padded[np.arange(padded.shape[1]) >= lengths[:, None]] = np.nan
+        padded[np.arange(padded.shape[1]) >= to_host(series.lengths)[:, None]] = np.nan
     return padded
 
 
