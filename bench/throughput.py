@@ -86,14 +86,15 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     """Embed the videos in the open Ray session; return the seconds from the plan to the last commit."""
     import ray
 
-    from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris
+    from raypipe.engine.embedding import embed_segments, encoder_of
+    from raypipe.engine.probing import probe_uris
     from raypipe.engine.session import plan_pools
+    from raypipe.planning import plan_segments
     from raypipe.runs import Run
-    from raypipe.segments import plan_segments
 
     pools = plan_pools(ray.cluster_resources(), config.ray, len(videos))
     unique = sorted({video.uri for video in videos})
-    probes = dict(zip(unique, probe_uris(unique, config.decode, pools, lambda n: None), strict=True))
+    probes = {unique[number]: probe for number, probe in probe_uris(unique, config.decode, pools)}
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
     embed_segments(Run(folder), plan, config, encoder_of(config.encode), pools, lambda done: None)

@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raypipe.embeddings import Ledger
 from raypipe.schema import FAILED, OK, SKIPPED, VIDEOS, Videos
 
-CLIP_COLUMNS = ["video_id", "segment", "embedding", "decoder", "error_stage", "error"]
+LIMIT = "limit"  # the stage at which a video was left out that lies beyond --limit
+_PROBED = ("duration_s", "width", "height", "fps", "codec")
 
 
-def account(found: Videos, plan: pa.Table, clips: Iterable[pa.Table]) -> pa.Table:
+def account(found: Videos, ledger: Ledger, quarantine: pa.Array | None = None) -> pa.Table:
     """Make ``videos.parquet``: a row a found video, in source order.
 
     Parameters
     ----------
     found
-        All videos of the source. One without a row in the plan is skipped: it lies beyond ``--limit``.
-    plan
-        A `schema.PLAN` table.
-    clips
-        Tables of ``embeddings/`` with ``CLIP_COLUMNS``.
+        All videos of the source. One that the ledger's plan has no row of is skipped: it lies beyond ``--limit``.
+    ledger
+        What has been embedded.
+    quarantine
+        Ids of videos that failed in an earlier run and were not tried again: if they have no clip, they are skipped.
 
     Returns
     -------
     A `schema.VIDEOS` table, with the manifest's further columns behind.
     """
-    made, problems, decoders = _read_clips(clips)
-    planned = {row["video_id"]: row for row in reversed(plan.drop_columns(["uri"]).to_pylist())}
-    rows = []
-    for video in found:
-        row: dict[str, Any] = {"video_id": video.video_id, "uri": video.uri}
-        row.update(group=video.group, label=video.label, caption=video.caption)
-        probed = planned.get(video.video_id)
-        if probed is None:
-            row.update(status=SKIPPED, error_stage="plan", error="beyond --limit")
-        else:
-            row.update({name: probed[name] for name in ("duration_s", "width", "height", "fps", "codec")})
-            row["decoder"] = decoders.get(video.video_id) or probed["decoder"]
-            row["status"] = OK if made[video.video_id] else FAILED
-            stage, error = problems.get(video.video_id) or (probed["error_stage"], probed["error"])
-            if row["status"] == FAILED and error is None:
-                stage, error = "plan", "no clip starts within the video"
-            row.update(error_stage=stage, error=error)
-        rows.append(row)
-    table = pa.Table.from_pylist(rows, schema=VIDEOS)
-    return _append_extra(table, found)
+    columns: dict[str, Any] = {
+        name: pa.array([getattr(video, name) for video in found], pa.string())
+        for name in ("video_id", "uri", "group", "label", "caption")
+    }
+    place = pc.index_in(columns["video_id"], value_set=ledger.video_ids.combine_chunks())  # among the planned videos
+    first = pa.array(ledger.first).take(place)
+    columns |= {name: ledger.plan[name].take(first) for name in _PROBED}
+    columns["decoder"] = pc.coalesce(_decoders(ledger).take(place), ledger.plan["decoder"].take(first))
+    made = np.add.reduceat(np.maximum(ledger.n_clips, 0), ledger.first) if len(ledger.first) else np.empty(0, int)
+    stage, error = (column.take(place) for column in _problems(ledger, made))
+    is_ok = pc.fill_null(pa.array(made > 0).take(place), False)
+    is_beyond = pc.is_null(place)
+    columns["status"] = pc.if_else(is_ok, OK, pc.if_else(is_beyond, SKIPPED, FAILED))
+    columns["error_stage"] = pc.if_else(is_beyond, LIMIT, stage)
+    columns["error"] = pc.if_else(is_beyond, "beyond --limit", error)
+    if quarantine is not None:
+        held = pc.and_(pc.is_in(columns["video_id"], value_set=quarantine), pc.equal(columns["status"], FAILED))
+        told = pc.binary_join_element_wise("failed in an earlier run (--retry-failed tries again)", error, ": ")
+        columns["status"] = pc.if_else(held, SKIPPED, columns["status"])
+        columns["error"] = pc.if_else(held, told, columns["error"])
+    return _append_extra(pa.table(columns).select(VIDEOS.names).cast(VIDEOS), found)
+
+
+def failed_before(videos: pa.Table) -> pa.Array:
+    """Return the ids of those that failed in the run that a ``videos.parquet`` tells of, or had failed before it."""
+    beyond = pc.fill_null(pc.equal(videos["error_stage"], LIMIT), False)
+    failed = pc.and_(pc.not_equal(videos["status"], OK), pc.invert(beyond))
+    return videos["video_id"].filter(failed).combine_chunks()
 
 
 def count(videos: pa.Table, n_ignored: int) -> dict[str, int]:
@@ -58,23 +69,27 @@ def count(videos: pa.Table, n_ignored: int) -> dict[str, int]:
     return {**counts, "ignored": n_ignored}
 
 
-def _read_clips(clips: Iterable[pa.Table]) -> tuple[Counter, dict[str, tuple[str, str]], dict[str, str]]:
-    """Return, by video: the number of clips, the first segment's problem, and the decoders that were used."""
-    made: Counter = Counter()
-    problems: dict[str, tuple[int, str, str]] = {}
-    decoders: dict[str, set[str]] = {}
-    for table in clips:
-        valid = table.column("embedding").is_valid().to_pylist()
-        rows = table.drop_columns(["embedding"]).to_pylist()
-        for row, has_clip in zip(rows, valid, strict=True):
-            video_id = row["video_id"]
-            made[video_id] += has_clip
-            if row["decoder"]:
-                decoders.setdefault(video_id, set()).add(row["decoder"])
-            if row["error"] and row["segment"] <= problems.get(video_id, (row["segment"],))[0]:
-                problems[video_id] = (row["segment"], row["error_stage"], row["error"])
-    used = {video_id: "+".join(sorted(names)) for video_id, names in decoders.items()}
-    return made, {video_id: problem[1:] for video_id, problem in problems.items()}, used
+def _decoders(ledger: Ledger) -> pa.Array:
+    """Name what decoded each planned video: null where nothing is known, several names joined by "+"."""
+    names = ledger.told["decoder"].to_pylist()
+    ends = [*ledger.first[1:], len(names)]
+    used = [set(names[start:end]) - {None} for start, end in zip(ledger.first, ends, strict=True)]
+    return pa.array(["+".join(sorted(each)) or None for each in used], pa.string())
+
+
+def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    """Return stage and text of each planned video's first problem, if it has one; a video without a clip does."""
+    told = ledger.told["error"].is_valid().to_numpy()
+    rows = np.arange(len(told))
+    row = np.minimum.reduceat(np.where(told, rows, len(told)), ledger.first) if len(ledger.first) else rows
+    has = row < len(told)
+    at = pa.array(np.where(has, row, 0), mask=~has)
+    found = [
+        pc.coalesce(ledger.told[name].take(at), ledger.plan[name].take(pa.array(ledger.first)))
+        for name in ("error_stage", "error")
+    ]
+    bare = pc.and_(pc.is_null(found[1]), pa.array(made == 0))
+    return pc.if_else(bare, "plan", found[0]), pc.if_else(bare, "no clip starts within the video", found[1])
 
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:

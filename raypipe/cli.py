@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect as introspection
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +68,13 @@ _EMBED = {
     "source.limit": Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first N videos.")],
     "source.allow_pickle": Annotated[
         bool | None, typer.Option("--allow-pickle", help="Read .pkl sources, which can run code.")
+    ],
+    "source.retry_failed": Annotated[
+        bool | None, typer.Option("--retry-failed", help="Try videos again that failed in an earlier run.")
+    ],
+    "source.re_embed": Annotated[
+        bool | None,
+        typer.Option("--re-embed", help="Embed again what another encoder or sampling made, or files that changed."),
     ],
     "ray.address": Annotated[
         str | None, typer.Option("--address", help="A Ray cluster. [default: RAY_ADDRESS, else a local one]")
@@ -222,6 +230,15 @@ def inspect(source: Source, options: dict[str, Any]) -> None:
     print(describe(inspect_source(source, config, progress)))
 
 
+@_verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")
+def status(run: ExistingRun, options: dict[str, Any]) -> None:
+    """How far a run is, while it runs or after: done, failed, remaining, speed, time to go."""
+    from raypipe.runs import Run
+    from raypipe.status import describe_status
+
+    print(describe_status(Run.open(run)))
+
+
 @_verb(epilog="Example:  raypipe doctor")
 def doctor(options: dict[str, Any]) -> None:
     """Say what this machine can run, and what it lacks."""
@@ -276,4 +293,13 @@ def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = No
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if "ray" in sys.modules:
+            # All is done and closed. While the interpreter takes Ray's core apart, one of its threads may still lock a
+            # mutex that is gone, and abort the process (seen on a busy machine): that must not become the exit code.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else FAILED if end.code else DONE)
+        raise

@@ -19,6 +19,8 @@ class SourceConfig(_Section):
 
     limit: int | None = Field(None, ge=1, description="take this many videos, in source order; skip the rest")
     allow_pickle: bool = Field(False, description="read .pkl sources, which can run code of their author's")
+    retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
+    re_embed: bool = Field(False, description="embed again what another encoder or sampling made, or has changed since")
 
 
 class SampleConfig(_Section):
@@ -133,6 +135,7 @@ class RayConfig(_Section):
     gpus_per_encoder: float = Field(1.0, gt=0, description="a fraction lets encoders share a GPU")
     encoders: int | None = Field(None, ge=1, description="encoder actors; default one a GPU, or one a two CPUs")
     decoders: int | None = Field(None, ge=1, description="decoder actors; default one a CPU")
+    commit_s: float = Field(20.0, gt=0, le=60, description="embeddings are written so often: what a kill may cost")
 
 
 class Config(_Section):

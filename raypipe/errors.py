@@ -22,3 +22,10 @@ class DecodeError(RaypipeError):
 
 class EncoderError(RaypipeError):
     """An encoder cannot be made, or broke its protocol."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Say an error's type and message on one line of bounded length."""
+    message = " ".join(str(error).split())
+    message = f"{message[:limit]} …" if len(message) > limit else message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -7,19 +7,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from raypipe.accounting import CLIP_COLUMNS, account, count
+from raypipe.accounting import account, count
 from raypipe.config import Config
 from raypipe.decoders import resolve_chain
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.embeddings import Ledger
+from raypipe.errors import RaypipeError, UsageError, one_line
+from raypipe.planning import in_order_of, plan_precomputed, without_plan
 from raypipe.progress import Progress
+from raypipe.resume import known_plan, quarantined
 from raypipe.runs import Run
-from raypipe.schema import OK, PLAN, Trajectories, Videos
-from raypipe.sources import find_videos
+from raypipe.schema import OK, Trajectories, Videos
+from raypipe.sources import find_videos, read_versions
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.versions import package_versions
 
@@ -29,8 +34,10 @@ if TYPE_CHECKING:
 
 Source = str | Path | Videos
 
+EMBEDDING, EMBEDDED = "embedding", "embedded"  # the states of a run: what it holds is complete, or not yet
+
 FOLLOWING = {  # a step's rerun removes what follows from it
-    "embed": ("videos.parquet", "trajectories", "clusters.parquet", "model", "metrics.json"),
+    "embed": ("trajectories", "clusters.parquet", "model", "metrics.json"),
     "cluster": ("trajectories", "clusters.parquet", "model", "metrics.json"),
 }
 REPORT = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
@@ -47,9 +54,9 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
     if not isinstance(source, Videos) and is_precomputed(source):
         return _embed_precomputed(source, run, config, progress)
-    from raypipe.engine.embedding import embed_segments, encoder_of, probe_uris, remaining, time_frame
+    from raypipe.engine.embedding import Stages, embed_segments, encoder_of, time_frame
+    from raypipe.engine.probing import plan_videos
     from raypipe.engine.session import plan_pools, ray_session
-    from raypipe.segments import in_order_of, plan_segments, without_plan
 
     with _step(run, "find"):
         found = source if isinstance(source, Videos) else find_videos(source)
@@ -57,24 +64,42 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
     resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video
     encoder = encoder_of(config.encode)
-    _start(run, config, {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint})
+    kind = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
+    versions = read_versions([video.uri for video in chosen])
+    plan = known_plan(run, config, kind, chosen, versions)
+    quarantine = quarantined(run, config)
+    _start(run, config, kind)
     with ray_session(config.ray) as resources:
-        known = run.read_table("plan.parquet") if run.exists("plan.parquet") else PLAN.empty_table()
-        new = without_plan(chosen, known)
+        new = without_plan(chosen, plan)
         if new:
+            made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
+            version = dict(zip((video.video_id for video in chosen), versions, strict=True))
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
                 pools = plan_pools(resources, config.ray, len(new))
-                probes = probe_uris([video.uri for video in new], config.decode, pools, advance)
-                known = pa.concat_tables([known, plan_segments(new, probes, config.sample)])
-        run.write_table("plan.parquet", in_order_of(chosen, known))
-        plan = remaining(run.read_table("plan.parquet"), run)
-        if plan.num_rows:
-            pools = plan_pools(resources, config.ray, plan.num_rows, time_frame(encoder))
+                plan = plan_videos(
+                    run, plan, new, [version[video.video_id] for video in new], made_with, config, pools, advance
+                )
+        plan = in_order_of(chosen, plan)
+        run.write_table("plan.parquet", plan)
+        todo = Ledger(run, plan).remaining(config.source.retry_failed)
+        if todo.num_rows:
+            pools = plan_pools(resources, config.ray, todo.num_rows, time_frame(encoder))
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
-            with _step(run, "embed"), progress.count("embedding", len(plan["video_id"].unique())) as advance:
-                embed_segments(run, plan, config, encoder, pools, advance)
-    _account(run, found, progress)
+            started = time.time()
+
+            def tell(stages: Stages) -> None:
+                told = {"started": started, "updated": time.time(), "segments": todo.num_rows, **asdict(stages)}
+                run.record(embedding={**told, **asdict(pools)})
+                run.log("commit", done=stages.done, frames=stages.frames)
+
+            with _step(run, "embed"), progress.count("embedding", len(todo["video_id"].unique())) as advance:
+                tell(Stages())
+                embed_segments(run, todo, config, encoder, pools, advance, tell)
+    ledger = Ledger(run, plan)
+    _account(run, found, ledger, quarantine, progress)
+    with _step(run, "compact"):
+        ledger.compact(encoder.dim)
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
@@ -84,6 +109,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.results import write_model
     from raypipe.trajectories import build_trajectories
 
+    if run.info().get("state") == EMBEDDING:
+        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again, it goes on")
     _forget(run, FOLLOWING["cluster"])
     run.record(config=config.model_dump(mode="json"))
     progress.say("building trajectories")
@@ -179,42 +206,36 @@ def preview(source: Source, config: Config) -> list[str]:
 
 def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: Progress) -> None:
     """Take trajectories that somebody else computed in place of embeddings."""
-    from raypipe.segments import plan_precomputed
-
     with _step(run, "find"):
         found, paths = read_precomputed(source, config.source.allow_pickle)
     progress.say(f"found {len(found)} precomputed trajectories")
     chosen = found.videos[: config.source.limit]
-    plan, clips = plan_precomputed(chosen, paths[: len(chosen)])
     fingerprint = hashlib.sha256(b"".join(path.tobytes() for path in paths)).hexdigest()
-    _start(run, config, {"name": "precomputed", "dim": paths[0].shape[1], "fingerprint": fingerprint})
+    plan, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
+    kind = {"name": "precomputed", "dim": paths[0].shape[1], "fingerprint": fingerprint}
+    known_plan(run, config, kind, (), [])
+    _start(run, config, kind)
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/precomputed.parquet", clips)
-    _account(run, found, progress)
+    _account(run, found, Ledger(run, plan), None, progress)
 
 
-def _start(run: Run, config: Config, encoder: dict[str, Any]) -> None:
-    """Record what this run is made with; refuse to mix embeddings of two kinds in one run directory."""
-    sample = config.sample.model_dump(mode="json")
-    before = run.info()
-    if run.exists("plan.parquet") and before:
-        same = before["encoder"]["fingerprint"] == encoder["fingerprint"] and before["config"]["sample"] == sample
-        if not same:
-            raise UsageError(f"{run.url} holds embeddings made with another encoder or sampling: choose another -o")
+def _start(run: Run, config: Config, kind: dict[str, Any]) -> None:
+    """Record what this run is made with, and forget what follows from the embeddings there were."""
     _forget(run, FOLLOWING["embed"])
-    run.record(config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder)
+    run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=kind)
 
 
-def _account(run: Run, found: Videos, progress: Progress) -> None:
-    videos = account(found, run.read_table("plan.parquet"), run.iter_tables("embeddings", CLIP_COLUMNS))
+def _account(run: Run, found: Videos, ledger: Ledger, quarantine: pa.Array | None, progress: Progress) -> None:
+    videos = account(found, ledger, quarantine)
     run.write_table("videos.parquet", videos)
     counts = count(videos, found.n_ignored)
-    used = Counter(row["decoder"] for row in videos.to_pylist() if row["status"] == OK and row["decoder"])
+    used = Counter(name for name in videos.filter(pc.equal(videos["status"], OK))["decoder"].to_pylist() if name)
     by = ", ".join(f"{name} ({n})" for name, n in used.most_common())
-    run.record(counts=counts, **({"implementations": {"decode": by}} if by else {}))
+    run.record(state=EMBEDDED, counts=counts, **({"implementations": {"decode": by}} if by else {}))
     progress.say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
     if counts[OK] == 0:
-        errors = [error for error in videos.column("error").to_pylist() if error]
+        errors = [error for error in videos["error"].to_pylist() if error]
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {errors[0]}")
 
 
@@ -250,7 +271,13 @@ def _record_stage(run: Run, stage: str, implementation: str, reason: str | None)
 
 @contextmanager
 def _step(run: Run, name: str) -> Iterator[None]:
-    """Record how long a step took."""
+    """Record how long a step took, and log that it ended, or why it broke off."""
     started = time.monotonic()
-    yield
-    run.record(seconds={name: round(time.monotonic() - started, 3)})
+    try:
+        yield
+    except BaseException as error:
+        run.log("broke off", step=name, seconds=round(time.monotonic() - started, 3), error=one_line(error))
+        raise
+    seconds = round(time.monotonic() - started, 3)
+    run.record(seconds={name: seconds})
+    run.log("done", step=name, seconds=seconds)

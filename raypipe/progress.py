@@ -44,12 +44,12 @@ class PlainProgress(Progress):
             if now - told >= self.every_s:
                 told = now
                 rate = done / (now - started)
-                to_go = f", {_clock((total - done) / rate)} to go" if rate else ""
+                to_go = f", {clock((total - done) / rate)} to go" if rate else ""
                 self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{to_go}")
 
         self.say(f"{what}: {total} {unit}")
         yield advance
-        self.say(f"{what}: {done:.0f}/{total} {unit} in {_clock(time.monotonic() - started)}")
+        self.say(f"{what}: {done:.0f}/{total} {unit} in {clock(time.monotonic() - started)}")
 
 
 class RichProgress(Progress):
@@ -94,7 +94,8 @@ def make_progress(quiet: bool) -> Progress:
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Spell a duration as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class Run:
         return run
 
     def __reduce__(self):
-        return (Run, (self.url,))
+        # Another process may have another working directory.
+        return (Run, (self.path() if isinstance(self._fs, LocalFileSystem) else self.url,))
 
     @cached_property
     def _fs(self) -> fsspec.AbstractFileSystem:
@@ -121,7 +123,10 @@ class Run:
         try:
             return self._fs.cat_file(self.path(name))
         except FileNotFoundError as error:
-            raise RaypipeError(f"{self.url} has no {name}: the step that writes it has not been run") from error
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> RaypipeError:
+        return RaypipeError(f"{self.url} has no {name}: the step that writes it has not been run")
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""
@@ -134,17 +139,31 @@ class Run:
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]  # numbers seldom repeat
+        pq.write_table(table, sink, compression="zstd", use_dictionary=texts)
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read a Parquet file, or all of a folder of them in the order of their names."""
+        """Read a Parquet file, or all of a folder of them in the order of their names; no more columns than asked.
+
+        Raises
+        ------
+        RaypipeError
+            If it is missing, or is not what it should be.
+        """
         if not name.endswith(".parquet"):
             tables = list(self.iter_tables(name, columns))
             if not tables:
                 raise RaypipeError(f"{self.url} has no {name}/: the step that writes it has not been run")
             return pa.concat_tables(tables)
-        return pq.read_table(io.BytesIO(self.read_bytes(name)), columns=columns)
+        try:
+            with self._fs.open(self.path(name), "rb") as file:
+                return pq.read_table(file, columns=columns)
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RaypipeError(f"cannot read {self.path(name)}: {reason}; remove it, and run the same again") from error
 
     def iter_tables(self, folder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Iterate over the Parquet files of a folder, one in memory at a time."""
@@ -162,3 +181,16 @@ class Run:
             merge = isinstance(value, dict) and isinstance(info.get(name), dict)
             info[name] = {**info[name], **value} if merge else value
         self.write_json("run.json", info)
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append a line to ``log.jsonl``: the time in seconds since 1970, the event, and what is to be told of it."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False) + "\n"
+        if isinstance(self._fs, LocalFileSystem):
+            target = Path(self.path("log.jsonl"))
+            with contextlib.suppress(OSError):  # a full disk is told of by what could not be written
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("a", encoding="utf-8") as file:
+                    file.write(line)
+        else:  # an object cannot grow
+            before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
+            self.write_bytes("log.jsonl", before + line.encode())

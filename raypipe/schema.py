@@ -24,12 +24,15 @@ PLAN = pa.schema(
         ("n_frames", pa.int64()),
         ("codec", pa.string()),
         ("decoder", pa.string()),
+        ("version", pa.string()),
+        ("fingerprint", pa.string()),
         ("error_stage", pa.string()),
         ("error", pa.string()),
     ]
 )
 """A row a segment. ``origin_s`` and ``span_s`` are the start and length of the video's span in its file,
-from which the sampling grid is counted; a video that could not be probed has one row that says why."""
+from which the sampling grid is counted. ``version`` is the file's, and ``fingerprint`` stands for it, the encoder and
+the sampling together. A video that could not be probed has one row that says why."""
 
 VIDEOS = pa.schema(
     [
@@ -79,6 +82,7 @@ def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
             ("start_s", pa.float64()),
             ("end_s", pa.float64()),
             ("embedding", pa.list_(dtype or pa.float32(), dim)),
+            ("fingerprint", pa.string()),
             ("decoder", pa.string()),
             ("error_stage", pa.string()),
             ("error", pa.string()),

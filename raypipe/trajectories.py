@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from raypipe.embeddings import Ledger, Store
 from raypipe.errors import RaypipeError
 from raypipe.schema import Trajectories
-
-
-class EmbeddingStore(Protocol):
-    """Where clip embeddings are read from; a `Run` is one."""
-
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read a table by name."""
-        ...
-
-    def iter_tables(self, folder: str, columns: list[str] | None = None) -> Iterable[pa.Table]:
-        """Iterate over a folder's tables."""
-        ...
 
 
 def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarray:
@@ -51,7 +40,7 @@ def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarr
 
 
 def build_trajectories(
-    run: EmbeddingStore, n_steps: int | None = 16, time_axis: Literal["time", "index"] = "time"
+    run: Store, n_steps: int | None = 16, time_axis: Literal["time", "index"] = "time"
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -73,16 +62,14 @@ def build_trajectories(
     RaypipeError
         If no video has a clip.
     """
-    plan = run.read_table("plan.parquet", ["video_id"])
+    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint"])
     counts = plan.column("video_id").value_counts()
     missing = dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
     paths: dict[str, tuple[np.ndarray, int]] = {}
     pending: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
     columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
-    for table in run.iter_tables("embeddings", columns):
+    for table in Ledger(run, plan).iter_clips(columns):
         for video_id, segment, times, values in _segments(table):
-            if video_id not in missing:
-                continue  # embedded by an earlier run, and no longer in the source
             pending.setdefault(video_id, []).append((segment, times, values))
             missing[video_id] -= 1
             if missing[video_id] == 0:  # all its segments are read: keep the path, let the clips go

@@ -7,9 +7,9 @@ import pytest
 
 import raypipe as rp
 from raypipe.errors import UsageError
+from raypipe.planning import plan_precomputed
 from raypipe.runs import Run
 from raypipe.schema import Video
-from raypipe.segments import plan_precomputed
 
 
 @pytest.fixture
@@ -20,13 +20,14 @@ def run(tmp_path):
     steps = np.linspace(0, 1, 20)[:, None]
     paths = [np.sin(2 * np.pi * (i % 2 + 1) * steps + np.arange(6)) + rng.normal(0, 0.05, (20, 6)) for i in range(12)]
     run = Run(str(tmp_path / "run"))
-    plan, clips = plan_precomputed(videos, paths)
+    plan, clips = plan_precomputed(videos, paths, "source")
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/0.parquet", clips)
     found = rp.Videos(tuple(videos))
     from raypipe.accounting import account, count
+    from raypipe.embeddings import Ledger
 
-    table = account(found, plan, [clips])
+    table = account(found, Ledger(run, plan))
     run.write_table("videos.parquet", table)
     run.record(config=rp.make_config(sets=("trajectory.n_steps=8",)).model_dump(mode="json"), counts=count(table, 0))
     return run

@@ -118,25 +118,6 @@ def test_embed_accounts_for_everything(ray_two_fake_gpus, folder, tmp_path):
     assert run.info()["implementations"]["decode"] == f"pyav ({6 + as_root})"
 
 
-def test_embed_again_does_only_what_is_missing(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
-    run = Run(str(tmp_path / "run"))
-    config = make_config(flags={"encode": {"encoder": "descriptor"}}, sets=("encode.batch_size=1",))
-    pipeline.embed(folder, run, config, QUIET)
-    before = clips(run)
-    files = run.files("embeddings")
-    assert len(files) == 6
-    run.remove(files[0])
-    stamps = {name: Path(run.path(name)).stat().st_mtime_ns for name in files[1:]}
-    pipeline.embed(folder, run, config, QUIET)
-    after = clips(run)
-    assert after.keys() == before.keys()
-    for key, value in after.items():
-        np.testing.assert_allclose(value, before[key], atol=1e-6)
-    assert {name: Path(run.path(name)).stat().st_mtime_ns for name in files[1:]} == stamps
-    with pytest.raises(UsageError, match="another encoder or sampling"):
-        pipeline.embed(folder, run, make_config(base=config.model_dump(), sets=("sample.fps=5",)), QUIET)
-
-
 def test_limit_skips_the_rest(ray_two_fake_gpus, folder, tmp_path):
     run = Run(str(tmp_path / "run"))
     pipeline.embed(folder, run, make_config(base=DESCRIPTOR.model_dump(), sets=("source.limit=2",)), QUIET)

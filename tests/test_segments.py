@@ -4,11 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.accounting import CLIP_COLUMNS, account, count
+from raypipe.accounting import account, count, failed_before
 from raypipe.config import DecodeConfig, SampleConfig
+from raypipe.embeddings import Ledger
 from raypipe.encoders import make_encoder
+from raypipe.planning import find_changed, mean_frames, plan_precomputed, plan_segments
+from raypipe.runs import Run
 from raypipe.schema import FAILED, OK, SKIPPED, Probe, Video, Videos, embeddings_schema
-from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames, plan_precomputed, plan_segments
+from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos
 
 
 def probe(duration_s=10.0):
@@ -82,7 +85,7 @@ def plan_of(*paths, sample=SampleConfig()):  # noqa: B008
 def test_decode_and_encode(make_video, stages, sample, n_clips):
     decode, encode = stages(sample)
     (row,) = plan_of(make_video(n_frames=30, fps=10), sample=sample).to_pylist()
-    table = encode([decode(row)])
+    (table,) = encode([decode(row)])
     assert table.schema == embeddings_schema(3)
     assert table.column("clip_index").to_pylist() == list(range(n_clips))
     assert set(table.column("decoder").to_pylist()) == {"pyav"}
@@ -98,7 +101,8 @@ def test_segments_make_the_same_clips_as_the_whole(make_video, stages):
     for sample in (SampleConfig(), SampleConfig(segment_s=2.5)):
         decode, encode = stages(sample)
         plan = plan_of(path, sample=sample)
-        tables.append(encode([decode(row) for row in plan.to_pylist()]).drop_columns(["segment"]))
+        clips = pa.concat_tables(encode([decode(row) for row in plan.to_pylist()]))
+        tables.append(clips.drop_columns(["segment"]))
     assert plan.num_rows == 3
     assert tables[0].drop_columns(["embedding"]) == tables[1].drop_columns(["embedding"])
     first, second = (np.array(table.column("embedding").to_pylist()) for table in tables)
@@ -110,7 +114,7 @@ def test_a_failed_segment_is_one_row(tmp_path, make_video, stages):
     (row,) = plan_of(make_video()).to_pylist()
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
-    table = encode([decode({**row, "uri": broken.as_uri()}), decode(row)])
+    table = pa.concat_tables(encode([decode({**row, "uri": broken.as_uri()}), decode(row)]))
     assert table.num_rows == 4
     first = table.slice(0, 1).to_pylist()[0]
     assert first["embedding"] is None
@@ -123,7 +127,7 @@ def test_an_encoder_error_costs_its_own_segment_alone(make_video, stages):
     plan = plan_of(make_video("dark.mp4", n_frames=30), make_video("two.mp4", n_frames=30))
     rows = [decode(row) for row in plan.to_pylist()]
     rows[1] = {**rows[1], "pixels": np.maximum(rows[1]["pixels"], 100)}
-    dark, *light = encode(rows).to_pylist()
+    dark, *light = pa.concat_tables(encode(rows)).to_pylist()
     assert (dark["error_stage"], dark["error"]) == ("encode", "ValueError: too dark")
     assert len(light) == 3
     assert all(row["error"] is None for row in light)
@@ -141,37 +145,69 @@ def test_clips_are_normalised_like_frames(make_video, stages):
     encoder = make_encoder("descriptor")
     decode = DecodeSegments(SampleConfig(), DecodeConfig(), encoder.image_size, encoder.resize_mode)
     (row,) = plan_of(make_video()).to_pylist()
-    values = np.array(EncodeSegments(encoder, SampleConfig(), True)([decode(row)]).column("embedding").to_pylist())
+    (clips,) = EncodeSegments(encoder, SampleConfig(), True)([decode(row)])
+    values = np.array(clips.column("embedding").to_pylist())
     decode.close()
     np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, rtol=1e-5)
 
 
-def test_precomputed():
+@pytest.fixture
+def run(tmp_path):
+    return Run(str(tmp_path / "run"))
+
+
+def test_precomputed(run):
     videos = [Video("a", "x#0"), Video("empty", "x#1")]
     paths = [np.arange(6, dtype=np.float64).reshape(3, 2), np.empty((0, 2))]
-    plan, clips = plan_precomputed(videos, paths)
+    plan, clips = plan_precomputed(videos, paths, "source")
     assert clips.schema.field("embedding").type == pa.list_(pa.float64(), 2)
     np.testing.assert_array_equal(clips.column("embedding").to_pylist(), paths[0])
-    table = account(Videos(tuple(videos)), plan, [clips.select(CLIP_COLUMNS)])
+    run.write_table("embeddings/precomputed.parquet", clips)
+    table = account(Videos(tuple(videos)), Ledger(run, plan))
     assert table.column("status").to_pylist() == [OK, FAILED]
 
 
-def test_account():
+def test_account(run):
     found = Videos(
-        tuple(Video(name, f"file:///{name}", extra={"site": 3, "fps": "x"}) for name in "abcde"), n_ignored=2
+        tuple(Video(name, f"file:///{name}", extra={"site": 3, "fps": "x"}) for name in "abcdef"), n_ignored=2
     )
-    plan = plan_segments(found.videos[:4], [probe(), probe(250), "cannot be opened", probe()], SampleConfig())
-    rows = [("a", 0, [1.0], "decord", None), ("a", 0, [1.0], "decord", None), ("b", 0, [1.0], "pyav", None)]
+    probes = [probe(), probe(250), "cannot be opened", probe(), probe()]
+    plan = plan_segments(found.videos[:5], probes, SampleConfig())
+    rows = [("a", 0, 0, "decord", None), ("a", 0, 1, "decord", None), ("b", 0, 0, "pyav", None)]
     rows += [("b", 1, None, None, "stopped"), ("b", 2, None, None, "later"), ("d", 0, None, None, "spins")]
-    clips = [dict(zip(["video_id", "segment", "embedding", "decoder", "error"], row, strict=True)) for row in rows]
-    stages = [{**clip, "error_stage": "decode" if clip["error"] else None} for clip in clips]
-    table = account(found, plan, [pa.Table.from_pylist(stages, schema=embeddings_schema(1)).select(CLIP_COLUMNS)])
+    rows += [("e", 0, None, "pyav", None)]
+    clips = [dict(zip(["video_id", "segment", "clip_index", "decoder", "error"], row, strict=True)) for row in rows]
+    clips = [{**clip, "error_stage": "decode" if clip["error"] else None} for clip in clips]
+    clips = [{**clip, "fingerprint": plan["fingerprint"][0].as_py()} for clip in clips]
+    run.write_table("embeddings/0.parquet", pa.Table.from_pylist(clips, schema=embeddings_schema(1)))
+    ledger = Ledger(run, plan)
+    table = account(found, ledger)
     status = dict(zip(table.column("video_id").to_pylist(), table.to_pylist(), strict=True))
-    assert [row["status"] for row in status.values()] == [OK, OK, FAILED, FAILED, SKIPPED]
-    assert [row["error"] for row in status.values()] == [None, "stopped", "cannot be opened", "spins", "beyond --limit"]
-    assert [row["error_stage"] for row in status.values()] == [None, "decode", "probe", "decode", "plan"]
+    assert [row["status"] for row in status.values()] == [OK, OK, FAILED, FAILED, FAILED, SKIPPED]
+    assert [row["error"] for row in status.values()] == [
+        None, "stopped", "cannot be opened", "spins", "no clip starts within the video", "beyond --limit"
+    ]  # fmt: skip
+    assert [row["error_stage"] for row in status.values()] == [None, "decode", "probe", "decode", "plan", "limit"]
     assert status["a"]["decoder"] == "decord"
-    assert table.column("site").to_pylist() == [3] * 5
-    assert table.column("manifest_fps").to_pylist() == ["x"] * 5  # ``fps`` is what probing found
+    assert status["c"]["decoder"] is None
+    assert table.column("site").to_pylist() == [3] * 6
+    assert table.column("manifest_fps").to_pylist() == ["x"] * 6  # ``fps`` is what probing found
     counts = count(table, found.n_ignored)
-    assert counts == {"found": 5, "ok": 2, "failed": 2, "skipped": 1, "ignored": 2}
+    assert counts == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}
+    assert failed_before(table).to_pylist() == ["c", "d", "e"]
+
+    again = account(found, ledger, failed_before(table))
+    assert count(again, 0) == {"found": 6, "ok": 2, "failed": 0, "skipped": 4, "ignored": 0}
+    assert again["error"].to_pylist()[3] == "failed in an earlier run (--retry-failed tries again): spins"
+    assert failed_before(again).to_pylist() == ["c", "d", "e"]
+
+
+def test_files_that_changed():
+    videos = [Video(name, f"file:///{name}") for name in "abcd"]
+    probes = [probe(250), probe(), "broken", probe()]
+    plan = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "descriptor")
+    assert find_changed(plan, videos, ["1", "1", "1", None]).to_pylist() == []
+    assert find_changed(plan, videos, ["2", None, "2", "2"]).to_pylist() == ["a"]
+    assert len(plan["fingerprint"].unique()) == 2
+    other = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "clip")
+    assert not set(plan["fingerprint"].to_pylist()) & set(other["fingerprint"].to_pylist())

@@ -6,7 +6,7 @@ import pytest
 
 from raypipe.errors import RaypipeError
 from raypipe.runs import Run
-from raypipe.schema import embeddings_schema
+from raypipe.schema import PLAN, embeddings_schema
 from raypipe.trajectories import build_trajectories, from_table, interpolate, to_table
 
 
@@ -38,15 +38,21 @@ def clips(rows):
     records = [dict(zip(names, row, strict=True)) for row in rows]
     for record in records:
         record["end_s"] = None if record["start_s"] is None else record["start_s"] + 1
+        record["fingerprint"] = "f"
         record["embedding"] = None if record["embedding"] is None else [record["embedding"]] * 2
     return pa.Table.from_pylist(records, schema=embeddings_schema(2))
+
+
+def write_plan(run, segments):
+    rows = [{"video_id": video_id, "segment": segment, "fingerprint": "f"} for video_id, segment in segments]
+    run.write_table("plan.parquet", pa.Table.from_pylist(rows, schema=PLAN))
 
 
 @pytest.fixture
 def run(tmp_path):
     run = Run(str(tmp_path / "run"))
-    plan = ["b", "b", "b", "a", "dead", "one"]
-    run.write_table("plan.parquet", pa.table({"video_id": plan}))
+    plan = [("b", 0), ("b", 1), ("b", 2), ("a", 0), ("dead", 0), ("one", 0)]
+    write_plan(run, plan)
     # Files and rows in disorder, as actors write them; b's middle segment failed.
     run.write_table("embeddings/0.parquet", clips([("b", 2, 3, 3, 6), ("b", 2, 2, 2, 4), ("a", 0, 0, 0, 1)]))
     run.write_table("embeddings/1.parquet", clips([("dead", 0, None, None, None), ("b", 1, None, None, None)]))
@@ -88,7 +94,7 @@ def test_table_round_trip(run, n_steps):
 
 def test_no_clip_at_all(tmp_path):
     run = Run(str(tmp_path))
-    run.write_table("plan.parquet", pa.table({"video_id": ["dead"]}))
+    write_plan(run, [("dead", 0)])
     run.write_table("embeddings/1.parquet", clips([("dead", 0, None, None, None)]))
     with pytest.raises(RaypipeError, match="no video of this run has a clip"):
         build_trajectories(run)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from raypipe.errors import EncoderError
+from raypipe.errors import EncoderError, one_line
 
 RESIZE_MODES = ("crop", "squash")
 
@@ -97,7 +97,10 @@ def make_encoder(
 
 
 class _BatchedEncoder:
-    """What all encoders have in common: batches of bounded size, checked output, normalisation."""
+    """What all encoders have in common: batches of bounded size, checked output, normalisation.
+
+    A batch that the GPU has no memory for is halved, and so are all that follow: ``batch_size`` tells what is left.
+    """
 
     def __init__(self, name: str, encoder: Encoder, fingerprint: str, *, normalize: bool, batch_size: int) -> None:
         self.dim = int(encoder.dim)
@@ -107,7 +110,7 @@ class _BatchedEncoder:
         self._name = name
         self._encoder = encoder
         self._normalize = normalize
-        self._batch_size = batch_size
+        self.batch_size = batch_size
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim)."""
@@ -117,16 +120,26 @@ class _BatchedEncoder:
                 f"encoder {self._name} takes uint8 frames (n, {side}, {side}, 3), not {frames.dtype} {frames.shape}"
             )
         vectors = np.empty((len(frames), self.dim), dtype=np.float32)
-        for start in range(0, len(frames), self._batch_size):
+        start = 0
+        while start < len(frames):
             # a copy: Ray's batches are read-only, and torch complains of arrays that it cannot write to
-            batch = np.array(frames[start : start + self._batch_size], order="C")
-            vectors[start : start + len(batch)] = self._encode(batch)
+            batch = np.array(frames[start : start + self.batch_size], order="C")
+            encoded = self._encode(batch)
+            if encoded is None:
+                self.batch_size = len(batch) // 2  # for good: the next batch would not fit either
+                _free_gpu_memory()
+            else:
+                vectors[start : start + len(batch)] = encoded
+                start += len(batch)
         return _unit_rows(vectors) if self._normalize else vectors
 
-    def _encode(self, batch: np.ndarray) -> np.ndarray:
+    def _encode(self, batch: np.ndarray) -> np.ndarray | None:
+        """Encode a batch; None if the GPU has no memory for it, and a smaller one may do."""
         try:
             vectors = self._encoder(batch)
-        except Exception as error:  # a user's encoder may raise anything, and a GPU run out of memory
+        except Exception as error:  # a user's encoder may raise anything
+            if type(error).__name__ == "OutOfMemoryError" and len(batch) > 1:  # torch's and CuPy's, not imported here
+                return None
             raise EncoderError(f"encoder {self._name} failed on {len(batch)} frames: {one_line(error)}") from error
         return self._checked(vectors, len(batch))
 
@@ -142,11 +155,11 @@ class _BatchedEncoder:
         return vectors
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """Say an error's type and message on one line of bounded length."""
-    message = " ".join(str(error).split())
-    message = f"{message[:limit]} …" if len(message) > limit else message
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+def _free_gpu_memory() -> None:
+    """Give back what torch keeps of the GPU's memory without using it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:

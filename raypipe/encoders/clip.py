@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from raypipe.encoders import one_line
-from raypipe.errors import EncoderError
+from raypipe.errors import EncoderError, one_line
 
 _HUB_TIMEOUT_S = 5.0
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # what a tag says beside the weights' place

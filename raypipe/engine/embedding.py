@@ -1,120 +1,116 @@
-"""Segments to ``embeddings/``: the streaming chain on Ray Data, resume and accounting."""
+"""Segments to ``embeddings/``: the streaming chain on Ray Data."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
+from raypipe.embeddings import Committer
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.engine.session import Pools, bound_queue
+from raypipe.engine.streaming import LOST, TRIES, Attempts, blocks, progressing, stream
+from raypipe.planning import mean_frames
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Probe
-from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos, mean_frames
+from raypipe.segments import DecodeSegments, EncodeSegments, empty_segment
 
 QUEUED_BATCHES = 4  # an actor
 
 
-class _Prober:
-    """An actor that probes files."""
-
-    def __init__(self, decode: DecodeConfig) -> None:
-        self._probe = ProbeVideos(decode)
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for row, uri in zip(*batch.to_pydict().values(), strict=True):
-            found = self._probe(uri)
-            values = {"error": found} if isinstance(found, str) else {**asdict(found), "error": None}
-            yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBED)
-
-
-_PROBED = pa.schema(
-    [pa.field("row", pa.int64()), *(PLAN.field(field.name) for field in fields(Probe)), PLAN.field("error")]
-)
-
-
-def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools, progress: Callable[[int], None]) -> list:
-    """Probe files in the decoder pool.
-
-    Parameters
-    ----------
-    uris
-        The files.
-    decode, pools
-        How, and by how many.
-    progress
-        Called with the number of files done since the last call.
-
-    Returns
-    -------
-    A `Probe`, or the error's text, for each of ``uris``.
-    """
-    probed: list[Probe | str] = [""] * len(uris)
-    plan = pa.table({"row": np.arange(len(uris)), "uri": list(uris)})
-    # A probe takes milliseconds: 64 a task keep Ray's own cost small, fewer when there are few files to share out.
-    tables = _blocks(plan, max(1, min(64, math.ceil(len(uris) / (4 * pools.decoders)))))
-    dataset = ray.data.from_arrow(tables).map_batches(
-        _Prober,
-        fn_constructor_args=(decode,),
-        compute=ActorPoolStrategy(size=pools.decoders),
-        num_cpus=pools.cpus,
-        batch_size=None,
-        batch_format="pyarrow",
-    )
-    for batch in _tables(dataset):
-        for row in batch.to_pylist():
-            number, error = row.pop("row"), row.pop("error")
-            probed[number] = error if error is not None else Probe(**row)
-        progress(batch.num_rows)
-    return probed
+_TAGS = ["row", "is_first", "n_frames", "decode_s", "encode_s"]  # what a batch tells the driver beside its clips
 
 
 class _Decoder:
     """An actor that decodes segments, one row at a time, so that a row travels on when it is done."""
 
-    def __init__(self, sample: SampleConfig, decode: DecodeConfig, image_size: int, resize_mode: str) -> None:
+    def __init__(
+        self, sample: SampleConfig, decode: DecodeConfig, image_size: int, resize_mode: str, attempts: Attempts
+    ) -> None:
         self._decode = DecodeSegments(sample, decode, image_size, resize_mode)
+        self._attempts = attempts
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
-            yield _pack(self._decode(row))
+            started = time.monotonic()
+            key = row["row"]
+            given_up = self._attempts.begin(key) > TRIES
+            decoded = self._decode.refuse(row, LOST) if given_up else self._decode(row)
+            self._attempts.end(key)
+            yield _pack(row["row"], decoded, time.monotonic() - started)
 
 
 class _Encoder:
-    """An actor that encodes segments and commits their clips; what it returns is what it has done."""
+    """An actor that encodes segments."""
 
-    def __init__(self, run: Run, sample: SampleConfig, encode: EncodeConfig, import_path: str) -> None:
+    def __init__(self, sample: SampleConfig, encode: EncodeConfig, import_path: str, attempts: Attempts) -> None:
         sys.path.append(import_path)  # where a user's own encoder may lie
-        encoder = encoder_of(encode)
-        self._run, self._size = run, encoder.image_size
-        self._encode = EncodeSegments(encoder, sample, encode.normalize)
+        self._encoder = encoder_of(encode)
+        self._encode = EncodeSegments(self._encoder, sample, encode.normalize)
+        self._attempts = attempts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = _unpack(batch, self._size)
-        table = self._encode(rows)
-        units = [(row["video_id"], row["segment"]) for row in rows]
-        # Named after its content: a task that Ray runs twice writes the same file twice.
-        name = uuid.uuid5(uuid.NAMESPACE_OID, repr(sorted(units))).hex
-        self._run.write_table(f"embeddings/{name}.parquet", table)
-        return batch.select(["video_id", "segment"])
+        rows = _unpack(batch, self._encoder.image_size)
+        started = time.monotonic()
+        keys = [row["row"] for row in rows]
+        if self._attempts.begin(*keys) < TRIES:
+            tables = self._encode(rows)
+        else:  # the process dies of one of them: of which will be seen
+            tables = [self._encode_alone(row) for row in rows]
+        self._attempts.end(*keys)
+        each_s = (time.monotonic() - started) / len(rows)
+        return pa.concat_tables(_tag(*pair, each_s) for pair in zip(tables, rows, strict=True))
+
+    def _encode_alone(self, row: dict[str, Any]) -> pa.Table:
+        key = "alone", row["row"]
+        if self._attempts.begin(key) >= TRIES:
+            return empty_segment(row, self._encoder.dim, "encode", LOST)
+        (table,) = self._encode([row])
+        self._attempts.end(key)
+        return table
+
+
+@dataclass
+class Stages:
+    """What the stages have done: on how much, and how long they were busy, all actors together."""
+
+    done: int = 0
+    frames: int = 0
+    decode_s: float = 0.0
+    encode_s: float = 0.0
+
+    def add(self, batch: pa.Table) -> np.ndarray:
+        """Count a batch of the chain's end; return the plan's rows that are in it."""
+        segments = batch.filter(batch["is_first"])
+        self.done += segments.num_rows
+        self.frames += pc.sum(segments["n_frames"]).as_py()
+        self.decode_s += pc.sum(segments["decode_s"]).as_py()
+        self.encode_s += pc.sum(segments["encode_s"]).as_py()
+        return segments["row"].to_numpy()
 
 
 def embed_segments(
-    run: Run, plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, progress: Callable[[float], None]
-) -> None:
+    run: Run,
+    plan: pa.Table,
+    config: Config,
+    encoder: Encoder,
+    pools: Pools,
+    progress: Callable[[float], None],
+    on_commit: Callable[[Stages], None] = lambda stages: None,
+) -> Stages:
     """Decode and encode the plan's segments and commit their clips to ``embeddings/``.
+
+    What is lost with a worker (killed, crashed, out of memory, on a node that went away) is tried again; a segment that
+    takes its worker with it every time is found out, and committed as failed.
 
     Parameters
     ----------
@@ -127,8 +123,38 @@ def embed_segments(
     encoder
         The config's, as made here: what is wrong with it is said before any actor starts. The actors make their own.
     progress
-        Called with the number of videos committed since the last call; a segment is its share of its video.
+        Called with the number of videos done since the last call; a segment is its share of its video.
+    on_commit
+        Called after each file that is written, in another thread, with what has been done so far.
+
+    Raises
+    ------
+    RaypipeError
+        If the clips cannot be written, or if Ray fails and nothing comes through.
     """
+    share = _share_of_video(plan)
+    left = np.ones(plan.num_rows, bool)
+    plan = plan.append_column("row", pa.array(np.arange(plan.num_rows)))
+    stages = Stages()
+    with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer:
+        while left.any():
+            with progressing(lambda: int(left.sum())):
+                for batch in _chain(plan.filter(pa.array(left)), config, encoder, pools):
+                    rows = stages.add(batch)
+                    left[rows] = False
+                    committer.add(batch.drop_columns(_TAGS))
+                    progress(float(share[rows].sum()))
+    return stages
+
+
+def _share_of_video(plan: pa.Table) -> np.ndarray:
+    """Return which part of its video's segments each row is: (n,), 1 for a video of one segment."""
+    video = plan["video_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return 1 / np.bincount(video)[video]
+
+
+def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
+    """Stream segments through both pools."""
     frames = mean_frames(plan, config.sample)
     # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones; a decoder task
     # half a batch of segments, so that both pools are fed in small steps, and single segments while there are few.
@@ -137,10 +163,10 @@ def embed_segments(
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
     bound_queue(QUEUED_BATCHES * (pools.decoders + pools.encoders) * batch_bytes)  # one in work, one waiting, some room
     dataset = (
-        ray.data.from_arrow(_blocks(plan, per_task))
+        ray.data.from_arrow(blocks(plan, per_task))
         .map_batches(
             _Decoder,
-            fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode),
+            fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, Attempts()),
             compute=ActorPoolStrategy(size=pools.decoders),
             num_cpus=pools.cpus,
             batch_size=None,
@@ -148,7 +174,7 @@ def embed_segments(
         )
         .map_batches(
             _Encoder,
-            fn_constructor_args=(run, config.sample, config.encode, str(Path.cwd())),
+            fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), Attempts()),
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
             num_gpus=pools.gpus_per_encoder or None,
@@ -156,9 +182,17 @@ def embed_segments(
             batch_format="pyarrow",
         )
     )
-    share = {video_id: 1 / n for video_id, n in Counter(plan["video_id"].to_pylist()).items()}
-    for batch in _tables(dataset):
-        progress(sum(share[video_id] for video_id in batch["video_id"].to_pylist()))
+    return stream(dataset)
+
+
+def _tag(clips: pa.Table, row: dict[str, Any], encode_s: float) -> pa.Table:
+    """Put beside a segment's clips what the driver needs to know of it."""
+    told = {"n_frames": len(row["pixels"]), "decode_s": row["decode_s"], "encode_s": encode_s}
+    clips = clips.append_column("row", pa.array(np.full(clips.num_rows, row["row"])))
+    clips = clips.append_column("is_first", pa.array(np.arange(clips.num_rows) == 0))
+    for name, value in told.items():
+        clips = clips.append_column(name, pa.array([value] * clips.num_rows))
+    return clips
 
 
 def encoder_of(encode: EncodeConfig) -> Encoder:
@@ -182,28 +216,7 @@ def time_frame(encoder: Encoder) -> float:
         torch.set_num_threads(threads)
 
 
-def remaining(plan: pa.Table, run: Run) -> pa.Table:
-    """Return the plan's segments that can be embedded and are not yet in ``embeddings/``."""
-    plan = plan.filter(pa.compute.is_null(plan["error"]))
-    done = [table for table in run.iter_tables("embeddings", ["video_id", "segment"])]
-    if not done:
-        return plan
-    keys = ["video_id", "segment"]
-    row = pa.array(np.arange(plan.num_rows))
-    left = plan.select(keys).append_column("row", row).join(pa.concat_tables(done), keys=keys, join_type="left anti")
-    return plan.take(np.sort(left["row"].to_numpy()))
-
-
-def _tables(dataset: ray.data.Dataset) -> Iterator[Any]:
-    """Execute a dataset and yield its blocks as they come."""
-    return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-
-
-def _blocks(table: pa.Table, rows: int) -> list[pa.Table]:
-    return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
-
-
-def _pack(row: dict[str, Any]) -> pa.Table:
+def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
     """Lay a decoded segment out as a one-row table; the pixels are not copied."""
     pixels = np.ascontiguousarray(row["pixels"])
     offsets = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
@@ -211,8 +224,11 @@ def _pack(row: dict[str, Any]) -> pa.Table:
     clips = {name: pa.array([row[name]]) for name in ("clip_index", "clip_start_s", "clip_end_s")}
     return pa.table(
         {
+            "row": pa.array([number]),
+            "decode_s": pa.array([decode_s]),
             "video_id": pa.array([row["video_id"]]),
             "segment": pa.array([row["segment"]], pa.int32()),
+            "fingerprint": pa.array([row["fingerprint"]], pa.string()),
             "decoder": pa.array([row["decoder"]], pa.string()),
             "error": pa.array([row["error"]], pa.string()),
             "members": pa.array([row["members"].ravel()], pa.list_(pa.int64())),

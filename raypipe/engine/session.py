@@ -15,9 +15,10 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-
 
 import ray
 from ray.data import DataContext, ExecutionResources
+from ray.exceptions import AuthenticationError
 
 from raypipe.config import RayConfig
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError, UsageError, one_line
 
 HEAVY_FRAME_S = 0.005  # what decoding takes a sampled frame, more or less
 
@@ -113,9 +114,9 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
         options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {reason}") from error
+        except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+            hint = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
+            raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
     try:
         _set_data_context()
         yield ray.cluster_resources()
@@ -126,6 +127,10 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
 
 def _check_reachable(address: str) -> None:
     """Knock at the address's port: Ray itself would try for minutes before it gave up."""
+    if address.startswith("ray://"):
+        raise UsageError(
+            "Ray Data does not run through Ray Client (ray://): take --address HOST:6379 on a node, or ray job submit"
+        )
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not (colon and port.isdigit()):
         return  # "local" and "auto"
@@ -152,5 +157,6 @@ def _set_data_context() -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = 6 * 3600  # one segment may take that long; the sandbox has the deadline
     context.target_max_block_size = 32 * 2**20  # a segment's frames travel on as soon as they are decoded
+    context.max_errored_blocks = -1  # what is lost with a worker is tried again, by us
     context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.schema import Video, Videos
+from raypipe.sources.changes import read_versions
 from raypipe.sources.files import find_files, local_path, shown, suffix
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 
-__all__ = ["find_videos", "is_precomputed", "read_precomputed"]
+__all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_versions"]
 
 
 def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:

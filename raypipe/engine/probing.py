@@ -1,0 +1,126 @@
+"""Videos to ``plan.parquet``: probed in the decoder pool, and cut into segments."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy
+
+from raypipe.config import Config, DecodeConfig
+from raypipe.engine.session import Pools
+from raypipe.engine.streaming import blocks, progressing, stream
+from raypipe.planning import plan_segments
+from raypipe.runs import Run
+from raypipe.schema import PLAN, Probe, Video
+from raypipe.segments import ProbeVideos
+
+COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
+
+
+def plan_videos(
+    run: Run,
+    known: pa.Table,
+    videos: Sequence[Video],
+    versions: Sequence[str | None],
+    made_with: str,
+    config: Config,
+    pools: Pools,
+    progress: Callable[[float], None],
+) -> pa.Table:
+    """Probe videos and add their segments to a plan, written to ``plan.parquet`` now and then on the way.
+
+    Parameters
+    ----------
+    run
+        Where the plan goes.
+    known
+        The plan so far.
+    videos, versions
+        What it lacks, and what each one's file is known by.
+    made_with
+        See `raypipe.planning.plan_segments`.
+    config, pools
+        How to probe and to cut, and by how many actors.
+    progress
+        Called with the number of videos probed since the last call.
+
+    Returns
+    -------
+    The plan, its new rows in the order in which they came.
+    """
+    fresh: list[int] = []
+    probes: list[Probe | str] = []
+
+    def add() -> pa.Table:
+        some, theirs = [videos[number] for number in fresh], [versions[number] for number in fresh]
+        return pa.concat_tables([known, plan_segments(some, probes, config.sample, theirs, made_with)])
+
+    since = time.monotonic()
+    for number, probe in probe_uris([video.uri for video in videos], config.decode, pools):
+        fresh.append(number)
+        probes.append(probe)
+        progress(1)
+        if time.monotonic() - since > COMMIT_S:
+            known, fresh, probes, since = add(), [], [], time.monotonic()
+            run.write_table("plan.parquet", known)
+    return add()
+
+
+class _Prober:
+    """An actor that probes files."""
+
+    def __init__(self, decode: DecodeConfig) -> None:
+        self._probe = ProbeVideos(decode)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for row, uri in zip(*batch.to_pydict().values(), strict=True):
+            found = self._probe(uri)
+            values = {"error": found} if isinstance(found, str) else {**asdict(found), "error": None}
+            yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBED)
+
+
+_PROBED = pa.schema(
+    [pa.field("row", pa.int64()), *(PLAN.field(field.name) for field in fields(Probe)), PLAN.field("error")]
+)
+
+
+def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools) -> Iterator[tuple[int, Probe | str]]:
+    """Probe files in the decoder pool.
+
+    Parameters
+    ----------
+    uris
+        The files.
+    decode, pools
+        How, and by how many.
+
+    Yields
+    ------
+    A file's number, and its `Probe` or the error's text, as they come.
+    """
+    # A probe takes milliseconds: 64 a task keep Ray's own cost small, fewer when there are few files to share out.
+    per_task = max(1, min(64, math.ceil(len(uris) / (4 * pools.decoders))))
+    left = np.ones(len(uris), bool)
+    while left.any():
+        rows = np.flatnonzero(left).tolist()
+        plan = pa.table({"row": rows, "uri": [uris[row] for row in rows]})
+        dataset = ray.data.from_arrow(blocks(plan, per_task)).map_batches(
+            _Prober,
+            fn_constructor_args=(decode,),
+            compute=ActorPoolStrategy(size=pools.decoders),
+            num_cpus=pools.cpus,
+            batch_size=None,
+            batch_format="pyarrow",
+        )
+        with progressing(lambda: int(left.sum())):
+            for batch in stream(dataset):
+                for row in batch.to_pylist():
+                    number, error = row.pop("row"), row.pop("error")
+                    left[number] = False
+                    yield number, error if error is not None else Probe(**row)

@@ -1,0 +1,165 @@
+"""The plan: which segments there are to embed, and what each is made from and with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.config import SampleConfig
+from raypipe.errors import UsageError
+from raypipe.sampling import cut, frames_per_clip
+from raypipe.schema import PLAN, Probe, Video, embeddings_schema
+from raypipe.sources.files import shown
+
+_AT_ONCE = 10_000  # videos whose rows are Python's before they are Arrow's
+
+
+def plan_segments(
+    videos: Iterable[Video],
+    probes: Iterable[Probe | str],
+    sample: SampleConfig,
+    versions: Iterable[str | None] | None = None,
+    made_with: str = "",
+) -> pa.Table:
+    """Cut videos into segments.
+
+    Parameters
+    ----------
+    videos, probes
+        Each video, and what probing its file gave: a `Probe`, or the error's text.
+    sample
+        The sampling pattern, which bounds a segment's size.
+    versions
+        What each video's file was known by when it was probed (`raypipe.sources.read_versions`).
+    made_with
+        Stands for the encoder and the sampling: embeddings made with others must not be mixed.
+
+    Returns
+    -------
+    A `schema.PLAN` table, a row a segment in source order. A video that cannot be embedded has one row with its error.
+    """
+    videos = list(videos)
+    each = zip(videos, probes, versions if versions is not None else [None] * len(videos), strict=True)
+    parts = [PLAN.empty_table()]
+    while some := list(islice(each, _AT_ONCE)):
+        rows = [row for video, probe, version in some for row in _plan_video(video, probe, sample, version, made_with)]
+        parts.append(pa.Table.from_pylist(rows, schema=PLAN))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def without_plan(videos: Sequence[Video], plan: pa.Table) -> list[Video]:
+    """Return the videos that a plan does not have yet: a source may have grown since an earlier run."""
+    planned = set(plan["video_id"].to_pylist())
+    return [video for video in videos if video.video_id not in planned]
+
+
+def without_videos(plan: pa.Table, ids: pa.Array) -> pa.Table:
+    """Return a plan's rows of all other videos than these."""
+    return plan.filter(pc.invert(pc.is_in(plan["video_id"], value_set=ids)))
+
+
+def find_changed(plan: pa.Table, videos: Sequence[Video], versions: Sequence[str | None]) -> pa.Array:
+    """Return the ids of planned videos whose files are not what they were, as far as their versions are known."""
+    ids = pa.array([video.video_id for video in videos], pa.string())
+    row = pc.index_in(plan["video_id"], value_set=ids)
+    now = pa.array(versions, pa.string()).take(row)
+    changed = pc.and_(pc.fill_null(pc.not_equal(plan["version"], now), False), plan["error"].is_null())
+    return plan["video_id"].filter(changed).unique()
+
+
+def refuse_changed(changed: pa.Array, videos: Sequence[Video]) -> None:
+    """Raise `UsageError` if there are changed videos, naming the first."""
+    if len(changed):
+        first = changed[0].as_py()
+        uri = next(video.uri for video in videos if video.video_id == first)
+        raise UsageError(
+            f"{len(changed)} of {len(videos)} videos changed since they were embedded, such as {shown(uri)}: "
+            "--re-embed embeds them again"
+        )
+
+
+def in_order_of(videos: Sequence[Video], plan: pa.Table) -> pa.Table:
+    """Return a plan's rows of these videos, in their order; those of other videos are left out."""
+    place = {video.video_id: number for number, video in enumerate(videos)}
+    places = np.array([place.get(video_id, -1) for video_id in plan["video_id"].to_pylist()], np.int64)
+    order = np.argsort(places, kind="stable")
+    return plan.take(order[places[order] >= 0])
+
+
+def plan_precomputed(
+    videos: Sequence[Video], paths: Sequence[np.ndarray], fingerprint: str
+) -> tuple[pa.Table, pa.Table]:
+    """Lay precomputed trajectories out as a plan and its clips, clip i lasting from i to i + 1.
+
+    Parameters
+    ----------
+    videos, paths
+        Each video and its (n_clips, dim) embeddings, float32 or float64; an empty one fails.
+    fingerprint
+        Stands for all of them.
+
+    Returns
+    -------
+    The `schema.PLAN` table and the `embeddings_schema` table.
+    """
+    plan, clips = [], []
+    dim, dtype = paths[0].shape[1], pa.from_numpy_dtype(paths[0].dtype)
+    for video, path in zip(videos, paths, strict=True):
+        n = len(path)
+        row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "fingerprint": fingerprint}
+        if n == 0:
+            plan.append({**row, "error_stage": "find", "error": "the trajectory is empty"})
+            continue
+        plan.append({**row, "start_s": 0.0, "end_s": float(n), "origin_s": 0.0, "span_s": float(n)})
+        columns = {
+            "video_id": [video.video_id] * n,
+            "segment": [0] * n,
+            "clip_index": np.arange(n),
+            "start_s": np.arange(n, dtype=float),
+            "end_s": np.arange(1, n + 1, dtype=float),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(path.ravel()), dim),
+            "fingerprint": [fingerprint] * n,
+            **{name: [None] * n for name in ("decoder", "error_stage", "error")},
+        }
+        clips.append(pa.table(columns, schema=embeddings_schema(dim, dtype)))
+    clips.append(embeddings_schema(dim, dtype).empty_table())
+    return pa.Table.from_pylist(plan, schema=PLAN), pa.concat_tables(clips)
+
+
+def mean_frames(plan: pa.Table, sample: SampleConfig) -> float:
+    """Estimate how many frames a segment of the plan has on average, to size batches by."""
+    if plan.num_rows == 0:
+        return 1.0
+    if sample.n_frames is not None:
+        return float(sample.n_frames)
+    seconds = np.asarray(plan.column("end_s")) - np.asarray(plan.column("start_s"))
+    if sample.every_n is not None:
+        return max(1.0, float(np.mean(seconds * np.asarray(plan.column("fps")) / sample.every_n)))
+    return max(1.0, float(np.mean(seconds)) / (sample.stride_s or sample.clip_s) * frames_per_clip(sample))
+
+
+def _plan_video(
+    video: Video, probe: Probe | str, sample: SampleConfig, version: str | None, made_with: str
+) -> list[dict[str, Any]]:
+    row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "version": version}
+    row["fingerprint"] = hashlib.sha256(f"{made_with}\n{version}".encode()).hexdigest()[:16]
+    if isinstance(probe, str):
+        return [{**row, "error_stage": "probe", "error": probe}]
+    for name in ("duration_s", "width", "height", "fps", "n_frames", "codec", "decoder"):
+        row[name] = getattr(probe, name)
+    origin = video.start_s or 0.0
+    end = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
+    if not end > origin:
+        reason = f"nothing between {origin:g} s and {end:g} s: the file lasts {probe.duration_s:g} s"
+        return [{**row, "error_stage": "probe", "error": reason}]
+    spans = cut(origin, end - origin, sample, probe.fps)
+    return [
+        {**row, "segment": i, "start_s": s.start_s, "end_s": s.end_s, "origin_s": s.origin_s, "span_s": s.length_s}
+        for i, s in enumerate(spans)
+    ]

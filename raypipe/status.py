@@ -1,0 +1,92 @@
+"""How far a run is, told from its directory alone: while it runs, from any machine that can read it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from raypipe.embeddings import Ledger
+from raypipe.progress import clock
+from raypipe.runs import Run
+
+SILENT_S = 120.0  # a run that has committed nothing for so long may be no more
+
+
+def describe_status(run: Run, now: float | None = None) -> str:
+    """Tell a run's state in lines: what is done, what failed, what remains, how fast, and for how long still.
+
+    Parameters
+    ----------
+    run
+        A run that exists.
+    now
+        Seconds since 1970; the clock's by default.
+    """
+    info = run.info()
+    lines = [f"{run.url}: {info.get('state', 'just begun')}"]
+    if run.exists("plan.parquet"):
+        lines += _tell_segments(run)
+    if "embedding" in info:
+        lines += _tell_stages(info["embedding"], info.get("state"), time.time() if now is None else now)
+    if info.get("state") == "embedded":
+        lines.append(
+            "videos     {found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**info["counts"])
+        )
+    if info.get("seconds"):
+        lines.append("seconds    " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in info["seconds"].items()))
+    return "\n".join(lines)
+
+
+def stage_figures(told: dict[str, Any]) -> dict[str, float]:
+    """Return throughput and utilisation from what a run records of its embedding.
+
+    Returns
+    -------
+    ``seconds`` so far; ``segments_per_s`` and ``frames_per_s``; ``decode_busy`` and ``encode_busy``, the share of the
+    actors' time in which they worked.
+    """
+    seconds = max(told["updated"] - told["started"], 1e-9)
+    return {
+        "seconds": seconds,
+        "segments_per_s": told["done"] / seconds,
+        "frames_per_s": told["frames"] / seconds,
+        "decode_busy": told["decode_s"] / seconds / told["decoders"],
+        "encode_busy": told["encode_s"] / seconds / told["encoders"],
+    }
+
+
+def _tell_segments(run: Run) -> list[str]:
+    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "uri", "error_stage", "error"])
+    ledger = Ledger(run, plan)
+    unreadable = ~plan["error"].is_null().to_numpy()
+    failed = unreadable | ((ledger.n_clips == 0) & ledger.told["error"].is_valid().to_numpy())
+    left = ledger.remaining()
+    n, n_left = plan.num_rows, left.num_rows
+    lines = [
+        f"segments   {n - n_left - failed.sum():,} done, {failed.sum():,} failed, {n_left:,} remaining of {n:,}; "
+        f"{np.maximum(ledger.n_clips, 0).sum():,} clips"
+    ]
+    if failed.any():
+        reasons = np.where(unreadable, plan["error"].to_pylist(), ledger.told["error"].to_pylist())[failed]
+        what, often = Counter(str(reason).rpartition(": ")[2][:80] for reason in reasons).most_common(1)[0]
+        lines.append(f"failures   {often:,} times: {what}")
+    return lines
+
+
+def _tell_stages(told: dict[str, Any], state: str | None, now: float) -> list[str]:
+    figures = stage_figures(told)
+    lines = [
+        f"speed      {figures['segments_per_s']:.2g} segments and {figures['frames_per_s']:.3g} frames a second",
+        f"decoding   {told['decoders']} actors, {figures['decode_busy']:.0%} busy",
+        f"encoding   {told['encoders']} actors, {figures['encode_busy']:.0%} busy",
+    ]
+    if state == "embedding":
+        rate = figures["segments_per_s"]
+        to_go = f"{clock((told['segments'] - told['done']) / rate)} to go" if rate else "no telling how long still"
+        silent_s = now - told["updated"]
+        silent = "; is it still running? The same command goes on from here" if silent_s > SILENT_S else ""
+        lines.append(f"time       {clock(figures['seconds'])} so far, {to_go}; told {clock(silent_s)} ago{silent}")
+    return lines

@@ -1,0 +1,236 @@
+"""The ledger: what of a plan has been committed, whatever was written twice, and by whom."""
+
+import threading
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe import embeddings
+from raypipe.embeddings import Committer, Ledger
+from raypipe.errors import RaypipeError
+from raypipe.runs import Run
+from raypipe.schema import PLAN, embeddings_schema
+
+DIM = 2
+
+
+def plan_of(segments: dict[str, int], fingerprint="f") -> pa.Table:
+    rows = [
+        {"video_id": video_id, "segment": i, "fingerprint": fingerprint}
+        for video_id, n in segments.items()
+        for i in range(n)
+    ]
+    return pa.Table.from_pylist(rows, schema=PLAN)
+
+
+def clips(video_id, segment, values, fingerprint="f", error=None) -> pa.Table:
+    """A segment's rows: one a value, or the one row of a segment without a clip."""
+    unit = {"video_id": video_id, "segment": segment, "fingerprint": fingerprint}
+    if error or not values:
+        rows = [{**unit, "error_stage": error and "decode", "error": error}]
+    else:
+        rows = [{**unit, "clip_index": i, "embedding": [value] * DIM} for i, value in enumerate(values)]
+    return pa.Table.from_pylist(rows, schema=embeddings_schema(DIM))
+
+
+@pytest.fixture(params=["local", "memory"])
+def run(request, tmp_path):
+    return Run(str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path.name}/run")
+
+
+def write(run, number, *tables):
+    run.write_table(f"embeddings/{number:08d}-x.parquet", pa.concat_tables(tables))
+
+
+def content(ledger) -> dict[tuple, list]:
+    """What the ledger lets through: the values of each segment's clips."""
+    found: dict[tuple, list] = {}
+    for table in ledger.iter_clips():
+        for row in table.to_pylist():
+            value = row["embedding"] and row["embedding"][0]
+            found.setdefault((row["video_id"], row["segment"]), []).append(value)
+    return found
+
+
+def left(ledger, **options) -> list[tuple]:
+    return [(row["video_id"], row["segment"]) for row in ledger.remaining(**options).to_pylist()]
+
+
+def test_nothing_committed(run):
+    ledger = Ledger(run, plan_of({"a": 2, "b": 1}))
+    assert left(ledger) == [("a", 0), ("a", 1), ("b", 0)]
+    assert content(ledger) == {}
+    assert ledger.n_clips.tolist() == [-1, -1, -1]
+    ledger.compact(DIM)
+    assert Ledger(run, PLAN.empty_table()).remaining().num_rows == 0
+
+
+def test_what_is_left(run):
+    plan = plan_of({"a": 3, "b": 1, "c": 1, "d": 1})
+    plan = plan.set_column(plan.schema.get_field_index("error"), PLAN.field("error"), pa.array([None] * 5 + ["broken"]))
+    write(run, 0, clips("b", 0, [1, 2]), clips("a", 2, []))
+    write(run, 1, clips("a", 0, [5]), clips("c", 0, [], error="spins"))
+    ledger = Ledger(run, plan)
+    assert ledger.n_clips.tolist() == [1, -1, 0, 2, 0, -1]
+    assert left(ledger) == [("a", 1)]
+    assert left(ledger, retry_failed=True) == [("a", 1), ("c", 0)]
+    assert ledger.told["error"].to_pylist() == [None, None, None, None, "spins", None]
+    assert content(ledger) == {("b", 0): [1, 2], ("a", 2): [None], ("a", 0): [5], ("c", 0): [None]}
+
+
+def test_the_newest_of_a_segment_counts(run):
+    write(run, 0, clips("a", 0, [1, 1, 1]), clips("b", 0, [], error="spins"))
+    write(run, 1, clips("a", 1, [2]), clips("a", 0, [9, 9]))
+    write(run, 2, clips("b", 0, [3]))
+    plan = plan_of({"a": 2, "b": 1})
+    ledger = Ledger(run, plan)
+    expected = {("a", 0): [9, 9], ("a", 1): [2], ("b", 0): [3]}
+    assert content(ledger) == expected
+    assert ledger.n_clips.tolist() == [2, 1, 1]
+    assert ledger.told["error"].null_count == 3
+    ledger.compact(DIM)
+    assert len(run.files("embeddings")) == 1
+    assert sum(table.num_rows for table in run.iter_tables("embeddings")) == 4
+    assert content(Ledger(run, plan)) == expected
+
+
+def test_other_fingerprints_count_for_nothing(run):
+    write(run, 0, clips("a", 0, [1], fingerprint="old"), clips("b", 0, [1], fingerprint="old"))
+    write(run, 1, clips("a", 0, [2]), clips("gone", 0, [7]), clips("b", 5, [7]))
+    ledger = Ledger(run, plan_of({"a": 1, "b": 1}))
+    assert content(ledger) == {("a", 0): [2]}
+    assert left(ledger) == [("b", 0)]
+    ledger.compact(DIM)
+    rows = run.read_table("embeddings").to_pylist()
+    assert sorted((row["video_id"], row["fingerprint"]) for row in rows) == [("a", "f"), ("gone", "f")]
+    with_gone = Ledger(run, plan_of({"a": 1, "b": 1, "gone": 1}))
+    assert left(with_gone) == [("b", 0)], "what a smaller plan left out has not been lost"
+
+
+def test_a_kill_within_compaction_loses_nothing(run, monkeypatch):
+    for number in range(4):
+        write(run, number, clips("a", number, [number]))
+    plan = plan_of({"a": 4})
+    expected = content(Ledger(run, plan))
+    removed = []
+
+    def killed(self, name):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(name)
+        original(self, name)
+
+    original = Run.remove
+    monkeypatch.setattr(Run, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Ledger(run, plan).compact(DIM)
+    monkeypatch.undo()
+    assert len(run.files("embeddings")) == 4
+    assert content(Ledger(run, plan)) == expected
+    Ledger(run, plan).compact(DIM)
+    assert len(run.files("embeddings")) == 1
+    assert content(Ledger(run, plan)) == expected
+
+
+def test_compaction_leaves_full_files_alone(run, monkeypatch):
+    monkeypatch.setattr(embeddings, "FILE_BYTES", 10 * (4 * DIM + 100))
+    write(run, 0, clips("a", 0, [0] * 8))
+    for number in range(1, 9):
+        write(run, number, clips("a", number, [number] * 3))
+    plan = plan_of({"a": 9})
+    expected = content(Ledger(run, plan))
+    Ledger(run, plan).compact(DIM)
+    files = run.files("embeddings")
+    assert files[0] == "embeddings/00000000-x.parquet"
+    assert [run.read_table(name, ["segment"]).num_rows for name in files] == [8, 12, 12]
+    assert content(Ledger(run, plan)) == expected
+    Ledger(run, plan).compact(DIM)
+    assert run.files("embeddings") == files
+
+
+def test_a_file_that_vanishes_while_it_is_read(run, monkeypatch):
+    for number in range(2):
+        write(run, number, clips("a", number, [number]))
+    original = Run.read_table
+    vanished = []
+
+    def read(self, name, columns=None):
+        if not vanished and name.endswith("0-x.parquet"):
+            vanished.append(name)
+            write(run, 7, clips("a", 0, [0]), clips("a", 1, [1]))  # as another process compacts
+            run.remove(name)
+        return original(self, name, columns)
+
+    monkeypatch.setattr(Run, "read_table", read)
+    assert Ledger(run, plan_of({"a": 2})).n_clips.tolist() == [1, 1]
+
+
+def test_a_broken_file_is_named(run):
+    run.write_bytes("embeddings/00000000-x.parquet", b"PAR1 and no more")
+    with pytest.raises(RaypipeError, match=r"cannot read .*00000000-x\.parquet: .*; remove it"):
+        Ledger(run, plan_of({"a": 1}))
+
+
+def test_commits_by_size_and_by_time(run):
+    told = []
+    with Committer(run, told.append, every_s=0.3, max_bytes=400) as committer:
+        committer.add(clips("a", 0, [1]))
+        assert run.files("embeddings") == []
+        wait_for(lambda: len(run.files("embeddings")) == 1)
+        for segment in range(1, 9):
+            committer.add(clips("a", segment, [1, 2]))
+        wait_for(lambda: len(run.files("embeddings")) >= 2)
+        committer.add(clips("b", 0, [3]))
+    assert content(Ledger(run, plan_of({"a": 9, "b": 1}))).keys() == {*(("a", i) for i in range(9)), ("b", 0)}
+    assert sum(told) == 1 + 16 + 1
+    assert not any(thread.name == "raypipe-committer" for thread in threading.enumerate())
+
+
+def wait_for(condition, limit_s=20.0):
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_waits_is_committed_on_an_interrupt(run):
+    with pytest.raises(KeyboardInterrupt), Committer(run) as committer:
+        committer.add(clips("a", 0, [1]))
+        raise KeyboardInterrupt
+    assert content(Ledger(run, plan_of({"a": 1}))) == {("a", 0): [1]}
+
+
+def test_a_full_disk_stops_it(run, monkeypatch):
+    def full(self, name, content):
+        raise RaypipeError("cannot write x: No space left on device")
+
+    monkeypatch.setattr(Run, "write_bytes", full)
+    with pytest.raises(RaypipeError, match="No space left"), Committer(run, every_s=0.05) as committer:
+        for _ in range(1000):
+            committer.add(clips("a", 0, [1]))
+            time.sleep(0.01)
+    with pytest.raises(RaypipeError, match="No space left"), Committer(run) as committer:
+        committer.add(clips("a", 0, [1]))
+
+
+def test_many_segments_are_found_at_once(tmp_path):
+    """Not a benchmark: a plan of 100,000 rows takes seconds, not minutes."""
+    run = Run(str(tmp_path))
+    n = 50_000
+    ids = [f"{i:036d}" for i in range(n)]
+    plan = pa.table({"video_id": np.repeat(ids, 2), "segment": pa.array(np.tile([0, 1], n), pa.int32())})
+    plan = plan.append_column("fingerprint", pa.array(["f"] * (2 * n))).append_column(
+        "error", pa.nulls(2 * n, pa.string())
+    )
+    done = plan.take(pa.array(np.arange(0, 2 * n, 2))).append_column("clip_index", pa.array(np.zeros(n, np.int32)))
+    for name in ("decoder", "error_stage"):
+        done = done.append_column(name, pa.nulls(n, pa.string()))
+    for number, start in enumerate(range(0, n, 5000)):
+        run.write_table(f"embeddings/{number:08d}-x.parquet", done.slice(start, 5000))
+    started = time.monotonic()
+    ledger = Ledger(run, plan)
+    assert ledger.remaining().num_rows == n
+    assert (ledger.n_clips[::2] == 1).all()
+    assert time.monotonic() - started < 20

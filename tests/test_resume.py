@@ -1,0 +1,321 @@
+"""Runs that go on: what is done is not done again, and what goes wrong costs no more than itself."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from raypipe import pipeline
+from raypipe.config import make_config
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.progress import Progress
+from raypipe.runs import Run
+from raypipe.status import describe_status
+from raypipe.trajectories import build_trajectories
+
+QUIET = Progress()
+DESCRIPTOR = {"encode": {"encoder": "descriptor"}}
+
+
+def make(*sets, flags=DESCRIPTOR):
+    return make_config(flags=flags, sets=sets)
+
+
+@pytest.fixture(scope="module")
+def ray_local():
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path, make_video):
+    for number in range(5):
+        make_video(f"videos/{number}.mp4", n_frames=20 + 5 * number, seed=number)
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(str(tmp_path / "run"))
+
+
+def clips(run: Run) -> dict[tuple, np.ndarray]:
+    """All clips by video and number; no two rows may be of one."""
+    table = run.read_table("embeddings").to_pylist()
+    made = {(row["video_id"], row["clip_index"]): np.array(row["embedding"]) for row in table if row["embedding"]}
+    assert len(made) == sum(row["embedding"] is not None for row in table), "a clip was written twice"
+    return made
+
+
+def n_done(run: Run) -> int:
+    """How many segments the last embedding did."""
+    lines = [json.loads(line) for line in Path(run.path("log.jsonl")).read_text().splitlines()]
+    begun = max(i for i, line in enumerate(lines) if line.get("step") == "find")
+    return max((line["done"] for line in lines[begun:] if line["event"] == "commit"), default=0)
+
+
+def statuses(run: Run) -> dict[str, tuple[str, str | None]]:
+    rows = run.read_table("videos.parquet").to_pylist()
+    return {Path(row["uri"]).name: (row["status"], row["error"]) for row in rows}
+
+
+def assert_same(first: dict[tuple, np.ndarray], second: dict[tuple, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_allclose(value, second[key], atol=1e-6)
+
+
+def test_only_what_is_missing_is_embedded(ray_local, folder, run):
+    pipeline.embed(folder, run, make(), QUIET)
+    before = clips(run)
+    assert n_done(run) == 5
+    (name,) = run.files("embeddings")
+    table = run.read_table(name)
+    lost = table["video_id"][0]
+    run.write_table(name, table.filter(pc.not_equal(table["video_id"], lost)))
+    run.remove("videos.parquet")
+    pipeline.embed(folder, run, make(), QUIET)
+    assert n_done(run) == 1
+    assert_same(clips(run), before)
+    assert len(run.files("embeddings")) == 1, "small files are compacted"
+    stamp = Path(run.path(run.files("embeddings")[0])).stat().st_mtime_ns
+    pipeline.embed(folder, run, make(), QUIET)
+    assert n_done(run) == 0
+    assert Path(run.path(run.files("embeddings")[0])).stat().st_mtime_ns == stamp
+
+
+def test_a_changed_file_is_refused_or_embedded_again(ray_local, folder, run, make_video):
+    pipeline.embed(folder, run, make(), QUIET)
+    before = clips(run)
+    make_video("videos/3.mp4", n_frames=40, seed=99)
+    with pytest.raises(UsageError, match=r"1 of 5 videos changed since .*, such as .*3\.mp4: --re-embed"):
+        pipeline.embed(folder, run, make(), QUIET)
+    pipeline.embed(folder, run, make("source.re_embed=true"), QUIET)
+    assert n_done(run) == 1
+    after = clips(run)
+    (changed,) = {key[0] for key in after if key not in before or not np.allclose(after[key], before[key], atol=1e-6)}
+    names = {row["video_id"]: Path(row["uri"]).name for row in run.read_table("videos.parquet").to_pylist()}
+    assert names[changed] == "3.mp4"
+    assert {key for key in after if key[0] != changed} == {key for key in before if key[0] != changed}
+    pipeline.embed(folder, run, make(), QUIET)
+    assert n_done(run) == 0
+
+
+def test_another_sampling_is_refused_or_all_is_embedded_again(ray_local, folder, run):
+    pipeline.embed(folder, run, make(), QUIET)
+    before = clips(run)
+    with pytest.raises(UsageError, match="another encoder or sampling: choose another -o, or --re-embed"):
+        pipeline.embed(folder, run, make("sample.n_frames=2"), QUIET)
+    pipeline.embed(folder, run, make("sample.n_frames=2", "source.re_embed=true"), QUIET)
+    assert n_done(run) == 5
+    assert len(clips(run)) == 10 != len(before)
+
+
+def test_failed_videos_are_quarantined_until_they_are_wanted(ray_local, folder, run, make_video):
+    good = (folder / "1.mp4").read_bytes()
+    (folder / "1.mp4").write_bytes(good[: len(good) // 8])
+    pipeline.embed(folder, run, make(), QUIET)
+    assert run.info()["counts"] == {"found": 5, "ok": 4, "failed": 1, "skipped": 0, "ignored": 0}
+    for _ in range(2):
+        pipeline.embed(folder, run, make(), QUIET)
+        assert run.info()["counts"] == {"found": 5, "ok": 4, "failed": 0, "skipped": 1, "ignored": 0}
+    status, error = statuses(run)["1.mp4"]
+    assert status == "skipped"
+    assert error.startswith("failed in an earlier run (--retry-failed tries again): ")
+    pipeline.embed(folder, run, make("source.retry_failed=true"), QUIET)
+    assert statuses(run)["1.mp4"][0] == "failed"
+    (folder / "1.mp4").write_bytes(good)
+    pipeline.embed(folder, run, make("source.retry_failed=true"), QUIET)
+    assert run.info()["counts"] == {"found": 5, "ok": 5, "failed": 0, "skipped": 0, "ignored": 0}
+    assert len(build_trajectories(run)) == 5
+
+
+ENCODER = """
+import os, signal, time
+import numpy as np
+
+class Picky:
+    dim, image_size, resize_mode, fingerprint = 3, 32, "squash", "1"
+
+    def __call__(self, frames):
+        is_white = frames.mean(axis=(1, 2, 3)) > 200
+        {hook}
+        return frames.mean(axis=(1, 2)).astype(np.float32)
+"""
+
+
+@pytest.fixture
+def picky(tmp_path, monkeypatch, folder):
+    """Return a function that makes a config whose encoder has a line of its own; 0.mp4 is white from now on."""
+    import av
+
+    with av.open(str(folder / "0.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            white = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 255, np.uint8), format="rgb24")
+            container.mux(stream.encode(white))
+        container.mux(stream.encode())
+    monkeypatch.chdir(tmp_path)
+
+    def config_with(hook: str, *sets: str):
+        # A name of its own, since a Ray worker may have imported an earlier one.
+        name = f"picky_{abs(hash((hook, str(tmp_path))))}"
+        (tmp_path / f"{name}.py").write_text(ENCODER.format(hook=hook))
+        monkeypatch.syspath_prepend(tmp_path)
+        return make(*sets, flags={"encode": {"encoder": f"{name}:Picky", "normalize": False}})
+
+    return config_with
+
+
+def test_a_segment_that_fails_is_tried_again(ray_local, folder, run, picky, tmp_path):
+    hook = f"if is_white.any() and not os.path.exists({str(tmp_path / 'mended')!r}): raise ValueError('too white')"
+    pipeline.embed(folder, run, picky(hook), QUIET)
+    status, error = statuses(run)["0.mp4"]
+    assert status == "failed"
+    assert error.endswith("failed on 4 frames: ValueError: too white")
+    assert run.info()["counts"]["ok"] == 4, "the others of the batch came through"
+    (tmp_path / "mended").touch()
+    pipeline.embed(folder, run, picky(hook), QUIET)
+    assert run.info()["counts"]["skipped"] == 1
+    pipeline.embed(folder, run, picky(hook, "source.retry_failed=true"), QUIET)
+    assert n_done(run) == 1
+    assert run.info()["counts"] == {"found": 5, "ok": 5, "failed": 0, "skipped": 0, "ignored": 0}
+    assert run.read_table("embeddings")["error"].null_count == len(clips(run)), "the failure is superseded"
+
+
+def test_a_segment_that_kills_its_worker_fails_alone(ray_local, folder, run, picky):
+    pipeline.embed(folder, run, picky("if is_white.any(): os._exit(1)"), QUIET)
+    assert run.info()["counts"] == {"found": 5, "ok": 4, "failed": 1, "skipped": 0, "ignored": 0}
+    assert statuses(run)["0.mp4"] == ("failed", "the worker process died of it 3 times")
+
+
+def test_hopeless_attempts_are_given_up():
+    from raypipe.engine.streaming import _Attempts
+
+    attempts = _Attempts()
+    told = [attempts.begin((thing,)) for thing in range(10) for _ in range(3)]
+    assert [most for most, _ in told[:3]] == [1, 2, 3]
+    assert [hopeless for _, hopeless in told].index(True) == 3 * 10 - 1, "two deaths a thing, the twentieth last"
+    attempts.end((0,))
+    assert attempts.begin((0, 1)) == (4, False)
+    assert attempts.begin((0,)) == (2, False)
+
+
+def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
+    pids = tmp_path / "pids"
+    hook = f"""with open({str(pids)!r}, "a") as file:
+            file.write(str(os.getpid()) + chr(10))
+        time.sleep(1)"""
+    config = picky(hook, "encode.batch_size=4", "sample.segment_s=1")
+    pipeline.embed(folder, Run(str(tmp_path / "calm")), config, QUIET)
+    pids.unlink()
+    killed = []
+
+    def kill():
+        while len(killed) < 2:
+            time.sleep(0.2)
+            found = [int(pid) for pid in pids.read_text().split()] if pids.exists() else []
+            fresh = [pid for pid in found if pid not in (os.getpid(), *killed)]  # the encoder is tried here too
+            if fresh:
+                time.sleep(0.3)
+                os.kill(fresh[-1], signal.SIGKILL)
+                killed.append(fresh[-1])
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    pipeline.embed(folder, run, config, QUIET)
+    killer.join(1)
+    assert len(killed) == 2
+    assert run.info()["counts"]["ok"] == 5
+    assert_same(clips(run), clips(Run(str(tmp_path / "calm"))))
+
+
+def test_a_gpu_without_room_gets_smaller_batches():
+    from raypipe.encoders import _BatchedEncoder
+
+    class OutOfMemoryError(RuntimeError):
+        """As torch's and CuPy's are called."""
+
+    class Small:
+        dim, image_size, resize_mode = 3, 8, "squash"
+
+        def __init__(self, room):
+            self.room, self.sizes = room, []
+
+        def __call__(self, frames):
+            self.sizes.append(len(frames))
+            if len(frames) > self.room:
+                raise OutOfMemoryError("CUDA out of memory")
+            return frames.mean(axis=(1, 2)).astype(np.float32)
+
+    frames = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 3)).astype(np.uint8)
+    small = Small(room=5)
+    encoder = _BatchedEncoder("small", small, "1", normalize=False, batch_size=16)
+    np.testing.assert_allclose(encoder(frames), frames.mean(axis=(1, 2)))
+    assert small.sizes[:3] == [16, 8, 4]
+    assert encoder.batch_size == 4
+    with pytest.raises(RaypipeError, match="failed on 1 frames: OutOfMemoryError: CUDA out of memory"):
+        _BatchedEncoder("none", Small(room=0), "1", normalize=False, batch_size=16)(frames)
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "raypipe", *map(str, arguments)]
+
+
+def mount_small(path: Path, size: str) -> None:
+    path.mkdir()
+    tool = shutil.which("mount")
+    if tool is None or os.geteuid() != 0:
+        pytest.skip("mount needs root")
+    if subprocess.run([tool, "-t", "tmpfs", "-o", f"size={size}", "none", path], capture_output=True).returncode:
+        pytest.skip("no mount allowed here")
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ray_local, folder, tmp_path):
+    """A real file system of 64 KB: the plan fits, the embeddings do not."""
+    disk = tmp_path / "disk"
+    mount_small(disk, "64k")
+    try:
+        run = Run(str(disk / "run"))
+        with pytest.raises(RaypipeError, match=r"cannot write .*embeddings.*: No space left on device"):
+            pipeline.embed(folder, run, make(), QUIET)
+        subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+        with pytest.raises(UsageError, match="not embedded to its end: run the same raypipe embed again"):
+            pipeline.cluster(run, make(), QUIET)
+        pipeline.embed(folder, run, make(), QUIET)
+        assert run.info()["counts"]["ok"] == 5
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_status_tells_how_far_it_is(ray_local, folder, run, capsys):
+    (folder / "bad.mp4").write_text("not a video")
+    pipeline.embed(folder, run, make(), QUIET)
+    told = describe_status(run)
+    assert "embedded" in told
+    assert "5 done, 1 failed, 0 remaining of 6" in told
+    assert "6 found = 5 ok + 1 failed + 0 skipped" in told
+    info = run.info()
+    assert 0 < info["embedding"]["decode_s"]
+    (name,) = run.files("embeddings")
+    run.write_table(name, run.read_table(name).slice(0, 2))
+    run.record(state="embedding")
+    told = describe_status(run, now=info["embedding"]["updated"] + 600)
+    assert "1 done, 1 failed, 4 remaining of 6" in told
+    assert "told 10:00 ago; is it still running? The same command goes on from here" in told
+    assert "1 times: " in told
