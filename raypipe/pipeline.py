@@ -31,6 +31,8 @@ from raypipe.versions import package_versions
 if TYPE_CHECKING:
     from raypipe.clustering import Clustering
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
+    from raypipe.engine.embedding import Stages
+    from raypipe.engine.session import Pools
 
 Source = str | Path | Videos
 
@@ -54,7 +56,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
     if not isinstance(source, Videos) and is_precomputed(source):
         return _embed_precomputed(source, run, config, progress)
-    from raypipe.engine.embedding import Stages, embed_segments, encoder_of, time_frame
+    from raypipe.engine.embedding import embed_segments, encoder_of, time_frame
     from raypipe.engine.probing import plan_videos
     from raypipe.engine.session import plan_pools, ray_session
 
@@ -70,15 +72,12 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     quarantine = quarantined(run, config)
     _start(run, config, kind)
     with ray_session(config.ray) as resources:
-        new = without_plan(chosen, plan)
-        if new:
+        if new := without_plan(chosen, plan):
             made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
-            version = dict(zip((video.video_id for video in chosen), versions, strict=True))
+            videos, theirs = [chosen[i] for i in new], [versions[i] for i in new]
+            pools = plan_pools(resources, config.ray, len(new))
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
-                pools = plan_pools(resources, config.ray, len(new))
-                plan = plan_videos(
-                    run, plan, new, [version[video.video_id] for video in new], made_with, config, pools, advance
-                )
+                plan = plan_videos(run, plan, videos, theirs, made_with, config, pools, advance)
         plan = in_order_of(chosen, plan)
         run.write_table("plan.parquet", plan)
         todo = Ledger(run, plan).remaining(config.source.retry_failed)
@@ -86,16 +85,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
             pools = plan_pools(resources, config.ray, todo.num_rows, time_frame(encoder))
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
-            started = time.time()
-
-            def tell(stages: Stages) -> None:
-                told = {"started": started, "updated": time.time(), "segments": todo.num_rows, **asdict(stages)}
-                run.record(embedding={**told, **asdict(pools)})
-                run.log("commit", done=stages.done, frames=stages.frames)
-
             with _step(run, "embed"), progress.count("embedding", len(todo["video_id"].unique())) as advance:
-                tell(Stages())
-                embed_segments(run, todo, config, encoder, pools, advance, tell)
+                embed_segments(run, todo, config, encoder, pools, advance, _teller(run, todo.num_rows, pools))
     ledger = Ledger(run, plan)
     _account(run, found, ledger, quarantine, progress)
     with _step(run, "compact"):
@@ -224,6 +215,18 @@ def _start(run: Run, config: Config, kind: dict[str, Any]) -> None:
     """Record what this run is made with, and forget what follows from the embeddings there were."""
     _forget(run, FOLLOWING["embed"])
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=kind)
+
+
+def _teller(run: Run, n_segments: int, pools: Pools) -> Callable[[Stages], None]:
+    """Return what writes down, after each commit, how far the embedding is: `raypipe status` reads it."""
+    started = time.time()
+
+    def tell(stages: Stages) -> None:
+        told = {"started": started, "updated": time.time(), "segments": n_segments, **asdict(stages), **asdict(pools)}
+        run.record(embedding=told)
+        run.log("commit", done=stages.done, frames=stages.frames)
+
+    return tell
 
 
 def _account(run: Run, found: Videos, ledger: Ledger, quarantine: pa.Array | None, progress: Progress) -> None:

@@ -53,10 +53,10 @@ def plan_segments(
     return pa.concat_tables(parts).combine_chunks()
 
 
-def without_plan(videos: Sequence[Video], plan: pa.Table) -> list[Video]:
-    """Return the videos that a plan does not have yet: a source may have grown since an earlier run."""
-    planned = set(plan["video_id"].to_pylist())
-    return [video for video in videos if video.video_id not in planned]
+def without_plan(videos: Sequence[Video], plan: pa.Table) -> list[int]:
+    """Return the numbers of the videos that a plan does not have yet: a source may have grown since an earlier run."""
+    planned = pc.is_in(_ids(videos), value_set=plan["video_id"].combine_chunks())
+    return np.flatnonzero(~planned.to_numpy(zero_copy_only=False)).tolist()
 
 
 def without_videos(plan: pa.Table, ids: pa.Array) -> pa.Table:
@@ -66,8 +66,7 @@ def without_videos(plan: pa.Table, ids: pa.Array) -> pa.Table:
 
 def find_changed(plan: pa.Table, videos: Sequence[Video], versions: Sequence[str | None]) -> pa.Array:
     """Return the ids of planned videos whose files are not what they were, as far as their versions are known."""
-    ids = pa.array([video.video_id for video in videos], pa.string())
-    row = pc.index_in(plan["video_id"], value_set=ids)
+    row = pc.index_in(plan["video_id"], value_set=_ids(videos))
     now = pa.array(versions, pa.string()).take(row)
     changed = pc.and_(pc.fill_null(pc.not_equal(plan["version"], now), False), plan["error"].is_null())
     return plan["video_id"].filter(changed).unique()
@@ -86,10 +85,11 @@ def refuse_changed(changed: pa.Array, videos: Sequence[Video]) -> None:
 
 def in_order_of(videos: Sequence[Video], plan: pa.Table) -> pa.Table:
     """Return a plan's rows of these videos, in their order; those of other videos are left out."""
-    place = {video.video_id: number for number, video in enumerate(videos)}
-    places = np.array([place.get(video_id, -1) for video_id in plan["video_id"].to_pylist()], np.int64)
-    order = np.argsort(places, kind="stable")
-    return plan.take(order[places[order] >= 0])
+    place = pc.fill_null(pc.index_in(plan["video_id"], value_set=_ids(videos)), -1).to_numpy()
+    if (np.diff(place, prepend=0) >= 0).all():
+        return plan
+    order = np.argsort(place, kind="stable")
+    return plan.take(pa.array(order[place[order] >= 0]))
 
 
 def plan_precomputed(
@@ -163,3 +163,7 @@ def _plan_video(
         {**row, "segment": i, "start_s": s.start_s, "end_s": s.end_s, "origin_s": s.origin_s, "span_s": s.length_s}
         for i, s in enumerate(spans)
     ]
+
+
+def _ids(videos: Sequence[Video]) -> pa.Array:
+    return pa.array([video.video_id for video in videos], pa.string())

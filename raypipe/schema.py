@@ -1,5 +1,6 @@
 """Column names, Arrow schemas and the small dataclasses that pass between rooms."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +91,10 @@ def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
     )
 
 
-@dataclass(frozen=True)
+_NOTHING: dict[str, Any] = {}  # one for all of a million videos
+
+
+@dataclass(frozen=True, slots=True)
 class Video:
     """One video of a source, before anything of it has been read.
 
@@ -117,7 +121,7 @@ class Video:
     caption: str | None = None
     start_s: float | None = None
     end_s: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def embed_segments(
     progress
         Called with the number of videos done since the last call; a segment is its share of its video.
     on_commit
-        Called after each file that is written, in another thread, with what has been done so far.
+        Called at the start, and after each file that is written, in another thread, with what has been done so far.
 
     Raises
     ------
@@ -136,6 +136,7 @@ def embed_segments(
     left = np.ones(plan.num_rows, bool)
     plan = plan.append_column("row", pa.array(np.arange(plan.num_rows)))
     stages = Stages()
+    on_commit(stages)
     with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer:
         while left.any():
             with progressing(lambda: int(left.sum())):

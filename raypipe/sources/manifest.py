@@ -73,6 +73,7 @@ class _RowReader:
         self.name = shown(name)
         self.folder = canonical_uri(name).partition("?")[0].rpartition("/")[0]
         self.has_groups = "group" in columns
+        self._texts: dict[str | None, str | None] = {}
         self.extra = [column for column in columns if column not in _KNOWN or column == "id"]
 
     def video(self, row: Row, number: int) -> Video:
@@ -85,13 +86,20 @@ class _RowReader:
         return Video(
             video_id=make_video_id(own_id or uri, start_s, end_s),
             uri=uri,
-            group=group if self.has_groups else self._group(uri),
-            label=label,
+            group=self._once(group if self.has_groups else self._group(uri)),
+            label=self._once(label),
             caption=caption,
             start_s=start_s,
             end_s=end_s,
-            extra={column: own_id if column == "id" else row.get(column) for column in self.extra},
+            **({"extra": self._extra(row, own_id)} if self.extra else {}),
         )
+
+    def _extra(self, row: Row, own_id: str | None) -> Row:
+        return {column: own_id if column == "id" else row.get(column) for column in self.extra}
+
+    def _once(self, text: str | None) -> str | None:
+        """Return the first text that was equal: a million rows have few groups and labels."""
+        return self._texts.setdefault(text, text)
 
     def _uri(self, row: Row, where: str) -> str:
         place = next((text for column in _PLACES if (text := _text(row.get(column), column, where))), None)

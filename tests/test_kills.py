@@ -1,0 +1,195 @@
+"""kill -9 at random moments, of whatever there is to kill: in the end the embeddings are those of a calm run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_video
+
+from raypipe.runs import Run
+
+N_VIDEOS, N_FRAMES = 120, 480  # two seconds each, at two frames a second
+COMMIT_S = 1.0
+FRAME_S = 0.02
+VICTIMS = ("driver", "worker", "raylet", "decoder")
+
+# An encoder that takes its time and counts, in a file, the frames that it has really done.
+ENCODER = """
+import os, time
+import numpy as np
+
+class Counting:
+    dim, image_size, resize_mode, fingerprint = 48, 16, "squash", "1"
+
+    def __call__(self, frames):
+        if not (frames == 127).all():  # what it is tried with
+            time.sleep({frame_s} * len(frames))
+            with open(os.environ["COUNTS"], "a") as file:
+                file.write(f"{{os.getpid()}} {{len(frames)}}\\n")
+        return frames.reshape(len(frames), 4, 4, 4, 4, 3).mean(axis=(2, 4)).reshape(len(frames), 48).astype(np.float32)
+"""
+
+
+class Embedding:
+    """A `raypipe embed` of the videos in a process of its own."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.run, self.counts = folder, Run(str(folder / name)), folder / f"{name}.counts"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        options = [
+            "--set",
+            f"ray.commit_s={COMMIT_S}",
+            "--set",
+            "encode.batch_size=16",
+            "--encoder",
+            "counting:Counting",
+        ]
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "raypipe", "embed", "videos", "-o", self.run.url, *options],
+            cwd=self.folder,
+            env={**os.environ, "COUNTS": str(self.counts), "PYTHONPATH": str(self.folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self) -> tuple[int, str]:
+        assert self.process is not None
+        said = self.process.communicate(timeout=240)[1]
+        return self.process.returncode, said
+
+    def wait_for_frames(self) -> None:
+        """Wait until the first batch has been encoded, or the process has ended."""
+        n = self.n_encoded()
+        while self.process.poll() is None and self.n_encoded() == n:
+            time.sleep(0.02)
+
+    def n_encoded(self) -> int:
+        lines = self.counts.read_text().splitlines() if self.counts.exists() else []
+        return sum(int(line.split()[1]) for line in lines)
+
+    def seconds(self) -> float:
+        """How long the stage that encodes has taken."""
+        return self.run.info()["seconds"]["embed"]
+
+    def victim(self, kind: str) -> int | None:
+        """Return a process to kill: ours, or one that descends from it."""
+        if kind == "driver":
+            return self.process.pid
+        telling = {"worker": "_Encoder", "raylet": "/raylet/raylet", "decoder": "raypipe.decoders.sandbox"}[kind]
+        found = [pid for pid, command in descendants(self.process.pid).items() if telling in command]
+        return random.choice(found) if found else None
+
+
+def descendants(root: int) -> dict[int, str]:
+    """Return the command lines of all processes that descend from one, by number."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                commands[int(entry.name)] = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+            except OSError:
+                continue  # it has ended
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, more = {}, {root}
+    while more:
+        more = {pid for pid, parent in parents.items() if parent in more}
+        found |= {pid: commands[pid] for pid in more}
+    return found
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """Return the embedding of all videos that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("kills")
+    for number in range(N_VIDEOS):
+        write_video(folder / f"videos/{number:03d}.mp4", n_frames=20, seed=number)
+    (folder / "counting.py").write_text(ENCODER.format(frame_s=FRAME_S))
+    embedding = Embedding(folder, "calm")
+    embedding.start()
+    code, said = embedding.wait()
+    assert code == 0, said
+    assert embedding.n_encoded() == N_FRAMES
+    return embedding
+
+
+def rows(run: Run) -> dict[tuple, np.ndarray]:
+    """All rows by their clip; no clip may have two."""
+    table = run.read_table("embeddings").to_pylist()
+    made = {(row["video_id"], row["segment"], row["clip_index"]): np.float32(row["embedding"]) for row in table}
+    assert len(made) == len(table), "a clip was written twice"
+    return made
+
+
+def kill_once(calm: Embedding, name: str, kind: str, after_s: float) -> dict:
+    """Embed, kill one process when so many seconds of encoding have passed, run again until it is done, and compare."""
+    embedding = Embedding(calm.folder, name)
+    embedding.start()
+    embedding.wait_for_frames()
+    time.sleep(after_s)
+    pid = embedding.victim(kind)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+    done_then = embedding.n_encoded()
+    codes = [embedding.wait()[0]]
+    while codes[-1] != 0 and len(codes) < 4:
+        embedding.start()
+        codes.append(embedding.wait()[0])
+    assert codes[-1] == 0, f"{kind} killed after {after_s:.1f} s: {codes}"
+    made, expected = rows(embedding.run), rows(calm.run)
+    assert made.keys() == expected.keys()
+    assert embedding.run.info()["counts"] == {
+        "found": N_VIDEOS,
+        "ok": N_VIDEOS,
+        "failed": 0,
+        "skipped": 0,
+        "ignored": 0,
+    }
+    identical = sum(np.array_equal(made[key], expected[key]) for key in made)
+    assert all(np.allclose(made[key], expected[key], atol=1e-6) for key in made)
+    return {
+        "victim": kind,
+        "killed": pid is not None,
+        "after_s": round(after_s, 2),
+        "frames_before": done_then,
+        "exit_codes": codes,
+        "rows_identical": identical / len(made),
+        "frames_twice": embedding.n_encoded() - N_FRAMES,
+    }
+
+
+def test_a_killed_driver_loses_one_commit_at_most(calm):
+    figures = kill_once(calm, "driver", "driver", after_s=calm.seconds() / 3)
+    assert figures["exit_codes"] == [-signal.SIGKILL, 0]
+    per_commit = COMMIT_S * N_FRAMES / calm.seconds()
+    # A batch may be on its way to the driver from each of the encoders, of which two cores have one.
+    assert figures["frames_twice"] <= per_commit + 2 * 16, json.dumps(figures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_twenty_kills(calm):
+    from bench.machine import keep
+
+    random.seed(4)
+    rounds = []
+    for number in range(20):
+        kind = VICTIMS[number % len(VICTIMS)]
+        rounds.append(kill_once(calm, f"kill-{number}", kind, random.uniform(0, calm.seconds())))
+        print(rounds[-1], flush=True)
+    per_commit = COMMIT_S * N_FRAMES / calm.seconds()
+    keep("kills", {"frames": N_FRAMES, "frames_per_commit_interval": per_commit, "rounds": rounds})
+    assert sum(each["killed"] for each in rounds) >= 15
+    assert max(each["frames_twice"] for each in rounds) <= per_commit + 2 * 16
