@@ -8,6 +8,7 @@ objects that travel and tasks that are leased, and no network. The figure is the
 
 import argparse
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def time_layout(cpus: list[int]) -> float:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False})
     for more in cpus[1:]:
         cluster.add_node(num_cpus=more)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         with tempfile.TemporaryDirectory() as folder, session.ray_session(CONFIG.ray):
             videos = make_videos(Path(folder), MANY)
