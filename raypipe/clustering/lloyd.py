@@ -107,15 +107,15 @@ def _draw_seeds(shards: Shards, n_clusters: int, random: np.random.RandomState) 
     n_trials = 2 + int(np.log(n_clusters))
     seeds = shards.paths(np.array([random.randint(shards.n_series)]))
     shards.begin_seeding()
-    potential = shards.try_seeds(seeds)[0]
+    potential = float(shards.try_seeds(seeds)[0])
     shards.take_seed(0)
     for _ in range(1, n_clusters):
         rows = shards.draw(random.random_sample(n_trials) * potential)
         candidates = shards.paths(rows)
         potentials = shards.try_seeds(candidates)
-        best = int(potentials.argmin())
+        best = potentials.index(min(potentials))
         shards.take_seed(best)
-        potential = potentials[best]
+        potential = float(potentials[best])
         seeds = np.concatenate([seeds, candidates[best : best + 1]])
     return seeds
 
@@ -155,7 +155,7 @@ def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
         found = shards.assign(centers, rules.offsets(centers))
         if not found.counts.all():
             return None
-        inertia = found.squares / found.weight
+        inertia = found.mean_square
         rules.report(f"{inertia:.3f} -->")
         for cluster in range(len(centers)):
             if rules.max_iter_barycenter > 0:

@@ -9,10 +9,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from raypipe.clustering.lloyd import Rules, fit
-from raypipe.clustering.shards import LocalShards
+from raypipe.clustering.stores import LocalStore, Measure, SeriesStore, sample_steps
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma, check_weights, half_self_values, tslearn
-from raypipe.softdtw.backends import BACKENDS, PRECISIONS, backend_name
+from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma, check_weights, tslearn
+from raypipe.softdtw.backends import BACKENDS, PRECISIONS
 from raypipe.softdtw.series import Series, check_range, pad_series, read_series, to_host
 
 METRICS = ("euclidean", "dtw", "softdtw")
@@ -149,15 +149,38 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         """
         self._check_parameters()
         series = self._check_series(X)
-        if len(series) < self.n_clusters:
-            raise UsageError(f"{self.n_clusters} clusters of only {len(series)} series: lower n_clusters")
-        gamma = self._resolve_gamma(series)
+        store = LocalStore(series)
+        self._check_number(store)
+        gamma = self._resolve_gamma(store)
         if gamma is None or self._is_tslearns():
             if sample_weight is not None:
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
             return self._fit_tslearn(series, gamma)
-        weights = None if sample_weight is None else check_weights(sample_weight, len(series))
-        return self._fit_shards(series, gamma, weights)
+        if sample_weight is not None:
+            store = LocalStore(series, check_weights(sample_weight, len(series)))
+        return self._fit_store(store, gamma, self.backend)
+
+    def fit_store(self, store: SeriesStore) -> "TimeSeriesKMeans":
+        """Find the clusters of series that lie elsewhere, those that `fit` finds where they are brought together.
+
+        Labels and distances are gathered here at the end; nothing else of the size of all series is.
+
+        Parameters
+        ----------
+        store
+            n series, with the weights that they may have.
+
+        Raises
+        ------
+        UsageError
+            As `fit`; or if they are to be compared otherwise than by our own soft-DTW.
+        """
+        self._check_parameters()
+        self._check_ours()
+        self._check_number(store)
+        gamma = self._resolve_gamma(store)
+        assert gamma is not None
+        return self._fit_store(store, gamma, "auto")
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``: (n,) int64."""
@@ -168,7 +191,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         series = self._check_fitted(X)
         if self.backend_ == "tslearn":
             return self._distances(series).argmin(axis=1)
-        return self._assign(series)[0]
+        return self._label(LocalStore(series), self.backend)[0]
+
+    def predict_store(self, store: SeriesStore) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nearest cluster of each series of a store, (n,) int64, and its distance, (n,) float64."""
+        check_is_fitted(self, "cluster_centers_")
+        self._check_ours()
+        self._check_shape(store.outline)
+        return self._label(store, "auto")
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the distance of each of n series to each center, (n, n_clusters) float64.
@@ -182,7 +212,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         series = self._check_fitted(X)
         if self.backend_ == "tslearn":
             return -float((self._distances(series).min(axis=1) ** 2).mean())
-        return -float((self._assign(series)[1] ** 2).mean())
+        return -float((self._label(LocalStore(series), self.backend)[1] ** 2).mean())
 
     @property
     def _n_features_out(self) -> int:
@@ -235,20 +265,31 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             raise UsageError("series of unequal lengths have no Euclidean distance: take metric 'softdtw' or 'dtw'")
         return series
 
-    def _resolve_gamma(self, series: Series) -> float | None:
+    def _check_ours(self) -> None:
+        if self._is_tslearns():
+            raise UsageError("series in shards are compared by metric 'softdtw' and raypipe's own backends")
+
+    def _check_number(self, store: SeriesStore) -> None:
+        if store.n_series < self.n_clusters:
+            raise UsageError(f"{self.n_clusters} clusters of only {store.n_series} series: lower n_clusters")
+
+    def _resolve_gamma(self, store: SeriesStore) -> float | None:
         if self.metric != "softdtw":
             return None
         gamma = (self.metric_params or {}).get("gamma", 1.0)
-        return auto_gamma(series) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
+        return auto_gamma(sample_steps(store)) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
 
     def _check_fitted(self, X: Any) -> Series:
         """Return the series of an X that the fitted centers can be held against."""
         check_is_fitted(self, "cluster_centers_")
         series = self._check_series(X)
+        self._check_shape(series)
+        return series
+
+    def _check_shape(self, series: Series) -> None:
         n_steps, dim = self.cluster_centers_.shape[1:]
         if series.values.shape[2] != dim or (self.metric == "euclidean" and series.values.shape[1] != n_steps):
             raise UsageError(f"fitted on series of shape ({n_steps}, {dim}), got {series.values.shape[1:]}")
-        return series
 
     def _distances(self, series: Series) -> np.ndarray:
         """Return the distance of each series to each center, (n, k) float64."""
@@ -259,24 +300,28 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, backend=self.backend)
         return to_host(found)
 
-    def _assign(self, series: Series) -> tuple[np.ndarray, np.ndarray]:
+    def _label(self, store: SeriesStore, here: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest cluster of each series and its distance, without a matrix of all: (n,) both."""
         centers, gamma = self.cluster_centers_, self.gamma_
-        check_range(series, read_series(centers), gamma, "float64")
-        shards = LocalShards(series, gamma, "float64", self.backend)
-        shards.assign(centers, Rules(len(centers), gamma, divergence=self.divergence).offsets(centers))
-        own = half_self_values(series, gamma, self.backend) if self.divergence else 0.0
-        return shards.labels.astype(np.int64), shards.values - own
+        check_range(store.outline, read_series(centers), gamma, "float64")
+        measure = Measure(gamma, "float64", self.backend, self.divergence)
+        shards = store.shards(measure, weighted=False)
+        shards.assign(centers, Rules(len(centers), gamma, divergence=self.divergence, backend=here).offsets(centers))
+        found = shards.outcome()
+        return found.labels.astype(np.int64), found.distances
 
-    def _fit_shards(self, series: Series, gamma: float, weights: np.ndarray | None) -> "TimeSeriesKMeans":
-        """Fit by our own passes over the series; all but the centers to begin with has been checked."""
+    def _fit_store(self, store: SeriesStore, gamma: float, here: str) -> "TimeSeriesKMeans":
+        """Fit by our own passes over the series; all but the centers to begin with has been checked.
+
+        ``here`` is the backend for the little that is computed beside the passes.
+        """
         rules = Rules(
             n_clusters=self.n_clusters,
             gamma=gamma,
             solver=self.solver,
             divergence=self.divergence,
-            backend=self.backend,
-            init=self.init if isinstance(self.init, str) else self._check_init(series),
+            backend=here,
+            init=self.init if isinstance(self.init, str) else self._check_init(store.outline),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -286,30 +331,25 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         precision = self.precision
         if precision == "auto":
             precision = "float32" if self.solver == "mm" else "float64"
-        begin = series if isinstance(rules.init, str) else read_series(rules.init)
-        check_range(series, begin, gamma, precision)
-        heard = series
-        if weights is not None:
-            weights = weights / weights.max()
-            if not weights.all():  # what counts for nothing does not draw, seed or fill a cluster either
-                heard, weights = series.take(np.flatnonzero(weights)), weights[weights > 0]
-        shards = LocalShards(heard, gamma, precision, self.backend, weights, self.divergence)
+        begin = store.outline if isinstance(rules.init, str) else read_series(rules.init)
+        check_range(store.outline, begin, gamma, precision)
+        shards = store.shards(Measure(gamma, precision, self.backend, self.divergence))
         found = fit(shards, rules, check_random_state(self.random_state))
         if self.verbose:
             print()
         if found is None:
-            raise self._empty_cluster(len(heard))
+            raise self._empty_cluster(shards.n_series)
+        outcome = shards.outcome()
         self.gamma_ = gamma
-        self.n_features_in_ = series.values.shape[2]
-        self.backend_ = backend_name(shards.backend)
+        self.n_features_in_ = store.outline.values.shape[2]
+        self.backend_ = shards.backend_name
         self.cluster_centers_ = found.centers
         self.n_iter_ = found.n_iter
-        own = half_self_values(heard, gamma, self.backend) if self.divergence else 0.0
-        self.labels_, self.distances_ = shards.labels.astype(np.int64), shards.values - own
-        mean_square = float(np.average(self.distances_**2, weights=weights))
+        self.labels_, self.distances_ = outcome.labels.astype(np.int64), outcome.distances
+        mean_square = float(np.average(self.distances_**2, weights=outcome.weights))
         self.inertia_ = mean_square if self.solver == "mm" else found.score
-        if heard is not series:
-            self.labels_, self.distances_ = self._assign(series)
+        if shards.n_series < store.n_series:
+            self.labels_, self.distances_ = self._label(store, here)
         return self
 
     def _check_init(self, series: Series) -> np.ndarray:

@@ -143,26 +143,38 @@ def reduce(
 
 def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tuple[Trajectories, Reducer]:
     """Do what `reduce` does, and return the fitted reducer too."""
-    points, lengths = _stack_steps(trajectories)
+    points = stack_steps(trajectories)
     reducer = make_reducer(config)
     if len(points) <= config.fit_points:
         reduced = reducer.fit_transform(points)
     else:
-        drawn = np.random.default_rng(config.seed).choice(len(points), config.fit_points, replace=False)
-        reduced = reducer.fit(points[np.sort(drawn)]).transform(points)
-    values: Any = np.split(reduced, np.cumsum(lengths)[:-1])
+        reduced = reducer.fit(points[draw_points(len(points), config)]).transform(points)
+    return split_steps(reduced, trajectories), reducer
+
+
+def draw_points(n: int, config: ReduceConfig) -> np.ndarray:
+    """Draw which of n points a reducer is fitted on: their numbers, sorted; all of them where they are few."""
+    if n <= config.fit_points:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(config.seed).choice(n, config.fit_points, replace=False))
+
+
+def split_steps(reduced: np.ndarray, trajectories: Trajectories) -> Trajectories:
+    """Give (Σ T_i, c) points back to the trajectories whose steps were stacked."""
+    ends = np.cumsum([len(path) for path in trajectories.values])
+    values: Any = np.split(reduced, ends[:-1])
     if isinstance(trajectories.values, np.ndarray):
-        values = reduced.reshape(len(lengths), -1, reduced.shape[1])
-    return Trajectories(trajectories.video_ids, values, trajectories.n_clips), reducer
+        values = reduced.reshape(len(ends), -1, reduced.shape[1])
+    return Trajectories(trajectories.video_ids, values, trajectories.n_clips)
 
 
-def _stack_steps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
-    """Stack the steps of all paths to (Σ T_i, dim), and return the T_i."""
+def stack_steps(trajectories: Trajectories) -> np.ndarray:
+    """Stack the steps of all paths to (Σ T_i, dim), which are all finite or a `RaypipeError` names the video."""
     values = trajectories.values
-    lengths = np.array([len(path) for path in values])
     points = values.reshape(-1, values.shape[2]) if isinstance(values, np.ndarray) else np.concatenate(values)
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():
-        first = np.searchsorted(np.cumsum(lengths), np.argmin(finite), side="right")
+        ends = np.cumsum([len(path) for path in values])
+        first = np.searchsorted(ends, np.argmin(finite), side="right")
         raise RaypipeError(f"the trajectory of video {trajectories.video_ids[first]} has NaN or infinite values")
-    return points, lengths
+    return points

@@ -243,9 +243,7 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     x = read_series(X)
     lengths = np.full(len(x), x.values.shape[1]) if x.lengths is None else to_host(x.lengths)
     ends = np.cumsum(lengths)
-    taken = np.arange(ends[-1])
-    if len(taken) > _SAMPLED_STEPS:
-        taken = np.random.default_rng(seed).choice(len(taken), _SAMPLED_STEPS, replace=False)
+    taken = draw_steps(int(ends[-1]), seed)
     rows = np.searchsorted(ends, taken, side="right")
     steps = to_host(pick(x.values, rows, taken - (ends - lengths)[rows])).astype(np.float64)
     apart = pdist(steps, "sqeuclidean")
@@ -253,6 +251,13 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     if median == 0 and apart.any():
         median = np.median(apart[apart > 0])
     return float(median / 100) or 1.0
+
+
+def draw_steps(n_steps: int, seed: int = 0) -> np.ndarray:
+    """Draw the numbers of the steps, of so many pooled, that `auto_gamma` looks at: all of them, or 1,000."""
+    if n_steps <= _SAMPLED_STEPS:
+        return np.arange(n_steps)
+    return np.random.default_rng(seed).choice(n_steps, _SAMPLED_STEPS, replace=False)
 
 
 def check_gamma(gamma: float) -> float:

@@ -1,7 +1,9 @@
 """Which code computes soft-DTW.
 
-A backend is a module with ``prepare(series, dtype)``, which lays series out as it likes, and, on what that returned,
-``cdist``, ``self_values``, ``assign`` and ``statistics`` (see `raypipe.softdtw.reference`, which says them in numpy).
+A backend is a module with ``prepare(series, dtype, origin=None)``, which lays series out as it likes, seen from a point
+(d,) near their middle, and, on what that returned, ``cdist``, ``self_values``, ``assign`` and ``statistics`` (see
+`raypipe.softdtw.reference`, which says them in numpy). Seen from the same point a series' numbers are the same bits,
+whatever series are beside it.
 What they return lies where the backend works, on the GPU for "cupy", but for statistics.
 """
 

@@ -7,6 +7,8 @@ import numpy as np
 from raypipe.softdtw.series import Statistics
 
 _MEMORY = 8  # steps whose curvature is remembered
+_FELT = 1e-7  # of a center: along a shorter step the gradient turns by its rounding as much as by the curvature
+_ROUNDING = 1e-12  # of a sum: by less it rises when it can fall no more, which is no reason to turn back
 _CURVED = 1e-10  # a step along which the gradient turned less, of what it could have, tells nothing
 
 
@@ -45,7 +47,7 @@ class Descent:
     def _step(self, found: Statistics, centers: np.ndarray) -> np.ndarray:
         """Return where to look next, (k, T, d), from the statistics at (k, T, d) centers; note where to go for sure."""
         sure = step_mm(found, centers)
-        rose = found.values > self._lowest
+        rose = found.values > self._lowest + _ROUNDING * abs(self._lowest)
         self._gain = float(np.where(rose, 0, self._lowest - found.values).sum()) + (np.inf if rose.any() else 0)
         self._lowest = np.where(rose, self._lowest, found.values)
         if rose.any():
@@ -63,8 +65,8 @@ class Descent:
     def _learn(self, c: int, center: np.ndarray, gradient: np.ndarray) -> None:
         if (last := self._last[c]) is not None:
             moved, turned = center - last[0], gradient - last[1]
-            curvature = float((moved * turned).sum())
-            if curvature > _CURVED * np.linalg.norm(moved) * np.linalg.norm(turned):
+            curvature, length = float((moved * turned).sum()), np.linalg.norm(moved)
+            if length > _FELT * np.linalg.norm(center) and curvature > _CURVED * length * np.linalg.norm(turned):
                 self._pairs[c] = [*self._pairs[c][1 - _MEMORY :], (moved, turned, curvature)]
         self._last[c] = center, gradient
 

@@ -169,12 +169,12 @@ class Engine:
         self.xp = device.xp
         self.scratch = scratch
 
-    def prepare(self, x: Series, dtype: str) -> Prepared:
+    def prepare(self, x: Series, dtype: str, origin: np.ndarray | None = None) -> Prepared:
         """Bring series to the device, a bounded part at a time."""
         xp = self.xp
         n, n_steps, dim = x.values.shape
         lengths = None if x.lengths is None else xp.asarray(x.lengths, dtype=np.int32)
-        mean = self._mean(x.values, lengths)
+        mean = self._mean(x.values, lengths) if origin is None else origin
         values = xp.empty((n_steps, dim, n), dtype)
         together = max(1, _LOADED // (n_steps * dim))
         for start in range(0, n, together):
@@ -329,9 +329,9 @@ def _engine() -> Engine:
     return Engine(Gpu())
 
 
-def prepare(x: Series, dtype: str) -> Prepared:
+def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> Prepared:
     """Bring series to the GPU as ``dtype``, "float32" or "float64"; once, for all that follows."""
-    return _engine().prepare(x, dtype)
+    return _engine().prepare(x, dtype, origin)
 
 
 def cdist(x: Prepared, y: Prepared | None, gamma: float) -> Any:

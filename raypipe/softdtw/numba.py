@@ -70,8 +70,10 @@ class Prepared:
         return self.series.values.shape
 
 
-def prepare(x: Series, dtype: str) -> Prepared:
-    """Choose the point that the steps are seen from; nothing is copied."""
+def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> Prepared:
+    """Choose the point that the steps are seen from, unless it is given, (d,); nothing is copied."""
+    if origin is not None:
+        return Prepared(x, origin, np.dtype(dtype))
     few = slice(None, None, -(-len(x) // _SAMPLED))
     sample = x.values[few].astype(np.float64)
     if x.lengths is not None:

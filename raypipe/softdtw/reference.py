@@ -10,7 +10,7 @@ import numpy as np
 from raypipe.softdtw.series import Series, Statistics
 
 
-def prepare(x: Series, dtype: str) -> Series:
+def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> Series:
     """Return the series as they are: there is nothing to lay out."""
     return x
 

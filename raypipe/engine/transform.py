@@ -1,0 +1,150 @@
+"""A reducer fitted on a sample of all steps and applied to the rest where they lie, a Parquet file at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from raypipe.config import ReduceConfig
+from raypipe.engine.actors import ANSWER_S
+from raypipe.errors import RaypipeError
+from raypipe.reduction import Reducer, draw_points, make_reducer, split_steps, stack_steps
+from raypipe.runs import Run
+from raypipe.schema import Trajectories
+from raypipe.trajectories import from_table, to_table
+
+RETRIES = 3  # of a file whose worker or machine was lost
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is known here of a reducer that was fitted elsewhere, perhaps on a GPU that this machine lacks.
+
+    Attributes
+    ----------
+    implementation, reason
+        As `raypipe.reduction.Reducer` has them.
+    n_points
+        How many points it was fitted on.
+    """
+
+    implementation: str
+    reason: str | None
+    n_points: int
+    _arrays: dict[str, np.ndarray] = field(repr=False)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to map new points, as plain arrays."""
+        return self._arrays
+
+
+def reduce_files(run: Run, config: ReduceConfig, answer_s: float = ANSWER_S) -> Fitted:
+    """Reduce the paths in a run's ``trajectories/``, and write the column "reduced" beside "trajectory".
+
+    Where there are at most ``config.fit_points`` steps, the result is that of `raypipe.reduction.reduce_trajectories`.
+    Where there are more, the reducer is fitted on the same steps that it would draw, and maps the files one by one:
+    whatever machines do it, and however many, the result is the same. (Mapped all together the points of a UMAP would
+    lie a little otherwise: its map of a point depends on the points that it is given with. That of PCA does not.)
+    A worker or a machine that is lost costs the files that it had in hand; a file is replaced whole.
+
+    Parameters
+    ----------
+    run
+        A run whose trajectories are written.
+    config
+        The reducer, and ``fit_points``.
+    answer_s
+        Seconds without any file done that end the work.
+
+    Raises
+    ------
+    RaypipeError
+        If the run has no trajectories, one has a NaN or infinite value, or a file's task failed again and again.
+    """
+    files = run.files("trajectories", ".parquet")
+    if not files:
+        raise RaypipeError(f"{run.url} has no trajectories/: run raypipe cluster on it first")
+    may = config.method == "umap" and config.backend != "cpu" and "GPU" in ray.cluster_resources()
+    options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD"}
+    on_gpu = {**options, "num_gpus": 1 if may else 0}
+
+    def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
+        remote = ray.remote(task).options(**(on_gpu if task is _map_file else options))
+        return _gather([remote.remote(run, name, *more) for name, *more in zip(files, *columns, strict=True)], answer_s)
+
+    sizes = each(_count_points)
+    ends = np.cumsum(sizes)
+    drawn = draw_points(int(ends[-1]), config)
+    parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+    points = np.concatenate(
+        each(_take_points, [part - end + n for part, end, n in zip(parts, ends, sizes, strict=True)])
+    )
+    fit: Any = ray.remote(_fit).options(**on_gpu, num_returns=2)
+    reducer, found = fit.remote(config, points, len(drawn) == ends[-1])
+    fitted, reduced = _gather([found], answer_s)[0]
+    if reduced is None:
+        each(_map_file, [reducer] * len(files))
+    else:
+        each(_write_reduced, np.split(reduced, ends[:-1]))
+    return fitted
+
+
+def _gather(tasks: list[Any], answer_s: float) -> list[Any]:
+    waiting = list(tasks)
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=answer_s)
+        if not done:
+            raise RaypipeError(
+                f"nothing has been reduced for {answer_s:.0f} s: is there room on the Ray cluster? See Ray's logs"
+            )
+        try:
+            ray.get(done)
+        except RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, RaypipeError) else error) from None
+        except RayError as error:
+            raise RaypipeError(f"reducing trajectories failed: {' '.join(str(error).split())[:400]}") from error
+    return ray.get(tasks)
+
+
+def _read(run: Run, name: str) -> Trajectories:
+    return from_table(run.read_table(name, ["video_id", "n_clips", "trajectory"]))
+
+
+def _count_points(run: Run, name: str) -> int:
+    return sum(len(path) for path in _read(run, name).values)
+
+
+def _take_points(run: Run, name: str, numbers: np.ndarray) -> np.ndarray:
+    return stack_steps(_read(run, name))[numbers]
+
+
+def _fit(
+    config: ReduceConfig, points: np.ndarray, everything: bool
+) -> tuple[Reducer, tuple[Fitted, np.ndarray | None]]:
+    """Fit; and map the points where they are all there are."""
+    reducer = make_reducer(config)
+    points = points.copy()  # Ray's arrays cannot be written to
+    reduced = reducer.fit_transform(points) if everything else None
+    if not everything:
+        reducer.fit(points)
+    return reducer, (Fitted(reducer.implementation, reducer.reason, len(points), reducer.arrays()), reduced)
+
+
+def _map_file(run: Run, name: str, reducer: Reducer) -> None:
+    _write_reduced(run, name, reducer.transform(stack_steps(_read(run, name))))
+
+
+def _write_reduced(run: Run, name: str, reduced: np.ndarray) -> None:
+    """Write the file again with the column beside what else it has."""
+    before = run.read_table(name)
+    paths = from_table(before)
+    table = to_table(paths, slice(None), {"reduced": split_steps(reduced, paths).values})
+    for column in before.column_names:
+        if column not in table.column_names:
+            table = table.append_column(before.schema.field(column), before.column(column))
+    run.write_table(name, table.replace_schema_metadata({**before.schema.metadata, **table.schema.metadata}))

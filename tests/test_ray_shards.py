@@ -1,0 +1,476 @@
+"""k-means over shards: the same as over all series in one place, however they are dealt out and whatever dies."""
+
+import os
+import pickle
+import signal
+import sys
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from raypipe.clustering.shards import LocalShards
+from raypipe.clustering.stores import LocalStore, Measure, find_middle
+from raypipe.clustering.sums import add_exactly
+from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
+from raypipe.config import ReduceConfig
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.reduction import reduce_trajectories
+from raypipe.results import write_trajectories
+from raypipe.runs import Run
+from raypipe.schema import Trajectories
+from raypipe.softdtw import auto_gamma
+from raypipe.softdtw.series import pad_series, read_series
+from raypipe.trajectories import from_table
+
+N = 60
+SHARDINGS = {"1": [60], "2": [17, 43], "3": [59, 0, 1], "7": [3, 11, 0, 7, 20, 1, 18]}
+
+
+class Held:
+    """A loader of series that it holds."""
+
+    def __init__(self, series, weights=None):
+        self.series, self.weights = series, weights
+
+    def __call__(self):
+        return self.series, self.weights
+
+    def __str__(self):
+        return f"{len(self.series)} series"
+
+
+def make_series(kind: str = "plain", seed: int = 0):
+    """Noisy paths of three shapes."""
+    rng = np.random.default_rng(seed)
+    series = []
+    for i in range(N):
+        n_steps = 9 - (i * 7 % 4 if kind == "ragged" else 0)
+        at = np.linspace(0, 1, n_steps) ** rng.uniform(0.7, 1.4)
+        shape = (np.sin(6 * at), np.cos(6 * at), 2 * at - 1)[i % 3]
+        series.append(np.outer(shape, [1.0, 2.0]) + rng.normal(scale=0.3, size=(n_steps, 2)))
+    if kind == "ties":  # every series thrice, at places far apart
+        series = [series[i % 20] for i in range(N)]
+    return series if kind == "ragged" else np.stack(series)
+
+
+def make_weights() -> np.ndarray:
+    weights = np.random.default_rng(1).uniform(0.2, 5.0, N)
+    weights[::7] = 0.0
+    return weights
+
+
+def deal(series, sizes, weights=None) -> list[Held]:
+    ends = np.cumsum(sizes)
+    assert ends[-1] == len(series)
+    parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    return [Held(series[part], None if weights is None else weights[part]) for part in parts]
+
+
+def assert_same_fit(ours, local):
+    np.testing.assert_array_equal(ours.labels_, local.labels_)
+    assert ours.gamma_ == local.gamma_
+    assert ours.n_iter_ == local.n_iter_
+    assert ours.backend_ == local.backend_
+    assert ours.distances_.sum() == pytest.approx(local.distances_.sum(), rel=1e-9)
+    assert ours.inertia_ == pytest.approx(local.inertia_, rel=1e-9)
+    np.testing.assert_allclose(ours.distances_, local.distances_, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(ours.cluster_centers_, local.cluster_centers_, rtol=1e-9, atol=1e-9)
+
+
+class ActorsHere:
+    """`Actors` without Ray: holders in this process, of which one may be lost whenever it is asked something."""
+
+    def __init__(self, kind, first, names, share, lose=()):
+        self.history = list
+        self.asked = 0
+        self._kind, self._first, self._lose = kind, first, set(lose)
+        self._holders = {}
+
+    def ask_all(self, actors, *call):
+        found = self.ask(dict.fromkeys(actors, call))
+        return [found[actor] for actor in actors]
+
+    def ask(self, calls):
+        found = {}
+        for actor, call in calls.items():
+            before = []
+            if self.asked in self._lose:
+                self._holders.pop(actor, None)
+            if actor not in self._holders:
+                self._holders[actor] = object.__new__(self._kind)
+                before = [self._first[actor], *self.history()]
+            found[actor] = pickle.loads(
+                pickle.dumps(self._holders[actor].run(before, pickle.loads(pickle.dumps(call))))
+            )
+            self.asked += 1
+        return found
+
+    def close(self):
+        self._holders.clear()
+
+
+@pytest.fixture
+def store_here(monkeypatch):
+    """Return a function that makes a `RayStore` without Ray."""
+    from raypipe.engine import shards
+    from raypipe.engine.actors import Share
+
+    monkeypatch.setattr(shards, "Actors", ActorsHere)
+    return lambda loaders, **options: shards.RayStore(loaders, Share(1, 0, 1), **options)
+
+
+SOFT_DTW = {"metric": "softdtw", "random_state": 3, "precision": "float64", "metric_params": {"gamma": "auto"}}
+FITS = {
+    "mm": {},
+    "mm, divergence": {"divergence": True, "metric_params": {"gamma": 5.0}},
+    "mm, at random, the best of three": {"init": "random", "n_init": 3},
+    "mm, many clusters": {"n_clusters": 12},
+    "lbfgs": {"solver": "lbfgs"},
+    "lbfgs, the best of two": {"solver": "lbfgs", "n_init": 2, "n_clusters": 6, "max_iter": 4},
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", "ragged", "weights", "ties"])
+@pytest.mark.parametrize("fit", FITS)
+def test_any_sharding_finds_the_same(store_here, fit, kind):
+    series, weights = make_series(kind), make_weights() if kind == "weights" else None
+    model = TimeSeriesKMeans(**{"n_clusters": 4, **SOFT_DTW, **FITS[fit]})
+    local = clone(model).fit(series, sample_weight=weights)
+    for sizes in SHARDINGS.values():
+        store = store_here(deal(series, sizes, weights))
+        assert_same_fit(clone(model).fit_store(store), local)
+        labels, distances = local.predict_store(store)
+        np.testing.assert_array_equal(labels, local.predict(series))
+        np.testing.assert_allclose(distances, local.distances_, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
+def test_empty_clusters_are_seeded_again_with_the_same_series(store_here, sizes):
+    series = make_series("ties")
+    begin = np.concatenate([series[:3], series[:1] + 1e4, series[:1] - 1e4, series[:1] + 2e4])
+    model = TimeSeriesKMeans(6, init=begin, **SOFT_DTW)
+    assert_same_fit(clone(model).fit_store(store_here(deal(series, sizes))), clone(model).fit(series))
+
+
+@pytest.mark.parametrize("divergence", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
+def test_choices_are_the_same_bits(store_here, sizes, precision, divergence):
+    series, weights = make_series("ragged"), make_weights()
+    measure = Measure(0.3, precision, "numba", divergence)
+    local = LocalStore(read_series(series), weights).shards(measure)
+    ours = store_here(deal(series, sizes, weights)).shards(measure)
+    assert ours.n_series == local.n_series < N
+    rows = np.arange(local.n_series)[::-3]
+    np.testing.assert_array_equal(ours.paths(rows), local.paths(rows))
+    for shards in (local, ours):
+        shards.begin_seeding()
+    for row in (5, 30, 41):
+        candidates = local.paths(np.array([row, row + 1, 0, 7]))
+        expected = local.try_seeds(candidates)
+        assert ours.try_seeds(candidates) == expected
+        for shards in (local, ours):
+            shards.take_seed(1)
+        edges = [float(expected[1]) * u for u in (0.0, 1e-300, 0.2, 0.5, np.nextafter(1, 0), 1.0, 1.1)]
+        np.testing.assert_array_equal(ours.draw(edges), local.draw(edges))
+    centers, offsets = local.paths(np.array([5, 30, 41])), np.array([0.0, 0.1, -0.2])
+    centers = np.nan_to_num(centers)
+    found, expected = ours.assign(centers, offsets), local.assign(centers, offsets)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert found.sums == expected.sums
+    np.testing.assert_array_equal(ours.farthest(local.n_series), local.farthest(local.n_series))
+    one, other = ours.outcome(), local.outcome()
+    for name in ("labels", "distances", "weights"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    close = {"rtol": 1e-12, "atol": 1e-12} if precision == "float64" else {"rtol": 1e-4, "atol": 1e-4}
+    for cluster in (None, 1):
+        some = centers if cluster is None else centers[1:2]
+        one, other = ours.statistics(some, cluster), local.statistics(some, cluster)
+        for name in ("sums", "mass", "values", "weights"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), **close)
+
+
+def test_a_draw_is_where_the_running_sum_reaches_the_target():
+    series = read_series(np.random.default_rng(0).normal(size=(20_000, 2, 1)))
+    shards = LocalShards(series, 1.0, "float64", "numba")
+    shards.begin_seeding()
+    shards.try_seeds(shards.paths(np.array([7])))
+    shards.take_seed(0)
+    running = np.cumsum(shards._potential)
+    targets = np.random.default_rng(1).random(200) * running[-1]
+    np.testing.assert_array_equal(shards.draw(targets), np.searchsorted(running, targets))
+
+
+def test_sums_are_exact():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3, 1000)) * 2.0 ** rng.integers(-300, 300, (3, 1000))
+    rows[2, 500:] = -rows[2, :500]
+    expected = [sum(map(Fraction, row.tolist())) for row in rows]
+    assert add_exactly(rows) == expected
+    assert expected[2] == 0
+    assert add_exactly(rows[:, ::-1]) == expected
+    assert add_exactly(np.array([[5e-324, 1e-310, 0.0]])) == [Fraction(5e-324) + Fraction(1e-310)]
+    assert add_exactly(np.zeros((2, 0))) == [0, 0]
+
+
+def test_gamma_and_middle_are_those_of_all_series(store_here):
+    series = np.random.default_rng(0).normal(size=(700, 5, 2))  # more steps than are looked at
+    series[::3, 3:] = np.nan
+    whole = LocalStore(read_series(series))
+    ours = store_here(deal(series, [100, 599, 0, 1]))
+    np.testing.assert_array_equal(find_middle(ours), find_middle(whole))
+    points = np.arange(whole.n_points)
+    steps = series[~np.isnan(series).any(axis=2)]
+    np.testing.assert_array_equal(whole.steps(points), steps)
+    np.testing.assert_array_equal(ours.steps(points), steps)
+    model = TimeSeriesKMeans(2, max_iter=1, **SOFT_DTW)
+    assert clone(model).fit(series).gamma_ == clone(model).fit_store(ours).gamma_ == auto_gamma(series)
+
+
+@pytest.mark.parametrize("solver", ["mm", "lbfgs"])
+def test_a_shard_may_be_lost_at_any_time(store_here, solver):
+    series, weights = make_series("ragged"), make_weights()
+    sizes, how = SHARDINGS["3"], {"n_init": 2, "max_iter": 3, "max_iter_barycenter": 3, "solver": solver}
+    model = TimeSeriesKMeans(5, **SOFT_DTW, **how)
+    undisturbed = store_here(deal(series, sizes, weights))
+    expected = clone(model).fit_store(undisturbed)
+    asked = undisturbed.actors.asked
+    assert asked > 100
+    for first in range(3, 10):
+        store = store_here(deal(series, sizes, weights))
+        store.actors._lose = set(range(first, asked, 7))
+        found = clone(model).fit_store(store)
+        np.testing.assert_array_equal(found.distances_, expected.distances_)
+        np.testing.assert_array_equal(found.cluster_centers_, expected.cluster_centers_)
+
+
+def test_what_cannot_be_done_is_said(store_here):
+    series = make_series()
+    with pytest.raises(UsageError, match="no series in any of 2 shards"):
+        store_here([Held([]), Held(np.empty((0, 3, 2)))])
+    with pytest.raises(UsageError, match="series of different dimensions: 1, 2"):
+        store_here([Held(series), Held(series[:, :, :1])])
+    with pytest.raises(UsageError, match="weights must not all be 0"):
+        store_here([Held(series, np.zeros(N)), Held(series[:1], np.zeros(1))])
+    with pytest.raises(UsageError, match="weights must be 60 finite numbers"):
+        store_here([Held(series, np.full(N, np.nan))])
+    store = store_here(deal(series, SHARDINGS["2"]))
+    with pytest.raises(UsageError, match="61 clusters of only 60 series"):
+        TimeSeriesKMeans(61, metric="softdtw").fit_store(store)
+    for other in ({"metric": "dtw"}, {"metric": "softdtw", "backend": "tslearn", "solver": "lbfgs"}):
+        with pytest.raises(UsageError, match="series in shards are compared by metric 'softdtw'"):
+            TimeSeriesKMeans(2, **other).fit_store(store)
+    with pytest.raises(UsageError, match="leave the range of float32"):
+        TimeSeriesKMeans(2, metric="softdtw").fit_store(store_here(deal(series * 1e30, SHARDINGS["2"])))
+    model = TimeSeriesKMeans(2, metric="softdtw", random_state=0).fit(make_series()[:, :, :1])
+    with pytest.raises(UsageError, match=r"fitted on series of shape \(9, 1\)"):
+        model.predict_store(store)
+
+
+def test_some_shards_may_come_without_weights(store_here):
+    series = make_series()
+    weights = np.where(np.arange(N) < 20, 2.0, 1.0)
+    store = store_here([Held(series[:20], weights[:20]), Held(series[20:])])
+    model = TimeSeriesKMeans(3, **SOFT_DTW)
+    assert_same_fit(clone(model).fit_store(store), clone(model).fit(series, sample_weight=weights))
+
+
+def test_shares_fit_the_machines():
+    from raypipe.engine.actors import Share, plan_share
+
+    assert plan_share([{"CPU": 2.0}], 1) == Share(1, 0, 2)
+    assert plan_share([{"CPU": 2.0}], 2) == Share(0.75, 0, 1)
+    assert plan_share([{"CPU": 2.0}], 7) == Share(0.2142, 0, 1)
+    assert plan_share([{"CPU": 4.0}] * 4, 5) == Share(1, 0, 2)
+    assert plan_share([{"CPU": 64.0}, {"CPU": 2.0}], 2) == Share(24, 0, 32)
+    assert plan_share([{"CPU": 32.0, "GPU": 4.0}, {"memory": 1.0}], 4) == Share(6, 1, 8)
+    assert plan_share([{"CPU": 8.0, "GPU": 1.0}] * 2, 4) == Share(3, 0.5, 4)
+    with pytest.raises(UsageError, match="has no CPU"):
+        plan_share([{"GPU": 2.0}], 2)
+
+
+@pytest.fixture(scope="module")
+def ray_two_cpus():
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    ray.init(  # "local": another Ray may be running here
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the loaders: workers cannot import a test
+    yield ray
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def disturbed(ray_two_cpus):
+    """Three shards with actors, and the fit that they should find."""
+    from raypipe.engine.actors import Share
+    from raypipe.engine.shards import RayStore
+
+    series, weights = make_series("ragged"), make_weights()
+    model = TimeSeriesKMeans(4, **SOFT_DTW)
+    share = Share(0.2, 0, 1)  # the other tests need some room beside these
+    with RayStore(deal(series, SHARDINGS["3"], weights), share) as store:
+        yield store, model, clone(model).fit(series, sample_weight=weights)
+
+
+def test_actors_find_the_same(disturbed):
+    store, model, local = disturbed
+    assert_same_fit(clone(model).fit_store(store), local)
+    lbfgs = clone(model).set_params(solver="lbfgs", max_iter=3)
+    series = [row for part in deal(make_series("ragged"), SHARDINGS["3"]) for row in part.series]
+    assert_same_fit(clone(lbfgs).fit_store(store), lbfgs.fit(series, sample_weight=make_weights()))
+
+
+def test_actors_keep_to_their_share(ray_two_cpus, disturbed):
+    store, _, _ = disturbed
+    pids, threads = zip(*store.actors.ask_all([0, 1, 2], "describe"), strict=True)
+    assert len({os.getpid(), *pids}) == 4
+    assert threads == (1, 1, 1)
+    assert ray_two_cpus.available_resources()["CPU"] == pytest.approx(1.4)
+
+
+@pytest.mark.parametrize("way", ["ray.kill", "SIGKILL"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_killed_actor_is_made_anew_and_the_fit_goes_on(ray_two_cpus, disturbed, monkeypatch, way, moment):
+    store, model, local = disturbed
+    expected = clone(model).fit_store(store)
+    actors, send, sent = store.actors, store.actors._send, []
+    killed = {"before": (2, 25), "after": (12, 48)}[moment]
+
+    def kill(actor):
+        if way == "ray.kill":
+            ray_two_cpus.kill(actors._handles[actor])
+        else:
+            os.kill(pids[actor], signal.SIGKILL)
+        del pids[actor]
+
+    pids = {actor: actors.ask_all([actor], "describe")[0][0] for actor in (0, 2)}
+    before = set(pids.values())
+
+    def send_and_kill(actor, call):
+        sent.append(actor)
+        now = len(sent) in killed and actor in pids
+        if now and moment == "before":
+            kill(actor)
+            time.sleep(0.2)
+        ref = send(actor, call)
+        if now and moment == "after":
+            kill(actor)
+        return ref
+
+    monkeypatch.setattr(actors, "_send", send_and_kill)
+    found = clone(model).fit_store(store)
+    assert len(sent) > max(killed)
+    assert len(before & {pid for pid, _ in actors.ask_all([0, 2], "describe")}) < 2
+    np.testing.assert_array_equal(found.cluster_centers_, expected.cluster_centers_)
+    np.testing.assert_array_equal(found.distances_, expected.distances_)
+    assert_same_fit(found, local)
+
+
+class Deadly(Held):
+    """A loader that takes its process with it."""
+
+    def __call__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stuck(Held):
+    def __call__(self):
+        time.sleep(600)
+
+
+class Broken(Held):
+    def __call__(self):
+        raise OSError("no such disk")
+
+
+def test_a_shard_that_cannot_live_ends_the_work(ray_two_cpus):
+    from raypipe.engine.actors import Share
+    from raypipe.engine.shards import RayStore
+
+    series = make_series()
+    share = Share(0.1, 0, 1)
+    free = ray_two_cpus.available_resources()["CPU"]
+    with pytest.raises(RaypipeError, match=r"shard 1 \(60 series\) was lost 4 times in one pass"):
+        RayStore([Held(series), Deadly(series)], share)
+    with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\): OSError: no such disk"):
+        RayStore([Broken(series)], share)
+    with pytest.raises(UsageError, match=r"shard 0 \(60 series\): series 0 has a NaN or infinite value at step 2"):
+        RayStore([Held(np.where(np.arange(9)[:, None] == 2, np.nan, series))], share)
+    with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) has not answered for 6 s"):
+        RayStore([Stuck(series)], share, placing_s=3, answer_s=5)
+    with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) found no place on the Ray cluster in 1 s"):
+        RayStore([Held(series)], Share(64, 0, 64), placing_s=1)
+    deadline = time.monotonic() + 60
+    while ray_two_cpus.available_resources()["CPU"] < free - 1e-6 and time.monotonic() < deadline:
+        time.sleep(0.2)  # what failed is given back
+    assert ray_two_cpus.available_resources()["CPU"] == pytest.approx(free)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("plain", "pca"), ("ragged", "pca"), ("plain", "umap")])
+def test_trajectories_are_reduced_where_they_lie(ray_two_cpus, tmp_path, monkeypatch, kind, method):
+    from raypipe.engine.transform import reduce_files
+
+    monkeypatch.setattr("raypipe.results.ROWS_PER_FILE", 25)
+    values = [np.hstack([one, one**2, np.cos(one)]).astype(np.float32) for one in make_series(kind)]
+    values = values if kind == "ragged" else np.stack(values)
+    paths = Trajectories(tuple(map(str, range(N))), values, np.arange(N))
+    other = Trajectories(paths.video_ids, [one[:, :1] for one in make_series("ragged")], paths.n_clips)
+    run = Run(str(tmp_path / "run"))
+    write_trajectories(run, paths, {"picture": other})
+
+    def read(column):
+        return [path for table in run.iter_tables("trajectories") for path in from_table(table, column).values]
+
+    for fit_points in (100_000, 100) if method == "pca" else (100,):  # all of the steps, or some of them
+        config = ReduceConfig(method=method, n_components=2, fit_points=fit_points, n_neighbors=5)
+        fitted = reduce_files(run, config)
+        local, reducer = reduce_trajectories(paths, config)
+        assert (fitted.implementation, fitted.reason) == (reducer.implementation, reducer.reason)
+        assert fitted.n_points == min(fit_points, sum(map(len, values)))
+        for name, array in reducer.arrays().items():
+            assert fitted.arrays()[name].dtype == array.dtype
+            if array.dtype.kind == "f":
+                np.testing.assert_allclose(fitted.arrays()[name], array, rtol=1e-5, atol=1e-5)
+        if method == "pca":  # UMAP maps a point otherwise when it comes with others
+            for ours, theirs in zip(read("reduced"), local.values, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        for ours, theirs in zip(read("trajectory"), values, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(read("picture"), other.values, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    before = read("reduced")
+    reduce_files(run, config)
+    np.testing.assert_array_equal(np.concatenate(before), np.concatenate(read("reduced")))
+
+
+@pytest.mark.parametrize("kind", ["plain", "ragged"])
+def test_shards_are_read_from_parquet_files(ray_two_cpus, tmp_path, monkeypatch, kind):
+    from raypipe.engine.actors import Share
+    from raypipe.engine.shards import RayStore, split_trajectories
+
+    run = Run(str(tmp_path / "run"))
+    with pytest.raises(RaypipeError, match="has no trajectories/"):
+        split_trajectories(run, 2)
+    monkeypatch.setattr("raypipe.results.ROWS_PER_FILE", 25)
+    series = make_series(kind)
+    values = [one.astype(np.float32) for one in series] if kind == "ragged" else series.astype(np.float32)
+    paths = Trajectories(tuple(map(str, range(N))), values, np.ones(N, np.int64))
+    write_trajectories(run, paths, {"reduced": paths})
+    loaders = split_trajectories(run, 2)
+    assert [len(loader()[0]) for loader in loaders] == [25, 35]
+    assert str(loaders[1]) == "trajectories/00001.parquet to trajectories/00002.parquet"
+    np.testing.assert_array_equal(
+        np.concatenate([pad_series(read_series(loader()[0])) for loader in loaders]), pad_series(read_series(values))
+    )
+    assert split_trajectories(run, 5)[0]() == ([], None)
+    model = TimeSeriesKMeans(3, **SOFT_DTW)
+    with RayStore(loaders, Share(0.1, 0, 1), placing_s=60) as store:
+        assert_same_fit(clone(model).fit_store(store), model.fit(values))
