@@ -135,6 +135,7 @@ class RayConfig(_Section):
     gpus_per_encoder: float = Field(1.0, gt=0, description="a fraction lets encoders share a GPU")
     encoders: int | None = Field(None, ge=1, description="encoder actors; default one a GPU, or one a two CPUs")
     decoders: int | None = Field(None, ge=1, description="decoder actors; default one a CPU")
+    shards: int | None = Field(None, ge=1, description="cluster in so many actors; default in this process alone")
     commit_s: float = Field(20.0, gt=0, le=60, description="embeddings are written so often: what a kill may cost")
 
 

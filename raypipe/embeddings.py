@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,6 +67,8 @@ class Ledger:
         Where ``embeddings/`` is.
     plan
         A `schema.PLAN` table: the rows of a video together, its segments numbered from 0.
+    files
+        The files to look at; all by default.
 
     Attributes
     ----------
@@ -82,12 +84,12 @@ class Ledger:
         ``decoder, error_stage, error`` of each segment, null where there is nothing to tell: n rows.
     """
 
-    def __init__(self, store: Store, plan: pa.Table):
+    def __init__(self, store: Store, plan: pa.Table, files: Sequence[str] | None = None):
         self.plan = plan
         self.first = np.flatnonzero(_changes(plan, ["video_id"]))
         self.video_ids = plan["video_id"].take(pa.array(self.first))
         self._store = store
-        self._files, units = _scan(store)
+        self._files, units = _scan(store, files)
         self._n_rows = units["n_rows"].to_numpy()
         self._row = self._find_rows(units)
         planned = np.flatnonzero(self._row >= 0)
@@ -105,6 +107,11 @@ class Ledger:
         if retry_failed:
             wanted |= (self.n_clips == 0) & self.told["error"].is_valid().to_numpy()
         return self.plan.filter(pa.array(wanted & self.plan["error"].is_null().to_numpy()))
+
+    def files_of(self, rows: slice) -> list[str]:
+        """Return the files in which the segments of these rows of the plan are."""
+        inside = self._counts & (self._row >= rows.start) & (self._row < rows.stop)
+        return [file.name for file in self._files if inside[file.units].any()]
 
     def iter_clips(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Iterate over the rows that count, a file at a time."""
@@ -263,10 +270,10 @@ def _next_name(store: Store) -> str:
     return f"{FOLDER}/{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
 
 
-def _scan(store: Store) -> tuple[list[_File], pa.Table]:
-    """Read what all files say of their segments: a row a segment, in the order of the files."""
+def _scan(store: Store, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
+    """Read what files say of their segments: a row a segment, in the order of the files."""
     for attempt in range(3):
-        names = store.files(FOLDER, ".parquet")
+        names = store.files(FOLDER, ".parquet") if files is None else list(files)
         try:
             with ThreadPoolExecutor(_READERS) as threads:
                 tables = list(threads.map(lambda name: _read_units(store, name), names))
@@ -274,12 +281,11 @@ def _scan(store: Store) -> tuple[list[_File], pa.Table]:
         except RaypipeError:  # another process may be compacting: what is gone has been written anew
             if attempt == 2 or names == store.files(FOLDER, ".parquet"):
                 raise
-    ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64)
-    files = [
-        _File(name, slice(int(end) - table.num_rows, int(end)))
-        for name, table, end in zip(names, tables, ends, strict=True)
+    ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64).tolist()
+    found = [
+        _File(name, slice(end - table.num_rows, end)) for name, table, end in zip(names, tables, ends, strict=True)
     ]
-    return files, pa.concat_tables([_UNITS.empty_table(), *tables])
+    return found, pa.concat_tables([_UNITS.empty_table(), *tables])
 
 
 _UNITS = pa.schema(

@@ -104,6 +104,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again, it goes on")
     _forget(run, FOLLOWING["cluster"])
     run.record(config=config.model_dump(mode="json"))
+    if config.ray.shards:
+        return _cluster_sharded(run, config, config.ray.shards, progress)
     progress.say("building trajectories")
     with _step(run, "trajectories"):
         paths = build_trajectories(run, config.trajectory.n_steps, config.trajectory.time_axis)
@@ -114,8 +116,33 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     progress.say(f"clustering into {config.cluster.n_clusters}: {config.cluster.method}")
     with _step(run, "cluster"):
         clustering = fit_clusters(reduced.values, config.cluster)
-    write_model(run, config, clustering, reducer)
-    _keep(run, config, paths, reduced, clustering)
+    write_model(run, config, clustering, reducer.arrays())
+    _keep(run, config, reduced, _draw(run, config, paths, reduced), clustering)
+
+
+def _cluster_sharded(run: Run, config: Config, n_shards: int, progress: Progress) -> None:
+    """Do the same on a Ray cluster, where no machine holds all trajectories."""
+    from raypipe.clustering import check_shardable
+    from raypipe.engine.clustering import build_files, fit_shards, reduce_files
+    from raypipe.engine.session import ray_session
+    from raypipe.results import read_trajectories, write_model
+
+    check_shardable(config.cluster)
+    with ray_session(config.ray):
+        progress.say("building trajectories")
+        with _step(run, "trajectories"):
+            n = build_files(run, config.trajectory)
+        progress.say(f"reducing {n} trajectories: {config.reduce.method}")
+        with _step(run, "reduce"):
+            reducer = reduce_files(run, config.reduce)
+        _record_stage(run, "reduce", reducer.implementation, reducer.reason)
+        progress.say(f"clustering into {config.cluster.n_clusters} over {n_shards} shards: {config.cluster.method}")
+        with _step(run, "cluster"):
+            clustering = fit_shards(run, config.cluster, n_shards)
+        with _step(run, "picture"):
+            reduce_files(run, config.reduce.for_picture(), "picture")
+    write_model(run, config, clustering, reducer.arrays())
+    _keep(run, config, read_trajectories(run, "reduced"), read_trajectories(run, "picture"), clustering)
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
@@ -129,7 +156,7 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
             f"the model has {len(model.labels_)} labels, and the run {len(paths)} trajectories: fit it anew"
         )
     _forget(run, FOLLOWING["cluster"])
-    _keep(run, config, paths, None, from_estimator(model))
+    _keep(run, config, paths, _draw(run, config, paths, None), from_estimator(model))
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -242,22 +269,29 @@ def _account(run: Run, found: Videos, ledger: Ledger, quarantine: pa.Array | Non
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {errors[0]}")
 
 
-def _keep(run: Run, config: Config, paths: Trajectories, reduced: Trajectories | None, clustering: Clustering) -> None:
-    """Score and evaluate a clustering, and write all that is told of it."""
-    from raypipe.analysis.evaluation import evaluate
-    from raypipe.analysis.outliers import score_outliers
+def _draw(run: Run, config: Config, paths: Trajectories, reduced: Trajectories | None) -> Trajectories:
+    """Bring trajectories to the picture's two dimensions, and write them all to ``trajectories/``."""
     from raypipe.reduction import reduce_trajectories
-    from raypipe.results import read_truth, write_clusters, write_trajectories
+    from raypipe.results import write_trajectories
 
     with _step(run, "picture"):
         flat = config.reduce.for_picture()
         picture = reduced if reduced and flat == config.reduce else reduce_trajectories(paths, flat)[0]
+    write_trajectories(run, paths, {"reduced": reduced, "picture": picture})
+    return picture
+
+
+def _keep(run: Run, config: Config, paths: Trajectories, picture: Trajectories, clustering: Clustering) -> None:
+    """Score and evaluate a clustering of paths, and write all that is told of it."""
+    from raypipe.analysis.evaluation import evaluate
+    from raypipe.analysis.outliers import score_outliers
+    from raypipe.results import read_truth, write_clusters
+
     with _step(run, "evaluate"):
         name, truth = read_truth(run)
-        values = (reduced or paths).values
-        metrics = evaluate(values, clustering.labels, gamma=clustering.gamma, inertia=clustering.inertia, truth=truth)
+        gamma, inertia = clustering.gamma, clustering.inertia
+        metrics = evaluate(paths.values, clustering.labels, gamma=gamma, inertia=inertia, truth=truth)
         scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
-    write_trajectories(run, paths, {"reduced": reduced, "picture": picture})
     write_clusters(run, clustering, scores, flags, picture)
     run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
     _record_stage(run, "cluster", clustering.implementation, None)

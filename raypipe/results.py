@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.clustering import Clustering
 from raypipe.config import Config, to_yaml
-from raypipe.reduction import Reducer
 from raypipe.runs import Run
 from raypipe.schema import CLUSTERS, OK, Trajectories
-from raypipe.trajectories import to_table
+from raypipe.trajectories import from_table, to_table
 
 ROWS_PER_FILE = 10_000  # a few hundred MB at 16 steps of 512 numbers
 
@@ -23,6 +23,16 @@ def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectori
         rows = slice(start, start + ROWS_PER_FILE)
         table = to_table(paths, rows, {name: each.values for name, each in more.items() if each})
         run.write_table(f"trajectories/{number:05d}.parquet", table)
+
+
+def read_trajectories(run: Run, column: str) -> Trajectories:
+    """Read one path of every video back, such as "reduced"."""
+    parts = [from_table(table, column) for table in run.iter_tables("trajectories", ["video_id", "n_clips", column])]
+    values: Any = [path for part in parts for path in part.values]
+    if all(isinstance(part.values, np.ndarray) for part in parts):
+        values = np.concatenate([part.values for part in parts])
+    ids = tuple(video_id for part in parts for video_id in part.video_ids)
+    return Trajectories(ids, values, np.concatenate([part.n_clips for part in parts]))
 
 
 def write_clusters(
@@ -38,13 +48,13 @@ def write_clusters(
     run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))
 
 
-def write_model(run: Run, config: Config, clustering: Clustering, reducer: Reducer) -> None:
+def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[str, np.ndarray]) -> None:
     """Write ``model/``: all that predicting a new video needs, without pickles."""
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
     run.write_bytes("model/centers.npy", sink.getvalue())
     sink = io.BytesIO()
-    np.savez_compressed(sink, allow_pickle=False, **reducer.arrays())
+    np.savez_compressed(sink, allow_pickle=False, **reducer)
     run.write_bytes("model/reducer.npz", sink.getvalue())
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
 

@@ -63,12 +63,20 @@ def build_trajectories(
         If no video has a clip.
     """
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint"])
-    counts = plan.column("video_id").value_counts()
-    missing = dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+    found = gather_paths(Ledger(run, plan), n_steps, time_axis)
+    if not len(found):
+        raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
+    return found
+
+
+def gather_paths(ledger: Ledger, n_steps: int | None, time_axis: Literal["time", "index"]) -> Trajectories:
+    """Gather the clips of a ledger's plan as `build_trajectories` does; without any, there are no trajectories."""
+    counts = np.diff(ledger.first, append=ledger.plan.num_rows).tolist()
+    missing = dict(zip(ledger.video_ids.to_pylist(), counts, strict=True))
     paths: dict[str, tuple[np.ndarray, int]] = {}
     pending: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
     columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
-    for table in Ledger(run, plan).iter_clips(columns):
+    for table in ledger.iter_clips(columns):
         for video_id, segment, times, values in _segments(table):
             pending.setdefault(video_id, []).append((segment, times, values))
             missing[video_id] -= 1
@@ -77,11 +85,9 @@ def build_trajectories(
     for video_id, segments in pending.items():
         _finish(paths, video_id, segments, n_steps, time_axis)
     ids = tuple(video_id for video_id in missing if video_id in paths)
-    if not ids:
-        raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     found = [paths[video_id][0] for video_id in ids]
-    n_clips = np.array([paths[video_id][1] for video_id in ids])
-    return Trajectories(ids, np.stack(found) if n_steps is not None else found, n_clips)
+    n_clips = np.array([paths[video_id][1] for video_id in ids], np.int64)
+    return Trajectories(ids, np.stack(found) if n_steps is not None and ids else found, n_clips)
 
 
 def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:
@@ -116,10 +122,12 @@ def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> p
 def from_table(table: pa.Table, column: str = "trajectory") -> Trajectories:
     """Read what `to_table` wrote."""
     dim = int(table.schema.metadata[f"{column}.dim".encode()])
-    paths = [np.asarray(path.values).reshape(-1, dim) for path in table.column(column)]
     ragged = table.schema.metadata[f"{column}.n_steps".encode()] == b""
-    ids = tuple(table.column("video_id").to_pylist())
-    return Trajectories(ids, paths if ragged else np.stack(paths), table.column("n_clips").to_numpy())
+    lists = table.column(column).combine_chunks()
+    points = lists.flatten().to_numpy().reshape(-1, dim)
+    lengths = lists.value_lengths().to_numpy() // dim
+    paths: Any = np.split(points, np.cumsum(lengths)[:-1]) if ragged else points.reshape(len(lists), -1, dim)
+    return Trajectories(tuple(table.column("video_id").to_pylist()), paths, table.column("n_clips").to_numpy())
 
 
 def _segments(table: pa.Table) -> Iterable[tuple[str, int, np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ from raypipe.errors import UsageError
 from raypipe.optional import require
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
+    from raypipe.clustering.stores import SeriesStore
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.config import ClusterConfig
 
@@ -78,10 +79,27 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     return _fit_series(values, config)
 
 
+def fit_store(store: SeriesStore, config: ClusterConfig) -> Clustering:
+    """Group the series of a store, which may lie on many machines, as `fit_clusters` does; raises as that does."""
+    check_shardable(config)
+    return from_estimator(_make_estimator(config).fit_store(store))
+
+
+def check_shardable(config: ClusterConfig) -> None:
+    """Raise `UsageError` unless `fit_store` can do what the config asks for."""
+    if config.method != "softdtw" or config.backend == "tslearn":
+        what = f"method={config.method}" if config.method != "softdtw" else "backend=tslearn"
+        raise UsageError(f"cluster.{what} works in one process only: leave ray.shards out")
+
+
 def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
+    return from_estimator(_make_estimator(config).fit(values))
+
+
+def _make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 
-    model = TimeSeriesKMeans(
+    return TimeSeriesKMeans(
         n_clusters=config.n_clusters,
         max_iter=config.max_iter,
         n_init=config.n_init,
@@ -92,8 +110,7 @@ def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
         precision=config.precision,
         backend=config.backend,
         divergence=config.divergence,
-    ).fit(values)
-    return from_estimator(model)
+    )
 
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:

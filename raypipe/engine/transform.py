@@ -12,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from raypipe.config import ReduceConfig
 from raypipe.engine.actors import ANSWER_S
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, draw_points, make_reducer, split_steps, stack_steps
 from raypipe.runs import Run
 from raypipe.schema import Trajectories
@@ -43,8 +43,8 @@ class Fitted:
         return self._arrays
 
 
-def reduce_files(run: Run, config: ReduceConfig, answer_s: float = ANSWER_S) -> Fitted:
-    """Reduce the paths in a run's ``trajectories/``, and write the column "reduced" beside "trajectory".
+def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer_s: float = ANSWER_S) -> Fitted:
+    """Reduce the paths in a run's ``trajectories/``, and write them as another column beside "trajectory".
 
     Where there are at most ``config.fit_points`` steps, the result is that of `raypipe.reduction.reduce_trajectories`.
     Where there are more, the reducer is fitted on the same steps that it would draw, and maps the files one by one:
@@ -58,6 +58,8 @@ def reduce_files(run: Run, config: ReduceConfig, answer_s: float = ANSWER_S) -> 
         A run whose trajectories are written.
     config
         The reducer, and ``fit_points``.
+    column
+        The column's name.
     answer_s
         Seconds without any file done that end the work.
 
@@ -75,7 +77,8 @@ def reduce_files(run: Run, config: ReduceConfig, answer_s: float = ANSWER_S) -> 
 
     def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
         remote = ray.remote(task).options(**(on_gpu if task is _map_file else options))
-        return _gather([remote.remote(run, name, *more) for name, *more in zip(files, *columns, strict=True)], answer_s)
+        told = zip(files, *columns, strict=True)
+        return gather([remote.remote(run, name, *more) for name, *more in told], answer_s)
 
     sizes = each(_count_points)
     ends = np.cumsum(sizes)
@@ -86,28 +89,29 @@ def reduce_files(run: Run, config: ReduceConfig, answer_s: float = ANSWER_S) -> 
     )
     fit: Any = ray.remote(_fit).options(**on_gpu, num_returns=2)
     reducer, found = fit.remote(config, points, len(drawn) == ends[-1])
-    fitted, reduced = _gather([found], answer_s)[0]
+    fitted, reduced = gather([found], answer_s)[0]
     if reduced is None:
-        each(_map_file, [reducer] * len(files))
+        each(_map_file, [column] * len(files), [reducer] * len(files))
     else:
-        each(_write_reduced, np.split(reduced, ends[:-1]))
+        each(_write_reduced, [column] * len(files), np.split(reduced, ends[:-1]))
     return fitted
 
 
-def _gather(tasks: list[Any], answer_s: float) -> list[Any]:
+def gather(tasks: list[Any], answer_s: float = ANSWER_S) -> list[Any]:
+    """Wait for tasks of which none may be silent for ever, and return what they did."""
     waiting = list(tasks)
     while waiting:
         done, waiting = ray.wait(waiting, timeout=answer_s)
         if not done:
             raise RaypipeError(
-                f"nothing has been reduced for {answer_s:.0f} s: is there room on the Ray cluster? See Ray's logs"
+                f"no task has ended for {answer_s:.0f} s: is there room on the Ray cluster? See Ray's logs"
             )
         try:
             ray.get(done)
         except RayTaskError as error:
             raise (error.cause if isinstance(error.cause, RaypipeError) else error) from None
         except RayError as error:
-            raise RaypipeError(f"reducing trajectories failed: {' '.join(str(error).split())[:400]}") from error
+            raise RaypipeError(f"a task failed: {one_line(error)}") from error
     return ray.get(tasks)
 
 
@@ -135,16 +139,16 @@ def _fit(
     return reducer, (Fitted(reducer.implementation, reducer.reason, len(points), reducer.arrays()), reduced)
 
 
-def _map_file(run: Run, name: str, reducer: Reducer) -> None:
-    _write_reduced(run, name, reducer.transform(stack_steps(_read(run, name))))
+def _map_file(run: Run, name: str, column: str, reducer: Reducer) -> None:
+    _write_reduced(run, name, column, reducer.transform(stack_steps(_read(run, name))))
 
 
-def _write_reduced(run: Run, name: str, reduced: np.ndarray) -> None:
+def _write_reduced(run: Run, name: str, column: str, reduced: np.ndarray) -> None:
     """Write the file again with the column beside what else it has."""
     before = run.read_table(name)
     paths = from_table(before)
-    table = to_table(paths, slice(None), {"reduced": split_steps(reduced, paths).values})
-    for column in before.column_names:
-        if column not in table.column_names:
-            table = table.append_column(before.schema.field(column), before.column(column))
+    table = to_table(paths, slice(None), {column: split_steps(reduced, paths).values})
+    for other in before.column_names:
+        if other not in table.column_names:
+            table = table.append_column(before.schema.field(other), before.column(other))
     run.write_table(name, table.replace_schema_metadata({**before.schema.metadata, **table.schema.metadata}))

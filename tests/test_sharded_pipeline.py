@@ -1,0 +1,73 @@
+"""The whole of clustering on Ray: trajectories are built, reduced and grouped where they lie."""
+
+import numpy as np
+import pytest
+
+from raypipe import pipeline
+from raypipe.config import make_config
+from raypipe.errors import UsageError
+from raypipe.progress import Progress
+from raypipe.results import read_trajectories
+from raypipe.runs import Run
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def ray_local():
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a run of trajectories of three shapes."""
+    rng = np.random.default_rng(0)
+    steps = np.linspace(0, 1, 12)[:, None]
+    paths = [np.sin((i % 3 + 1) * 3 * steps + np.arange(8)) + rng.normal(0, 0.05, (12, 8)) for i in range(N)]
+    np.savez(tmp_path / "paths.npz", **{f"video-{i:02d}": path.astype(np.float32) for i, path in enumerate(paths)})
+    run = Run(str(tmp_path / "run"))
+    pipeline.embed(tmp_path / "paths.npz", run, CONFIG, Progress())
+    return run
+
+
+CONFIG = make_config(sets=("cluster.n_clusters=3", "cluster.precision=float64", "reduce.n_components=3"))
+
+
+def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
+    from raypipe.engine import clustering as sharded
+
+    pipeline.cluster(run, CONFIG, Progress())
+    expected = {name: run.read_table(name) for name in ("clusters.parquet", "trajectories")}
+    metrics = run.read_json("metrics.json")
+    files = run.files("model")
+
+    original = sharded.build_files
+    monkeypatch.setattr(sharded, "build_files", lambda run, config: original(run, config, per_file=13))
+    config = CONFIG.model_copy(update={"ray": CONFIG.ray.model_copy(update={"shards": 2})})
+    pipeline.cluster(run, config, Progress())
+    assert len(run.files("trajectories")) == 5
+    found = {name: run.read_table(name) for name in expected}
+    for column in ("video_id", "cluster"):
+        assert found["clusters.parquet"][column].to_pylist() == expected["clusters.parquet"][column].to_pylist()
+    for column in ("distance", "x", "y"):
+        np.testing.assert_allclose(found["clusters.parquet"][column], expected["clusters.parquet"][column], rtol=1e-6)
+    assert found["trajectories"]["trajectory"].to_pylist() == expected["trajectories"]["trajectory"].to_pylist()
+    assert run.files("model") == files
+    told = run.read_json("metrics.json")
+    assert told["inertia"] == pytest.approx(metrics["inertia"], rel=1e-9)
+    assert told["sizes"] == metrics["sizes"] == [20, 20, 20]
+    assert read_trajectories(run, "reduced").values.shape == (N, 16, 3)
+    pipeline.report(run, config, Progress())
+    assert run.exists("report.html")
+
+
+def test_what_shards_cannot_do_is_said(ray_local, run):
+    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", "cluster.method=kmeans"))
+    with pytest.raises(UsageError, match=r"cluster\.method=kmeans works in one process only"):
+        pipeline.cluster(run, config, Progress())
