@@ -66,6 +66,7 @@ def test_run_on_precomputed_trajectories(done):
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap-learn's optional part
+@pytest.mark.filterwarnings("ignore:h5py not installed:UserWarning")  # tslearn's
 def test_the_preset_on_the_command_line_is_the_recipe(done, trajectories):
     """The recipe's own lines, on the same file, give the same labels."""
     import pyarrow.parquet as pq
