@@ -2,8 +2,8 @@
 
     python -m bench.gpu
 
-Needs numpy, scipy, scikit-learn, numba, cupy and torch alone. CLIP is measured with random weights, and only where
-open_clip can be imported.
+Needs numpy, scipy, scikit-learn, numba, cupy and torch alone. CLIP is measured with towers of its sizes and random
+weights, see bench/clip_gpu.py.
 """
 
 import time
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.clip_gpu import measure_towers
 from bench.machine import keep
 from bench.softdtw_gpu import measure_softdtw
 from raypipe.encoders import Encoder, make_encoder
-from raypipe.optional import is_installed
 
 
 def frames_per_second(encoder: Encoder, frames: np.ndarray, seconds: float = 5.0) -> float:
@@ -40,37 +40,6 @@ def measure_descriptor(rng: np.random.Generator) -> dict[str, Any]:
     return {"largest_difference_from_cpu": float(difference), "frames_per_s_by_batch": rates}
 
 
-def measure_clip(rng: np.random.Generator) -> dict[str, Any]:
-    """Time ViT-B-32 with random weights, by precision, beside the bare model on frames that are on the device."""
-    if not is_installed("open_clip"):
-        return {"skipped": "open_clip is not installed"}
-    import tempfile
-    from pathlib import Path
-
-    import open_clip
-
-    frames = rng.integers(0, 256, (1024, 224, 224, 3), dtype=np.uint8)
-    model = open_clip.create_model("ViT-B-32", pretrained=None)
-    figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "random.pt"
-        torch.save(model.state_dict(), checkpoint)
-        for precision in ("fp32", "bf16"):
-            options: dict[str, Any] = {"pretrained": str(checkpoint), "precision": precision, "device": "cuda"}
-            figures[precision] = frames_per_second(make_encoder("clip", batch_size=1024, **options), frames)
-    visual = model.visual.to("cuda").eval()
-    images = torch.rand(1024, 3, 224, 224, device="cuda")
-    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-        visual(images)
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        for _ in range(5):
-            visual(images)
-        torch.cuda.synchronize()
-    figures["bare model, bf16"] = 5 * len(images) / (time.perf_counter() - started)
-    return figures
-
-
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("bench.gpu needs a CUDA device, and torch sees none")
@@ -79,7 +48,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name(),
         "softdtw": measure_softdtw(),
         "descriptor": measure_descriptor(rng),
-        "clip_frames_per_s": measure_clip(rng),
+        "clip": measure_towers(),
     }
     print(figures)
     print(f"kept in {keep('gpu', figures)}")

@@ -244,3 +244,112 @@ def test_clip_without_the_hub_gives_up_quickly_and_quietly(hub_cache, monkeypatc
     assert time.monotonic() - started < 10
     check_clip_line(str(caught.value), r"http://127\.0\.0\.1:\d+ cannot be reached \(.+\)")
     assert capfd.readouterr() == ("", "")
+
+
+class Pixels:
+    """A stand-in for a batch's way over a GPU, which fails for batches of more frames than fit."""
+
+    fit = 4
+
+    def __init__(self, shape, device):
+        if shape[0] > self.fit:
+            raise OutOfMemoryError
+        self.shape, self.vectors = shape, []
+
+    def holds(self, shape):
+        return self.shape == shape
+
+    def send(self, part):
+        import torch
+
+        assert len(part) <= self.shape[0]
+        assert not self.vectors, "its last batch has not been fetched"
+        return torch.from_numpy(part.copy())
+
+    def bring_back(self, vectors):
+        self.vectors.append(vectors.numpy())
+
+    def fetch(self):
+        return self.vectors.pop()
+
+    def settle(self):
+        self.vectors.clear()
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own."""
+
+
+@pytest.fixture
+def tower(monkeypatch):
+    """Make a tower that goes the GPU's way on the CPU, each vector a frame's mean of the three channels."""
+    import torch
+
+    from raypipe.encoders import tower as module
+
+    class Means(torch.nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(2, 3))
+
+    monkeypatch.setattr(module, "_Slot", Pixels)
+    made = module.ImageTower(Means(), [0.0] * 3, [1 / 255] * 3, device="cpu")
+    made.dim, made.image_size, made.resize_mode, made.fingerprint = 3, 8, "crop", "means"
+    made.batches = lambda frames, size: made._pipelined(
+        (frames[start : start + size] for start in range(0, len(frames), size)), (size, 8, 8, 3)
+    )
+    return made
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 11])
+def test_batches_that_overlap_come_in_order(tower, n):
+    frames = random_frames(n, 8)
+    expected = frames.mean(axis=(1, 2))
+    for size in (1, 2, 3, 4):
+        parts = list(tower.batches(frames, size))
+        assert [len(part) for part in parts] == [size] * (n // size) + ([n % size] if n % size else [])
+        np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-5)
+
+
+def test_a_batch_too_large_is_halved_on_the_gpus_way(tower):
+    from raypipe.encoders import _BatchedEncoder
+
+    frames = random_frames(11, 8)
+    encoder = _BatchedEncoder("means", tower, "means", normalize=False, batch_size=16)
+    np.testing.assert_allclose(encoder(frames), frames.mean(axis=(1, 2)), rtol=1e-5)
+    assert encoder.batch_size <= Pixels.fit
+    assert encoder.batch_size >= 2
+
+
+def test_an_abandoned_batch_leaves_nothing_behind(tower):
+    frames = random_frames(8, 8)
+    given = tower.batches(frames, 2)
+    next(given)
+    given.close()
+    np.testing.assert_allclose(np.concatenate(list(tower.batches(frames, 2))), frames.mean(axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tower_on_cuda_is_the_cpus(precision):
+    """Batches that overlap, and frames on the device already, against float32 on the CPU."""
+    import copy
+
+    import torch
+
+    from raypipe.encoders.tower import ImageTower
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 64, 16, 16), torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(64 * 9, 32)
+    )
+    options = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    exact = ImageTower(copy.deepcopy(network), **options, device="cpu")
+    tower = ImageTower(network, **options, device="cuda", precision=precision)
+    frames = random_frames(23, TINY_SIZE)
+    frames.flags.writeable = False
+    expected = exact(frames)
+    tolerance = 0.02 if precision == "bf16" else 1e-3  # convolutions may take TF32
+    for given in (frames, torch.from_numpy(frames.copy()).cuda()):
+        for _ in range(3):
+            vectors = np.concatenate(list(tower.batches(given, 5)))
+            assert np.abs(vectors - expected).max() < tolerance * np.abs(expected).max()

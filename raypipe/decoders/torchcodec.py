@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,28 @@ _SAME_S = 1e-4  # torchcodec's seconds went through float arithmetic of their ow
 _CHUNK = 16  # frames that lie on the GPU in full size at once
 
 
+@dataclass(frozen=True)
+class DeviceFrames:
+    """Frames that lie where they were decoded.
+
+    Attributes
+    ----------
+    pixels
+        (u, image_size, image_size, 3) uint8 tensor: each frame once, however often it was asked for.
+    numbers
+        (n,) int64, for each answered time the number of its frame in ``pixels``; the times are the first n.
+    times_s
+        (n,) float64, the presentation times of those frames.
+    error
+        As in `raypipe.schema.Frames`.
+    """
+
+    pixels: Any
+    numbers: np.ndarray
+    times_s: np.ndarray
+    error: str | None
+
+
 class TorchCodecDecoder(ContainerReader):
     """Decodes with NVDEC through torchcodec and resizes on the GPU.
 
@@ -41,8 +64,21 @@ class TorchCodecDecoder(ContainerReader):
         self._torch = require("torch")
         self._decoders = require("torchcodec.decoders")
 
+    def kind(self, uri: str) -> str:
+        """Say what decides how a video's pixels come out: its codec, pixel format, range and matrix."""
+        with open_video(uri) as video:
+            codec = video.stream.codec_context
+            range_, matrix = int(codec.color_range), int(codec.colorspace)  # FFmpeg's numbers; 0 and 2 are "unknown"
+            return f"{codec.name} {codec.pix_fmt} (range {range_}, matrix {matrix})"
+
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
         """See `raypipe.decoders.Decoder.frames`."""
+        there = self.frames_on_device(uri, times_s, image_size, resize_mode)
+        pixels = there.pixels.cpu().numpy()[there.numbers]
+        return Frames(pixels, there.times_s, np.arange(len(pixels)), self.name, there.error)
+
+    def frames_on_device(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> DeviceFrames:
+        """Decode as `frames` does, and leave the frames on the device."""
         packets = read_packets(uri)
         with open_video(uri) as video:
             check_indexed(video, self.name)
@@ -50,25 +86,27 @@ class TorchCodecDecoder(ContainerReader):
             stream_index, pixel_aspect = video.stream.index, read_pixel_aspect(video)
         numbers, error = packets.find(times_s)
         unique, inverse = np.unique(numbers, return_inverse=True)
-        pixels = np.empty((len(unique), image_size, image_size, 3), dtype=np.uint8)
+        chunks: list[Any] = []
         n = 0
         try:
             decoder = self._open(uri, stream_index)
+            turns = round((decoder.metadata.rotation or 0) / 90) % 4
             for start in range(0, len(unique), _CHUNK):
                 wanted_s = packets.times_s[unique[start : start + _CHUNK]] + origin_s
                 batch = decoder.get_frames_played_at((wanted_s + TOLERANCE_S).tolist())
                 if np.abs(batch.pts_seconds.cpu().numpy() - wanted_s).max() > _SAME_S:
                     raise DecodeError(f"{shown(uri)}: torchcodec gives frames of other times than the container's")
-                pixels[start : start + _CHUNK] = self._resize(batch.data, image_size, resize_mode, pixel_aspect)
+                chunks.append(resize(batch.data, image_size, resize_mode, pixel_aspect, turns))
                 n = start + len(wanted_s)
         except RuntimeError as failure:
             stopped = f"stopped after {packets.times_s[unique[n - 1]]:.1f} s: " if n else ""
             error = stopped + " ".join(str(failure).split())[:200]
         if error and not n:
             raise DecodeError(f"{shown(uri)}: {error}")
-        n_answered = int((inverse < n).sum())
-        inverse = inverse[:n_answered]
-        return Frames(pixels[inverse], packets.times_s[unique[inverse]], np.arange(n_answered), self.name, error)
+        none = self._torch.empty((0, image_size, image_size, 3), dtype=self._torch.uint8, device=self.device)
+        inverse = inverse[inverse < n]
+        pixels = self._torch.cat(chunks) if chunks else none
+        return DeviceFrames(pixels, inverse, packets.times_s[unique[inverse]], error)
 
     def _open(self, uri: str, stream_index: int) -> Any:
         decoder = self._decoders.VideoDecoder(local_path(uri), stream_index=stream_index, device=self.device)
@@ -76,11 +114,31 @@ class TorchCodecDecoder(ContainerReader):
             raise DecodeError(f"{shown(uri)}: NVDEC cannot decode it ({decoder.cpu_fallback})")
         return decoder
 
-    def _resize(self, frames: Any, size: int, resize_mode: str, pixel_aspect: float) -> np.ndarray:
-        """Scale and cut (n, 3, height, width) frames, upright already, to (n, size, size, 3)."""
-        width, height = scaled_size(frames.shape[3] * pixel_aspect / frames.shape[2], size, resize_mode)
-        resample = self._torch.nn.functional.interpolate
-        scaled = resample(frames.float(), size=(height, width), mode="bicubic", antialias=True, align_corners=False)
-        top, left = crop_corner(height, width, size)
-        cut = scaled[:, :, top : top + size, left : left + size]
-        return cut.round().clamp(0, 255).to(self._torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+def resize(frames: Any, size: int, resize_mode: str, pixel_aspect: float = 1.0, turns: int = 0) -> Any:
+    """Scale and cut frames on their device as `raypipe.decoders.picture.Resizer` does on the CPU.
+
+    Parameters
+    ----------
+    frames
+        (n, 3, height, width) uint8 tensor, upright.
+    size, resize_mode, pixel_aspect
+        As `Resizer` takes them, the aspect of the upright picture.
+    turns
+        Quarter turns counterclockwise that set the frames upright: the middle is cut out as it was before them, which
+        is a pixel off where the margin is odd.
+
+    Returns
+    -------
+    (n, size, size, 3) uint8 tensor.
+    """
+    width, height = scaled_size(frames.shape[3] * pixel_aspect / frames.shape[2], size, resize_mode)
+    functional = require("torch.nn.functional")
+    scaled = functional.interpolate(
+        frames.float(), size=(height, width), mode="bicubic", antialias=True, align_corners=False
+    )
+    top, left = crop_corner(height, width, size)
+    top = height - size - top if turns in (1, 2) else top
+    left = width - size - left if turns in (2, 3) else left
+    cut = scaled[:, :, top : top + size, left : left + size]
+    return cut.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
+from raypipe.encoders.tower import ImageTower
 from raypipe.errors import EncoderError, one_line
 
 _HUB_TIMEOUT_S = 5.0
@@ -27,8 +27,8 @@ class Clip:
     """The image tower of a CLIP model.
 
     Frames come resized by the decoder to `image_size`, the way `resize_mode` says; the rest of the model's own
-    preprocessing (scale, mean, standard deviation) is done on the device. The kernel that the model's configuration
-    asks for when resizing, bicubic as a rule, is up to the decoder.
+    preprocessing (scale, mean, standard deviation) is done on the device, by `ImageTower`. The kernel that the model's
+    configuration asks for when resizing, bicubic as a rule, is up to the decoder.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ class Clip:
     pretrained
         open_clip's tag of published weights, or the path of a checkpoint file.
     precision
-        "fp32", "bf16" (autocast), or "auto": bf16 on a GPU that computes it, else fp32.
+        "fp32", "bf16" (on a GPU of the weights, on the CPU by autocast), or "auto": bf16 on a GPU that computes it,
+        else fp32.
     device
         torch's name of a device.
 
@@ -49,33 +50,22 @@ class Clip:
     """
 
     def __init__(self, model: str, pretrained: str, *, precision: str = "auto", device: str = "cpu") -> None:
-        self._device = torch.device(device)
-        self._bf16 = precision == "bf16" or (precision == "auto" and _computes_bf16(self._device))
         with _quiet():
             weights = _locate_weights(model, pretrained)
-            tower = _load_image_tower(weights)
-        self._tower = tower.to(self._device)
-        self.image_size, self.resize_mode = _frame_format(model, tower.preprocess_cfg)
-        mean, std = (
-            torch.tensor(tower.preprocess_cfg[key], device=self._device).view(1, 3, 1, 1) for key in ("mean", "std")
-        )
-        self._scale, self._shift = 1 / (255 * std), -mean / std
-        self.fingerprint = f"clip/{weights.name}/{'bf16' if self._bf16 else 'fp32'}"
+            network = _load_image_tower(weights)
+        preprocess = network.preprocess_cfg
+        self.image_size, self.resize_mode = _frame_format(model, preprocess)
+        self._tower = ImageTower(network, preprocess["mean"], preprocess["std"], device=device, precision=precision)
+        self.fingerprint = f"clip/{weights.name}/{self._tower.precision}"
         self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
 
-    @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim), not normalised."""
-        pixels = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2)  # as bytes to the device
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            vectors = self._tower(pixels * self._scale + self._shift)
-        if isinstance(vectors, tuple):  # CoCa's tower gives its tokens too
-            vectors = vectors[0]
-        return vectors.float().cpu().numpy()
+        return self._tower(frames)
 
-
-def _computes_bf16(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    def batches(self, frames: Any, batch_size: int) -> Iterator[np.ndarray]:
+        """Encode frames, or a tensor of them on the device, batch by batch; see `ImageTower.batches`."""
+        return self._tower.batches(frames, batch_size)
 
 
 def _frame_format(model: str, preprocess: dict[str, Any]) -> tuple[int, str]:
