@@ -37,6 +37,11 @@ def uuid_of(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+
+
 @pytest.fixture
 def memory():
     filesystem = fsspec.filesystem("memory")

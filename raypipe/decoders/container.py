@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,20 @@ from raypipe.decoders.picture import quarter_turns
 from raypipe.errors import DecodeError
 from raypipe.schema import Probe
 from raypipe.sources.files import local_path, open_filesystem, shown
+from raypipe.sources.remote import patiently
 
 N_THREADS = 1
 """Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""
 
 TOLERANCE_S = 1e-6
 """A frame's own time must find that frame after having gone through float64 arithmetic."""
+
+# What a header may claim unchecked. A wild number in it must not be cut into millions of segments.
+_HOUR_S = 3600.0
+_SPARSEST = 1000  # bytes a second over hours: far fewer than any camera's
+_LONGEST_FRAME_S = 120.0
+_MOST_FPS = 1000.0
+_MOST_STRETCHED = 10.0
 
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCKS = 32
@@ -53,8 +61,9 @@ class Video:
 
     @property
     def pixel_aspect(self) -> float:
-        """Width over height of a pixel as coded; 1 where unknown."""
-        return float(self.stream.sample_aspect_ratio or 1)
+        """Width over height of a pixel as coded; 1 where unknown or beyond belief."""
+        aspect = float(self.stream.sample_aspect_ratio or 1)
+        return aspect if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED else 1.0
 
     def to_seconds(self, ticks: Any) -> Any:
         """Ticks to seconds from the stream's start, rounded once."""
@@ -126,7 +135,9 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[Video]:
         # A playlist in a video's clothes must not make FFmpeg open other files or addresses.
         options = {"protocol_whitelist": "none" if path is None else "file"}
         try:
-            container = av.open(source, options=options, buffer_size=1 << 18 if path is None else 1 << 15)
+            buffer_size = 1 << 18 if path is None else 1 << 15
+            # A title in some other encoding is no reason to lose the video.
+            container = av.open(source, options=options, buffer_size=buffer_size, metadata_errors="replace")
         except FFmpegError as error:
             raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         with container:
@@ -183,28 +194,37 @@ class ContainerReader:
 def probe_video(uri: str, decoder: str) -> Probe:
     """Read the header and decode one frame, which alone tells the rotation and whether the video decodes at all.
 
+    A duration that is missing, or long for so small a file, is measured: all packets are read.
+
     Raises
     ------
     DecodeError
-        If the video cannot be opened, or not one frame of it decodes.
+        If the video cannot be opened, not one frame of it decodes, or its few frames claim to last for days.
     """
     with open_video(uri) as video:
         frame = read_first_frame(video)
         turned = quarter_turns(frame) % 2 == 1
-        rate = video.stream.average_rate
         probe = Probe(
             duration_s=video.duration_s or 0.0,
             width=frame.height if turned else frame.width,
             height=frame.width if turned else frame.height,
-            fps=float(rate) if rate else 0.0,
+            fps=_frame_rate(video.stream),
             n_frames=video.stream.frames,
             codec=video.stream.codec.canonical_name,
             decoder=decoder,
         )
-    if probe.duration_s > 0:
+        longest_s = max(_HOUR_S, video.container.size / _SPARSEST)
+    if 0 < probe.duration_s <= longest_s:
         return probe
-    packets = read_packets(uri)  # some streams have no header to say it
-    return replace(probe, duration_s=float(packets.times_s[-1]) + (1 / probe.fps if probe.fps else 0.0))
+    packets = read_packets(uri)
+    n, last_s = len(packets.times_s), float(packets.times_s[-1])
+    if probe.duration_s > 0:
+        duration_s = min(probe.duration_s, packets.end_s)
+    else:  # some streams have no header to say it
+        duration_s = last_s + (1 / probe.fps if probe.fps else 0.0)
+    if duration_s > max(_HOUR_S, n * _LONGEST_FRAME_S):
+        raise DecodeError(f"{shown(uri)}: its times are garbage: {n} frames in {duration_s:.3g} s")
+    return replace(probe, duration_s=duration_s)
 
 
 def read_first_frame(video: Video) -> Any:
@@ -264,17 +284,45 @@ def _open_remote(uri: str) -> Iterator[Any]:
     """Open a remote file whose blocks are fetched as they are read and kept in memory, the last few of them."""
     try:
         file_system, path = open_filesystem(uri)
-        file = file_system.open(
-            path,
-            "rb",
-            block_size=_BLOCK_BYTES,
-            cache_type="blockcache",
-            cache_options={"maxblocks": _REMOTE_BLOCKS},
+        file = patiently(
+            uri,
+            lambda: file_system.open(
+                path,
+                "rb",
+                block_size=_BLOCK_BYTES,
+                cache_type="blockcache",
+                cache_options={"maxblocks": _REMOTE_BLOCKS},
+            ),
         )
     except Exception as error:  # each file system raises its own kinds
         raise DecodeError(f"{shown(uri)}: {describe(error, uri)}") from error
     with file:
+        if hasattr(file, "cache"):  # one that lies in memory has none
+            file.cache.fetcher = _make_fetcher(uri, file)
         yield file
+
+
+def _make_fetcher(uri: str, file: Any) -> Callable[[int, int], bytes]:
+    """Make what fetches a remote file's blocks patient, and sure of having got all that it asked for."""
+    fetch = file.cache.fetcher
+    failures: list[DecodeError] = []
+
+    def fetch_whole(start: int, end: int) -> bytes:
+        block = fetch(start, end)
+        if len(block) != end - start:
+            raise ConnectionError(f"{len(block)} of {end - start} bytes came")
+        return block
+
+    def fetch_patiently(start: int, end: int) -> bytes:
+        if failures:  # FFmpeg asks again for what could not be read
+            raise failures[0]
+        try:
+            return patiently(uri, lambda: fetch_whole(start, min(end, file.size)))
+        except Exception as error:
+            failures.append(DecodeError(f"{shown(uri)}: {describe(error, uri)}"))
+            raise failures[0] from error
+
+    return fetch_patiently
 
 
 def _find_stream(container: Any, uri: str) -> Any:
@@ -287,6 +335,12 @@ def _find_stream(container: Any, uri: str) -> Any:
     if stream.codec_context is None:
         raise DecodeError(f"{shown(uri)}: FFmpeg has no decoder for its video")
     return stream
+
+
+def _frame_rate(stream: Any) -> float:
+    """Average frames a second; 0 where unknown or beyond belief."""
+    rate = float(stream.average_rate or 0)
+    return rate if 1 / _LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
 
 
 def _header_duration(container: Any, stream: Any) -> float | None:

@@ -54,16 +54,20 @@ class PyAVDecoder(ContainerReader):
     def _sample(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, linear: bool) -> Frames:
         pixels = np.empty((len(times_s), image_size, image_size, 3), dtype=np.uint8)
         ticks: list[int] = []
+        n_damaged = 0
         with open_video(uri, self.n_threads) as video:
             walk = _Walk(video, times_s, linear)
             resize = Resizer(image_size, resize_mode, video.pixel_aspect)
             for i, (tick, frame) in enumerate(walk):
                 pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
                 ticks.append(tick)
+                n_damaged += frame.is_corrupt  # FFmpeg made up what it could not decode
             if walk.error and not ticks:
                 raise DecodeError(f"{shown(uri)}: {walk.error}")
             n = len(ticks)
-            return Frames(pixels[:n], video.to_seconds(ticks), np.arange(n), self.name, walk.error)
+            damage = f"{n_damaged} of {n} frames are damaged" if n_damaged else None
+            error = "; ".join(filter(None, (walk.error, damage))) or None
+            return Frames(pixels[:n], video.to_seconds(ticks), np.arange(n), self.name, error)
 
 
 class _Lost(Exception):

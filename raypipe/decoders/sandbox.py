@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -35,6 +36,9 @@ _START_S = 60.0  # a machine busy with starting everything at once may take long
 _DEATH_S = 5.0
 _TURN_S = 0.5
 _PR_SET_PDEATHSIG = 1
+_MOST_MEMORY = 4 << 30
+"""Bytes that FFmpeg may take for one request: a few bytes of header can ask for frames of any size, and for many. The
+frames of 8K video that a decoder holds at once come to 2 GB."""
 
 
 class Sandbox:
@@ -307,8 +311,25 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
+def _bound_memory(name: str) -> None:
+    """Let a decoder take no more than `_MOST_MEMORY` beyond what this process has; allocations beyond that fail.
+
+    GPU libraries map far more than they use, and a user's own decoder is the user's: those are not bounded.
+    """
+    if sys.platform != "linux":  # elsewhere the kernel counts otherwise, or not at all
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = most
+    if name in ("pyav", "decord"):
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        limit = pages * resource.getpagesize() + _MOST_MEMORY
+        limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
 def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
     decoder = _decoder(name)
+    _bound_memory(name)
     if method == "probe":
         return vars(decoder.probe(uri))
     if method == "frame_times":
@@ -328,6 +349,7 @@ _decoder = cache(make_decoder)
 def _serve(parent: int, connection: int, memory: int) -> None:
     """Answer requests until the parent hangs up."""
     _die_with(parent)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected here, and nobody reads their dumps
     channel = Connection(connection)
     channel.send(None)
     while True:

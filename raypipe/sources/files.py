@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote_from_bytes, unquote, unquote_to_bytes
 from raypipe.errors import RaypipeError, SourceError
 from raypipe.optional import require
 from raypipe.schema import Video, Videos
+from raypipe.sources.remote import find_patiently, patiently
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split(),
@@ -167,7 +168,7 @@ def open_file(name: str) -> Iterator[IO[bytes]]:
     try:
         if path is None:
             filesystem, inner = open_filesystem(name)
-            file: IO[bytes] = BytesIO(filesystem.cat_file(inner))
+            file: IO[bytes] = BytesIO(patiently(name, lambda: filesystem.cat_file(inner)))
         elif stat.S_ISREG(Path(path).stat().st_mode):
             file = Path(path).open("rb")
         else:  # a FIFO would block
@@ -339,7 +340,7 @@ def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
     """Return "file" or "directory", or None where nothing is there and that is no error."""
     filesystem, path = open_filesystem(url)
     try:
-        return filesystem.info(path)["type"]
+        return patiently(url, lambda: filesystem.info(path))["type"]
     except Exception as error:  # as in open_filesystem
         if missing_ok and isinstance(error, FileNotFoundError):
             return None
@@ -350,7 +351,7 @@ def _list_remote(url: str, pattern: _Glob) -> Videos:
     filesystem, root = open_filesystem(url)
     try:
         filesystem.invalidate_cache()  # a second look must see what was uploaded since the first
-        paths = filesystem.find(root, maxdepth=pattern.max_depth)
+        paths = find_patiently(url, filesystem, root, pattern.max_depth)
         if not paths:
             filesystem.ls(root, detail=False)  # find() leaves out what it cannot list, be it the root
     except Exception as error:  # as in open_filesystem

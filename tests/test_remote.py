@@ -1,0 +1,214 @@
+"""Videos behind HTTP: a server that is slow, busy or broken for a moment is waited for, within bounds."""
+
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import write_video
+from trouble import Fault, Proxy, proxy_before, serve_folder
+
+from raypipe import pipeline
+from raypipe.config import make_config
+from raypipe.decoders import make_decoder
+from raypipe.decoders.sandbox import Sandbox
+from raypipe.errors import DecodeError, RaypipeError, SourceError
+from raypipe.progress import Progress
+from raypipe.runs import Run
+from raypipe.sources import find_videos, read_versions
+from raypipe.sources.files import open_file
+from raypipe.sources.remote import patiently
+
+QUIET = Progress()
+TIMES = np.arange(0, 3, 0.5)
+MOMENTARY = {
+    "busy": Fault(status=503, first=2),
+    "busy, and says for how long": Fault(status=503, retry_after_s=1, first=1),
+    "too many": Fault(status=429, first=1),
+    "broken": Fault(status=500, first=1),
+    "cut": Fault(on="GET", cut=0.5, first=2),
+    "reset": Fault(reset=True, first=2),
+    "slow": Fault(bytes_per_s=100_000, delay_s=0.2),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a.mp4", "sub/b.mp4", "sub/c.mp4"):
+        write_video(folder / name, n_frames=30, size=(160, 120), seed=ord(name[-5]))
+    return folder
+
+
+@pytest.fixture
+def proxy(folder):
+    with serve_folder(folder) as target, proxy_before(target) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.5)
+
+
+def pixels(url: str) -> np.ndarray:
+    return make_decoder("pyav").frames(url, TIMES, 64, "crop").pixels
+
+
+@pytest.mark.parametrize("fault", MOMENTARY.values(), ids=MOMENTARY.keys())
+def test_what_is_over_in_a_moment_is_waited_for(proxy, folder, fault):
+    proxy.faults = (fault,)
+    np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(folder / "a.mp4")))
+    assert len(proxy.answers) >= (1 if fault.first is None else 3), "the trouble was met"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(status=503), "503.*Service Unavailable"),
+        (Fault(status=503, retry_after_s=3600), "503"),
+        (Fault(on="GET", cut=0.5), "not completed"),
+        (Fault(reset=True), r"[Cc]onnection|[Dd]isconnected"),
+    ],
+    ids=["busy", "busy for an hour", "cut", "reset"],
+)
+def test_what_lasts_is_told_with_its_reason(proxy, impatient, fault, reason):
+    proxy.faults = (fault,)
+    with pytest.raises(DecodeError, match=reason) as caught:
+        pixels(f"{proxy.url}/a.mp4?signature=abcdef123456")
+    assert "\n" not in str(caught.value) and "abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "no such file"), (403, "403.*Forbidden"), (401, "401")])
+def test_what_is_refused_is_asked_for_once(proxy, status, reason):
+    proxy.faults = (Fault(status=status),)
+    with pytest.raises(DecodeError, match=reason):
+        pixels(f"{proxy.url}/a.mp4")
+    assert [answer.line for answer in proxy.answers] == ["HEAD /a.mp4", "GET /a.mp4"]
+
+
+def test_a_server_that_comes_back(proxy, folder):
+    proxy.stop()
+    threading.Timer(1.0, proxy.start).start()
+    np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(folder / "a.mp4")))
+
+
+def test_the_deadline_is_told_with_the_last_reason(proxy):
+    proxy.faults = (Fault(status=503, retry_after_s=8),)
+    with Sandbox("pyav", deadline_s=2.0) as sandbox, pytest.raises(DecodeError, match=r"within 2 s .*503.*again"):
+        sandbox.probe(f"{proxy.url}/a.mp4")
+
+
+def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
+    proxy.faults = (Fault(on="/sub", reset=True, first=1), Fault(on="GET /$", status=503, first=1))
+    assert len(find_videos(f"{proxy.url}/")) == 3
+    assert len(find_videos(f"{proxy.url}/*/*.mp4")) == 2
+    assert len(find_videos(f"{proxy.url}/*.mp4")) == 1
+    for fault in (Fault(on="/sub", reset=True), Fault(on="/sub", status=503)):
+        proxy.faults = (fault,)
+        with pytest.raises(SourceError, match=r"cannot list http://127\.0\.0\.1:\d+/: "):
+            find_videos(f"{proxy.url}/")
+
+
+def test_manifests_and_versions_are_waited_for(proxy, folder):
+    (folder / "list.csv").write_text("uri\na.mp4\n")
+    calm = read_versions([f"{proxy.url}/a.mp4"])
+    proxy.calm()
+    proxy.faults = (Fault(status=503, first=1),)
+    with open_file(f"{proxy.url}/list.csv") as file:
+        assert file.read() == b"uri\na.mp4\n"
+    assert read_versions([f"{proxy.url}/a.mp4"]) == calm != [None]
+
+
+def test_patience_ends(monkeypatch, caplog):
+    now, calls = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def fail():
+        calls.append(now[0])
+        raise TimeoutError("too late")
+
+    with pytest.raises(TimeoutError, match="too late"), caplog.at_level(logging.WARNING):
+        patiently("http://me:secret@host/a.mp4?key=abcdef", fail)
+    assert calls == [0, 0.25, 0.75, 1.75, 3.75, 7.75]
+    assert "cannot reach http://host/a.mp4?…: " in caplog.text and "secret" not in caplog.text
+    calls.clear()
+    with pytest.raises(ValueError):
+        patiently("http://host/a.mp4", lambda: calls.append(0) or int("x"))
+    assert calls == [0]
+
+
+def test_a_run_survives_what_its_store_goes_through(monkeypatch):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    run = Run("memory://troubled/run")
+    failing = []
+
+    def troubled(method):
+        def call(*arguments, **options):
+            if failing:
+                raise failing.pop()
+            return method(*arguments, **options)
+
+        return call
+
+    for name in ("pipe_file", "cat_file", "exists", "ls", "rm", "open"):
+        monkeypatch.setattr(memory, name, troubled(getattr(memory, name)))
+    for step in (
+        lambda: run.write_json("a/x.json", {"a": 1}),
+        lambda: run.read_json("a/x.json") == {"a": 1} or pytest.fail("read wrongly"),
+        lambda: run.exists("a/x.json") or pytest.fail("not found"),
+        lambda: run.files("a") == ["a/x.json"] or pytest.fail("not listed"),
+        lambda: run.remove("a/x.json"),
+    ):
+        failing[:] = [TimeoutError("slow"), ConnectionResetError("gone")]
+        step()
+        assert not failing
+    failing[:] = [PermissionError("not yours")]
+    with pytest.raises(RaypipeError, match=r"cannot write memory:///troubled/run/x: .*not yours$"):
+        run.write_bytes("x", b"")
+    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+    failing[:] = [ConnectionResetError("gone")]
+    with pytest.raises(RaypipeError, match=r"cannot read memory:///troubled/run/t\.parquet: .*gone.*can be reached$"):
+        run.read_table("t.parquet")
+    failing[:] = [ConnectionResetError("gone")]
+    run.log("nothing")
+
+
+@pytest.fixture(scope="module")
+def ray_local():
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+def vectors(run: Run) -> dict[tuple, np.ndarray]:
+    names = {row["video_id"]: row["uri"][-5:] for row in run.read_table("videos.parquet").to_pylist()}
+    rows = run.read_table("embeddings").to_pylist()
+    return {(names[row["video_id"]], row["clip_index"]): np.array(row["embedding"]) for row in rows}
+
+
+def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, folder, tmp_path):
+    config = make_config(flags={"encode": {"encoder": "descriptor"}})
+    local, remote = Run(str(tmp_path / "local")), Run(str(tmp_path / "remote"))
+    pipeline.embed(folder, local, config, QUIET)
+    proxy.faults = (
+        Fault(status=503, retry_after_s=1, rate=0.2),
+        Fault(status=500, rate=0.1),
+        Fault(on=r"GET .*\.mp4", cut=0.7, rate=0.2),
+        Fault(on=r"\.mp4", bytes_per_s=50_000),
+    )
+    pipeline.embed(f"{proxy.url}/", remote, config, QUIET)
+    assert proxy.n_faults() > 3
+    assert remote.info()["counts"]["ok"] == 3
+    expected, found = vectors(local), vectors(remote)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, atol=1e-6)

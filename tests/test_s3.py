@@ -1,0 +1,233 @@
+"""Source and run directory in a bucket: as on a disk, whatever the store goes through."""
+
+import json
+import logging
+import threading
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import write_video
+from trouble import Fault, proxy_before
+
+from raypipe import pipeline
+from raypipe.config import make_config
+from raypipe.embeddings import Ledger
+from raypipe.errors import RaypipeError, SourceError, UsageError
+from raypipe.progress import Progress
+from raypipe.runs import Run
+
+moto = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'raypipe[test]'")
+s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'raypipe[s3]'")
+
+QUIET = Progress()
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIANOBODYSKEY000000",
+    "AWS_SECRET_ACCESS_KEY": "nobody-s-secret-key-of-forty-letters-000",
+}
+N_VIDEOS = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(N_VIDEOS):
+        write_video(folder / f"{number}.mp4", n_frames=20 + 5 * number, size=(160, 120), seed=number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    """A bucket behind a `Proxy`; its address and keys lie in the environment, where Ray's workers find them too."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    target = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as patch, proxy_before(target) as proxy:
+        # Of botocore's own tries, which may take seconds, two are enough: ours are to be seen.
+        settings = {"AWS_ENDPOINT_URL": proxy.url, "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "2"}
+        for name, value in (settings | SECRETS).items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield proxy
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def ray_local(store):
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def source(store, folder, request) -> str:
+    """The videos in a place of the bucket that is this test's own; the store is well."""
+    store.calm()
+    url = f"s3://bucket/{request.node.name}/videos"
+    for path in folder.iterdir():
+        s3fs.S3FileSystem().pipe_file(f"{url}/{path.name}", path.read_bytes())
+    return url
+
+
+@pytest.fixture
+def run(store, request) -> Run:
+    return Run(f"s3://bucket/{request.node.name}/run")
+
+
+def make(*sets):
+    return make_config(flags={"encode": {"encoder": "descriptor"}}, sets=sets)
+
+
+def clips(run: Run) -> dict[tuple, np.ndarray]:
+    """All clips by the video's name and their number; no two rows may be of one."""
+    names = {row["video_id"]: row["uri"].rpartition("/")[2] for row in run.read_table("videos.parquet").to_pylist()}
+    rows = [row for row in run.read_table("embeddings").to_pylist() if row["embedding"]]
+    made = {(names[row["video_id"]], row["clip_index"]): np.array(row["embedding"]) for row in rows}
+    assert len(made) == len(rows), "a clip was written twice"
+    return made
+
+
+def assert_same(first: dict[tuple, np.ndarray], second: dict[tuple, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_allclose(value, second[key], atol=1e-6)
+
+
+def n_done(run: Run) -> int:
+    """How many segments the last embedding did."""
+    lines = [json.loads(line) for line in run.read_bytes("log.jsonl").splitlines()]
+    begun = max(i for i, line in enumerate(lines) if line.get("step") == "find")
+    return max((line["done"] for line in lines[begun:] if line["event"] == "commit"), default=0)
+
+
+@pytest.fixture(scope="module")
+def expected(ray_local, folder, tmp_path_factory):
+    """The clips of a run on the local disk."""
+    run = Run(str(tmp_path_factory.mktemp("local") / "run"))
+    pipeline.embed(folder, run, make(), QUIET)
+    return clips(run)
+
+
+def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, source, run, expected):
+    """And afterwards, in peace, an object that has changed is refused, or embedded again."""
+    store.faults = (Fault(status=500, rate=0.1), Fault(status=503, rate=0.1), Fault(reset=True, rate=0.03))
+    pipeline.embed(source, run, make(), QUIET)
+    n_faults, n_requests = store.n_faults(), len(store.answers)
+    store.calm()
+    assert 0.1 * n_requests < n_faults > 10
+    assert run.info()["counts"] == {"found": N_VIDEOS, "ok": N_VIDEOS, "failed": 0, "skipped": 0, "ignored": 0}
+    assert_same(clips(run), expected)
+    assert n_done(run) == N_VIDEOS
+    changed = s3fs.S3FileSystem().cat_file(f"{source}/0.mp4")
+    s3fs.S3FileSystem().pipe_file(f"{source}/3.mp4", changed)
+    with pytest.raises(UsageError, match=r"1 of 6 videos changed since .*, such as s3://\S+/3\.mp4: --re-embed"):
+        pipeline.embed(source, run, make(), QUIET)
+    pipeline.embed(source, run, make("source.re_embed=true"), QUIET)
+    assert n_done(run) == 1
+    theirs = {key: value for key, value in expected.items() if key[0] != "3.mp4"}
+    assert_same(clips(run), theirs | {("3.mp4", key[1]): value for key, value in expected.items() if key[0] == "0.mp4"})
+    assert len(run.files("embeddings")) == 1
+
+
+def test_troubles_of_single_objects_are_theirs_alone(ray_local, store, source, run, expected):
+    """No error of theirs tells a key, though the store's words are quoted in it; nor does any other file of the run."""
+    bucket = s3fs.S3FileSystem()
+    content = bucket.cat_file(f"{source}/4.mp4")
+    bucket.pipe_file(f"{source}/4.mp4", content[: len(content) // 2])
+    size = bucket.size(f"{source}/1.mp4")
+    bucket.pipe_file(f"{source}/6.mp4", content)
+    store.faults = (
+        Fault(on=r"GET /\S+/videos/0\.mp4", cut=0.5, first=2),
+        Fault(on=r"GET /\S+/videos/1\.mp4", bytes_per_s=size / 2),  # slow, and in time
+        Fault(on=r"GET /\S+/videos/2\.mp4", bytes_per_s=size / 60),  # too slow
+        Fault(on=r"GET /\S+/videos/3\.mp4", cut=0.5),  # promises more than it sends, each time
+        Fault(on=r"GET /\S+/videos/6\.mp4", status=403),
+    )
+    pipeline.embed(source, run, make("decode.deadline_s=12"), QUIET)
+    store.calm()
+    assert run.info()["counts"] == {"found": 7, "ok": 3, "failed": 4, "skipped": 0, "ignored": 0}
+    rows = {row["uri"].rpartition("/")[2]: row for row in run.read_table("videos.parquet").to_pylist()}
+    errors = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
+    assert errors.keys() == {"2.mp4", "3.mp4", "4.mp4", "6.mp4"}
+    assert "no answer within 12 s" in errors["2.mp4"]
+    assert "payload is not completed" in errors["3.mp4"]
+    assert "Invalid data" in errors["4.mp4"]
+    assert "PermissionError: Forbidden" in errors["6.mp4"]
+    assert all("\n" not in error and len(error) < 500 for error in errors.values())
+    assert_same(clips(run), {key: value for key, value in expected.items() if key[0] not in errors})
+    names = [path.removeprefix(f"{run.path()}/") for path in bucket.find(run.path())]
+    assert {"run.json", "log.jsonl", "videos.parquet", "plan.parquet"} < set(names)
+    for name in names:
+        told = str(run.read_table(name).to_pylist()) if name.endswith(".parquet") else run.read_bytes(name).decode()
+        assert not [key for key, secret in SECRETS.items() if secret in told], name
+
+
+def test_a_store_that_is_away_at_the_start(store, source, run, folder, monkeypatch):
+    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+    store.stop()
+    try:
+        with pytest.raises(SourceError, match=r"cannot find s3://bucket/\S+: .*[Cc]onnect") as caught:
+            pipeline.embed(source, Run(str(folder.parent / "nothing")), make(), QUIET)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(RaypipeError, match=r"cannot \w+ s3://bucket/\S+: .*when it can be reached") as caught:
+            pipeline.embed(folder, run, make(), QUIET)
+        assert "\n" not in str(caught.value)
+    finally:
+        store.start()
+    with pytest.raises(RaypipeError, match="cannot write s3://no-bucket/run: there is no such bucket"):
+        Run("s3://no-bucket/run").write_json("run.json", {})
+
+
+def test_a_store_that_goes_away_on_the_way(ray_local, store, source, run, expected, monkeypatch):
+    """It vanishes after the first file of embeddings: a clear stop, and the same command goes on."""
+    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 2.0)  # of the driver's; the workers keep theirs
+    config = make("ray.commit_s=0.3", "encode.batch_size=4")
+    store.faults = (Fault(on=r"GET /\S+/videos/", delay_s=0.7),)
+
+    def vanish() -> None:
+        while not any("PUT" in answer.line and "/embeddings/" in answer.line for answer in list(store.answers)):
+            time.sleep(0.02)
+        store.stop()
+
+    watch = threading.Thread(target=vanish, daemon=True)
+    watch.start()
+    with pytest.raises(RaypipeError, match=r"cannot \w+ s3://bucket/\S+: .*goes on when it can be reached") as caught:
+        pipeline.embed(source, run, config, QUIET)
+    watch.join(5)
+    assert "\n" not in str(caught.value)
+    store.start()
+    store.calm()
+    plan = run.read_table("plan.parquet")
+    n_before = plan.num_rows - Ledger(run, plan).remaining().num_rows
+    assert 0 < n_before < N_VIDEOS
+    with pytest.raises(UsageError, match="run the same raypipe embed again"):
+        pipeline.cluster(run, config, QUIET)
+    pipeline.embed(source, run, config, QUIET)
+    assert n_done(run) == N_VIDEOS - n_before, "nothing that was committed is done again"
+    assert run.info()["counts"] == {"found": N_VIDEOS, "ok": N_VIDEOS, "failed": 0, "skipped": 0, "ignored": 0}
+    assert_same(clips(run), expected)
+
+
+def test_a_scan_of_the_ledger_fetches_a_small_part_of_a_big_file(store, run):
+    n, dim = 25_000, 512
+    store.calm()
+    ids = np.repeat([f"{i:036d}" for i in range(n // 10)], 10)
+    table = {"video_id": ids, "segment": np.zeros(n, np.int32), "clip_index": np.arange(n, dtype=np.int32)}
+    vectors = pa.array(np.random.default_rng(0).random(n * dim, dtype=np.float32))
+    table |= {"embedding": pa.FixedSizeListArray.from_arrays(vectors, dim), "fingerprint": ["f"] * n}
+    table |= {name: pa.nulls(n, pa.string()) for name in ("decoder", "error_stage", "error")}
+    run.write_table("embeddings/00000000-x.parquet", pa.table(table))
+    size = s3fs.S3FileSystem().size(run.path("embeddings/00000000-x.parquet"))
+    assert size > 40e6
+    plan = pa.table({"video_id": np.unique(ids), "segment": pa.array(np.zeros(n // 10, np.int32))})
+    plan = plan.append_column("fingerprint", pa.array(["f"] * plan.num_rows))
+    plan = plan.append_column("error", pa.nulls(plan.num_rows, pa.string()))
+    assert Ledger(run, plan).remaining().num_rows == 0
+    assert store.n_bytes("GET .*/embeddings/") < 0.02 * size
