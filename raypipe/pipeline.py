@@ -86,7 +86,10 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
             with _step(run, "embed"), progress.count("embedding", len(todo["video_id"].unique())) as advance:
-                embed_segments(run, todo, config, encoder, pools, advance, _teller(run, todo.num_rows, pools))
+                stages = embed_segments(run, todo, config, encoder, pools, advance, _teller(run, todo.num_rows, pools))
+                if stages.refused:
+                    reasons = "; ".join(f"{reason} ({n})" for reason, n in stages.refused.items())
+                    run.record(fallbacks={"decode": f"NVDEC left segments to the CPU: {reasons}"})
     ledger = Ledger(run, plan)
     _account(run, found, ledger, quarantine, progress)
     with _step(run, "compact"):

@@ -17,6 +17,7 @@ from raypipe.sampling import cut, frames_per_clip
 from raypipe.schema import PLAN, Probe, Video, embeddings_schema
 from raypipe.sources.files import shown
 
+_LONGEST_S = 30 * 86400.0  # of a video: a container that claims more is broken, and its plan would take all memory
 _AT_ONCE = 10_000  # videos whose rows are Python's before they are Arrow's
 
 
@@ -158,6 +159,8 @@ def _plan_video(
     if not end > origin:
         reason = f"nothing between {origin:g} s and {end:g} s: the file lasts {probe.duration_s:g} s"
         return [{**row, "error_stage": "probe", "error": reason}]
+    if end - origin > _LONGEST_S:
+        return [{**row, "error_stage": "probe", "error": f"the file claims to last {end - origin:.3g} s"}]
     spans = cut(origin, end - origin, sample, probe.fps)
     return [
         {**row, "segment": i, "start_s": s.start_s, "end_s": s.end_s, "origin_s": s.origin_s, "span_s": s.length_s}

@@ -6,11 +6,11 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, UsageError
+from raypipe.sources.files import failure, shown
+from raypipe.sources.remote import is_transient, patiently
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,20 +76,22 @@ class Run:
 
     def exists(self, name: str) -> bool:
         """Whether the run holds that file or folder."""
-        return self._fs.exists(self.path(name))
+        return self._do("find", name, self._fs.exists)
 
     def files(self, folder: str, suffix: str = "") -> list[str]:
         """Return the names of the folder's finished files, sorted, relative to the run."""
-        self._fs.invalidate_cache(self.path(folder))
-        if not self._fs.isdir(self.path(folder)):
-            return []
-        names = (entry["name"].rsplit("/", 1)[-1] for entry in self._fs.ls(self.path(folder), detail=True))
+
+        def list_names(path: str) -> list[str]:
+            self._fs.invalidate_cache(path)
+            return self._fs.ls(path, detail=False) if self._fs.isdir(path) else []
+
+        names = (entry.rsplit("/", 1)[-1] for entry in self._do("list", folder, list_names))
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, if it is there."""
         if self.exists(name):
-            self._fs.rm(self.path(name), recursive=True)
+            self._do("remove", name, lambda path: self._fs.rm(path, recursive=True))
         self._fs.invalidate_cache(self.path())
 
     def write_bytes(self, name: str, content: bytes) -> None:
@@ -96,21 +102,23 @@ class Run:
         RaypipeError
             If the place cannot be written.
         """
-        path = self.path(name)
+
+        def write(path: str) -> None:
+            if not isinstance(self._fs, LocalFileSystem):
+                return self._fs.pipe_file(path, content)
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
         try:
-            if isinstance(self._fs, LocalFileSystem):
-                target = Path(path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-                try:
-                    temporary.write_bytes(content)
-                    temporary.replace(target)
-                finally:
-                    temporary.unlink(missing_ok=True)
-            else:
-                self._fs.pipe_file(path, content)
-        except OSError as error:
-            raise RaypipeError(f"cannot write {path}: {error.strerror or error}") from error
+            self._do("write", name, write)
+        except FileNotFoundError as error:
+            raise RaypipeError(f"cannot write {shown(self.url)}: there is no such bucket or folder") from error
 
     def read_bytes(self, name: str) -> bytes:
         """Read a file.
@@ -121,9 +129,36 @@ class Run:
             If the file is missing: the step that writes it has not been run.
         """
         try:
-            return self._fs.cat_file(self.path(name))
+            return self._do("read", name, self._fs.cat_file)
         except FileNotFoundError as error:
             raise self._missing(name) from error
+
+    def _do(self, doing: str, name: str, call: Callable[[str], T]) -> T:
+        """Do something with a file of the run, given its path; in a remote place patiently.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        RaypipeError
+            If it cannot be done.
+        """
+        path = self.path(name)
+        if isinstance(self._fs, LocalFileSystem):
+            try:
+                return call(path)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise RaypipeError(f"cannot {doing} {path}: {error.strerror or error}") from error
+        url = self._fs.unstrip_protocol(path)
+        try:
+            return patiently(url, lambda: call(path))
+        except (FileNotFoundError, pa.ArrowException):
+            raise
+        except Exception as error:  # each file system raises its own kinds
+            hint = "; the same command goes on when it can be reached" if is_transient(error) else ""
+            raise RaypipeError(f"{failure(doing, url, error)}{hint}") from error
 
     def _missing(self, name: str) -> RaypipeError:
         return RaypipeError(f"{self.url} has no {name}: the step that writes it has not been run")
@@ -156,12 +191,22 @@ class Run:
             if not tables:
                 raise RaypipeError(f"{self.url} has no {name}/: the step that writes it has not been run")
             return pa.concat_tables(tables)
+
+        def read(path: str) -> pa.Table:
+            # Without a cache of fsspec's own, a few columns of a big remote file cost no more than their bytes.
+            with self._fs.open(path, "rb", cache_type="none") as file:
+                try:
+                    return pq.read_table(file, columns=columns)
+                except OSError as error:
+                    if error.errno is not None or is_transient(error):
+                        raise
+                    raise pa.ArrowInvalid(str(error)) from error  # Arrow's own: a page that does not decompress
+
         try:
-            with self._fs.open(self.path(name), "rb") as file:
-                return pq.read_table(file, columns=columns)
+            return self._do("read", name, read)
         except FileNotFoundError as error:
             raise self._missing(name) from error
-        except (pa.ArrowException, OSError) as error:
+        except pa.ArrowException as error:
             reason = " ".join(str(error).split())[:200]
             raise RaypipeError(f"cannot read {self.path(name)}: {reason}; remove it, and run the same again") from error
 
@@ -192,5 +237,6 @@ class Run:
                 with target.open("a", encoding="utf-8") as file:
                     file.write(line)
         else:  # an object cannot grow
-            before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
-            self.write_bytes("log.jsonl", before + line.encode())
+            with contextlib.suppress(RaypipeError):  # as above, of a store that is away
+                before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
+                self.write_bytes("log.jsonl", before + line.encode())

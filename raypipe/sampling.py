@@ -9,6 +9,7 @@ import numpy as np
 
 from raypipe.config import SampleConfig
 
+_LEAST_FPS, _MOST_FPS = 1 / 120, 1000.0  # what a container says beyond these is no frame rate
 MAX_SEGMENT_FRAMES = 256  # 38 MB at 224 pixels: what one segment may hold in the object store
 
 
@@ -73,7 +74,7 @@ def cut(origin_s: float, length_s: float, sample: SampleConfig, fps: float) -> l
             stride = sample.stride_s or sample.clip_s
             rate = min(sample.fps, frames_per_clip(sample) / stride) if stride >= sample.clip_s else sample.fps
         else:
-            stride = (sample.every_n or 1) / (fps or 30.0)
+            stride = (sample.every_n or 1) / (fps if _LEAST_FPS <= fps <= _MOST_FPS else 30.0)
             rate = 1 / stride
         longest = max(min(sample.segment_s, MAX_SEGMENT_FRAMES / rate), stride)
         n = max(1, math.ceil(length_s / longest - 1e-9))

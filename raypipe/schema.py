@@ -184,7 +184,8 @@ class Frames:
     decoder
         The decoder that made them.
     error
-        Where and why decoding stopped early, or None; then the times after that point are unanswered.
+        Where and why decoding stopped early, the times after that point being unanswered; or how many frames are
+        damaged; or None.
     """
 
     pixels: np.ndarray

@@ -46,11 +46,20 @@ class DecodeSegments:
         Which frames, by which decoder, for how long at most.
     image_size, resize_mode
         What the encoder takes.
+    sandbox
+        What decodes, if not an ordinary `Sandbox`.
     """
 
-    def __init__(self, sample: SampleConfig, decode: DecodeConfig, image_size: int, resize_mode: str) -> None:
+    def __init__(
+        self,
+        sample: SampleConfig,
+        decode: DecodeConfig,
+        image_size: int,
+        resize_mode: str,
+        sandbox: Sandbox | None = None,
+    ) -> None:
         self._sample = sample
-        self._sandbox = Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor)
+        self._sandbox = sandbox or Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor)
         self._image_size, self._resize_mode = image_size, resize_mode
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from raypipe.decoders import make_decoder, pyav, resolve_chain
+from raypipe.decoders import make_decoder, pyav, resolve_chain, split_nvdec
 from raypipe.decoders.container import read_packets
 from raypipe.errors import DecodeError, UsageError
 from raypipe.optional import is_installed
@@ -453,7 +453,6 @@ def test_memory_file_system(make_video):
 
 
 def test_chains(monkeypatch):
-    monkeypatch.setattr("raypipe.decoders._sees_gpu", lambda: False)
     assert resolve_chain("auto", "/a.mp4")[0] == "pyav"
     assert resolve_chain("decord,pyav", "file:///a.mp4") == ["decord", "pyav"]
     assert resolve_chain("decord, auto", "/a.mp4") == ["decord", "pyav"]
@@ -466,6 +465,8 @@ def test_chains(monkeypatch):
             resolve_chain(wrong, "/a.mp4")
     with pytest.raises(UsageError, match="cannot be imported"):
         make_decoder("no_such_module:Decoder")
-    monkeypatch.setattr("raypipe.decoders._sees_gpu", lambda: True)
     monkeypatch.setattr("raypipe.decoders.is_installed", lambda name: True)
-    assert resolve_chain("auto", "/a.mp4") == ["torchcodec", "pyav", "decord"]
+    assert resolve_chain("auto", "/a.mp4") == ["pyav", "decord"]
+    assert split_nvdec("auto") == (True, "auto")
+    assert split_nvdec("torchcodec, pyav") == (True, "pyav")
+    assert split_nvdec("pyav,decord") == (False, "pyav,decord")

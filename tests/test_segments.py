@@ -211,3 +211,11 @@ def test_files_that_changed():
     assert len(plan["fingerprint"].unique()) == 2
     other = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "clip")
     assert not set(plan["fingerprint"].to_pylist()) & set(other["fingerprint"].to_pylist())
+
+
+@pytest.mark.parametrize("duration_s", [1e9, 1e12, float("inf")])
+def test_a_wild_duration_is_refused_and_a_wild_rate_is_not_believed(duration_s):
+    (row,) = plan_segments([Video("a", "file:///a")], [probe(duration_s)], SampleConfig()).to_pylist()
+    assert row["error"] == f"the file claims to last {duration_s:.3g} s"
+    fast = Probe(10.0, 64, 48, 1e9, 10, "h264", "pyav")
+    assert plan_segments([Video("a", "file:///a")], [fast], SampleConfig(every_n=1)).num_rows == 2  # at 30 a second

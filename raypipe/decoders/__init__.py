@@ -108,6 +108,15 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
     return chain
 
 
+def split_nvdec(decoder: str) -> tuple[bool, str]:
+    """Tell whether NVDEC comes first where there is a GPU, and which decoders the CPU then takes.
+
+    A CPU's decoders are many processes: each would take some of a GPU's memory for nothing.
+    """
+    names = [name.strip() for name in decoder.split(",")]
+    return bool({"auto", "torchcodec"} & set(names)), ",".join(n for n in names if n != "torchcodec") or "auto"
+
+
 def check_file(path: Path, uri: str) -> None:
     """Raise `DecodeError` unless ``path`` is a readable regular file with something in it; never opens it.
 
@@ -138,10 +147,4 @@ def _check_name(name: str) -> None:
 
 
 def _auto_chain() -> list[str]:
-    chain = [name for name in AUTO if name != "decord" or is_installed("decord")]
-    return ["torchcodec", *chain] if _sees_gpu() and is_installed("torchcodec") else chain
-
-
-def _sees_gpu() -> bool:
-    """Whether this process may use an NVIDIA GPU, told without importing a GPU library."""
-    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
+    return [name for name in AUTO if name != "decord" or is_installed("decord")]

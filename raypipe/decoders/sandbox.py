@@ -58,6 +58,8 @@ class Sandbox:
     given back: they stay valid after the next request, and a sandbox at rest holds no frames.
     """
 
+    _module = "raypipe.decoders.sandbox"  # what the child runs: it calls `serve`
+
     def __init__(self, decoder: str = "auto", deadline_s: float = 20.0, deadline_factor: float = 3.0) -> None:
         self.decoder = decoder
         self.deadline_s = deadline_s
@@ -132,7 +134,7 @@ class Sandbox:
         if self._child is not None and not self._child.is_alive():
             self.close()
         if self._child is None:
-            self._child = _Child()
+            self._child = _Child(self._module)
         return self._child
 
 
@@ -143,7 +145,7 @@ class _Broken(Exception):
 class _Child:
     """The parent's side of one child process."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._owner = os.getpid()
         ours, theirs = socket.socketpair()
         self._noise, noise_in = os.pipe()
@@ -155,7 +157,7 @@ class _Child:
         try:
             started = _starter(self._owner).submit(
                 subprocess.Popen,
-                [sys.executable, "-m", "raypipe.decoders.sandbox", str(self._owner), *map(str, handles)],
+                [sys.executable, "-m", module, str(self._owner), *map(str, handles)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=noise_in,
@@ -177,10 +179,10 @@ class _Child:
         return self._process.poll() is None
 
     def give_arrays(self, *arrays: np.ndarray) -> None:
-        _write_arrays(self._memory, *arrays)
+        write_arrays(self._memory, *arrays)
 
     def take_arrays(self, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
-        arrays = _read_arrays(self._memory, *kinds)
+        arrays = read_arrays(self._memory, *kinds)
         os.ftruncate(self._memory, 0)
         return arrays
 
@@ -226,7 +228,8 @@ class _Child:
                 if not self.is_alive() and not self._connection.poll(0):
                     raise EOFError
                 if left_s <= 0:
-                    raise _Broken(f"no answer within {limit_s:g} s")
+                    last_words = self._read_noise()
+                    raise _Broken(f"no answer within {limit_s:g} s" + (f" ({last_words})" if last_words else ""))
         except (EOFError, OSError):
             raise _Broken(self._describe_death()) from None
 
@@ -272,7 +275,8 @@ def _make_memory_file() -> int:
         return os.dup(file.fileno())
 
 
-def _write_arrays(file: int, *arrays: np.ndarray) -> None:
+def write_arrays(file: int, *arrays: np.ndarray) -> None:
+    """Write arrays into the memory file, one behind the other."""
     offset = 0
     for array in arrays:
         left = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -281,7 +285,8 @@ def _write_arrays(file: int, *arrays: np.ndarray) -> None:
             left, offset = left[n:], offset + n
 
 
-def _read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
+def read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
+    """Read what `write_arrays` wrote, given shapes and types."""
     arrays, offset = [], 0
     for shape, dtype in kinds:
         array: np.ndarray = np.empty(shape, dtype)
@@ -334,20 +339,28 @@ def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> A
         return vars(decoder.probe(uri))
     if method == "frame_times":
         times_s = np.asarray(decoder.frame_times(uri), dtype=np.float64)
-        _write_arrays(memory, times_s)
+        write_arrays(memory, times_s)
         return len(times_s)
     n, image_size, resize_mode = arguments
-    (times_s,) = _read_arrays(memory, ((n,), np.float64))
+    (times_s,) = read_arrays(memory, ((n,), np.float64))
     frames = decoder.frames(uri, times_s, image_size, resize_mode)
-    _write_arrays(memory, frames.pixels, frames.times_s, frames.requested.astype(np.int64))
+    write_arrays(memory, frames.pixels, frames.times_s, frames.requested.astype(np.int64))
     return len(frames.times_s), frames.error
 
 
 _decoder = cache(make_decoder)
 
 
-def _serve(parent: int, connection: int, memory: int) -> None:
-    """Answer requests until the parent hangs up."""
+def serve(answer: Callable[..., Any], parent: int, connection: int, memory: int) -> None:
+    """Answer requests until the parent hangs up.
+
+    Parameters
+    ----------
+    answer
+        Called with the memory file and a request: method, decoder's name, video's URI, and what else there is.
+    parent, connection, memory
+        The arguments of the process: its parent, its end of the socket pair, and the memory file.
+    """
     _die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected here, and nobody reads their dumps
     channel = Connection(connection)
@@ -358,7 +371,7 @@ def _serve(parent: int, connection: int, memory: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            reply: tuple[Any, RaypipeError | None] = (_answer(memory, *request), None)
+            reply: tuple[Any, RaypipeError | None] = (answer(memory, *request), None)
         except RaypipeError as error:
             reply = (None, error)
         except Exception as error:  # any fault of any library is this video's, and is reported with it
@@ -367,4 +380,4 @@ def _serve(parent: int, connection: int, memory: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(*map(int, sys.argv[1:]))
+    serve(_answer, *map(int, sys.argv[1:]))

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import inspect
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -112,36 +113,51 @@ class _BatchedEncoder:
         self._normalize = normalize
         self.batch_size = batch_size
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim)."""
+    def __call__(self, frames: Any) -> np.ndarray:
+        """Encode uint8 (n, image_size, image_size, 3) RGB frames, an array or a torch tensor, as float32 (n, dim).
+
+        A tensor's frames stay on its device if the encoder takes them there, that is if it has ``batches``.
+        """
         side = self.image_size
-        if frames.dtype != np.uint8 or frames.shape[1:] != (side, side, 3):
+        if str(frames.dtype) not in ("uint8", "torch.uint8") or tuple(frames.shape[1:]) != (side, side, 3):
             raise EncoderError(
-                f"encoder {self._name} takes uint8 frames (n, {side}, {side}, 3), not {frames.dtype} {frames.shape}"
+                f"encoder {self._name} takes uint8 frames (n, {side}, {side}, 3), not {frames.dtype} "
+                f"{tuple(frames.shape)}"
             )
         vectors = np.empty((len(frames), self.dim), dtype=np.float32)
         start = 0
         while start < len(frames):
-            # a copy: Ray's batches are read-only, and torch complains of arrays that it cannot write to
-            batch = np.array(frames[start : start + self.batch_size], order="C")
-            encoded = self._encode(batch)
-            if encoded is None:
-                self.batch_size = len(batch) // 2  # for good: the next batch would not fit either
+            start = self._encode(frames, vectors, start)
+            if start < len(frames):  # the next batch would not fit either
+                self.batch_size = min(self.batch_size, len(frames) - start) // 2
                 _free_gpu_memory()
-            else:
-                vectors[start : start + len(batch)] = encoded
-                start += len(batch)
         return _unit_rows(vectors) if self._normalize else vectors
 
-    def _encode(self, batch: np.ndarray) -> np.ndarray | None:
-        """Encode a batch; None if the GPU has no memory for it, and a smaller one may do."""
+    def _encode(self, frames: Any, vectors: np.ndarray, start: int) -> int:
+        """Encode frames from ``start`` on; return up to where, less than all if a smaller batch may do better."""
+        n = 0
         try:
-            vectors = self._encoder(batch)
+            for encoded in self._batches(frames[start:]):
+                n = min(self.batch_size, len(frames) - start)
+                vectors[start : start + n] = self._checked(encoded, n)
+                start += n
+        except EncoderError:
+            raise
         except Exception as error:  # a user's encoder may raise anything
-            if type(error).__name__ == "OutOfMemoryError" and len(batch) > 1:  # torch's and CuPy's, not imported here
-                return None
-            raise EncoderError(f"encoder {self._name} failed on {len(batch)} frames: {one_line(error)}") from error
-        return self._checked(vectors, len(batch))
+            n = min(self.batch_size, len(frames) - start)
+            if type(error).__name__ == "OutOfMemoryError" and n > 1:  # torch's and CuPy's, not imported here
+                return start
+            raise EncoderError(f"encoder {self._name} failed on {n} frames: {one_line(error)}") from error
+        return start
+
+    def _batches(self, frames: Any) -> Iterator[Any]:
+        if hasattr(self._encoder, "batches"):  # it copies a batch to the device while it computes another
+            yield from self._encoder.batches(frames, self.batch_size)
+            return
+        frames = frames if isinstance(frames, np.ndarray) else frames.cpu().numpy()
+        for start in range(0, len(frames), self.batch_size):
+            # a copy: Ray's batches are read-only, and torch complains of arrays that it cannot write to
+            yield self._encoder(np.array(frames[start : start + self.batch_size], order="C"))
 
     def _checked(self, vectors: Any, n_frames: int) -> np.ndarray:
         wanted = f"it must return a float32 array ({n_frames}, {self.dim}) for {n_frames} frames"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,22 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
+from raypipe.decoders import split_nvdec
 from raypipe.embeddings import Committer
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.engine.session import Pools, bound_queue
 from raypipe.engine.streaming import LOST, TRIES, Attempts, blocks, progressing, stream
+from raypipe.optional import is_installed
 from raypipe.planning import mean_frames
 from raypipe.runs import Run
 from raypipe.segments import DecodeSegments, EncodeSegments, empty_segment
+from raypipe.segments_gpu import GpuSegments
 
 QUEUED_BATCHES = 4  # an actor
+
+_REFUSED = "nvdec"  # the stage of an error that only sends a segment to the CPU's decoders
+_GPU = "cuda"
+_MOST_REASONS = 20
 
 
 _TAGS = ["row", "is_first", "n_frames", "decode_s", "encode_s"]  # what a batch tells the driver beside its clips
@@ -79,6 +86,30 @@ class _Encoder:
         return table
 
 
+class _GpuWorker:
+    """An actor that decodes and encodes segments on its GPU."""
+
+    def __init__(self, form: tuple[Any, ...], import_path: str, attempts: Attempts) -> None:
+        sys.path.append(import_path)
+        self._segments = GpuSegments(*form)
+        self._attempts = attempts
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for row in batch.to_pylist():
+            started = time.monotonic()
+            key = row["row"]
+            decoded, clips = row, None
+            reason = LOST
+            if self._attempts.begin(key) <= TRIES:
+                decoded, clips = self._segments(row)
+                reason = decoded["error"]
+            self._attempts.end(key)
+            if clips is None:
+                decoded = {**decoded, "pixels": ()}
+                clips = empty_segment(row, self._segments.dim, _REFUSED, reason)
+            yield _tag(clips, {**decoded, "row": key, "decode_s": time.monotonic() - started}, 0.0)
+
+
 @dataclass
 class Stages:
     """What the stages have done: on how much, and how long they were busy, all actors together."""
@@ -87,6 +118,17 @@ class Stages:
     frames: int = 0
     decode_s: float = 0.0
     encode_s: float = 0.0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Segments that NVDEC left to the CPU, by reason."""
+
+    def refuse(self, batch: pa.Table) -> pa.Table:
+        """Count what NVDEC refused in a batch; return the rest of it."""
+        is_refused = pc.fill_null(pc.equal(batch["error_stage"], _REFUSED), False)
+        for reason in batch["error"].filter(is_refused).to_pylist():
+            known = reason in self.refused or len(self.refused) < _MOST_REASONS
+            reason = reason if known else "other reasons"
+            self.refused = {**self.refused, reason: self.refused.get(reason, 0) + 1}  # another thread may be reading it
+        return batch.filter(pc.invert(is_refused))
 
     def add(self, batch: pa.Table) -> np.ndarray:
         """Count a batch of the chain's end; return the plan's rows that are in it."""
@@ -138,13 +180,29 @@ def embed_segments(
     stages = Stages()
     on_commit(stages)
     with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer:
+
+        def keep(batch: pa.Table) -> None:
+            rows = stages.add(batch)
+            left[rows] = False
+            committer.add(batch.drop_columns(_TAGS))
+            progress(float(share[rows].sum()))
+
+        on_gpu, decoder = split_nvdec(config.decode.decoder)
+        if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
+            untried = left.copy()
+            with progressing(lambda: int(untried.sum())):
+                for batch in _gpu_chain(plan, config, encoder, pools):
+                    untried[batch["row"].to_numpy()] = False
+                    batch = stages.refuse(batch)
+                    if batch.num_rows:
+                        keep(batch)
+        decode = config.decode.model_copy(update={"decoder": decoder})
+        config = config.model_copy(update={"decode": decode})
         while left.any():
             with progressing(lambda: int(left.sum())):
-                for batch in _chain(plan.filter(pa.array(left)), config, encoder, pools):
-                    rows = stages.add(batch)
-                    left[rows] = False
-                    committer.add(batch.drop_columns(_TAGS))
-                    progress(float(share[rows].sum()))
+                todo = plan.filter(pa.array(left))
+                for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows)):
+                    keep(batch)
     return stages
 
 
@@ -182,6 +240,21 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
             batch_size=per_batch,
             batch_format="pyarrow",
         )
+    )
+    return stream(dataset)
+
+
+def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
+    """Stream segments through actors that decode and encode on their GPUs; what NVDEC refuses comes back with it."""
+    form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
+    dataset = ray.data.from_arrow(blocks(plan, 1)).map_batches(
+        _GpuWorker,
+        fn_constructor_args=(form, str(Path.cwd()), Attempts()),
+        compute=ActorPoolStrategy(size=pools.encoders),
+        num_cpus=pools.cpus,
+        num_gpus=pools.gpus_per_encoder,
+        batch_size=1,
+        batch_format="pyarrow",
     )
     return stream(dataset)
 

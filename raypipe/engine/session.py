@@ -8,7 +8,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
@@ -45,6 +45,10 @@ class Pools:
     cpus: float
     gpus_per_encoder: float
     where: str
+
+    def for_tasks(self, n: int) -> Pools:
+        """Return the like of this with no more actors than there are tasks left."""
+        return replace(self, decoders=min(self.decoders, n), encoders=min(self.encoders, n))
 
 
 def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:

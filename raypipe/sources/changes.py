@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from raypipe.sources.files import local_path, open_filesystem
+from raypipe.sources.remote import patiently
 
 _REMOTE_THREADS = 32  # requests under way at once: each waits for the network
 _TOLD_BY = ("ETag", "etag", "Content-MD5", "LastModified", "mtime", "updated", "last_modified", "created")
@@ -40,7 +41,7 @@ def _local_version(path: str) -> str | None:
 def _remote_version(uri: str) -> str | None:
     try:
         file_system, path = open_filesystem(uri)
-        info = file_system.info(path)  # from the listing, where the source was listed
+        info = patiently(uri, lambda: file_system.info(path))  # from the listing, where the source was listed
     except Exception:  # each file system raises its own kinds, and what is wrong is said when the video is probed
         return None
     return _version_of(info)

@@ -1,0 +1,222 @@
+"""Decoding and encoding in one child, by torchcodec on the CPU where there is no GPU."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from conftest import write_video
+
+from raypipe import segments_gpu
+from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
+from raypipe.decoders import make_decoder
+from raypipe.decoders.sandbox import Sandbox
+from raypipe.encoders import make_encoder
+from raypipe.optional import is_installed
+from raypipe.segments import DecodeSegments, EncodeSegments
+from raypipe.segments_gpu import LEAST_PSNR_DB, GpuSegments, measure_psnr
+
+SAMPLE = SampleConfig(fps=4)
+DECODE = DecodeConfig(decoder="pyav", deadline_s=30)
+ENCODE = EncodeConfig(encoder="descriptor")
+SIZE = 128  # the descriptor's
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+needs_torchcodec = pytest.mark.skipif(not is_installed("torchcodec"), reason="torchcodec is an extra, not installed")
+pytestmark = needs_torchcodec
+
+
+@pytest.fixture
+def make_stage():
+    """Return a function that makes the stage; what it made is closed."""
+    made = []
+
+    def make(device: str = "cpu", decode: DecodeConfig = DECODE, encode: EncodeConfig = ENCODE) -> GpuSegments:
+        encoder = make_encoder(**encode.model_dump())
+        form = encoder.dim, encoder.image_size, encoder.resize_mode
+        made.append(GpuSegments(SAMPLE, decode, encode, *form, device))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+def plan_row(path, end_s: float = 3.0) -> dict:
+    return {
+        "video_id": path.stem, "segment": 0, "fingerprint": "f", "uri": path.as_uri(), "row": 0,
+        "origin_s": 0.0, "span_s": end_s, "start_s": 0.0, "end_s": end_s,
+    }  # fmt: skip
+
+
+def by_cpu_chain(row: dict):
+    decode = DecodeSegments(SAMPLE, DECODE, SIZE, "squash")
+    try:
+        return EncodeSegments(make_encoder("descriptor"), SAMPLE, True)([decode(row)])[0]
+    finally:
+        decode.close()
+
+
+def vectors_of(clips) -> np.ndarray:
+    return np.stack(clips["embedding"].to_numpy(zero_copy_only=False))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_clips_are_those_of_the_cpu_chain(make_stage, tmp_path, device):
+    row = plan_row(write_video(tmp_path / "a.mp4", size=(320, 240)))
+    decoded, clips = make_stage(device)(row)
+    expected = by_cpu_chain(row)
+    assert clips.schema == expected.schema
+    assert set(clips["decoder"].to_pylist()) == {f"torchcodec-{device}"}
+    for name in ("video_id", "segment", "clip_index", "start_s", "end_s", "fingerprint", "error"):
+        assert clips[name] == expected[name], name
+    cosines = (vectors_of(clips) * vectors_of(expected)).sum(axis=1)
+    assert cosines.min() > 0.99  # the frames differ by a level or two
+    assert decoded["error"] is None
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_frames_are_the_cpus_on_real_videos(data_dir, device):
+    """Right frames reach the threshold on real videos, and those of a wrong range do not."""
+    from raypipe.decoders.torchcodec import TorchCodecDecoder
+
+    theirs, ours = TorchCodecDecoder(device), make_decoder("pyav")
+    odd = ["nasa_13013.mp4", "h265_video.mp4", "video_0.mov", "video_90.mov", "video_180.mov", "video_270.mov"]
+    paths = [data_dir / "videos/odd" / name for name in odd]
+    paths += sorted((data_dir / "videos/robot_tasks").rglob("*.mp4"))[::9]
+    paths += sorted((data_dir / "lerobot_v21").rglob("*.mp4"))[1:2]
+    for path in paths:
+        times_s = np.linspace(0, 0.9 * ours.probe(str(path)).duration_s, 3)
+        right = ours.frames(str(path), times_s, 224, "crop").pixels
+        assert measure_psnr(theirs.frames(str(path), times_s, 224, "crop").pixels, right).min() > LEAST_PSNR_DB + 1
+        narrow = (right * (219 / 255) + 16).round().astype(np.uint8)
+        assert measure_psnr(narrow, right).max() < LEAST_PSNR_DB - 1
+
+
+@pytest.mark.parametrize("mode", ["crop", "squash"])
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (64, 96), (1280, 720), (223, 225)])
+def test_resizing_on_the_device_is_the_cpus(width, height, mode):
+    """Both are bicubic with filters that widen: within two levels on average, 45 dB at least."""
+    import av
+    import torch
+
+    from raypipe.decoders.picture import Resizer
+    from raypipe.decoders.torchcodec import resize
+
+    rows, columns = np.mgrid[0:height, 0:width] / 40.0
+    waves = np.stack([np.sin(rows + columns), np.cos(2 * columns), np.sin(3 * rows * columns / 9)], axis=2)
+    picture = (127 + 100 * waves).astype(np.uint8)
+    there = resize(torch.from_numpy(picture).permute(2, 0, 1)[None], 96, mode).numpy()
+    here = Resizer(96, mode, 1.0)(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+    assert np.abs(there[0].astype(int) - here).mean() < 2
+    assert measure_psnr(there, here[None])[0] > 45
+
+
+def test_frames_that_differ_are_left_to_the_cpu(make_stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(segments_gpu, "LEAST_PSNR_DB", 200.0)
+    stage = make_stage()
+    row = plan_row(write_video(tmp_path / "a.mp4"))
+    decoded, clips = stage(row)
+    assert clips is None
+    assert "frames of h264 yuv420p (range 0, matrix 2) differ from pyav's: " in decoded["error"]
+    monkeypatch.setattr(segments_gpu, "LEAST_PSNR_DB", 0.0)
+    assert stage(row)[1] is None, "a kind that was found wrong once is not tried again"
+
+
+def test_the_check_is_done_for_the_first_videos_of_a_kind(make_stage, tmp_path):
+    stage = make_stage()
+    asked = []
+    reference = stage._sandbox._reference.frames
+    stage._sandbox._reference.frames = lambda *args: asked.append(args[0]) or reference(*args)
+    paths = [write_video(tmp_path / f"{i}.mp4", seed=i) for i in range(4)]
+    for path in paths:
+        assert stage(plan_row(path))[1] is not None
+    assert asked == [path.as_uri() for path in paths[:2]]
+
+
+def test_what_cannot_be_decoded_says_why(make_stage, tmp_path):
+    stage = make_stage()
+    (tmp_path / "text.mp4").write_text("no video")
+    decoded, clips = stage(plan_row(tmp_path / "text.mp4"))
+    assert clips is None
+    assert decoded["error"] == "Invalid data found when processing input"
+    remote = {**plan_row(tmp_path / "text.mp4"), "uri": "s3://bucket/a.mp4"}
+    assert "torchcodec cannot stream" in stage(remote)[0]["error"]
+
+
+def test_a_child_that_dies_costs_one_segment(make_stage, tmp_path):
+    stage = make_stage()
+    row = plan_row(write_video(tmp_path / "a.mp4"))
+    assert stage(row)[1] is not None
+    os.kill(stage._sandbox._child._process.pid, signal.SIGSTOP)
+    stage._sandbox.deadline_s = 0.5
+    decoded, clips = stage(row)
+    assert clips is None
+    assert "no answer within 0.5 s" in decoded["error"]
+    stage._sandbox.deadline_s = 30.0
+    assert stage(row)[1] is not None
+
+
+def test_a_child_that_keeps_dying_is_given_up(make_stage, tmp_path, monkeypatch):
+    stage = make_stage()
+    row = plan_row(write_video(tmp_path / "a.mp4"))
+
+    start = Sandbox._living_child
+
+    def start_dying(sandbox):
+        child = start(sandbox)
+        os.kill(child._process.pid, signal.SIGKILL)
+        child._process.wait()
+        return child
+
+    monkeypatch.setattr(Sandbox, "_living_child", start_dying)
+    errors = [stage(row)[0]["error"] for _ in range(5)]
+    assert all("died of SIGKILL" in error for error in errors[:3])
+    assert errors[3:] == ["given up, as its process died 3 times in a row"] * 2
+
+
+def test_an_encoder_that_cannot_be_made_is_given_up(make_stage, tmp_path):
+    stage = make_stage()
+    stage._sandbox._encode = {**ENCODE.model_dump(), "encoder": "clip", "pretrained": str(tmp_path / "absent.pt")}
+    row = plan_row(write_video(tmp_path / "a.mp4"))
+    for _ in range(2):
+        assert "is neither a file nor a tag" in stage(row)[0]["error"]
+    assert stage._sandbox._n_starts == 1
+
+
+def test_without_nvdec_the_reason_is_said(make_stage, tmp_path):
+    from raypipe.optional import sees_gpu
+
+    if sees_gpu():
+        pytest.skip("there may be NVDEC here")
+    decoded, clips = make_stage("cuda")(plan_row(write_video(tmp_path / "a.mp4")))
+    assert clips is None
+    assert "NVDEC's library cannot be loaded" in decoded["error"]
+
+
+def test_what_nvdec_refuses_goes_through_the_cpus_pools(tmp_path, monkeypatch):
+    """The whole chain on Ray, the device being the CPU: what it does, what it leaves, and what the run tells of it."""
+    import ray
+
+    from raypipe import pipeline
+    from raypipe.config import make_config
+    from raypipe.engine import embedding
+    from raypipe.progress import Progress
+    from raypipe.runs import Run
+
+    monkeypatch.setattr(embedding, "_GPU", "cpu")
+    for number in range(3):
+        write_video(tmp_path / f"videos/{number}.mp4", seed=number)
+    write_video(tmp_path / "videos/old.avi")
+    run = Run(str(tmp_path / "run"))
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        pipeline.embed(tmp_path / "videos", run, make_config(flags={"encode": {"encoder": "descriptor"}}), Progress())
+    finally:
+        ray.shutdown()
+    info = run.info()
+    assert info["implementations"]["decode"] == "torchcodec-cpu (3), pyav (1)"
+    assert info["fallbacks"]["decode"] == (
+        "NVDEC left segments to the CPU: torchcodec is not reliable in avi files (1)"
+    )
+    assert info["counts"]["ok"] == 4
