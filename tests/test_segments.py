@@ -213,7 +213,7 @@ def test_files_that_changed():
     assert not set(plan["fingerprint"].to_pylist()) & set(other["fingerprint"].to_pylist())
 
 
-@pytest.mark.parametrize("duration_s", [1e9, 1e12, float("inf")])
+@pytest.mark.parametrize("duration_s", [1e9, 1e15])
 def test_a_wild_duration_is_refused_and_a_wild_rate_is_not_believed(duration_s):
     (row,) = plan_segments([Video("a", "file:///a")], [probe(duration_s)], SampleConfig()).to_pylist()
     assert row["error"] == f"the file claims to last {duration_s:.3g} s"
