@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.embeddings import Ledger
-from raypipe.schema import FAILED, OK, SKIPPED, VIDEOS, Videos
+from raypipe.schema import AWAY, FAILED, OK, SKIPPED, VIDEOS, Videos
 
 LIMIT = "limit"  # the stage at which a video was left out that lies beyond --limit
 _PROBED = ("duration_s", "width", "height", "fps", "codec")
@@ -56,9 +56,12 @@ def account(found: Videos, ledger: Ledger, quarantine: pa.Array | None = None) -
 
 
 def failed_before(videos: pa.Table) -> pa.Array:
-    """Return the ids of those that failed in the run that a ``videos.parquet`` tells of, or had failed before it."""
-    beyond = pc.fill_null(pc.equal(videos["error_stage"], LIMIT), False)
-    failed = pc.and_(pc.not_equal(videos["status"], OK), pc.invert(beyond))
+    """Return the ids of those that failed in the run that a ``videos.parquet`` tells of, or had failed before it.
+
+    Those beyond ``--limit`` did not, nor those whose server was away: they are tried again.
+    """
+    excused = pc.fill_null(pc.is_in(videos["error_stage"], value_set=pa.array([LIMIT, AWAY])), False)
+    failed = pc.and_(pc.not_equal(videos["status"], OK), pc.invert(excused))
     return videos["video_id"].filter(failed).combine_chunks()
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
+from raypipe.schema import AWAY
 
 FOLDER = "embeddings"
 COMMIT_BYTES = 64 << 20
@@ -102,8 +103,12 @@ class Ledger:
         self.told = taken.select(_TOLD)
 
     def remaining(self, retry_failed: bool = False) -> pa.Table:
-        """Return the plan's rows that can be embedded and have not been; those that failed too, if they are wanted."""
+        """Return the plan's rows that can be embedded and have not been; those that failed too, if they are wanted.
+
+        What failed because its server was away is always wanted.
+        """
         wanted = self.n_clips < 0
+        wanted |= pc.fill_null(pc.equal(self.told["error_stage"], AWAY), False).to_numpy()
         if retry_failed:
             wanted |= (self.n_clips == 0) & self.told["error"].is_valid().to_numpy()
         return self.plan.filter(pa.array(wanted & self.plan["error"].is_null().to_numpy()))

@@ -20,6 +20,10 @@ class DecodeError(RaypipeError):
     """One video cannot be probed or decoded; recorded on its row, never fatal to a run."""
 
 
+class SourceAwayError(DecodeError):
+    """A video's server does not answer at present, which says nothing of the video: the next run tries it again."""
+
+
 class EncoderError(RaypipeError):
     """An encoder cannot be made, or broke its protocol."""
 

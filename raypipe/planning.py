@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from raypipe.config import SampleConfig
 from raypipe.errors import UsageError
 from raypipe.sampling import cut, frames_per_clip
-from raypipe.schema import PLAN, Probe, Video, embeddings_schema
+from raypipe.schema import AWAY, PLAN, Away, Probe, Video, embeddings_schema
 from raypipe.sources.files import shown
 
 _LONGEST_S = 30 * 86400.0  # of a video: a container that claims more is broken, and its plan would take all memory
@@ -151,7 +151,7 @@ def _plan_video(
     row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "version": version}
     row["fingerprint"] = hashlib.sha256(f"{made_with}\n{version}".encode()).hexdigest()[:16]
     if isinstance(probe, str):
-        return [{**row, "error_stage": "probe", "error": probe}]
+        return [{**row, "error_stage": AWAY if isinstance(probe, Away) else "probe", "error": probe}]
     for name in ("duration_s", "width", "height", "fps", "n_frames", "codec", "decoder"):
         row[name] = getattr(probe, name)
     origin = video.start_s or 0.0

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.accounting import failed_before
 from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.planning import find_changed, in_order_of, refuse_changed, without_videos
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Video
+from raypipe.schema import AWAY, PLAN, Video
 
 
 def known_plan(
@@ -32,7 +33,8 @@ def known_plan(
     if not again:
         refuse_changed(changed, chosen)
     known = without_videos(known, changed)
-    return known.filter(known["error"].is_null()) if config.source.retry_failed else known
+    lost = known["error"].is_valid() if config.source.retry_failed else pc.equal(known["error_stage"], AWAY)
+    return known.filter(pc.invert(pc.fill_null(lost, False)))
 
 
 def quarantined(run: Run, config: Config) -> pa.Array | None:

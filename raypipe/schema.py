@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+AWAY = "source"  # the stage of an error that says nothing of the video: its server was away
 
 PLAN = pa.schema(
     [
@@ -167,6 +168,10 @@ class Probe:
     n_frames: int
     codec: str
     decoder: str
+
+
+class Away(str):
+    """Why a video could not be probed, where that says nothing of the video: its server was away."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import pyarrow as pa
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.encoders import Encoder
-from raypipe.errors import DecodeError, one_line
+from raypipe.errors import DecodeError, SourceAwayError, one_line
 from raypipe.sampling import Span, pool_frames, sample_span
-from raypipe.schema import Probe, embeddings_schema
+from raypipe.schema import AWAY, Away, Probe, embeddings_schema
 
 
 class ProbeVideos:
@@ -29,6 +29,8 @@ class ProbeVideos:
         """Probe one file; never raises for what the file holds."""
         try:
             return self._sandbox.probe(uri)
+        except SourceAwayError as error:
+            return Away(error)
         except DecodeError as error:
             return str(error)
 
@@ -69,12 +71,12 @@ class DecodeSegments:
         -------
         ``video_id, segment, fingerprint``; ``pixels`` (n, image_size, image_size, 3) uint8; the clips ``clip_index,
         clip_start_s, clip_end_s`` and ``members`` (p, 2) as in `sampling.Sampling`, its frames counted in ``pixels``;
-        ``decoder``; ``error``, or None. A segment that cannot be decoded has no pixels.
+        ``decoder``; ``error_stage`` and ``error``, or None. A segment that cannot be decoded has no pixels.
         """
         span = Span(row["origin_s"], row["span_s"], row["start_s"], row["end_s"])
         size = self._image_size
         out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
-        out.update(decoder=None, error=None)
+        out.update(decoder=None, error_stage=None, error=None)
         try:
             times = self._sandbox.frame_times(row["uri"]) if self._sample.every_n is not None else None
             sampling = sample_span(span, self._sample, times)
@@ -82,22 +84,22 @@ class DecodeSegments:
                 row["uri"], sampling.times_s, size, self._resize_mode, span_s=span.end_s - span.start_s
             )
         except DecodeError as error:
-            return self.refuse(row, str(error))
+            return self.refuse(row, str(error), AWAY if isinstance(error, SourceAwayError) else "decode")
         position = np.full(len(sampling.times_s), -1)  # of each wanted frame among the decoded ones
         position[frames.requested] = np.arange(len(frames.requested))
         members = np.stack([sampling.members[:, 0], position[sampling.members[:, 1]]], axis=1)
         out.update(pixels=frames.pixels, members=members[members[:, 1] >= 0], clip_index=sampling.clip_index)
         out.update(clip_start_s=sampling.clip_start_s, clip_end_s=sampling.clip_end_s)
-        out.update(decoder=frames.decoder, error=frames.error)
+        out.update(decoder=frames.decoder, error_stage=frames.error and "decode", error=frames.error)
         return out
 
-    def refuse(self, row: Mapping[str, Any], error: str) -> dict[str, Any]:
+    def refuse(self, row: Mapping[str, Any], error: str, stage: str = "decode") -> dict[str, Any]:
         """Return what a segment that cannot be decoded comes to."""
         size = self._image_size
         out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
         out.update(pixels=np.empty((0, size, size, 3), np.uint8), members=np.empty((0, 2), int))
         out.update(clip_index=np.empty(0, int), clip_start_s=np.empty(0), clip_end_s=np.empty(0))
-        return {**out, "decoder": None, "error": error}
+        return {**out, "decoder": None, "error_stage": stage, "error": error}
 
     def close(self) -> None:
         """End the child process."""
@@ -149,12 +151,11 @@ class EncodeSegments:
         clips, pooled = pool_frames(vectors, members, self._pool)
         if self._normalize:
             pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-        stage = "encode" if error else "decode"
-        error = error or row["error"]
+        stage, error = ("encode", error) if error else (row["error_stage"], row["error"])
         if len(clips) == 0:
             if error is None and len(row["clip_index"]):
-                error = "no frame decoded"
-            return empty_segment(row, self._encoder.dim, stage if error else None, error)
+                stage, error = "decode", "no frame decoded"
+            return empty_segment(row, self._encoder.dim, stage, error)
         n = len(clips)
         columns = {
             "video_id": [row["video_id"]] * n,
@@ -165,7 +166,7 @@ class EncodeSegments:
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(pooled.ravel()), self._encoder.dim),
             "fingerprint": [row["fingerprint"]] * n,
             "decoder": [row["decoder"]] * n,
-            "error_stage": [stage if error else None] * n,
+            "error_stage": [stage] * n,
             "error": [error] * n,
         }
         return pa.table(columns, schema=embeddings_schema(self._encoder.dim))

@@ -80,6 +80,13 @@ def test_what_is_left(run):
     assert content(ledger) == {("b", 0): [1, 2], ("a", 2): [None], ("a", 0): [5], ("c", 0): [None]}
 
 
+def test_what_an_absent_server_cost_is_always_left(run):
+    away = clips("a", 0, [], error="connection refused")
+    away = away.set_column(away.schema.get_field_index("error_stage"), "error_stage", pa.array(["source"]))
+    write(run, 0, away, clips("b", 0, [], error="spins"))
+    assert left(Ledger(run, plan_of({"a": 1, "b": 1}))) == [("a", 0)]
+
+
 def test_the_newest_of_a_segment_counts(run):
     write(run, 0, clips("a", 0, [1, 1, 1]), clips("b", 0, [], error="spins"))
     write(run, 1, clips("a", 1, [2]), clips("a", 0, [9, 9]))

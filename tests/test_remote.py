@@ -184,7 +184,7 @@ def ray_local():
 
     import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 
@@ -212,3 +212,17 @@ def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, folder, tmp_p
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, atol=1e-6)
+
+
+def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path):
+    """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
+    config = make_config(flags={"encode": {"encoder": "descriptor"}})
+    run = Run(str(tmp_path / "run"))
+    proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
+    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
+    stages = {row["uri"][-5:]: row["error_stage"] for row in run.read_table("videos.parquet").to_pylist()}
+    assert stages == {"a.mp4": "source", "b.mp4": None, "c.mp4": None}
+    proxy.calm()
+    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
+    counts = run.info()["counts"]
+    assert (counts["ok"], counts["failed"], counts["skipped"]) == (3, 0, 0)

@@ -61,7 +61,7 @@ def ray_local(store):
 
     import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 

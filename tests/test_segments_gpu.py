@@ -209,7 +209,7 @@ def test_what_nvdec_refuses_goes_through_the_cpus_pools(tmp_path, monkeypatch):
         write_video(tmp_path / f"videos/{number}.mp4", seed=number)
     write_video(tmp_path / "videos/old.avi")
     run = Run(str(tmp_path / "run"))
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         pipeline.embed(tmp_path / "videos", run, make_config(flags={"encode": {"encoder": "descriptor"}}), Progress())
     finally:

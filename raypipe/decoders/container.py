@@ -15,10 +15,10 @@ from av.error import FFmpegError
 
 from raypipe.decoders import check_file, describe
 from raypipe.decoders.picture import quarter_turns
-from raypipe.errors import DecodeError
+from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.schema import Probe
 from raypipe.sources.files import local_path, open_filesystem, shown
-from raypipe.sources.remote import patiently
+from raypipe.sources.remote import is_transient, patiently
 
 N_THREADS = 1
 """Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""
@@ -295,17 +295,29 @@ def _open_remote(uri: str) -> Iterator[Any]:
             ),
         )
     except Exception as error:  # each file system raises its own kinds
-        raise DecodeError(f"{shown(uri)}: {describe(error, uri)}") from error
+        raise _unread(uri, error) from error
+    failures: list[DecodeError] = []
     with file:
         if hasattr(file, "cache"):  # one that lies in memory has none
-            file.cache.fetcher = _make_fetcher(uri, file)
-        yield file
+            file.cache.fetcher = _make_fetcher(uri, file, failures)
+        try:
+            yield file
+        finally:  # whatever came of it: with some bytes missing it is not all that there is
+            if failures:
+                raise failures[0]
 
 
-def _make_fetcher(uri: str, file: Any) -> Callable[[int, int], bytes]:
-    """Make what fetches a remote file's blocks patient, and sure of having got all that it asked for."""
+def _unread(uri: str, error: Exception) -> DecodeError:
+    kind = SourceAwayError if is_transient(error) else DecodeError
+    return kind(f"{shown(uri)}: {describe(error, uri)}")
+
+
+def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[[int, int], bytes]:
+    """Make what fetches a remote file's blocks patient, and sure of having got all that it asked for.
+
+    What it fails with in the end is kept in ``failures``.
+    """
     fetch = file.cache.fetcher
-    failures: list[DecodeError] = []
 
     def fetch_whole(start: int, end: int) -> bytes:
         block = fetch(start, end)
@@ -319,7 +331,7 @@ def _make_fetcher(uri: str, file: Any) -> Callable[[int, int], bytes]:
         try:
             return patiently(uri, lambda: fetch_whole(start, min(end, file.size)))
         except Exception as error:
-            failures.append(DecodeError(f"{shown(uri)}: {describe(error, uri)}"))
+            failures.append(_unread(uri, error))
             raise failures[0] from error
 
     return fetch_patiently

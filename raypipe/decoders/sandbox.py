@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.decoders import describe, make_decoder, resolve_chain
-from raypipe.errors import DecodeError, RaypipeError, UsageError
+from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError
 from raypipe.schema import Frames, Probe
 from raypipe.sources.files import shown
 
@@ -114,13 +114,14 @@ class Sandbox:
         return self._try_chain(uri, span_s, attempt)
 
     def _try_chain(self, uri: str, span_s: float, attempt: Callable[[_Child, str, float], Any]) -> Any:
-        reasons = []
+        reasons, kind = [], DecodeError
         for name in resolve_chain(self.decoder, uri):
             try:
                 return attempt(self._living_child(), name, self.deadline_s + self.deadline_factor * span_s)
             except UsageError:
                 raise
             except RaypipeError as error:
+                kind = SourceAwayError if isinstance(error, SourceAwayError) else kind
                 reasons.append(f"{name}: {str(error).removeprefix(f'{shown(uri)}: ')}")
             except _Broken as error:
                 self.close()
@@ -128,7 +129,7 @@ class Sandbox:
             except BaseException:
                 self.close()  # after an interrupt an answer is underway, which is none to the next request
                 raise
-        raise DecodeError(f"{shown(uri)}: {'; '.join(reasons)}")
+        raise kind(f"{shown(uri)}: {'; '.join(reasons)}")
 
     def _living_child(self) -> _Child:
         if self._child is not None and not self._child.is_alive():

@@ -304,6 +304,7 @@ def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
             "segment": pa.array([row["segment"]], pa.int32()),
             "fingerprint": pa.array([row["fingerprint"]], pa.string()),
             "decoder": pa.array([row["decoder"]], pa.string()),
+            "error_stage": pa.array([row["error_stage"]], pa.string()),
             "error": pa.array([row["error"]], pa.string()),
             "members": pa.array([row["members"].ravel()], pa.list_(pa.int64())),
             **clips,

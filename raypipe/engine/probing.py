@@ -17,7 +17,7 @@ from raypipe.engine.session import Pools
 from raypipe.engine.streaming import blocks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Probe, Video
+from raypipe.schema import PLAN, Away, Probe, Video
 from raypipe.segments import ProbeVideos
 
 COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
@@ -81,12 +81,17 @@ class _Prober:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row, uri in zip(*batch.to_pydict().values(), strict=True):
             found = self._probe(uri)
-            values = {"error": found} if isinstance(found, str) else {**asdict(found), "error": None}
+            values = {"error": found, "away": isinstance(found, Away)} if isinstance(found, str) else asdict(found)
             yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBED)
 
 
 _PROBED = pa.schema(
-    [pa.field("row", pa.int64()), *(PLAN.field(field.name) for field in fields(Probe)), PLAN.field("error")]
+    [
+        pa.field("row", pa.int64()),
+        *(PLAN.field(field.name) for field in fields(Probe)),
+        PLAN.field("error"),
+        pa.field("away", pa.bool_()),
+    ]
 )
 
 
@@ -121,6 +126,6 @@ def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools) -> Itera
         with progressing(lambda: int(left.sum())):
             for batch in stream(dataset):
                 for row in batch.to_pylist():
-                    number, error = row.pop("row"), row.pop("error")
+                    number, error, away = (row.pop(name) for name in ("row", "error", "away"))
                     left[number] = False
-                    yield number, error if error is not None else Probe(**row)
+                    yield number, Probe(**row) if error is None else Away(error) if away else error
