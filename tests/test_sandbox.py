@@ -47,6 +47,11 @@ class Crashing(Decoder):
         os.write(2, b"[mine] everything is lost\\n")
         ctypes.string_at(0)
 
+class Killed(Decoder):
+    def frames(self, *request):
+        os.kill(os.getpid(), 9)
+
+
 class Noisy(Decoder):
     def frames(self, uri, times_s, image_size, resize_mode):
         for _ in range(10_000):
@@ -179,10 +184,18 @@ def test_killed_in_the_middle_of_a_request(make_video):
         pid = child_of(sandbox)
         os.kill(pid, signal.SIGSTOP)  # so that the request is certainly underway
         threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-        with pytest.raises(DecodeError, match="pyav: its process died of SIGKILL"):
-            sandbox.frames(path, np.array([0.0]), 32, "crop", span_s=1)
-        assert sandbox.frames(path, np.array([0.0]), 32, "crop", span_s=1).error is None
+        frames = sandbox.frames(path, np.array([0.0]), 32, "crop", span_s=1)
+        assert (frames.decoder, frames.error) == ("pyav", None), "whoever killed it, the video is not to blame"
         assert child_of(sandbox) != pid
+
+
+def test_killed_again_and_again(make_video, misbehaving):
+    """As for want of memory: after the second time the next decoder is tried."""
+    with Sandbox("bad_decoders:Killed,pyav") as sandbox:
+        assert sandbox.frames(str(make_video()), np.array([0.0]), 8, "crop", span_s=1).decoder == "pyav"
+    with Sandbox("bad_decoders:Killed") as sandbox:
+        with pytest.raises(DecodeError, match="Killed: its process died of SIGKILL$"):
+            sandbox.frames(str(make_video()), np.array([0.0]), 8, "crop", span_s=1)
 
 
 def test_killed_at_rest_blames_no_video(make_video):

@@ -115,7 +115,10 @@ class Sandbox:
 
     def _try_chain(self, uri: str, span_s: float, attempt: Callable[[_Child, str, float], Any]) -> Any:
         reasons, kind = [], DecodeError
-        for name in resolve_chain(self.decoder, uri):
+        waiting = resolve_chain(self.decoder, uri)
+        was_killed = False
+        while waiting:
+            name = waiting.pop(0)
             try:
                 return attempt(self._living_child(), name, self.deadline_s + self.deadline_factor * span_s)
             except UsageError:
@@ -123,6 +126,13 @@ class Sandbox:
             except RaypipeError as error:
                 kind = SourceAwayError if isinstance(error, SourceAwayError) else kind
                 reasons.append(f"{name}: {str(error).removeprefix(f'{shown(uri)}: ')}")
+            except _Killed as error:
+                self.close()
+                if not was_killed:  # by somebody else, or for want of memory: which says little of the video
+                    waiting.insert(0, name)
+                    was_killed = True
+                else:
+                    reasons.append(f"{name}: {error}")
             except _Broken as error:
                 self.close()
                 reasons.append(f"{name}: {error}")
@@ -141,6 +151,10 @@ class Sandbox:
 
 class _Broken(Exception):
     """The child died or overran; the message says how."""
+
+
+class _Killed(_Broken):
+    """The child was killed, and not by us."""
 
 
 class _Child:
@@ -201,7 +215,7 @@ class _Child:
         try:
             self._connection.send(request)
         except OSError:
-            raise _Broken(self._describe_death()) from None
+            raise self._explain_death() from None
         answer, failure = self._receive(limit_s)
         if failure is not None:
             raise failure
@@ -232,16 +246,17 @@ class _Child:
                     last_words = self._read_noise()
                     raise _Broken(f"no answer within {limit_s:g} s" + (f" ({last_words})" if last_words else ""))
         except (EOFError, OSError):
-            raise _Broken(self._describe_death()) from None
+            raise self._explain_death() from None
 
-    def _describe_death(self) -> str:
+    def _explain_death(self) -> _Broken:
         try:
             code = self._process.wait(_DEATH_S)
         except subprocess.TimeoutExpired:
-            return "its process hung up"
+            return _Broken("its process hung up")
         ended = f"its process died of {signal.Signals(-code).name}" if code < 0 else f"its process ended with {code}"
         last_words = self._read_noise()
-        return f"{ended} ({last_words})" if last_words else ended
+        kind = _Killed if code == -signal.SIGKILL else _Broken
+        return kind(f"{ended} ({last_words})" if last_words else ended)
 
     def _read_noise(self) -> str:
         """Empty the pipe of the child's stderr, and give its last line."""
