@@ -194,7 +194,7 @@ def test_killed_again_and_again(make_video, misbehaving):
     with Sandbox("bad_decoders:Killed,pyav") as sandbox:
         assert sandbox.frames(str(make_video()), np.array([0.0]), 8, "crop", span_s=1).decoder == "pyav"
     with Sandbox("bad_decoders:Killed") as sandbox:
-        with pytest.raises(DecodeError, match="Killed: its process died of SIGKILL$"):
+        with pytest.raises(DecodeError, match=r"Killed: its process died of SIGKILL$"):
             sandbox.frames(str(make_video()), np.array([0.0]), 8, "crop", span_s=1)
 
 
