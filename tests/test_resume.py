@@ -220,7 +220,7 @@ def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
     pids = tmp_path / "pids"
     hook = f"""with open({str(pids)!r}, "a") as file:
             file.write(str(os.getpid()) + chr(10))
-        time.sleep(1)"""
+        time.sleep(0.4)"""
     config = picky(hook, "encode.batch_size=4", "sample.segment_s=1")
     pipeline.embed(folder, Run(str(tmp_path / "calm")), config, QUIET)
     pids.unlink()
