@@ -110,8 +110,12 @@ class Ledger:
         wanted = self.n_clips < 0
         wanted |= pc.fill_null(pc.equal(self.told["error_stage"], AWAY), False).to_numpy()
         if retry_failed:
-            wanted |= (self.n_clips == 0) & self.told["error"].is_valid().to_numpy()
+            wanted |= self.is_failed()
         return self.plan.filter(pa.array(wanted & self.plan["error"].is_null().to_numpy()))
+
+    def is_failed(self) -> np.ndarray:
+        """Whether each segment was tried in vain: (n,) bool."""
+        return (self.n_clips == 0) & self.told["error"].is_valid().to_numpy()
 
     def files_of(self, rows: slice) -> list[str]:
         """Return the files in which the segments of these rows of the plan are."""

@@ -23,7 +23,7 @@ def known_plan(
     before, again = run.info(), config.source.re_embed
     if not run.exists("plan.parquet"):
         return PLAN.empty_table()
-    same = before["encoder"] == kind and before["config"]["sample"] == config.sample.model_dump(mode="json")
+    same = before.get("encoder") == kind and before["config"]["sample"] == config.sample.model_dump(mode="json")
     if not (same or again):
         raise UsageError(
             f"{run.url} holds embeddings made with another encoder or sampling: choose another -o, or --re-embed"

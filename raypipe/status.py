@@ -62,11 +62,12 @@ def _tell_segments(run: Run) -> list[str]:
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "uri", "error_stage", "error"])
     ledger = Ledger(run, plan)
     unreadable = ~plan["error"].is_null().to_numpy()
-    failed = unreadable | ((ledger.n_clips == 0) & ledger.told["error"].is_valid().to_numpy())
-    left = ledger.remaining()
-    n, n_left = plan.num_rows, left.num_rows
+    failed = unreadable | ledger.is_failed()
+    n, n_left = plan.num_rows, ledger.remaining().num_rows
+    n_done = int((ledger.n_clips >= 0).sum() - ledger.is_failed().sum())
+    n_failed = n - n_left - n_done  # what failed because its server was away remains
     lines = [
-        f"segments   {n - n_left - failed.sum():,} done, {failed.sum():,} failed, {n_left:,} remaining of {n:,}; "
+        f"segments   {n_done:,} done, {n_failed:,} failed, {n_left:,} remaining of {n:,}; "
         f"{np.maximum(ledger.n_clips, 0).sum():,} clips"
     ]
     if failed.any():
