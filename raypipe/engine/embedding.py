@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
@@ -29,12 +28,8 @@ from raypipe.segments_gpu import GpuSegments
 
 QUEUED_BATCHES = 4  # an actor
 
-_REFUSED = "nvdec"  # the stage of an error that only sends a segment to the CPU's decoders
 _GPU = "cuda"
 _MOST_REASONS = 20
-
-
-_TAGS = ["row", "is_first", "n_frames", "decode_s", "encode_s"]  # what a batch tells the driver beside its clips
 
 
 class _Decoder:
@@ -75,7 +70,10 @@ class _Encoder:
             tables = [self._encode_alone(row) for row in rows]
         self._attempts.end(*keys)
         each_s = (time.monotonic() - started) / len(rows)
-        return pa.concat_tables(_tag(*pair, each_s) for pair in zip(tables, rows, strict=True))
+        return pa.concat_tables(
+            _result(row["row"], clips, len(row["pixels"]), row["decode_s"], each_s)
+            for clips, row in zip(tables, rows, strict=True)
+        )
 
     def _encode_alone(self, row: dict[str, Any]) -> pa.Table:
         key = "alone", row["row"]
@@ -98,16 +96,13 @@ class _GpuWorker:
         for row in batch.to_pylist():
             started = time.monotonic()
             key = row["row"]
-            decoded, clips = row, None
-            reason = LOST
+            n_frames, clips, reason = 0, None, LOST
             if self._attempts.begin(key) <= TRIES:
                 decoded, clips = self._segments(row)
-                reason = decoded["error"]
+                n_frames, reason = len(decoded["pixels"]), decoded["error"]
             self._attempts.end(key)
-            if clips is None:
-                decoded = {**decoded, "pixels": ()}
-                clips = empty_segment(row, self._segments.dim, _REFUSED, reason)
-            yield _tag(clips, {**decoded, "row": key, "decode_s": time.monotonic() - started}, 0.0)
+            seconds = time.monotonic() - started
+            yield _result(key, clips, 0 if clips is None else n_frames, seconds, 0.0, reason if clips is None else None)
 
 
 @dataclass
@@ -121,23 +116,18 @@ class Stages:
     refused: dict[str, int] = field(default_factory=dict)
     """Segments that NVDEC left to the CPU, by reason."""
 
-    def refuse(self, batch: pa.Table) -> pa.Table:
-        """Count what NVDEC refused in a batch; return the rest of it."""
-        is_refused = pc.fill_null(pc.equal(batch["error_stage"], _REFUSED), False)
-        for reason in batch["error"].filter(is_refused).to_pylist():
+    def add(self, results: pa.Table) -> np.ndarray:
+        """Count what came out of the chain's end; return the plan's rows that are done with it."""
+        for reason in results["refused"].drop_null().to_pylist():
             known = reason in self.refused or len(self.refused) < _MOST_REASONS
             reason = reason if known else "other reasons"
             self.refused = {**self.refused, reason: self.refused.get(reason, 0) + 1}  # another thread may be reading it
-        return batch.filter(pc.invert(is_refused))
-
-    def add(self, batch: pa.Table) -> np.ndarray:
-        """Count a batch of the chain's end; return the plan's rows that are in it."""
-        segments = batch.filter(batch["is_first"])
-        self.done += segments.num_rows
-        self.frames += pc.sum(segments["n_frames"]).as_py()
-        self.decode_s += pc.sum(segments["decode_s"]).as_py()
-        self.encode_s += pc.sum(segments["encode_s"]).as_py()
-        return segments["row"].to_numpy()
+        results = results.filter(results["refused"].is_null())
+        self.done += results.num_rows
+        self.frames += sum(results["n_frames"].to_pylist())
+        self.decode_s += sum(results["decode_s"].to_pylist())
+        self.encode_s += sum(results["encode_s"].to_pylist())
+        return results["row"].to_numpy()
 
 
 def embed_segments(
@@ -181,10 +171,11 @@ def embed_segments(
     on_commit(stages)
     with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer:
 
-        def keep(batch: pa.Table) -> None:
-            rows = stages.add(batch)
+        def keep(results: pa.Table) -> None:
+            rows = stages.add(results)
             left[rows] = False
-            committer.add(batch.drop_columns(_TAGS))
+            for clips in results["clips"].drop_null():
+                committer.add(pa.ipc.open_stream(clips.as_buffer()).read_all())
             progress(float(share[rows].sum()))
 
         on_gpu, decoder = split_nvdec(config.decode.decoder)
@@ -193,9 +184,7 @@ def embed_segments(
             with progressing(lambda: int(untried.sum())):
                 for batch in _gpu_chain(plan, config, encoder, pools):
                     untried[batch["row"].to_numpy()] = False
-                    batch = stages.refuse(batch)
-                    if batch.num_rows:
-                        keep(batch)
+                    keep(batch)
         decode = config.decode.model_copy(update={"decoder": decoder})
         config = config.model_copy(update={"decode": decode})
         while left.any():
@@ -259,14 +248,26 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
     return stream(dataset)
 
 
-def _tag(clips: pa.Table, row: dict[str, Any], encode_s: float) -> pa.Table:
-    """Put beside a segment's clips what the driver needs to know of it."""
-    told = {"n_frames": len(row["pixels"]), "decode_s": row["decode_s"], "encode_s": encode_s}
-    clips = clips.append_column("row", pa.array(np.full(clips.num_rows, row["row"])))
-    clips = clips.append_column("is_first", pa.array(np.arange(clips.num_rows) == 0))
-    for name, value in told.items():
-        clips = clips.append_column(name, pa.array([value] * clips.num_rows))
-    return clips
+def _result(
+    number: int, clips: pa.Table | None, n_frames: int, decode_s: float, encode_s: float, refused: str | None = None
+) -> pa.Table:
+    """Lay a segment's clips and what there is to tell of them out as one row, which Ray cannot cut in two."""
+    packed = None
+    if clips is not None:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, clips.schema) as writer:
+            writer.write_table(clips)
+        packed = sink.getvalue().to_pybytes()
+    return pa.table(
+        {
+            "row": pa.array([number]),
+            "n_frames": pa.array([n_frames]),
+            "decode_s": pa.array([decode_s]),
+            "encode_s": pa.array([encode_s]),
+            "refused": pa.array([refused], pa.string()),
+            "clips": pa.array([packed], pa.large_binary()),
+        }
+    )
 
 
 def encoder_of(encode: EncodeConfig) -> Encoder:
