@@ -23,7 +23,7 @@ from raypipe.planning import in_order_of, plan_precomputed, without_plan
 from raypipe.progress import Progress
 from raypipe.resume import known_plan, quarantined
 from raypipe.runs import Run
-from raypipe.schema import OK, Trajectories, Videos
+from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos
 from raypipe.sources import find_videos, read_versions
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.versions import package_versions
@@ -36,12 +36,7 @@ if TYPE_CHECKING:
 
 Source = str | Path | Videos
 
-EMBEDDING, EMBEDDED = "embedding", "embedded"  # the states of a run: what it holds is complete, or not yet
-
-FOLLOWING = {  # a step's rerun removes what follows from it
-    "embed": ("trajectories", "clusters.parquet", "model", "metrics.json"),
-    "cluster": ("trajectories", "clusters.parquet", "model", "metrics.json"),
-}
+CLUSTERS = ("trajectories", "clusters.parquet", "model", "metrics.json")  # a rerun removes what follows from it
 REPORT = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
 
 
@@ -103,9 +98,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.results import write_model
     from raypipe.trajectories import build_trajectories
 
-    if run.info().get("state") == EMBEDDING:
-        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again, it goes on")
-    _forget(run, FOLLOWING["cluster"])
+    _check_embedded(run)
+    _forget(run, CLUSTERS)
     run.record(config=config.model_dump(mode="json"))
     if config.ray.shards:
         return _cluster_sharded(run, config, config.ray.shards, progress)
@@ -153,12 +147,13 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
     from raypipe.clustering import from_estimator
     from raypipe.trajectories import build_trajectories
 
+    _check_embedded(run)
     paths = build_trajectories(run, config.trajectory.n_steps, config.trajectory.time_axis)
     if len(model.labels_) != len(paths):
         raise UsageError(
             f"the model has {len(model.labels_)} labels, and the run {len(paths)} trajectories: fit it anew"
         )
-    _forget(run, FOLLOWING["cluster"])
+    _forget(run, CLUSTERS)
     _keep(run, config, paths, _draw(run, config, paths, None), from_estimator(model))
 
 
@@ -243,8 +238,13 @@ def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: P
 
 def _start(run: Run, config: Config, kind: dict[str, Any]) -> None:
     """Record what this run is made with, and forget what follows from the embeddings there were."""
-    _forget(run, FOLLOWING["embed"])
+    _forget(run, CLUSTERS)
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=kind)
+
+
+def _check_embedded(run: Run) -> None:
+    if run.info().get("state") == EMBEDDING:
+        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again, it goes on")
 
 
 def _teller(run: Run, n_segments: int, pools: Pools) -> Callable[[Stages], None]:

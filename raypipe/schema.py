@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+EMBEDDING, EMBEDDED = "embedding", "embedded"  # the states of a run: what it holds is not yet complete, or is
 AWAY = "source"  # the stage of an error that says nothing of the video: its server was away
 
 PLAN = pa.schema(

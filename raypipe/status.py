@@ -11,6 +11,7 @@ import numpy as np
 from raypipe.embeddings import Ledger
 from raypipe.progress import clock
 from raypipe.runs import Run
+from raypipe.schema import EMBEDDED, EMBEDDING
 
 SILENT_S = 120.0  # a run that has committed nothing for so long may be no more
 
@@ -31,7 +32,7 @@ def describe_status(run: Run, now: float | None = None) -> str:
         lines += _tell_segments(run)
     if "embedding" in info:
         lines += _tell_stages(info["embedding"], info.get("state"), time.time() if now is None else now)
-    if info.get("state") == "embedded":
+    if info.get("state") == EMBEDDED:
         lines.append(
             "videos     {found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**info["counts"])
         )
@@ -84,7 +85,7 @@ def _tell_stages(told: dict[str, Any], state: str | None, now: float) -> list[st
         f"decoding   {told['decoders']} actors, {figures['decode_busy']:.0%} busy",
         f"encoding   {told['encoders']} actors, {figures['encode_busy']:.0%} busy",
     ]
-    if state == "embedding":
+    if state == EMBEDDING:
         rate = figures["segments_per_s"]
         to_go = f"{clock((told['segments'] - told['done']) / rate)} to go" if rate else "no telling how long still"
         silent_s = now - told["updated"]

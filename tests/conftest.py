@@ -1,5 +1,6 @@
 """Shared fixtures: where the test data lies, and small videos made on the spot."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -46,6 +47,69 @@ def write_video(path: Path, n_frames: int = 30, fps: int = 10, size: tuple[int, 
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+@contextlib.contextmanager
+def local_ray(**resources):
+    """Start a Ray of two CPUs of its own: another may be running on this machine."""
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init("local", **{**options, **resources})
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_local():
+    """Start a Ray for a module's tests."""
+    with local_ray() as ray:
+        yield ray
+
+
+def embed_without_ray(source, config) -> dict[tuple, np.ndarray]:
+    """Embed videos one after another in this process: what any run over them should find, as `read_clips` has it."""
+    from raypipe.encoders import make_encoder
+    from raypipe.planning import plan_segments
+    from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos
+    from raypipe.sources import find_videos
+
+    found, probe = find_videos(source), ProbeVideos(config.decode)
+    encoder = make_encoder(**config.encode.model_dump())
+    decode = DecodeSegments(config.sample, config.decode, encoder.image_size, encoder.resize_mode)
+    encode = EncodeSegments(encoder, config.sample, config.encode.normalize)
+    plan = plan_segments(found, [probe(video.uri) for video in found], config.sample)
+    plan = plan.filter(plan["error"].is_null())
+    rows = [row for segment in plan.to_pylist() for row in encode([decode(segment)])[0].to_pylist()]
+    probe.close()
+    decode.close()
+    return _by_clip(rows, {video.video_id: video.uri for video in found})
+
+
+def read_clips(run) -> dict[tuple, np.ndarray]:
+    """All clips of a run by file name, segment and number; no two rows may be of one."""
+    videos = run.read_table("videos.parquet", ["video_id", "uri"]).to_pylist()
+    return _by_clip(run.read_table("embeddings").to_pylist(), {row["video_id"]: row["uri"] for row in videos})
+
+
+def _by_clip(rows: list[dict], uris: dict[str, str]) -> dict[tuple, np.ndarray]:
+    rows = [row for row in rows if row["embedding"]]
+    made = {
+        (uris[row["video_id"]].rpartition("/")[2], row["segment"], row["clip_index"]): np.float32(row["embedding"])
+        for row in rows
+    }
+    assert len(made) == len(rows), "a clip was written twice"
+    return made
+
+
+def assert_same_clips(first: dict[tuple, np.ndarray], second: dict[tuple, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_allclose(value, second[key], atol=1e-6)
 
 
 @pytest.fixture

@@ -91,9 +91,9 @@ def test_the_preset_on_the_command_line_is_the_recipe(done, trajectories):
 def test_cluster_again_with_other_parameters(done):
     run, _ = done
     before = (run / "embeddings").stat().st_mtime_ns
-    result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=3", "-q")
+    result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=2", "-q")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert np.load(run / "model" / "centers.npy").shape == (4, 6, 3)
+    assert np.load(run / "model" / "centers.npy").shape == (4, 6, 2)
     assert (run / "embeddings").stat().st_mtime_ns == before
     config = json.loads((run / "run.json").read_text())["config"]
     assert config["trajectory"]["time_axis"] == "index"  # the rest is the run's own
@@ -175,7 +175,7 @@ def test_run_with_failures_exits_3(tmp_path, make_video):
         "    def __call__(self, frames):\n"
         "        return frames.mean(axis=(1, 2)).astype(np.float32)\n"
     )
-    options = ["--encoder", "mine:Mean", "-k", "2", "--set", "reduce.method=none"]
+    options = ["--encoder", "mine:Mean", "-k", "2", "--set", "reduce.n_components=2"]
     result = raypipe("run", "videos.csv", "-o", "run", *options, cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert "4 found = 3 ok + 1 failed + 0 skipped" in result.stderr

@@ -3,15 +3,16 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
+from conftest import local_ray, read_clips
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
+from raypipe.engine.session import plan_pools, ray_session
+from raypipe.engine.streaming import progressing, stream
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs import Run
-from raypipe.sources import find_videos
 from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()
@@ -19,8 +20,6 @@ DESCRIPTOR = make_config(flags={"encode": {"encoder": "descriptor"}})
 
 
 def test_pools_fit_the_ray_cluster():
-    from raypipe.engine.session import plan_pools
-
     for cpus in (1, 2, 3, 8, 96):
         pools = plan_pools({"CPU": float(cpus)}, RayConfig(), 10_000)
         assert pools.decoders == cpus
@@ -44,8 +43,6 @@ def test_a_frame_is_timed():
 
 
 def test_pools_that_do_not_fit_are_refused():
-    from raypipe.engine.session import plan_pools
-
     with pytest.raises(UsageError, match="3 encoders of 1 GPU need 3 GPUs and the Ray cluster has 2"):
         plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(encoders=3), 100)
     with pytest.raises(UsageError, match="has no CPU"):
@@ -53,8 +50,6 @@ def test_pools_that_do_not_fit_are_refused():
 
 
 def test_a_dead_address_is_one_line():
-    from raypipe.engine.session import ray_session
-
     with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at 127\.0\.0\.1:1"):
         with ray_session(RayConfig(address="127.0.0.1:1")):
             pass
@@ -62,13 +57,8 @@ def test_a_dead_address_is_one_line():
 
 @pytest.fixture(scope="module")
 def ray_two_fake_gpus():
-    import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
+    with local_ray(num_gpus=2) as ray:
+        yield ray
 
 
 @pytest.fixture
@@ -80,13 +70,6 @@ def folder(tmp_path, make_video):
 
 def rows(run: Run) -> list[dict]:
     return run.read_table("videos.parquet").to_pylist()
-
-
-def clips(run: Run) -> dict[tuple, np.ndarray]:
-    table = run.read_table("embeddings").to_pylist()
-    made = {(row["video_id"], row["clip_index"]): row["embedding"] for row in table if row["embedding"]}
-    assert len(made) == sum(row["embedding"] is not None for row in table), "a clip was written twice"
-    return made
 
 
 def test_embed_accounts_for_everything(ray_two_fake_gpus, folder, tmp_path):
@@ -118,11 +101,21 @@ def test_embed_accounts_for_everything(ray_two_fake_gpus, folder, tmp_path):
     assert run.info()["implementations"]["decode"] == f"pyav ({6 + as_root})"
 
 
-def test_limit_skips_the_rest(ray_two_fake_gpus, folder, tmp_path):
-    run = Run(str(tmp_path / "run"))
-    pipeline.embed(folder, run, make_config(base=DESCRIPTOR.model_dump(), sets=("source.limit=2",)), QUIET)
-    assert run.info()["counts"] == {"found": 6, "ok": 2, "failed": 0, "skipped": 4, "ignored": 0}
-    assert len(find_videos(folder)) == 6
+def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
+    def fail_on_odd(batch):
+        if (batch["id"] % 2).any():
+            raise ValueError("an odd number")
+        return batch
+
+    told, left = {}, 4
+    numbers = ray_two_fake_gpus.data.range(4, override_num_blocks=4)
+    with ray_session(RayConfig()):
+        with progressing(lambda: left, told.__setitem__):
+            left -= sum(batch.num_rows for batch in stream(numbers.map_batches(fail_on_odd)))
+        assert (left, told) == (2, {"ValueError: an odd number": 2})
+        with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; the same command goes on"):
+            with progressing(lambda: left):
+                list(stream(numbers.map_batches(fail_on_odd)))
 
 
 def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):
@@ -152,14 +145,15 @@ def test_one_encoder_a_gpu(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
     run = Run(str(tmp_path / "run"))
     flags = {"encode": {"encoder": "which_device:WhichDevice", "normalize": False, "batch_size": 1}}
     pipeline.embed(folder, run, make_config(flags=flags), QUIET)
-    seen = {tuple(value) for value in clips(run).values()}
+    seen = {tuple(value) for value in read_clips(run).values()}
     devices = [device for device, _ in seen]
     assert sorted(devices) == [10, 11], "two encoder processes, each with a GPU of its own"
 
 
-def test_a_source_that_changed(ray_two_fake_gpus, folder, tmp_path, make_video):
+def test_beyond_a_limit_and_back_in_a_source_that_changed(ray_two_fake_gpus, folder, tmp_path, make_video):
     run = Run(str(tmp_path / "run"))
-    pipeline.embed(folder, run, DESCRIPTOR, QUIET)
+    pipeline.embed(folder, run, make_config(base=DESCRIPTOR.model_dump(), sets=("source.limit=2",)), QUIET)
+    assert run.info()["counts"] == {"found": 6, "ok": 2, "failed": 0, "skipped": 4, "ignored": 0}
     make_video("videos/a/extra.mp4", n_frames=25, seed=9)
     (folder / "a" / "2.mp4").unlink()
     pipeline.embed(folder, run, DESCRIPTOR, QUIET)

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from conftest import local_ray
 from sklearn.base import clone
 
 from raypipe.clustering.shards import LocalShards
@@ -294,17 +295,10 @@ def test_shares_fit_the_machines():
 
 @pytest.fixture(scope="module")
 def ray_two_cpus():
-    import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    ray.init(  # "local": another Ray may be running here
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the loaders: workers cannot import a test
-    yield ray
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    ray.shutdown()
+    with local_ray() as ray:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the loaders: workers cannot import a test
+        yield ray
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import write_video
+from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
 from trouble import Fault, Proxy, proxy_before, serve_folder
 
 from raypipe import pipeline
@@ -178,40 +178,19 @@ def test_a_run_survives_what_its_store_goes_through(monkeypatch):
     run.log("nothing")
 
 
-@pytest.fixture(scope="module")
-def ray_local():
-    import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
-
-
-def vectors(run: Run) -> dict[tuple, np.ndarray]:
-    names = {row["video_id"]: row["uri"][-5:] for row in run.read_table("videos.parquet").to_pylist()}
-    rows = run.read_table("embeddings").to_pylist()
-    return {(names[row["video_id"]], row["clip_index"]): np.array(row["embedding"]) for row in rows}
-
-
 def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, folder, tmp_path):
     config = make_config(flags={"encode": {"encoder": "descriptor"}})
-    local, remote = Run(str(tmp_path / "local")), Run(str(tmp_path / "remote"))
-    pipeline.embed(folder, local, config, QUIET)
+    run = Run(str(tmp_path / "run"))
     proxy.faults = (
         Fault(status=503, retry_after_s=1, rate=0.2),
         Fault(status=500, rate=0.1),
         Fault(on=r"GET .*\.mp4", cut=0.7, rate=0.2),
         Fault(on=r"\.mp4", bytes_per_s=50_000),
     )
-    pipeline.embed(f"{proxy.url}/", remote, config, QUIET)
+    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
     assert proxy.n_faults() > 3
-    assert remote.info()["counts"]["ok"] == 3
-    expected, found = vectors(local), vectors(remote)
-    assert expected.keys() == found.keys()
-    for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, atol=1e-6)
+    assert run.info()["counts"]["ok"] == 3
+    assert_same_clips(read_clips(run), embed_without_ray(folder, config))
 
 
 def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -30,17 +31,6 @@ def make(*sets, flags=DESCRIPTOR):
     return make_config(flags=flags, sets=sets)
 
 
-@pytest.fixture(scope="module")
-def ray_local():
-    import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
-
-
 @pytest.fixture
 def folder(tmp_path, make_video):
     for number in range(5):
@@ -51,14 +41,6 @@ def folder(tmp_path, make_video):
 @pytest.fixture
 def run(tmp_path):
     return Run(str(tmp_path / "run"))
-
-
-def clips(run: Run) -> dict[tuple, np.ndarray]:
-    """All clips by video and number; no two rows may be of one."""
-    table = run.read_table("embeddings").to_pylist()
-    made = {(row["video_id"], row["clip_index"]): np.array(row["embedding"]) for row in table if row["embedding"]}
-    assert len(made) == sum(row["embedding"] is not None for row in table), "a clip was written twice"
-    return made
 
 
 def n_done(run: Run) -> int:
@@ -73,56 +55,92 @@ def statuses(run: Run) -> dict[str, tuple[str, str | None]]:
     return {Path(row["uri"]).name: (row["status"], row["error"]) for row in rows}
 
 
-def assert_same(first: dict[tuple, np.ndarray], second: dict[tuple, np.ndarray]) -> None:
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        np.testing.assert_allclose(value, second[key], atol=1e-6)
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """Return a folder of five videos and a file that is none."""
+    folder = tmp_path_factory.mktemp("library")
+    for number in range(5):
+        write_video(folder / f"{number}.mp4", n_frames=20 + 5 * number, seed=number)
+    (folder / "bad.mp4").write_text("not a video")
+    return folder
 
 
-def test_only_what_is_missing_is_embedded(ray_local, folder, run):
-    pipeline.embed(folder, run, make(), QUIET)
-    before = clips(run)
+@pytest.fixture(scope="module")
+def embedded(ray_local, library, tmp_path_factory):
+    """Return a run over the library, which is done."""
+    run = Run(str(tmp_path_factory.mktemp("embedded") / "run"))
+    pipeline.embed(library, run, make(), QUIET)
     assert n_done(run) == 5
-    (name,) = run.files("embeddings")
-    table = run.read_table(name)
+    assert_same_clips(read_clips(run), embed_without_ray(library, make()))
+    return run
+
+
+@pytest.fixture
+def done(embedded, run):
+    """Return a copy of it."""
+    shutil.copytree(embedded.url, run.url)
+    return run
+
+
+def test_only_what_is_missing_is_embedded(library, done):
+    before = read_clips(done)
+    (name,) = done.files("embeddings")
+    table = done.read_table(name)
     lost = table["video_id"][0]
-    run.write_table(name, table.filter(pc.not_equal(table["video_id"], lost)))
-    run.remove("videos.parquet")
-    pipeline.embed(folder, run, make(), QUIET)
-    assert n_done(run) == 1
-    assert_same(clips(run), before)
-    assert len(run.files("embeddings")) == 1, "small files are compacted"
-    stamp = Path(run.path(run.files("embeddings")[0])).stat().st_mtime_ns
-    pipeline.embed(folder, run, make(), QUIET)
-    assert n_done(run) == 0
-    assert Path(run.path(run.files("embeddings")[0])).stat().st_mtime_ns == stamp
+    done.write_table(name, table.filter(pc.not_equal(table["video_id"], lost)))
+    done.remove("videos.parquet")
+    pipeline.embed(library, done, make(), QUIET)
+    assert n_done(done) == 1
+    assert_same_clips(read_clips(done), before)
+    assert len(done.files("embeddings")) == 1, "small files are compacted"
+    stamp = Path(done.path(done.files("embeddings")[0])).stat().st_mtime_ns
+    pipeline.embed(library, done, make(), QUIET)
+    assert n_done(done) == 0
+    assert Path(done.path(done.files("embeddings")[0])).stat().st_mtime_ns == stamp
 
 
-def test_a_changed_file_is_refused_or_embedded_again(ray_local, folder, run, make_video):
-    pipeline.embed(folder, run, make(), QUIET)
-    before = clips(run)
-    make_video("videos/3.mp4", n_frames=40, seed=99)
-    with pytest.raises(UsageError, match=r"1 of 5 videos changed since .*, such as .*3\.mp4: --re-embed"):
-        pipeline.embed(folder, run, make(), QUIET)
-    pipeline.embed(folder, run, make("source.re_embed=true"), QUIET)
-    assert n_done(run) == 1
-    after = clips(run)
-    (changed,) = {key[0] for key in after if key not in before or not np.allclose(after[key], before[key], atol=1e-6)}
-    names = {row["video_id"]: Path(row["uri"]).name for row in run.read_table("videos.parquet").to_pylist()}
-    assert names[changed] == "3.mp4"
-    assert {key for key in after if key[0] != changed} == {key for key in before if key[0] != changed}
-    pipeline.embed(folder, run, make(), QUIET)
-    assert n_done(run) == 0
+def test_a_changed_file_is_refused_or_embedded_again(library, done, tmp_path):
+    before = read_clips(done)
+    shutil.copy2(library / "3.mp4", tmp_path)
+    try:
+        write_video(library / "3.mp4", n_frames=40, seed=99)
+        with pytest.raises(UsageError, match=r"1 of 6 videos changed since .*, such as .*3\.mp4: --re-embed"):
+            pipeline.embed(library, done, make(), QUIET)
+        pipeline.embed(library, done, make("source.re_embed=true"), QUIET)
+        assert n_done(done) == 1
+        after = read_clips(done)
+        changed = {key for key in after if key not in before or not np.allclose(after[key], before[key], atol=1e-6)}
+        assert {name for name, *_ in changed} == {"3.mp4"}
+        assert {key for key in after if key[0] != "3.mp4"} == {key for key in before if key[0] != "3.mp4"}
+        pipeline.embed(library, done, make(), QUIET)
+        assert n_done(done) == 0
+    finally:
+        shutil.copy2(tmp_path / "3.mp4", library)
 
 
-def test_another_sampling_is_refused_or_all_is_embedded_again(ray_local, folder, run):
-    pipeline.embed(folder, run, make(), QUIET)
-    before = clips(run)
+def test_another_sampling_is_refused_or_all_is_embedded_again(library, done):
+    before = read_clips(done)
     with pytest.raises(UsageError, match="another encoder or sampling: choose another -o, or --re-embed"):
-        pipeline.embed(folder, run, make("sample.n_frames=2"), QUIET)
-    pipeline.embed(folder, run, make("sample.n_frames=2", "source.re_embed=true"), QUIET)
-    assert n_done(run) == 5
-    assert len(clips(run)) == 10 != len(before)
+        pipeline.embed(library, done, make("sample.n_frames=2"), QUIET)
+    pipeline.embed(library, done, make("sample.n_frames=2", "source.re_embed=true"), QUIET)
+    assert n_done(done) == 5
+    assert len(read_clips(done)) == 10 != len(before)
+
+
+def test_status_tells_how_far_it_is(done):
+    told = describe_status(done)
+    assert "embedded" in told
+    assert "5 done, 1 failed, 0 remaining of 6" in told
+    assert "6 found = 5 ok + 1 failed + 0 skipped" in told
+    info = done.info()
+    assert 0 < info["embedding"]["decode_s"]
+    (name,) = done.files("embeddings")
+    done.write_table(name, done.read_table(name).slice(0, 2))
+    done.record(state="embedding")
+    told = describe_status(done, now=info["embedding"]["updated"] + 600)
+    assert "1 done, 1 failed, 4 remaining of 6" in told
+    assert "told 10:00 ago; is it still running? The same command goes on from here" in told
+    assert "1 times: " in told
 
 
 def test_failed_videos_are_quarantined_until_they_are_wanted(ray_local, folder, run, make_video):
@@ -195,7 +213,7 @@ def test_a_segment_that_fails_is_tried_again(ray_local, folder, run, picky, tmp_
     pipeline.embed(folder, run, picky(hook, "source.retry_failed=true"), QUIET)
     assert n_done(run) == 1
     assert run.info()["counts"] == {"found": 5, "ok": 5, "failed": 0, "skipped": 0, "ignored": 0}
-    assert run.read_table("embeddings")["error"].null_count == len(clips(run)), "the failure is superseded"
+    assert run.read_table("embeddings")["error"].null_count == len(read_clips(run)), "the failure is superseded"
 
 
 def test_a_segment_that_kills_its_worker_fails_alone(ray_local, folder, run, picky):
@@ -222,7 +240,7 @@ def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
             file.write(str(os.getpid()) + chr(10))
         time.sleep(0.4)"""
     config = picky(hook, "encode.batch_size=4", "sample.segment_s=1")
-    pipeline.embed(folder, Run(str(tmp_path / "calm")), config, QUIET)
+    expected = embed_without_ray(folder, config)
     pids.unlink()
     killed = []
 
@@ -242,7 +260,7 @@ def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
     killer.join(1)
     assert len(killed) == 2
     assert run.info()["counts"]["ok"] == 5
-    assert_same(clips(run), clips(Run(str(tmp_path / "calm"))))
+    assert_same_clips(read_clips(run), expected)
 
 
 def test_a_gpu_without_room_gets_smaller_batches():
@@ -301,21 +319,3 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ray_local, folder, tmp
         assert run.info()["counts"]["ok"] == 5
     finally:
         subprocess.run(["umount", disk], check=True)
-
-
-def test_status_tells_how_far_it_is(ray_local, folder, run, capsys):
-    (folder / "bad.mp4").write_text("not a video")
-    pipeline.embed(folder, run, make(), QUIET)
-    told = describe_status(run)
-    assert "embedded" in told
-    assert "5 done, 1 failed, 0 remaining of 6" in told
-    assert "6 found = 5 ok + 1 failed + 0 skipped" in told
-    info = run.info()
-    assert 0 < info["embedding"]["decode_s"]
-    (name,) = run.files("embeddings")
-    run.write_table(name, run.read_table(name).slice(0, 2))
-    run.record(state="embedding")
-    told = describe_status(run, now=info["embedding"]["updated"] + 600)
-    assert "1 done, 1 failed, 4 remaining of 6" in told
-    assert "told 10:00 ago; is it still running? The same command goes on from here" in told
-    assert "1 times: " in told

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import write_video
+from conftest import assert_same_clips, embed_without_ray, local_ray, read_clips, write_video
 from trouble import Fault, proxy_before
 
 from raypipe import pipeline
@@ -57,13 +57,8 @@ def store(folder):
 
 @pytest.fixture(scope="module")
 def ray_local(store):
-    import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
+    with local_ray() as ray:
+        yield ray
 
 
 @pytest.fixture
@@ -85,21 +80,6 @@ def make(*sets):
     return make_config(flags={"encode": {"encoder": "descriptor"}}, sets=sets)
 
 
-def clips(run: Run) -> dict[tuple, np.ndarray]:
-    """All clips by the video's name and their number; no two rows may be of one."""
-    names = {row["video_id"]: row["uri"].rpartition("/")[2] for row in run.read_table("videos.parquet").to_pylist()}
-    rows = [row for row in run.read_table("embeddings").to_pylist() if row["embedding"]]
-    made = {(names[row["video_id"]], row["clip_index"]): np.array(row["embedding"]) for row in rows}
-    assert len(made) == len(rows), "a clip was written twice"
-    return made
-
-
-def assert_same(first: dict[tuple, np.ndarray], second: dict[tuple, np.ndarray]) -> None:
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        np.testing.assert_allclose(value, second[key], atol=1e-6)
-
-
 def n_done(run: Run) -> int:
     """How many segments the last embedding did."""
     lines = [json.loads(line) for line in run.read_bytes("log.jsonl").splitlines()]
@@ -108,11 +88,9 @@ def n_done(run: Run) -> int:
 
 
 @pytest.fixture(scope="module")
-def expected(ray_local, folder, tmp_path_factory):
-    """The clips of a run on the local disk."""
-    run = Run(str(tmp_path_factory.mktemp("local") / "run"))
-    pipeline.embed(folder, run, make(), QUIET)
-    return clips(run)
+def expected(folder):
+    """The clips of the videos on the local disk."""
+    return embed_without_ray(folder, make())
 
 
 def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, source, run, expected):
@@ -123,7 +101,7 @@ def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, sour
     store.calm()
     assert 0.1 * n_requests < n_faults > 10
     assert run.info()["counts"] == {"found": N_VIDEOS, "ok": N_VIDEOS, "failed": 0, "skipped": 0, "ignored": 0}
-    assert_same(clips(run), expected)
+    assert_same_clips(read_clips(run), expected)
     assert n_done(run) == N_VIDEOS
     changed = s3fs.S3FileSystem().cat_file(f"{source}/0.mp4")
     s3fs.S3FileSystem().pipe_file(f"{source}/3.mp4", changed)
@@ -131,8 +109,8 @@ def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, sour
         pipeline.embed(source, run, make(), QUIET)
     pipeline.embed(source, run, make("source.re_embed=true"), QUIET)
     assert n_done(run) == 1
-    theirs = {key: value for key, value in expected.items() if key[0] != "3.mp4"}
-    assert_same(clips(run), theirs | {("3.mp4", key[1]): value for key, value in expected.items() if key[0] == "0.mp4"})
+    changed = {("3.mp4", *key[1:]): value for key, value in expected.items() if key[0] == "0.mp4"}
+    assert_same_clips(read_clips(run), changed | {k: value for k, value in expected.items() if k[0] != "3.mp4"})
     assert len(run.files("embeddings")) == 1
 
 
@@ -161,7 +139,7 @@ def test_troubles_of_single_objects_are_theirs_alone(ray_local, store, source, r
     assert "Invalid data" in errors["4.mp4"]
     assert "PermissionError: Forbidden" in errors["6.mp4"]
     assert all("\n" not in error and len(error) < 500 for error in errors.values())
-    assert_same(clips(run), {key: value for key, value in expected.items() if key[0] not in errors})
+    assert_same_clips(read_clips(run), {key: value for key, value in expected.items() if key[0] not in errors})
     names = [path.removeprefix(f"{run.path()}/") for path in bucket.find(run.path())]
     assert {"run.json", "log.jsonl", "videos.parquet", "plan.parquet"} < set(names)
     for name in names:
@@ -212,7 +190,7 @@ def test_a_store_that_goes_away_on_the_way(ray_local, store, source, run, expect
     pipeline.embed(source, run, config, QUIET)
     assert n_done(run) == N_VIDEOS - n_before, "nothing that was committed is done again"
     assert run.info()["counts"] == {"found": N_VIDEOS, "ok": N_VIDEOS, "failed": 0, "skipped": 0, "ignored": 0}
-    assert_same(clips(run), expected)
+    assert_same_clips(read_clips(run), expected)
 
 
 def test_a_scan_of_the_ledger_fetches_a_small_part_of_a_big_file(store, run):

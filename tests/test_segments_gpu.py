@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import write_video
+from conftest import local_ray, write_video
 
 from raypipe import segments_gpu
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
@@ -196,7 +196,6 @@ def test_without_nvdec_the_reason_is_said(make_stage, tmp_path):
 
 def test_what_nvdec_refuses_goes_through_the_cpus_pools(tmp_path, monkeypatch):
     """The whole chain on Ray, the device being the CPU: what it does, what it leaves, and what the run tells of it."""
-    import ray
 
     from raypipe import pipeline
     from raypipe.config import make_config
@@ -209,11 +208,8 @@ def test_what_nvdec_refuses_goes_through_the_cpus_pools(tmp_path, monkeypatch):
         write_video(tmp_path / f"videos/{number}.mp4", seed=number)
     write_video(tmp_path / "videos/old.avi")
     run = Run(str(tmp_path / "run"))
-    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
+    with local_ray(num_gpus=1):
         pipeline.embed(tmp_path / "videos", run, make_config(flags={"encode": {"encoder": "descriptor"}}), Progress())
-    finally:
-        ray.shutdown()
     info = run.info()
     assert info["implementations"]["decode"] == "torchcodec-cpu (3), pyav (1)"
     assert info["fallbacks"]["decode"] == (

@@ -13,17 +13,6 @@ from raypipe.runs import Run
 N = 60
 
 
-@pytest.fixture(scope="module")
-def ray_local():
-    import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
-
-
 @pytest.fixture
 def run(tmp_path):
     """Return a run of trajectories of three shapes."""

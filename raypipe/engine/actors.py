@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError, UsageError, one_line
 
 Call = tuple[Any, ...]
 """The name of a method of an actor, or of something that it holds, and arguments."""
@@ -165,7 +165,7 @@ class Actors:
                 if losses[actor] > REBUILDS:
                     raise RaypipeError(
                         f"{self._names[actor]} was lost {losses[actor]} times in one pass, and made anew in vain; the "
-                        f"last time: {_one_line(error)}"
+                        f"last time: {one_line(error)}"
                     ) from error
                 self._drop(actor)
                 waiting[self._send(actor, calls[actor])] = actor
@@ -201,9 +201,5 @@ class Actors:
 
     def _explain(self, actor: int, error: RayTaskError) -> RaypipeError:
         kind = type(error.cause) if isinstance(error.cause, RaypipeError) else RaypipeError
-        cause = str(error.cause) if kind is not RaypipeError else f"{type(error.cause).__name__}: {error.cause}"
-        return kind(f"{self._names[actor]}: {_one_line(cause)}")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:400]
+        cause = str(error.cause) if kind is not RaypipeError else one_line(error.cause)
+        return kind(f"{self._names[actor]}: {cause}")

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
@@ -19,7 +18,7 @@ from raypipe.decoders import split_nvdec
 from raypipe.embeddings import Committer
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.engine.session import Pools, bound_queue
-from raypipe.engine.streaming import LOST, TRIES, Attempts, blocks, progressing, stream
+from raypipe.engine.streaming import LOST, TRIES, Attempts, in_blocks, progressing, stream
 from raypipe.optional import is_installed
 from raypipe.planning import mean_frames
 from raypipe.runs import Run
@@ -178,17 +177,20 @@ def embed_segments(
                 committer.add(pa.ipc.open_stream(clips.as_buffer()).read_all())
             progress(float(share[rows].sum()))
 
+        def tell(reason: str, n: int) -> None:
+            run.log("lost", reason=reason, times=n)
+
         on_gpu, decoder = split_nvdec(config.decode.decoder)
         if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
             untried = left.copy()
-            with progressing(lambda: int(untried.sum())):
+            with progressing(lambda: int(untried.sum()), tell):
                 for batch in _gpu_chain(plan, config, encoder, pools):
                     untried[batch["row"].to_numpy()] = False
                     keep(batch)
         decode = config.decode.model_copy(update={"decoder": decoder})
         config = config.model_copy(update={"decode": decode})
         while left.any():
-            with progressing(lambda: int(left.sum())):
+            with progressing(lambda: int(left.sum()), tell):
                 todo = plan.filter(pa.array(left))
                 for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows)):
                     keep(batch)
@@ -210,42 +212,44 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
     per_task = max(1, min(per_batch // 2, plan.num_rows // (8 * pools.decoders)))
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
     bound_queue(QUEUED_BATCHES * (pools.decoders + pools.encoders) * batch_bytes)  # one in work, one waiting, some room
-    dataset = (
-        ray.data.from_arrow(blocks(plan, per_task))
-        .map_batches(
-            _Decoder,
-            fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, Attempts()),
-            compute=ActorPoolStrategy(size=pools.decoders),
-            num_cpus=pools.cpus,
-            batch_size=None,
-            batch_format="pyarrow",
+    with Attempts() as decoding, Attempts() as encoding:
+        dataset = (
+            in_blocks(plan, per_task)
+            .map_batches(
+                _Decoder,
+                fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, decoding),
+                compute=ActorPoolStrategy(size=pools.decoders),
+                num_cpus=pools.cpus,
+                batch_size=None,
+                batch_format="pyarrow",
+            )
+            .map_batches(
+                _Encoder,
+                fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), encoding),
+                compute=ActorPoolStrategy(size=pools.encoders),
+                num_cpus=pools.cpus,
+                num_gpus=pools.gpus_per_encoder or None,
+                batch_size=per_batch,
+                batch_format="pyarrow",
+            )
         )
-        .map_batches(
-            _Encoder,
-            fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), Attempts()),
-            compute=ActorPoolStrategy(size=pools.encoders),
-            num_cpus=pools.cpus,
-            num_gpus=pools.gpus_per_encoder or None,
-            batch_size=per_batch,
-            batch_format="pyarrow",
-        )
-    )
-    return stream(dataset)
+        yield from stream(dataset)
 
 
 def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
     """Stream segments through actors that decode and encode on their GPUs; what NVDEC refuses comes back with it."""
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
-    dataset = ray.data.from_arrow(blocks(plan, 1)).map_batches(
-        _GpuWorker,
-        fn_constructor_args=(form, str(Path.cwd()), Attempts()),
-        compute=ActorPoolStrategy(size=pools.encoders),
-        num_cpus=pools.cpus,
-        num_gpus=pools.gpus_per_encoder,
-        batch_size=1,
-        batch_format="pyarrow",
-    )
-    return stream(dataset)
+    with Attempts() as attempts:
+        dataset = in_blocks(plan, 1).map_batches(
+            _GpuWorker,
+            fn_constructor_args=(form, str(Path.cwd()), attempts),
+            compute=ActorPoolStrategy(size=pools.encoders),
+            num_cpus=pools.cpus,
+            num_gpus=pools.gpus_per_encoder,
+            batch_size=1,
+            batch_format="pyarrow",
+        )
+        yield from stream(dataset)
 
 
 def _result(

@@ -9,12 +9,11 @@ from dataclasses import asdict, fields
 
 import numpy as np
 import pyarrow as pa
-import ray
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.session import Pools
-from raypipe.engine.streaming import blocks, progressing, stream
+from raypipe.engine.streaming import in_blocks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.runs import Run
 from raypipe.schema import PLAN, Away, Probe, Video
@@ -62,7 +61,11 @@ def plan_videos(
         return pa.concat_tables([known, plan_segments(some, probes, config.sample, theirs, made_with)])
 
     since = time.monotonic()
-    for number, probe in probe_uris([video.uri for video in videos], config.decode, pools):
+
+    def tell(reason: str, n: int) -> None:
+        run.log("lost", reason=reason, times=n)
+
+    for number, probe in probe_uris([video.uri for video in videos], config.decode, pools, tell):
         fresh.append(number)
         probes.append(probe)
         progress(1)
@@ -95,7 +98,9 @@ _PROBED = pa.schema(
 )
 
 
-def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools) -> Iterator[tuple[int, Probe | str]]:
+def probe_uris(
+    uris: Sequence[str], decode: DecodeConfig, pools: Pools, tell: Callable[[str, int], None] = lambda reason, n: None
+) -> Iterator[tuple[int, Probe | str]]:
     """Probe files in the decoder pool.
 
     Parameters
@@ -104,6 +109,8 @@ def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools) -> Itera
         The files.
     decode, pools
         How, and by how many.
+    tell
+        Called with each reason for which something got lost and is tried again, and how often.
 
     Yields
     ------
@@ -115,7 +122,7 @@ def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools) -> Itera
     while left.any():
         rows = np.flatnonzero(left).tolist()
         plan = pa.table({"row": rows, "uri": [uris[row] for row in rows]})
-        dataset = ray.data.from_arrow(blocks(plan, per_task)).map_batches(
+        dataset = in_blocks(plan, per_task).map_batches(
             _Prober,
             fn_constructor_args=(decode,),
             compute=ActorPoolStrategy(size=pools.decoders),
@@ -123,7 +130,7 @@ def probe_uris(uris: Sequence[str], decode: DecodeConfig, pools: Pools) -> Itera
             batch_size=None,
             batch_format="pyarrow",
         )
-        with progressing(lambda: int(left.sum())):
+        with progressing(lambda: int(left.sum()), tell):
             for batch in stream(dataset):
                 for row in batch.to_pylist():
                     number, error, away = (row.pop(name) for name in ("row", "error", "away"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, UserCodeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.errors import RaypipeError, one_line
@@ -17,17 +18,24 @@ from raypipe.errors import RaypipeError, one_line
 TRIES = 3  # of anything that a worker process dies of
 LOST = f"the worker process died of it {TRIES} times"
 _HOPELESS = 20  # deaths, if nothing at all has come through by then
+_EXECUTOR = "ray.data._internal.execution.streaming_executor_state"
 
 
 class Attempts:
     """Counts how often something was begun and not ended: Ray itself tries for ever what its workers die of.
 
-    A handle on one small actor on the driver's node, to be given to other actors.
+    A handle on one small actor on the driver's node, to be given to other actors; a context, at whose end it goes.
     """
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._actor: Any = ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+
+    def __enter__(self) -> Attempts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.kill(self._actor)
 
     def begin(self, *things: Hashable) -> int:
         """Count one more attempt at each; return the most that any of them has had, this one included.
@@ -68,9 +76,10 @@ class _Attempts:
             self._begun.pop(thing, None)
 
 
-def blocks(table: pa.Table, rows: int) -> list[pa.Table]:
-    """Cut a table into blocks of so many rows."""
-    return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
+def in_blocks(table: pa.Table, rows: int) -> ray.data.Dataset:
+    """Make a dataset of a table, in blocks of so many rows: a block is a task."""
+    # from_arrow would have a worker look at each block.
+    return ray.data.from_blocks([table.slice(start, rows) for start in range(0, table.num_rows, rows)])
 
 
 def stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -79,26 +88,61 @@ def stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 @contextlib.contextmanager
-def progressing(left: Callable[[], int]) -> Iterator[None]:
+def progressing(left: Callable[[], int], tell: Callable[[str, int], None] = lambda reason, n: None) -> Iterator[None]:
     """Let Ray's failures pass, and what got lost by them, as long as there is less left to do than before.
+
+    Parameters
+    ----------
+    left
+        Returns how much there is left to do.
+    tell
+        Called at the end with each reason for which something got lost, and how often.
 
     Raises
     ------
     RaypipeError
         If nothing was done.
     """
-    before, failure = left(), None
+    before, overheard = left(), _Overheard()
     try:
-        yield
+        with overheard:
+            yield
     except RayError as error:
-        failure = error
+        overheard.failures[_reason(error)] += 1
+    for reason, n in overheard.failures.items():
+        tell(reason, n)
     if left() == before:
-        reason = _reason(failure) if failure else "all that was tried got lost with its workers"
-        raise RaypipeError(f"Ray failed: {reason}; the same command goes on from here") from failure
+        reason = next(iter(overheard.failures), "all that was tried got lost with its workers")
+        raise RaypipeError(f"Ray failed: {reason}; the same command goes on from here")
 
 
-def _reason(error: RayError) -> str:
-    """Say in one line what Ray's error comes to: its cause, or its last words, without the traceback."""
-    if isinstance(error, RayTaskError):
-        return one_line(error.cause) if error.cause is not None else str(error).strip().splitlines()[-1][:300]
-    return one_line(error)
+class _Overheard(logging.Filter):
+    """Counts by reason what Ray Data goes on without, which it tells to its log and nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: Counter[str] = Counter()
+        self._log = logging.getLogger(_EXECUTOR)
+
+    def __enter__(self) -> None:
+        self._log.setLevel(logging.ERROR)
+        self._log.addFilter(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._log.removeFilter(self)
+        self._log.setLevel(logging.NOTSET)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            self.failures[_reason(record.exc_info[1])] += 1
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line what an error of Ray comes to: its cause, without the traceback."""
+    if not isinstance(error, RayTaskError):
+        return one_line(error)
+    if error.cause is not None and not isinstance(error.cause, UserCodeException):
+        return one_line(error.cause)
+    first = str(error).partition("\n\nThe above exception was")[0]  # of a wrapped error only the text is left
+    return first.strip().splitlines()[-1][:300]
