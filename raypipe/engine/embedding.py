@@ -17,8 +17,8 @@ from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.decoders import split_nvdec
 from raypipe.embeddings import Committer
 from raypipe.encoders import Encoder, make_encoder
-from raypipe.engine.session import Pools, bound_queue
-from raypipe.engine.streaming import LOST, TRIES, Attempts, in_blocks, progressing, stream
+from raypipe.engine.session import HEAVY_FRAME_S, Pools, bound_blocks
+from raypipe.engine.streaming import LOST, TRIES, Attempts, in_tasks, progressing, stream
 from raypipe.optional import is_installed
 from raypipe.planning import mean_frames
 from raypipe.runs import Run
@@ -29,6 +29,7 @@ QUEUED_BATCHES = 4  # an actor
 
 _GPU = "cuda"
 _MOST_REASONS = 20
+_TASK = ["row", "video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]  # of the plan
 
 
 class _Decoder:
@@ -183,10 +184,11 @@ def embed_segments(
         on_gpu, decoder = split_nvdec(config.decode.decoder)
         if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
             untried = left.copy()
-            with progressing(lambda: int(untried.sum()), tell):
-                for batch in _gpu_chain(plan, config, encoder, pools):
-                    untried[batch["row"].to_numpy()] = False
-                    keep(batch)
+            while untried.any():
+                with progressing(lambda: int(untried.sum()), tell):
+                    for batch in _gpu_chain(plan.filter(pa.array(untried)), config, encoder, pools):
+                        untried[batch["row"].to_numpy()] = False
+                        keep(batch)
         decode = config.decode.model_copy(update={"decoder": decoder})
         config = config.model_copy(update={"decode": decode})
         while left.any():
@@ -204,17 +206,16 @@ def _share_of_video(plan: pa.Table) -> np.ndarray:
 
 
 def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
-    """Stream segments through both pools."""
+    """Stream segments through both pools: all of them, or as many as go into one dataset."""
     frames = mean_frames(plan, config.sample)
-    # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones; a decoder task
-    # half a batch of segments, so that both pools are fed in small steps, and single segments while there are few.
+    # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones. What a decoder
+    # has made travels on in such pieces too.
     per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
-    per_task = max(1, min(per_batch // 2, plan.num_rows // (8 * pools.decoders)))
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
-    bound_queue(QUEUED_BATCHES * (pools.decoders + pools.encoders) * batch_bytes)  # one in work, one waiting, some room
+    bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))  # one in work, one waiting, some room
     with Attempts() as decoding, Attempts() as encoding:
         dataset = (
-            in_blocks(plan, per_task)
+            in_tasks(plan.select(_TASK), frames * HEAVY_FRAME_S, pools.decoders)
             .map_batches(
                 _Decoder,
                 fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, decoding),
@@ -238,15 +239,16 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
 
 def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
     """Stream segments through actors that decode and encode on their GPUs; what NVDEC refuses comes back with it."""
+    row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
     with Attempts() as attempts:
-        dataset = in_blocks(plan, 1).map_batches(
+        dataset = in_tasks(plan.select(_TASK), row_s, pools.encoders).map_batches(
             _GpuWorker,
             fn_constructor_args=(form, str(Path.cwd()), attempts),
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
             num_gpus=pools.gpus_per_encoder,
-            batch_size=1,
+            batch_size=None,
             batch_format="pyarrow",
         )
         yield from stream(dataset)

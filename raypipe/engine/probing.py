@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
@@ -13,12 +12,13 @@ from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.session import Pools
-from raypipe.engine.streaming import in_blocks, progressing, stream
+from raypipe.engine.streaming import in_tasks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.runs import Run
 from raypipe.schema import PLAN, Away, Probe, Video
 from raypipe.segments import ProbeVideos
 
+_PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
 COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
 
 
@@ -116,13 +116,11 @@ def probe_uris(
     ------
     A file's number, and its `Probe` or the error's text, as they come.
     """
-    # A probe takes milliseconds: 64 a task keep Ray's own cost small, fewer when there are few files to share out.
-    per_task = max(1, min(64, math.ceil(len(uris) / (4 * pools.decoders))))
     left = np.ones(len(uris), bool)
     while left.any():
         rows = np.flatnonzero(left).tolist()
         plan = pa.table({"row": rows, "uri": [uris[row] for row in rows]})
-        dataset = in_blocks(plan, per_task).map_batches(
+        dataset = in_tasks(plan, _PROBE_S, pools.decoders).map_batches(
             _Prober,
             fn_constructor_args=(decode,),
             compute=ActorPoolStrategy(size=pools.decoders),

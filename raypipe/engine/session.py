@@ -21,6 +21,7 @@ from raypipe.config import RayConfig
 from raypipe.errors import RaypipeError, UsageError, one_line
 
 HEAVY_FRAME_S = 0.005  # what decoding takes a sampled frame, more or less
+_BLOCK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,15 @@ def _check_reachable(address: str) -> None:
         raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {error.strerror or error}") from error
 
 
-def bound_queue(n_bytes: float) -> None:
-    """Bound what waits in the object store between decoding and encoding.
+def bound_blocks(n_bytes: float, most: int) -> None:
+    """Bound the blocks that travel from decoding to encoding: their size, and how many wait in the object store.
 
     Without a bound the decoders run far ahead: an hour of video takes more memory than five minutes, and at the end the
     cores of the decoders idle while the encoders work off what has piled up.
     """
-    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=n_bytes
-    )
+    context = DataContext.get_current()
+    context.target_max_block_size = min(_BLOCK_BYTES, math.ceil(n_bytes))
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=most * n_bytes)
 
 
 def _set_data_context() -> None:
@@ -160,7 +161,7 @@ def _set_data_context() -> None:
     context.enable_progress_bars = False  # progress is counted in videos, by us
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = 6 * 3600  # one segment may take that long; the sandbox has the deadline
-    context.target_max_block_size = 32 * 2**20  # a segment's frames travel on as soon as they are decoded
+    context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # what is lost with a worker is tried again, by us
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -17,6 +17,8 @@ from raypipe.errors import RaypipeError, one_line
 
 TRIES = 3  # of anything that a worker process dies of
 LOST = f"the worker process died of it {TRIES} times"
+TASK_S = 20.0  # of an actor's work that is lost with it at most
+_MOST_TASKS = 20_000
 _HOPELESS = 20  # deaths, if nothing at all has come through by then
 _EXECUTOR = "ray.data._internal.execution.streaming_executor_state"
 
@@ -76,10 +78,24 @@ class _Attempts:
             self._begun.pop(thing, None)
 
 
-def in_blocks(table: pa.Table, rows: int) -> ray.data.Dataset:
-    """Make a dataset of a table, in blocks of so many rows: a block is a task."""
-    # from_arrow would have a worker look at each block.
-    return ray.data.from_blocks([table.slice(start, rows) for start in range(0, table.num_rows, rows)])
+def in_tasks(table: pa.Table, row_s: float, n_actors: int) -> ray.data.Dataset:
+    """Make a dataset of a table's first rows, which may be all, in blocks: a block is a task.
+
+    A block is eight tasks an actor's share, so that all end at about one time, and at most `TASK_S` of work. There are
+    at most `_MOST_TASKS` of them: each costs the driver a millisecond and 14 kB as long as the dataset lives.
+
+    Parameters
+    ----------
+    table
+        What there is to do.
+    row_s
+        Seconds that a row may take, more or less.
+    n_actors
+        How many share the work.
+    """
+    rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
+    starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
+    return ray.data.from_blocks([table.slice(start, rows) for start in starts])  # from_arrow has workers look at each
 
 
 def stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
