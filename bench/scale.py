@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.machine import keep
@@ -50,6 +51,10 @@ def write_manifest(folder: Path, n: int) -> Path:
     return path
 
 
+def etags(n: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pc.binary_join_element_wise(pa.array(np.arange(n)).cast(pa.string()), "etag", "-")])
+
+
 def plan(manifest: str, folder: str) -> Measured:
     """Find and plan all videos, the probes given."""
     from raypipe.engine.embedding import encoder_of
@@ -63,8 +68,8 @@ def plan(manifest: str, folder: str) -> Measured:
     started = time.monotonic()
     probe = Probe(float(CLIPS), 640, 480, 30.0, 30 * CLIPS, "h264", "pyav")
     made_with = f"{encoder_of(CONFIG.encode).fingerprint} {CONFIG.sample.model_dump_json()}"
-    versions = [f"{i}-etag" for i in range(len(found))]
-    table = plan_segments(found.videos, (probe for _ in found), CONFIG.sample, versions, made_with)
+    versions = (f"{i}-etag" for i in range(len(found)))
+    table = plan_segments(found, (probe for _ in found), CONFIG.sample, versions, made_with)
     run = Run(folder)
     run.write_table("plan.parquet", table)
     return {"find_s": found_s, "plan_s": time.monotonic() - started}
@@ -104,7 +109,7 @@ def resume(manifest: str, folder: str) -> Measured:
     encoder = encoder_of(CONFIG.encode)
     kind = {"name": CONFIG.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     started = time.monotonic()
-    known = known_plan(run, CONFIG, kind, found.videos, [f"{i}-etag" for i in range(len(found))])
+    known = known_plan(run, CONFIG, kind, found, etags(len(found)))
     left = Ledger(run, known).remaining().num_rows
     return {"resume_s": time.monotonic() - started, "left": left}
 
@@ -116,7 +121,7 @@ def embed(manifest: str, folder: str) -> Measured:
     from raypipe.sources import find_videos
 
     found = find_videos(manifest)
-    pipeline.read_versions = lambda uris: [f"{i}-etag" for i in range(len(uris))]
+    pipeline.read_versions = lambda uris: etags(len(uris))
     started = time.monotonic()
     pipeline.embed(found, Run(folder), CONFIG, Progress())
     return {"embed_s": time.monotonic() - started}

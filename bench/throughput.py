@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from bench.machine import keep
 from raypipe.config import Config, SampleConfig, make_config
@@ -94,7 +95,7 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
 
     pools = plan_pools(ray.cluster_resources(), config.ray, len(videos))
     unique = sorted({video.uri for video in videos})
-    probes = {unique[number]: probe for number, probe in probe_uris(unique, config.decode, pools)}
+    probes = {unique[number]: probe for number, probe in probe_uris(pa.chunked_array([unique]), config.decode, pools)}
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
     embed_segments(Run(folder), plan, config, encoder_of(config.encode), pools, lambda done: None)

@@ -32,10 +32,7 @@ def account(found: Videos, ledger: Ledger, quarantine: pa.Array | None = None) -
     -------
     A `schema.VIDEOS` table, with the manifest's further columns behind.
     """
-    columns: dict[str, Any] = {
-        name: pa.array([getattr(video, name) for video in found], pa.string())
-        for name in ("video_id", "uri", "group", "label", "caption")
-    }
+    columns: dict[str, Any] = {name: found.table[name] for name in ("video_id", "uri", "group", "label", "caption")}
     place = pc.index_in(columns["video_id"], value_set=ledger.video_ids.combine_chunks())  # among the planned videos
     first = pa.array(ledger.first).take(place)
     columns |= {name: ledger.plan[name].take(first) for name in _PROBED}
@@ -74,10 +71,16 @@ def count(videos: pa.Table, n_ignored: int) -> dict[str, int]:
 
 def _decoders(ledger: Ledger) -> pa.Array:
     """Name what decoded each planned video: null where nothing is known, several names joined by "+"."""
-    names = ledger.told["decoder"].to_pylist()
-    ends = [*ledger.first[1:], len(names)]
-    used = [set(names[start:end]) - {None} for start, end in zip(ledger.first, ends, strict=True)]
-    return pa.array(["+".join(sorted(each)) or None for each in used], pa.string())
+    names = ledger.told["decoder"].combine_chunks().dictionary_encode()
+    n, n_names = len(ledger.first), max(len(names.dictionary), 1)
+    each = pc.fill_null(names.indices, -1).to_numpy().astype(np.int64)
+    video = np.repeat(np.arange(n), np.diff(ledger.first, append=len(each)))
+    video, name = np.divmod(np.unique((video * n_names + each)[each >= 0]), n_names)  # what decoded any part of each
+    used = names.dictionary.cast(pa.string()).take(pa.array(name))
+    starts, counts = np.searchsorted(video, np.arange(n)), np.bincount(video, minlength=n)
+    first = used.take(pa.array(starts, mask=counts == 0))
+    several = ["+".join(sorted(used.slice(starts[row], counts[row]).to_pylist())) for row in np.flatnonzero(counts > 1)]
+    return pc.replace_with_mask(first, pa.array(counts > 1), pa.array(several, pa.string()))
 
 
 def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
@@ -96,8 +99,7 @@ def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
 
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
-    names = dict.fromkeys(name for video in found for name in video.extra)
-    for name in names:
+    for name, column in found.extra.items():
         free = f"manifest_{name}" if name in table.column_names else name  # what we found out keeps its own name
-        table = table.append_column(free, pa.array([video.extra.get(name) for video in found]))
+        table = table.append_column(free, column)
     return table

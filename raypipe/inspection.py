@@ -14,7 +14,7 @@ import numpy as np
 
 from raypipe.config import Config
 from raypipe.progress import Progress
-from raypipe.schema import Probe, Video
+from raypipe.schema import Probe, Videos
 from raypipe.segments import ProbeVideos
 from raypipe.sources import find_videos
 
@@ -23,7 +23,7 @@ from raypipe.sources import find_videos
 class Inspection:
     """Videos with what probing them gave: a `Probe`, or the error's text."""
 
-    videos: tuple[Video, ...]
+    videos: Videos
     probes: tuple[Probe | str, ...]
     n_ignored: int
 
@@ -31,7 +31,8 @@ class Inspection:
 def inspect_source(source: str, config: Config, progress: Progress) -> Inspection:
     """Probe every video of a source, on this machine, a child process a core; no Ray cluster is needed."""
     found = find_videos(source)
-    videos = found.videos[: config.source.limit]
+    videos = found[: config.source.limit]
+    uris = videos.table["uri"]
     probes: list[Probe | str] = [""] * len(videos)
     rows: SimpleQueue[int] = SimpleQueue()
     for row in range(len(videos)):
@@ -44,7 +45,7 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
             with contextlib.suppress(Empty):
                 while True:
                     row = rows.get_nowait()
-                    probes[row] = probe(videos[row].uri)
+                    probes[row] = probe(uris[row].as_py())
                     advance(1)
             probe.close()
 

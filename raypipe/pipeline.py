@@ -57,19 +57,20 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
 
     with _step(run, "find"):
         found = source if isinstance(source, Videos) else find_videos(source)
-    chosen = found.videos[: config.source.limit]
+    chosen = found[: config.source.limit]
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
     resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video
     encoder = encoder_of(config.encode)
     kind = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    versions = read_versions([video.uri for video in chosen])
+    versions = read_versions(chosen.table["uri"])
     plan = known_plan(run, config, kind, chosen, versions)
     quarantine = quarantined(run, config)
     _start(run, config, kind)
     with ray_session(config.ray) as resources:
-        if new := without_plan(chosen, plan):
+        new = without_plan(chosen, plan)
+        if len(new):
             made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
-            videos, theirs = [chosen[i] for i in new], [versions[i] for i in new]
+            videos, theirs = chosen.take(new), versions.take(pa.array(new))
             pools = plan_pools(resources, config.ray, len(new))
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
                 plan = plan_videos(run, plan, videos, theirs, made_with, config, pools, advance)
@@ -214,7 +215,7 @@ def preview(source: Source, config: Config) -> list[str]:
         found, _ = read_precomputed(source, config.source.allow_pickle)
     else:
         found = source if isinstance(source, Videos) else find_videos(source)
-    chosen = found.videos[: config.source.limit]
+    chosen = found[: config.source.limit]
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
@@ -225,11 +226,11 @@ def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: P
     with _step(run, "find"):
         found, paths = read_precomputed(source, config.source.allow_pickle)
     progress.say(f"found {len(found)} precomputed trajectories")
-    chosen = found.videos[: config.source.limit]
+    chosen = found[: config.source.limit]
     fingerprint = hashlib.sha256(b"".join(path.tobytes() for path in paths)).hexdigest()
     plan, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
     kind = {"name": "precomputed", "dim": paths[0].shape[1], "fingerprint": fingerprint}
-    known_plan(run, config, kind, (), [])
+    known_plan(run, config, kind, Videos(), pa.chunked_array([], pa.string()))
     _start(run, config, kind)
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/precomputed.parquet", clips)

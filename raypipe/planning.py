@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from raypipe.config import SampleConfig
 from raypipe.errors import UsageError
 from raypipe.sampling import cut, frames_per_clip
-from raypipe.schema import AWAY, PLAN, Away, Probe, Video, embeddings_schema
+from raypipe.schema import AWAY, PLAN, Away, Probe, Video, Videos, embeddings_schema
 from raypipe.sources.files import shown
 
 _LONGEST_S = 30 * 86400.0  # of a video: a container that claims more is broken, and its plan would take all memory
@@ -45,8 +45,11 @@ def plan_segments(
     -------
     A `schema.PLAN` table, a row a segment in source order. A video that cannot be embedded has one row with its error.
     """
-    videos = list(videos)
-    each = zip(videos, probes, versions if versions is not None else [None] * len(videos), strict=True)
+    each: Iterator[tuple[Video, Probe | str, str | None]]
+    if versions is None:
+        each = ((video, probe, None) for video, probe in zip(videos, probes, strict=True))
+    else:
+        each = zip(videos, probes, versions, strict=True)
     parts = [PLAN.empty_table()]
     while some := list(islice(each, _AT_ONCE)):
         rows = [row for video, probe, version in some for row in _plan_video(video, probe, sample, version, made_with)]
@@ -54,10 +57,10 @@ def plan_segments(
     return pa.concat_tables(parts).combine_chunks()
 
 
-def without_plan(videos: Sequence[Video], plan: pa.Table) -> list[int]:
+def without_plan(videos: Videos, plan: pa.Table) -> np.ndarray:
     """Return the numbers of the videos that a plan does not have yet: a source may have grown since an earlier run."""
-    planned = pc.is_in(_ids(videos), value_set=plan["video_id"].combine_chunks())
-    return np.flatnonzero(~planned.to_numpy(zero_copy_only=False)).tolist()
+    planned = pc.is_in(videos.table["video_id"], value_set=plan["video_id"].combine_chunks())
+    return np.flatnonzero(~planned.to_numpy())
 
 
 def without_videos(plan: pa.Table, ids: pa.Array) -> pa.Table:
@@ -65,26 +68,25 @@ def without_videos(plan: pa.Table, ids: pa.Array) -> pa.Table:
     return plan.filter(pc.invert(pc.is_in(plan["video_id"], value_set=ids)))
 
 
-def find_changed(plan: pa.Table, videos: Sequence[Video], versions: Sequence[str | None]) -> pa.Array:
+def find_changed(plan: pa.Table, videos: Videos, versions: pa.ChunkedArray) -> pa.Array:
     """Return the ids of planned videos whose files are not what they were, as far as their versions are known."""
     row = pc.index_in(plan["video_id"], value_set=_ids(videos))
-    now = pa.array(versions, pa.string()).take(row)
+    now = versions.take(row)
     changed = pc.and_(pc.fill_null(pc.not_equal(plan["version"], now), False), plan["error"].is_null())
     return plan["video_id"].filter(changed).unique()
 
 
-def refuse_changed(changed: pa.Array, videos: Sequence[Video]) -> None:
+def refuse_changed(changed: pa.Array, videos: Videos) -> None:
     """Raise `UsageError` if there are changed videos, naming the first."""
     if len(changed):
-        first = changed[0].as_py()
-        uri = next(video.uri for video in videos if video.video_id == first)
+        uri = videos[pc.index(videos.table["video_id"], changed[0]).as_py()].uri
         raise UsageError(
             f"{len(changed)} of {len(videos)} videos changed since they were embedded, such as {shown(uri)}: "
             "--re-embed embeds them again"
         )
 
 
-def in_order_of(videos: Sequence[Video], plan: pa.Table) -> pa.Table:
+def in_order_of(videos: Videos, plan: pa.Table) -> pa.Table:
     """Return a plan's rows of these videos, in their order; those of other videos are left out."""
     place = pc.fill_null(pc.index_in(plan["video_id"], value_set=_ids(videos)), -1).to_numpy()
     if (np.diff(place, prepend=0) >= 0).all():
@@ -94,7 +96,7 @@ def in_order_of(videos: Sequence[Video], plan: pa.Table) -> pa.Table:
 
 
 def plan_precomputed(
-    videos: Sequence[Video], paths: Sequence[np.ndarray], fingerprint: str
+    videos: Iterable[Video], paths: Sequence[np.ndarray], fingerprint: str
 ) -> tuple[pa.Table, pa.Table]:
     """Lay precomputed trajectories out as a plan and its clips, clip i lasting from i to i + 1.
 
@@ -168,5 +170,5 @@ def _plan_video(
     ]
 
 
-def _ids(videos: Sequence[Video]) -> pa.Array:
-    return pa.array([video.video_id for video in videos], pa.string())
+def _ids(videos: Videos) -> pa.Array:
+    return videos.table["video_id"].combine_chunks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,12 +12,10 @@ from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.planning import find_changed, in_order_of, refuse_changed, without_videos
 from raypipe.runs import Run
-from raypipe.schema import AWAY, PLAN, Video
+from raypipe.schema import AWAY, PLAN, Videos
 
 
-def known_plan(
-    run: Run, config: Config, kind: dict[str, Any], chosen: Sequence[Video], versions: Sequence[str | None]
-) -> pa.Table:
+def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, versions: pa.ChunkedArray) -> pa.Table:
     """Return what still holds of an earlier run's plan; refuse to mix embeddings of two kinds or of changed files."""
     before, again = run.info(), config.source.re_embed
     if not run.exists("plan.parquet"):

@@ -1,11 +1,17 @@
 """Column names, Arrow schemas and the small dataclasses that pass between rooms."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+
+from raypipe.errors import SourceError
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 EMBEDDING, EMBEDDED = "embedding", "embedded"  # the states of a run: what it holds is not yet complete, or is
@@ -36,6 +42,19 @@ PLAN = pa.schema(
 """A row a segment. ``origin_s`` and ``span_s`` are the start and length of the video's span in its file,
 from which the sampling grid is counted. ``version`` is the file's, and ``fingerprint`` stands for it, the encoder and
 the sampling together. A video that could not be probed has one row that says why."""
+
+FOUND = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("group", pa.string()),
+        ("label", pa.string()),
+        ("caption", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+    ]
+)
+"""A row a video of a source, as `Video` has it, but for what is extra."""
 
 VIDEOS = pa.schema(
     [
@@ -94,6 +113,7 @@ def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
 
 
 _NOTHING: dict[str, Any] = {}  # one for all of a million videos
+_AT_ONCE = 10_000  # videos that are Python's at one time
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +146,103 @@ class Video:
     extra: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
 
-@dataclass(frozen=True)
 class Videos:
-    """What a source holds: its videos in source order, and how many other files lay beside them."""
+    """What a source holds: its videos in source order, and how many other files lay beside them.
 
-    videos: tuple[Video, ...]
-    n_ignored: int = 0
+    They are kept as columns, in a fraction of the memory; a `Video` is made where one is asked for.
+
+    Parameters
+    ----------
+    videos
+        The videos.
+    n_ignored
+        How many files beside them are none.
+
+    Attributes
+    ----------
+    table
+        A `FOUND` table, a row a video.
+    extra
+        Further manifest columns, as long as the table.
+
+    Raises
+    ------
+    SourceError
+        If a further column's values are of unlike types, which no Parquet file could hold.
+    """
+
+    def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
+        self.n_ignored = n_ignored
+        rest, parts = iter(videos), []
+        while some := list(islice(rest, _AT_ONCE)):
+            columns = {name: [getattr(video, name) for video in some] for name in FOUND.names}
+            extra = {}
+            for name in dict.fromkeys(name for video in some for name in video.extra):
+                with _naming(name):
+                    extra[name] = pa.array([video.extra.get(name) for video in some])
+            parts.append((pa.table(columns, schema=FOUND), extra))
+        self.table, self.extra = _join(parts)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Videos]) -> Videos:
+        """Put several sources' videos one after another."""
+        whole = cls(n_ignored=sum(part.n_ignored for part in parts))
+        whole.table, whole.extra = _join([(part.table, part.extra) for part in parts])
+        return whole
 
     def __len__(self) -> int:
         """Return the number of videos found."""
-        return len(self.videos)
+        return self.table.num_rows
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Video]:
         """Iterate over the videos in source order."""
-        return iter(self.videos)
+        for start in range(0, len(self), _AT_ONCE):
+            rows = self.table.slice(start, _AT_ONCE).to_pylist()
+            if not self.extra:
+                yield from (Video(**row) for row in rows)
+                continue
+            extra = pa.table({name: column.slice(start, _AT_ONCE) for name, column in self.extra.items()}).to_pylist()
+            yield from (Video(**row, extra=more) for row, more in zip(rows, extra, strict=True))
+
+    @overload
+    def __getitem__(self, which: int) -> Video: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Videos: ...
+
+    def __getitem__(self, which: int | slice) -> Video | Videos:
+        """Return one video, or some of them; what was ignored beside them is not counted again."""
+        if isinstance(which, slice):
+            return self.take(np.arange(*which.indices(len(self))))
+        (video,) = self.take([range(len(self))[which]])
+        return video
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Videos:
+        """Return the videos of these rows."""
+        some, numbers = Videos(), pa.array(np.asarray(rows, np.int64))
+        some.table = self.table.take(numbers)
+        some.extra = {name: column.take(numbers) for name, column in self.extra.items()}
+        return some
+
+
+def _join(parts: Sequence[tuple[pa.Table, dict[str, Any]]]) -> tuple[pa.Table, dict[str, Any]]:
+    """Put tables and their further columns one after another, which not all of them need have."""
+    extra = {}
+    for name in dict.fromkeys(name for _, columns in parts for name in columns):
+        some = [pa.table({name: columns.get(name, pa.nulls(table.num_rows))}) for table, columns in parts]
+        with _naming(name):
+            extra[name] = pa.concat_tables(some, promote_options="permissive")[name]
+    return pa.concat_tables([FOUND.empty_table(), *(table for table, _ in parts)]), extra
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say which column it is that no Parquet file could hold."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"manifest column {name!r} holds values of unlike types: {reason}") from error
 
 
 @dataclass(frozen=True)

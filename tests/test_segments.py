@@ -172,7 +172,7 @@ def test_account(run):
         tuple(Video(name, f"file:///{name}", extra={"site": 3, "fps": "x"}) for name in "abcdef"), n_ignored=2
     )
     probes = [probe(), probe(250), "cannot be opened", probe(), probe()]
-    plan = plan_segments(found.videos[:5], probes, SampleConfig())
+    plan = plan_segments(found[:5], probes, SampleConfig())
     rows = [("a", 0, 0, "decord", None), ("a", 0, 1, "decord", None), ("b", 0, 0, "pyav", None)]
     rows += [("b", 1, None, None, "stopped"), ("b", 2, None, None, "later"), ("d", 0, None, None, "spins")]
     rows += [("e", 0, None, "pyav", None)]
@@ -203,11 +203,11 @@ def test_account(run):
 
 
 def test_files_that_changed():
-    videos = [Video(name, f"file:///{name}") for name in "abcd"]
+    videos = Videos(Video(name, f"file:///{name}") for name in "abcd")
     probes = [probe(250), probe(), "broken", probe()]
     plan = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "descriptor")
-    assert find_changed(plan, videos, ["1", "1", "1", None]).to_pylist() == []
-    assert find_changed(plan, videos, ["2", None, "2", "2"]).to_pylist() == ["a"]
+    assert find_changed(plan, videos, pa.chunked_array([["1", "1", "1", None]])).to_pylist() == []
+    assert find_changed(plan, videos, pa.chunked_array([["2", None, "2", "2"]])).to_pylist() == ["a"]
     assert len(plan["fingerprint"].unique()) == 2
     other = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "clip")
     assert not set(plan["fingerprint"].to_pylist()) & set(other["fingerprint"].to_pylist())

@@ -19,7 +19,7 @@ import pytest
 
 from raypipe.errors import SourceError
 from raypipe.sources import find_videos, is_precomputed, read_precomputed
-from raypipe.sources.files import local_path
+from raypipe.sources.files import canonical_uri, local_path, open_filesystem
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -93,7 +93,7 @@ class TestFolder:
         ):
             (video,) = find_videos(spelled)
             assert (video.uri, video.video_id) == (uri, uuid_of(uri))
-        assert find_videos("a/x 1%.mp4").videos[0].video_id == uuid_of(uri)
+        assert find_videos("a/x 1%.mp4")[0].video_id == uuid_of(uri)
 
     def test_hidden_files_and_folders_are_left_out(self, tmp_path):
         touch(tmp_path, "x.mp4", "._x.mp4", ".cache/y.mp4", "a/.git/z.mp4", "mp4")
@@ -131,7 +131,7 @@ class TestFolder:
             (video,) = find_videos(source)
             assert video.uri == (tmp_path / "säge" / name).as_uri()
             assert local_path(video.uri) == str(tmp_path / "säge" / name)
-        assert find_videos(tmp_path).videos[0].group == "säge"
+        assert find_videos(tmp_path)[0].group == "säge"
 
     def test_names_that_are_not_utf8(self, tmp_path):
         folder = os.fsencode(tmp_path) + b"/f\xff"
@@ -142,7 +142,7 @@ class TestFolder:
         assert video.uri == path.as_uri() and video.uri.endswith("/f%FF/v%FE.mp4")
         assert local_path(video.uri) == str(path)
         assert video.group == r"f\xff"
-        assert find_videos(path).videos == find_videos(video.uri).videos
+        assert list(find_videos(path)) == list(find_videos(video.uri))
         with pytest.raises(SourceError) as caught:
             find_videos(path.with_suffix(".mov"))
         str(caught.value).encode()
@@ -156,7 +156,7 @@ class TestFolder:
         started = time.process_time()
         videos = find_videos(tmp_path)
         assert len(videos) == 100_000
-        assert names_of(videos.videos[:3], tmp_path) == ["0/0.mp4", "0/1.mp4", "0/2.mp4"]
+        assert names_of(videos[:3], tmp_path) == ["0/0.mp4", "0/1.mp4", "0/2.mp4"]
         assert time.process_time() - started < 10  # about 1 s of work
 
 
@@ -412,7 +412,7 @@ class TestManifest:
             ("l.jsonl", b'{"path": "x.mp4"}\n["y.mp4"]\n', "line 2 is no object"),
             ("l.jsonl", b'{"path": "x.mp4", "label": ["a"]}', "row 1: label is .*, not text"),
             ("l.jsonl", b'{"path": "x.mp4", "id": "\\ud800"}', "row 1: id .* not valid Unicode"),
-            ("l.jsonl", b'{"path": "x.mp4", "n": 1}\n{"path": "y.mp4", "n": "a"}', "column n holds .* unlike types"),
+            ("l.jsonl", b'{"path": "x.mp4", "n": 1}\n{"path": "y.mp4", "n": "a"}', "column 'n' holds .* unlike types"),
         ],
     )  # fmt: skip
     def test_wrong_files(self, tmp_path, name, content, said):
@@ -426,7 +426,7 @@ class TestManifest:
         (tmp_path / "l.csv").write_bytes(
             b"\xef\xbb\xbfpath, label,n,note\r\n" + rows.encode() + b"\r\nz.mp4,a,1,word\r\n"
         )
-        videos = find_videos(tmp_path / "l.csv").videos
+        videos = find_videos(tmp_path / "l.csv")
         assert len(videos) == 60_001
         assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
 
@@ -507,7 +507,7 @@ class TestPrecomputed:
     def test_remote(self, memory):
         memory.pipe("/b/t.json", json.dumps(NESTED).encode())
         videos, clips = read_precomputed("memory://b/t.json")
-        assert videos.videos[1].uri == "memory:///b/t.json#1" and len(clips[0]) == 3
+        assert videos[1].uri == "memory:///b/t.json#1" and len(clips[0]) == 3
 
     @pytest.mark.parametrize(
         ("content", "said"),
@@ -577,3 +577,11 @@ def test_real_videos(data_dir):
     videos = find_videos(data_dir / "videos")
     assert len(videos) == 66 and videos.n_ignored == 2
     assert len({video.group for video in videos if video.group.startswith("robot_tasks/")}) == 6
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gs"])
+def test_an_ordinary_object_is_spelled_as_its_file_system_spells_it(protocol):
+    pytest.importorskip({"s3": "s3fs", "gs": "gcsfs"}[protocol])
+    for name in ("b/x.mp4", "b/a b/site=1/y+z,@.mp4", "b/../x", "b//x", "b/x/", "b/ä.mp4"):
+        filesystem, inner = open_filesystem(f"{protocol}://{name}")
+        assert canonical_uri(f"{protocol}://{name}") == filesystem.unstrip_protocol(inner)

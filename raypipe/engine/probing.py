@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -15,7 +15,7 @@ from raypipe.engine.session import Pools
 from raypipe.engine.streaming import in_tasks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Away, Probe, Video
+from raypipe.schema import PLAN, Away, Probe, Videos
 from raypipe.segments import ProbeVideos
 
 _PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
@@ -25,8 +25,8 @@ COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
 def plan_videos(
     run: Run,
     known: pa.Table,
-    videos: Sequence[Video],
-    versions: Sequence[str | None],
+    videos: Videos,
+    versions: pa.ChunkedArray,
     made_with: str,
     config: Config,
     pools: Pools,
@@ -57,15 +57,15 @@ def plan_videos(
     probes: list[Probe | str] = []
 
     def add() -> pa.Table:
-        some, theirs = [videos[number] for number in fresh], [versions[number] for number in fresh]
-        return pa.concat_tables([known, plan_segments(some, probes, config.sample, theirs, made_with)])
+        theirs = versions.take(pa.array(fresh, pa.int64())).to_pylist()
+        return pa.concat_tables([known, plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)])
 
     since = time.monotonic()
 
     def tell(reason: str, n: int) -> None:
         run.log("lost", reason=reason, times=n)
 
-    for number, probe in probe_uris([video.uri for video in videos], config.decode, pools, tell):
+    for number, probe in probe_uris(videos.table["uri"], config.decode, pools, tell):
         fresh.append(number)
         probes.append(probe)
         progress(1)
@@ -99,7 +99,7 @@ _PROBED = pa.schema(
 
 
 def probe_uris(
-    uris: Sequence[str], decode: DecodeConfig, pools: Pools, tell: Callable[[str, int], None] = lambda reason, n: None
+    uris: pa.ChunkedArray, decode: DecodeConfig, pools: Pools, tell: Callable[[str, int], None] = lambda reason, n: None
 ) -> Iterator[tuple[int, Probe | str]]:
     """Probe files in the decoder pool.
 
@@ -118,8 +118,8 @@ def probe_uris(
     """
     left = np.ones(len(uris), bool)
     while left.any():
-        rows = np.flatnonzero(left).tolist()
-        plan = pa.table({"row": rows, "uri": [uris[row] for row in rows]})
+        rows = pa.array(np.flatnonzero(left))
+        plan = pa.table({"row": rows, "uri": uris.take(rows)})
         dataset = in_tasks(plan, _PROBE_S, pools.decoders).map_batches(
             _Prober,
             fn_constructor_args=(decode,),

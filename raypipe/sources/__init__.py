@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
-from raypipe.schema import Video, Videos
+from raypipe.schema import Videos
 from raypipe.sources.changes import read_versions
 from raypipe.sources.files import find_files, local_path, shown, suffix
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -42,11 +42,10 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:
     if not sources:
         raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
     names = [os.fspath(one) for one in sources]
-    found = [_find_one(name) for name in names]
-    videos = tuple(video for part in found for video in part)
-    _check_ids(videos, names, [len(part) for part in found])
-    _check_extra(videos)
-    return Videos(videos, sum(part.n_ignored for part in found))
+    parts = [_find_one(name) for name in names]
+    found = parts[0] if len(parts) == 1 else Videos.concat(parts)
+    _check_ids(found, names, [len(part) for part in parts])
+    return found
 
 
 def _find_one(name: str) -> Videos:
@@ -62,8 +61,8 @@ def _is_manifest(name: str) -> bool:
     return suffix(name) in MANIFEST_SUFFIXES and (path is None or not Path(path).is_dir())
 
 
-def _check_ids(videos: tuple[Video, ...], names: list[str], sizes: list[int]) -> None:
-    if len({video.video_id for video in videos}) == len(videos):
+def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
+    if pc.count_distinct(videos.table["video_id"]).as_py() == len(videos):
         return
     first: dict[str, int] = {}
     for i, video in enumerate(videos):
@@ -74,7 +73,7 @@ def _check_ids(videos: tuple[Video, ...], names: list[str], sizes: list[int]) ->
             )
 
 
-def _place(index: int, videos: tuple[Video, ...], names: list[str], sizes: list[int]) -> str:
+def _place(index: int, videos: Videos, names: list[str], sizes: list[int]) -> str:
     """Say where a video was listed, as someone looks for it: ``list.csv row 3 (/data/a.mp4)``."""
     part = next(part for part, end in enumerate(accumulate(sizes)) if index < end)
     uri = videos[index].uri
@@ -82,14 +81,3 @@ def _place(index: int, videos: tuple[Video, ...], names: list[str], sizes: list[
     if not _is_manifest(names[part]):
         return file
     return f"{shown(names[part])} row {index - sum(sizes[:part]) + 1} ({file})"
-
-
-def _check_extra(videos: tuple[Video, ...]) -> None:
-    """Refuse further columns that a Parquet file could not hold, before hours are spent on embedding."""
-    columns = dict.fromkeys(column for video in videos for column in video.extra)
-    for column in columns:
-        try:
-            pa.array([video.extra.get(column) for video in videos])
-        except (pa.ArrowException, UnicodeEncodeError) as error:
-            reason = " ".join(str(error).split())
-            raise SourceError(f"manifest column {shown(column)} holds values of unlike types: {reason}") from error

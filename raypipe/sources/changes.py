@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pyarrow as pa
 
 from raypipe.sources.files import local_path, open_filesystem
 from raypipe.sources.remote import patiently
 
 _REMOTE_THREADS = 32  # requests under way at once: each waits for the network
+_AT_ONCE = 10_000  # URIs that are Python's at one time
 _TOLD_BY = ("ETag", "etag", "Content-MD5", "LastModified", "mtime", "updated", "last_modified", "created")
 
 
-def read_versions(uris: Sequence[str]) -> list[str | None]:
+def read_versions(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     """Ask for the present version of each file.
 
     Returns
     -------
-    A short string for each of ``uris`` that changes when the file does; None where it cannot be told, because the file
+    A short string for each of ``uris`` that changes when the file does; null where it cannot be told, because the file
     or its server is not there.
     """
-    local = {uri: path for uri in uris if (path := local_path(uri)) is not None}
-    remote = list(dict.fromkeys(uri for uri in uris if uri not in local))
-    known = {uri: _local_version(path) for uri, path in local.items()}
+    told = []
     with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
-        known |= zip(remote, threads.map(_remote_version, remote), strict=True)
-    return [known[uri] for uri in uris]
+        for start in range(0, len(uris), _AT_ONCE):
+            some = uris.slice(start, _AT_ONCE).to_pylist()
+            files = list(dict.fromkeys(some))  # one may hold many videos
+            known = dict(zip(files, threads.map(_version, files), strict=True))
+            told.append(pa.array([known[uri] for uri in some], pa.string()))
+    return pa.chunked_array(told, pa.string())
+
+
+def _version(uri: str) -> str | None:
+    path = local_path(uri)
+    return _remote_version(uri) if path is None else _local_version(path)
 
 
 def _local_version(path: str) -> str | None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -23,6 +24,7 @@ VIDEO_SUFFIXES = frozenset(
 """What makes a file in a folder a video, in any case of letters. Named on its own or in a manifest, any file is one."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")  # spelled as fsspec spells it
 _LONGEST_REASON = 300
 
 
@@ -71,8 +73,17 @@ def canonical_uri(name: str) -> str:
         return f"file://{quote_from_bytes(os.fsencode(absolute(path)))}"  # as Path.as_uri(), a third of its time
     if _is_http(name):
         return name
+    if (plain := _OBJECT.fullmatch(name)) is not None:
+        _open_once(plain[1])
+        return name
     filesystem, inner = open_filesystem(name)
     return filesystem.unstrip_protocol(inner)
+
+
+@cache
+def _open_once(url: str) -> None:
+    """Raise `SourceError` where a bucket's file system cannot be made: a million of its objects need not ask."""
+    open_filesystem(url)
 
 
 def group_name(parents: str, uri: str) -> str | None:
@@ -192,7 +203,7 @@ def find_files(source: str) -> Videos:
         If the source is not there, cannot be listed, or holds no video.
     """
     videos = _find_local(source) if local_path(source) is not None else _find_remote(source)
-    if not videos.videos:
+    if not len(videos):
         looked_for = " ".join(sorted(VIDEO_SUFFIXES))
         raise SourceError(
             f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
@@ -265,20 +276,25 @@ def _lone_video(name: str) -> Video:
 
 
 def _list_local(root: str, pattern: _Glob) -> Videos:
-    videos: list[Video] = []
     n_ignored = 0
-    folders = [_Folder(root, "", pattern.start, frozenset())]
-    while folders:
-        folder = folders.pop()
-        files, inner, n_others = _scan(folder, pattern)
-        n_ignored += n_others
-        base = Path(folder.path).as_uri().removesuffix("/")
-        group = group_name(quote_from_bytes(os.fsencode(folder.relative)), base)
-        for name in files:
-            uri = f"{base}/{quote_from_bytes(os.fsencode(name))}"
-            videos.append(Video(make_video_id(uri), uri, group))
-        folders.extend(reversed(inner))
-    return Videos(tuple(videos), n_ignored)
+
+    def walk() -> Iterator[Video]:
+        nonlocal n_ignored
+        folders = [_Folder(root, "", pattern.start, frozenset())]
+        while folders:
+            folder = folders.pop()
+            files, inner, n_others = _scan(folder, pattern)
+            n_ignored += n_others
+            base = Path(folder.path).as_uri().removesuffix("/")
+            group = group_name(quote_from_bytes(os.fsencode(folder.relative)), base)
+            for name in files:
+                uri = f"{base}/{quote_from_bytes(os.fsencode(name))}"
+                yield Video(make_video_id(uri), uri, group)
+            folders.extend(reversed(inner))
+
+    videos = Videos(walk())
+    videos.n_ignored = n_ignored
+    return videos
 
 
 def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], int]:
@@ -356,20 +372,25 @@ def _list_remote(url: str, pattern: _Glob) -> Videos:
             filesystem.ls(root, detail=False)  # find() leaves out what it cannot list, be it the root
     except Exception as error:  # as in open_filesystem
         raise failure("list", url, error) from error
-    videos: list[Video] = []
-    n_ignored = 0
     below = [(path.removeprefix(root).strip("/"), path) for path in paths if not path.endswith("/")]
-    for relative, path in sorted(below, key=lambda pair: _order(pair[0])):
-        *parents, name = relative.split("/")
-        state = pattern.start
-        for parent in parents:
-            state = pattern.enter(state, parent)
-        if suffix(name) in VIDEO_SUFFIXES and pattern.accepts(state, name):
-            uri = filesystem.unstrip_protocol(path)
-            videos.append(Video(make_video_id(uri), uri, group_name("/".join(parents), uri)))
-        elif state:
-            n_ignored += pattern.accepts(state, name) or pattern.covers_hidden
-    return Videos(tuple(videos), n_ignored)
+    n_ignored = 0
+
+    def choose() -> Iterator[Video]:
+        nonlocal n_ignored
+        for relative, path in sorted(below, key=lambda pair: _order(pair[0])):
+            *parents, name = relative.split("/")
+            state = pattern.start
+            for parent in parents:
+                state = pattern.enter(state, parent)
+            if suffix(name) in VIDEO_SUFFIXES and pattern.accepts(state, name):
+                uri = filesystem.unstrip_protocol(path)
+                yield Video(make_video_id(uri), uri, group_name("/".join(parents), uri))
+            elif state:
+                n_ignored += pattern.accepts(state, name) or pattern.covers_hidden
+
+    videos = Videos(choose())
+    videos.n_ignored = n_ignored
+    return videos
 
 
 def _order(relative: str) -> tuple[str, str]:

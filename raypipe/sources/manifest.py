@@ -11,6 +11,7 @@ import math
 import posixpath
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -61,9 +62,8 @@ def read_manifest(name: str) -> Videos:
     if not any(place in columns for place in _PLACES):
         raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {shown(', '.join(columns))}")
     reader = _RowReader(name, columns)
-    videos = [reader.video(first, 1)]
-    videos += [reader.video(row, i) for i, (_, row) in enumerate(rows, 2)]
-    return Videos(tuple(videos))
+    all_rows = chain([first], (row for _, row in rows))
+    return Videos(reader.video(row, i) for i, row in enumerate(all_rows, 1))
 
 
 class _RowReader:

@@ -70,7 +70,7 @@ def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Vide
         uri = f"{base}#{i if own_id is None else quote(own_id, safe='')}"
         label = None if parts.labels is None else parts.labels[i]
         videos.append(Video(make_video_id(own_id or uri), uri, label=label))
-    return Videos(tuple(videos)), clips
+    return Videos(videos), clips
 
 
 class _Parts(NamedTuple):
