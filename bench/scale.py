@@ -1,4 +1,4 @@
-"""What a million segments cost the driver: planning them, and going on with a run that has half of them, or all.
+"""What a million segments cost the driver: to plan, to go on with a run that has half of them or all, to stream.
 
     python -m bench.scale [--sizes 10000 100000 1000000]
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,37 @@ def embed(manifest: str, folder: str) -> Measured:
     return {"embed_s": time.monotonic() - started}
 
 
+class Echo:
+    """An actor that has nothing to do with a segment but to hand it on, one at a time as decoders do."""
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Yield the rows."""
+        for row in range(batch.num_rows):
+            yield batch.slice(row, 1).select(["segment"])
+
+
+def stream(manifest: str, folder: str) -> Measured:
+    """Send all segments through two pools of actors that do nothing: what is left is Ray's cost and the driver's."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    from raypipe.engine.embedding import TASK
+    from raypipe.engine.session import ray_session
+    from raypipe.engine.streaming import in_tasks
+    from raypipe.engine.streaming import stream as blocks_of
+
+    with ray_session(CONFIG.ray):
+        plan = Run(folder).read_table("plan.parquet").select(TASK)
+        started, done = time.monotonic(), 0
+        while done < plan.num_rows:
+            dataset: ray.data.Dataset = in_tasks(plan.slice(done), row_s=0.3, n_actors=2)
+            for n_actors in (2, 1):
+                pool = ActorPoolStrategy(size=n_actors)
+                dataset = dataset.map_batches(Echo, compute=pool, num_cpus=0.3, batch_size=None, batch_format="pyarrow")
+            done += sum(block.num_rows for block in blocks_of(dataset))
+    return {"stream_s": time.monotonic() - started}
+
+
 def measure(name: str, manifest: Path, folder: Path) -> Measured:
     """Run one of these in a process of its own; return its seconds and its peak memory."""
     command = [sys.executable, "-W", "ignore", "-m", "bench.scale", "--child", name, str(manifest), str(folder)]
@@ -150,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         name, manifest, folder = options.child
-        figures = {"plan": plan, "resume": resume, "embed": embed}[name](manifest, folder)
+        figures = {"plan": plan, "resume": resume, "embed": embed, "stream": stream}[name](manifest, folder)
         print(json.dumps({**figures, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
         return
     rounds = []
@@ -164,6 +196,7 @@ def main() -> None:
             run.remove("embeddings")
             write_embeddings(run, 1.0)
             told["embed"] = measure("embed", manifest, Path(run.url))
+            told["stream"] = measure("stream", manifest, Path(run.url))
             rounds.append(told)
             print(json.dumps(told), flush=True)
     print(f"kept in {keep('scale', rounds)}")

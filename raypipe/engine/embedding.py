@@ -29,7 +29,7 @@ QUEUED_BATCHES = 4  # an actor
 
 _GPU = "cuda"
 _MOST_REASONS = 20
-_TASK = ["row", "video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]  # of the plan
+TASK = ["video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]  # what actors are told
 
 
 class _Decoder:
@@ -215,7 +215,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
     bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))  # one in work, one waiting, some room
     with Attempts() as decoding, Attempts() as encoding:
         dataset = (
-            in_tasks(plan.select(_TASK), frames * HEAVY_FRAME_S, pools.decoders)
+            in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders)
             .map_batches(
                 _Decoder,
                 fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, decoding),
@@ -242,7 +242,7 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
     with Attempts() as attempts:
-        dataset = in_tasks(plan.select(_TASK), row_s, pools.encoders).map_batches(
+        dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders).map_batches(
             _GpuWorker,
             fn_constructor_args=(form, str(Path.cwd()), attempts),
             compute=ActorPoolStrategy(size=pools.encoders),

@@ -1,0 +1,82 @@
+"""What one core does a second of each step whose cost grows with the videos, for the README's page on ten million.
+
+    python -m bench.rates
+
+Probing reads real files from the disk; trajectories are built and reduced from random walks of 512 dimensions, as CLIP
+has them. Decoding and encoding are in bench.throughput, the driver's own work in bench.scale, clustering in
+bench.shards.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.machine import keep
+from bench.throughput import make_videos
+from raypipe.config import DecodeConfig, ReduceConfig
+from raypipe.embeddings import Ledger
+from raypipe.planning import plan_precomputed
+from raypipe.reduction import Reducer, make_reducer
+from raypipe.runs import Run
+from raypipe.schema import Video
+from raypipe.segments import ProbeVideos
+from raypipe.trajectories import gather_paths
+
+N_PROBED, N_BUILT, N_CLIPS, DIM = 400, 10_000, 10, 512
+FIT_POINTS, N_MAPPED = 100_000, 20_000
+
+
+def per_second(n: int, work: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    work()
+    return n / (time.monotonic() - started)
+
+
+def probe_files() -> float:
+    """Files a second that one child process probes."""
+    with tempfile.TemporaryDirectory() as folder:
+        uris = [video.uri for video in make_videos(Path(folder), N_PROBED)]
+        probe = ProbeVideos(DecodeConfig())
+        probe(uris[0])
+        try:
+            return per_second(N_PROBED, lambda: [probe(uri) for uri in uris])
+        finally:
+            probe.close()
+
+
+def build(paths: np.ndarray) -> float:
+    """Videos a second of which the clips are read from Parquet and made trajectories."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(folder)
+        plan, clips = plan_precomputed([Video(f"v{i}", f"file:///v{i}") for i in range(len(paths))], list(paths), "x")
+        run.write_table("embeddings/0.parquet", clips)
+        return per_second(len(paths), lambda: gather_paths(Ledger(run, plan), 16, "time"))
+
+
+def reduce(points: np.ndarray, method: str) -> dict[str, float]:
+    """Seconds to fit a reducer on as many points as is the default, and points a second that it maps."""
+    n_components = 2 if method == "umap" else 5
+    reducer: Reducer = make_reducer(ReduceConfig.model_validate({"method": method, "n_components": n_components}))
+    started = time.monotonic()
+    reducer.fit(points[:FIT_POINTS])
+    fit_s = time.monotonic() - started
+    return {"fit_s": fit_s, "mapped_per_s": per_second(N_MAPPED, lambda: reducer.transform(points[-N_MAPPED:]))}
+
+
+def main() -> None:
+    steps = np.random.default_rng(0).normal(size=((FIT_POINTS + N_MAPPED) // N_CLIPS, N_CLIPS, DIM))
+    paths = steps.cumsum(axis=1).astype(np.float32)
+    points = paths.reshape(-1, DIM)
+    figures: dict[str, Any] = {"probed_files_per_s": probe_files(), "built_videos_per_s": build(paths[:N_BUILT])}
+    for method in ("pca", "umap"):
+        figures[method] = reduce(points, method)
+    print(figures)
+    print(f"kept in {keep('rates', figures)}")
+
+
+if __name__ == "__main__":
+    main()
