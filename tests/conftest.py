@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import os
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -110,6 +112,16 @@ def assert_same_clips(first: dict[tuple, np.ndarray], second: dict[tuple, np.nda
     assert first.keys() == second.keys()
     for key, value in first.items():
         np.testing.assert_allclose(value, second[key], atol=1e-6)
+
+
+def mount_small(path: Path, size: str) -> None:
+    """Make a folder that is a file system of so many bytes, or skip."""
+    path.mkdir()
+    tool = shutil.which("mount")
+    if tool is None or os.geteuid() != 0:
+        pytest.skip("mount needs root")
+    if subprocess.run([tool, "-t", "tmpfs", "-o", f"size={size}", "none", path], capture_output=True).returncode:
+        pytest.skip("no mount allowed here")
 
 
 @pytest.fixture

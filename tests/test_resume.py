@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
+from conftest import assert_same_clips, embed_without_ray, mount_small, read_clips, write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -293,15 +293,6 @@ def test_a_gpu_without_room_gets_smaller_batches():
 
 def command(*arguments) -> list[str]:
     return [sys.executable, "-m", "raypipe", *map(str, arguments)]
-
-
-def mount_small(path: Path, size: str) -> None:
-    path.mkdir()
-    tool = shutil.which("mount")
-    if tool is None or os.geteuid() != 0:
-        pytest.skip("mount needs root")
-    if subprocess.run([tool, "-t", "tmpfs", "-o", f"size={size}", "none", path], capture_output=True).returncode:
-        pytest.skip("no mount allowed here")
 
 
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ray_local, folder, tmp_path):

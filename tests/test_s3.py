@@ -94,7 +94,7 @@ def expected(folder):
 
 
 def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, source, run, expected):
-    """And afterwards, in peace, an object that has changed is refused, or embedded again."""
+    """And afterwards an object that has changed is refused, or embedded again, and the report is written there."""
     store.faults = (Fault(status=500, rate=0.1), Fault(status=503, rate=0.1), Fault(reset=True, rate=0.03))
     pipeline.embed(source, run, make(), QUIET)
     n_faults, n_requests = store.n_faults(), len(store.answers)
@@ -112,6 +112,15 @@ def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, sour
     changed = {("3.mp4", *key[1:]): value for key, value in expected.items() if key[0] == "0.mp4"}
     assert_same_clips(read_clips(run), changed | {k: value for k, value in expected.items() if k[0] != "3.mp4"})
     assert len(run.files("embeddings")) == 1
+    config = make("reduce.n_components=2", "cluster.n_clusters=2", "cluster.n_init=1")
+    store.faults = (Fault(status=503, rate=0.05),)
+    pipeline.cluster(run, config, QUIET)
+    pipeline.report(run, config, QUIET)
+    store.calm()
+    assert run.read_json("metrics.json")["sizes"] and run.files("plots") and run.files("thumbnails")
+    assert run.read_table("clusters.parquet").num_rows == N_VIDEOS
+    told = run.read_bytes("report.html").decode() + run.read_bytes("video_cluster_mapping.csv").decode()
+    assert told.count("5.mp4") and not any(secret in told for secret in SECRETS.values())
 
 
 def test_troubles_of_single_objects_are_theirs_alone(ray_local, store, source, run, expected):

@@ -150,9 +150,13 @@ def bound_blocks(n_bytes: float, most: int) -> None:
 
     Without a bound the decoders run far ahead: an hour of video takes more memory than five minutes, and at the end the
     cores of the decoders idle while the encoders work off what has piled up.
+
+    No other bound holds, however small the object store: Ray spills to disk what has no room. Under Ray Data's own,
+    half the store, larger batches would come together at a block in ten seconds.
     """
     context = DataContext.get_current()
     context.target_max_block_size = min(_BLOCK_BYTES, math.ceil(n_bytes))
+    context.override_object_store_memory_limit_fraction = math.inf
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=most * n_bytes)
 
 
