@@ -94,11 +94,14 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     from raypipe.runs import Run
 
     pools = plan_pools(ray.cluster_resources(), config.ray, len(videos))
+    run = Run(folder)
     unique = sorted({video.uri for video in videos})
-    probes = {unique[number]: probe for number, probe in probe_uris(pa.chunked_array([unique]), config.decode, pools)}
+    probes = {
+        unique[number]: probe for number, probe in probe_uris(pa.chunked_array([unique]), config.decode, pools, run.log)
+    }
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
-    embed_segments(Run(folder), plan, config, encoder_of(config.encode), pools, lambda done: None)
+    embed_segments(run, plan, config, encoder_of(config.encode), pools, lambda done: None)
     return time.monotonic() - started
 
 

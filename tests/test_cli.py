@@ -91,9 +91,9 @@ def test_the_preset_on_the_command_line_is_the_recipe(done, trajectories):
 def test_cluster_again_with_other_parameters(done):
     run, _ = done
     before = (run / "embeddings").stat().st_mtime_ns
-    result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=2", "-q")
+    result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=3", "-q")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert np.load(run / "model" / "centers.npy").shape == (4, 6, 2)
+    assert np.load(run / "model" / "centers.npy").shape == (4, 6, 3)
     assert (run / "embeddings").stat().st_mtime_ns == before
     config = json.loads((run / "run.json").read_text())["config"]
     assert config["trajectory"]["time_axis"] == "index"  # the rest is the run's own

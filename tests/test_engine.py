@@ -110,11 +110,11 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
     told, left = {}, 4
     numbers = ray_two_fake_gpus.data.range(4, override_num_blocks=4)
     with ray_session(RayConfig()):
-        with progressing(lambda: left, told.__setitem__):
+        with progressing(lambda: left, lambda event, reason, times: told.update({reason: times})):
             left -= sum(batch.num_rows for batch in stream(numbers.map_batches(fail_on_odd)))
         assert (left, told) == (2, {"ValueError: an odd number": 2})
         with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; the same command goes on"):
-            with progressing(lambda: left):
+            with progressing(lambda: left, lambda *_, **__: None):
                 list(stream(numbers.map_batches(fail_on_odd)))
 
 

@@ -178,21 +178,18 @@ def embed_segments(
                 committer.add(pa.ipc.open_stream(clips.as_buffer()).read_all())
             progress(float(share[rows].sum()))
 
-        def tell(reason: str, n: int) -> None:
-            run.log("lost", reason=reason, times=n)
-
         on_gpu, decoder = split_nvdec(config.decode.decoder)
         if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
             untried = left.copy()
             while untried.any():
-                with progressing(lambda: int(untried.sum()), tell):
+                with progressing(lambda: int(untried.sum()), run.log):
                     for batch in _gpu_chain(plan.filter(pa.array(untried)), config, encoder, pools):
                         untried[batch["row"].to_numpy()] = False
                         keep(batch)
         decode = config.decode.model_copy(update={"decoder": decoder})
         config = config.model_copy(update={"decode": decode})
         while left.any():
-            with progressing(lambda: int(left.sum()), tell):
+            with progressing(lambda: int(left.sum()), run.log):
                 todo = plan.filter(pa.array(left))
                 for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows)):
                     keep(batch)

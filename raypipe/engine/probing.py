@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.session import Pools
-from raypipe.engine.streaming import in_tasks, progressing, stream
+from raypipe.engine.streaming import Log, in_tasks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.runs import Run
 from raypipe.schema import PLAN, Away, Probe, Videos
@@ -61,11 +61,7 @@ def plan_videos(
         return pa.concat_tables([known, plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)])
 
     since = time.monotonic()
-
-    def tell(reason: str, n: int) -> None:
-        run.log("lost", reason=reason, times=n)
-
-    for number, probe in probe_uris(videos.table["uri"], config.decode, pools, tell):
+    for number, probe in probe_uris(videos.table["uri"], config.decode, pools, run.log):
         fresh.append(number)
         probes.append(probe)
         progress(1)
@@ -99,7 +95,7 @@ _PROBED = pa.schema(
 
 
 def probe_uris(
-    uris: pa.ChunkedArray, decode: DecodeConfig, pools: Pools, tell: Callable[[str, int], None] = lambda reason, n: None
+    uris: pa.ChunkedArray, decode: DecodeConfig, pools: Pools, log: Log
 ) -> Iterator[tuple[int, Probe | str]]:
     """Probe files in the decoder pool.
 
@@ -109,8 +105,8 @@ def probe_uris(
         The files.
     decode, pools
         How, and by how many.
-    tell
-        Called with each reason for which something got lost and is tried again, and how often.
+    log
+        As of `raypipe.engine.streaming.progressing`.
 
     Yields
     ------
@@ -128,7 +124,7 @@ def probe_uris(
             batch_size=None,
             batch_format="pyarrow",
         )
-        with progressing(lambda: int(left.sum()), tell):
+        with progressing(lambda: int(left.sum()), log):
             for batch in stream(dataset):
                 for row in batch.to_pylist():
                     number, error, away = (row.pop(name) for name in ("row", "error", "away"))

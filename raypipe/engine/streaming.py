@@ -15,6 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.errors import RaypipeError, one_line
 
+Log = Callable[..., None]
+
 TRIES = 3  # of anything that a worker process dies of
 LOST = f"the worker process died of it {TRIES} times"
 TASK_S = 20.0  # of an actor's work that is lost with it at most
@@ -82,7 +84,7 @@ def in_tasks(table: pa.Table, row_s: float, n_actors: int) -> ray.data.Dataset:
     """Make a dataset of a table's first rows, which may be all, in blocks: a block is a task.
 
     A block is eight tasks an actor's share, so that all end at about one time, and at most `TASK_S` of work. There are
-    at most `_MOST_TASKS` of them: each costs the driver a millisecond and 14 kB as long as the dataset lives.
+    at most `_MOST_TASKS` of them: each costs the driver time to begin with, and memory as long as the dataset lives.
 
     Parameters
     ----------
@@ -104,15 +106,15 @@ def stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 @contextlib.contextmanager
-def progressing(left: Callable[[], int], tell: Callable[[str, int], None] = lambda reason, n: None) -> Iterator[None]:
+def progressing(left: Callable[[], int], log: Log) -> Iterator[None]:
     """Let Ray's failures pass, and what got lost by them, as long as there is less left to do than before.
 
     Parameters
     ----------
     left
         Returns how much there is left to do.
-    tell
-        Called at the end with each reason for which something got lost, and how often.
+    log
+        Called at the end for each reason for which something got lost: `raypipe.runs.Run.log`, or the like.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def progressing(left: Callable[[], int], tell: Callable[[str, int], None] = lamb
     except RayError as error:
         overheard.failures[_reason(error)] += 1
     for reason, n in overheard.failures.items():
-        tell(reason, n)
+        log("lost", reason=reason, times=n)
     if left() == before:
         reason = next(iter(overheard.failures), "all that was tried got lost with its workers")
         raise RaypipeError(f"Ray failed: {reason}; the same command goes on from here")
