@@ -2,8 +2,9 @@
 
     python -m bench.scale [--sizes 10000 100000 1000000]
 
-The videos are rows of a manifest that are not there; plan and embeddings are made as `raypipe embed` would have made
-them, with a small vector a clip. Each measurement is a process of its own, whose peak memory is the driver's.
+All but the last is `raypipe embed` itself; only its actors do nothing: the videos are rows of a manifest that are not
+there, each of which is said to last a few seconds, and whose embeddings are small and random. Each measurement is a
+process of its own, whose peak memory is the driver's.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.machine import keep
-from raypipe.config import Config, make_config
+from raypipe.config import make_config
 from raypipe.runs import Run
 
 CLIPS = 4  # a segment
-ROWS_A_FILE = 200_000  # as after compaction
+ROWS_A_FILE = 50_000  # as after some commits
 DIM = 16
 
 
@@ -56,76 +57,74 @@ def etags(n: int) -> pa.ChunkedArray:
     return pa.chunked_array([pc.binary_join_element_wise(pa.array(np.arange(n)).cast(pa.string()), "etag", "-")])
 
 
-def plan(manifest: str, folder: str) -> Measured:
-    """Find and plan all videos, the probes given."""
-    from raypipe.engine.embedding import encoder_of
-    from raypipe.planning import plan_segments
+def pretend(most: int) -> dict[str, float]:
+    """Have `raypipe embed` ask no file and start no actor, and commit so many segments at most.
+
+    Returns
+    -------
+    What will be known when the embedding begins: ``begun``, the time, and ``left``, the segments there are to do.
+    """
+    from raypipe import pipeline
+    from raypipe.engine import embedding, probing
     from raypipe.schema import Probe
-    from raypipe.sources import find_videos
 
-    started = time.monotonic()
-    found = find_videos(manifest)
-    found_s = time.monotonic() - started
-    started = time.monotonic()
+    known: dict[str, float] = {}
     probe = Probe(float(CLIPS), 640, 480, 30.0, 30 * CLIPS, "h264", "pyav")
-    made_with = f"{encoder_of(CONFIG.encode).fingerprint} {CONFIG.sample.model_dump_json()}"
-    versions = (f"{i}-etag" for i in range(len(found)))
-    table = plan_segments(found, (probe for _ in found), CONFIG.sample, versions, made_with)
-    run = Run(folder)
-    run.write_table("plan.parquet", table)
-    return {"find_s": found_s, "plan_s": time.monotonic() - started}
+
+    def embed_segments(run: Run, plans: Iterable[pa.Table], *_: Any) -> embedding.Stages:
+        known.update(begun=time.monotonic(), left=0)
+        done = 0
+        for plan in plans:
+            known["left"] += plan.num_rows
+            some = plan.slice(0, most - done)
+            done += some.num_rows
+            for start in range(0, some.num_rows, ROWS_A_FILE // CLIPS):
+                run.write_table(run.next_name("embeddings"), clips_of(some.slice(start, ROWS_A_FILE // CLIPS)))
+        return embedding.Stages()
+
+    pipeline.read_versions = lambda uris: etags(len(uris))
+    probing.probe_uris = lambda uris, *_: ((number, probe) for number in range(len(uris)))
+    embedding.embed_segments = embed_segments
+    return known
 
 
-def write_embeddings(run: Run, share: float) -> None:
-    """Commit so large a share of the planned segments."""
+def clips_of(plan: pa.Table) -> pa.Table:
+    """Make the clips of some segments."""
     from raypipe.schema import embeddings_schema
 
-    planned = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint"])
-    planned = planned.slice(0, int(share * planned.num_rows))
-    per_file = ROWS_A_FILE // CLIPS
-    random = np.random.default_rng(0)
-    for number, start in enumerate(range(0, planned.num_rows, per_file)):
-        some = planned.slice(start, per_file)
-        rows = some.take(pa.array(np.repeat(np.arange(some.num_rows), CLIPS)))
-        n = rows.num_rows
-        values = pa.array(random.random(n * DIM, np.float32))
-        clip = np.tile(np.arange(CLIPS, dtype=np.int32), some.num_rows)
-        columns = {name: rows[name] for name in rows.column_names}
-        columns |= {"clip_index": clip, "start_s": clip.astype(float), "end_s": clip + 1.0}
-        columns |= {"embedding": pa.FixedSizeListArray.from_arrays(values, DIM), "decoder": ["pyav"] * n}
-        columns |= {name: pa.nulls(n, pa.string()) for name in ("error_stage", "error")}
-        table = pa.table(columns).select(embeddings_schema(DIM).names).cast(embeddings_schema(DIM))
-        run.write_table(f"embeddings/{number:08d}-scale.parquet", table)
+    schema, n = embeddings_schema(DIM), CLIPS * plan.num_rows
+    rows = plan.select(["video_id", "segment", "fingerprint"]).take(
+        pa.array(np.repeat(np.arange(plan.num_rows), CLIPS))
+    )
+    values = pa.array(np.random.default_rng(0).random(n * DIM, np.float32))
+    clip = np.tile(np.arange(CLIPS, dtype=np.int32), plan.num_rows)
+    columns = {name: rows[name] for name in rows.column_names}
+    columns |= {"clip_index": clip, "start_s": clip.astype(float), "end_s": clip + 1.0}
+    columns |= {"embedding": pa.FixedSizeListArray.from_arrays(values, DIM), "decoder": ["pyav"] * n}
+    columns |= {name: pa.nulls(n, pa.string()) for name in ("error_stage", "error")}
+    return pa.table(columns).select(schema.names).cast(schema)
 
 
-def resume(manifest: str, folder: str) -> Measured:
-    """Find out what is left of a run, as `raypipe embed` does it."""
-    from raypipe.embeddings import Ledger
-    from raypipe.engine.embedding import encoder_of
-    from raypipe.resume import known_plan
-    from raypipe.sources import find_videos
-
-    run = Run(folder)
-    found = find_videos(manifest)
-    encoder = encoder_of(CONFIG.encode)
-    kind = {"name": CONFIG.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    started = time.monotonic()
-    known = known_plan(run, CONFIG, kind, found, etags(len(found)))
-    left = Ledger(run, known).remaining().num_rows
-    return {"resume_s": time.monotonic() - started, "left": left}
-
-
-def embed(manifest: str, folder: str) -> Measured:
-    """Run the whole of `embed` where nothing is left to do: the driver's path, with Ray, from finding to accounting."""
+def embed(manifest: str, folder: str, most: int) -> Measured:
+    """Embed, or go on embedding, so many segments at most."""
     from raypipe import pipeline
     from raypipe.progress import Progress
     from raypipe.sources import find_videos
 
+    known = pretend(most)
+    started = time.monotonic()
     found = find_videos(manifest)
-    pipeline.read_versions = lambda uris: etags(len(uris))
+    found_s = time.monotonic() - started
     started = time.monotonic()
     pipeline.embed(found, Run(folder), CONFIG, Progress())
-    return {"embed_s": time.monotonic() - started}
+    ended = time.monotonic()
+    begun = known.get("begun", ended)
+    return {
+        "left": known.get("left", 0),
+        "find_s": found_s,
+        "until_embedding_s": begun - started,
+        "then_s": ended - begun,
+    }
 
 
 class Echo:
@@ -137,7 +136,7 @@ class Echo:
             yield batch.slice(row, 1).select(["segment"])
 
 
-def stream(manifest: str, folder: str) -> Measured:
+def stream(folder: str) -> Measured:
     """Send all segments through two pools of actors that do nothing: what is left is Ray's cost and the driver's."""
     import ray
     from ray.data import ActorPoolStrategy
@@ -147,56 +146,60 @@ def stream(manifest: str, folder: str) -> Measured:
     from raypipe.engine.streaming import in_tasks
     from raypipe.engine.streaming import stream as blocks_of
 
+    run = Run(folder)
     with ray_session(CONFIG.ray):
-        plan = Run(folder).read_table("plan.parquet").select(TASK)
-        started, done = time.monotonic(), 0
-        while done < plan.num_rows:
-            dataset: ray.data.Dataset = in_tasks(plan.slice(done), row_s=0.3, n_actors=2)
-            for n_actors in (2, 1):
-                pool = ActorPoolStrategy(size=n_actors)
-                dataset = dataset.map_batches(Echo, compute=pool, num_cpus=0.3, batch_size=None, batch_format="pyarrow")
-            done += sum(block.num_rows for block in blocks_of(dataset))
+        started = time.monotonic()
+        for group in range(run.n_groups("plan.parquet")):
+            plan, done = run.read_table("plan.parquet", TASK, group), 0
+            while done < plan.num_rows:
+                dataset: ray.data.Dataset = in_tasks(plan.slice(done), row_s=0.3, n_actors=2)
+                for n_actors in (2, 1):
+                    dataset = dataset.map_batches(
+                        Echo,
+                        compute=ActorPoolStrategy(size=n_actors),
+                        num_cpus=0.3,
+                        batch_size=None,
+                        batch_format="pyarrow",
+                    )
+                done += sum(block.num_rows for block in blocks_of(dataset))
     return {"stream_s": time.monotonic() - started}
 
 
-def measure(name: str, manifest: Path, folder: Path) -> Measured:
+def measure(name: str, manifest: Path, folder: Path, *, most: int = 0) -> Measured:
     """Run one of these in a process of its own; return its seconds and its peak memory."""
-    command = [sys.executable, "-W", "ignore", "-m", "bench.scale", "--child", name, str(manifest), str(folder)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "bench.scale",
+        "--child",
+        name,
+        str(manifest),
+        str(folder),
+        str(most),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def record(run: Run, config: Config) -> None:
-    """Make a run look as if it had been begun with this config."""
-    from raypipe.engine.embedding import encoder_of
-
-    encoder = encoder_of(config.encode)
-    kind = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    run.record(config=config.model_dump(mode="json"), encoder=kind)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        name, manifest, folder = options.child
-        figures = {"plan": plan, "resume": resume, "embed": embed, "stream": stream}[name](manifest, folder)
+        name, manifest, folder, most = options.child
+        figures = stream(folder) if name == "stream" else embed(manifest, folder, int(most))
         print(json.dumps({**figures, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
         return
     rounds = []
     for n in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            manifest, run = write_manifest(Path(folder), n), Run(f"{folder}/run")
-            told: dict[str, Any] = {"segments": n, "plan": measure("plan", manifest, Path(run.url))}
-            record(run, CONFIG)
-            write_embeddings(run, 0.5)
-            told["resume"] = measure("resume", manifest, Path(run.url))
-            run.remove("embeddings")
-            write_embeddings(run, 1.0)
-            told["embed"] = measure("embed", manifest, Path(run.url))
-            told["stream"] = measure("stream", manifest, Path(run.url))
+            manifest, run = write_manifest(Path(folder), n), Path(folder) / "run"
+            told: dict[str, Any] = {"segments": n}
+            for name, most in {"plan": n // 2, "resume": n, "done": 0, "stream": 0}.items():
+                told[name] = measure(name, manifest, run, most=most)
             rounds.append(told)
             print(json.dumps(told), flush=True)
     print(f"kept in {keep('scale', rounds)}")

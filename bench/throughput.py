@@ -101,7 +101,7 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     }
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
-    embed_segments(run, plan, config, encoder_of(config.encode), pools, lambda done: None)
+    embed_segments(run, [plan], config, encoder_of(config.encode), pools, lambda done: None)
     return time.monotonic() - started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,40 @@ def failed_before(videos: pa.Table) -> pa.Array:
     return videos["video_id"].filter(failed).combine_chunks()
 
 
-def count(videos: pa.Table, n_ignored: int) -> dict[str, int]:
-    """Return ``counts`` for ``run.json``."""
-    tally = Counter(videos.column("status").to_pylist())
-    counts = {"found": videos.num_rows, **{status: tally[status] for status in (OK, FAILED, SKIPPED)}}
-    return {**counts, "ignored": n_ignored}
+class Tally:
+    """Counts what tables such as `account` makes tell, as they pass.
+
+    Attributes
+    ----------
+    n_found
+        Videos.
+    statuses, decoders
+        How many there are of each; decoders of those that are ok.
+    first_error
+        The first that any of them tells of, or None.
+    """
+
+    def __init__(self) -> None:
+        self.n_found = 0
+        self.statuses: Counter[str] = Counter()
+        self.decoders: Counter[str] = Counter()
+        self.first_error: str | None = None
+
+    def over(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Pass tables on."""
+        for videos in tables:
+            self.n_found += videos.num_rows
+            self.statuses += Counter(videos["status"].to_pylist())
+            ok = pc.equal(videos["status"], OK)
+            self.decoders += Counter(videos["decoder"].filter(ok).drop_null().to_pylist())
+            if self.first_error is None and len(errors := videos["error"].drop_null()):
+                self.first_error = errors[0].as_py()
+            yield videos
+
+    def counts(self, n_ignored: int) -> dict[str, int]:
+        """Return ``counts`` for ``run.json``."""
+        tallied = {status: self.statuses[status] for status in (OK, FAILED, SKIPPED)}
+        return {"found": self.n_found, **tallied, "ignored": n_ignored}
 
 
 def _decoders(ledger: Ledger) -> pa.Array:

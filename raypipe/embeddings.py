@@ -7,9 +7,9 @@ changed since, bear another fingerprint than the plan and count for nothing.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
-from raypipe.schema import AWAY
+from raypipe.schema import AWAY, Videos
 
 FOLDER = "embeddings"
 COMMIT_BYTES = 64 << 20
@@ -36,6 +36,10 @@ class Store(Protocol):
 
     def files(self, folder: str, suffix: str = "") -> list[str]:
         """Names of a folder's files, sorted."""
+        ...
+
+    def next_name(self, folder: str) -> str:
+        """Name a new Parquet file of a folder, after all that there are."""
         ...
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -102,8 +106,8 @@ class Ledger:
         self.n_clips = pc.fill_null(taken["n_clips"], -1).to_numpy()
         self.told = taken.select(_TOLD)
 
-    def remaining(self, retry_failed: bool = False) -> pa.Table:
-        """Return the plan's rows that can be embedded and have not been; those that failed too, if they are wanted.
+    def is_remaining(self, retry_failed: bool = False) -> np.ndarray:
+        """Whether each row of the plan can be embedded and has not been: (n,) bool; or failed, if such are wanted.
 
         What failed because its server was away is always wanted.
         """
@@ -111,7 +115,11 @@ class Ledger:
         wanted |= pc.fill_null(pc.equal(self.told["error_stage"], AWAY), False).to_numpy()
         if retry_failed:
             wanted |= self.is_failed()
-        return self.plan.filter(pa.array(wanted & self.plan["error"].is_null().to_numpy()))
+        return wanted & self.plan["error"].is_null().to_numpy()
+
+    def remaining(self, retry_failed: bool = False) -> pa.Table:
+        """Return the plan's rows of which that is true."""
+        return self.plan.filter(pa.array(self.is_remaining(retry_failed)))
 
     def is_failed(self) -> np.ndarray:
         """Whether each segment was tried in vain: (n,) bool."""
@@ -127,35 +135,48 @@ class Ledger:
         for file in self._files:
             yield self._read(file, self._counts, columns)
 
-    def compact(self, dim: int) -> None:
+    def compact(self, dim: int, is_part: bool = False) -> None:
         """Merge small files, and drop rows that count for nothing; those of videos that the plan lacks stay.
 
         What is merged is written before what it came from is removed: a kill between leaves both, of which the newer
         counts.
+
+        Parameters
+        ----------
+        dim
+            Numbers a vector.
+        is_part
+            Whether the plan is a part of the run's: which of the other rows count is not known here, so they stay in
+            their file, and the file in its place.
         """
-        kept = self._counts | (self._row == _UNPLANNED)
+        others = self._row == _UNPLANNED
+        stay = others & is_part
+        kept = self._counts | (others & ~stay)
         full = FILE_BYTES // (4 * dim + 100)  # rows, of which the vector is the most
         group: list[_File] = []
         n_rows = 0
         for file in self._files:
             size = int(self._n_rows[file.units][kept[file.units]].sum())
-            if size >= full // 2 and kept[file.units].all():
+            if (size >= full // 2 or (is_part and size == 0)) and (kept | stay)[file.units].all():
                 continue
             group.append(file)
             n_rows += size
             if n_rows >= full:
-                self._merge(group, kept)
+                self._merge(group, kept, stay)
                 group, n_rows = [], 0
-        self._merge(group, kept)
+        self._merge(group, kept, stay)
 
-    def _merge(self, group: list[_File], kept: np.ndarray) -> None:
-        if not group or (len(group) == 1 and kept[group[0].units].all()):
+    def _merge(self, group: list[_File], kept: np.ndarray, stay: np.ndarray) -> None:
+        if not group or (len(group) == 1 and (kept | stay)[group[0].units].all()):
             return
         merged = pa.concat_tables([self._read(file, kept) for file in group])
         if merged.num_rows:
-            self._store.write_table(_next_name(self._store), merged)
+            self._store.write_table(self._store.next_name(FOLDER), merged)
         for file in group:
-            self._store.remove(file.name)
+            if stay[file.units].any():
+                self._store.write_table(file.name, self._read(file, stay))
+            else:
+                self._store.remove(file.name)
 
     def _read(self, file: _File, kept: np.ndarray, columns: list[str] | None = None) -> pa.Table:
         """Read a file's rows of the segments that are kept."""
@@ -181,8 +202,41 @@ class Ledger:
         return row
 
 
+class Catalogue:
+    """Which files hold clips of which part of a source.
+
+    Parameters
+    ----------
+    store
+        Where ``embeddings/`` is.
+    videos
+        The source.
+    """
+
+    def __init__(self, store: Store, videos: Videos):
+        self._store, self._videos = store, videos
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def touching(self, start: int, stop: int) -> list[str]:
+        """Return the names of the files with clips of any of these videos, in the order of the files."""
+        return [name for name, (first, last) in self._read().items() if first < stop and last >= start]
+
+    def _read(self) -> dict[str, tuple[int, int]]:
+        """Look at the files that are new; return the first and last video of each."""
+        names = self._store.files(FOLDER, ".parquet")
+        new = [name for name in names if name not in self._spans]
+        with ThreadPoolExecutor(_READERS) as threads:
+            self._spans |= dict(zip(new, threads.map(self._span, new), strict=True))
+        return {name: self._spans[name] for name in names}
+
+    def _span(self, name: str) -> tuple[int, int]:
+        places = self._videos.places(self._store.read_table(name, ["video_id"])["video_id"].unique())
+        places = places[places >= 0]
+        return (int(places.min()), int(places.max())) if len(places) else (len(self._videos), -1)
+
+
 class Committer:
-    """Writes clips to ``embeddings/``, none later than ``every_s`` seconds after they came.
+    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds at most.
 
     Parameters
     ----------
@@ -191,7 +245,7 @@ class Committer:
     on_commit
         Called, in another thread, after each file that is written, with its number of rows.
     every_s, max_bytes
-        A file is written when its first rows have waited so long, or when so much has come together.
+        A file is there when what is in it has been worked on for so long, or is begun when so much has come together.
 
     Notes
     -----
@@ -209,7 +263,8 @@ class Committer:
         self._every_s, self._max_bytes = every_s, max_bytes
         self._waiting: list[pa.Table] = []
         self._n_bytes = 0
-        self._since = 0.0  # when the first of those that wait came
+        self._since = math.inf  # when work on the first of those that wait began
+        self._write_s = 0.0  # that the last file took
         self._closed = False
         self._failure: Exception | None = None
         self._changed = threading.Condition()
@@ -227,8 +282,15 @@ class Committer:
         if kind is None:
             self._check()
 
-    def add(self, clips: pa.Table) -> None:
+    def add(self, clips: pa.Table, age_s: float = 0.0) -> None:
         """Take rows of whole segments; waits while more than two files' worth is unwritten.
+
+        Parameters
+        ----------
+        clips
+            An `embeddings_schema` table.
+        age_s
+            For how long they have been worked on.
 
         Raises
         ------
@@ -238,8 +300,7 @@ class Committer:
         with self._changed:
             self._changed.wait_for(lambda: self._n_bytes < 2 * self._max_bytes or self._failure)
             self._check()
-            if not self._waiting:
-                self._since = time.monotonic()
+            self._since = min(self._since, time.monotonic() - age_s)
             self._waiting.append(clips)
             self._n_bytes += clips.nbytes
             self._changed.notify_all()
@@ -252,7 +313,9 @@ class Committer:
         """Write files as they fall due, until closed."""
         try:
             while (clips := self._take()) is not None:
-                self._store.write_table(_next_name(self._store), clips)
+                begun = time.monotonic()
+                self._store.write_table(self._store.next_name(FOLDER), clips)
+                self._write_s = time.monotonic() - begun
                 self._on_commit(clips.num_rows)
         except Exception as error:  # is raised where the rows come from
             with self._changed:
@@ -264,19 +327,12 @@ class Committer:
         with self._changed:
             while not (self._closed or self._n_bytes >= self._max_bytes or (self._waiting and self._left_s() <= 0)):
                 self._changed.wait(self._left_s() if self._waiting else None)
-            clips, self._waiting, self._n_bytes = self._waiting, [], 0
+            clips, self._waiting, self._n_bytes, self._since = self._waiting, [], 0, math.inf
             self._changed.notify_all()
         return pa.concat_tables(clips) if clips else None
 
     def _left_s(self) -> float:
-        return self._since + self._every_s - time.monotonic()
-
-
-def _next_name(store: Store) -> str:
-    """Name a file after all that there are; two writers that choose the same number do not meet."""
-    numbers = [name.rpartition("/")[2].partition("-")[0] for name in store.files(FOLDER, ".parquet")]
-    number = max((int(each) for each in numbers if each.isdigit()), default=-1) + 1
-    return f"{FOLDER}/{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
+        return self._since + self._every_s - self._write_s - time.monotonic()
 
 
 def _scan(store: Store, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:

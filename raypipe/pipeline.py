@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from raypipe.accounting import account, count
+from raypipe.accounting import Tally, account
 from raypipe.config import Config
 from raypipe.decoders import resolve_chain
 from raypipe.embeddings import Ledger
 from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.planning import in_order_of, plan_precomputed, without_plan
+from raypipe.planning import plan_precomputed
 from raypipe.progress import Progress
-from raypipe.resume import known_plan, quarantined
+from raypipe.resume import Portions, known_plan, quarantined
 from raypipe.runs import Run
 from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos
 from raypipe.sources import find_videos, read_versions
@@ -35,6 +33,11 @@ if TYPE_CHECKING:
     from raypipe.engine.session import Pools
 
 Source = str | Path | Videos
+
+PORTION = 50_000  # videos that the driver has in mind at one time: some 100 MB, however many the source holds
+PORTION_A_WORKER = (
+    10_000  # or more, where there are many: with each portion actors start anew, in half a minute at most
+)
 
 CLUSTERS = ("trajectories", "clusters.parquet", "model", "metrics.json")  # a rerun removes what follows from it
 REPORT = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
@@ -67,29 +70,30 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     quarantine = quarantined(run, config)
     _start(run, config, kind)
     with ray_session(config.ray) as resources:
-        new = without_plan(chosen, plan)
+        pools = plan_pools(resources, config.ray, len(chosen))
+        size = max(PORTION, PORTION_A_WORKER * pools.encoders)
+        made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
+        new = plan.lacking()
         if len(new):
-            made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
-            videos, theirs = chosen.take(new), versions.take(pa.array(new))
-            pools = plan_pools(resources, config.ray, len(new))
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
-                plan = plan_videos(run, plan, videos, theirs, made_with, config, pools, advance)
-        plan = in_order_of(chosen, plan)
-        run.write_table("plan.parquet", plan)
-        todo = Ledger(run, plan).remaining(config.source.retry_failed)
-        if todo.num_rows:
-            pools = plan_pools(resources, config.ray, todo.num_rows, time_frame(encoder))
+                for start in range(0, len(new), size):
+                    some = new[start : start + size]
+                    videos, theirs = chosen.take(some), versions.take(pa.array(some))
+                    plan_videos(run, videos, theirs, made_with, config, pools.for_tasks(len(some)), advance)
+        portions = Portions(run, chosen, size)
+        todo = portions.remaining(config.source.retry_failed)
+        if todo.n_segments:
+            pools = plan_pools(resources, config.ray, todo.n_segments, time_frame(encoder))
             progress.say(pools.where)
             run.record(implementations={"embed": pools.where})
-            with _step(run, "embed"), progress.count("embedding", len(todo["video_id"].unique())) as advance:
-                stages = embed_segments(run, todo, config, encoder, pools, advance, _teller(run, todo.num_rows, pools))
+            with _step(run, "embed"), progress.count("embedding", todo.n_videos) as advance:
+                tell = _teller(run, todo.n_segments, pools)
+                stages = embed_segments(run, todo.tables(), config, encoder, pools, advance, tell)
                 if stages.refused:
                     reasons = "; ".join(f"{reason} ({n})" for reason, n in stages.refused.items())
                     run.record(fallbacks={"decode": f"NVDEC left segments to the CPU: {reasons}"})
-    ledger = Ledger(run, plan)
-    _account(run, found, ledger, quarantine, progress)
-    with _step(run, "compact"):
-        ledger.compact(encoder.dim)
+    with _step(run, "account"):
+        _account(run, portions.account(found, quarantine, encoder.dim), found.n_ignored, progress)
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
@@ -234,7 +238,7 @@ def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: P
     _start(run, config, kind)
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/precomputed.parquet", clips)
-    _account(run, found, Ledger(run, plan), None, progress)
+    _account(run, [account(found, Ledger(run, plan))], found.n_ignored, progress)
 
 
 def _start(run: Run, config: Config, kind: dict[str, Any]) -> None:
@@ -260,17 +264,16 @@ def _teller(run: Run, n_segments: int, pools: Pools) -> Callable[[Stages], None]
     return tell
 
 
-def _account(run: Run, found: Videos, ledger: Ledger, quarantine: pa.Array | None, progress: Progress) -> None:
-    videos = account(found, ledger, quarantine)
-    run.write_table("videos.parquet", videos)
-    counts = count(videos, found.n_ignored)
-    used = Counter(name for name in videos.filter(pc.equal(videos["status"], OK))["decoder"].to_pylist() if name)
-    by = ", ".join(f"{name} ({n})" for name, n in used.most_common())
+def _account(run: Run, videos: Iterable[pa.Table], n_ignored: int, progress: Progress) -> None:
+    """Write ``videos.parquet`` and say what came of the videos; raise if there is nothing to go on with."""
+    tally = Tally()
+    run.write_tables("videos.parquet", tally.over(videos))
+    counts = tally.counts(n_ignored)
+    by = ", ".join(f"{name} ({n})" for name, n in tally.decoders.most_common())
     run.record(state=EMBEDDED, counts=counts, **({"implementations": {"decode": by}} if by else {}))
     progress.say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
     if counts[OK] == 0:
-        errors = [error for error in videos["error"].to_pylist() if error]
-        raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {errors[0]}")
+        raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {tally.first_error}")
 
 
 def _draw(run: Run, config: Config, paths: Trajectories, reduced: Trajectories | None) -> Trajectories:

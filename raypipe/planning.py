@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.config import SampleConfig
-from raypipe.errors import UsageError
 from raypipe.sampling import cut, frames_per_clip
-from raypipe.schema import AWAY, PLAN, Away, Probe, Video, Videos, embeddings_schema
-from raypipe.sources.files import shown
+from raypipe.schema import AWAY, PLAN, Away, Probe, Video, embeddings_schema
 
 _LONGEST_S = 30 * 86400.0  # of a video: a container that claims more is broken, and its plan would take all memory
 _AT_ONCE = 10_000  # videos whose rows are Python's before they are Arrow's
@@ -55,44 +52,6 @@ def plan_segments(
         rows = [row for video, probe, version in some for row in _plan_video(video, probe, sample, version, made_with)]
         parts.append(pa.Table.from_pylist(rows, schema=PLAN))
     return pa.concat_tables(parts).combine_chunks()
-
-
-def without_plan(videos: Videos, plan: pa.Table) -> np.ndarray:
-    """Return the numbers of the videos that a plan does not have yet: a source may have grown since an earlier run."""
-    planned = pc.is_in(videos.table["video_id"], value_set=plan["video_id"].combine_chunks())
-    return np.flatnonzero(~planned.to_numpy())
-
-
-def without_videos(plan: pa.Table, ids: pa.Array) -> pa.Table:
-    """Return a plan's rows of all other videos than these."""
-    return plan.filter(pc.invert(pc.is_in(plan["video_id"], value_set=ids)))
-
-
-def find_changed(plan: pa.Table, videos: Videos, versions: pa.ChunkedArray) -> pa.Array:
-    """Return the ids of planned videos whose files are not what they were, as far as their versions are known."""
-    row = pc.index_in(plan["video_id"], value_set=_ids(videos))
-    now = versions.take(row)
-    changed = pc.and_(pc.fill_null(pc.not_equal(plan["version"], now), False), plan["error"].is_null())
-    return plan["video_id"].filter(changed).unique()
-
-
-def refuse_changed(changed: pa.Array, videos: Videos) -> None:
-    """Raise `UsageError` if there are changed videos, naming the first."""
-    if len(changed):
-        uri = videos[pc.index(videos.table["video_id"], changed[0]).as_py()].uri
-        raise UsageError(
-            f"{len(changed)} of {len(videos)} videos changed since they were embedded, such as {shown(uri)}: "
-            "--re-embed embeds them again"
-        )
-
-
-def in_order_of(videos: Videos, plan: pa.Table) -> pa.Table:
-    """Return a plan's rows of these videos, in their order; those of other videos are left out."""
-    place = pc.fill_null(pc.index_in(plan["video_id"], value_set=_ids(videos)), -1).to_numpy()
-    if (np.diff(place, prepend=0) >= 0).all():
-        return plan
-    order = np.argsort(place, kind="stable")
-    return plan.take(pa.array(order[place[order] >= 0]))
 
 
 def plan_precomputed(
@@ -168,7 +127,3 @@ def _plan_video(
         {**row, "segment": i, "start_s": s.start_s, "end_s": s.end_s, "origin_s": s.origin_s, "span_s": s.length_s}
         for i, s in enumerate(spans)
     ]
-
-
-def _ids(videos: Videos) -> pa.Array:
-    return videos.table["video_id"].combine_chunks()

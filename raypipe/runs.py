@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +88,12 @@ class Run:
 
         names = (entry.rsplit("/", 1)[-1] for entry in self._do("list", folder, list_names))
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def next_name(self, folder: str) -> str:
+        """Name a new Parquet file of a folder, after all that there are; two that choose one number do not meet."""
+        numbers = [name.rpartition("/")[2].partition("-")[0] for name in self.files(folder, ".parquet")]
+        number = max((int(each) for each in numbers if each.isdigit()), default=-1) + 1
+        return f"{folder}/{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, if it is there."""
@@ -174,12 +181,53 @@ class Run:
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file."""
         sink = pa.BufferOutputStream()
-        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]  # numbers seldom repeat
-        pq.write_table(table, sink, compression="zstd", use_dictionary=texts)
+        _write_parquet(sink, [table])
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def write_tables(self, name: str, tables: Iterable[pa.Table]) -> None:
+        """Write a Parquet file of several tables, a row group each, no more than one of them in memory.
+
+        Parameters
+        ----------
+        name
+            The file; it may be one that the tables are read from.
+        tables
+            One or more of the same schema.
+        """
+
+        def write(folder: Path) -> Path:
+            temporary = folder / f".{Path(name).name}.{uuid.uuid4().hex}"
+            try:
+                _write_parquet(temporary, tables)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            return temporary
+
+        if isinstance(self._fs, LocalFileSystem):
+            target = Path(self.path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._do("write", name, lambda _: write(target.parent).replace(target))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            whole = write(Path(folder))
+            self._do("write", name, lambda path: self._fs.put_file(str(whole), path))
+
+    def n_groups(self, name: str) -> int:
+        """Return the number of a Parquet file's row groups."""
+        return self._read_parquet(name, lambda file: pq.ParquetFile(file).num_row_groups)
+
+    def read_table(self, name: str, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
         """Read a Parquet file, or all of a folder of them in the order of their names; no more columns than asked.
+
+        Parameters
+        ----------
+        name
+            The file or folder.
+        columns
+            All by default.
+        group
+            The only row group of the file to read.
 
         Raises
         ------
@@ -192,11 +240,18 @@ class Run:
                 raise RaypipeError(f"{self.url} has no {name}/: the step that writes it has not been run")
             return pa.concat_tables(tables)
 
-        def read(path: str) -> pa.Table:
+        if group is None:
+            return self._read_parquet(name, lambda file: pq.read_table(file, columns=columns))
+        return self._read_parquet(name, lambda file: pq.ParquetFile(file).read_row_group(group, columns))
+
+    def _read_parquet(self, name: str, call: Callable[[Any], T]) -> T:
+        """Read something of a Parquet file, given the open file."""
+
+        def read(path: str) -> T:
             # Without a cache of fsspec's own, a few columns of a big remote file cost no more than their bytes.
             with self._fs.open(path, "rb", cache_type="none") as file:
                 try:
-                    return pq.read_table(file, columns=columns)
+                    return call(file)
                 except OSError as error:
                     if error.errno is not None or is_transient(error):
                         raise
@@ -240,3 +295,16 @@ class Run:
             with contextlib.suppress(RaypipeError):  # as above, of a store that is away
                 before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
                 self.write_bytes("log.jsonl", before + line.encode())
+
+
+def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for table in tables:
+            if writer is None:
+                texts = [
+                    field.name for field in table.schema if pa.types.is_string(field.type)
+                ]  # numbers seldom repeat
+                writer = pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts)
+                stack.enter_context(writer)
+            writer.write_table(table, row_group_size=max(table.num_rows, 1))

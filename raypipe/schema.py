@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any, overload
 
@@ -213,7 +214,13 @@ class Videos:
     def __getitem__(self, which: int | slice) -> Video | Videos:
         """Return one video, or some of them; what was ignored beside them is not counted again."""
         if isinstance(which, slice):
-            return self.take(np.arange(*which.indices(len(self))))
+            start, stop, step = which.indices(len(self))
+            if step != 1:
+                return self.take(np.arange(start, stop, step))
+            some, n = Videos(), max(stop - start, 0)
+            some.table = self.table.slice(start, n)
+            some.extra = {name: column.slice(start, n) for name, column in self.extra.items()}
+            return some
         (video,) = self.take([range(len(self))[which]])
         return video
 
@@ -223,6 +230,39 @@ class Videos:
         some.table = self.table.take(numbers)
         some.extra = {name: column.take(numbers) for name, column in self.extra.items()}
         return some
+
+    def places(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return the rows of the videos with these ids: (n,) int32, -1 for one that is not among them."""
+        keys, rows = self._index
+        if not len(keys):
+            return np.full(len(ids), -1, np.int32)
+        wanted = _hashes(ids)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[at] == wanted, rows[at], np.int32(-1))
+
+    def has_twins(self) -> bool:
+        """Whether two videos have one id."""
+        keys, _ = self._index
+        return bool((keys[1:] == keys[:-1]).any())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}  # hashes are this process's
+
+    @cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """The hashes of all ids, sorted, and the row of each."""
+        hashes = _hashes(self.table["video_id"])
+        order = np.argsort(hashes).astype(np.int32)
+        return hashes[order], order
+
+
+def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Stand for ids by 64 bits each: that two of ten million meet has a chance of 3e-6."""
+    hashes = np.empty(len(ids), np.int64)
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids.slice(start, _AT_ONCE)
+        hashes[start : start + len(some)] = [hash(video_id) for video_id in some.to_pylist()]
+    return hashes
 
 
 def _join(parts: Sequence[tuple[pa.Table, dict[str, Any]]]) -> tuple[pa.Table, dict[str, Any]]:

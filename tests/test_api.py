@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import raypipe as rp
+from raypipe.accounting import account
+from raypipe.embeddings import Ledger
 from raypipe.errors import UsageError
 from raypipe.planning import plan_precomputed
 from raypipe.runs import Run
@@ -24,12 +26,9 @@ def run(tmp_path):
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/0.parquet", clips)
     found = rp.Videos(tuple(videos))
-    from raypipe.accounting import account, count
-    from raypipe.embeddings import Ledger
-
-    table = account(found, Ledger(run, plan))
-    run.write_table("videos.parquet", table)
-    run.record(config=rp.make_config(sets=("trajectory.n_steps=8",)).model_dump(mode="json"), counts=count(table, 0))
+    run.write_table("videos.parquet", account(found, Ledger(run, plan)))
+    run.record(config=rp.make_config(sets=("trajectory.n_steps=8",)).model_dump(mode="json"))
+    run.record(counts=dict(found=12, ok=12, failed=0, skipped=0, ignored=0))
     return run
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from raypipe import embeddings
-from raypipe.embeddings import Committer, Ledger
+from raypipe.embeddings import Catalogue, Committer, Ledger
 from raypipe.errors import RaypipeError
 from raypipe.runs import Run
-from raypipe.schema import PLAN, embeddings_schema
+from raypipe.schema import PLAN, Video, Videos, embeddings_schema
 
 DIM = 2
 
@@ -193,6 +193,43 @@ def test_commits_by_size_and_by_time(run):
     assert content(Ledger(run, plan_of({"a": 9, "b": 1}))).keys() == {*(("a", i) for i in range(9)), ("b", 0)}
     assert sum(told) == 1 + 16 + 1
     assert not any(thread.name == "raypipe-committer" for thread in threading.enumerate())
+
+
+def test_work_that_is_old_waits_no_longer(run):
+    with Committer(run, every_s=60) as committer:
+        committer.add(clips("a", 0, [1]), age_s=1)
+        committer.add(clips("a", 1, [2]), age_s=59.5)
+        wait_for(lambda: len(run.files("embeddings")) == 1, limit_s=10)
+        committer.add(clips("a", 2, [3]))
+        time.sleep(0.2)
+        assert len(run.files("embeddings")) == 1
+
+
+def test_a_part_is_compacted_beside_the_others(run):
+    write(run, 0, clips("a", 0, [1]), clips("b", 0, [], error="spins"))
+    write(run, 1, clips("a", 1, [2]))
+    write(run, 2, clips("b", 0, [3]))
+    part = plan_of({"a": 2})
+    Ledger(run, part).compact(DIM, is_part=True)
+    zero, two, merged = run.files("embeddings")
+    assert (zero, two) == ("embeddings/00000000-x.parquet", "embeddings/00000002-x.parquet")
+    assert run.read_table(zero)["video_id"].to_pylist() == ["b"], "older than what came after it, as before"
+    assert run.read_table(merged)["video_id"].to_pylist() == ["a", "a"]
+    assert content(Ledger(run, plan_of({"a": 2, "b": 1}))) == {("a", 0): [1], ("a", 1): [2], ("b", 0): [3]}
+    before = run.files("embeddings")
+    Ledger(run, part).compact(DIM, is_part=True)
+    assert run.files("embeddings") == before, "there is nothing left to do"
+
+
+def test_a_catalogue_knows_which_files_touch_a_part(run):
+    videos = Videos(Video(name, f"file:///{name}") for name in "abcdef")
+    catalogue = Catalogue(run, videos)
+    assert catalogue.touching(0, 6) == []
+    for number, names in enumerate(["ab", "bd", "f", "x"]):
+        write(run, number, *(clips(name, 0, [1]) for name in names))
+    zero, one, two, _ = run.files("embeddings")
+    parts = {(0, 2): [zero, one], (2, 4): [one], (4, 6): [two], (0, 6): [zero, one, two]}
+    assert {bounds: catalogue.touching(*bounds) for bounds in parts} == parts
 
 
 def wait_for(condition, limit_s=20.0):

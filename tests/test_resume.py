@@ -225,13 +225,29 @@ def test_a_segment_that_kills_its_worker_fails_alone(ray_local, folder, run, pic
 def test_hopeless_attempts_are_given_up():
     from raypipe.engine.streaming import _Attempts
 
-    attempts = _Attempts()
+    attempts = _Attempts(0, None)
     told = [attempts.begin((thing,)) for thing in range(10) for _ in range(3)]
     assert [most for most, _ in told[:3]] == [1, 2, 3]
-    assert [hopeless for _, hopeless in told].index(True) == 3 * 10 - 1, "two deaths a thing, the twentieth last"
+    hopeless = ["nothing came through" in (reason or "") for _, reason in told]
+    assert hopeless.index(True) == 3 * 10 - 1, "two deaths a thing, the twentieth last"
     attempts.end((0,))
-    assert attempts.begin((0, 1)) == (4, False)
-    assert attempts.begin((0,)) == (2, False)
+    assert attempts.begin((0, 1)) == (4, None)
+    assert attempts.begin((0,)) == (2, None)
+
+
+def test_nothing_is_begun_for_a_driver_that_is_no_more():
+    from raypipe.engine.streaming import _Attempts, _birth
+
+    driver = subprocess.Popen(["sleep", "60"])
+    attempts = _Attempts(driver.pid, _birth(driver.pid))
+    elsewhere = _Attempts(driver.pid, "1")  # that number is another process here
+    assert attempts.begin((0,)) == (1, None)
+    driver.kill()
+    while _birth(driver.pid):
+        time.sleep(0.01)  # not waited for: a dead child keeps its number
+    assert attempts.begin((0,)) == (0, "the driver is no more")
+    assert elsewhere.begin((0,)) == (1, None)
+    driver.wait()
 
 
 def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):

@@ -38,6 +38,29 @@ def test_tables(run):
     assert [table.num_rows for table in run.iter_tables("embeddings")] == [1, 1]
 
 
+def test_a_table_in_parts(run):
+    whole = pa.table({"n": [1, 2, 2], "m": ["1", "2", "2"]})
+    run.write_tables("plan.parquet", (whole.slice(*bounds) for bounds in [(0, 0), (0, 1), (1, 2)]))
+    assert run.n_groups("plan.parquet") == 3
+    assert [run.read_table("plan.parquet", ["n"], group)["n"].to_pylist() for group in range(3)] == [[], [1], [2, 2]]
+
+    def longer():
+        for group in range(3):
+            yield run.read_table("plan.parquet", group=group).slice(0, 1)
+
+    run.write_tables("plan.parquet", longer())
+    assert run.read_table("plan.parquet").to_pylist() == [{"n": 1, "m": "1"}, {"n": 2, "m": "2"}]
+
+    def broken():
+        yield run.read_table("plan.parquet")
+        raise RaypipeError("no more")
+
+    with pytest.raises(RaypipeError, match="no more"):
+        run.write_tables("plan.parquet", broken())
+    assert run.read_table("plan.parquet").num_rows == 2
+    assert [name.rpartition("/")[2] for name in run._fs.ls(run.path(), detail=False)] == ["plan.parquet"]
+
+
 def test_what_is_missing_is_said(run):
     with pytest.raises(UsageError, match="not a run directory"):
         Run.open(run.url)

@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.accounting import account, count, failed_before
+from raypipe.accounting import Tally, account, failed_before
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.embeddings import Ledger
 from raypipe.encoders import make_encoder
-from raypipe.planning import find_changed, mean_frames, plan_precomputed, plan_segments
+from raypipe.planning import mean_frames, plan_precomputed, plan_segments
 from raypipe.runs import Run
 from raypipe.schema import FAILED, OK, SKIPPED, Probe, Video, Videos, embeddings_schema
 from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos
@@ -192,24 +192,24 @@ def test_account(run):
     assert status["c"]["decoder"] is None
     assert table.column("site").to_pylist() == [3] * 6
     assert table.column("manifest_fps").to_pylist() == ["x"] * 6  # ``fps`` is what probing found
-    counts = count(table, found.n_ignored)
-    assert counts == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}
+    tally = Tally()
+    assert pa.concat_tables(tally.over([table[:2], table[2:]])) == table
+    assert tally.counts(found.n_ignored) == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}
+    assert (tally.decoders, tally.first_error) == ({"decord": 1, "pyav": 1}, "stopped")
     assert failed_before(table).to_pylist() == ["c", "d", "e"]
 
     again = account(found, ledger, failed_before(table))
-    assert count(again, 0) == {"found": 6, "ok": 2, "failed": 0, "skipped": 4, "ignored": 0}
+    assert again["status"].to_pylist() == [OK, OK, *[SKIPPED] * 4]
     assert again["error"].to_pylist()[3] == "failed in an earlier run (--retry-failed tries again): spins"
     assert failed_before(again).to_pylist() == ["c", "d", "e"]
 
 
-def test_files_that_changed():
+def test_a_fingerprint_stands_for_file_encoder_and_sampling():
     videos = Videos(Video(name, f"file:///{name}") for name in "abcd")
-    probes = [probe(250), probe(), "broken", probe()]
-    plan = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "descriptor")
-    assert find_changed(plan, videos, pa.chunked_array([["1", "1", "1", None]])).to_pylist() == []
-    assert find_changed(plan, videos, pa.chunked_array([["2", None, "2", "2"]])).to_pylist() == ["a"]
+    probes, versions = [probe(250), probe(), "broken", probe()], ["1", "1", "1", None]
+    plan = plan_segments(videos, probes, SampleConfig(), versions, "descriptor")
     assert len(plan["fingerprint"].unique()) == 2
-    other = plan_segments(videos, probes, SampleConfig(), ["1", "1", "1", None], "clip")
+    other = plan_segments(videos, probes, SampleConfig(), versions, "clip")
     assert not set(plan["fingerprint"].to_pylist()) & set(other["fingerprint"].to_pylist())
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
@@ -18,7 +20,7 @@ from raypipe.decoders import split_nvdec
 from raypipe.embeddings import Committer
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.engine.session import HEAVY_FRAME_S, Pools, bound_blocks
-from raypipe.engine.streaming import LOST, TRIES, Attempts, in_tasks, progressing, stream
+from raypipe.engine.streaming import LOST, TRIES, Attempts, Log, in_tasks, progressing, stream
 from raypipe.optional import is_installed
 from raypipe.planning import mean_frames
 from raypipe.runs import Run
@@ -29,6 +31,7 @@ QUEUED_BATCHES = 4  # an actor
 
 _GPU = "cuda"
 _MOST_REASONS = 20
+_LATE_S = 1.0  # that a result may take to the driver: the clocks of two machines may tell more
 TASK = ["video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]  # what actors are told
 
 
@@ -69,9 +72,9 @@ class _Encoder:
         else:  # the process dies of one of them: of which will be seen
             tables = [self._encode_alone(row) for row in rows]
         self._attempts.end(*keys)
-        each_s = (time.monotonic() - started) / len(rows)
+        took_s = time.monotonic() - started
         return pa.concat_tables(
-            _result(row["row"], clips, len(row["pixels"]), row["decode_s"], each_s)
+            _result(row["row"], clips, len(row["pixels"]), row["decode_s"], took_s / len(rows), took_s)
             for clips, row in zip(tables, rows, strict=True)
         )
 
@@ -101,8 +104,9 @@ class _GpuWorker:
                 decoded, clips = self._segments(row)
                 n_frames, reason = len(decoded["pixels"]), decoded["error"]
             self._attempts.end(key)
-            seconds = time.monotonic() - started
-            yield _result(key, clips, 0 if clips is None else n_frames, seconds, 0.0, reason if clips is None else None)
+            took_s = time.monotonic() - started
+            refused = reason if clips is None else None
+            yield _result(key, clips, 0 if clips is None else n_frames, took_s, 0.0, took_s, refused)
 
 
 @dataclass
@@ -122,7 +126,7 @@ class Stages:
             known = reason in self.refused or len(self.refused) < _MOST_REASONS
             reason = reason if known else "other reasons"
             self.refused = {**self.refused, reason: self.refused.get(reason, 0) + 1}  # another thread may be reading it
-        results = results.filter(results["refused"].is_null())
+        results = _done(results)
         self.done += results.num_rows
         self.frames += sum(results["n_frames"].to_pylist())
         self.decode_s += sum(results["decode_s"].to_pylist())
@@ -132,14 +136,14 @@ class Stages:
 
 def embed_segments(
     run: Run,
-    plan: pa.Table,
+    plans: Iterable[pa.Table],
     config: Config,
     encoder: Encoder,
     pools: Pools,
     progress: Callable[[float], None],
     on_commit: Callable[[Stages], None] = lambda stages: None,
 ) -> Stages:
-    """Decode and encode the plan's segments and commit their clips to ``embeddings/``.
+    """Decode and encode segments and commit their clips to ``embeddings/``.
 
     What is lost with a worker (killed, crashed, out of memory, on a node that went away) is tried again; a segment that
     takes its worker with it every time is found out, and committed as failed.
@@ -148,8 +152,8 @@ def embed_segments(
     ----------
     run
         Where the clips go.
-    plan
-        The segments to do, a `schema.PLAN` table without errors.
+    plans
+        The segments to do: `schema.PLAN` tables without errors, one in memory at a time.
     config, pools
         What to do, and by how many actors of which kind.
     encoder
@@ -164,36 +168,55 @@ def embed_segments(
     RaypipeError
         If the clips cannot be written, or if Ray fails and nothing comes through.
     """
-    share = _share_of_video(plan)
-    left = np.ones(plan.num_rows, bool)
-    plan = plan.append_column("row", pa.array(np.arange(plan.num_rows)))
     stages = Stages()
     on_commit(stages)
-    with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer:
-
-        def keep(results: pa.Table) -> None:
-            rows = stages.add(results)
-            left[rows] = False
-            for clips in results["clips"].drop_null():
-                committer.add(pa.ipc.open_stream(clips.as_buffer()).read_all())
-            progress(float(share[rows].sum()))
-
-        on_gpu, decoder = split_nvdec(config.decode.decoder)
-        if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
-            untried = left.copy()
-            while untried.any():
-                with progressing(lambda: int(untried.sum()), run.log):
-                    for batch in _gpu_chain(plan.filter(pa.array(untried)), config, encoder, pools):
-                        untried[batch["row"].to_numpy()] = False
-                        keep(batch)
-        decode = config.decode.model_copy(update={"decoder": decoder})
-        config = config.model_copy(update={"decode": decode})
-        while left.any():
-            with progressing(lambda: int(left.sum()), run.log):
-                todo = plan.filter(pa.array(left))
-                for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows)):
-                    keep(batch)
+    for plan in plans:
+        share = _share_of_video(plan)
+        results = _results(plan, config, encoder, pools, run.log)
+        with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer, closing(results):
+            for batch in results:
+                rows = stages.add(batch)
+                for clips in batch["clips"].drop_null():
+                    committer.add(pa.ipc.open_stream(clips.as_buffer()).read_all(), _age(batch))
+                progress(float(share[rows].sum()))
     return stages
+
+
+def _results(
+    plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, log: Log
+) -> Generator[pa.Table, None, None]:
+    """Stream segments through the chains until each has come out of one."""
+    plan = plan.append_column("row", pa.array(np.arange(plan.num_rows)))
+    left = np.ones(plan.num_rows, bool)
+    on_gpu, decoder = split_nvdec(config.decode.decoder)
+    if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
+        untried = left.copy()
+        while untried.any():
+            with progressing(lambda: int(untried.sum()), log):
+                for batch in _gpu_chain(plan.filter(pa.array(untried)), config, encoder, pools):
+                    untried[batch["row"].to_numpy()] = False
+                    left[_done(batch)["row"].to_numpy()] = False
+                    yield batch
+    decode = config.decode.model_copy(update={"decoder": decoder})
+    config = config.model_copy(update={"decode": decode})
+    while left.any():
+        with progressing(lambda: int(left.sum()), log):
+            todo = plan.filter(pa.array(left))
+            for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows)):
+                left[batch["row"].to_numpy()] = False
+                yield batch
+
+
+def _done(results: pa.Table) -> pa.Table:
+    """Return those of the results that NVDEC did not leave to the CPU."""
+    return results.filter(results["refused"].is_null())
+
+
+def _age(results: pa.Table) -> float:
+    """Return the seconds of an actor's work that would be lost if the driver died now, and nothing else waited."""
+    took_s = pc.max(results["took_s"]).as_py()
+    on_the_way_s = min(max(time.time() - pc.min(results["ended"]).as_py(), 0.0), _LATE_S)
+    return took_s + on_the_way_s + took_s  # it has the next batch in its hands
 
 
 def _share_of_video(plan: pa.Table) -> np.ndarray:
@@ -252,7 +275,13 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
 
 
 def _result(
-    number: int, clips: pa.Table | None, n_frames: int, decode_s: float, encode_s: float, refused: str | None = None
+    number: int,
+    clips: pa.Table | None,
+    n_frames: int,
+    decode_s: float,
+    encode_s: float,
+    took_s: float,
+    refused: str | None = None,
 ) -> pa.Table:
     """Lay a segment's clips and what there is to tell of them out as one row, which Ray cannot cut in two."""
     packed = None
@@ -267,6 +296,8 @@ def _result(
             "n_frames": pa.array([n_frames]),
             "decode_s": pa.array([decode_s]),
             "encode_s": pa.array([encode_s]),
+            "took_s": pa.array([took_s]),
+            "ended": pa.array([time.time()]),
             "refused": pa.array([refused], pa.string()),
             "clips": pa.array([packed], pa.large_binary()),
         }

@@ -1,4 +1,4 @@
-"""Videos to ``plan.parquet``: probed in the decoder pool, and cut into segments."""
+"""Videos to ``plan/``: probed in the decoder pool, and cut into segments."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from raypipe.config import Config, DecodeConfig
 from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, progressing, stream
 from raypipe.planning import plan_segments
+from raypipe.resume import PROBED
 from raypipe.runs import Run
 from raypipe.schema import PLAN, Away, Probe, Videos
 from raypipe.segments import ProbeVideos
@@ -24,22 +25,19 @@ COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
 
 def plan_videos(
     run: Run,
-    known: pa.Table,
     videos: Videos,
     versions: pa.ChunkedArray,
     made_with: str,
     config: Config,
     pools: Pools,
     progress: Callable[[float], None],
-) -> pa.Table:
-    """Probe videos and add their segments to a plan, written to ``plan.parquet`` now and then on the way.
+) -> None:
+    """Probe videos, and write their segments to ``plan/``, some now and then and the last in the end.
 
     Parameters
     ----------
     run
         Where the plan goes.
-    known
-        The plan so far.
     videos, versions
         What it lacks, and what each one's file is known by.
     made_with
@@ -48,17 +46,14 @@ def plan_videos(
         How to probe and to cut, and by how many actors.
     progress
         Called with the number of videos probed since the last call.
-
-    Returns
-    -------
-    The plan, its new rows in the order in which they came.
     """
     fresh: list[int] = []
     probes: list[Probe | str] = []
 
-    def add() -> pa.Table:
-        theirs = versions.take(pa.array(fresh, pa.int64())).to_pylist()
-        return pa.concat_tables([known, plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)])
+    def commit() -> None:
+        theirs = versions.take(pa.array(fresh)).to_pylist()
+        plan = plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)
+        run.write_table(run.next_name(PROBED), plan)
 
     since = time.monotonic()
     for number, probe in probe_uris(videos.table["uri"], config.decode, pools, run.log):
@@ -66,9 +61,10 @@ def plan_videos(
         probes.append(probe)
         progress(1)
         if time.monotonic() - since > COMMIT_S:
-            known, fresh, probes, since = add(), [], [], time.monotonic()
-            run.write_table("plan.parquet", known)
-    return add()
+            commit()
+            fresh, probes, since = [], [], time.monotonic()
+    if fresh:
+        commit()
 
 
 class _Prober:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.errors import RaypipeError, one_line
@@ -22,6 +24,7 @@ LOST = f"the worker process died of it {TRIES} times"
 TASK_S = 20.0  # of an actor's work that is lost with it at most
 _MOST_TASKS = 20_000
 _HOPELESS = 20  # deaths, if nothing at all has come through by then
+_ORPHANED = "the driver is no more"
 _EXECUTOR = "ray.data._internal.execution.streaming_executor_state"
 
 
@@ -33,7 +36,8 @@ class Attempts:
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._actor: Any = ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+        actor = ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1)
+        self._actor: Any = actor.remote(os.getpid(), _birth(os.getpid()))
 
     def __enter__(self) -> Attempts:
         return self
@@ -47,14 +51,17 @@ class Attempts:
         Raises
         ------
         RuntimeError
-            If workers die and nothing ever comes through.
+            If workers die and nothing ever comes through; or if the driver is gone, and with it who would commit what
+            is begun: Ray lets its workers go on for half a second and more.
         """
         try:
-            most, hopeless = ray.get(self._actor.begin.remote(things), timeout=60)
-        except RayError:  # the counts are gone with their node: begin to count anew
+            most, reason = ray.get(self._actor.begin.remote(things), timeout=60)
+        except ActorDiedError as error:  # for good, as the driver is
+            raise RuntimeError(_ORPHANED) from error
+        except RayError:  # the counts are gone with their process: begin to count anew
             return 1
-        if hopeless:
-            raise RuntimeError(f"{_HOPELESS} worker processes died, and nothing came through")
+        if reason:
+            raise RuntimeError(reason)
         return most
 
     def end(self, *things: Hashable) -> None:
@@ -63,21 +70,35 @@ class Attempts:
 
 
 class _Attempts:
-    def __init__(self) -> None:
+    def __init__(self, driver: int, birth: str | None) -> None:
         self._begun: Counter = Counter()
         self._n_deaths = 0
         self._n_ended = 0
+        # In a container of its own, or elsewhere, the driver is not seen from here.
+        self._driver = (driver, birth) if birth is not None and _birth(driver) == birth else None
 
-    def begin(self, things: tuple[Hashable, ...]) -> tuple[int, bool]:
+    def begin(self, things: tuple[Hashable, ...]) -> tuple[int, str | None]:
+        if self._driver and _birth(self._driver[0]) != self._driver[1]:
+            return 0, _ORPHANED
         self._begun.update(things)
         most = max(self._begun[thing] for thing in things)
         self._n_deaths += most > 1
-        return most, self._n_deaths >= _HOPELESS and not self._n_ended
+        hopeless = self._n_deaths >= _HOPELESS and not self._n_ended
+        return most, f"{_HOPELESS} worker processes died, and nothing came through" if hopeless else None
 
     def end(self, things: tuple[Hashable, ...]) -> None:
         self._n_ended += 1
         for thing in things:
             self._begun.pop(thing, None)
+
+
+def _birth(process: int) -> str | None:
+    """Return when a process began, as Linux tells it; None where it is no more, or cannot be told."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else fields[18]
 
 
 def in_tasks(table: pa.Table, row_s: float, n_actors: int) -> ray.data.Dataset:

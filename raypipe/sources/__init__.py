@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from raypipe.errors import SourceError
 from raypipe.schema import Videos
 from raypipe.sources.changes import read_versions
@@ -62,7 +60,7 @@ def _is_manifest(name: str) -> bool:
 
 
 def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
-    if pc.count_distinct(videos.table["video_id"]).as_py() == len(videos):
+    if not videos.has_twins():
         return
     first: dict[str, int] = {}
     for i, video in enumerate(videos):

@@ -1,0 +1,117 @@
+"""A plan on disk, and runs that hold no more than a portion of their videos in memory."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
+
+from raypipe import pipeline
+from raypipe.config import SampleConfig, make_config
+from raypipe.errors import UsageError
+from raypipe.planning import plan_segments
+from raypipe.progress import Progress
+from raypipe.resume import Plan, Portions, known_plan
+from raypipe.runs import Run
+from raypipe.schema import Probe, Video, Videos
+
+KIND = {"name": "x", "dim": 1, "fingerprint": "y"}
+
+
+@pytest.fixture(params=["local", "memory"])
+def run(request, tmp_path):
+    return Run(str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path.name}/run")
+
+
+def videos_of(names: str) -> Videos:
+    return Videos(Video(name, f"file:///{name}") for name in names)
+
+
+def plan_of(names: str, version="1", n_segments=1):
+    """Plan these videos; one whose name is in capitals cannot be probed."""
+    probe = Probe(100.0 * n_segments, 64, 48, 10.0, 1000, "h264", "pyav")
+    probes = ["broken" if name.isupper() else probe for name in names]
+    return plan_segments(videos_of(names), probes, SampleConfig(segment_s=100), [version] * len(names))
+
+
+def told(plan: pa.Table) -> list[str]:
+    return [f"{row['video_id']}{row['segment']}v{row['version']}" for row in plan.to_pylist()]
+
+
+def test_the_newest_rows_of_each_video_count_in_the_order_of_the_source(run):
+    assert Plan(run, videos_of("ab")).lacking().tolist() == [0, 1]
+    run.write_tables("plan.parquet", [plan_of("dxc"), plan_of("ba", n_segments=2)])
+    run.write_table("plan/00000000-x.parquet", plan_of("ec", version="2"))
+    plan = Plan(run, videos_of("abcdefg"))
+    assert plan.lacking().tolist() == [5, 6]
+    assert told(plan.portion(0, 2)) == ["a0v1", "a1v1", "b0v1", "b1v1"]
+    assert told(plan.portion(1, 5)) == ["b0v1", "b1v1", "c0v2", "d0v1", "e0v2"]
+    assert told(plan.portion(5, 7)) == []
+    plan.drop(np.array([0, 2]))
+    assert plan.lacking().tolist() == [0, 2, 5, 6]
+    assert told(plan.portion(0, 7)) == ["b0v1", "b1v1", "d0v1", "e0v2"]
+
+
+def test_portions_settle_the_plan(run):
+    run.write_table("plan.parquet", plan_of("cba"))
+    run.write_table("plan/00000000-x.parquet", plan_of("D"))
+    portions = Portions(run, videos_of("abcD"), 3)
+    assert not run.exists("plan")
+    assert [told(run.read_table("plan.parquet", group=group)) for group in range(2)] == [
+        ["a0v1", "b0v1", "c0v1"],
+        ["D0v1"],
+    ]
+    todo = portions.remaining(False)
+    assert (todo.n_segments, todo.n_videos) == (3, 3)
+    assert [told(table) for table in todo.tables()] == [["a0v1", "b0v1", "c0v1"]]
+
+
+def test_what_still_holds(run):
+    config, chosen = make_config(), videos_of("abC")
+    run.record(encoder=KIND, config=config.model_dump(mode="json"))
+    run.write_table("plan.parquet", plan_of("abC"))
+
+    def known(config, versions, kind=KIND):
+        return known_plan(run, config, kind, chosen, pa.chunked_array([versions], pa.string())).lacking().tolist()
+
+    assert known(config, ["1", None, "2"]) == [], "a file that cannot be looked at, and one that failed, may stay"
+    assert known(make_config(sets=["source.retry_failed=true"]), ["1", "1", "1"]) == [2]
+    with pytest.raises(UsageError, match=r"1 of 3 videos changed since they were embedded, such as file:///b: --re-em"):
+        known(config, ["1", "2", "2"])
+    again = make_config(sets=["source.re_embed=true"])
+    assert known(again, ["1", "2", "2"]) == [1]
+    other = {**KIND, "fingerprint": "z"}
+    with pytest.raises(UsageError, match="made with another encoder or sampling"):
+        known(config, ["1", "1", "1"], other)
+    assert known(again, ["1", "1", "1"], other) == [0, 1, 2]
+    assert not run.exists("plan.parquet"), "a kill must leave nothing of the other kind behind"
+
+
+def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "PORTION", 3)
+    monkeypatch.setattr(pipeline, "PORTION_A_WORKER", 0)
+    for number in range(1, 8):
+        write_video(tmp_path / f"videos/{number}.mp4", n_frames=20 + 5 * number, seed=number)
+    (tmp_path / "videos/4.mp4").write_text("not a video")
+    config = make_config(flags={"encode": {"encoder": "descriptor"}}, sets=["sample.segment_s=2"])
+    run = Run(str(tmp_path / "run"))
+
+    def embed(**source):
+        with_source = config.model_copy(update={"source": config.source.model_copy(update=source)})
+        pipeline.embed(tmp_path / "videos", run, with_source, Progress())
+        names = [uri.rpartition("/")[2] for uri in run.read_table("videos.parquet")["uri"].to_pylist()]
+        assert names == sorted(names)
+        return run.info()["counts"]
+
+    assert embed(limit=5) == dict(found=7, ok=4, failed=1, skipped=2, ignored=0)
+    assert embed() == dict(found=7, ok=6, failed=0, skipped=1, ignored=0)
+    write_video(tmp_path / "videos/0.mp4", n_frames=25, seed=0)  # before all others: the portions shift
+    write_video(tmp_path / "videos/4.mp4", n_frames=25, seed=4)
+    assert embed(retry_failed=True) == dict(found=8, ok=8, failed=0, skipped=0, ignored=0)
+    assert_same_clips(read_clips(run), embed_without_ray(tmp_path / "videos", config))
+    write_video(tmp_path / "videos/6.mp4", n_frames=25, seed=66)
+    with pytest.raises(UsageError, match=r"1 of 8 videos changed .*6\.mp4"):
+        embed()
+    assert embed(re_embed=True) == dict(found=8, ok=8, failed=0, skipped=0, ignored=0)
+    assert_same_clips(read_clips(run), embed_without_ray(tmp_path / "videos", config))
+    (tmp_path / "videos/2.mp4").unlink()
+    assert embed() == dict(found=7, ok=7, failed=0, skipped=0, ignored=0)
