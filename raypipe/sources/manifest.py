@@ -9,10 +9,10 @@ import csv
 import json
 import math
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -36,7 +36,10 @@ _TEXTS = ("id", "group", "label", "caption")
 _TIMES = ("start_s", "end_s")
 _KNOWN = (*_PLACES, *_TEXTS, *_TIMES)
 
+_AT_ONCE = 10_000  # rows that are Python's at one time
+
 Row = dict[str, Any]
+Read = tuple[tuple[str, ...], Iterable[list[Row]]]  # the columns, and some rows after another
 
 
 def read_manifest(name: str) -> Videos:
@@ -146,29 +149,24 @@ def _read_rows(name: str) -> Iterator[tuple[tuple[str, ...], Row]]:
     read = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}[suffix(name)]
     with open_file(name) as file:
         try:
-            table = read(file)
+            columns, batches = read(file)
+            if len(set(columns)) < len(columns):
+                twice = next(column for column in columns if columns.count(column) > 1)
+                raise SourceError(f"manifest {shown(name)} has two columns named {shown(twice)}")
+            for rows in batches:
+                yield from ((columns, row) for row in rows)
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
             raise failure("read manifest", name, error) from error
-    if isinstance(table, list):
-        columns = tuple(dict.fromkeys(column for row in table for column in row))
-        yield from ((columns, row) for row in table)
-        return
-    columns = tuple(table.column_names)
-    if len(set(columns)) < len(columns):
-        twice = next(column for column in columns if columns.count(column) > 1)
-        raise SourceError(f"manifest {shown(name)} has two columns named {shown(twice)}")
-    for batch in table.to_batches(max_chunksize=65536):
-        yield from ((columns, row) for row in batch.to_pylist())
 
 
-def _read_csv(file) -> pa.Table:
+def _read_csv(file: IO[bytes]) -> Read:
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
     header = [column.strip() for column in next(csv.reader([file.readline().decode("utf-8-sig")]), [])]
     body = file.read()
     if not body.strip():
-        return pa.table({column: pa.array([], pa.string()) for column in header})
-    return read_csv(
+        return tuple(header), ()
+    table = read_csv(
         BytesIO(body),
         # One block: a further column's type is inferred from all of its cells, not from the first megabyte's.
         read_options=ReadOptions(column_names=header, block_size=min(len(body) + 1, 2**31 - 1)),
@@ -180,16 +178,18 @@ def _read_csv(file) -> pa.Table:
             strings_can_be_null=True,
         ),
     )
+    return tuple(header), (batch.to_pylist() for batch in table.to_batches(max_chunksize=_AT_ONCE))
 
 
-def _read_parquet(file) -> pa.Table:
-    from pyarrow import parquet
+def _read_parquet(file: IO[bytes]) -> Read:
+    from pyarrow.parquet import ParquetFile
 
-    return parquet.read_table(file)
+    parquet = ParquetFile(file)
+    return tuple(parquet.schema_arrow.names), (batch.to_pylist() for batch in parquet.iter_batches(_AT_ONCE))
 
 
-def _read_jsonl(file) -> list[Row]:
-    rows = []
+def _read_jsonl(file: IO[bytes]) -> Read:
+    rows: list[Row] = []
     for i, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -200,4 +200,4 @@ def _read_jsonl(file) -> list[Row]:
         if not isinstance(row, dict):
             raise ValueError(f'line {i} is no object such as {{"uri": …}}')
         rows.append(row)
-    return rows
+    return tuple(dict.fromkeys(column for row in rows for column in row)), (rows,)
