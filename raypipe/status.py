@@ -10,6 +10,7 @@ import numpy as np
 
 from raypipe.embeddings import Ledger
 from raypipe.progress import clock
+from raypipe.resume import PLAN_FILE, PROBED
 from raypipe.runs import Run
 from raypipe.schema import EMBEDDED, EMBEDDING
 
@@ -28,7 +29,10 @@ def describe_status(run: Run, now: float | None = None) -> str:
     """
     info = run.info()
     lines = [f"{run.url}: {info.get('state', 'just begun')}"]
-    if run.exists("plan.parquet"):
+    probed = sum(run.read_table(name, ["segment"]).num_rows for name in run.files(PROBED, ".parquet"))
+    if probed:
+        lines.append(f"probing    {probed:,} segments in what has been probed by now")
+    if run.exists(PLAN_FILE):
         lines += _tell_segments(run)
     if "embedding" in info:
         lines += _tell_stages(info["embedding"], info.get("state"), time.time() if now is None else now)
@@ -60,7 +64,7 @@ def stage_figures(told: dict[str, Any]) -> dict[str, float]:
 
 
 def _tell_segments(run: Run) -> list[str]:
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "uri", "error_stage", "error"])
+    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "uri", "error_stage", "error"])
     ledger = Ledger(run, plan)
     unreadable = ~plan["error"].is_null().to_numpy()
     failed = unreadable | ledger.is_failed()

@@ -78,11 +78,16 @@ def test_clip_fingerprint_tells_weights_and_precision(tiny, tmp_path):
     torch.save(weights, tmp_path / "other.pt")
     prints = [
         make_tiny(tiny, **options).fingerprint
-        for options in ({}, {"pretrained": str(tmp_path / "other.pt")}, {"precision": "bf16"}, {"normalize": False})
+        for options in (
+            {"precision": "fp32"},
+            {"pretrained": str(tmp_path / "other.pt")},
+            {"precision": "bf16"},
+            {"normalize": False},
+            {"precision": "auto"},  # whatever that is where it is made
+        )
     ]
-    assert len(set(prints)) == 4
+    assert len(set(prints)) == 5
     assert re.fullmatch(rf"clip/{TINY}/sha256-[0-9a-f]{{16}}/fp32/l2", prints[0])
-    assert make_tiny(tiny, precision="auto").fingerprint == prints[0]  # the CPU's is fp32
 
 
 def test_clip_in_bf16_is_near_fp32(tiny):
@@ -123,7 +128,7 @@ def test_clip_takes_a_tags_weights_from_the_cache_and_its_preprocessing(tiny, tm
     tag = pretrained._pcfg(hf_hub="owner/tiny/", mean=(0.5,) * 3, std=(0.4,) * 3, quick_gelu=True, resize_mode="squash")
     monkeypatch.setitem(pretrained._PRETRAINED, TINY, {"some_tag": tag})
     encoder = make_tiny(tiny, pretrained="some-tag", normalize=False)
-    assert (encoder.resize_mode, encoder.fingerprint) == ("squash", f"clip/{TINY}/some_tag/fp32/raw")
+    assert (encoder.resize_mode, encoder.fingerprint) == ("squash", f"clip/{TINY}/some_tag/auto/raw")
     frames = random_frames(3, TINY_SIZE)
     expected = encode_by_open_clip(frames, pretrained="some_tag", force_quick_gelu=True)
     np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)

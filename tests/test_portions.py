@@ -5,14 +5,16 @@ import pyarrow as pa
 import pytest
 from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
 
-from raypipe import pipeline
+from raypipe import pipeline, resume
 from raypipe.config import SampleConfig, make_config
+from raypipe.embeddings import Ledger
 from raypipe.errors import UsageError
 from raypipe.planning import plan_segments
 from raypipe.progress import Progress
 from raypipe.resume import Plan, Portions, known_plan
 from raypipe.runs import Run
 from raypipe.schema import Probe, Video, Videos
+from raypipe.status import describe_status
 
 KIND = {"name": "x", "dim": 1, "fingerprint": "y"}
 
@@ -54,6 +56,7 @@ def test_the_newest_rows_of_each_video_count_in_the_order_of_the_source(run):
 def test_portions_settle_the_plan(run):
     run.write_table("plan.parquet", plan_of("cba"))
     run.write_table("plan/00000000-x.parquet", plan_of("D"))
+    assert "probing    1 segments in what has been probed by now\nsegments   0 done" in describe_status(run)
     portions = Portions(run, videos_of("abcD"), 3)
     assert not run.exists("plan")
     assert [told(run.read_table("plan.parquet", group=group)) for group in range(2)] == [
@@ -94,6 +97,14 @@ def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
     (tmp_path / "videos/4.mp4").write_text("not a video")
     config = make_config(flags={"encode": {"encoder": "descriptor"}}, sets=["sample.segment_s=2"])
     run = Run(str(tmp_path / "run"))
+    sizes = []
+
+    class Measured(Ledger):
+        def __init__(self, store, plan, files=None):
+            super().__init__(store, plan, files)
+            sizes.append(len(self.first))
+
+    monkeypatch.setattr(resume, "Ledger", Measured)
 
     def embed(**source):
         with_source = config.model_copy(update={"source": config.source.model_copy(update=source)})
@@ -115,3 +126,4 @@ def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
     assert_same_clips(read_clips(run), embed_without_ray(tmp_path / "videos", config))
     (tmp_path / "videos/2.mp4").unlink()
     assert embed() == dict(found=7, ok=7, failed=0, skipped=0, ignored=0)
+    assert max(sizes) == 3, "no more videos at a time, whatever there are"

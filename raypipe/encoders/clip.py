@@ -39,7 +39,8 @@ class Clip:
         open_clip's tag of published weights, or the path of a checkpoint file.
     precision
         "fp32", "bf16" (on a GPU of the weights, on the CPU by autocast), or "auto": bf16 on a GPU that computes it,
-        else fp32.
+        else fp32. The fingerprint has what was asked for: a driver without a GPU must know what its actors make on
+        theirs. So under "auto" vectors of both may come together, a few thousandths apart.
     device
         torch's name of a device.
 
@@ -56,7 +57,7 @@ class Clip:
         preprocess = network.preprocess_cfg
         self.image_size, self.resize_mode = _frame_format(model, preprocess)
         self._tower = ImageTower(network, preprocess["mean"], preprocess["std"], device=device, precision=precision)
-        self.fingerprint = f"clip/{weights.name}/{self._tower.precision}"
+        self.fingerprint = f"clip/{weights.name}/{precision}"
         self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:

@@ -168,6 +168,7 @@ def embed_segments(
     RaypipeError
         If the clips cannot be written, or if Ray fails and nothing comes through.
     """
+    config = config.model_copy(update={"encode": _from_anywhere(config.encode)})
     stages = Stages()
     on_commit(stages)
     for plan in plans:
@@ -302,6 +303,13 @@ def _result(
             "clips": pa.array([packed], pa.large_binary()),
         }
     )
+
+
+def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:
+    """Name a checkpoint file so that actors find it, whose working directory is another."""
+    file = Path(encode.pretrained).expanduser()
+    is_file = file.suffix != "" and file.is_file()  # no tag of open_clip has a suffix
+    return encode.model_copy(update={"pretrained": str(file.absolute())}) if is_file else encode
 
 
 def encoder_of(encode: EncodeConfig) -> Encoder:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -169,3 +170,5 @@ def _set_data_context() -> None:
     context.max_errored_blocks = -1  # what is lost with a worker is tried again, by us
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # Where every video has failed before it came to an encoder.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
+from raypipe.errors import SourceError
 from raypipe.sources.files import local_path, open_filesystem
 from raypipe.sources.remote import patiently
 
@@ -25,12 +27,17 @@ def read_versions(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     or its server is not there.
     """
     told = []
+    kinds: dict[str, str] = {}
     with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
         for start in range(0, len(uris), _AT_ONCE):
             some = uris.slice(start, _AT_ONCE).to_pylist()
             files = list(dict.fromkeys(some))  # one may hold many videos
             known = dict(zip(files, threads.map(_version, files), strict=True))
             told.append(pa.array([known[uri] for uri in some], pa.string()))
+            kinds |= {uri.partition("://")[0]: uri for uri in files if local_path(uri) is None}
+    for uri in kinds.values():
+        with contextlib.suppress(SourceError):
+            open_filesystem(uri)[0].invalidate_cache()  # a kilobyte a file of a listing, which nobody asks again
     return pa.chunked_array(told, pa.string())
 
 
