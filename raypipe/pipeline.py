@@ -60,6 +60,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
 
     with _step(run, "find"):
         found = source if isinstance(source, Videos) else find_videos(source)
+    if found.has_twins():
+        raise UsageError("two of these videos have one id: drop one, or give each its own")
     chosen = found[: config.source.limit]
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
     resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video

@@ -210,7 +210,10 @@ class Run:
             self._do("write", name, lambda _: write(target.parent).replace(target))
             return
         with tempfile.TemporaryDirectory() as folder:
-            whole = write(Path(folder))
+            try:
+                whole = write(Path(folder))
+            except OSError as error:
+                raise RaypipeError(f"cannot write {folder}: {error.strerror or error}") from error
             self._do("write", name, lambda path: self._fs.put_file(str(whole), path))
 
     def n_groups(self, name: str) -> int:

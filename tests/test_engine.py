@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import local_ray, read_clips
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
 from raypipe.engine.session import plan_pools, ray_session
-from raypipe.engine.streaming import progressing, stream
+from raypipe.engine.streaming import in_tasks, progressing, stream
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs import Run
@@ -116,6 +117,11 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
         with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; the same command goes on"):
             with progressing(lambda: left, lambda *_, **__: None):
                 list(stream(numbers.map_batches(fail_on_odd)))
+
+
+def test_rays_dashboard_tells_what_a_dataset_is_for(ray_two_fake_gpus):
+    dataset = in_tasks(pa.table({"n": [1, 2]}), 1.0, 1, "raypipe_embed").map_batches(lambda batch: batch)
+    assert dataset.get_dataset_id().startswith("raypipe_embed_")
 
 
 def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):

@@ -89,6 +89,11 @@ def test_what_still_holds(run):
     assert not run.exists("plan.parquet"), "a kill must leave nothing of the other kind behind"
 
 
+def test_twins_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="two of these videos have one id"):
+        pipeline.embed(videos_of("aba"), Run(str(tmp_path)), make_config(), Progress())
+
+
 def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "PORTION", 3)
     monkeypatch.setattr(pipeline, "PORTION_A_WORKER", 0)
@@ -114,7 +119,6 @@ def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
         return run.info()["counts"]
 
     assert embed(limit=5) == dict(found=7, ok=4, failed=1, skipped=2, ignored=0)
-    assert embed() == dict(found=7, ok=6, failed=0, skipped=1, ignored=0)
     write_video(tmp_path / "videos/0.mp4", n_frames=25, seed=0)  # before all others: the portions shift
     write_video(tmp_path / "videos/4.mp4", n_frames=25, seed=4)
     assert embed(retry_failed=True) == dict(found=8, ok=8, failed=0, skipped=0, ignored=0)

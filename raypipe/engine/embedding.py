@@ -29,6 +29,7 @@ from raypipe.segments_gpu import GpuSegments
 
 QUEUED_BATCHES = 4  # an actor
 
+_NAME = "raypipe_embed"
 _GPU = "cuda"
 _MOST_REASONS = 20
 _LATE_S = 1.0  # that a result may take to the driver: the clocks of two machines may tell more
@@ -236,7 +237,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
     bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))  # one in work, one waiting, some room
     with Attempts() as decoding, Attempts() as encoding:
         dataset = (
-            in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders)
+            in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME)
             .map_batches(
                 _Decoder,
                 fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, decoding),
@@ -263,7 +264,7 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
     with Attempts() as attempts:
-        dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders).map_batches(
+        dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders, _NAME).map_batches(
             _GpuWorker,
             fn_constructor_args=(form, str(Path.cwd()), attempts),
             compute=ActorPoolStrategy(size=pools.encoders),

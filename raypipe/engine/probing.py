@@ -112,7 +112,7 @@ def probe_uris(
     while left.any():
         rows = pa.array(np.flatnonzero(left))
         plan = pa.table({"row": rows, "uri": uris.take(rows)})
-        dataset = in_tasks(plan, _PROBE_S, pools.decoders).map_batches(
+        dataset = in_tasks(plan, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
             _Prober,
             fn_constructor_args=(decode,),
             compute=ActorPoolStrategy(size=pools.decoders),

@@ -10,6 +10,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
@@ -125,10 +126,34 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
     try:
         _set_data_context()
+        _hush()
         yield ray.cluster_resources()
     finally:
         if opened:
             ray.shutdown()
+
+
+@cache
+def _hush() -> None:
+    """Let Ray's core say to nobody what it says once a process, amid our progress, of every pool of actors.
+
+    "Actor … has constructor arguments in the object store and max_restarts > 0" is true of all that Ray Data makes. It
+    comes from C++, past Python's logging, at the first such actor: here one that is never needed.
+    """
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – a device
+        stderr = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            actor: Any = ray.remote(_Unneeded).options(num_cpus=0, max_restarts=1)
+            ray.kill(actor.remote(ray.put(None)))
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+class _Unneeded:
+    def __init__(self, nothing: None) -> None:
+        pass
 
 
 def _check_reachable(address: str) -> None:

@@ -101,7 +101,7 @@ def _birth(process: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
-def in_tasks(table: pa.Table, row_s: float, n_actors: int) -> ray.data.Dataset:
+def in_tasks(table: pa.Table, row_s: float, n_actors: int, name: str = "raypipe") -> ray.data.Dataset:
     """Make a dataset of a table's first rows, which may be all, in blocks: a block is a task.
 
     A block is eight tasks an actor's share, so that all end at about one time, and at most `TASK_S` of work. There are
@@ -115,10 +115,15 @@ def in_tasks(table: pa.Table, row_s: float, n_actors: int) -> ray.data.Dataset:
         Seconds that a row may take, more or less.
     n_actors
         How many share the work.
+    name
+        What Ray's dashboard calls it.
     """
     rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
     starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
-    return ray.data.from_blocks([table.slice(start, rows) for start in starts])  # from_arrow has workers look at each
+    # from_arrow would have workers look at each block.
+    dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
+    dataset.set_name(name)
+    return dataset
 
 
 def stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
