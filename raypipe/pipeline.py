@@ -34,10 +34,9 @@ if TYPE_CHECKING:
 
 Source = str | Path | Videos
 
-PORTION = 50_000  # videos that the driver has in mind at one time: some 100 MB, however many the source holds
-PORTION_A_WORKER = (
-    10_000  # or more, where there are many: with each portion actors start anew, in half a minute at most
-)
+PORTION = 50_000  # videos that the driver has in mind at one time: some 200 MB, however many the source holds
+PORTION_A_WORKER = 10_000  # where there are many encoders: each portion starts them anew, which takes half a minute
+MOST_A_PORTION = 500_000
 
 CLUSTERS = ("trajectories", "clusters.parquet", "model", "metrics.json")  # a rerun removes what follows from it
 REPORT = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
@@ -73,7 +72,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     _start(run, config, kind)
     with ray_session(config.ray) as resources:
         pools = plan_pools(resources, config.ray, len(chosen))
-        size = max(PORTION, PORTION_A_WORKER * pools.encoders)
+        size = max(PORTION, min(PORTION_A_WORKER * pools.encoders, MOST_A_PORTION))
         made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
         new = plan.lacking()
         if len(new):
