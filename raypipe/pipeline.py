@@ -21,7 +21,7 @@ from raypipe.planning import plan_precomputed
 from raypipe.progress import Progress
 from raypipe.resume import Portions, known_plan, quarantined
 from raypipe.runs import Run
-from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos
+from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos, take_rows
 from raypipe.sources import find_videos, read_versions
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.versions import package_versions
@@ -79,7 +79,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
                 for start in range(0, len(new), size):
                     some = new[start : start + size]
-                    videos, theirs = chosen.take(some), versions.take(pa.array(some))
+                    videos, theirs = chosen.take(some), take_rows(versions, some)
                     plan_videos(run, videos, theirs, made_with, config, pools.for_tasks(len(some)), advance)
         portions = Portions(run, chosen, size)
         todo = portions.remaining(config.source.retry_failed)

@@ -18,7 +18,7 @@ from raypipe.config import Config
 from raypipe.embeddings import Catalogue, Ledger
 from raypipe.errors import UsageError
 from raypipe.runs import Run
-from raypipe.schema import AWAY, PLAN, Videos
+from raypipe.schema import AWAY, PLAN, Videos, take_rows
 from raypipe.sources.files import shown
 
 PLAN_FILE = "plan.parquet"
@@ -101,7 +101,7 @@ def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, v
     plan = Plan(run, chosen)
     changed, lost = np.zeros(len(chosen), bool), np.zeros(len(chosen), bool)
     for places, rows in plan.read(["version", "error_stage", "error"]):
-        differs = pc.fill_null(pc.not_equal(rows["version"], versions.take(pa.array(places))), False)
+        differs = pc.fill_null(pc.not_equal(rows["version"], take_rows(versions, places)), False)
         changed[places[pc.and_(differs, rows["error"].is_null()).to_numpy()]] = True
         unread = rows["error"].is_valid() if config.source.retry_failed else pc.equal(rows["error_stage"], AWAY)
         lost[places[pc.fill_null(unread, False).to_numpy()]] = True

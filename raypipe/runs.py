@@ -196,6 +196,7 @@ class Run:
         """
 
         def write(folder: Path) -> Path:
+            folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f".{Path(name).name}.{uuid.uuid4().hex}"
             try:
                 _write_parquet(temporary, tables)
@@ -206,7 +207,6 @@ class Run:
 
         if isinstance(self._fs, LocalFileSystem):
             target = Path(self.path(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
             self._do("write", name, lambda _: write(target.parent).replace(target))
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -301,13 +301,10 @@ class Run:
 
 
 def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:
-    with contextlib.ExitStack() as stack:
-        writer = None
-        for table in tables:
-            if writer is None:
-                texts = [
-                    field.name for field in table.schema if pa.types.is_string(field.type)
-                ]  # numbers seldom repeat
-                writer = pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts)
-                stack.enter_context(writer)
+    rest = iter(tables)
+    table = next(rest)
+    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]  # numbers seldom repeat
+    with pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts) as writer:
+        while table is not None:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            table = next(rest, None)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -112,6 +112,8 @@ def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
         ]
     )
 
+
+Columns = TypeVar("Columns", pa.Table, pa.ChunkedArray)
 
 _NOTHING: dict[str, Any] = {}  # one for all of a million videos
 _AT_ONCE = 10_000  # videos that are Python's at one time
@@ -226,9 +228,9 @@ class Videos:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Videos:
         """Return the videos of these rows."""
-        some, numbers = Videos(), pa.array(np.asarray(rows, np.int64))
-        some.table = self.table.take(numbers)
-        some.extra = {name: column.take(numbers) for name, column in self.extra.items()}
+        some, numbers = Videos(), np.asarray(rows, np.int64)
+        some.table = take_rows(self.table, numbers)
+        some.extra = {name: take_rows(column, numbers) for name, column in self.extra.items()}
         return some
 
     def places(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -254,6 +256,14 @@ class Videos:
         hashes = _hashes(self.table["video_id"])
         order = np.argsort(hashes).astype(np.int32)
         return hashes[order], order
+
+
+def take_rows(data: Columns, rows: np.ndarray) -> Columns:
+    """Return these rows of a table or column, copying no more than what lies between the first and the last."""
+    if not len(rows):
+        return data.slice(0, 0)
+    first, last = int(rows.min()), int(rows.max())
+    return data.slice(first, last - first + 1).take(pa.array(rows - first))
 
 
 def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -16,7 +16,7 @@ from raypipe.engine.streaming import Log, in_tasks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.resume import PROBED
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Away, Probe, Videos
+from raypipe.schema import PLAN, Away, Probe, Videos, take_rows
 from raypipe.segments import ProbeVideos
 
 _PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
@@ -51,7 +51,7 @@ def plan_videos(
     probes: list[Probe | str] = []
 
     def commit() -> None:
-        theirs = versions.take(pa.array(fresh)).to_pylist()
+        theirs = take_rows(versions, np.array(fresh)).to_pylist()
         plan = plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)
         run.write_table(run.next_name(PROBED), plan)
 
@@ -110,8 +110,8 @@ def probe_uris(
     """
     left = np.ones(len(uris), bool)
     while left.any():
-        rows = pa.array(np.flatnonzero(left))
-        plan = pa.table({"row": rows, "uri": uris.take(rows)})
+        rows = np.flatnonzero(left)
+        plan = pa.table({"row": rows, "uri": take_rows(uris, rows)})
         dataset = in_tasks(plan, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
             _Prober,
             fn_constructor_args=(decode,),
