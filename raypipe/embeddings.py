@@ -25,6 +25,7 @@ from raypipe.schema import AWAY, Videos
 FOLDER = "embeddings"
 COMMIT_BYTES = 64 << 20
 FILE_BYTES = 128 << 20  # of a file after compaction
+_CLOSEST = 0.25  # of the interval between two files: where batches take long, each would be due when it comes
 _READERS = 8  # files read at once, for the latency of object stores
 _TOLD = ["decoder", "error_stage", "error"]  # what each row tells of its segment
 _KEY = ["video_id", "segment", "fingerprint"]
@@ -71,7 +72,8 @@ class Ledger:
     store
         Where ``embeddings/`` is.
     plan
-        A `schema.PLAN` table: the rows of a video together, its segments numbered from 0.
+        Of a `schema.PLAN` table at least ``video_id, segment, fingerprint, error``: the rows of a video together, its
+        segments numbered from 0.
     files
         The files to look at; all by default.
 
@@ -135,46 +137,38 @@ class Ledger:
         for file in self._files:
             yield self._read(file, self._counts, columns)
 
-    def compact(self, dim: int, is_part: bool = False) -> None:
-        """Merge small files, and drop rows that count for nothing; those of videos that the plan lacks stay.
+    def compact(self, dim: int) -> None:
+        """Merge small files, and drop rows that count for nothing.
 
-        What is merged is written before what it came from is removed: a kill between leaves both, of which the newer
-        counts.
-
-        Parameters
-        ----------
-        dim
-            Numbers a vector.
-        is_part
-            Whether the plan is a part of the run's: which of the other rows count is not known here, so they stay in
-            their file, and the file in its place.
+        Rows of videos that the plan lacks, which may be a part of the run's, stay in their file and the file in its
+        place: which of them count is not known here. What is merged is written before what it came from is removed: a
+        kill between leaves both, of which the newer counts.
         """
         others = self._row == _UNPLANNED
-        stay = others & is_part
-        kept = self._counts | (others & ~stay)
         full = FILE_BYTES // (4 * dim + 100)  # rows, of which the vector is the most
         group: list[_File] = []
         n_rows = 0
         for file in self._files:
-            size = int(self._n_rows[file.units][kept[file.units]].sum())
-            if (size >= full // 2 or (is_part and size == 0)) and (kept | stay)[file.units].all():
+            counts, sizes = self._counts[file.units], self._n_rows[file.units]
+            size = int(sizes[counts].sum())
+            if (counts | others[file.units]).all() and (size == 0 or sizes.sum() >= full // 2):
                 continue
             group.append(file)
             n_rows += size
             if n_rows >= full:
-                self._merge(group, kept, stay)
+                self._merge(group, others)
                 group, n_rows = [], 0
-        self._merge(group, kept, stay)
+        self._merge(group, others)
 
-    def _merge(self, group: list[_File], kept: np.ndarray, stay: np.ndarray) -> None:
-        if not group or (len(group) == 1 and (kept | stay)[group[0].units].all()):
+    def _merge(self, group: list[_File], others: np.ndarray) -> None:
+        if len(group) == 1 and (self._counts | others)[group[0].units].all():
             return
-        merged = pa.concat_tables([self._read(file, kept) for file in group])
-        if merged.num_rows:
-            self._store.write_table(self._store.next_name(FOLDER), merged)
+        parts = [self._read(file, self._counts) for file in group if self._counts[file.units].any()]
+        if parts:
+            self._store.write_table(self._store.next_name(FOLDER), pa.concat_tables(parts))
         for file in group:
-            if stay[file.units].any():
-                self._store.write_table(file.name, self._read(file, stay))
+            if others[file.units].any():
+                self._store.write_table(file.name, self._read(file, others))
             else:
                 self._store.remove(file.name)
 
@@ -190,7 +184,9 @@ class Ledger:
         video = pc.fill_null(video, -1).to_numpy().astype(np.int64)
         segment = units["segment"].to_numpy()
         row = np.full(len(video), _UNPLANNED)
-        planned = np.flatnonzero(video >= 0)
+        # What was made of a video stays, should it be out of reach at present: its plan tells no segments then.
+        has_segments = self.plan["error"].is_null().to_numpy()[self.first]
+        planned = np.flatnonzero((video >= 0) & has_segments[video]) if len(has_segments) else video[:0]
         n_segments = np.diff(self.first, append=self.plan.num_rows)
         inside = segment[planned] < n_segments[video[planned]]
         row[planned] = np.where(inside, self.first[video[planned]] + segment[planned], _STALE)
@@ -236,7 +232,7 @@ class Catalogue:
 
 
 class Committer:
-    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds at most.
+    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds, or of two batches.
 
     Parameters
     ----------
@@ -264,7 +260,8 @@ class Committer:
         self._waiting: list[pa.Table] = []
         self._n_bytes = 0
         self._since = math.inf  # when work on the first of those that wait began
-        self._write_s = 0.0  # that the last file took
+        self._begun = -math.inf  # when the last file was begun
+        self._write_s = 0.0  # that it took
         self._closed = False
         self._failure: Exception | None = None
         self._changed = threading.Condition()
@@ -313,10 +310,10 @@ class Committer:
         """Write files as they fall due, until closed."""
         try:
             while (clips := self._take()) is not None:
-                begun = time.monotonic()
+                self._begun = time.monotonic()
                 self._store.write_table(self._store.next_name(FOLDER), clips)
-                self._write_s = time.monotonic() - begun
                 self._on_commit(clips.num_rows)
+                self._write_s = time.monotonic() - self._begun
         except Exception as error:  # is raised where the rows come from
             with self._changed:
                 self._failure = error
@@ -332,7 +329,8 @@ class Committer:
         return pa.concat_tables(clips) if clips else None
 
     def _left_s(self) -> float:
-        return self._since + self._every_s - self._write_s - time.monotonic()
+        due = self._since + self._every_s - self._write_s
+        return max(due, self._begun + self._every_s * _CLOSEST) - time.monotonic()
 
 
 def _scan(store: Store, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
@@ -344,7 +342,7 @@ def _scan(store: Store, files: Sequence[str] | None) -> tuple[list[_File], pa.Ta
                 tables = list(threads.map(lambda name: _read_units(store, name), names))
             break
         except RaypipeError:  # another process may be compacting: what is gone has been written anew
-            if attempt == 2 or names == store.files(FOLDER, ".parquet"):
+            if attempt == 2 or files is not None or names == store.files(FOLDER, ".parquet"):
                 raise
     ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64).tolist()
     found = [

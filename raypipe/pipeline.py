@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Source = str | Path | Videos
 
 PORTION = 50_000  # videos that the driver has in mind at one time: some 200 MB, however many the source holds
-PORTION_A_WORKER = 10_000  # where there are many encoders: each portion starts them anew, which takes half a minute
+PORTION_A_WORKER = 10_000  # where there are many GPUs, or else CPUs: each portion starts actors anew, in half a minute
 MOST_A_PORTION = 500_000
 
 CLUSTERS = ("trajectories", "clusters.parquet", "model", "metrics.json")  # a rerun removes what follows from it
@@ -61,7 +61,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
         found = source if isinstance(source, Videos) else find_videos(source)
     if found.has_twins():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
-    chosen = found[: config.source.limit]
+    chosen = found if config.source.limit is None else found[: config.source.limit]
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
     resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video
     encoder = encoder_of(config.encode)
@@ -71,11 +71,12 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     quarantine = quarantined(run, config)
     _start(run, config, kind)
     with ray_session(config.ray) as resources:
-        pools = plan_pools(resources, config.ray, len(chosen))
-        size = max(PORTION, min(PORTION_A_WORKER * pools.encoders, MOST_A_PORTION))
+        workers = int(resources.get("GPU") or resources.get("CPU", 1))
+        size = max(PORTION, min(PORTION_A_WORKER * workers, MOST_A_PORTION))
         made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
         new = plan.lacking()
         if len(new):
+            pools = plan_pools(resources, config.ray, len(new))
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
                 for start in range(0, len(new), size):
                     some = new[start : start + size]

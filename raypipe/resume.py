@@ -1,6 +1,7 @@
 """What still holds of an earlier run in the same directory, and what there is left to do.
 
-However many videos a source has, no more than a portion of its plan and of its ledger is in memory.
+However many videos a source has, no more than a portion of its plan and of its ledger is in memory, and some bytes of
+each further video.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from raypipe.accounting import account, failed_before
 from raypipe.config import Config
 from raypipe.embeddings import Catalogue, Ledger
-from raypipe.errors import UsageError
+from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs import Run
 from raypipe.schema import AWAY, PLAN, Videos, take_rows
 from raypipe.sources.files import shown
@@ -128,6 +129,8 @@ class Todo:
 
     Attributes
     ----------
+    run
+        The run.
     rows
         For each row group of ``plan.parquet``, which of its rows: (n,) bool.
     n_videos
@@ -170,6 +173,8 @@ class Portions:
         self._catalogue = Catalogue(run, chosen)
         plan = Plan(run, chosen)
         run.write_tables(PLAN_FILE, (plan.portion(start, stop) for start, stop in self._bounds))
+        for name in run.files(PROBED, ".parquet"):  # oldest first: none may be left that is older than another
+            run.remove(name)
         run.remove(PROBED)
 
     def remaining(self, retry_failed: bool) -> Todo:
@@ -195,16 +200,15 @@ class Portions:
         """
         for number, (start, stop) in enumerate(self._bounds):
             ledger = self._ledger(number)
-            ledger.compact(dim, is_part=not self._is_one)
+            try:
+                ledger.compact(dim)
+            except RaypipeError as error:  # it is a matter of order: nothing is lost
+                self._run.log("not compacted", reason=str(error))
             yield account(found[start:stop], ledger, quarantine)
         unplanned = Ledger(self._run, PLAN.empty_table(), [])
         for start in range(len(self._chosen), len(found), self._size):
             yield account(found[start : start + self._size], unplanned, quarantine)
 
-    @property
-    def _is_one(self) -> bool:
-        return len(self._bounds) == 1
-
     def _ledger(self, number: int) -> Ledger:
-        files = None if self._is_one else self._catalogue.touching(*self._bounds[number])
+        files = None if len(self._bounds) == 1 else self._catalogue.touching(*self._bounds[number])
         return Ledger(self._run, self._run.read_table(PLAN_FILE, group=number), files)

@@ -185,7 +185,7 @@ class Run:
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def write_tables(self, name: str, tables: Iterable[pa.Table]) -> None:
-        """Write a Parquet file of several tables, a row group each, no more than one of them in memory.
+        """Write a Parquet file of several tables, a row group each, no more than two of them in memory.
 
         Parameters
         ----------
@@ -195,25 +195,25 @@ class Run:
             One or more of the same schema.
         """
 
-        def write(folder: Path) -> Path:
+        def write(folder: Path, target: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".{Path(name).name}.{uuid.uuid4().hex}"
+            temporary = folder / f".{target.name}.{uuid.uuid4().hex}"
             try:
                 _write_parquet(temporary, tables)
-            except BaseException:
+                temporary.replace(target)
+            finally:
                 temporary.unlink(missing_ok=True)
-                raise
-            return temporary
 
         if isinstance(self._fs, LocalFileSystem):
             target = Path(self.path(name))
-            self._do("write", name, lambda _: write(target.parent).replace(target))
+            self._do("write", name, lambda _: write(target.parent, target))
             return
         with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "whole.parquet"
             try:
-                whole = write(Path(folder))
+                write(whole.parent, whole)
             except OSError as error:
-                raise RaypipeError(f"cannot write {folder}: {error.strerror or error}") from error
+                raise RaypipeError(f"cannot write {whole}: {error.strerror or error}") from error
             self._do("write", name, lambda path: self._fs.put_file(str(whole), path))
 
     def n_groups(self, name: str) -> int:

@@ -62,7 +62,7 @@ def build_trajectories(
     RaypipeError
         If no video has a clip.
     """
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint"])
+    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     found = gather_paths(Ledger(run, plan), n_steps, time_axis)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")

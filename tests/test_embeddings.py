@@ -205,20 +205,59 @@ def test_work_that_is_old_waits_no_longer(run):
         assert len(run.files("embeddings")) == 1
 
 
+def test_old_work_does_not_make_a_file_each(run):
+    with Committer(run, every_s=2) as committer:
+        for segment in range(20):
+            committer.add(clips("a", segment, [segment]), age_s=5)
+            time.sleep(0.05)
+    assert 2 <= len(run.files("embeddings")) <= 5
+
+
 def test_a_part_is_compacted_beside_the_others(run):
     write(run, 0, clips("a", 0, [1]), clips("b", 0, [], error="spins"))
     write(run, 1, clips("a", 1, [2]))
     write(run, 2, clips("b", 0, [3]))
     part = plan_of({"a": 2})
-    Ledger(run, part).compact(DIM, is_part=True)
+    Ledger(run, part).compact(DIM)
     zero, two, merged = run.files("embeddings")
     assert (zero, two) == ("embeddings/00000000-x.parquet", "embeddings/00000002-x.parquet")
     assert run.read_table(zero)["video_id"].to_pylist() == ["b"], "older than what came after it, as before"
     assert run.read_table(merged)["video_id"].to_pylist() == ["a", "a"]
     assert content(Ledger(run, plan_of({"a": 2, "b": 1}))) == {("a", 0): [1], ("a", 1): [2], ("b", 0): [3]}
     before = run.files("embeddings")
-    Ledger(run, part).compact(DIM, is_part=True)
+    Ledger(run, part).compact(DIM)
     assert run.files("embeddings") == before, "there is nothing left to do"
+
+
+def test_what_an_encoder_of_another_size_made_goes(run):
+    write(run, 0, clips("a", 0, [1], fingerprint="old"))
+    wide = clips("a", 0, [2])
+    wide = wide.set_column(
+        wide.schema.get_field_index("embedding"), "embedding", pa.array([[2.0] * 5], pa.list_(pa.float32(), 5))
+    )
+    write(run, 1, wide, wide.set_column(1, "segment", pa.array([1], pa.int32())))
+    Ledger(run, plan_of({"a": 2})).compact(5)
+    assert [table["embedding"].to_pylist() for table in run.iter_tables("embeddings")] == [[[2.0] * 5] * 2]
+
+
+def test_what_a_smaller_plan_leaves_out_keeps_its_order(run):
+    write(run, 0, clips("y", 0, [], error="spins"), clips("a", 0, [1]))
+    write(run, 1, clips("y", 0, [5]))
+    write(run, 2, clips("a", 1, [2]))
+    Ledger(run, plan_of({"a": 2})).compact(DIM)
+    assert content(Ledger(run, plan_of({"y": 1}))) == {("y", 0): [5]}
+
+
+def test_a_video_out_of_reach_keeps_its_clips(run):
+    write(run, 0, *(clips("a", segment, [segment]) for segment in range(3)), clips("b", 0, [7]))
+    write(run, 1, clips("b", 1, [8]))
+    away = plan_of({"a": 1, "b": 2})
+    away = away.set_column(away.schema.get_field_index("error"), PLAN.field("error"), pa.array(["away", None, None]))
+    ledger = Ledger(run, away)
+    assert ledger.n_clips.tolist() == [-1, 1, 1]
+    assert left(ledger) == []
+    ledger.compact(DIM)
+    assert content(Ledger(run, plan_of({"a": 3}))) == {("a", segment): [segment] for segment in range(3)}
 
 
 def test_a_catalogue_knows_which_files_touch_a_part(run):

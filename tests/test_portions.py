@@ -8,7 +8,7 @@ from conftest import assert_same_clips, embed_without_ray, read_clips, write_vid
 from raypipe import pipeline, resume
 from raypipe.config import SampleConfig, make_config
 from raypipe.embeddings import Ledger
-from raypipe.errors import UsageError
+from raypipe.errors import RaypipeError, UsageError
 from raypipe.planning import plan_segments
 from raypipe.progress import Progress
 from raypipe.resume import Plan, Portions, known_plan
@@ -66,6 +66,18 @@ def test_portions_settle_the_plan(run):
     todo = portions.remaining(False)
     assert (todo.n_segments, todo.n_videos) == (3, 3)
     assert [told(table) for table in todo.tables()] == [["a0v1", "b0v1", "c0v1"]]
+
+
+def test_what_cannot_be_compacted_is_accounted_for(run, monkeypatch):
+    def full(self, dim):
+        raise RaypipeError("no room")
+
+    monkeypatch.setattr(Ledger, "compact", full)
+    run.write_table("plan.parquet", plan_of("abC"))
+    videos = videos_of("abCde")
+    accounts = Portions(run, videos[:3], 2).account(videos, None, 1)
+    assert [table["status"].to_pylist() for table in accounts] == [["failed"] * 2, ["failed"], ["skipped"] * 2]
+    assert b'"event": "not compacted", "reason": "no room"' in run.read_bytes("log.jsonl")
 
 
 def test_what_still_holds(run):

@@ -33,7 +33,7 @@ def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FIL
     RaypipeError
         If no video has a clip.
     """
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint"])
+    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     ledger = Ledger(run, plan)
     bounds = [*ledger.first[::per_file].tolist(), plan.num_rows]
     build: Any = ray.remote(_build_file).options(num_cpus=1, scheduling_strategy="SPREAD")

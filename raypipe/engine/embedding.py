@@ -178,8 +178,9 @@ def embed_segments(
         with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer, closing(results):
             for batch in results:
                 rows = stages.add(batch)
-                for clips in batch["clips"].drop_null():
-                    committer.add(pa.ipc.open_stream(clips.as_buffer()).read_all(), _age(batch))
+                clips = [pa.ipc.open_stream(each.as_buffer()).read_all() for each in batch["clips"].drop_null()]
+                if clips:
+                    committer.add(pa.concat_tables(clips), _age(batch))
                 progress(float(share[rows].sum()))
     return stages
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -56,13 +57,14 @@ def plan_videos(
         run.write_table(run.next_name(PROBED), plan)
 
     since = time.monotonic()
-    for number, probe in probe_uris(videos.table["uri"], config.decode, pools, run.log):
-        fresh.append(number)
-        probes.append(probe)
-        progress(1)
-        if time.monotonic() - since > COMMIT_S:
-            commit()
-            fresh, probes, since = [], [], time.monotonic()
+    with closing(probe_uris(videos.table["uri"], config.decode, pools, run.log)) as probed:
+        for number, probe in probed:
+            fresh.append(number)
+            probes.append(probe)
+            progress(1)
+            if time.monotonic() - since > COMMIT_S:
+                commit()
+                fresh, probes, since = [], [], time.monotonic()
     if fresh:
         commit()
 
@@ -77,10 +79,10 @@ class _Prober:
         for row, uri in zip(*batch.to_pydict().values(), strict=True):
             found = self._probe(uri)
             values = {"error": found, "away": isinstance(found, Away)} if isinstance(found, str) else asdict(found)
-            yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBED)
+            yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBE_ROW)
 
 
-_PROBED = pa.schema(
+_PROBE_ROW = pa.schema(
     [
         pa.field("row", pa.int64()),
         *(PLAN.field(field.name) for field in fields(Probe)),
@@ -92,7 +94,7 @@ _PROBED = pa.schema(
 
 def probe_uris(
     uris: pa.ChunkedArray, decode: DecodeConfig, pools: Pools, log: Log
-) -> Iterator[tuple[int, Probe | str]]:
+) -> Generator[tuple[int, Probe | str], None, None]:
     """Probe files in the decoder pool.
 
     Parameters

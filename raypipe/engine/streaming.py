@@ -57,7 +57,7 @@ class Attempts:
         try:
             most, reason = ray.get(self._actor.begin.remote(things), timeout=60)
         except ActorDiedError as error:  # for good, as the driver is
-            raise RuntimeError(_ORPHANED) from error
+            raise RuntimeError(f"{_ORPHANED}: {one_line(error)}") from error
         except RayError:  # the counts are gone with their process: begin to count anew
             return 1
         if reason:
@@ -78,8 +78,9 @@ class _Attempts:
         self._driver = (driver, birth) if birth is not None and _birth(driver) == birth else None
 
     def begin(self, things: tuple[Hashable, ...]) -> tuple[int, str | None]:
-        if self._driver and _birth(self._driver[0]) != self._driver[1]:
-            return 0, _ORPHANED
+        with contextlib.suppress(OSError):  # that it cannot be told means nothing
+            if self._driver and _birth(self._driver[0]) != self._driver[1]:
+                return 0, _ORPHANED
         self._begun.update(things)
         most = max(self._begun[thing] for thing in things)
         self._n_deaths += most > 1
@@ -93,10 +94,10 @@ class _Attempts:
 
 
 def _birth(process: int) -> str | None:
-    """Return when a process began, as Linux tells it; None where it is no more, or cannot be told."""
+    """Return when a process began, as Linux tells it; None where there is none of that number, or no Linux."""
     try:
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return None if state in "ZX" else fields[18]
 
