@@ -133,9 +133,10 @@ class Ledger:
         return [file.name for file in self._files if inside[file.units].any()]
 
     def iter_clips(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Iterate over the rows that count, a file at a time."""
+        """Iterate over the rows that count, a file at a time; no table is empty."""
         for file in self._files:
-            yield self._read(file, self._counts, columns)
+            if self._counts[file.units].any():
+                yield self._read(file, self._counts, columns)
 
     def compact(self, dim: int) -> None:
         """Merge small files, and drop rows that count for nothing.

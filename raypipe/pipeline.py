@@ -246,6 +246,7 @@ def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: P
 def _start(run: Run, config: Config, kind: dict[str, Any]) -> None:
     """Record what this run is made with, and forget what follows from the embeddings there were."""
     _forget(run, CLUSTERS)
+    run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=kind)
 
 

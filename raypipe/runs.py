@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 import time
 import uuid
@@ -23,6 +24,7 @@ from raypipe.sources.files import failure, shown
 from raypipe.sources.remote import is_transient, patiently
 
 T = TypeVar("T")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ class Run:
         if self.exists(name):
             self._do("remove", name, lambda path: self._fs.rm(path, recursive=True))
         self._fs.invalidate_cache(self.path())
+
+    def sweep(self) -> None:
+        """Remove from a local disk what processes that were killed have left half written, an hour ago or before."""
+        if isinstance(self._fs, LocalFileSystem):
+            for file in Path(self.path()).rglob(".*"):
+                with contextlib.suppress(OSError):
+                    if _TEMPORARY.fullmatch(file.name) and file.stat().st_mtime < time.time() - 3600:
+                        file.unlink()
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all.

@@ -244,8 +244,11 @@ def test_what_a_smaller_plan_leaves_out_keeps_its_order(run):
     write(run, 0, clips("y", 0, [], error="spins"), clips("a", 0, [1]))
     write(run, 1, clips("y", 0, [5]))
     write(run, 2, clips("a", 1, [2]))
-    Ledger(run, plan_of({"a": 2})).compact(DIM)
+    part = plan_of({"a": 2})
+    Ledger(run, part).compact(DIM)
     assert content(Ledger(run, plan_of({"y": 1}))) == {("y", 0): [5]}
+    assert len(run.files("embeddings")) == 3
+    assert [table.num_rows for table in Ledger(run, part).iter_clips()] == [2], "none of a file that the plan lacks"
 
 
 def test_a_video_out_of_reach_keeps_its_clips(run):

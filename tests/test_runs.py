@@ -1,5 +1,6 @@
 """A run directory: atomic, readable from any file system."""
 
+import os
 import pickle
 
 import pyarrow as pa
@@ -59,6 +60,18 @@ def test_a_table_in_parts(run):
         run.write_tables("plan.parquet", broken())
     assert run.read_table("plan.parquet").num_rows == 2
     assert [name.rpartition("/")[2] for name in run._fs.ls(run.path(), detail=False)] == ["plan.parquet"]
+
+
+def test_what_was_half_written_long_ago_is_swept_away(tmp_path):
+    run = Run(str(tmp_path))
+    run.write_json("run.json", {})
+    for name in ("embeddings/.0.parquet." + "a" * 32, ".run.json." + "b" * 32, ".run.json." + "c" * 32, ".hidden"):
+        run.write_bytes(name, b"half")
+        if not name.endswith("c"):
+            os.utime(tmp_path / name, (0, 0))
+    run.sweep()
+    left = [file.name for file in tmp_path.rglob("*") if file.is_file()]
+    assert sorted(left) == [".hidden", ".run.json." + "c" * 32, "run.json"]
 
 
 def test_what_is_missing_is_said(run):
