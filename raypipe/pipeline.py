@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Source = str | Path | Videos
 
 PORTION = 50_000  # videos that the driver has in mind at one time: some 200 MB, however many the source holds
-PORTION_A_WORKER = 10_000  # where there are many GPUs, or else CPUs: each portion starts actors anew, in half a minute
+PORTION_A_WORKER = 10_000  # where there are many GPUs, or else CPUs: each portion starts actors anew
 MOST_A_PORTION = 500_000
 
 CLUSTERS = ("trajectories", "clusters.parquet", "model", "metrics.json")  # a rerun removes what follows from it
@@ -95,7 +95,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
                     reasons = "; ".join(f"{reason} ({n})" for reason, n in stages.refused.items())
                     run.record(fallbacks={"decode": f"NVDEC left segments to the CPU: {reasons}"})
     with _step(run, "account"):
-        _account(run, portions.account(found, quarantine, encoder.dim), found.n_ignored, progress)
+        _account(run, portions.account(found, quarantine, encoder.dim, progress.say), found.n_ignored, progress)
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:

@@ -6,7 +6,7 @@ each further video.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -186,7 +186,9 @@ class Portions:
             n_videos += np.logical_or.reduceat(rows[-1], ledger.first).sum() if len(ledger.first) else 0
         return Todo(self._run, tuple(rows), int(n_videos))
 
-    def account(self, found: Videos, quarantine: pa.Array | None, dim: int) -> Iterator[pa.Table]:
+    def account(
+        self, found: Videos, quarantine: pa.Array | None, dim: int, tell: Callable[[str], None]
+    ) -> Iterator[pa.Table]:
         """Compact ``embeddings/``, and yield what `raypipe.accounting.account` tells of all videos, in their order.
 
         Parameters
@@ -197,6 +199,8 @@ class Portions:
             See `raypipe.accounting.account`.
         dim
             Numbers a vector.
+        tell
+            Called with a line on files that could not be compacted, which are as good as before.
         """
         for number, (start, stop) in enumerate(self._bounds):
             ledger = self._ledger(number)
@@ -204,6 +208,7 @@ class Portions:
                 ledger.compact(dim)
             except RaypipeError as error:  # it is a matter of order: nothing is lost
                 self._run.log("not compacted", reason=str(error))
+                tell(f"small files of embeddings/ stay as they are: {error}")
             yield account(found[start:stop], ledger, quarantine)
         unplanned = Ledger(self._run, PLAN.empty_table(), [])
         for start in range(len(self._chosen), len(found), self._size):

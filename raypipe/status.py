@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.embeddings import Ledger
+from raypipe.errors import RaypipeError
 from raypipe.progress import clock
 from raypipe.resume import PLAN_FILE, PROBED
 from raypipe.runs import Run
@@ -29,8 +30,7 @@ def describe_status(run: Run, now: float | None = None) -> str:
     """
     info = run.info()
     lines = [f"{run.url}: {info.get('state', 'just begun')}"]
-    probed = sum(run.read_table(name, ["segment"]).num_rows for name in run.files(PROBED, ".parquet"))
-    if probed:
+    if probed := _count_probed(run):
         lines.append(f"probing    {probed:,} segments in what has been probed by now")
     if run.exists(PLAN_FILE):
         lines += _tell_segments(run)
@@ -61,6 +61,16 @@ def stage_figures(told: dict[str, Any]) -> dict[str, float]:
         "decode_busy": told["decode_s"] / seconds / told["decoders"],
         "encode_busy": told["encode_s"] / seconds / told["encoders"],
     }
+
+
+def _count_probed(run: Run) -> int:
+    names = run.files(PROBED, ".parquet")
+    try:
+        return sum(run.read_table(name, ["segment"]).num_rows for name in names)
+    except RaypipeError:
+        if run.files(PROBED, ".parquet") == names:
+            raise
+        return 0  # they have just become part of the plan
 
 
 def _tell_segments(run: Run) -> list[str]:

@@ -74,10 +74,27 @@ def test_what_cannot_be_compacted_is_accounted_for(run, monkeypatch):
 
     monkeypatch.setattr(Ledger, "compact", full)
     run.write_table("plan.parquet", plan_of("abC"))
-    videos = videos_of("abCde")
-    accounts = Portions(run, videos[:3], 2).account(videos, None, 1)
+    videos, said = videos_of("abCde"), []
+    accounts = Portions(run, videos[:3], 2).account(videos, None, 1, said.append)
     assert [table["status"].to_pylist() for table in accounts] == [["failed"] * 2, ["failed"], ["skipped"] * 2]
     assert b'"event": "not compacted", "reason": "no room"' in run.read_bytes("log.jsonl")
+    assert said == ["small files of embeddings/ stay as they are: no room"] * 2
+
+
+def test_a_plan_that_is_settled_while_its_status_is_told(run, monkeypatch):
+    run.write_table("plan/00000000-x.parquet", plan_of("a"))
+
+    def settled(self, name, *_):
+        run.remove("plan")
+        return original(self, name, *_)
+
+    original = Run.read_table
+    monkeypatch.setattr(Run, "read_table", settled)
+    assert "probing" not in describe_status(run)
+    monkeypatch.undo()
+    run.write_bytes("plan/00000000-x.parquet", b"PAR1 and no more")
+    with pytest.raises(RaypipeError, match="cannot read"):
+        describe_status(run)
 
 
 def test_what_still_holds(run):

@@ -40,7 +40,7 @@ class Clip:
     precision
         "fp32", "bf16" (on a GPU of the weights, on the CPU by autocast), or "auto": bf16 on a GPU that computes it,
         else fp32. The fingerprint has what was asked for: a driver without a GPU must know what its actors make on
-        theirs. So under "auto" vectors of both may come together, a few thousandths apart.
+        theirs. So under "auto" vectors of both may come together.
     device
         torch's name of a device.
 

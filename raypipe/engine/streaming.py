@@ -52,7 +52,7 @@ class Attempts:
         ------
         RuntimeError
             If workers die and nothing ever comes through; or if the driver is gone, and with it who would commit what
-            is begun: Ray lets its workers go on for half a second and more.
+            is begun: Ray lets its workers go on for a while.
         """
         try:
             most, reason = ray.get(self._actor.begin.remote(things), timeout=60)

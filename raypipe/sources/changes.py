@@ -37,7 +37,7 @@ def read_versions(uris: pa.ChunkedArray) -> pa.ChunkedArray:
             kinds |= {uri.partition("://")[0]: uri for uri in files if local_path(uri) is None}
     for uri in kinds.values():
         with contextlib.suppress(SourceError):
-            open_filesystem(uri)[0].invalidate_cache()  # a kilobyte a file of a listing, which nobody asks again
+            open_filesystem(uri)[0].invalidate_cache()  # of its listing, which nobody asks again
     return pa.chunked_array(told, pa.string())
 
 
