@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.machine import keep
 from raypipe.config import make_config
 from raypipe.runs import Run
+from raypipe.spool import Spool
 
 CLIPS = 4  # a segment
 ROWS_A_FILE = 50_000  # as after some commits
@@ -53,8 +53,9 @@ def write_manifest(folder: Path, n: int) -> Path:
     return path
 
 
-def etags(n: int) -> pa.ChunkedArray:
-    return pa.chunked_array([pc.binary_join_element_wise(pa.array(np.arange(n)).cast(pa.string()), "etag", "-")])
+def etags(n: int) -> Spool:
+    parts = (np.arange(start, min(start + 10_000, n)) for start in range(0, n, 10_000))
+    return Spool(pa.table({"version": [f"{i}-etag" for i in part]}) for part in parts)
 
 
 def pretend(most: int) -> dict[str, float]:
@@ -82,7 +83,7 @@ def pretend(most: int) -> dict[str, float]:
                 run.write_table(run.next_name("embeddings"), clips_of(some.slice(start, ROWS_A_FILE // CLIPS)))
         return embedding.Stages()
 
-    pipeline.read_versions = lambda uris: etags(len(uris))
+    pipeline.read_versions = lambda videos: etags(len(videos))
     probing.probe_uris = lambda uris, *_: ((number, probe) for number in range(len(uris)))
     setattr(embedding, "embed_segments", embed_segments)  # noqa: B010 – with fewer parameters
     return known

@@ -17,7 +17,7 @@ LIMIT = "limit"  # the stage at which a video was left out that lies beyond --li
 _PROBED = ("duration_s", "width", "height", "fps", "codec")
 
 
-def account(found: Videos, ledger: Ledger, quarantine: pa.Array | None = None) -> pa.Table:
+def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None) -> pa.Table:
     """Make ``videos.parquet``: a row a found video, in source order.
 
     Parameters
@@ -27,13 +27,14 @@ def account(found: Videos, ledger: Ledger, quarantine: pa.Array | None = None) -
     ledger
         What has been embedded.
     quarantine
-        Ids of videos that failed in an earlier run and were not tried again: if they have no clip, they are skipped.
+        (n_videos,) bool: which failed in an earlier run and were not tried again. Without a clip, they are skipped.
 
     Returns
     -------
     A `schema.VIDEOS` table, with the manifest's further columns behind.
     """
-    columns: dict[str, Any] = {name: found.table[name] for name in ("video_id", "uri", "group", "label", "caption")}
+    table = found.table
+    columns: dict[str, Any] = {name: table[name] for name in ("video_id", "uri", "group", "label", "caption")}
     place = pc.index_in(columns["video_id"], value_set=ledger.video_ids.combine_chunks())  # among the planned videos
     first = pa.array(ledger.first).take(place)
     columns |= {name: ledger.plan[name].take(first) for name in _PROBED}
@@ -46,7 +47,7 @@ def account(found: Videos, ledger: Ledger, quarantine: pa.Array | None = None) -
     columns["error_stage"] = pc.if_else(is_beyond, LIMIT, stage)
     columns["error"] = pc.if_else(is_beyond, "beyond --limit", error)
     if quarantine is not None:
-        held = pc.and_(pc.is_in(columns["video_id"], value_set=quarantine), pc.equal(columns["status"], FAILED))
+        held = pc.and_(pa.array(quarantine), pc.equal(columns["status"], FAILED))
         told = pc.binary_join_element_wise("failed in an earlier run (--retry-failed tries again)", error, ": ")
         columns["status"] = pc.if_else(held, SKIPPED, columns["status"])
         columns["error"] = pc.if_else(held, told, columns["error"])
@@ -129,7 +130,8 @@ def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
 
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
-    for name, column in found.extra.items():
+    extra = found.extra
+    for name in extra.column_names:
         free = f"manifest_{name}" if name in table.column_names else name  # what we found out keeps its own name
-        table = table.append_column(free, column)
+        table = table.append_column(free, extra[name])
     return table

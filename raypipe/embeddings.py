@@ -11,9 +11,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +21,12 @@ import pyarrow.compute as pc
 from raypipe.errors import RaypipeError
 from raypipe.schema import AWAY, Videos
 
+T = TypeVar("T")
+
 FOLDER = "embeddings"
 COMMIT_BYTES = 64 << 20
 FILE_BYTES = 128 << 20  # of a file after compaction
 _CLOSEST = 0.25  # of the interval between two files: where batches take long, each would be due when it comes
-_READERS = 8  # files read at once, for the latency of object stores
 _TOLD = ["decoder", "error_stage", "error"]  # what each row tells of its segment
 _KEY = ["video_id", "segment", "fingerprint"]
 _UNPLANNED, _STALE = -1, -2  # rows of the plan that there are not
@@ -37,6 +37,10 @@ class Store(Protocol):
 
     def files(self, folder: str, suffix: str = "") -> list[str]:
         """Names of a folder's files, sorted."""
+        ...
+
+    def for_each(self, names: Sequence[str], call: Callable[[str], T]) -> list[T]:
+        """Call for each file, for several at once where that is faster."""
         ...
 
     def next_name(self, folder: str) -> str:
@@ -222,8 +226,7 @@ class Catalogue:
         """Look at the files that are new; return the first and last video of each."""
         names = self._store.files(FOLDER, ".parquet")
         new = [name for name in names if name not in self._spans]
-        with ThreadPoolExecutor(_READERS) as threads:
-            self._spans |= dict(zip(new, threads.map(self._span, new), strict=True))
+        self._spans |= dict(zip(new, self._store.for_each(new, self._span), strict=True))
         return {name: self._spans[name] for name in names}
 
     def _span(self, name: str) -> tuple[int, int]:
@@ -339,8 +342,7 @@ def _scan(store: Store, files: Sequence[str] | None) -> tuple[list[_File], pa.Ta
     for attempt in range(3):
         names = store.files(FOLDER, ".parquet") if files is None else list(files)
         try:
-            with ThreadPoolExecutor(_READERS) as threads:
-                tables = list(threads.map(lambda name: _read_units(store, name), names))
+            tables = store.for_each(names, lambda name: _read_units(store, name))
             break
         except RaypipeError:  # another process may be compacting: what is gone has been written anew
             if attempt == 2 or files is not None or names == store.files(FOLDER, ".parquet"):

@@ -21,9 +21,10 @@ from raypipe.planning import plan_precomputed
 from raypipe.progress import Progress
 from raypipe.resume import Portions, known_plan, quarantined
 from raypipe.runs import Run
-from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos, take_rows
+from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos
 from raypipe.sources import find_videos, read_versions
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
+from raypipe.spool import Spool
 from raypipe.versions import package_versions
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
 Source = str | Path | Videos
 
-PORTION = 50_000  # videos that the driver has in mind at one time: some 200 MB, however many the source holds
-PORTION_A_WORKER = 10_000  # where there are many GPUs, or else CPUs: each portion starts actors anew
-MOST_A_PORTION = 500_000
+PORTION_A_CPU = 5_000  # videos of a portion, for each of the cluster's CPUs: each portion starts the actors anew
+MOST_A_PORTION = 500_000  # however many CPUs: a portion's plan and ledger are in the driver's memory
 
 CLUSTERS = ("trajectories", "clusters.parquet", "model", "metrics.json")  # a rerun removes what follows from it
 REPORT = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
@@ -66,13 +66,12 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video
     encoder = encoder_of(config.encode)
     kind = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    versions = read_versions(chosen.table["uri"])
+    versions = read_versions(chosen)
     plan = known_plan(run, config, kind, chosen, versions)
-    quarantine = quarantined(run, config)
+    quarantine = quarantined(run, config, found)
     _start(run, config, kind)
     with ray_session(config.ray) as resources:
-        workers = int(resources.get("GPU") or resources.get("CPU", 1))
-        size = max(PORTION, min(PORTION_A_WORKER * workers, MOST_A_PORTION))
+        size = min(PORTION_A_CPU * max(int(resources.get("CPU", 1)), 1), MOST_A_PORTION)
         made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
         new = plan.lacking()
         if len(new):
@@ -80,7 +79,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
             with _step(run, "plan"), progress.count("probing", len(new)) as advance:
                 for start in range(0, len(new), size):
                     some = new[start : start + size]
-                    videos, theirs = chosen.take(some), take_rows(versions, some)
+                    videos, theirs = chosen.take(some), versions.take(some)["version"]
                     plan_videos(run, videos, theirs, made_with, config, pools.for_tasks(len(some)), advance)
         portions = Portions(run, chosen, size)
         todo = portions.remaining(config.source.retry_failed)
@@ -236,7 +235,7 @@ def _embed_precomputed(source: str | Path, run: Run, config: Config, progress: P
     fingerprint = hashlib.sha256(b"".join(path.tobytes() for path in paths)).hexdigest()
     plan, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
     kind = {"name": "precomputed", "dim": paths[0].shape[1], "fingerprint": fingerprint}
-    known_plan(run, config, kind, Videos(), pa.chunked_array([], pa.string()))
+    known_plan(run, config, kind, Videos(), Spool())
     _start(run, config, kind)
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/precomputed.parquet", clips)

@@ -19,8 +19,9 @@ from raypipe.config import Config
 from raypipe.embeddings import Catalogue, Ledger
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs import Run
-from raypipe.schema import AWAY, PLAN, Videos, take_rows
+from raypipe.schema import AWAY, PLAN, Videos
 from raypipe.sources.files import shown
+from raypipe.spool import Spool
 
 PLAN_FILE = "plan.parquet"
 PROBED = "plan"  # a folder: what has been probed since the plan was written
@@ -88,7 +89,7 @@ class Plan:
         return rows if (np.diff(places) >= 0).all() else rows.take(pa.array(np.argsort(places, kind="stable")))
 
 
-def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, versions: pa.ChunkedArray) -> Plan:
+def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, versions: Spool) -> Plan:
     """Return what still holds of an earlier run's plan; refuse to mix embeddings of two kinds or of changed files."""
     before, again = run.info(), config.source.re_embed
     same = before.get("encoder") == kind and before["config"]["sample"] == config.sample.model_dump(mode="json")
@@ -102,7 +103,7 @@ def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, v
     plan = Plan(run, chosen)
     changed, lost = np.zeros(len(chosen), bool), np.zeros(len(chosen), bool)
     for places, rows in plan.read(["version", "error_stage", "error"]):
-        differs = pc.fill_null(pc.not_equal(rows["version"], take_rows(versions, places)), False)
+        differs = pc.fill_null(pc.not_equal(rows["version"], versions.take(places)["version"]), False)
         changed[places[pc.and_(differs, rows["error"].is_null()).to_numpy()]] = True
         unread = rows["error"].is_valid() if config.source.retry_failed else pc.equal(rows["error_stage"], AWAY)
         lost[places[pc.fill_null(unread, False).to_numpy()]] = True
@@ -115,12 +116,15 @@ def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, v
     return plan
 
 
-def quarantined(run: Run, config: Config) -> pa.Array | None:
-    """Return the ids of videos that failed in an earlier run and are not wanted again."""
-    if config.source.retry_failed or not run.exists(VIDEOS_FILE):
-        return None
-    columns, groups = ["video_id", "status", "error_stage"], range(run.n_groups(VIDEOS_FILE))
-    return pa.concat_arrays([failed_before(run.read_table(VIDEOS_FILE, columns, group)) for group in groups])
+def quarantined(run: Run, config: Config, found: Videos) -> np.ndarray:
+    """Tell which videos failed in an earlier run and are not wanted again: (n_videos,) bool."""
+    held = np.zeros(len(found), bool)
+    if not config.source.retry_failed and run.exists(VIDEOS_FILE):
+        for group in range(run.n_groups(VIDEOS_FILE)):
+            before = run.read_table(VIDEOS_FILE, ["video_id", "status", "error_stage"], group)
+            places = found.places(failed_before(before))
+            held[places[places >= 0]] = True
+    return held
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class Portions:
         return Todo(self._run, tuple(rows), int(n_videos))
 
     def account(
-        self, found: Videos, quarantine: pa.Array | None, dim: int, tell: Callable[[str], None]
+        self, found: Videos, quarantine: np.ndarray, dim: int, tell: Callable[[str], None]
     ) -> Iterator[pa.Table]:
         """Compact ``embeddings/``, and yield what `raypipe.accounting.account` tells of all videos, in their order.
 
@@ -209,10 +213,11 @@ class Portions:
             except RaypipeError as error:  # it is a matter of order: nothing is lost
                 self._run.log("not compacted", reason=str(error))
                 tell(f"small files of embeddings/ stay as they are: {error}")
-            yield account(found[start:stop], ledger, quarantine)
+            yield account(found[start:stop], ledger, quarantine[start:stop])
         unplanned = Ledger(self._run, PLAN.empty_table(), [])
         for start in range(len(self._chosen), len(found), self._size):
-            yield account(found[start : start + self._size], unplanned, quarantine)
+            stop = start + self._size
+            yield account(found[start:stop], unplanned, quarantine[start:stop])
 
     def _ledger(self, number: int) -> Ledger:
         files = None if len(self._bounds) == 1 else self._catalogue.touching(*self._bounds[number])

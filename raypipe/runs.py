@@ -8,7 +8,8 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ from raypipe.sources.files import failure, shown
 from raypipe.sources.remote import is_transient, patiently
 
 T = TypeVar("T")
+
+_READERS = 8  # files of an object store that are read at once
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -90,6 +93,13 @@ class Run:
 
         names = (entry.rsplit("/", 1)[-1] for entry in self._do("list", folder, list_names))
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def for_each(self, names: Sequence[str], call: Callable[[str], T]) -> list[T]:
+        """Call for each file: of an object store for several at once, which hides its latency and takes more memory."""
+        if isinstance(self._fs, LocalFileSystem):
+            return [call(name) for name in names]
+        with ThreadPoolExecutor(_READERS) as threads:
+            return list(threads.map(call, names))
 
     def next_name(self, folder: str) -> str:
         """Name a new Parquet file of a folder, after all that there are; two that choose one number do not meet."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.spool import Spool
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 EMBEDDING, EMBEDDED = "embedding", "embedded"  # the states of a run: what it holds is not yet complete, or is
@@ -113,10 +115,9 @@ def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
     )
 
 
-Columns = TypeVar("Columns", pa.Table, pa.ChunkedArray)
-
 _NOTHING: dict[str, Any] = {}  # one for all of a million videos
 _AT_ONCE = 10_000  # videos that are Python's at one time
+_EXTRA = "extra:"  # before a further column's name, which may be one of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Video:
 class Videos:
     """What a source holds: its videos in source order, and how many other files lay beside them.
 
-    They are kept as columns, in a fraction of the memory; a `Video` is made where one is asked for.
+    They are kept as columns in a temporary file, however many there are; a `Video` is made where one is asked for.
 
     Parameters
     ----------
@@ -160,13 +161,6 @@ class Videos:
         The videos.
     n_ignored
         How many files beside them are none.
-
-    Attributes
-    ----------
-    table
-        A `FOUND` table, a row a video.
-    extra
-        Further manifest columns, as long as the table.
 
     Raises
     ------
@@ -176,36 +170,47 @@ class Videos:
 
     def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
         self.n_ignored = n_ignored
-        rest, parts = iter(videos), []
+        self._rows = Spool([FOUND.empty_table()])
+        rest = iter(videos)
         while some := list(islice(rest, _AT_ONCE)):
-            columns = {name: [getattr(video, name) for video in some] for name in FOUND.names}
-            extra = {}
+            table = pa.table({name: [getattr(video, name) for video in some] for name in FOUND.names}, schema=FOUND)
             for name in dict.fromkeys(name for video in some for name in video.extra):
                 with _naming(name):
-                    extra[name] = pa.array([video.extra.get(name) for video in some])
-            parts.append((pa.table(columns, schema=FOUND), extra))
-        self.table, self.extra = _join(parts)
+                    table = table.append_column(_EXTRA + name, pa.array([video.extra.get(name) for video in some]))
+            self._append(table)
+        self._span = (0, len(self._rows))
 
     @classmethod
     def concat(cls, parts: Sequence[Videos]) -> Videos:
         """Put several sources' videos one after another."""
         whole = cls(n_ignored=sum(part.n_ignored for part in parts))
-        whole.table, whole.extra = _join([(part.table, part.extra) for part in parts])
+        for part in parts:
+            for start in range(0, len(part), _AT_ONCE):
+                whole._append(part._read(start, start + _AT_ONCE))
+        whole._span = (0, len(whole._rows))
         return whole
+
+    def _append(self, table: pa.Table) -> None:
+        for name in table.column_names[len(FOUND) :]:
+            with _naming(name.removeprefix(_EXTRA)):
+                known = [field for field in self._rows.schema if field.name == name]
+                pa.unify_schemas([pa.schema(known), table.select([name]).schema], promote_options="permissive")
+        self._rows.append(table)
 
     def __len__(self) -> int:
         """Return the number of videos found."""
-        return self.table.num_rows
+        start, stop = self._span
+        return stop - start
 
     def __iter__(self) -> Iterator[Video]:
         """Iterate over the videos in source order."""
         for start in range(0, len(self), _AT_ONCE):
-            rows = self.table.slice(start, _AT_ONCE).to_pylist()
-            if not self.extra:
+            part = self[start : start + _AT_ONCE]
+            rows, extra = part.table.to_pylist(), part.extra.to_pylist()
+            if extra and extra[0]:
+                yield from (Video(**row, extra=more) for row, more in zip(rows, extra, strict=True))
+            else:
                 yield from (Video(**row) for row in rows)
-                continue
-            extra = pa.table({name: column.slice(start, _AT_ONCE) for name, column in self.extra.items()}).to_pylist()
-            yield from (Video(**row, extra=more) for row, more in zip(rows, extra, strict=True))
 
     @overload
     def __getitem__(self, which: int) -> Video: ...
@@ -219,19 +224,34 @@ class Videos:
             start, stop, step = which.indices(len(self))
             if step != 1:
                 return self.take(np.arange(start, stop, step))
-            some, n = Videos(), max(stop - start, 0)
-            some.table = self.table.slice(start, n)
-            some.extra = {name: column.slice(start, n) for name, column in self.extra.items()}
+            some = copy(self)
+            some.n_ignored, some._span = 0, (self._span[0] + start, self._span[0] + max(start, stop))
             return some
         (video,) = self.take([range(len(self))[which]])
         return video
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Videos:
         """Return the videos of these rows."""
-        some, numbers = Videos(), np.asarray(rows, np.int64)
-        some.table = take_rows(self.table, numbers)
-        some.extra = {name: take_rows(column, numbers) for name, column in self.extra.items()}
+        some = Videos()
+        some._rows = Spool([self._rows.take(np.asarray(rows, np.int64) + self._span[0])])
+        some._span = (0, len(some._rows))
         return some
+
+    @property
+    def table(self) -> pa.Table:
+        """A `FOUND` table of them, a row a video, read anew: of millions of videos take a slice first."""
+        return self._read().select(FOUND.names)
+
+    @property
+    def extra(self) -> pa.Table:
+        """Further manifest columns, a row a video, read as `table` is."""
+        rows = self._read()
+        names = rows.column_names[len(FOUND) :]
+        return rows.select(names).rename_columns([name.removeprefix(_EXTRA) for name in names])
+
+    def _read(self, start: int = 0, stop: int | None = None) -> pa.Table:
+        stop = len(self) if stop is None else min(stop, len(self))
+        return self._rows.read(self._span[0] + start, self._span[0] + stop)
 
     def places(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows of the videos with these ids: (n,) int32, -1 for one that is not among them."""
@@ -253,17 +273,11 @@ class Videos:
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
         """The hashes of all ids, sorted, and the row of each."""
-        hashes = _hashes(self.table["video_id"])
+        starts = range(0, len(self), _AT_ONCE)
+        parts = [_hashes(self._read(start, start + _AT_ONCE)["video_id"]) for start in starts]
+        hashes = np.concatenate([np.empty(0, np.int64), *parts])
         order = np.argsort(hashes).astype(np.int32)
         return hashes[order], order
-
-
-def take_rows(data: Columns, rows: np.ndarray) -> Columns:
-    """Return these rows of a table or column, copying no more than what lies between the first and the last."""
-    if not len(rows):
-        return data.slice(0, 0)
-    first, last = int(rows.min()), int(rows.max())
-    return data.slice(first, last - first + 1).take(pa.array(rows - first))
 
 
 def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -275,23 +289,13 @@ def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return hashes
 
 
-def _join(parts: Sequence[tuple[pa.Table, dict[str, Any]]]) -> tuple[pa.Table, dict[str, Any]]:
-    """Put tables and their further columns one after another, which not all of them need have."""
-    extra = {}
-    for name in dict.fromkeys(name for _, columns in parts for name in columns):
-        some = [pa.table({name: columns.get(name, pa.nulls(table.num_rows))}) for table, columns in parts]
-        with _naming(name):
-            extra[name] = pa.concat_tables(some, promote_options="permissive")[name]
-    return pa.concat_tables([FOUND.empty_table(), *(table for table, _ in parts)]), extra
-
-
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Say which column it is that no Parquet file could hold."""
     try:
         yield
     except (pa.ArrowException, UnicodeEncodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace(_EXTRA, "")
         raise SourceError(f"manifest column {name!r} holds values of unlike types: {reason}") from error
 
 

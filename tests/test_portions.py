@@ -124,8 +124,7 @@ def test_twins_are_refused(tmp_path):
 
 
 def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "PORTION", 3)
-    monkeypatch.setattr(pipeline, "PORTION_A_WORKER", 0)
+    monkeypatch.setattr(pipeline, "MOST_A_PORTION", 3)
     for number in range(1, 8):
         write_video(tmp_path / f"videos/{number}.mp4", n_frames=20 + 5 * number, seed=number)
     (tmp_path / "videos/4.mp4").write_text("not a video")

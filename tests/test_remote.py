@@ -5,7 +5,6 @@ import threading
 import time
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
 from trouble import Fault, Proxy, proxy_before, serve_folder
@@ -114,14 +113,14 @@ def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
 
 def test_manifests_and_versions_are_waited_for(proxy, folder):
     (folder / "list.csv").write_text("uri\na.mp4\n")
-    uris = pa.chunked_array([[f"{proxy.url}/a.mp4"]])
-    calm = read_versions(uris)
+    videos = find_videos(f"{proxy.url}/a.mp4")
+    calm = read_versions(videos).read()
     proxy.calm()
     proxy.faults = (Fault(status=503, first=1),)
     with open_file(f"{proxy.url}/list.csv") as file:
         assert file.read() == b"uri\na.mp4\n"
-    assert read_versions(uris) == calm
-    assert calm.null_count == 0
+    assert read_versions(videos).read() == calm
+    assert calm["version"].null_count == 0
 
 
 def test_patience_ends(monkeypatch, caplog):

@@ -17,7 +17,7 @@ from raypipe.engine.streaming import Log, in_tasks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.resume import PROBED
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Away, Probe, Videos, take_rows
+from raypipe.schema import PLAN, Away, Probe, Videos
 from raypipe.segments import ProbeVideos
 
 _PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
@@ -52,7 +52,7 @@ def plan_videos(
     probes: list[Probe | str] = []
 
     def commit() -> None:
-        theirs = take_rows(versions, np.array(fresh)).to_pylist()
+        theirs = versions.take(pa.array(fresh)).to_pylist()
         plan = plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)
         run.write_table(run.next_name(PROBED), plan)
 
@@ -113,7 +113,7 @@ def probe_uris(
     left = np.ones(len(uris), bool)
     while left.any():
         rows = np.flatnonzero(left)
-        plan = pa.table({"row": rows, "uri": take_rows(uris, rows)})
+        plan = pa.table({"row": rows, "uri": uris.take(pa.array(rows))})
         dataset = in_tasks(plan, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
             _Prober,
             fn_constructor_args=(decode,),

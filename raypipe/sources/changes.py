@@ -10,35 +10,38 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.schema import Videos
 from raypipe.sources.files import local_path, open_filesystem
 from raypipe.sources.remote import patiently
+from raypipe.spool import Spool
 
 _REMOTE_THREADS = 32  # requests under way at once: each waits for the network
+_VERSIONS = pa.schema([("version", pa.string())])
 _AT_ONCE = 10_000  # URIs that are Python's at one time
 _TOLD_BY = ("ETag", "etag", "Content-MD5", "LastModified", "mtime", "updated", "last_modified", "created")
 
 
-def read_versions(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ask for the present version of each file.
+def read_versions(videos: Videos) -> Spool:
+    """Ask for the present version of each video's file.
 
     Returns
     -------
-    A short string for each of ``uris`` that changes when the file does; null where it cannot be told, because the file
-    or its server is not there.
+    A column ``version``, a row a video: a short string that changes when the file does; null where it cannot be told,
+    because the file or its server is not there.
     """
-    told = []
+    told = Spool([_VERSIONS.empty_table()])
     kinds: dict[str, str] = {}
     with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
-        for start in range(0, len(uris), _AT_ONCE):
-            some = uris.slice(start, _AT_ONCE).to_pylist()
+        for start in range(0, len(videos), _AT_ONCE):
+            some = videos[start : start + _AT_ONCE].table["uri"].to_pylist()
             files = list(dict.fromkeys(some))  # one may hold many videos
             known = dict(zip(files, threads.map(_version, files), strict=True))
-            told.append(pa.array([known[uri] for uri in some], pa.string()))
+            told.append(pa.table({"version": [known[uri] for uri in some]}, schema=_VERSIONS))
             kinds |= {uri.partition("://")[0]: uri for uri in files if local_path(uri) is None}
     for uri in kinds.values():
         with contextlib.suppress(SourceError):
             open_filesystem(uri)[0].invalidate_cache()  # of its listing, which nobody asks again
-    return pa.chunked_array(told, pa.string())
+    return told
 
 
 def _version(uri: str) -> str | None:
