@@ -1,7 +1,7 @@
 """What still holds of an earlier run in the same directory, and what there is left to do.
 
 However many videos a source has, no more than a portion of its plan and of its ledger is in memory, and some bytes of
-each further video.
+each further video; the videos themselves are on disk.
 """
 
 from __future__ import annotations
