@@ -4,7 +4,7 @@
 
 All but the last is `raypipe embed` itself; only its actors do nothing: the videos are rows of a manifest that are not
 there, each of which is said to last a few seconds, and whose embeddings are small and random. Each measurement is a
-process of its own, whose peak memory is the driver's.
+process of its own, whose peak memory is the driver's. ``large`` is ``done`` in portions of 500,000.
 """
 
 import argparse
@@ -86,6 +86,13 @@ def pretend(most: int) -> dict[str, float]:
     probing.probe_uris = lambda uris, *_: ((number, probe) for number in range(len(uris)))
     setattr(embedding, "embed_segments", embed_segments)  # noqa: B010 – with fewer parameters
     return known
+
+
+def as_on_a_large_cluster() -> None:
+    """Make portions as large as they are where there are hundreds of CPUs."""
+    from raypipe import pipeline
+
+    pipeline.PORTION_A_CPU = pipeline.MOST_A_PORTION
 
 
 def clips_of(plan: pa.Table) -> pa.Table:
@@ -196,6 +203,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         name, manifest, folder, most = options.child
+        if name == "large":
+            as_on_a_large_cluster()
         figures = stream(folder) if name == "stream" else embed(manifest, folder, int(most))
         print(json.dumps({**figures, "peak_mb": peak_mb()}))
         return
@@ -204,7 +213,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             manifest, run = write_manifest(Path(folder), n), Path(folder) / "run"
             told: dict[str, Any] = {"segments": n}
-            for name, most in {"plan": n // 2, "resume": n, "done": 0, "stream": 0}.items():
+            for name, most in {"plan": n // 2, "resume": n, "done": 0, "stream": 0, "large": 0}.items():
                 told[name] = measure(name, manifest, run, most=most)
             rounds.append(told)
             print(json.dumps(told), flush=True)
