@@ -130,8 +130,7 @@ def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
 
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
-    extra = found.extra
-    for name in extra.column_names:
+    for name, column in found.extra.items():
         free = f"manifest_{name}" if name in table.column_names else name  # what we found out keeps its own name
-        table = table.append_column(free, extra[name])
+        table = table.append_column(free, column)
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -170,32 +169,41 @@ class Videos:
 
     def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
         self.n_ignored = n_ignored
-        self._rows = Spool([FOUND.empty_table()])
         rest = iter(videos)
-        while some := list(islice(rest, _AT_ONCE)):
-            table = pa.table({name: [getattr(video, name) for video in some] for name in FOUND.names}, schema=FOUND)
-            for name in dict.fromkeys(name for video in some for name in video.extra):
-                with _naming(name):
-                    table = table.append_column(_EXTRA + name, pa.array([video.extra.get(name) for video in some]))
-            self._append(table)
-        self._span = (0, len(self._rows))
+        self._keep(_columns_of(some) for some in iter(lambda: list(islice(rest, _AT_ONCE)), []))
 
     @classmethod
     def concat(cls, parts: Sequence[Videos]) -> Videos:
         """Put several sources' videos one after another."""
-        whole = cls(n_ignored=sum(part.n_ignored for part in parts))
-        for part in parts:
-            for start in range(0, len(part), _AT_ONCE):
-                whole._append(part._read(start, start + _AT_ONCE))
-        whole._span = (0, len(whole._rows))
+        whole = cls.__new__(cls)
+        whole.n_ignored = sum(part.n_ignored for part in parts)
+        whole._keep(part._read(start, start + _AT_ONCE) for part in parts for start in range(0, len(part), _AT_ONCE))
         return whole
 
-    def _append(self, table: pa.Table) -> None:
-        for name in table.column_names[len(FOUND) :]:
-            with _naming(name.removeprefix(_EXTRA)):
-                known = [field for field in self._rows.schema if field.name == name]
-                pa.unify_schemas([pa.schema(known), table.select([name]).schema], promote_options="permissive")
-        self._rows.append(table)
+    def _keep(self, tables: Iterable[pa.Table]) -> None:
+        """Bring tables to disk: `FOUND` ones, with further columns behind."""
+        self._rows = Spool([FOUND.empty_table()])
+        mixed: set[str] = set()
+        for table in tables:
+            schemas = (self._rows.schema, table.schema)
+            for name in table.column_names[len(FOUND) :]:
+                own = [pa.schema([schema.field(name)]) for schema in schemas if name in schema.names]
+                if own[0] != own[-1]:
+                    mixed.add(name)
+                    with _naming(name):
+                        pa.unify_schemas(own, promote_options="permissive")
+            self._rows.append(table)
+        self._span = (0, len(self._rows))
+        for name in mixed:  # a type that holds both need not hold each value
+            with _naming(name):
+                for start in range(0, len(self), _AT_ONCE):
+                    self._read(start, start + _AT_ONCE, [name])
+
+    @classmethod
+    def _part_of(cls, rows: Spool, start: int, stop: int) -> Videos:
+        some = cls.__new__(cls)
+        some.n_ignored, some._rows, some._span = 0, rows, (start, stop)
+        return some
 
     def __len__(self) -> int:
         """Return the number of videos found."""
@@ -205,12 +213,7 @@ class Videos:
     def __iter__(self) -> Iterator[Video]:
         """Iterate over the videos in source order."""
         for start in range(0, len(self), _AT_ONCE):
-            part = self[start : start + _AT_ONCE]
-            rows, extra = part.table.to_pylist(), part.extra.to_pylist()
-            if extra and extra[0]:
-                yield from (Video(**row, extra=more) for row, more in zip(rows, extra, strict=True))
-            else:
-                yield from (Video(**row) for row in rows)
+            yield from _videos_of(self._read(start, start + _AT_ONCE))
 
     @overload
     def __getitem__(self, which: int) -> Video: ...
@@ -224,34 +227,36 @@ class Videos:
             start, stop, step = which.indices(len(self))
             if step != 1:
                 return self.take(np.arange(start, stop, step))
-            some = copy(self)
-            some.n_ignored, some._span = 0, (self._span[0] + start, self._span[0] + max(start, stop))
-            return some
-        (video,) = self.take([range(len(self))[which]])
+            return self._part_of(self._rows, self._span[0] + start, self._span[0] + max(start, stop))
+        row = range(len(self))[which]
+        (video,) = _videos_of(self._read(row, row + 1))
         return video
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Videos:
-        """Return the videos of these rows."""
-        some = Videos()
-        some._rows = Spool([self._rows.take(np.asarray(rows, np.int64) + self._span[0])])
-        some._span = (0, len(some._rows))
-        return some
+        """Return the videos of these rows.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        return self._part_of(Spool([self._rows.take(rows, *self._span)]), 0, len(rows))
 
     @property
     def table(self) -> pa.Table:
         """A `FOUND` table of them, a row a video, read anew: of millions of videos take a slice first."""
-        return self._read().select(FOUND.names)
+        return self._read(columns=FOUND.names)
 
     @property
-    def extra(self) -> pa.Table:
-        """Further manifest columns, a row a video, read as `table` is."""
-        rows = self._read()
-        names = rows.column_names[len(FOUND) :]
-        return rows.select(names).rename_columns([name.removeprefix(_EXTRA) for name in names])
+    def extra(self) -> dict[str, pa.ChunkedArray]:
+        """Further manifest columns, as long as the table and read as it is."""
+        names = self._rows.schema.names[len(FOUND) :]
+        rows = self._read(columns=names)
+        return {name.removeprefix(_EXTRA): rows[name] for name in names}
 
-    def _read(self, start: int = 0, stop: int | None = None) -> pa.Table:
+    def _read(self, start: int = 0, stop: int | None = None, columns: list[str] | None = None) -> pa.Table:
         stop = len(self) if stop is None else min(stop, len(self))
-        return self._rows.read(self._span[0] + start, self._span[0] + stop)
+        return self._rows.read(self._span[0] + start, self._span[0] + stop, columns)
 
     def places(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows of the videos with these ids: (n,) int32, -1 for one that is not among them."""
@@ -268,16 +273,33 @@ class Videos:
         return bool((keys[1:] == keys[:-1]).any())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_index"}  # hashes are this process's
+        rows = Spool([self._read()])  # of a slice no more than the slice; hashes of ids are this process's
+        return {"n_ignored": self.n_ignored, "_rows": rows, "_span": (0, len(rows))}
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
         """The hashes of all ids, sorted, and the row of each."""
         starts = range(0, len(self), _AT_ONCE)
-        parts = [_hashes(self._read(start, start + _AT_ONCE)["video_id"]) for start in starts]
+        parts = [_hashes(self._read(start, start + _AT_ONCE, ["video_id"])["video_id"]) for start in starts]
         hashes = np.concatenate([np.empty(0, np.int64), *parts])
         order = np.argsort(hashes).astype(np.int32)
         return hashes[order], order
+
+
+def _columns_of(videos: Sequence[Video]) -> pa.Table:
+    table = pa.table({name: [getattr(video, name) for video in videos] for name in FOUND.names}, schema=FOUND)
+    for name in dict.fromkeys(name for video in videos for name in video.extra):
+        with _naming(name):
+            table = table.append_column(_EXTRA + name, pa.array([video.extra.get(name) for video in videos]))
+    return table
+
+
+def _videos_of(table: pa.Table) -> Iterator[Video]:
+    n = len(FOUND)
+    names = [name.removeprefix(_EXTRA) for name in table.column_names[n:]]
+    for values in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        extra = dict(zip(names, values[n:], strict=True)) if names else _NOTHING
+        yield Video(**dict(zip(FOUND.names, values[:n], strict=True)), extra=extra)
 
 
 def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -295,7 +317,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeEncodeError) as error:
-        reason = " ".join(str(error).split()).replace(_EXTRA, "")
+        name, reason = name.removeprefix(_EXTRA), " ".join(str(error).split()).replace(_EXTRA, "")
         raise SourceError(f"manifest column {name!r} holds values of unlike types: {reason}") from error
 
 

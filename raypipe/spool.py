@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import RaypipeError
 
-_IN_MEMORY = 4 << 20  # bytes, compressed, before there is a file at all
+_ROWS = 10_000  # of a part at most: what is read, is read in whole parts
+_IN_MEMORY = 1 << 20  # bytes of the last part, which is not on disk
 
 
 class Spool:
-    """Rows on disk.
+    """Rows on disk, but for the last ones. Threads and forked processes may read them at the same time.
 
     Parameters
     ----------
@@ -33,88 +34,132 @@ class Spool:
     Raises
     ------
     pyarrow.ArrowException
-        If a column's types cannot be reconciled.
+        If a column's types cannot be reconciled; where only some values cannot, when these are read.
     RaypipeError
-        If the temporary file cannot be written.
+        If the temporary file cannot be written, or read.
     """
 
     def __init__(self, tables: Iterable[pa.Table] = ()):
         self.schema = pa.schema([])
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="raypipe-")
-        weakref.finalize(self, self._file.close)
-        self._starts = [0]  # the first row of each part, and the number of all rows
-        self._places = [0]  # where each part begins in the file, and where the last one ends
+        self._file: IO[bytes] | None = None
+        self._starts = [0]  # the first row of each part
+        self._places = [0]  # where each part on disk begins, and where the last one ends
+        self._last: list[pa.Table] = []  # the part in memory
+        self._n_last = self._bytes_last = 0
         self._latest: tuple[int, pa.Table] | None = None
-        self._lock = threading.Lock()
         for table in tables:
             self.append(table)
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return self._starts[-1]
+        return self._starts[-1] + self._n_last
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Spool, ([self.read()],))
 
     def append(self, table: pa.Table) -> None:
-        """Add rows behind the others, as one part: what is read, is read in whole parts."""
+        """Add rows behind the others."""
         self.schema = pa.unify_schemas([self.schema, table.schema], promote_options="permissive")
-        if not table.num_rows:
-            return
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
-            stream.write_table(table)
-        with self._lock:
-            try:
-                self._file.seek(self._places[-1])
-                self._file.write(sink.getvalue())
-                self._file.flush()
-            except OSError as error:
-                reason = error.strerror or error
-                raise RaypipeError(f"cannot write a temporary file in {tempfile.gettempdir()}: {reason}") from error
-            self._latest = (len(self._places) - 1, table)
-            self._places.append(self._file.tell())
-            self._starts.append(len(self) + table.num_rows)
+        for start in range(0, table.num_rows, _ROWS):
+            part = table.slice(start, _ROWS)
+            if self._n_last + part.num_rows > _ROWS or self._bytes_last > _IN_MEMORY:
+                self._write_last()
+            self._last.append(part)
+            self._n_last += part.num_rows
+            self._bytes_last += part.nbytes
 
-    def read(self, start: int = 0, stop: int | None = None) -> pa.Table:
-        """Return a slice of the rows."""
+    def read(self, start: int = 0, stop: int | None = None, columns: list[str] | None = None) -> pa.Table:
+        """Return a slice of the rows; all columns by default."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        if start >= stop:
-            return self.schema.empty_table()
-        first, last = self._parts_of(np.array([start, stop - 1]))
         parts = []
-        for number in range(first, last + 1):
-            begin, end = self._starts[number], self._starts[number + 1]
-            parts.append(self._part(number).slice(max(start - begin, 0), min(stop, end) - max(start, begin)))
-        return self._joined(parts)
+        if start < stop:
+            first, last = self._parts_of(np.array([start, stop - 1]))
+            for number in range(first, last + 1):
+                begin = max(start - self._starts[number], 0)
+                parts.append(self._part(number).slice(begin, stop - self._starts[number] - begin))
+        return self._joined(parts, columns)
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> pa.Table:
-        """Return the rows of these numbers, in their order."""
+    def take(self, rows: Sequence[int] | np.ndarray, start: int = 0, stop: int | None = None) -> pa.Table:
+        """Return the rows of these numbers, in their order; they are counted from ``start``.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row before ``stop``.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
         rows = np.asarray(rows, np.int64)
         if not len(rows):
             return self.schema.empty_table()
+        if rows.min() < 0 or rows.max() >= stop - start:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for, of {stop - start}")
+        rows = rows + start
         parts_of = self._parts_of(rows)
         order = np.argsort(parts_of, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(parts_of[order])) + 1)
-        numbers = [int(parts_of[group[0]]) for group in groups]
-        taken = self._joined(
-            [
-                self._part(number).take(pa.array(rows[group] - self._starts[number]))
-                for number, group in zip(numbers, groups, strict=True)
-            ]
-        )
+        parts = []
+        for group in groups:
+            number = int(parts_of[group[0]])
+            parts.append(self._part(number).take(pa.array(rows[group] - self._starts[number])))
+        taken = self._joined(parts)
         return taken if (np.diff(order) > 0).all() else taken.take(pa.array(np.argsort(order)))
 
     def _parts_of(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._starts, rows, "right") - 1
 
     def _part(self, number: int) -> pa.Table:
-        with self._lock:
-            if self._latest is None or self._latest[0] != number:
-                begin, end = self._places[number : number + 2]
-                self._file.seek(begin)
-                self._latest = (number, pa.ipc.open_stream(self._file.read(end - begin)).read_all())
-            return self._latest[1]
+        if number == len(self._starts) - 1:
+            if len(self._last) > 1:
+                self._last = [_concat(self._last).combine_chunks()]
+            return self._last[0]
+        latest = self._latest
+        if latest is None or latest[0] != number:
+            content = self._read_file(*self._places[number : number + 2])
+            self._latest = latest = (number, pa.ipc.open_stream(content).read_all())
+        return latest[1]
 
-    def _joined(self, parts: list[pa.Table]) -> pa.Table:
-        return pa.concat_tables([self.schema.empty_table(), *parts], promote_options="permissive")
+    def _joined(self, parts: list[pa.Table], columns: list[str] | None = None) -> pa.Table:
+        whole = self.schema.empty_table()
+        if columns is not None:
+            whole = whole.select(columns)
+            parts = [part.select([name for name in columns if name in part.column_names]) for part in parts]
+        return _concat([whole, *parts])
+
+    def _write_last(self) -> None:
+        """Bring the part in memory to disk."""
+        if not self._n_last:
+            return
+        table, sink = _concat(self._last), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+            stream.write_table(table)
+        content = memoryview(sink.getvalue())
+        self._places.append(self._places[-1] + len(content))
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0, prefix="raypipe-")
+                weakref.finalize(self, self._file.close)
+            while content:
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            raise _failure("write", error) from error
+        self._starts.append(len(self))
+        self._last, self._n_last, self._bytes_last = [], 0, 0
+
+    def _read_file(self, begin: int, end: int) -> bytes:
+        assert self._file is not None
+        content = b""
+        try:
+            while len(content) < end - begin:  # without a seek: another process may read the same open file
+                content += os.pread(self._file.fileno(), end - begin - len(content), begin + len(content))
+        except OSError as error:
+            raise _failure("read", error) from error
+        return content
+
+
+def _concat(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _failure(doing: str, error: OSError) -> RaypipeError:
+    where = tempfile.tempdir or "the temporary directory"
+    return RaypipeError(f"cannot {doing} a temporary file in {where}: {error.strerror or error}")
