@@ -22,9 +22,9 @@ from raypipe.embeddings import Ledger
 from raypipe.planning import plan_precomputed
 from raypipe.reduction import Reducer, make_reducer
 from raypipe.runs import Run
-from raypipe.schema import Video
 from raypipe.segments import ProbeVideos
 from raypipe.trajectories import gather_paths
+from raypipe.videos import Video
 
 N_PROBED, N_BUILT, N_CLIPS, DIM = 400, 10_000, 10, 512
 FIT_POINTS, N_MAPPED = 100_000, 20_000

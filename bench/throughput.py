@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from bench.machine import keep
 from raypipe.config import Config, SampleConfig, make_config
-from raypipe.schema import Video
+from raypipe.videos import Video
 
 FEW, MANY = 100, 400
 CONFIG = make_config(flags={"encode": {"encoder": "descriptor"}})

@@ -12,7 +12,7 @@ _HOMES = {
     "make_config": "raypipe.config",
     "Run": "raypipe.runs",
     "Trajectories": "raypipe.schema",
-    "Videos": "raypipe.schema",
+    "Videos": "raypipe.videos",
     "find_videos": "raypipe.sources",
     "embed_videos": "raypipe.api",
     "write_report": "raypipe.api",

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.embeddings import Ledger
-from raypipe.schema import AWAY, FAILED, OK, SKIPPED, VIDEOS, Videos
+from raypipe.schema import AWAY, FAILED, OK, SKIPPED, VIDEOS
+from raypipe.videos import Videos
 
 LIMIT = "limit"  # the stage at which a video was left out that lies beyond --limit
 _PROBED = ("duration_s", "width", "height", "fps", "codec")

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
-from raypipe.schema import AWAY, Videos
+from raypipe.schema import AWAY
+from raypipe.videos import Videos
 
 T = TypeVar("T")
 

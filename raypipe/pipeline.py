@@ -21,11 +21,12 @@ from raypipe.planning import plan_precomputed
 from raypipe.progress import Progress
 from raypipe.resume import Portions, known_plan, quarantined
 from raypipe.runs import Run
-from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories, Videos
+from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories
 from raypipe.sources import find_videos, read_versions
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.spool import Spool
 from raypipe.versions import package_versions
+from raypipe.videos import Videos
 
 if TYPE_CHECKING:
     from raypipe.clustering import Clustering

@@ -19,9 +19,10 @@ from raypipe.config import Config
 from raypipe.embeddings import Catalogue, Ledger
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs import Run
-from raypipe.schema import AWAY, PLAN, Videos
+from raypipe.schema import AWAY, PLAN
 from raypipe.sources.files import shown
 from raypipe.spool import Spool
+from raypipe.videos import Videos
 
 PLAN_FILE = "plan.parquet"
 PROBED = "plan"  # a folder: what has been probed since the plan was written

@@ -11,7 +11,7 @@ from raypipe.embeddings import Ledger
 from raypipe.errors import UsageError
 from raypipe.planning import plan_precomputed
 from raypipe.runs import Run
-from raypipe.schema import Video
+from raypipe.videos import Video
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from raypipe import embeddings
 from raypipe.embeddings import Catalogue, Committer, Ledger
 from raypipe.errors import RaypipeError
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Video, Videos, embeddings_schema
+from raypipe.schema import PLAN, embeddings_schema
+from raypipe.videos import Video, Videos
 
 DIM = 2
 

@@ -13,8 +13,9 @@ from raypipe.planning import plan_segments
 from raypipe.progress import Progress
 from raypipe.resume import Plan, Portions, known_plan
 from raypipe.runs import Run
-from raypipe.schema import Probe, Video, Videos
+from raypipe.schema import Probe
 from raypipe.status import describe_status
+from raypipe.videos import Video, Videos
 
 KIND = {"name": "x", "dim": 1, "fingerprint": "y"}
 

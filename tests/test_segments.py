@@ -10,8 +10,9 @@ from raypipe.embeddings import Ledger
 from raypipe.encoders import make_encoder
 from raypipe.planning import mean_frames, plan_precomputed, plan_segments
 from raypipe.runs import Run
-from raypipe.schema import FAILED, OK, SKIPPED, Probe, Video, Videos, embeddings_schema
+from raypipe.schema import FAILED, OK, SKIPPED, Probe, embeddings_schema
 from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos
+from raypipe.videos import Video, Videos
 
 
 def probe(duration_s=10.0):

@@ -14,9 +14,9 @@ import pytest
 
 from raypipe import spool
 from raypipe.errors import RaypipeError, SourceError
-from raypipe.schema import Video, Videos
 from raypipe.sources import find_videos
 from raypipe.spool import Spool
+from raypipe.videos import Video, Videos
 
 
 @pytest.fixture(params=[3, spool._ROWS], ids=["on disk", "in memory"])

@@ -17,8 +17,9 @@ from raypipe.engine.streaming import Log, in_tasks, progressing, stream
 from raypipe.planning import plan_segments
 from raypipe.resume import PROBED
 from raypipe.runs import Run
-from raypipe.schema import PLAN, Away, Probe, Videos
+from raypipe.schema import PLAN, Away, Probe
 from raypipe.segments import ProbeVideos
+from raypipe.videos import Videos
 
 _PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
 COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more

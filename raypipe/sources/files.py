@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, quote_from_bytes, unquote, unquote_to_bytes
 
 from raypipe.errors import RaypipeError, SourceError
 from raypipe.optional import require
-from raypipe.schema import Video, Videos
 from raypipe.sources.remote import find_patiently, patiently
+from raypipe.videos import Video, Videos
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split(),

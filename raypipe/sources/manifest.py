@@ -17,7 +17,6 @@ from typing import IO, Any
 import pyarrow as pa
 
 from raypipe.errors import SourceError
-from raypipe.schema import Video, Videos
 from raypipe.sources.files import (
     canonical_uri,
     failure,
@@ -28,6 +27,7 @@ from raypipe.sources.files import (
     shown,
     suffix,
 )
+from raypipe.videos import Video, Videos
 
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 

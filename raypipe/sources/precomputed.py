@@ -16,8 +16,8 @@ from urllib.parse import quote
 import numpy as np
 
 from raypipe.errors import SourceError
-from raypipe.schema import Video, Videos
 from raypipe.sources.files import canonical_uri, failure, local_path, make_video_id, open_file, shown, suffix
+from raypipe.videos import Video, Videos
 
 PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
 
