@@ -27,9 +27,9 @@ from raypipe.planning import plan_segments
 from raypipe.progress import Progress
 from raypipe.runs import Run
 from raypipe.schema import Probe
-from raypipe.schema import Video as FoundVideo
 from raypipe.segments import DecodeSegments, ProbeVideos
 from raypipe.sources import find_videos
+from raypipe.videos import Video as FoundVideo
 
 SEED = 4
 DECODE = DecodeConfig(deadline_s=3, deadline_factor=1)  # not the default 20, so that what hangs is over sooner
