@@ -14,6 +14,7 @@ from raypipe.progress import Progress
 from raypipe.resume import Plan, Portions, known_plan
 from raypipe.runs import Run
 from raypipe.schema import Probe
+from raypipe.spool import Spool
 from raypipe.status import describe_status
 from raypipe.videos import Video, Videos
 
@@ -76,7 +77,7 @@ def test_what_cannot_be_compacted_is_accounted_for(run, monkeypatch):
     monkeypatch.setattr(Ledger, "compact", full)
     run.write_table("plan.parquet", plan_of("abC"))
     videos, said = videos_of("abCde"), []
-    accounts = Portions(run, videos[:3], 2).account(videos, None, 1, said.append)
+    accounts = Portions(run, videos[:3], 2).account(videos, np.zeros(5, bool), 1, said.append)
     assert [table["status"].to_pylist() for table in accounts] == [["failed"] * 2, ["failed"], ["skipped"] * 2]
     assert b'"event": "not compacted", "reason": "no room"' in run.read_bytes("log.jsonl")
     assert said == ["small files of embeddings/ stay as they are: no room"] * 2
@@ -104,7 +105,8 @@ def test_what_still_holds(run):
     run.write_table("plan.parquet", plan_of("abC"))
 
     def known(config, versions, kind=KIND):
-        return known_plan(run, config, kind, chosen, pa.chunked_array([versions], pa.string())).lacking().tolist()
+        told = Spool([pa.table({"version": pa.array(versions, pa.string())})])
+        return known_plan(run, config, kind, chosen, told).lacking().tolist()
 
     assert known(config, ["1", None, "2"]) == [], "a file that cannot be looked at, and one that failed, may stay"
     assert known(make_config(sets=["source.retry_failed=true"]), ["1", "1", "1"]) == [2]
