@@ -133,7 +133,7 @@ class Spool:
         with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
             stream.write_table(table)
         content = memoryview(sink.getvalue())
-        self._places.append(self._places[-1] + len(content))
+        end = self._places[-1] + len(content)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, prefix="raypipe-")
@@ -142,6 +142,7 @@ class Spool:
                 content = content[self._file.write(content) :]
         except OSError as error:
             raise _failure("write", error) from error
+        self._places.append(end)
         self._starts.append(len(self))
         self._last, self._n_last, self._bytes_last = [], 0, 0
 
@@ -149,8 +150,11 @@ class Spool:
         assert self._file is not None
         content = b""
         try:
-            while len(content) < end - begin:  # without a seek: another process may read the same open file
-                content += os.pread(self._file.fileno(), end - begin - len(content), begin + len(content))
+            while begin < end:  # without a seek: another process may read the same open file
+                more = os.pread(self._file.fileno(), end - begin, begin)
+                if not more:
+                    raise OSError("it has been cut short")
+                content, begin = content + more, begin + len(more)
         except OSError as error:
             raise _failure("read", error) from error
         return content

@@ -71,6 +71,14 @@ def test_a_temporary_file_that_cannot_be_written(monkeypatch, tmp_path):
         Spool([pa.table({"a": [1, 2]})])
 
 
+def test_a_temporary_file_that_was_cut_short(monkeypatch):
+    monkeypatch.setattr(spool, "_ROWS", 1)
+    rows = Spool([pa.table({"a": [1, 2, 3]})])
+    rows._file.truncate(10)
+    with pytest.raises(RaypipeError, match=r"cannot read a temporary file in .*: it has been cut short"):
+        rows.read()
+
+
 def raise_missing():
     raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
 
