@@ -37,7 +37,7 @@ from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import ReduceConfig
 from raypipe.reduction import reduce_trajectories
 from raypipe.softdtw import cdist_soft_dtw
-from raypipe.trajectories import interpolate
+from raypipe.trajectories.interpolation import interpolate
 
 TIME_SERIES = ("BasicMotions", "Coffee", "JapaneseVowels", "Plane", "SyntheticControl", "Trace")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from raypipe.versions import package_versions
+from raypipe.packages import package_versions
 
 RESULTS = Path(__file__).parent / "results"
 

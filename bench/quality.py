@@ -24,8 +24,8 @@ from raypipe.config import ClusterConfig, ReduceConfig, make_config
 from raypipe.demo import render_demo
 from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
-from raypipe.results import read_truth
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.results import read_truth
 from raypipe.schema import Trajectories
 from raypipe.trajectories import build_trajectories
 

@@ -18,13 +18,13 @@ import numpy as np
 from bench.machine import keep
 from bench.throughput import make_videos
 from raypipe.config import DecodeConfig, ReduceConfig
-from raypipe.embeddings import Ledger
-from raypipe.planning import plan_precomputed
 from raypipe.reduction import Reducer, make_reducer
-from raypipe.runs import Run
-from raypipe.segments import ProbeVideos
-from raypipe.trajectories import gather_paths
-from raypipe.videos import Video
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
+from raypipe.segments.planning import plan_precomputed
+from raypipe.segments.stages import ProbeVideos
+from raypipe.sources.videos import Video
+from raypipe.trajectories.interpolation import gather_paths
 
 N_PROBED, N_BUILT, N_CLIPS, DIM = 400, 10_000, 10, 512
 FIT_POINTS, N_MAPPED = 100_000, 20_000

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from bench.machine import keep
 from raypipe.config import make_config
-from raypipe.runs import Run
-from raypipe.spool import Spool
+from raypipe.runs.directory import Run
+from raypipe.sources.spool import Spool
 
 CLIPS = 4  # a segment
 ROWS_A_FILE = 50_000  # as after some commits

@@ -24,8 +24,8 @@ from sklearn.base import clone
 
 from bench.machine import keep
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
-from raypipe.results import write_trajectories
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.results import write_trajectories
 from raypipe.schema import Trajectories
 
 N_STEPS, DIM, N_CLUSTERS, MAX_ITER = 16, 2, 20, 10

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.machine import RESULTS
-from raypipe import optional
+from raypipe import packages
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.softdtw import reference
 from raypipe.softdtw.backends import load_backend
@@ -76,7 +76,7 @@ def seconds(call: Callable[[], Any], synchronise: Callable[[], Any], rounds: int
 
 def measure_passes() -> list[dict[str, Any]]:
     """Time assignment and statistics in float32 on the device and on this machine's CPU."""
-    cupy, rows = optional.require("cupy"), []
+    cupy, rows = packages.require("cupy"), []
     for n, steps, dim, k in SIZES:
         x, labels = make_series(n, steps, dim), np.arange(n, dtype=np.int32) % k
         centers = x[:k].astype(np.float64)
@@ -116,7 +116,7 @@ def measure_fit() -> dict[str, Any]:
 
 def measure_peer() -> dict[str, Any]:
     """Time pysdtw (numba on CUDA, PyPI), value and gradient of pairs, beside our statistics of as many."""
-    if not optional.is_installed("pysdtw"):
+    if not packages.is_installed("pysdtw"):
         return {"skipped": "pysdtw is not installed"}
     import pysdtw
     import torch
@@ -139,7 +139,7 @@ def measure_peer() -> dict[str, Any]:
 
 def measure_softdtw() -> dict[str, Any]:
     """Verify, then measure all of it."""
-    if not optional.is_installed("cupy"):
+    if not packages.is_installed("cupy"):
         return {"skipped": "cupy is not installed"}
     return {
         "largest_error": verify(),

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from bench.machine import keep
 from raypipe.config import Config, SampleConfig, make_config
-from raypipe.videos import Video
+from raypipe.sources.videos import Video
 
 FEW, MANY = 100, 400
 CONFIG = make_config(flags={"encode": {"encoder": "descriptor"}})
@@ -54,11 +54,11 @@ def plain_loop(uris: list[str], sample: SampleConfig) -> int:
 
     torch.set_num_threads(1)
     from raypipe.decoders import make_decoder, resolve_chain
-    from raypipe.engine.embedding import encoder_of
-    from raypipe.sampling import Span, pool_frames, sample_span
+    from raypipe.encoders import make_encoder
+    from raypipe.segments.sampling import Span, pool_frames, sample_span
 
     decoder = make_decoder(resolve_chain("auto", uris[0])[0])
-    encoder = encoder_of(CONFIG.encode)
+    encoder = make_encoder(**CONFIG.encode.model_dump())
     n_frames = 0
     for uri in uris:
         length = decoder.probe(uri).duration_s
@@ -87,11 +87,12 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     """Embed the videos in the open Ray session; return the seconds from the plan to the last commit."""
     import ray
 
-    from raypipe.engine.embedding import embed_segments, encoder_of
+    from raypipe.encoders import make_encoder
+    from raypipe.engine.embedding import embed_segments
     from raypipe.engine.probing import probe_uris
     from raypipe.engine.session import plan_pools
-    from raypipe.planning import plan_segments
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
+    from raypipe.segments.planning import plan_segments
 
     pools = plan_pools(ray.cluster_resources(), config.ray, len(videos))
     run = Run(folder)
@@ -101,7 +102,7 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     }
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
-    embed_segments(run, [plan], config, encoder_of(config.encode), pools, lambda done: None)
+    embed_segments(run, [plan], config, make_encoder(**config.encode.model_dump()), pools, lambda done: None)
     return time.monotonic() - started
 
 

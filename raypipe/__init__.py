@@ -10,9 +10,9 @@ from typing import Any
 _HOMES = {
     "Config": "raypipe.config",
     "make_config": "raypipe.config",
-    "Run": "raypipe.runs",
+    "Run": "raypipe.runs.directory",
     "Trajectories": "raypipe.schema",
-    "Videos": "raypipe.videos",
+    "Videos": "raypipe.sources.videos",
     "find_videos": "raypipe.sources",
     "embed_videos": "raypipe.api",
     "write_report": "raypipe.api",

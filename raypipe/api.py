@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from raypipe.config import Config, make_config
 from raypipe.progress import Progress
-from raypipe.runs import Run
-from raypipe.videos import Videos
+from raypipe.runs.directory import Run
+from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans

@@ -155,7 +155,7 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
         _dry_run(source, config)
         return DONE
     from raypipe import pipeline
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
 
     made = Run(output)
     pipeline.run_all(source, made, config, progress)
@@ -171,7 +171,7 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
         _dry_run(source, config)
         return DONE
     from raypipe import pipeline
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
 
     made = Run(output)
     pipeline.embed(source, made, config, progress)
@@ -182,7 +182,7 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report."""
     from raypipe import pipeline
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
 
     made = Run.open(run)
     config, progress = _prepare(options, base=made)
@@ -195,7 +195,7 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
 def report(run: ExistingRun, options: dict[str, Any]) -> None:
     """Write the report of a clustered run again."""
     from raypipe import pipeline
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
 
     made = Run.open(run)
     config, progress = _prepare(options, base=made)
@@ -211,7 +211,7 @@ def demo(
 ) -> None:
     """Render a labelled sample of videos, run the whole pipeline on it, and compare with mean pooling."""
     from raypipe import pipeline
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
 
     config, progress = _prepare(options, encoder="descriptor")
     made = Run(output)
@@ -233,8 +233,8 @@ def inspect(source: Source, options: dict[str, Any]) -> None:
 @_verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")
 def status(run: ExistingRun, options: dict[str, Any]) -> None:
     """How far a run is, while it runs or after: done, failed, remaining, speed, time to go."""
-    from raypipe.runs import Run
-    from raypipe.status import describe_status
+    from raypipe.runs.directory import Run
+    from raypipe.runs.status import describe_status
 
     print(describe_status(Run.open(run)))
 

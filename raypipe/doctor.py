@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from raypipe.optional import EXTRAS, is_installed
+from raypipe.packages import EXTRAS, is_installed, package_versions
 from raypipe.softdtw.backends import backend_name, load_backend
-from raypipe.versions import package_versions
 
 
 def examine() -> Iterator[str]:

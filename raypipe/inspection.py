@@ -15,9 +15,9 @@ import numpy as np
 from raypipe.config import Config
 from raypipe.progress import Progress
 from raypipe.schema import Probe
-from raypipe.segments import ProbeVideos
+from raypipe.segments.stages import ProbeVideos
 from raypipe.sources import find_videos
-from raypipe.videos import Videos
+from raypipe.sources.videos import Videos
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from raypipe.accounting import Tally, account
 from raypipe.config import Config
 from raypipe.decoders import resolve_chain
-from raypipe.embeddings import Ledger
+from raypipe.encoders import make_encoder
 from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.planning import plan_precomputed
+from raypipe.packages import package_versions
 from raypipe.progress import Progress
-from raypipe.resume import Portions, known_plan, quarantined
-from raypipe.runs import Run
+from raypipe.runs.accounting import Tally, account
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import Portions, known_plan, quarantined
 from raypipe.schema import EMBEDDED, EMBEDDING, OK, Trajectories
+from raypipe.segments.planning import plan_precomputed
 from raypipe.sources import find_videos, read_versions
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
-from raypipe.spool import Spool
-from raypipe.versions import package_versions
-from raypipe.videos import Videos
+from raypipe.sources.spool import Spool
+from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
     from raypipe.clustering import Clustering
@@ -54,7 +55,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
     if not isinstance(source, Videos) and is_precomputed(source):
         return _embed_precomputed(source, run, config, progress)
-    from raypipe.engine.embedding import embed_segments, encoder_of, time_frame
+    from raypipe.engine.embedding import embed_segments, time_frame
     from raypipe.engine.probing import plan_videos
     from raypipe.engine.session import plan_pools, ray_session
 
@@ -65,7 +66,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     chosen = found if config.source.limit is None else found[: config.source.limit]
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
     resolve_chain(config.decode.decoder, "file:///any")  # a wrong name should be said now, not once a video
-    encoder = encoder_of(config.encode)
+    encoder = make_encoder(**config.encode.model_dump())
     kind = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     versions = read_versions(chosen)
     plan = known_plan(run, config, kind, chosen, versions)
@@ -102,7 +103,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
     from raypipe.clustering import fit_clusters
     from raypipe.reduction import reduce_trajectories
-    from raypipe.results import write_model
+    from raypipe.runs.results import write_model
     from raypipe.trajectories import build_trajectories
 
     _check_embedded(run)
@@ -127,9 +128,9 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
 def _cluster_sharded(run: Run, config: Config, n_shards: int, progress: Progress) -> None:
     """Do the same on a Ray cluster, where no machine holds all trajectories."""
     from raypipe.clustering import check_shardable
-    from raypipe.engine.clustering import build_files, fit_shards, reduce_files
     from raypipe.engine.session import ray_session
-    from raypipe.results import read_trajectories, write_model
+    from raypipe.engine.transform import build_files, fit_shards, reduce_files
+    from raypipe.runs.results import read_trajectories, write_model
 
     check_shardable(config.cluster)
     with ray_session(config.ray):
@@ -190,7 +191,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     """
     from raypipe.analysis.evaluation import score_mean_pooled
     from raypipe.demo import BEHAVIOURS, render_demo
-    from raypipe.results import read_truth
+    from raypipe.runs.results import read_truth
     from raypipe.trajectories import build_trajectories
 
     if run.exists("run.json"):
@@ -282,7 +283,7 @@ def _account(run: Run, videos: Iterable[pa.Table], n_ignored: int, progress: Pro
 def _draw(run: Run, config: Config, paths: Trajectories, reduced: Trajectories | None) -> Trajectories:
     """Bring trajectories to the picture's two dimensions, and write them all to ``trajectories/``."""
     from raypipe.reduction import reduce_trajectories
-    from raypipe.results import write_trajectories
+    from raypipe.runs.results import write_trajectories
 
     with _step(run, "picture"):
         flat = config.reduce.for_picture()
@@ -295,7 +296,7 @@ def _keep(run: Run, config: Config, paths: Trajectories, picture: Trajectories, 
     """Score and evaluate a clustering of paths, and write all that is told of it."""
     from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.outliers import score_outliers
-    from raypipe.results import read_truth, write_clusters
+    from raypipe.runs.results import read_truth, write_clusters
 
     with _step(run, "evaluate"):
         name, truth = read_truth(run)

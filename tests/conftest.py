@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypipe.optional import sees_gpu
+from raypipe.packages import sees_gpu
 
 # numba's cache looks at the file of a compiled function alone: with a folder for each state of all of them together,
 # no test runs code from before a change. Set before anything imports numba, and inherited by child processes.
@@ -76,8 +76,8 @@ def ray_local():
 def embed_without_ray(source, config) -> dict[tuple, np.ndarray]:
     """Embed videos one after another in this process: what any run over them should find, as `read_clips` has it."""
     from raypipe.encoders import make_encoder
-    from raypipe.planning import plan_segments
-    from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos
+    from raypipe.segments.planning import plan_segments
+    from raypipe.segments.stages import DecodeSegments, EncodeSegments, ProbeVideos
     from raypipe.sources import find_videos
 
     found, probe = find_videos(source), ProbeVideos(config.decode)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import raypipe as rp
-from raypipe.accounting import account
-from raypipe.embeddings import Ledger
 from raypipe.errors import UsageError
-from raypipe.planning import plan_precomputed
-from raypipe.runs import Run
-from raypipe.videos import Video
+from raypipe.runs.accounting import account
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
+from raypipe.segments.planning import plan_precomputed
+from raypipe.sources.videos import Video
 
 
 @pytest.fixture

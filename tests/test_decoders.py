@@ -14,7 +14,7 @@ import pytest
 from raypipe.decoders import make_decoder, pyav, resolve_chain, split_nvdec
 from raypipe.decoders.container import read_packets
 from raypipe.errors import DecodeError, UsageError
-from raypipe.optional import is_installed
+from raypipe.packages import is_installed
 
 ODD = "videos/odd"
 BROKEN = {"corrupted.mp4", "no_timescale.mp4"}  # of these only the first frames decode …
@@ -440,7 +440,7 @@ def test_remote_videos_are_streamed_in_part(tmp_path, serve, monkeypatch):
     np.testing.assert_array_equal(remote.pixels, local.pixels)
     assert server.n_sent < 0.5 * path.stat().st_size
     assert decoder.probe(url).duration_s == pytest.approx(10)
-    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.0)
     with pytest.raises(DecodeError, match="Connect call failed"):
         decoder.probe("http://127.0.0.1:9/video.mp4")
 

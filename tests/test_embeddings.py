@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe import embeddings
-from raypipe.embeddings import Catalogue, Committer, Ledger
 from raypipe.errors import RaypipeError
-from raypipe.runs import Run
+from raypipe.runs import ledger as embeddings
+from raypipe.runs.committer import Committer
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Catalogue, Ledger
 from raypipe.schema import PLAN, embeddings_schema
-from raypipe.videos import Video, Videos
+from raypipe.sources.videos import Video, Videos
 
 DIM = 2
 

@@ -13,7 +13,7 @@ from raypipe.engine.session import plan_pools, ray_session
 from raypipe.engine.streaming import in_tasks, progressing, stream
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()

@@ -9,7 +9,7 @@ from conftest import write_video
 from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 
 ENCODER = """
 import json

@@ -12,10 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "raypipe"
 
 # From the lowest room to the highest; a module may import from its own room and from those before it.
 ROOMS = [
-    "errors", "optional", "versions", "spool", "schema", "videos", "config", "progress", "softdtw", "sources",
-    "decoders", "encoders", "sampling", "planning", "segments", "segments_gpu", "inspection", "embeddings",
-    "trajectories", "reduction", "clustering", "analysis", "accounting", "runs", "resume", "status", "results",
-    "report", "engine", "demo", "pipeline", "api", "doctor", "cli", "__main__",
+    "errors", "packages", "storage", "schema", "config", "progress", "sources", "decoders", "encoders", "segments",
+    "softdtw", "reduction", "clustering", "analysis", "runs", "trajectories", "report", "engine",
+    "demo", "inspection", "doctor", "pipeline", "api", "cli", "__main__",
 ]  # fmt: skip
 ALONE_ON_A_GPU_MACHINE = [
     "raypipe.softdtw",

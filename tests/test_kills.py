@@ -14,7 +14,7 @@ import pytest
 from conftest import embed_without_ray, read_clips, write_video
 
 from raypipe.config import make_config
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 
 N_VIDEOS, N_FRAMES = 120, 480  # two seconds each, at two frames a second
 FRAMES_A_CLIP = 2
@@ -79,7 +79,7 @@ class Embedding:
         """Return a process to kill: ours, or one that descends from it."""
         if kind == "driver":
             return self.process.pid
-        telling = {"worker": "_Encoder", "raylet": "/raylet/raylet", "decoder": "raypipe.decoders.sandbox"}[kind]
+        telling = {"worker": "EncoderActor", "raylet": "/raylet/raylet", "decoder": "raypipe.decoders.sandbox"}[kind]
         found = [pid for pid, command in descendants(self.process.pid).items() if telling in command]
         return random.choice(found) if found else None
 

@@ -23,13 +23,13 @@ from raypipe.config import DecodeConfig, SampleConfig, make_config
 from raypipe.decoders.container import Video
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError
-from raypipe.planning import plan_segments
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.schema import Probe
-from raypipe.segments import DecodeSegments, ProbeVideos
+from raypipe.segments.planning import plan_segments
+from raypipe.segments.stages import DecodeSegments, ProbeVideos
 from raypipe.sources import find_videos
-from raypipe.videos import Video as FoundVideo
+from raypipe.sources.videos import Video as FoundVideo
 
 SEED = 4
 DECODE = DecodeConfig(deadline_s=3, deadline_factor=1)  # not the default 20, so that what hangs is over sooner

@@ -11,7 +11,7 @@ from conftest import embed_without_ray, read_clips, write_video
 from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 
 ENCODER = """
 import os, time

@@ -10,7 +10,7 @@ from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 
 QUIET = Progress()
 STORE = 80_000_000  # bytes; the least that Ray takes is 75 MiB

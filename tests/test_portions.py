@@ -5,18 +5,19 @@ import pyarrow as pa
 import pytest
 from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
 
-from raypipe import pipeline, resume
+from raypipe import pipeline
 from raypipe.config import SampleConfig, make_config
-from raypipe.embeddings import Ledger
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.planning import plan_segments
 from raypipe.progress import Progress
-from raypipe.resume import Plan, Portions, known_plan
-from raypipe.runs import Run
+from raypipe.runs import plan as resume
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import Plan, Portions, known_plan
+from raypipe.runs.status import describe_status
 from raypipe.schema import Probe
-from raypipe.spool import Spool
-from raypipe.status import describe_status
-from raypipe.videos import Video, Videos
+from raypipe.segments.planning import plan_segments
+from raypipe.sources.spool import Spool
+from raypipe.sources.videos import Video, Videos
 
 KIND = {"name": "x", "dim": 1, "fingerprint": "y"}
 

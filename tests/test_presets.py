@@ -15,7 +15,7 @@ from raypipe.config import make_config
 from raypipe.reduction import reduce_trajectories
 from raypipe.schema import Trajectories
 from raypipe.softdtw import soft_dtw
-from raypipe.trajectories import interpolate
+from raypipe.trajectories.interpolation import interpolate
 
 
 def make_clips(n_videos: int, dim: int, seed: int) -> list[np.ndarray]:

@@ -19,12 +19,11 @@ from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.reduction import reduce_trajectories
-from raypipe.results import write_trajectories
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.results import from_table, write_trajectories
 from raypipe.schema import Trajectories
 from raypipe.softdtw import auto_gamma
 from raypipe.softdtw.series import pad_series, read_series
-from raypipe.trajectories import from_table
 
 N = 60
 SHARDINGS = {"1": [60], "2": [17, 43], "3": [59, 0, 1], "7": [3, 11, 0, 7, 20, 1, 18]}
@@ -412,7 +411,7 @@ def test_a_shard_that_cannot_live_ends_the_work(ray_two_cpus):
 def test_trajectories_are_reduced_where_they_lie(ray_two_cpus, tmp_path, monkeypatch, kind, method):
     from raypipe.engine.transform import reduce_files
 
-    monkeypatch.setattr("raypipe.results.ROWS_PER_FILE", 25)
+    monkeypatch.setattr("raypipe.runs.results.ROWS_PER_FILE", 25)
     values = [np.hstack([one, one**2, np.cos(one)]).astype(np.float32) for one in make_series(kind)]
     values = values if kind == "ragged" else np.stack(values)
     paths = Trajectories(tuple(map(str, range(N))), values, np.arange(N))
@@ -453,7 +452,7 @@ def test_shards_are_read_from_parquet_files(ray_two_cpus, tmp_path, monkeypatch,
     run = Run(str(tmp_path / "run"))
     with pytest.raises(RaypipeError, match="has no trajectories/"):
         split_trajectories(run, 2)
-    monkeypatch.setattr("raypipe.results.ROWS_PER_FILE", 25)
+    monkeypatch.setattr("raypipe.runs.results.ROWS_PER_FILE", 25)
     series = make_series(kind)
     values = [one.astype(np.float32) for one in series] if kind == "ragged" else series.astype(np.float32)
     paths = Trajectories(tuple(map(str, range(N))), values, np.ones(N, np.int64))

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 import raypipe.reduction.umap as umap_room
-from raypipe import optional
+from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.reduction import make_reducer, reduce, reduce_trajectories
@@ -206,9 +206,9 @@ def pretend_cuml(monkeypatch, n_gpus: int) -> None:
         "cupy": SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)),
     }
     modules["cuml"].__version__ = "26.10.00"  # type: ignore[attr-defined]
-    monkeypatch.setattr(optional, "is_installed", lambda name: name in modules)
-    monkeypatch.setattr(optional, "require", modules.__getitem__)
-    monkeypatch.setattr(optional, "sees_gpu", lambda: True)
+    monkeypatch.setattr(packages, "is_installed", lambda name: name in modules)
+    monkeypatch.setattr(packages, "require", modules.__getitem__)
+    monkeypatch.setattr(packages, "sees_gpu", lambda: True)
 
 
 def test_cuml_is_taken_where_it_and_a_gpu_are(monkeypatch):
@@ -234,14 +234,14 @@ def test_with_a_gpu_that_cuml_does_not_see_auto_takes_the_cpu_and_says_why(monke
 
 
 def test_without_a_gpu_the_cpu_is_no_fallback(monkeypatch):
-    monkeypatch.setattr(optional, "sees_gpu", lambda: False)
+    monkeypatch.setattr(packages, "sees_gpu", lambda: False)
     assert make_reducer(ReduceConfig(method="umap")).reason is None
 
 
 def test_without_cuml_auto_takes_the_cpu_and_says_why(monkeypatch):
-    if optional.is_installed("cuml"):
+    if packages.is_installed("cuml"):
         pytest.skip("cuml is installed here")
-    monkeypatch.setattr(optional, "sees_gpu", lambda: True)
+    monkeypatch.setattr(packages, "sees_gpu", lambda: True)
     assert "pip install 'raypipe[gpu]'" in (make_reducer(ReduceConfig(method="umap")).reason or "")
     with pytest.raises(RaypipeError, match=r"pip install 'raypipe\[gpu\]'"):
         make_reducer(ReduceConfig(method="umap", backend="cuml"))
@@ -250,7 +250,7 @@ def test_without_cuml_auto_takes_the_cpu_and_says_why(monkeypatch):
 
 
 def test_the_installed_cuml_has_the_parameters_that_are_passed():
-    if not optional.is_installed("cuml"):
+    if not packages.is_installed("cuml"):
         pytest.skip("cuml is not installed here: pip install 'raypipe[gpu]'")
-    parameters = inspect.signature(optional.require("cuml.manifold").UMAP).parameters
+    parameters = inspect.signature(packages.require("cuml.manifold").UMAP).parameters
     assert set(parameters) >= {"n_neighbors", "n_components", "min_dist", "metric", "random_state", "output_type"}

@@ -15,10 +15,9 @@ from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
-from raypipe.sources.files import open_file
-from raypipe.sources.remote import patiently
+from raypipe.storage import open_file, patiently
 
 QUIET = Progress()
 TIMES = np.arange(0, 3, 0.5)
@@ -49,7 +48,7 @@ def proxy(folder):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.5)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)
 
 
 def pixels(url: str) -> np.ndarray:
@@ -172,7 +171,7 @@ def test_a_run_survives_what_its_store_goes_through(monkeypatch):
     failing[:] = [PermissionError("not yours")]
     with pytest.raises(RaypipeError, match=r"cannot write memory:///troubled/run/x: .*not yours$"):
         run.write_bytes("x", b"")
-    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.0)
     failing[:] = [ConnectionResetError("gone")]
     with pytest.raises(RaypipeError, match=r"cannot read memory:///troubled/run/t\.parquet: .*gone.*can be reached$"):
         run.read_table("t.parquet")

@@ -14,7 +14,7 @@ from PIL import Image
 from raypipe.config import Config, ReportConfig
 from raypipe.errors import DecodeError, RaypipeError
 from raypipe.report import write_report_files
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, VIDEOS, Frames
 
 WRITTEN = datetime(2025, 1, 31, 12, 30, tzinfo=UTC)

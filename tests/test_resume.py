@@ -19,8 +19,8 @@ from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
-from raypipe.runs import Run
-from raypipe.status import describe_status
+from raypipe.runs.directory import Run
+from raypipe.runs.status import describe_status
 from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 
 
 @pytest.fixture(params=["local", "memory"])

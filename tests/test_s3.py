@@ -13,10 +13,10 @@ from trouble import Fault, proxy_before
 
 from raypipe import pipeline
 from raypipe.config import make_config
-from raypipe.embeddings import Ledger
 from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.progress import Progress
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
 
 moto = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'raypipe[test]'")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'raypipe[s3]'")
@@ -167,7 +167,7 @@ def test_troubles_of_single_objects_are_theirs_alone(ray_local, store, source, r
 
 
 def test_a_store_that_is_away_at_the_start(store, source, run, folder, monkeypatch):
-    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.0)
     store.stop()
     try:
         with pytest.raises(SourceError, match=r"cannot find s3://bucket/\S+: .*[Cc]onnect") as caught:
@@ -184,7 +184,7 @@ def test_a_store_that_is_away_at_the_start(store, source, run, folder, monkeypat
 
 def test_a_store_that_goes_away_on_the_way(ray_local, store, source, run, expected, monkeypatch):
     """It vanishes after the first file of embeddings: a clear stop, and the same command goes on."""
-    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 2.0)  # of the driver's; the workers keep theirs
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 2.0)  # of the driver's; the workers keep theirs
     config = make("ray.commit_s=0.3", "encode.batch_size=4")
     store.faults = (Fault(on=r"GET /\S+/videos/", delay_s=0.7),)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raypipe.config import SampleConfig
-from raypipe.sampling import MAX_SEGMENT_FRAMES, Span, cut, frames_per_clip, pool_frames, sample_span
+from raypipe.segments.sampling import MAX_SEGMENT_FRAMES, Span, cut, frames_per_clip, pool_frames, sample_span
 
 
 def whole(length_s, origin_s=0.0):

@@ -15,7 +15,7 @@ import pytest
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, UsageError
-from raypipe.optional import is_installed
+from raypipe.packages import is_installed
 
 SPINNING = "videos/odd/vfr_1920x1080_spins_decord.mp4"
 needs_decord = pytest.mark.skipif(not is_installed("decord"), reason="decord has no wheel for this platform")

@@ -4,15 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.accounting import Tally, account, failed_before
 from raypipe.config import DecodeConfig, SampleConfig
-from raypipe.embeddings import Ledger
 from raypipe.encoders import make_encoder
-from raypipe.planning import mean_frames, plan_precomputed, plan_segments
-from raypipe.runs import Run
+from raypipe.runs.accounting import Tally, account, failed_before
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
 from raypipe.schema import FAILED, OK, SKIPPED, Probe, embeddings_schema
-from raypipe.segments import DecodeSegments, EncodeSegments, ProbeVideos
-from raypipe.videos import Video, Videos
+from raypipe.segments.planning import mean_frames, plan_precomputed, plan_segments
+from raypipe.segments.stages import DecodeSegments, EncodeSegments, ProbeVideos
+from raypipe.sources.videos import Video, Videos
 
 
 def probe(duration_s=10.0):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from conftest import local_ray, write_video
 
-from raypipe import segments_gpu
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.encoders import make_encoder
-from raypipe.optional import is_installed
-from raypipe.segments import DecodeSegments, EncodeSegments
-from raypipe.segments_gpu import LEAST_PSNR_DB, GpuSegments, measure_psnr
+from raypipe.packages import is_installed
+from raypipe.segments import gpu as segments_gpu
+from raypipe.segments.gpu import LEAST_PSNR_DB, GpuSegments, measure_psnr
+from raypipe.segments.stages import DecodeSegments, EncodeSegments
 
 SAMPLE = SampleConfig(fps=4)
 DECODE = DecodeConfig(decoder="pyav", deadline_s=30)
@@ -185,7 +185,7 @@ def test_an_encoder_that_cannot_be_made_is_given_up(make_stage, tmp_path):
 
 
 def test_without_nvdec_the_reason_is_said(make_stage, tmp_path):
-    from raypipe.optional import sees_gpu
+    from raypipe.packages import sees_gpu
 
     if sees_gpu():
         pytest.skip("there may be NVDEC here")
@@ -201,7 +201,7 @@ def test_what_nvdec_refuses_goes_through_the_cpus_pools(tmp_path, monkeypatch):
     from raypipe.config import make_config
     from raypipe.engine import embedding
     from raypipe.progress import Progress
-    from raypipe.runs import Run
+    from raypipe.runs.directory import Run
 
     monkeypatch.setattr(embedding, "_GPU", "cpu")
     for number in range(3):

@@ -7,8 +7,8 @@ from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
-from raypipe.results import read_trajectories
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.results import read_trajectories
 
 N = 60
 
@@ -29,7 +29,7 @@ CONFIG = make_config(sets=("cluster.n_clusters=3", "cluster.precision=float64", 
 
 
 def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
-    from raypipe.engine import clustering as sharded
+    from raypipe.engine import transform as sharded
 
     pipeline.cluster(run, CONFIG, Progress())
     expected = {name: run.read_table(name) for name in ("clusters.parquet", "trajectories")}

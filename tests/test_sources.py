@@ -19,7 +19,7 @@ import pytest
 
 from raypipe.errors import SourceError
 from raypipe.sources import find_videos, is_precomputed, read_precomputed
-from raypipe.sources.files import canonical_uri, local_path, open_filesystem
+from raypipe.storage import canonical_uri, local_path, open_filesystem
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -39,7 +39,7 @@ def uuid_of(name: str) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("raypipe.sources.remote.PATIENCE_S", 0.0)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.0)
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe import spool
 from raypipe.errors import RaypipeError, SourceError
-from raypipe.sources import find_videos
-from raypipe.spool import Spool
-from raypipe.videos import Video, Videos
+from raypipe.sources import find_videos, spool
+from raypipe.sources.spool import Spool
+from raypipe.sources.videos import Video, Videos
 
 
 @pytest.fixture(params=[3, spool._ROWS], ids=["on disk", "in memory"])
@@ -89,7 +88,7 @@ def test_a_full_temporary_disk():
 import resource, signal
 import numpy as np, pyarrow as pa
 from raypipe.errors import RaypipeError
-from raypipe.spool import Spool
+from raypipe.sources.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -106,7 +105,7 @@ def test_forked_processes_read_the_same_file():
     code = """
 import os
 import numpy as np, pyarrow as pa
-from raypipe import spool
+from raypipe.sources import spool
 spool._ROWS = 50
 values = np.random.default_rng(0).integers(0, 2**60, 20_000)
 rows = spool.Spool([pa.table({"n": values})])

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 
 from raypipe.errors import RaypipeError
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.results import from_table, to_table
 from raypipe.schema import PLAN, embeddings_schema
-from raypipe.trajectories import build_trajectories, from_table, interpolate, to_table
+from raypipe.trajectories import build_trajectories, interpolate
 
 
 def test_interpolation_matches_numpy():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raypipe.errors import UsageError
-from raypipe.optional import require
+from raypipe.packages import require
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
     from raypipe.clustering.stores import SeriesStore

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from raypipe.errors import DecodeError, RaypipeError, UsageError
-from raypipe.optional import is_installed
-from raypipe.sources.files import failure, local_path, shown
+from raypipe.packages import is_installed
+from raypipe.storage import failure, local_path, shown
 
 if TYPE_CHECKING:
     import numpy as np

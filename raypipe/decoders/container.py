@@ -17,8 +17,7 @@ from raypipe.decoders import check_file, describe
 from raypipe.decoders.picture import quarter_turns
 from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.schema import Probe
-from raypipe.sources.files import local_path, open_filesystem, shown
-from raypipe.sources.remote import is_transient, patiently
+from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
 
 N_THREADS = 1
 """Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""

@@ -19,9 +19,9 @@ from raypipe.decoders.container import (
 )
 from raypipe.decoders.picture import Resizer
 from raypipe.errors import DecodeError
-from raypipe.optional import require
+from raypipe.packages import require
 from raypipe.schema import Frames
-from raypipe.sources.files import local_path, shown
+from raypipe.storage import local_path, shown
 
 
 class DecordDecoder(ContainerReader):

@@ -22,7 +22,7 @@ from raypipe.decoders.container import (
 from raypipe.decoders.picture import Resizer
 from raypipe.errors import DecodeError
 from raypipe.schema import Frames
-from raypipe.sources.files import shown
+from raypipe.storage import shown
 
 _SEEK_S = 2.0  # a shorter gap is read through: reading costs little, and packets of no use are not decoded
 _SKIPPING = {"h264", "mpeg4", "mpeg2video"}  # in HEVC, frames of another layer may need a "non-reference" frame

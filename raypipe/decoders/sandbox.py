@@ -30,7 +30,7 @@ import numpy as np
 from raypipe.decoders import describe, make_decoder, resolve_chain
 from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError
 from raypipe.schema import Frames, Probe
-from raypipe.sources.files import shown
+from raypipe.storage import shown
 
 _START_S = 60.0  # a machine busy with starting everything at once may take long to start Python
 _DEATH_S = 5.0

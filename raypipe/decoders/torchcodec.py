@@ -17,9 +17,9 @@ from raypipe.decoders.container import (
 )
 from raypipe.decoders.picture import crop_corner, scaled_size
 from raypipe.errors import DecodeError
-from raypipe.optional import require
+from raypipe.packages import require
 from raypipe.schema import Frames
-from raypipe.sources.files import local_path, shown
+from raypipe.storage import local_path, shown
 
 _SAME_S = 1e-4  # torchcodec's seconds went through float arithmetic of their own
 _CHUNK = 16  # frames that lie on the GPU in full size at once

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
 
-from raypipe.config import Config, DecodeConfig, EncodeConfig, SampleConfig
+from raypipe.config import Config, EncodeConfig
 from raypipe.decoders import split_nvdec
-from raypipe.embeddings import Committer
-from raypipe.encoders import Encoder, make_encoder
+from raypipe.encoders import Encoder
 from raypipe.engine.session import HEAVY_FRAME_S, Pools, bound_blocks
-from raypipe.engine.streaming import LOST, TRIES, Attempts, Log, in_tasks, progressing, stream
-from raypipe.optional import is_installed
-from raypipe.planning import mean_frames
-from raypipe.runs import Run
-from raypipe.segments import DecodeSegments, EncodeSegments, empty_segment
-from raypipe.segments_gpu import GpuSegments
+from raypipe.engine.streaming import Attempts, Log, in_tasks, progressing, stream
+from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
+from raypipe.packages import is_installed
+from raypipe.runs.committer import Committer
+from raypipe.runs.directory import Run
+from raypipe.segments.planning import mean_frames
 
 QUEUED_BATCHES = 4  # an actor
 
@@ -34,80 +31,6 @@ _GPU = "cuda"
 _MOST_REASONS = 20
 _LATE_S = 1.0  # that a result may take to the driver: the clocks of two machines may tell more
 TASK = ["video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]  # what actors are told
-
-
-class _Decoder:
-    """An actor that decodes segments, one row at a time, so that a row travels on when it is done."""
-
-    def __init__(
-        self, sample: SampleConfig, decode: DecodeConfig, image_size: int, resize_mode: str, attempts: Attempts
-    ) -> None:
-        self._decode = DecodeSegments(sample, decode, image_size, resize_mode)
-        self._attempts = attempts
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for row in batch.to_pylist():
-            started = time.monotonic()
-            key = row["row"]
-            given_up = self._attempts.begin(key) > TRIES
-            decoded = self._decode.refuse(row, LOST) if given_up else self._decode(row)
-            self._attempts.end(key)
-            yield _pack(row["row"], decoded, time.monotonic() - started)
-
-
-class _Encoder:
-    """An actor that encodes segments."""
-
-    def __init__(self, sample: SampleConfig, encode: EncodeConfig, import_path: str, attempts: Attempts) -> None:
-        sys.path.append(import_path)  # where a user's own encoder may lie
-        self._encoder = encoder_of(encode)
-        self._encode = EncodeSegments(self._encoder, sample, encode.normalize)
-        self._attempts = attempts
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = _unpack(batch, self._encoder.image_size)
-        started = time.monotonic()
-        keys = [row["row"] for row in rows]
-        if self._attempts.begin(*keys) < TRIES:
-            tables = self._encode(rows)
-        else:  # the process dies of one of them: of which will be seen
-            tables = [self._encode_alone(row) for row in rows]
-        self._attempts.end(*keys)
-        took_s = time.monotonic() - started
-        return pa.concat_tables(
-            _result(row["row"], clips, len(row["pixels"]), row["decode_s"], took_s / len(rows), took_s)
-            for clips, row in zip(tables, rows, strict=True)
-        )
-
-    def _encode_alone(self, row: dict[str, Any]) -> pa.Table:
-        key = "alone", row["row"]
-        if self._attempts.begin(key) >= TRIES:
-            return empty_segment(row, self._encoder.dim, "encode", LOST)
-        (table,) = self._encode([row])
-        self._attempts.end(key)
-        return table
-
-
-class _GpuWorker:
-    """An actor that decodes and encodes segments on its GPU."""
-
-    def __init__(self, form: tuple[Any, ...], import_path: str, attempts: Attempts) -> None:
-        sys.path.append(import_path)
-        self._segments = GpuSegments(*form)
-        self._attempts = attempts
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for row in batch.to_pylist():
-            started = time.monotonic()
-            key = row["row"]
-            n_frames, clips, reason = 0, None, LOST
-            if self._attempts.begin(key) <= TRIES:
-                decoded, clips = self._segments(row)
-                n_frames, reason = len(decoded["pixels"]), decoded["error"]
-            self._attempts.end(key)
-            took_s = time.monotonic() - started
-            refused = reason if clips is None else None
-            yield _result(key, clips, 0 if clips is None else n_frames, took_s, 0.0, took_s, refused)
 
 
 @dataclass
@@ -240,7 +163,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
         dataset = (
             in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME)
             .map_batches(
-                _Decoder,
+                DecoderActor,
                 fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, decoding),
                 compute=ActorPoolStrategy(size=pools.decoders),
                 num_cpus=pools.cpus,
@@ -248,7 +171,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
                 batch_format="pyarrow",
             )
             .map_batches(
-                _Encoder,
+                EncoderActor,
                 fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), encoding),
                 compute=ActorPoolStrategy(size=pools.encoders),
                 num_cpus=pools.cpus,
@@ -266,7 +189,7 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
     with Attempts() as attempts:
         dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders, _NAME).map_batches(
-            _GpuWorker,
+            GpuActor,
             fn_constructor_args=(form, str(Path.cwd()), attempts),
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
@@ -277,46 +200,11 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
         yield from stream(dataset)
 
 
-def _result(
-    number: int,
-    clips: pa.Table | None,
-    n_frames: int,
-    decode_s: float,
-    encode_s: float,
-    took_s: float,
-    refused: str | None = None,
-) -> pa.Table:
-    """Lay a segment's clips and what there is to tell of them out as one row, which Ray cannot cut in two."""
-    packed = None
-    if clips is not None:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, clips.schema) as writer:
-            writer.write_table(clips)
-        packed = sink.getvalue().to_pybytes()
-    return pa.table(
-        {
-            "row": pa.array([number]),
-            "n_frames": pa.array([n_frames]),
-            "decode_s": pa.array([decode_s]),
-            "encode_s": pa.array([encode_s]),
-            "took_s": pa.array([took_s]),
-            "ended": pa.array([time.time()]),
-            "refused": pa.array([refused], pa.string()),
-            "clips": pa.array([packed], pa.large_binary()),
-        }
-    )
-
-
 def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:
     """Name a checkpoint file so that actors find it, whose working directory is another."""
     file = Path(encode.pretrained).expanduser()
     is_file = file.suffix != "" and file.is_file()  # no tag of open_clip has a suffix
     return encode.model_copy(update={"pretrained": str(file.absolute())}) if is_file else encode
-
-
-def encoder_of(encode: EncodeConfig) -> Encoder:
-    """Make the encoder that the config names."""
-    return make_encoder(**encode.model_dump())
 
 
 def time_frame(encoder: Encoder) -> float:
@@ -333,38 +221,3 @@ def time_frame(encoder: Encoder) -> float:
         return (time.process_time() - started) / len(frames)
     finally:
         torch.set_num_threads(threads)
-
-
-def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
-    """Lay a decoded segment out as a one-row table; the pixels are not copied."""
-    pixels = np.ascontiguousarray(row["pixels"])
-    offsets = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
-    binary = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(pixels.reshape(-1))])
-    clips = {name: pa.array([row[name]]) for name in ("clip_index", "clip_start_s", "clip_end_s")}
-    return pa.table(
-        {
-            "row": pa.array([number]),
-            "decode_s": pa.array([decode_s]),
-            "video_id": pa.array([row["video_id"]]),
-            "segment": pa.array([row["segment"]], pa.int32()),
-            "fingerprint": pa.array([row["fingerprint"]], pa.string()),
-            "decoder": pa.array([row["decoder"]], pa.string()),
-            "error_stage": pa.array([row["error_stage"]], pa.string()),
-            "error": pa.array([row["error"]], pa.string()),
-            "members": pa.array([row["members"].ravel()], pa.list_(pa.int64())),
-            **clips,
-            "pixels": binary,
-        }
-    )
-
-
-def _unpack(batch: pa.Table, size: int) -> list[dict[str, Any]]:
-    """Read what `_pack` wrote; the pixels are views of the object store."""
-    rows = batch.drop_columns(["pixels", "members", "clip_index", "clip_start_s", "clip_end_s"]).to_pylist()
-    for name in ("clip_index", "clip_start_s", "clip_end_s"):
-        for row, value in zip(rows, batch.column(name), strict=True):
-            row[name] = np.asarray(value.values)
-    for row, value, pixels in zip(rows, batch.column("members"), batch.column("pixels"), strict=True):
-        row["members"] = np.asarray(value.values).reshape(-1, 2)
-        row["pixels"] = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, size, size, 3)
-    return rows

@@ -14,12 +14,12 @@ from ray.data import ActorPoolStrategy
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, progressing, stream
-from raypipe.planning import plan_segments
-from raypipe.resume import PROBED
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.plan import PROBED
 from raypipe.schema import PLAN, Away, Probe
-from raypipe.segments import ProbeVideos
-from raypipe.videos import Videos
+from raypipe.segments.planning import plan_segments
+from raypipe.segments.stages import ProbeVideos
+from raypipe.sources.videos import Videos
 
 _PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
 COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
@@ -43,7 +43,7 @@ def plan_videos(
     videos, versions
         What it lacks, and what each one's file is known by.
     made_with
-        See `raypipe.planning.plan_segments`.
+        See `raypipe.segments.planning.plan_segments`.
     config, pools
         How to probe and to cut, and by how many actors.
     progress

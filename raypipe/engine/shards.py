@@ -17,9 +17,9 @@ from raypipe.clustering.shards import Assignment, LocalShards, Outcome
 from raypipe.clustering.stores import LocalStore, Measure, find_middle
 from raypipe.engine.actors import Actors, Call, Holder, Share, plan_share
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.results import from_table
 from raypipe.softdtw.series import Series, Statistics, read_series
-from raypipe.trajectories import from_table
 
 Loader = Callable[[], tuple[Any, np.ndarray | None]]
 """Returns a shard's series, in any form that `raypipe.softdtw` takes or an empty list, and their weights or None. It is

@@ -141,7 +141,7 @@ def progressing(left: Callable[[], int], log: Log) -> Iterator[None]:
     left
         Returns how much there is left to do.
     log
-        Called at the end for each reason for which something got lost: `raypipe.runs.Run.log`, or the like.
+        Called at the end for each reason for which something got lost: `raypipe.runs.directory.Run.log`, or the like.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe import optional
+from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
 from raypipe.reduction.pca import PCAReducer
@@ -101,8 +101,8 @@ class UMAPReducer:
             "random_state": self._config.seed,
         }
         if self._library == "cuml":
-            model = optional.require("cuml.manifold").UMAP(**parameters, output_type="numpy")
-            return model, f"cuml {optional.require('cuml').__version__}"
+            model = packages.require("cuml.manifold").UMAP(**parameters, output_type="numpy")
+            return model, f"cuml {packages.require('cuml').__version__}"
         umap = _import_umap()
         # With a seed umap-learn uses one thread in any case, and warns unless told so.
         return umap.UMAP(**parameters, n_jobs=1), f"umap-learn {umap.__version__}"
@@ -134,12 +134,12 @@ def choose_library(backend: str) -> tuple[str, str | None]:
     """
     if backend == "cpu":
         return "umap-learn", None
-    if backend == "auto" and not optional.sees_gpu():
+    if backend == "auto" and not packages.sees_gpu():
         return "umap-learn", None  # nothing was passed over
     try:
         if not _count_gpus():
             raise RaypipeError("cuml needs a GPU and there is none: take reduce.backend=cpu")
-        optional.require("cuml.manifold")
+        packages.require("cuml.manifold")
     except RaypipeError as error:
         if backend == "cuml":
             raise
@@ -148,7 +148,7 @@ def choose_library(backend: str) -> tuple[str, str | None]:
 
 
 def _count_gpus() -> int:
-    runtime = optional.require("cupy").cuda.runtime
+    runtime = packages.require("cupy").cuda.runtime
     try:
         return runtime.getDeviceCount()
     except runtime.CUDARuntimeError:  # raised where there is no driver

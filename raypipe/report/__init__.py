@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from raypipe.config import ReportConfig
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.schema import Frames
 
 SHOWN_OUTLIERS = 24

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.schema import FAILED, SKIPPED
 
 CENTRAL_IN_SUMMARY = 5  # most central videos that summary.json names for each cluster …

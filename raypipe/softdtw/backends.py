@@ -10,7 +10,7 @@ What they return lies where the backend works, on the GPU for "cupy", but for st
 from functools import cache
 from typing import Any
 
-from raypipe import optional
+from raypipe import packages
 from raypipe.errors import UsageError
 
 BACKENDS = ("auto", "cupy", "numba")
@@ -42,7 +42,7 @@ def load_backend(name: str, values: Any = None) -> Any:
 
 @cache
 def _fastest() -> str:
-    return "cupy" if optional.is_installed("cupy") and optional.sees_gpu() else "numba"
+    return "cupy" if packages.is_installed("cupy") and packages.sees_gpu() else "numba"
 
 
 def backend_name(backend: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe import optional
+from raypipe import packages
 from raypipe.softdtw.series import Series, Statistics, to_host
 
 WARP = 32
@@ -29,7 +29,7 @@ class Gpu:
     """The current CUDA device, for which tests put a model. CuPy compiles a kernel once and keeps it on disk."""
 
     def __init__(self) -> None:
-        self.xp = optional.require("cupy")
+        self.xp = packages.require("cupy")
 
     @cached_property
     def _source(self) -> str:

@@ -14,17 +14,7 @@ import numpy as np
 from numba import config, get_num_threads, njit, prange, set_num_threads
 
 from raypipe.softdtw.series import Series, Statistics
-from raypipe.softdtw.sweeps import (
-    BAND,
-    MEASURED,
-    ROWS,
-    UNROLLED,
-    advance,
-    begin,
-    gather_sums,
-    read_values,
-    sweep_back,
-)
+from raypipe.softdtw.sweeps import BAND, MEASURED, ROWS, UNROLLED, advance, begin, gather_sums, read_values, sweep_back
 
 _CHUNKS_A_CORE = 8  # enough to even out what the cores get, with scratch allocated once a chunk
 _PARTS = 128  # a pass of statistics is cut into about so many sums, whatever the cores: the same bits anywhere

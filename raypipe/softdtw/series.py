@@ -86,9 +86,9 @@ def read_series(X: Any) -> Series:
     if isinstance(X, Series):
         return X
     if hasattr(X, "__cuda_array_interface__"):
-        from raypipe import optional
+        from raypipe import packages
 
-        X = optional.require("cupy").asarray(X)
+        X = packages.require("cupy").asarray(X)
     elif isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.float64), np.nan)
     elif hasattr(X, "__array__"):
@@ -192,6 +192,6 @@ def _namespace(values: Any) -> Any:
     """Return the module that made the array, numpy or cupy."""
     if isinstance(values, np.ndarray):
         return np
-    from raypipe import optional
+    from raypipe import packages
 
-    return optional.require("cupy")
+    return packages.require("cupy")

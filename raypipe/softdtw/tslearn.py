@@ -3,7 +3,7 @@
 import warnings
 from types import ModuleType
 
-from raypipe import optional
+from raypipe import packages
 
 
 def load(name: str) -> ModuleType:
@@ -13,4 +13,4 @@ def load(name: str) -> ModuleType:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="h5py not installed", category=UserWarning)
-        return optional.require(name)
+        return packages.require(name)

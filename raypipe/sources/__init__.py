@@ -6,11 +6,12 @@ from itertools import accumulate
 from pathlib import Path
 
 from raypipe.errors import SourceError
-from raypipe.sources.changes import read_versions
-from raypipe.sources.files import find_files, local_path, shown, suffix
+from raypipe.sources.files import find_files
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
-from raypipe.videos import Videos
+from raypipe.sources.versions import read_versions
+from raypipe.sources.videos import Videos
+from raypipe.storage import local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_versions"]
 

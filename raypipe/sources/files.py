@@ -3,193 +3,37 @@
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import cache
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-from urllib.parse import parse_qsl, quote_from_bytes, unquote, unquote_to_bytes
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes, unquote
 
-from raypipe.errors import RaypipeError, SourceError
-from raypipe.optional import require
-from raypipe.sources.remote import find_patiently, patiently
-from raypipe.videos import Video, Videos
+from raypipe.errors import SourceError
+from raypipe.sources.videos import Video, Videos, make_video_id
+from raypipe.storage import (
+    absolute,
+    canonical_uri,
+    failure,
+    find_patiently,
+    is_http,
+    local_path,
+    open_filesystem,
+    patiently,
+    shown,
+    suffix,
+)
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split(),
 )
 """What makes a file in a folder a video, in any case of letters. Named on its own or in a manifest, any file is one."""
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")  # spelled as fsspec spells it
-_LONGEST_REASON = 300
-
-
-def make_video_id(name: str, start_s: float | None = None, end_s: float | None = None) -> str:
-    """Return the uuid5 (NAMESPACE_URL) of a source's own id for a video, or else of its canonical URI.
-
-    Parameters
-    ----------
-    name
-        The id or canonical URI.
-    start_s, end_s
-        The span of the file that is this video, in seconds; where either is given, ``#t=start,end`` is appended.
-    """
-    if start_s is not None or end_s is not None:
-        name += f"#t={_seconds(start_s)},{_seconds(end_s)}"
-    try:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
-    except UnicodeEncodeError as error:
-        raise SourceError(f"{shown(name)} is not valid Unicode: rename the file, or mend the id") from error
-
-
-def local_path(uri: str) -> str | None:
-    """Return the path that a ``file://`` URI or plain path names, None for a remote URL.
-
-    Bytes of a name that are not UTF-8 come back as they were (as surrogates, `os.fsdecode`).
-    """
-    url = _URL.match(uri)
-    if url is None:
-        return uri
-    if url[1].lower() not in ("file", "local"):
-        return None
-    path = uri[url.end() :].removeprefix("localhost")
-    if not path.startswith("/"):
-        raise SourceError(f"{shown(uri)} names no absolute path: write file:///folder/video.mp4")
-    return os.fsdecode(unquote_to_bytes(path))
-
-
-def canonical_uri(name: str) -> str:
-    """Return the one spelling of a video's place from which its id is made, without asking whether it exists.
-
-    A local path becomes an absolute, percent-encoded ``file://`` URI (``..`` folded, symbolic links kept);
-    http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it.
-    """
-    path = local_path(name)
-    if path is not None:
-        return f"file://{quote_from_bytes(os.fsencode(absolute(path)))}"  # as Path.as_uri(), a third of its time
-    if _is_http(name):
-        return name
-    if (plain := _OBJECT.fullmatch(name)) is not None:
-        _open_once(plain[1])
-        return name
-    filesystem, inner = open_filesystem(name)
-    return filesystem.unstrip_protocol(inner)
-
-
-@cache
-def _open_once(url: str) -> None:
-    """Raise `SourceError` where a bucket's file system cannot be made: a million of its objects need not ask."""
-    open_filesystem(url)
-
 
 def group_name(parents: str, uri: str) -> str | None:
     r"""Return a video's group from the relative folders of its ``uri``, decoded; bytes that are not UTF-8 as \xNN."""
-    encoded = uri.startswith("file:") or _is_http(uri)
+    encoded = uri.startswith("file:") or is_http(uri)
     return (unquote(parents, errors="backslashreplace") if encoded else parents) or None
-
-
-def absolute(path: str) -> str:
-    """Return ``path`` from the root on, with ``..`` folded.
-
-    Symbolic links stay: two links to one file are two videos, and a moved mount keeps its ids.
-    """
-    return os.path.abspath(path)  # noqa: PTH100 – resolve() follows links, absolute() keeps '..'
-
-
-def suffix(name: str) -> str:
-    """Return the lower-case suffix of a path or URL, the query of an http(s) URL left out."""
-    if _is_http(name):
-        name = re.split(r"[?#]", name, maxsplit=1)[0]
-    name = name.rpartition("/")[2]
-    return name[name.rfind(".") :].lower() if "." in name else ""
-
-
-def shown(name: str) -> str:
-    """Return a name as an error may print it: on one line, without what a URL holds of credentials."""
-    name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", name)
-    name = re.sub(r"(\w+://)[^\s/]*@", r"\1", name)
-    return name if name.isprintable() else repr(name)
-
-
-def failure(doing: str, name: str, error: Exception) -> SourceError:
-    """Make the one-line error that says what could not be done, to which file, and why."""
-    if isinstance(error, FileNotFoundError):
-        reason = "no such file or folder"
-    elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    else:
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-    for secret in _secrets(name):  # libraries repeat a URL whole or in part
-        reason = reason.replace(secret, "…")
-    reason = shown(" ".join(reason.split()))
-    if len(reason) > _LONGEST_REASON:
-        reason = f"{reason[:_LONGEST_REASON]}…"
-    return SourceError(f"cannot {doing} {shown(name)}: {reason}")
-
-
-def _secrets(name: str) -> list[str]:
-    """Return what of a URL may be a credential, longest first: user and password, the query and its values."""
-    if local_path(name) is not None:
-        return []
-    base, _, query = name.partition("?")
-    user = base.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    values = [value for _, value in parse_qsl(query) if len(value) >= 8]
-    return sorted(filter(None, {user, user.partition(":")[2], query, *values}), key=len, reverse=True)
-
-
-def open_filesystem(url: str) -> tuple[Any, str]:
-    """Return the fsspec filesystem of a remote URL, and the URL's path in it.
-
-    Raises
-    ------
-    SourceError
-        If the protocol is unknown, or its package missing; the message says what to install.
-    """
-    from fsspec.core import url_to_fs
-    from fsspec.registry import known_implementations
-
-    if "::" in url:
-        raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
-    protocol = url.partition("://")[0].lower()
-    known = known_implementations.get(protocol)
-    try:
-        if known is not None:
-            require(known["class"].partition(".")[0])
-        return url_to_fs(url)
-    except RaypipeError as error:
-        raise SourceError(f"{shown(url)}: {shown(str(error))}") from error
-    except Exception as error:  # each filesystem raises its own kinds (botocore's, aiohttp's, the Hub's)
-        raise failure("open", url, error) from error
-
-
-@contextmanager
-def open_file(name: str) -> Iterator[IO[bytes]]:
-    """Open a local or remote file for reading; a remote one is fetched whole, for not every server can seek.
-
-    Raises
-    ------
-    SourceError
-        If it is not there, is no regular file, or cannot be read.
-    """
-    path = local_path(name)
-    try:
-        if path is None:
-            filesystem, inner = open_filesystem(name)
-            file: IO[bytes] = BytesIO(patiently(name, lambda: filesystem.cat_file(inner)))
-        elif stat.S_ISREG(Path(path).stat().st_mode):
-            file = Path(path).open("rb")
-        else:  # a FIFO would block
-            raise SourceError(f"cannot read {shown(path)}: not a regular file")
-    except SourceError:
-        raise
-    except Exception as error:  # as in open_filesystem
-        raise failure("read", name, error) from error
-    with file:
-        yield file
 
 
 def find_files(source: str) -> Videos:
@@ -340,12 +184,12 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
 def _find_remote(url: str) -> Videos:
     scheme_end = url.index("://") + 3
     # '?' begins the query of an http URL, and brackets are met in real ones.
-    wild = "*" in url.partition("?")[0] if _is_http(url) else _has_wildcard(url[scheme_end:])
+    wild = "*" in url.partition("?")[0] if is_http(url) else _has_wildcard(url[scheme_end:])
     if wild and ("*" in url or not _remote_kind(url, missing_ok=True)):
         parts = url[scheme_end:].split("/")
-        first = next(i for i, part in enumerate(parts) if ("*" in part if _is_http(url) else _has_wildcard(part)))
+        first = next(i for i, part in enumerate(parts) if ("*" in part if is_http(url) else _has_wildcard(part)))
         return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])))
-    if _is_http(url):
+    if is_http(url):
         return _list_remote(url, _EVERYTHING) if url.endswith("/") else Videos((_lone_video(url),))
     if _remote_kind(url) == "directory":
         return _list_remote(url, _EVERYTHING)
@@ -402,12 +246,3 @@ def _order(relative: str) -> tuple[str, str]:
 
 def _has_wildcard(name: str) -> bool:
     return any(character in name for character in "*?[")
-
-
-def _is_http(name: str) -> bool:
-    return name[:8].lower().startswith(("http://", "https://"))
-
-
-def _seconds(value: float | None) -> str:
-    """Spell a time so that 3 and 3.0 are one, without loss."""
-    return "" if value is None else repr(int(value)) if value == int(value) else repr(float(value))

@@ -17,17 +17,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from raypipe.errors import SourceError
-from raypipe.sources.files import (
-    canonical_uri,
-    failure,
-    group_name,
-    local_path,
-    make_video_id,
-    open_file,
-    shown,
-    suffix,
-)
-from raypipe.videos import Video, Videos
+from raypipe.sources.files import group_name
+from raypipe.sources.videos import Video, Videos, make_video_id
+from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
 
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 

@@ -16,8 +16,8 @@ from urllib.parse import quote
 import numpy as np
 
 from raypipe.errors import SourceError
-from raypipe.sources.files import canonical_uri, failure, local_path, make_video_id, open_file, shown, suffix
-from raypipe.videos import Video, Videos
+from raypipe.sources.videos import Video, Videos, make_video_id
+from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
 
 PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
 

@@ -7,58 +7,23 @@ changed since, bear another fingerprint than the plan and count for nothing.
 
 from __future__ import annotations
 
-import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
+from raypipe.runs.directory import Run
 from raypipe.schema import AWAY
-from raypipe.videos import Videos
-
-T = TypeVar("T")
+from raypipe.sources.videos import Videos
 
 FOLDER = "embeddings"
-COMMIT_BYTES = 64 << 20
 FILE_BYTES = 128 << 20  # of a file after compaction
-_CLOSEST = 0.25  # of the interval between two files: where batches take long, each would be due when it comes
 _TOLD = ["decoder", "error_stage", "error"]  # what each row tells of its segment
 _KEY = ["video_id", "segment", "fingerprint"]
 _UNPLANNED, _STALE = -1, -2  # rows of the plan that there are not
-
-
-class Store(Protocol):
-    """Where the files lie; a `raypipe.runs.Run` is one."""
-
-    def files(self, folder: str, suffix: str = "") -> list[str]:
-        """Names of a folder's files, sorted."""
-        ...
-
-    def for_each(self, names: Sequence[str], call: Callable[[str], T]) -> list[T]:
-        """Call for each file, for several at once where that is faster."""
-        ...
-
-    def next_name(self, folder: str) -> str:
-        """Name a new Parquet file of a folder, after all that there are."""
-        ...
-
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read a Parquet file."""
-        ...
-
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Write a Parquet file, whole or not at all."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -74,8 +39,8 @@ class Ledger:
 
     Parameters
     ----------
-    store
-        Where ``embeddings/`` is.
+    run
+        The run directory.
     plan
         Of a `schema.PLAN` table at least ``video_id, segment, fingerprint, error``: the rows of a video together, its
         segments numbered from 0.
@@ -96,12 +61,12 @@ class Ledger:
         ``decoder, error_stage, error`` of each segment, null where there is nothing to tell: n rows.
     """
 
-    def __init__(self, store: Store, plan: pa.Table, files: Sequence[str] | None = None):
+    def __init__(self, run: Run, plan: pa.Table, files: Sequence[str] | None = None):
         self.plan = plan
         self.first = np.flatnonzero(_changes(plan, ["video_id"]))
         self.video_ids = plan["video_id"].take(pa.array(self.first))
-        self._store = store
-        self._files, units = _scan(store, files)
+        self._run = run
+        self._files, units = _scan(run, files)
         self._n_rows = units["n_rows"].to_numpy()
         self._row = self._find_rows(units)
         planned = np.flatnonzero(self._row >= 0)
@@ -171,16 +136,16 @@ class Ledger:
             return
         parts = [self._read(file, self._counts) for file in group if self._counts[file.units].any()]
         if parts:
-            self._store.write_table(self._store.next_name(FOLDER), pa.concat_tables(parts))
+            self._run.write_table(self._run.next_name(FOLDER), pa.concat_tables(parts))
         for file in group:
             if others[file.units].any():
-                self._store.write_table(file.name, self._read(file, others))
+                self._run.write_table(file.name, self._read(file, others))
             else:
-                self._store.remove(file.name)
+                self._run.remove(file.name)
 
     def _read(self, file: _File, kept: np.ndarray, columns: list[str] | None = None) -> pa.Table:
         """Read a file's rows of the segments that are kept."""
-        table = self._store.read_table(file.name, columns)
+        table = self._run.read_table(file.name, columns)
         kept = kept[file.units]
         return table if kept.all() else table.filter(pa.array(np.repeat(kept, self._n_rows[file.units])))
 
@@ -209,14 +174,14 @@ class Catalogue:
 
     Parameters
     ----------
-    store
-        Where ``embeddings/`` is.
+    run
+        The run directory.
     videos
         The source.
     """
 
-    def __init__(self, store: Store, videos: Videos):
-        self._store, self._videos = store, videos
+    def __init__(self, run: Run, videos: Videos):
+        self._run, self._videos = run, videos
         self._spans: dict[str, tuple[int, int]] = {}
 
     def touching(self, start: int, stop: int) -> list[str]:
@@ -225,128 +190,26 @@ class Catalogue:
 
     def _read(self) -> dict[str, tuple[int, int]]:
         """Look at the files that are new; return the first and last video of each."""
-        names = self._store.files(FOLDER, ".parquet")
+        names = self._run.files(FOLDER, ".parquet")
         new = [name for name in names if name not in self._spans]
-        self._spans |= dict(zip(new, self._store.for_each(new, self._span), strict=True))
+        self._spans |= dict(zip(new, self._run.for_each(new, self._span), strict=True))
         return {name: self._spans[name] for name in names}
 
     def _span(self, name: str) -> tuple[int, int]:
-        places = self._videos.places(self._store.read_table(name, ["video_id"])["video_id"].unique())
+        places = self._videos.places(self._run.read_table(name, ["video_id"])["video_id"].unique())
         places = places[places >= 0]
         return (int(places.min()), int(places.max())) if len(places) else (len(self._videos), -1)
 
 
-class Committer:
-    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds, or of two batches.
-
-    Parameters
-    ----------
-    store
-        Where ``embeddings/`` is.
-    on_commit
-        Called, in another thread, after each file that is written, with its number of rows.
-    every_s, max_bytes
-        A file is there when what is in it has been worked on for so long, or is begun when so much has come together.
-
-    Notes
-    -----
-    Leaving the context writes what waits, whatever the reason to leave.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        on_commit: Callable[[int], None] = lambda n_rows: None,
-        every_s: float = 20.0,
-        max_bytes: int = COMMIT_BYTES,
-    ):
-        self._store, self._on_commit = store, on_commit
-        self._every_s, self._max_bytes = every_s, max_bytes
-        self._waiting: list[pa.Table] = []
-        self._n_bytes = 0
-        self._since = math.inf  # when work on the first of those that wait began
-        self._begun = -math.inf  # when the last file was begun
-        self._write_s = 0.0  # that it took
-        self._closed = False
-        self._failure: Exception | None = None
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="raypipe-committer", daemon=True)
-
-    def __enter__(self) -> Committer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join()
-        if kind is None:
-            self._check()
-
-    def add(self, clips: pa.Table, age_s: float = 0.0) -> None:
-        """Take rows of whole segments; waits while more than two files' worth is unwritten.
-
-        Parameters
-        ----------
-        clips
-            An `embeddings_schema` table.
-        age_s
-            For how long they have been worked on.
-
-        Raises
-        ------
-        RaypipeError
-            If an earlier file could not be written: nothing more is taken.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._n_bytes < 2 * self._max_bytes or self._failure)
-            self._check()
-            self._since = min(self._since, time.monotonic() - age_s)
-            self._waiting.append(clips)
-            self._n_bytes += clips.nbytes
-            self._changed.notify_all()
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self) -> None:
-        """Write files as they fall due, until closed."""
-        try:
-            while (clips := self._take()) is not None:
-                self._begun = time.monotonic()
-                self._store.write_table(self._store.next_name(FOLDER), clips)
-                self._on_commit(clips.num_rows)
-                self._write_s = time.monotonic() - self._begun
-        except Exception as error:  # is raised where the rows come from
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
-
-    def _take(self) -> pa.Table | None:
-        """Wait for a file's worth of clips; None when there will be no more."""
-        with self._changed:
-            while not (self._closed or self._n_bytes >= self._max_bytes or (self._waiting and self._left_s() <= 0)):
-                self._changed.wait(self._left_s() if self._waiting else None)
-            clips, self._waiting, self._n_bytes, self._since = self._waiting, [], 0, math.inf
-            self._changed.notify_all()
-        return pa.concat_tables(clips) if clips else None
-
-    def _left_s(self) -> float:
-        due = self._since + self._every_s - self._write_s
-        return max(due, self._begun + self._every_s * _CLOSEST) - time.monotonic()
-
-
-def _scan(store: Store, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
+def _scan(run: Run, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
     """Read what files say of their segments: a row a segment, in the order of the files."""
     for attempt in range(3):
-        names = store.files(FOLDER, ".parquet") if files is None else list(files)
+        names = run.files(FOLDER, ".parquet") if files is None else list(files)
         try:
-            tables = store.for_each(names, lambda name: _read_units(store, name))
+            tables = run.for_each(names, lambda name: _read_units(run, name))
             break
         except RaypipeError:  # another process may be compacting: what is gone has been written anew
-            if attempt == 2 or files is not None or names == store.files(FOLDER, ".parquet"):
+            if attempt == 2 or files is not None or names == run.files(FOLDER, ".parquet"):
                 raise
     ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64).tolist()
     found = [
@@ -369,9 +232,9 @@ _UNITS = pa.schema(
 )
 
 
-def _read_units(store: Store, name: str) -> pa.Table:
+def _read_units(run: Run, name: str) -> pa.Table:
     """Read a file's segments: their first rows, how many rows each has, and how many of these are clips."""
-    table = store.read_table(name, [*_KEY, *_TOLD, "clip_index"])
+    table = run.read_table(name, [*_KEY, *_TOLD, "clip_index"])
     starts = np.flatnonzero(_changes(table, _KEY))
     n_rows = np.diff(starts, append=table.num_rows)
     is_clip = table["clip_index"].is_valid().to_numpy().astype(np.int64)

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.sources.files import failure, shown
-from raypipe.sources.remote import is_transient, patiently
+from raypipe.storage import failure, is_transient, patiently, shown
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import SampleConfig
-from raypipe.sampling import cut, frames_per_clip
 from raypipe.schema import AWAY, PLAN, Away, Probe, embeddings_schema
-from raypipe.videos import Video
+from raypipe.segments.sampling import cut, frames_per_clip
+from raypipe.sources.videos import Video
 
 _LONGEST_S = 30 * 86400.0  # of a video: a container that claims more is broken, and its plan would take all memory
 _AT_ONCE = 10_000  # videos whose rows are Python's before they are Arrow's

@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.accounting import account, failed_before
 from raypipe.config import Config
-from raypipe.embeddings import Catalogue, Ledger
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs import Run
+from raypipe.runs.accounting import account, failed_before
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Catalogue, Ledger
 from raypipe.schema import AWAY, PLAN
-from raypipe.sources.files import shown
-from raypipe.spool import Spool
-from raypipe.videos import Videos
+from raypipe.sources.spool import Spool
+from raypipe.sources.videos import Videos
+from raypipe.storage import shown
 
 PLAN_FILE = "plan.parquet"
 PROBED = "plan"  # a folder: what has been probed since the plan was written
@@ -194,14 +194,14 @@ class Portions:
     def account(
         self, found: Videos, quarantine: np.ndarray, dim: int, tell: Callable[[str], None]
     ) -> Iterator[pa.Table]:
-        """Compact ``embeddings/``, and yield what `raypipe.accounting.account` tells of all videos, in their order.
+        """Compact ``embeddings/``, and yield a `schema.VIDEOS` table of each portion, in the order of the source.
 
         Parameters
         ----------
         found
             The source: the chosen videos, and perhaps more behind them.
         quarantine
-            See `raypipe.accounting.account`.
+            See `raypipe.runs.accounting.account`.
         dim
             Numbers a vector.
         tell

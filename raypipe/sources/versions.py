@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.errors import SourceError
-from raypipe.sources.files import local_path, open_filesystem
-from raypipe.sources.remote import patiently
-from raypipe.spool import Spool
-from raypipe.videos import Videos
+from raypipe.sources.spool import Spool
+from raypipe.sources.videos import Videos
+from raypipe.storage import local_path, open_filesystem, patiently
 
 _REMOTE_THREADS = 32  # requests under way at once: each waits for the network
 _VERSIONS = pa.schema([("version", pa.string())])

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.embeddings import Ledger
+from raypipe.runs.ledger import Ledger
 from raypipe.schema import AWAY, FAILED, OK, SKIPPED, VIDEOS
-from raypipe.videos import Videos
+from raypipe.sources.videos import Videos
 
 LIMIT = "limit"  # the stage at which a video was left out that lies beyond --limit
 _PROBED = ("duration_s", "width", "height", "fps", "codec")

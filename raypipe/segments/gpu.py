@@ -22,8 +22,8 @@ from raypipe.decoders.torchcodec import TorchCodecDecoder
 from raypipe.encoders import make_encoder
 from raypipe.errors import DecodeError, EncoderError
 from raypipe.schema import Frames
-from raypipe.segments import DecodeSegments, EncodeSegments
-from raypipe.sources.files import shown
+from raypipe.segments.stages import DecodeSegments, EncodeSegments
+from raypipe.storage import shown
 
 LEAST_PSNR_DB = 36.0
 """What frames must reach in `measure_psnr` to be trusted. On the videos that the tests know torchcodec's frames come to
@@ -99,7 +99,7 @@ class EncodingSandbox(Sandbox):
         torch's name of the device.
     """
 
-    _module = "raypipe.segments_gpu"
+    _module = "raypipe.segments.gpu"
 
     def __init__(self, decode: DecodeConfig, encode: EncodeConfig, dim: int, device: str = "cuda") -> None:
         super().__init__("torchcodec", decode.deadline_s, decode.deadline_factor)

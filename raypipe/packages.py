@@ -1,8 +1,10 @@
-"""The one place that imports packages which an installation may lack."""
+"""The packages around raypipe: which are installed, in which version, and the one place that imports optional ones."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import platform
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +17,11 @@ EXTRAS = {
     "s3fs": "s3",
     "gcsfs": "gcs",
 }
+
+PACKAGES = (
+    "raypipe", "ray", "numpy", "pyarrow", "torch", "open_clip_torch", "av", "decord", "torchcodec", "tslearn",
+    "scikit-learn", "umap-learn", "numba", "cupy-cuda13x", "cuml-cu13", "matplotlib",
+)  # fmt: skip
 
 
 def is_installed(name: str) -> bool:
@@ -42,3 +49,14 @@ def require(name: str) -> ModuleType:
         extra = EXTRAS.get(package)
         remedy = f"pip install 'raypipe[{extra}]'" if extra else f"pip install {package}"
         raise RaypipeError(f"{name} is needed here and cannot be imported ({error}): {remedy}") from error
+
+
+def package_versions() -> dict[str, str]:
+    """Return Python's version and those of the installed packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

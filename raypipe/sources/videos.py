@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError
-from raypipe.spool import Spool
+from raypipe.sources.spool import Spool
+from raypipe.storage import shown
 
 FOUND = pa.schema(
     [
@@ -233,3 +235,26 @@ def _naming(name: str) -> Iterator[None]:
     except (pa.ArrowException, UnicodeEncodeError) as error:
         name, reason = name.removeprefix(_EXTRA), " ".join(str(error).split()).replace(_EXTRA, "")
         raise SourceError(f"manifest column {name!r} holds values of unlike types: {reason}") from error
+
+
+def make_video_id(name: str, start_s: float | None = None, end_s: float | None = None) -> str:
+    """Return the uuid5 (NAMESPACE_URL) of a source's own id for a video, or else of its canonical URI.
+
+    Parameters
+    ----------
+    name
+        The id or canonical URI.
+    start_s, end_s
+        The span of the file that is this video, in seconds; where either is given, ``#t=start,end`` is appended.
+    """
+    if start_s is not None or end_s is not None:
+        name += f"#t={_seconds(start_s)},{_seconds(end_s)}"
+    try:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{shown(name)} is not valid Unicode: rename the file, or mend the id") from error
+
+
+def _seconds(value: float | None) -> str:
+    """Spell a time so that 3 and 3.0 are one, without loss."""
+    return "" if value is None else repr(int(value)) if value == int(value) else repr(float(value))

@@ -15,8 +15,8 @@ from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.encoders import Encoder
 from raypipe.errors import DecodeError, SourceAwayError, one_line
-from raypipe.sampling import Span, pool_frames, sample_span
 from raypipe.schema import AWAY, Away, Probe, embeddings_schema
+from raypipe.segments.sampling import Span, pool_frames, sample_span
 
 
 class ProbeVideos:

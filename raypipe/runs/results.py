@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from raypipe.clustering import Clustering
 from raypipe.config import Config, to_yaml
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, OK, Trajectories
-from raypipe.trajectories import from_table, to_table
 
 ROWS_PER_FILE = 10_000  # a few hundred MB at 16 steps of 512 numbers
 
@@ -33,6 +32,46 @@ def read_trajectories(run: Run, column: str) -> Trajectories:
         values = np.concatenate([part.values for part in parts])
     ids = tuple(video_id for part in parts for video_id in part.video_ids)
     return Trajectories(ids, values, np.concatenate([part.n_clips for part in parts]))
+
+
+def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:
+    """Lay some trajectories out as rows of ``trajectories/*.parquet``.
+
+    Parameters
+    ----------
+    trajectories
+        All of them.
+    rows
+        Which to take.
+    more
+        Further paths of the same videos by column name, such as ``reduced``.
+
+    Returns
+    -------
+    A table with a list column, row-major, for every path; the sizes stand in the schema's metadata as
+    ``trajectory.n_steps`` (empty where lengths differ) and ``trajectory.dim``.
+    """
+    columns: dict[str, pa.Array] = {
+        "video_id": pa.array(trajectories.video_ids[rows], pa.string()),
+        "n_clips": pa.array(trajectories.n_clips[rows]),
+    }
+    metadata: dict[str, str] = {}
+    for name, values in {"trajectory": trajectories.values, **more}.items():
+        columns[name] = pa.array([np.ravel(path) for path in values[rows]])
+        metadata[f"{name}.n_steps"] = str(values.shape[1]) if isinstance(values, np.ndarray) else ""
+        metadata[f"{name}.dim"] = str(values[0].shape[-1])
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def from_table(table: pa.Table, column: str = "trajectory") -> Trajectories:
+    """Read what `to_table` wrote."""
+    dim = int(table.schema.metadata[f"{column}.dim".encode()])
+    ragged = table.schema.metadata[f"{column}.n_steps".encode()] == b""
+    lists = table.column(column).combine_chunks()
+    points = lists.flatten().to_numpy().reshape(-1, dim)
+    lengths = lists.value_lengths().to_numpy() // dim
+    paths: Any = np.split(points, np.cumsum(lengths)[:-1]) if ragged else points.reshape(len(lists), -1, dim)
+    return Trajectories(tuple(table.column("video_id").to_pylist()), paths, table.column("n_clips").to_numpy())
 
 
 def write_clusters(

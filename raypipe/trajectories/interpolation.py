@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.embeddings import Ledger, Store
 from raypipe.errors import RaypipeError
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
 from raypipe.schema import Trajectories
 
 
@@ -40,7 +41,7 @@ def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarr
 
 
 def build_trajectories(
-    run: Store, n_steps: int | None = 16, time_axis: Literal["time", "index"] = "time"
+    run: Run, n_steps: int | None = 16, time_axis: Literal["time", "index"] = "time"
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -88,46 +89,6 @@ def gather_paths(ledger: Ledger, n_steps: int | None, time_axis: Literal["time",
     found = [paths[video_id][0] for video_id in ids]
     n_clips = np.array([paths[video_id][1] for video_id in ids], np.int64)
     return Trajectories(ids, np.stack(found) if n_steps is not None and ids else found, n_clips)
-
-
-def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:
-    """Lay some trajectories out as rows of ``trajectories/*.parquet``.
-
-    Parameters
-    ----------
-    trajectories
-        All of them.
-    rows
-        Which to take.
-    more
-        Further paths of the same videos by column name, such as ``reduced``.
-
-    Returns
-    -------
-    A table with a list column, row-major, for every path; the sizes stand in the schema's metadata as
-    ``trajectory.n_steps`` (empty where lengths differ) and ``trajectory.dim``.
-    """
-    columns: dict[str, pa.Array] = {
-        "video_id": pa.array(trajectories.video_ids[rows], pa.string()),
-        "n_clips": pa.array(trajectories.n_clips[rows]),
-    }
-    metadata: dict[str, str] = {}
-    for name, values in {"trajectory": trajectories.values, **more}.items():
-        columns[name] = pa.array([np.ravel(path) for path in values[rows]])
-        metadata[f"{name}.n_steps"] = str(values.shape[1]) if isinstance(values, np.ndarray) else ""
-        metadata[f"{name}.dim"] = str(values[0].shape[-1])
-    return pa.table(columns).replace_schema_metadata(metadata)
-
-
-def from_table(table: pa.Table, column: str = "trajectory") -> Trajectories:
-    """Read what `to_table` wrote."""
-    dim = int(table.schema.metadata[f"{column}.dim".encode()])
-    ragged = table.schema.metadata[f"{column}.n_steps".encode()] == b""
-    lists = table.column(column).combine_chunks()
-    points = lists.flatten().to_numpy().reshape(-1, dim)
-    lengths = lists.value_lengths().to_numpy() // dim
-    paths: Any = np.split(points, np.cumsum(lengths)[:-1]) if ragged else points.reshape(len(lists), -1, dim)
-    return Trajectories(tuple(table.column("video_id").to_pylist()), paths, table.column("n_clips").to_numpy())
 
 
 def _segments(table: pa.Table) -> Iterable[tuple[str, int, np.ndarray, np.ndarray]]:

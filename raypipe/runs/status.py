@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.embeddings import Ledger
 from raypipe.errors import RaypipeError
 from raypipe.progress import clock
-from raypipe.resume import PLAN_FILE, PROBED
-from raypipe.runs import Run
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import PLAN_FILE, PROBED
 from raypipe.schema import EMBEDDED, EMBEDDING
 
 SILENT_S = 120.0  # a run that has committed nothing for so long may be no more

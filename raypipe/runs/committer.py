@@ -1,0 +1,118 @@
+"""Clips on their way to ``embeddings/``, a file at a time."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import FOLDER
+
+COMMIT_BYTES = 64 << 20
+_CLOSEST = 0.25  # of the interval between two files: where batches take long, each would be due when it comes
+
+
+class Committer:
+    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds, or of two batches.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    on_commit
+        Called, in another thread, after each file that is written, with its number of rows.
+    every_s, max_bytes
+        A file is there when what is in it has been worked on for so long, or is begun when so much has come together.
+
+    Notes
+    -----
+    Leaving the context writes what waits, whatever the reason to leave.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        on_commit: Callable[[int], None] = lambda n_rows: None,
+        every_s: float = 20.0,
+        max_bytes: int = COMMIT_BYTES,
+    ):
+        self._run, self._on_commit = run, on_commit
+        self._every_s, self._max_bytes = every_s, max_bytes
+        self._waiting: list[pa.Table] = []
+        self._n_bytes = 0
+        self._since = math.inf  # when work on the first of those that wait began
+        self._begun = -math.inf  # when the last file was begun
+        self._write_s = 0.0  # that it took
+        self._closed = False
+        self._failure: Exception | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="raypipe-committer", daemon=True)
+
+    def __enter__(self) -> Committer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        if kind is None:
+            self._check()
+
+    def add(self, clips: pa.Table, age_s: float = 0.0) -> None:
+        """Take rows of whole segments; waits while more than two files' worth is unwritten.
+
+        Parameters
+        ----------
+        clips
+            An `embeddings_schema` table.
+        age_s
+            For how long they have been worked on.
+
+        Raises
+        ------
+        RaypipeError
+            If an earlier file could not be written: nothing more is taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_bytes < 2 * self._max_bytes or self._failure)
+            self._check()
+            self._since = min(self._since, time.monotonic() - age_s)
+            self._waiting.append(clips)
+            self._n_bytes += clips.nbytes
+            self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        """Write files as they fall due, until closed."""
+        try:
+            while (clips := self._take()) is not None:
+                self._begun = time.monotonic()
+                self._run.write_table(self._run.next_name(FOLDER), clips)
+                self._on_commit(clips.num_rows)
+                self._write_s = time.monotonic() - self._begun
+        except Exception as error:  # is raised where the rows come from
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _take(self) -> pa.Table | None:
+        """Wait for a file's worth of clips; None when there will be no more."""
+        with self._changed:
+            while not (self._closed or self._n_bytes >= self._max_bytes or (self._waiting and self._left_s() <= 0)):
+                self._changed.wait(self._left_s() if self._waiting else None)
+            clips, self._waiting, self._n_bytes, self._since = self._waiting, [], 0, math.inf
+            self._changed.notify_all()
+        return pa.concat_tables(clips) if clips else None
+
+    def _left_s(self) -> float:
+        due = self._since + self._every_s - self._write_s
+        return max(due, self._begun + self._every_s * _CLOSEST) - time.monotonic()

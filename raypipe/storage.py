@@ -1,0 +1,260 @@
+"""Local files and fsspec URLs: their spelling, opening and reading with patience, and one-line errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
+
+from raypipe.errors import RaypipeError, SourceError
+from raypipe.packages import require
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")  # spelled as fsspec spells it
+_LONGEST_REASON = 300
+
+PATIENCE_S = 10.0
+"""For so long the same thing is tried again: half of what a probe may take (``decode.deadline_s``)."""
+
+_FIRST_WAIT_S = 0.25
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509}  # statuses of HTTP
+_log = logging.getLogger(__name__)  # in a sandbox its parent tells the last line if the deadline comes first
+
+T = TypeVar("T")
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path that a ``file://`` URI or plain path names, None for a remote URL.
+
+    Bytes of a name that are not UTF-8 come back as they were (as surrogates, `os.fsdecode`).
+    """
+    url = _URL.match(uri)
+    if url is None:
+        return uri
+    if url[1].lower() not in ("file", "local"):
+        return None
+    path = uri[url.end() :].removeprefix("localhost")
+    if not path.startswith("/"):
+        raise SourceError(f"{shown(uri)} names no absolute path: write file:///folder/video.mp4")
+    return os.fsdecode(unquote_to_bytes(path))
+
+
+def canonical_uri(name: str) -> str:
+    """Return the one spelling of a video's place from which its id is made, without asking whether it exists.
+
+    A local path becomes an absolute, percent-encoded ``file://`` URI (``..`` folded, symbolic links kept);
+    http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it.
+    """
+    path = local_path(name)
+    if path is not None:
+        return f"file://{quote_from_bytes(os.fsencode(absolute(path)))}"  # as Path.as_uri(), a third of its time
+    if is_http(name):
+        return name
+    if (plain := _OBJECT.fullmatch(name)) is not None:
+        _open_once(plain[1])
+        return name
+    filesystem, inner = open_filesystem(name)
+    return filesystem.unstrip_protocol(inner)
+
+
+@cache
+def _open_once(url: str) -> None:
+    """Raise `SourceError` where a bucket's file system cannot be made: a million of its objects need not ask."""
+    open_filesystem(url)
+
+
+def absolute(path: str) -> str:
+    """Return ``path`` from the root on, with ``..`` folded.
+
+    Symbolic links stay: two links to one file are two videos, and a moved mount keeps its ids.
+    """
+    return os.path.abspath(path)  # noqa: PTH100 – resolve() follows links, absolute() keeps '..'
+
+
+def suffix(name: str) -> str:
+    """Return the lower-case suffix of a path or URL, the query of an http(s) URL left out."""
+    if is_http(name):
+        name = re.split(r"[?#]", name, maxsplit=1)[0]
+    name = name.rpartition("/")[2]
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+def is_http(name: str) -> bool:
+    """Whether a name is an http or https URL."""
+    return name[:8].lower().startswith(("http://", "https://"))
+
+
+def shown(name: str) -> str:
+    """Return a name as an error may print it: on one line, without what a URL holds of credentials."""
+    name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", name)
+    name = re.sub(r"(\w+://)[^\s/]*@", r"\1", name)
+    return name if name.isprintable() else repr(name)
+
+
+def failure(doing: str, name: str, error: Exception) -> SourceError:
+    """Make the one-line error that says what could not be done, to which file, and why."""
+    if isinstance(error, FileNotFoundError):
+        reason = "no such file or folder"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    for secret in _secrets(name):  # libraries repeat a URL whole or in part
+        reason = reason.replace(secret, "…")
+    reason = shown(" ".join(reason.split()))
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[:_LONGEST_REASON]}…"
+    return SourceError(f"cannot {doing} {shown(name)}: {reason}")
+
+
+def _secrets(name: str) -> list[str]:
+    """Return what of a URL may be a credential, longest first: user and password, the query and its values."""
+    if local_path(name) is not None:
+        return []
+    base, _, query = name.partition("?")
+    user = base.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    values = [value for _, value in parse_qsl(query) if len(value) >= 8]
+    return sorted(filter(None, {user, user.partition(":")[2], query, *values}), key=len, reverse=True)
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec filesystem of a remote URL, and the URL's path in it.
+
+    Raises
+    ------
+    SourceError
+        If the protocol is unknown, or its package missing; the message says what to install.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.registry import known_implementations
+
+    if "::" in url:
+        raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
+    protocol = url.partition("://")[0].lower()
+    known = known_implementations.get(protocol)
+    try:
+        if known is not None:
+            require(known["class"].partition(".")[0])
+        return url_to_fs(url)
+    except RaypipeError as error:
+        raise SourceError(f"{shown(url)}: {shown(str(error))}") from error
+    except Exception as error:  # each filesystem raises its own kinds (botocore's, aiohttp's, the Hub's)
+        raise failure("open", url, error) from error
+
+
+@contextmanager
+def open_file(name: str) -> Iterator[IO[bytes]]:
+    """Open a local or remote file for reading; a remote one is fetched whole, for not every server can seek.
+
+    Raises
+    ------
+    SourceError
+        If it is not there, is no regular file, or cannot be read.
+    """
+    path = local_path(name)
+    try:
+        if path is None:
+            filesystem, inner = open_filesystem(name)
+            file: IO[bytes] = BytesIO(patiently(name, lambda: filesystem.cat_file(inner)))
+        elif stat.S_ISREG(Path(path).stat().st_mode):
+            file = Path(path).open("rb")
+        else:  # a FIFO would block
+            raise SourceError(f"cannot read {shown(path)}: not a regular file")
+    except SourceError:
+        raise
+    except Exception as error:  # as in open_filesystem
+        raise failure("read", name, error) from error
+    with file:
+        yield file
+
+
+def patiently(uri: str, call: Callable[[], T]) -> T:
+    """Call, and call again after pauses that double, while what fails may be over in a moment.
+
+    A server that says when to come again (``Retry-After``) is obeyed, if there is patience for it.
+
+    Parameters
+    ----------
+    uri
+        What it is about.
+    call
+        Raises whatever its file system raises. What it raised last is raised in the end.
+    """
+    begun, pause_s = time.monotonic(), _FIRST_WAIT_S
+    while True:
+        try:
+            return call()
+        except Exception as raised:  # each file system raises its own kinds
+            error = _unwrap(raised)
+        wait_s = max(pause_s, _retry_after_s(error))
+        if not is_transient(error) or time.monotonic() - begun + wait_s > PATIENCE_S:
+            raise error
+        _log.warning("%s; trying again", failure("reach", uri, error))
+        time.sleep(wait_s)
+        pause_s *= 2
+
+
+def find_patiently(url: str, filesystem: Any, root: str, max_depth: int | None) -> list[str]:
+    """List the paths of all files below ``root``, no deeper than ``max_depth`` (1: in it) where that is given."""
+    if "http" not in filesystem.protocol:
+        return patiently(url, lambda: filesystem.find(root, maxdepth=max_depth))
+    # fsspec's own walk leaves out a folder whose listing a lost connection has cost.
+    paths, folders = [], [(root, 1)]
+    while folders:
+        folder, depth = folders.pop()
+        for entry in patiently(folder, partial(filesystem.ls, folder, detail=True)):
+            if entry["type"] != "directory":
+                paths.append(entry["name"])
+            elif max_depth is None or depth < max_depth:
+                folders.append((entry["name"], depth + 1))
+    return paths
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether what a file system raised may be over in a moment: a busy or broken server, a lost connection."""
+    from aiohttp import ClientConnectionError, ClientPayloadError  # light to import raypipe, heavy to import this
+
+    for each in _chain(error):
+        if (status := _status(each)) is not None:
+            return status in _TRANSIENT
+        if isinstance(each, (TimeoutError, ConnectionError, ClientConnectionError, ClientPayloadError)):
+            return True
+    return False
+
+
+def _unwrap(error: Exception) -> Exception:
+    """Return what really happened: fsspec's HTTP file system calls any fault of a server "not found"."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        if is_transient(cause) or (_status(cause) or 404) not in (404, 410):
+            return cause
+    return error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__  # botocore's errors are raised while aiohttp's are handled
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that an error of aiohttp, botocore, requests or httpx tells of."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = getattr(response, "status_code", getattr(error, "status", None))
+    return status if isinstance(status, int) else None
+
+
+def _retry_after_s(error: BaseException) -> float:
+    told = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    return float(told) if told.isdecimal() else 0.0  # a date, too, is allowed and hardly met
