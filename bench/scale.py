@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from bench.machine import keep
 from raypipe.config import make_config
 from raypipe.runs.directory import Run
-from raypipe.sources.spool import Spool
+from raypipe.storage import memory_mapped
 
 CLIPS = 4  # a segment
 ROWS_A_FILE = 50_000  # as after some commits
@@ -52,9 +52,10 @@ def write_manifest(folder: Path, n: int) -> Path:
     return path
 
 
-def etags(n: int) -> Spool:
+def etags(n: int) -> pa.ChunkedArray:
     parts = (np.arange(start, min(start + 10_000, n)) for start in range(0, n, 10_000))
-    return Spool(pa.table({"version": [f"{i}-etag" for i in part]}) for part in parts)
+    tables = (pa.table({"version": [f"{i}-etag" for i in part]}) for part in parts)
+    return memory_mapped(tables, pa.schema([("version", pa.string())]))["version"]
 
 
 def pretend(most: int) -> dict[str, float]:
@@ -90,9 +91,9 @@ def pretend(most: int) -> dict[str, float]:
 
 def as_on_a_large_cluster() -> None:
     """Make portions as large as they are where there are hundreds of CPUs."""
-    from raypipe import pipeline
+    from raypipe.runs import plan
 
-    pipeline.PORTION_A_CPU = pipeline.MOST_A_PORTION
+    plan.PORTION_A_CPU = plan.LARGEST_PORTION
 
 
 def clips_of(plan: pa.Table) -> pa.Table:

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
 
 from raypipe.config import Config
 from raypipe.progress import Progress
-from raypipe.schema import Probe
+from raypipe.schema import Failure, Probe
 from raypipe.segments.stages import ProbeVideos
 from raypipe.sources import find_videos
 from raypipe.sources.videos import Videos
@@ -22,10 +23,10 @@ from raypipe.sources.videos import Videos
 
 @dataclass(frozen=True)
 class Inspection:
-    """Videos with what probing them gave: a `Probe`, or the error's text."""
+    """Videos with what probing them gave: a `Probe` or a `Failure`."""
 
     videos: Videos
-    probes: tuple[Probe | str, ...]
+    probes: tuple[Probe | Failure, ...]
     n_ignored: int
 
 
@@ -34,7 +35,7 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     found = find_videos(source)
     videos = found[: config.source.limit]
     uris = videos.table["uri"]
-    probes: list[Probe | str] = [""] * len(videos)
+    probes: list[Any] = [None] * len(videos)
     rows: SimpleQueue[int] = SimpleQueue()
     for row in range(len(videos)):
         rows.put(row)
@@ -58,7 +59,8 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
 def describe(inspection: Inspection) -> str:
     """Lay an inspection out as text: a table of statistics, the codecs and sizes, and the files that would fail."""
     probes = [probe for probe in inspection.probes if isinstance(probe, Probe)]
-    failed = [(v.uri, p) for v, p in zip(inspection.videos, inspection.probes, strict=True) if isinstance(p, str)]
+    found = zip(inspection.videos, inspection.probes, strict=True)
+    failed = [(video.uri, probe.error) for video, probe in found if isinstance(probe, Failure)]
     n = len(inspection.videos)
     lines = [f"{n} videos, {len(failed)} of which would fail; {inspection.n_ignored} other files ignored"]
     if probes:
@@ -81,5 +83,9 @@ def describe(inspection: Inspection) -> str:
             more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""
             lines.append(f"{name:15}" + ", ".join(f"{key} ({n})" for key, n in most) + more)
     if failed:
-        lines += ["", "would fail:", *chain.from_iterable((f"  {uri}", f"    {reason}") for uri, reason in failed)]
+        lines += [
+            "",
+            "would fail:",
+            *chain.from_iterable((f"  {uri}", f"    {error}") for uri, error in failed),
+        ]
     return "\n".join(lines)

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raypipe.errors import DecodeError, SourceAwayError
+
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-EMBEDDING, EMBEDDED = "embedding", "embedded"  # the states of a run: what it holds is not yet complete, or is
-AWAY = "source"  # the stage of an error that says nothing of the video: its server was away
+EMBEDDING, EMBEDDED = "embedding", "embedded"
+"""The states of a run: its embeddings are not yet complete, or they are."""
+
+AWAY = "source"
+"""The stage of a transient failure: the video's server was away, which says nothing of the video."""
 
 PLAN = pa.schema(
     [
@@ -123,8 +128,29 @@ class Probe:
     decoder: str
 
 
-class Away(str):
-    """Why a video could not be probed, where that says nothing of the video: its server was away."""
+@dataclass(frozen=True)
+class Failure:
+    """Why something of a video could not be done.
+
+    Attributes
+    ----------
+    stage
+        The stage at which it failed: "find", "probe", "decode", "encode", or `AWAY`.
+    error
+        The reason, on one line.
+    is_transient
+        Whether it says nothing of the video, because its server was away: the next run tries it again unasked.
+    """
+
+    stage: str
+    error: str
+    is_transient: bool = False
+
+    @classmethod
+    def of(cls, stage: str, error: DecodeError) -> Failure:
+        """Return what an error at a stage comes to; the stage of a transient failure is `AWAY`."""
+        is_transient = isinstance(error, SourceAwayError)
+        return cls(AWAY if is_transient else stage, str(error), is_transient)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,19 @@ import logging
 import os
 import re
 import stat
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
+
+import numpy as np
+import pyarrow as pa
 
 from raypipe.errors import RaypipeError, SourceError
 from raypipe.packages import require
@@ -30,6 +35,7 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509}  # statuses of HTTP
 _log = logging.getLogger(__name__)  # in a sandbox its parent tells the last line if the deadline comes first
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
 
 def local_path(uri: str) -> str | None:
@@ -258,3 +264,50 @@ def _status(error: BaseException) -> int | None:
 def _retry_after_s(error: BaseException) -> float:
     told = (getattr(error, "headers", None) or {}).get("Retry-After", "")
     return float(told) if told.isdecimal() else 0.0  # a date, too, is allowed and hardly met
+
+
+def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Write tables of one schema to a temporary Arrow IPC file as they come, and return them memory-mapped.
+
+    A single table comes back as it is. The file has no name any more when this returns: it goes with the last table
+    that uses it, whatever ends the process.
+
+    Raises
+    ------
+    RaypipeError
+        If the temporary file cannot be written.
+    """
+    rest = iter(tables)
+    first, second = next(rest, schema.empty_table()), next(rest, None)
+    if second is None:
+        return first
+
+    def attempt(call: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            where = tempfile.tempdir or "the temporary directory"
+            raise RaypipeError(f"cannot write a temporary file in {where}: {error.strerror or error}") from error
+
+    handle, path = attempt(tempfile.mkstemp, ".arrow", "raypipe-")
+    try:
+        with pa.OSFile(path, "wb") as file:
+            writer = attempt(pa.ipc.new_file, file, schema)
+            for table in chain([first, second], rest):
+                attempt(writer.write_table, table.combine_chunks())
+            attempt(writer.close)
+        return attempt(lambda: pa.ipc.open_file(pa.memory_map(path)).read_all())
+    finally:
+        os.close(handle)
+        Path(path).unlink()
+
+
+def take_rows(table: Rows, rows: np.ndarray) -> Rows:
+    """Take rows of a table or chunked array; for rows that lie together, only the chunks between them are read.
+
+    Arrow joins all chunks of a column before it takes from them, which would bring a memory-mapped column to memory.
+    """
+    if not len(rows):
+        return table.slice(0, 0)
+    first = rows.min()
+    return table.slice(first, rows.max() + 1 - first).take(pa.array(rows - first))

@@ -11,7 +11,8 @@ from raypipe.errors import RaypipeError
 from raypipe.runs import ledger as embeddings
 from raypipe.runs.committer import Committer
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Catalogue, Ledger
+from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, embeddings_schema
 from raypipe.sources.videos import Video, Videos
 
@@ -265,15 +266,15 @@ def test_a_video_out_of_reach_keeps_its_clips(run):
     assert content(Ledger(run, plan_of({"a": 3}))) == {("a", segment): [segment] for segment in range(3)}
 
 
-def test_a_catalogue_knows_which_files_touch_a_part(run):
+def test_a_plan_knows_which_files_touch_a_portion(run):
     videos = Videos(Video(name, f"file:///{name}") for name in "abcdef")
-    catalogue = Catalogue(run, videos)
-    assert catalogue.touching(0, 6) == []
+    plan = Plan(run, videos)
+    assert plan.files_touching(0, 6) == []
     for number, names in enumerate(["ab", "bd", "f", "x"]):
         write(run, number, *(clips(name, 0, [1]) for name in names))
     zero, one, two, _ = run.files("embeddings")
     parts = {(0, 2): [zero, one], (2, 4): [one], (4, 6): [two], (0, 6): [zero, one, two]}
-    assert {bounds: catalogue.touching(*bounds) for bounds in parts} == parts
+    assert {bounds: plan.files_touching(*bounds) for bounds in parts} == parts
 
 
 def wait_for(condition, limit_s=20.0):

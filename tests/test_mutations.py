@@ -66,7 +66,9 @@ class Chain:
         decoded = [self._decode(row) for row in plan if row["error"] is None]
         reasons = [each["error"] for each in (*plan, *decoded) if each["error"]]
         frames = sum(len(each["pixels"]) for each in decoded)
-        outcome = "unopened" if isinstance(probe, str) else "failed" if not frames else "partly" if reasons else "ok"
+        outcome = (
+            "unopened" if isinstance(probe, Failure) else "failed" if not frames else "partly" if reasons else "ok"
+        )
         return Trial(outcome, time.monotonic() - started, " | ".join(reasons), self._memory())
 
     def _memory(self) -> int:

@@ -9,14 +9,13 @@ from raypipe import pipeline
 from raypipe.config import SampleConfig, make_config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
-from raypipe.runs import plan as resume
+from raypipe.runs import plan as plans
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import Plan, Portions, known_plan
+from raypipe.runs.plan import Plan, open_plan
 from raypipe.runs.status import describe_status
-from raypipe.schema import Probe
+from raypipe.schema import Failure, Probe
 from raypipe.segments.planning import plan_segments
-from raypipe.sources.spool import Spool
 from raypipe.sources.videos import Video, Videos
 
 KIND = {"name": "x", "dim": 1, "fingerprint": "y"}
@@ -34,7 +33,7 @@ def videos_of(names: str) -> Videos:
 def plan_of(names: str, version="1", n_segments=1):
     """Plan these videos; one whose name is in capitals cannot be probed."""
     probe = Probe(100.0 * n_segments, 64, 48, 10.0, 1000, "h264", "pyav")
-    probes = ["broken" if name.isupper() else probe for name in names]
+    probes = [Failure("probe", "broken") if name.isupper() else probe for name in names]
     return plan_segments(videos_of(names), probes, SampleConfig(segment_s=100), [version] * len(names))
 
 
@@ -60,15 +59,16 @@ def test_portions_settle_the_plan(run):
     run.write_table("plan.parquet", plan_of("cba"))
     run.write_table("plan/00000000-x.parquet", plan_of("D"))
     assert "probing    1 segments in what has been probed by now\nsegments   0 done" in describe_status(run)
-    portions = Portions(run, videos_of("abcD"), 3)
+    plan = Plan(run, videos_of("abcD"), 3)
+    plan.settle()
     assert not run.exists("plan")
     assert [told(run.read_table("plan.parquet", group=group)) for group in range(2)] == [
         ["a0v1", "b0v1", "c0v1"],
         ["D0v1"],
     ]
-    todo = portions.remaining(False)
-    assert (todo.n_segments, todo.n_videos) == (3, 3)
-    assert [told(table) for table in todo.tables()] == [["a0v1", "b0v1", "c0v1"]]
+    plan.find_remaining(retry_failed=False)
+    assert (plan.n_segments, plan.n_videos) == (3, 3)
+    assert [told(table) for table in plan.remaining()] == [["a0v1", "b0v1", "c0v1"]]
 
 
 def test_what_cannot_be_compacted_is_accounted_for(run, monkeypatch):
@@ -78,7 +78,9 @@ def test_what_cannot_be_compacted_is_accounted_for(run, monkeypatch):
     monkeypatch.setattr(Ledger, "compact", full)
     run.write_table("plan.parquet", plan_of("abC"))
     videos, said = videos_of("abCde"), []
-    accounts = Portions(run, videos[:3], 2).account(videos, np.zeros(5, bool), 1, said.append)
+    plan = Plan(run, videos[:3], 2)
+    plan.settle()
+    accounts = plan.account(videos, np.zeros(5, bool), 1, said.append)
     assert [table["status"].to_pylist() for table in accounts] == [["failed"] * 2, ["failed"], ["skipped"] * 2]
     assert b'"event": "not compacted", "reason": "no room"' in run.read_bytes("log.jsonl")
     assert said == ["small files of embeddings/ stay as they are: no room"] * 2
@@ -106,8 +108,7 @@ def test_what_still_holds(run):
     run.write_table("plan.parquet", plan_of("abC"))
 
     def known(config, versions, kind=KIND):
-        told = Spool([pa.table({"version": pa.array(versions, pa.string())})])
-        return known_plan(run, config, kind, chosen, told).lacking().tolist()
+        return open_plan(run, config, kind, chosen, pa.chunked_array([versions], pa.string())).lacking().tolist()
 
     assert known(config, ["1", None, "2"]) == [], "a file that cannot be looked at, and one that failed, may stay"
     assert known(make_config(sets=["source.retry_failed=true"]), ["1", "1", "1"]) == [2]
@@ -128,7 +129,7 @@ def test_twins_are_refused(tmp_path):
 
 
 def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST_A_PORTION", 3)
+    monkeypatch.setattr(plans, "LARGEST_PORTION", 3)
     for number in range(1, 8):
         write_video(tmp_path / f"videos/{number}.mp4", n_frames=20 + 5 * number, seed=number)
     (tmp_path / "videos/4.mp4").write_text("not a video")
@@ -137,11 +138,11 @@ def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
     sizes = []
 
     class Measured(Ledger):
-        def __init__(self, store, plan, files=None):
-            super().__init__(store, plan, files)
+        def __init__(self, run, plan, files=None):
+            super().__init__(run, plan, files)
             sizes.append(len(self.first))
 
-    monkeypatch.setattr(resume, "Ledger", Measured)
+    monkeypatch.setattr(plans, "Ledger", Measured)
 
     def embed(**source):
         with_source = config.model_copy(update={"source": config.source.model_copy(update=source)})

@@ -6,10 +6,11 @@ import pytest
 
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.encoders import make_encoder
-from raypipe.runs.accounting import Tally, account, failed_before
+from raypipe.errors import RaypipeError
+from raypipe.runs.accounting import account, failed_before, write_accounts
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.schema import FAILED, OK, SKIPPED, Probe, embeddings_schema
+from raypipe.schema import FAILED, OK, SKIPPED, Failure, Probe, embeddings_schema
 from raypipe.segments.planning import mean_frames, plan_precomputed, plan_segments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, ProbeVideos
 from raypipe.sources.videos import Video, Videos
@@ -44,7 +45,9 @@ def test_plan():
         Video("dead", "file:///b.mp4"),
         Video("long", "file:///c.mp4"),
     ]
-    plan = plan_segments(videos, [probe(), probe(), probe(), "no such file", probe(3600)], SampleConfig()).to_pylist()
+    plan = plan_segments(
+        videos, [probe(), probe(), probe(), Failure("probe", "no such file"), probe(3600)], SampleConfig()
+    ).to_pylist()
     rows = {row["video_id"]: row for row in plan if row["segment"] == 0}
     assert (rows["whole"]["start_s"], rows["whole"]["end_s"]) == (0, 10)
     assert (rows["span"]["origin_s"], rows["span"]["span_s"], rows["span"]["end_s"]) == (2, 3, 5)
@@ -172,7 +175,7 @@ def test_account(run):
     found = Videos(
         tuple(Video(name, f"file:///{name}", extra={"site": 3, "fps": "x"}) for name in "abcdef"), n_ignored=2
     )
-    probes = [probe(), probe(250), "cannot be opened", probe(), probe()]
+    probes = [probe(), probe(250), Failure("probe", "cannot be opened"), probe(), probe()]
     plan = plan_segments(found[:5], probes, SampleConfig())
     rows = [("a", 0, 0, "decord", None), ("a", 0, 1, "decord", None), ("b", 0, 0, "pyav", None)]
     rows += [("b", 1, None, None, "stopped"), ("b", 2, None, None, "later"), ("d", 0, None, None, "spins")]
@@ -193,10 +196,16 @@ def test_account(run):
     assert status["c"]["decoder"] is None
     assert table.column("site").to_pylist() == [3] * 6
     assert table.column("manifest_fps").to_pylist() == ["x"] * 6  # ``fps`` is what probing found
-    tally = Tally()
-    assert pa.concat_tables(tally.over([table[:2], table[2:]])) == table
-    assert tally.counts(found.n_ignored) == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}
-    assert (tally.decoders, tally.first_error) == ({"decord": 1, "pyav": 1}, "stopped")
+    said = []
+    write_accounts(run, [table[:2], table[2:]], found.n_ignored, said.append)
+    assert run.read_table("videos.parquet") == table
+    assert said == ["6 found = 2 ok + 3 failed + 1 skipped"]
+    info = run.info()
+    assert info["counts"] == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}
+    assert (info["state"], info["implementations"]["decode"]) == ("embedded", "decord (1), pyav (1)")
+    with pytest.raises(RaypipeError, match="none of 4 videos could be embedded; the first says: cannot be opened"):
+        write_accounts(run, [table[2:]], 0, said.append)
+    assert run.info()["counts"]["failed"] == 3, "the accounts are written all the same"
     assert failed_before(table).to_pylist() == ["c", "d", "e"]
 
     again = account(found, ledger, np.isin(np.arange(6), found.places(failed_before(table))))
@@ -207,7 +216,7 @@ def test_account(run):
 
 def test_a_fingerprint_stands_for_file_encoder_and_sampling():
     videos = Videos(Video(name, f"file:///{name}") for name in "abcd")
-    probes, versions = [probe(250), probe(), "broken", probe()], ["1", "1", "1", None]
+    probes, versions = [probe(250), probe(), Failure("probe", "broken"), probe()], ["1", "1", "1", None]
     plan = plan_segments(videos, probes, SampleConfig(), versions, "descriptor")
     assert len(plan["fingerprint"].unique()) == 2
     other = plan_segments(videos, probes, SampleConfig(), versions, "clip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -65,27 +65,27 @@ def embed_segments(
     encoder: Encoder,
     pools: Pools,
     progress: Callable[[float], None],
-    on_commit: Callable[[Stages], None] = lambda stages: None,
+    n_segments: int | None = None,
 ) -> Stages:
     """Decode and encode segments and commit their clips to ``embeddings/``.
 
-    What is lost with a worker (killed, crashed, out of memory, on a node that went away) is tried again; a segment that
-    takes its worker with it every time is found out, and committed as failed.
+    What is lost with a worker (killed, crashed, out of memory, on a node that went away) is tried again. A segment that
+    takes its worker with it every time is committed as failed. After each commit the run records how far it is.
 
     Parameters
     ----------
     run
-        Where the clips go.
+        The run that the clips are committed to.
     plans
-        The segments to do: `schema.PLAN` tables without errors, one in memory at a time.
+        The segments to embed: `schema.PLAN` tables without errors, one in memory at a time.
     config, pools
         What to do, and by how many actors of which kind.
     encoder
-        The config's, as made here: what is wrong with it is said before any actor starts. The actors make their own.
+        The config's encoder, made here so that its faults are reported before any actor starts. Actors make their own.
     progress
-        Called with the number of videos done since the last call; a segment is its share of its video.
-    on_commit
-        Called at the start, and after each file that is written, in another thread, with what has been done so far.
+        Called with the number of videos done since the last call; a segment counts as its share of its video.
+    n_segments
+        How many segments there are in all, for the record; None records no progress.
 
     Raises
     ------
@@ -94,17 +94,28 @@ def embed_segments(
     """
     config = config.model_copy(update={"encode": _from_anywhere(config.encode)})
     stages = Stages()
-    on_commit(stages)
+    started = time.time()
+
+    def record() -> None:
+        if n_segments is not None:
+            so_far = {"started": started, "updated": time.time(), "segments": n_segments}
+            run.record(embedding={**so_far, **asdict(stages), **asdict(pools)})
+            run.log("commit", done=stages.done, frames=stages.frames)
+
+    record()
     for plan in plans:
         share = _share_of_video(plan)
         results = _results(plan, config, encoder, pools, run.log)
-        with Committer(run, lambda _: on_commit(stages), config.ray.commit_s) as committer, closing(results):
+        with Committer(run, lambda n_rows: record(), config.ray.commit_s) as committer, closing(results):
             for batch in results:
                 rows = stages.add(batch)
                 clips = [pa.ipc.open_stream(each.as_buffer()).read_all() for each in batch["clips"].drop_null()]
                 if clips:
                     committer.add(pa.concat_tables(clips), _age(batch))
                 progress(float(share[rows].sum()))
+    if stages.refused:
+        reasons = "; ".join(f"{reason} ({n})" for reason, n in stages.refused.items())
+        run.record(fallbacks={"decode": f"NVDEC left segments to the CPU: {reasons}"})
     return stages
 
 

@@ -1,4 +1,4 @@
-"""Videos to ``plan/``: probed in the decoder pool, and cut into segments."""
+"""Videos to the plan: probed in a pool of actors, and cut into segments."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from ray.data import ActorPoolStrategy
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, progressing, stream
-from raypipe.runs.directory import Run
-from raypipe.runs.plan import PROBED
-from raypipe.schema import PLAN, Away, Probe
+from raypipe.runs.plan import Plan
+from raypipe.schema import PLAN, Failure, Probe
 from raypipe.segments.planning import plan_segments
 from raypipe.segments.stages import ProbeVideos
 from raypipe.sources.videos import Videos
+from raypipe.storage import take_rows
 
-_PROBE_S = 0.3  # milliseconds on a disk, and some round trips to a store
-COMMIT_S = 60.0  # probing may take hours, of which a kill should cost no more
+# Probing a file takes milliseconds on a disk, and some round trips to an object store.
+_PROBE_S = 0.3
+# Probing all videos may take hours; a kill should cost no more than this many seconds of it.
+COMMIT_S = 60.0
 
 
-def plan_videos(
-    run: Run,
-    videos: Videos,
+def probe_videos(
+    plan: Plan,
     versions: pa.ChunkedArray,
     made_with: str,
     config: Config,
     pools: Pools,
     progress: Callable[[float], None],
 ) -> None:
-    """Probe videos, and write their segments to ``plan/``, some now and then and the last in the end.
+    """Probe the videos that the plan lacks, cut them into segments, and add these to the plan now and then.
 
     Parameters
     ----------
-    run
-        Where the plan goes.
-    videos, versions
-        What it lacks, and what each one's file is known by.
+    plan
+        The plan of a run.
+    versions
+        The version of each of the plan's videos.
     made_with
         See `raypipe.segments.planning.plan_segments`.
     config, pools
@@ -49,16 +50,31 @@ def plan_videos(
     progress
         Called with the number of videos probed since the last call.
     """
+    lacking = plan.lacking()
+    for start in range(0, len(lacking), plan.portion_size):
+        rows = lacking[start : start + plan.portion_size]
+        _probe_portion(plan, plan.videos.take(rows), take_rows(versions, rows), made_with, config, pools, progress)
+
+
+def _probe_portion(
+    plan: Plan,
+    videos: Videos,
+    versions: pa.ChunkedArray,
+    made_with: str,
+    config: Config,
+    pools: Pools,
+    progress: Callable[[float], None],
+) -> None:
     fresh: list[int] = []
-    probes: list[Probe | str] = []
+    probes: list[Probe | Failure] = []
 
     def commit() -> None:
-        theirs = versions.take(pa.array(fresh)).to_pylist()
-        plan = plan_segments(videos.take(fresh), probes, config.sample, theirs, made_with)
-        run.write_table(run.next_name(PROBED), plan)
+        own_versions = versions.take(pa.array(fresh)).to_pylist()
+        plan.add(plan_segments(videos.take(fresh), probes, config.sample, own_versions, made_with))
 
     since = time.monotonic()
-    with closing(probe_uris(videos.table["uri"], config.decode, pools, run.log)) as probed:
+    uris = videos.table["uri"]
+    with closing(probe_uris(uris, config.decode, pools.for_tasks(len(uris)), plan.run.log)) as probed:
         for number, probe in probed:
             fresh.append(number)
             probes.append(probe)
@@ -78,24 +94,24 @@ class _Prober:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row, uri in zip(*batch.to_pydict().values(), strict=True):
-            found = self._probe(uri)
-            values = {"error": found, "away": isinstance(found, Away)} if isinstance(found, str) else asdict(found)
-            yield pa.Table.from_pylist([{"row": row, **values}], schema=_PROBE_ROW)
+            yield pa.Table.from_pylist([{"row": row, **asdict(self._probe(uri))}], schema=_PROBE_ROW)
 
 
 _PROBE_ROW = pa.schema(
     [
         pa.field("row", pa.int64()),
         *(PLAN.field(field.name) for field in fields(Probe)),
-        PLAN.field("error"),
-        pa.field("away", pa.bool_()),
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("is_transient", pa.bool_()),
     ]
 )
+"""A file's number, and the fields of its `Probe` or its `Failure`."""
 
 
 def probe_uris(
     uris: pa.ChunkedArray, decode: DecodeConfig, pools: Pools, log: Log
-) -> Generator[tuple[int, Probe | str], None, None]:
+) -> Generator[tuple[int, Probe | Failure], None, None]:
     """Probe files in the decoder pool.
 
     Parameters
@@ -109,13 +125,13 @@ def probe_uris(
 
     Yields
     ------
-    A file's number, and its `Probe` or the error's text, as they come.
+    A file's number and what probing it gave, as they come.
     """
     left = np.ones(len(uris), bool)
     while left.any():
         rows = np.flatnonzero(left)
-        plan = pa.table({"row": rows, "uri": uris.take(pa.array(rows))})
-        dataset = in_tasks(plan, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
+        files = pa.table({"row": rows, "uri": uris.take(pa.array(rows))})
+        dataset = in_tasks(files, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
             _Prober,
             fn_constructor_args=(decode,),
             compute=ActorPoolStrategy(size=pools.decoders),
@@ -126,6 +142,6 @@ def probe_uris(
         with progressing(lambda: int(left.sum()), log):
             for batch in stream(dataset):
                 for row in batch.to_pylist():
-                    number, error, away = (row.pop(name) for name in ("row", "error", "away"))
-                    left[number] = False
-                    yield number, Probe(**row) if error is None else Away(error) if away else error
+                    left[row["row"]] = False
+                    kind = Probe if row["error"] is None else Failure
+                    yield row["row"], kind(**{field.name: row[field.name] for field in fields(kind)})

@@ -12,15 +12,15 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raypipe.clustering import Clustering, fit_store
-from raypipe.config import ClusterConfig, ReduceConfig, TrajectoryConfig
+from raypipe.clustering import Clustering, check_shardable, fit_store
+from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.shards import RayStore, split_trajectories
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, draw_points, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.results import ROWS_PER_FILE, from_table, to_table
+from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, to_table
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import gather_paths
 
@@ -194,7 +194,45 @@ def _build_file(run: Run, name: str, plan: pa.Table, files: list[str], config: T
     return len(paths)
 
 
-def fit_shards(run: Run, config: ClusterConfig, n_shards: int) -> Clustering:
-    """Group the reduced trajectories, which so many actors hold among them."""
-    with RayStore(split_trajectories(run, n_shards)) as store:
-        return fit_store(store, config)
+class RaySteps:
+    """The steps of `raypipe.pipeline.cluster` on Ray, where no machine holds all trajectories.
+
+    Parameters and attributes are those of `raypipe.trajectories.steps.LocalSteps`.
+
+    Raises
+    ------
+    UsageError
+        If the config asks for a clustering that works in one process only.
+    """
+
+    def __init__(self, run: Run, config: Config):
+        check_shardable(config.cluster)
+        self._run, self._config, self._n_shards = run, config, config.ray.shards or 1
+        self.where = f" over {self._n_shards} shards"
+
+    def build(self) -> int:
+        """Gather each video's clips into a trajectory, in Ray tasks; return the number of trajectories."""
+        return build_files(self._run, self._config.trajectory)
+
+    def reduce(self) -> Fitted:
+        """Reduce the trajectories file by file; return what is known of the reducer."""
+        return reduce_files(self._run, self._config.reduce)
+
+    def fit(self) -> Clustering:
+        """Group the reduced trajectories, which actors hold among them."""
+        with RayStore(split_trajectories(self._run, self._n_shards)) as store:
+            return fit_store(store, self._config.cluster)
+
+    def draw(self) -> None:
+        """Bring the trajectories to the two dimensions of the pictures, as a further column of their files."""
+        reduce_files(self._run, self._config.reduce.for_picture(), "picture")
+
+    @property
+    def reduced(self) -> Trajectories:
+        """The reduced trajectories, read back."""
+        return read_trajectories(self._run, "reduced")
+
+    @property
+    def picture(self) -> Trajectories:
+        """The trajectories of the pictures, read back."""
+        return read_trajectories(self._run, "picture")

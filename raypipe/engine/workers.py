@@ -13,6 +13,7 @@ import pyarrow as pa
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import make_encoder
 from raypipe.engine.streaming import LOST, TRIES, Attempts
+from raypipe.schema import Failure
 from raypipe.segments.gpu import GpuSegments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, empty_segment
 
@@ -32,7 +33,7 @@ class DecoderActor:
             started = time.monotonic()
             key = row["row"]
             given_up = self._attempts.begin(key) > TRIES
-            decoded = self._decode.refuse(row, LOST) if given_up else self._decode(row)
+            decoded = self._decode.refuse(row, Failure("decode", LOST)) if given_up else self._decode(row)
             self._attempts.end(key)
             yield _pack(row["row"], decoded, time.monotonic() - started)
 

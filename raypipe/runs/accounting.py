@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.errors import RaypipeError
+from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.schema import AWAY, FAILED, OK, SKIPPED, VIDEOS
+from raypipe.schema import AWAY, EMBEDDED, FAILED, OK, PLAN, SKIPPED, VIDEOS
 from raypipe.sources.videos import Videos
 
-LIMIT = "limit"  # the stage at which a video was left out that lies beyond --limit
-_PROBED = ("duration_s", "width", "height", "fps", "codec")
+VIDEOS_FILE = "videos.parquet"
+LIMIT = "limit"
+"""The stage of a video that was skipped because it lies beyond ``--limit``."""
+
+_DECIDED = ("video_id", "uri", "decoder", "error_stage", "error")
+_PROBED = [name for name in VIDEOS.names if name in PLAN.names and name not in _DECIDED]
+"""What probing found out that is shown in ``videos.parquet`` as the plan has it."""
 
 
 def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None) -> pa.Table:
@@ -56,49 +63,56 @@ def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None)
 
 
 def failed_before(videos: pa.Table) -> pa.Array:
-    """Return the ids of those that failed in the run that a ``videos.parquet`` tells of, or had failed before it.
+    """Return the ids of the videos that a ``videos.parquet`` lists as failed, in that run or before it.
 
-    Those beyond ``--limit`` did not, nor those whose server was away: they are tried again.
+    Those beyond ``--limit`` did not fail, and those whose server was away are tried again.
     """
     excused = pc.fill_null(pc.is_in(videos["error_stage"], value_set=pa.array([LIMIT, AWAY])), False)
     failed = pc.and_(pc.not_equal(videos["status"], OK), pc.invert(excused))
     return videos["video_id"].filter(failed).combine_chunks()
 
 
-class Tally:
-    """Counts what tables such as `account` makes tell, as they pass.
+def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Callable[[str], None]) -> None:
+    """Write ``videos.parquet``, and record and say the counts: the run is embedded now.
 
-    Attributes
+    Parameters
     ----------
-    n_found
-        Videos.
-    statuses, decoders
-        How many there are of each; decoders of those that are ok.
-    first_error
-        The first that any of them tells of, or None.
+    run
+        The run.
+    videos
+        Tables such as `account` makes, one in memory at a time.
+    n_ignored
+        How many files beside the videos were ignored.
+    say
+        Called with a line of the counts.
+
+    Raises
+    ------
+    RaypipeError
+        If no video at all is ok; the accounts are written nevertheless.
     """
+    statuses: Counter[str] = Counter()
+    decoders: Counter[str] = Counter()
+    first_error: str | None = None
 
-    def __init__(self) -> None:
-        self.n_found = 0
-        self.statuses: Counter[str] = Counter()
-        self.decoders: Counter[str] = Counter()
-        self.first_error: str | None = None
+    def count() -> Iterator[pa.Table]:
+        nonlocal first_error
+        for table in videos:
+            statuses.update(table["status"].to_pylist())
+            is_ok = pc.equal(table["status"], OK)
+            decoders.update(table["decoder"].filter(is_ok).drop_null().to_pylist())
+            if first_error is None and len(errors := table["error"].drop_null()):
+                first_error = errors[0].as_py()
+            yield table
 
-    def over(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Pass tables on."""
-        for videos in tables:
-            self.n_found += videos.num_rows
-            self.statuses += Counter(videos["status"].to_pylist())
-            ok = pc.equal(videos["status"], OK)
-            self.decoders += Counter(videos["decoder"].filter(ok).drop_null().to_pylist())
-            if self.first_error is None and len(errors := videos["error"].drop_null()):
-                self.first_error = errors[0].as_py()
-            yield videos
-
-    def counts(self, n_ignored: int) -> dict[str, int]:
-        """Return ``counts`` for ``run.json``."""
-        tallied = {status: self.statuses[status] for status in (OK, FAILED, SKIPPED)}
-        return {"found": self.n_found, **tallied, "ignored": n_ignored}
+    run.write_tables(VIDEOS_FILE, count())
+    counts = {"found": statuses.total(), **{status: statuses[status] for status in (OK, FAILED, SKIPPED)}}
+    counts["ignored"] = n_ignored
+    by = ", ".join(f"{name} ({n})" for name, n in decoders.most_common())
+    run.record(state=EMBEDDED, counts=counts, **({"implementations": {"decode": by}} if by else {}))
+    say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
+    if not counts[OK]:
+        raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {first_error}")
 
 
 def _decoders(ledger: Ledger) -> pa.Array:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.storage import failure, is_transient, patiently, shown
 
 T = TypeVar("T")
@@ -304,8 +304,25 @@ class Run:
             info[name] = {**info[name], **value} if merge else value
         self.write_json("run.json", info)
 
+    def record_stage(self, stage: str, implementation: str, reason: str | None = None) -> None:
+        """Record in ``run.json`` what implemented a stage, and the reason if that was a fallback."""
+        self.record(implementations={stage: implementation}, **({"fallbacks": {stage: reason}} if reason else {}))
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Record how many seconds a step takes, and log that it ended, or why it broke off."""
+        started = time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            self.log("broke off", step=name, seconds=round(time.monotonic() - started, 3), error=one_line(error))
+            raise
+        seconds = round(time.monotonic() - started, 3)
+        self.record(seconds={name: seconds})
+        self.log("done", step=name, seconds=seconds)
+
     def log(self, event: str, **fields: Any) -> None:
-        """Append a line to ``log.jsonl``: the time in seconds since 1970, the event, and what is to be told of it."""
+        """Append a line to ``log.jsonl``: the time in seconds since 1970, the event, and its fields."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False) + "\n"
         if isinstance(self._fs, LocalFileSystem):
             target = Path(self.path("log.jsonl"))

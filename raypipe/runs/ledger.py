@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from raypipe.errors import RaypipeError
 from raypipe.runs.directory import Run
 from raypipe.schema import AWAY
-from raypipe.sources.videos import Videos
 
 FOLDER = "embeddings"
 FILE_BYTES = 128 << 20  # of a file after compaction
@@ -167,38 +166,6 @@ class Ledger:
         )
         row[within[~pc.fill_null(same, False).to_numpy()]] = _STALE
         return row
-
-
-class Catalogue:
-    """Which files hold clips of which part of a source.
-
-    Parameters
-    ----------
-    run
-        The run directory.
-    videos
-        The source.
-    """
-
-    def __init__(self, run: Run, videos: Videos):
-        self._run, self._videos = run, videos
-        self._spans: dict[str, tuple[int, int]] = {}
-
-    def touching(self, start: int, stop: int) -> list[str]:
-        """Return the names of the files with clips of any of these videos, in the order of the files."""
-        return [name for name, (first, last) in self._read().items() if first < stop and last >= start]
-
-    def _read(self) -> dict[str, tuple[int, int]]:
-        """Look at the files that are new; return the first and last video of each."""
-        names = self._run.files(FOLDER, ".parquet")
-        new = [name for name in names if name not in self._spans]
-        self._spans |= dict(zip(new, self._run.for_each(new, self._span), strict=True))
-        return {name: self._spans[name] for name in names}
-
-    def _span(self, name: str) -> tuple[int, int]:
-        places = self._videos.places(self._run.read_table(name, ["video_id"])["video_id"].unique())
-        places = places[places >= 0]
-        return (int(places.min()), int(places.max())) if len(places) else (len(self._videos), -1)
 
 
 def _scan(run: Run, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:

@@ -1,13 +1,13 @@
-"""What still holds of an earlier run in the same directory, and what there is left to do.
+"""What a run has to embed, and what of it is left.
 
-However many videos a source has, no more than a portion of its plan and of its ledger is in memory, and some bytes of
-each further video; the videos themselves are on disk.
+The plan has a row a segment. While videos are probed it grows in files of ``plan/``; then it is settled as
+``plan.parquet``, in the order of the source, a row group a *portion* of the videos. However many videos there are, only
+one portion of the plan and of its ledger is in memory at a time, and some bytes of every other video.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,21 +16,173 @@ import pyarrow.compute as pc
 
 from raypipe.config import Config
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs.accounting import account, failed_before
+from raypipe.runs.accounting import VIDEOS_FILE, account, failed_before
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Catalogue, Ledger
+from raypipe.runs.ledger import FOLDER, Ledger
 from raypipe.schema import AWAY, PLAN
-from raypipe.sources.spool import Spool
 from raypipe.sources.videos import Videos
-from raypipe.storage import shown
+from raypipe.storage import shown, take_rows
 
 PLAN_FILE = "plan.parquet"
-PROBED = "plan"  # a folder: what has been probed since the plan was written
-VIDEOS_FILE = "videos.parquet"
+PROBED = "plan"  # the folder of what has been probed since the plan was settled
+
+PORTION_A_CPU = 5_000  # Each portion starts the actors anew, so a larger Ray cluster takes larger portions,
+LARGEST_PORTION = 500_000  # but a portion's plan and ledger must fit the driver's memory.
 
 
-class _Group(NamedTuple):
-    """A row group of one of the plan's files, and the place of each row's video in the source."""
+class Plan:
+    """The segments of a run's videos, and which of them are left to embed.
+
+    First `lacking` are probed and their segments added by `add`. Then `settle` orders the plan, `find_remaining` finds
+    out what is left, `remaining` yields it, and `account` says what became of every video.
+
+    Parameters
+    ----------
+    run
+        The run, which need not have a plan yet. Of a video that several files have rows of, the newest file counts:
+        those of ``plan/`` are newer than ``plan.parquet``.
+    videos
+        The videos to embed. Rows of other videos are left out.
+    portion_size
+        Videos a portion; it may be set later, but not after `settle`.
+
+    Attributes
+    ----------
+    n_segments, n_videos
+        What `find_remaining` found left: segments, and the videos that they are of.
+    """
+
+    def __init__(self, run: Run, videos: Videos, portion_size: int = LARGEST_PORTION):
+        self.run, self.videos, self.portion_size = run, videos, portion_size
+        self.n_segments = self.n_videos = 0
+        self._groups: list[_RowGroup] = []
+        self._file_of = np.full(len(videos), -1, np.int32)  # the file that holds the rows of each video
+        self._is_left: list[np.ndarray] = []  # for each portion, which of its rows are left: (n,) bool
+        self._spans: dict[str, tuple[int, int]] = {}  # first and last video with clips in a file of embeddings/
+        settled = [PLAN_FILE] if run.exists(PLAN_FILE) else []
+        for file, name in enumerate([*settled, *run.files(PROBED, ".parquet")]):
+            for number in range(run.n_groups(name)):
+                places = videos.places(run.read_table(name, ["video_id"], number)["video_id"])
+                self._groups.append(_RowGroup(name, number, file, places))
+                self._file_of[places[places >= 0]] = file
+
+    def lacking(self) -> np.ndarray:
+        """Return the places of the videos that the plan has no rows of, ascending."""
+        return np.flatnonzero(self._file_of < 0)
+
+    def drop(self, places: np.ndarray) -> None:
+        """Forget the rows of the videos in these places."""
+        self._file_of[places] = -1
+
+    def rows(
+        self, columns: list[str] | None = None, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Yield rows of the videos from ``start`` to ``stop`` as the files hold them, a row group at a time.
+
+        Yields
+        ------
+        The place of each row's video, and the columns asked for.
+        """
+        stop = len(self.videos) if stop is None else stop
+        for group in self._groups:
+            counts = (group.places >= start) & (group.places < stop)
+            counts[counts] = self._file_of[group.places[counts]] == group.file
+            if counts.any():
+                rows = self.run.read_table(group.name, columns, group.number)
+                yield group.places[counts], rows.filter(pa.array(counts))
+
+    def portion(self, start: int, stop: int) -> pa.Table:
+        """Return the rows of the videos from ``start`` to ``stop`` in the order of the source: a `PLAN` table."""
+        parts = list(self.rows(None, start, stop))
+        places = np.concatenate([np.empty(0, np.int32), *(places for places, _ in parts)])
+        rows = pa.concat_tables([PLAN.empty_table(), *(rows for _, rows in parts)])
+        return rows if (np.diff(places) >= 0).all() else rows.take(pa.array(np.argsort(places, kind="stable")))
+
+    def add(self, rows: pa.Table) -> None:
+        """Write the rows of videos that have just been probed to ``plan/``: a `PLAN` table."""
+        self.run.write_table(self.run.next_name(PROBED), rows)
+
+    def settle(self) -> None:
+        """Write the rows of all videos, each of which has been probed, as ``plan.parquet``; remove ``plan/``."""
+        whole = Plan(self.run, self.videos)
+        self.run.write_tables(PLAN_FILE, (whole.portion(start, stop) for start, stop in self._bounds()))
+        for name in self.run.files(PROBED, ".parquet"):  # The oldest goes first, since the newest counts.
+            self.run.remove(name)
+        self.run.remove(PROBED)
+        self._groups = []
+
+    def find_remaining(self, retry_failed: bool) -> None:
+        """Find out which segments of the settled plan are left; those that failed are, if they shall be retried."""
+        self._is_left, self.n_videos = [], 0
+        for number, _ in enumerate(self._bounds()):
+            committed = self._ledger(number)
+            is_left = committed.is_remaining(retry_failed)
+            self._is_left.append(is_left)
+            self.n_videos += int(np.logical_or.reduceat(is_left, committed.first).sum()) if len(is_left) else 0
+        self.n_segments = int(sum(is_left.sum() for is_left in self._is_left))
+
+    def remaining(self) -> Iterator[pa.Table]:
+        """Yield the segments that `find_remaining` found, a portion at a time: `PLAN` tables."""
+        for number, is_left in enumerate(self._is_left):
+            if is_left.any():
+                yield self.run.read_table(PLAN_FILE, group=number).filter(pa.array(is_left))
+
+    def account(
+        self, found: Videos, quarantine: np.ndarray, dim: int, say: Callable[[str], None]
+    ) -> Iterator[pa.Table]:
+        """Compact ``embeddings/``, and yield what became of every video: a `schema.VIDEOS` table a portion.
+
+        Parameters
+        ----------
+        found
+            All videos of the source: those of the plan, and behind them those beyond ``--limit``.
+        quarantine
+            See `raypipe.runs.accounting.account`.
+        dim
+            Numbers a vector.
+        say
+            Called with a line about files that could not be compacted. They hold the same as before.
+        """
+        for number, (start, stop) in enumerate(self._bounds()):
+            committed = self._ledger(number)
+            try:
+                committed.compact(dim)
+            except RaypipeError as error:  # Small files are untidy, but nothing is lost.
+                self.run.log("not compacted", reason=str(error))
+                say(f"small files of embeddings/ stay as they are: {error}")
+            yield account(found[start:stop], committed, quarantine[start:stop])
+        nothing = Ledger(self.run, PLAN.empty_table(), [])
+        for start in range(len(self.videos), len(found), self.portion_size):
+            stop = start + self.portion_size
+            yield account(found[start:stop], nothing, quarantine[start:stop])
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        """Return the first video of each portion, and the one after its last; without videos there is one, empty."""
+        n, size = len(self.videos), self.portion_size
+        return [(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
+
+    def _ledger(self, number: int) -> Ledger:
+        """Read what of a portion has been committed."""
+        bounds = self._bounds()
+        files = None if len(bounds) == 1 else self.files_touching(*bounds[number])
+        return Ledger(self.run, self.run.read_table(PLAN_FILE, group=number), files)
+
+    def files_touching(self, start: int, stop: int) -> list[str]:
+        """Return the files of ``embeddings/`` with clips of the videos from ``start`` to ``stop``, in their order."""
+        names = self.run.files(FOLDER, ".parquet")
+        new = [name for name in names if name not in self._spans]
+        self._spans |= dict(zip(new, self.run.for_each(new, self._span_of), strict=True))
+        spans = ((name, *self._spans[name]) for name in names)
+        return [name for name, first, last in spans if first < stop and last >= start]
+
+    def _span_of(self, name: str) -> tuple[int, int]:
+        places = self.videos.places(self.run.read_table(name, ["video_id"])["video_id"].unique())
+        places = places[places >= 0]
+        return (int(places.min()), int(places.max())) if len(places) else (len(self.videos), -1)
+
+
+class _RowGroup(NamedTuple):
+    """A row group of one of the plan's files, and the place in the source of each row's video, -1 where it has none."""
 
     name: str
     number: int
@@ -38,62 +190,31 @@ class _Group(NamedTuple):
     places: np.ndarray
 
 
-class Plan:
-    """A run's plan for the videos of a source, read from its files a portion at a time.
+def portion_size(n_cpus: float) -> int:
+    """Return how many videos a portion holds on a Ray cluster of so many CPUs."""
+    return min(PORTION_A_CPU * max(int(n_cpus), 1), LARGEST_PORTION)
 
-    Of a video that is in several files the newest counts: those of ``plan/`` are newer than ``plan.parquet``.
+
+def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Videos, versions: pa.ChunkedArray) -> Plan:
+    """Open a run's plan, and drop from it what no longer holds.
 
     Parameters
     ----------
-    run
-        The run; it need not have a plan yet.
-    videos
-        The source. Of other videos nothing is read.
+    run, config
+        The run, and what it is to be made with now.
+    encoder_id
+        The encoder's name, dim and fingerprint.
+    videos, versions
+        The videos to embed, and the present version of each one's file.
+
+    Raises
+    ------
+    UsageError
+        If the run's embeddings were made with another encoder or sampling, or of files that have changed since, and
+        ``source.re_embed`` does not ask for them to be made again.
     """
-
-    def __init__(self, run: Run, videos: Videos):
-        self._run = run
-        self._groups: list[_Group] = []
-        self._file = np.full(len(videos), -1, np.int32)  # that each video's rows are in
-        planned = [PLAN_FILE] if run.exists(PLAN_FILE) else []
-        for file, name in enumerate([*planned, *run.files(PROBED, ".parquet")]):
-            for number in range(run.n_groups(name)):
-                places = videos.places(run.read_table(name, ["video_id"], number)["video_id"])
-                self._groups.append(_Group(name, number, file, places))
-                self._file[places[places >= 0]] = file
-
-    def lacking(self) -> np.ndarray:
-        """Return the places of the videos that it has no rows of, ascending."""
-        return np.flatnonzero(self._file < 0)
-
-    def drop(self, places: np.ndarray) -> None:
-        """Forget the rows of these videos."""
-        self._file[places] = -1
-
-    def read(
-        self, columns: list[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """Yield its rows, a file's row group at a time: the places of their videos, and the columns asked for."""
-        stop = len(self._file) if stop is None else stop
-        for group in self._groups:
-            wanted = (group.places >= start) & (group.places < stop)
-            wanted[wanted] = self._file[group.places[wanted]] == group.file
-            if wanted.any():
-                rows = self._run.read_table(group.name, columns, group.number)
-                yield group.places[wanted], rows.filter(pa.array(wanted))
-
-    def portion(self, start: int, stop: int) -> pa.Table:
-        """Return the rows of these videos in the order of the source: a `PLAN` table."""
-        parts = list(self.read(None, start, stop))
-        places = np.concatenate([np.empty(0, np.int32), *(places for places, _ in parts)])
-        rows = pa.concat_tables([PLAN.empty_table(), *(rows for _, rows in parts)])
-        return rows if (np.diff(places) >= 0).all() else rows.take(pa.array(np.argsort(places, kind="stable")))
-
-
-def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, versions: Spool) -> Plan:
-    """Return what still holds of an earlier run's plan; refuse to mix embeddings of two kinds or of changed files."""
     before, again = run.info(), config.source.re_embed
-    same = before.get("encoder") == kind and before["config"]["sample"] == config.sample.model_dump(mode="json")
+    same = before.get("encoder") == encoder_id and before["config"]["sample"] == config.sample.model_dump(mode="json")
     if not same and again:
         run.remove(PLAN_FILE)
         run.remove(PROBED)
@@ -101,125 +222,28 @@ def known_plan(run: Run, config: Config, kind: dict[str, Any], chosen: Videos, v
         raise UsageError(
             f"{run.url} holds embeddings made with another encoder or sampling: choose another -o, or --re-embed"
         )
-    plan = Plan(run, chosen)
-    changed, lost = np.zeros(len(chosen), bool), np.zeros(len(chosen), bool)
-    for places, rows in plan.read(["version", "error_stage", "error"]):
-        differs = pc.fill_null(pc.not_equal(rows["version"], versions.take(places)["version"]), False)
-        changed[places[pc.and_(differs, rows["error"].is_null()).to_numpy()]] = True
-        unread = rows["error"].is_valid() if config.source.retry_failed else pc.equal(rows["error_stage"], AWAY)
-        lost[places[pc.fill_null(unread, False).to_numpy()]] = True
-    if changed.any() and not again:
+    plan = Plan(run, videos)
+    is_changed, is_lost = np.zeros(len(videos), bool), np.zeros(len(videos), bool)
+    for places, rows in plan.rows(["version", "error_stage", "error"]):
+        differs = pc.fill_null(pc.not_equal(rows["version"], take_rows(versions, places)), False)
+        is_changed[places[pc.and_(differs, rows["error"].is_null()).to_numpy()]] = True
+        failed = rows["error"].is_valid() if config.source.retry_failed else pc.equal(rows["error_stage"], AWAY)
+        is_lost[places[pc.fill_null(failed, False).to_numpy()]] = True
+    if is_changed.any() and not again:
         raise UsageError(
-            f"{changed.sum()} of {len(chosen)} videos changed since they were embedded, such as "
-            f"{shown(chosen[int(changed.argmax())].uri)}: --re-embed embeds them again"
+            f"{is_changed.sum()} of {len(videos)} videos changed since they were embedded, such as "
+            f"{shown(videos[int(is_changed.argmax())].uri)}: --re-embed embeds them again"
         )
-    plan.drop(np.flatnonzero(changed | lost))
+    plan.drop(np.flatnonzero(is_changed | is_lost))
     return plan
 
 
-def quarantined(run: Run, config: Config, found: Videos) -> np.ndarray:
-    """Tell which videos failed in an earlier run and are not wanted again: (n_videos,) bool."""
-    held = np.zeros(len(found), bool)
+def find_quarantined(run: Run, config: Config, found: Videos) -> np.ndarray:
+    """Return which videos failed in an earlier run and shall not be tried again: (n_videos,) bool."""
+    is_held = np.zeros(len(found), bool)
     if not config.source.retry_failed and run.exists(VIDEOS_FILE):
         for group in range(run.n_groups(VIDEOS_FILE)):
             before = run.read_table(VIDEOS_FILE, ["video_id", "status", "error_stage"], group)
             places = found.places(failed_before(before))
-            held[places[places >= 0]] = True
-    return held
-
-
-@dataclass(frozen=True)
-class Todo:
-    """What of a run's plan there is left to embed.
-
-    Attributes
-    ----------
-    run
-        The run.
-    rows
-        For each row group of ``plan.parquet``, which of its rows: (n,) bool.
-    n_videos
-        Of how many videos these are.
-    """
-
-    run: Run
-    rows: tuple[np.ndarray, ...]
-    n_videos: int
-
-    @property
-    def n_segments(self) -> int:
-        """How many rows these are."""
-        return int(sum(rows.sum() for rows in self.rows))
-
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield the rows themselves, a row group at a time."""
-        for number, rows in enumerate(self.rows):
-            if rows.any():
-                yield self.run.read_table(PLAN_FILE, group=number).filter(pa.array(rows))
-
-
-class Portions:
-    """What of a plan has been embedded, a portion of the source at a time.
-
-    Parameters
-    ----------
-    run
-        The run.
-    chosen
-        The videos to embed, each of which has been probed. Their plan is written as ``plan.parquet``, in their order,
-        a row group a portion; what else the run has of a plan goes.
-    size
-        Videos a portion.
-    """
-
-    def __init__(self, run: Run, chosen: Videos, size: int):
-        self._run, self._chosen, self._size = run, chosen, size
-        self._bounds = [(start, min(start + size, len(chosen))) for start in range(0, max(len(chosen), 1), size)]
-        self._catalogue = Catalogue(run, chosen)
-        plan = Plan(run, chosen)
-        run.write_tables(PLAN_FILE, (plan.portion(start, stop) for start, stop in self._bounds))
-        for name in run.files(PROBED, ".parquet"):  # oldest first: none may be left that is older than another
-            run.remove(name)
-        run.remove(PROBED)
-
-    def remaining(self, retry_failed: bool) -> Todo:
-        """Find out what there is left to do; what failed is, if it is wanted."""
-        rows, n_videos = [], 0
-        for number in range(len(self._bounds)):
-            ledger = self._ledger(number)
-            rows.append(ledger.is_remaining(retry_failed))
-            n_videos += np.logical_or.reduceat(rows[-1], ledger.first).sum() if len(ledger.first) else 0
-        return Todo(self._run, tuple(rows), int(n_videos))
-
-    def account(
-        self, found: Videos, quarantine: np.ndarray, dim: int, tell: Callable[[str], None]
-    ) -> Iterator[pa.Table]:
-        """Compact ``embeddings/``, and yield a `schema.VIDEOS` table of each portion, in the order of the source.
-
-        Parameters
-        ----------
-        found
-            The source: the chosen videos, and perhaps more behind them.
-        quarantine
-            See `raypipe.runs.accounting.account`.
-        dim
-            Numbers a vector.
-        tell
-            Called with a line on files that could not be compacted, which are as good as before.
-        """
-        for number, (start, stop) in enumerate(self._bounds):
-            ledger = self._ledger(number)
-            try:
-                ledger.compact(dim)
-            except RaypipeError as error:  # it is a matter of order: nothing is lost
-                self._run.log("not compacted", reason=str(error))
-                tell(f"small files of embeddings/ stay as they are: {error}")
-            yield account(found[start:stop], ledger, quarantine[start:stop])
-        unplanned = Ledger(self._run, PLAN.empty_table(), [])
-        for start in range(len(self._chosen), len(found), self._size):
-            stop = start + self._size
-            yield account(found[start:stop], unplanned, quarantine[start:stop])
-
-    def _ledger(self, number: int) -> Ledger:
-        files = None if len(self._bounds) == 1 else self._catalogue.touching(*self._bounds[number])
-        return Ledger(self._run, self._run.read_table(PLAN_FILE, group=number), files)
+            is_held[places[places >= 0]] = True
+    return is_held

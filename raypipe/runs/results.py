@@ -13,7 +13,21 @@ from raypipe.config import Config, to_yaml
 from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, OK, Trajectories
 
-ROWS_PER_FILE = 10_000  # a few hundred MB at 16 steps of 512 numbers
+# A file of 16 steps of 512 numbers a video has a few hundred MB then.
+ROWS_PER_FILE = 10_000
+
+
+def remove_clusters(run: Run) -> None:
+    """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
+    for name in ("trajectories", "clusters.parquet", "model", "metrics.json"):
+        run.remove(name)
+    remove_report(run)
+
+
+def remove_report(run: Run) -> None:
+    """Remove the report and its tables and pictures."""
+    for name in ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html"):
+        run.remove(name)
 
 
 def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectories | None]) -> None:

@@ -1,4 +1,4 @@
-"""The plan: which segments there are to embed, and what each is made from and with."""
+"""Videos cut into segments: the rows of the plan, which say what each segment is made from and with."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import SampleConfig
-from raypipe.schema import AWAY, PLAN, Away, Probe, embeddings_schema
+from raypipe.schema import PLAN, Failure, Probe, embeddings_schema
 from raypipe.segments.sampling import cut, frames_per_clip
 from raypipe.sources.videos import Video
 
-_LONGEST_S = 30 * 86400.0  # of a video: a container that claims more is broken, and its plan would take all memory
-_AT_ONCE = 10_000  # videos whose rows are Python's before they are Arrow's
+# A container that claims a longer video is broken, and the plan of its segments would take all memory.
+_LONGEST_S = 30 * 86400.0
+_BATCH = 10_000  # Rows of so many videos are Python objects before they become an Arrow table.
 
 
 def plan_segments(
     videos: Iterable[Video],
-    probes: Iterable[Probe | str],
+    probes: Iterable[Probe | Failure],
     sample: SampleConfig,
     versions: Iterable[str | None] | None = None,
     made_with: str = "",
@@ -31,11 +32,11 @@ def plan_segments(
     Parameters
     ----------
     videos, probes
-        Each video, and what probing its file gave: a `Probe`, or the error's text.
+        Each video, and what probing its file gave.
     sample
         The sampling pattern, which bounds a segment's size.
     versions
-        What each video's file was known by when it was probed (`raypipe.sources.read_versions`).
+        The version of each video's file when it was probed (`raypipe.sources.read_versions`).
     made_with
         Stands for the encoder and the sampling: embeddings made with others must not be mixed.
 
@@ -43,13 +44,13 @@ def plan_segments(
     -------
     A `schema.PLAN` table, a row a segment in source order. A video that cannot be embedded has one row with its error.
     """
-    each: Iterator[tuple[Video, Probe | str, str | None]]
+    each: Iterator[tuple[Video, Probe | Failure, str | None]]
     if versions is None:
         each = ((video, probe, None) for video, probe in zip(videos, probes, strict=True))
     else:
         each = zip(videos, probes, versions, strict=True)
     parts = [PLAN.empty_table()]
-    while some := list(islice(each, _AT_ONCE)):
+    while some := list(islice(each, _BATCH)):
         rows = [row for video, probe, version in some for row in _plan_video(video, probe, sample, version, made_with)]
         parts.append(pa.Table.from_pylist(rows, schema=PLAN))
     return pa.concat_tables(parts).combine_chunks()
@@ -108,14 +109,13 @@ def mean_frames(plan: pa.Table, sample: SampleConfig) -> float:
 
 
 def _plan_video(
-    video: Video, probe: Probe | str, sample: SampleConfig, version: str | None, made_with: str
+    video: Video, probe: Probe | Failure, sample: SampleConfig, version: str | None, made_with: str
 ) -> list[dict[str, Any]]:
     row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "version": version}
     row["fingerprint"] = hashlib.sha256(f"{made_with}\n{version}".encode()).hexdigest()[:16]
-    if isinstance(probe, str):
-        return [{**row, "error_stage": AWAY if isinstance(probe, Away) else "probe", "error": probe}]
-    for name in ("duration_s", "width", "height", "fps", "n_frames", "codec", "decoder"):
-        row[name] = getattr(probe, name)
+    if isinstance(probe, Failure):
+        return [{**row, "error_stage": probe.stage, "error": probe.error}]
+    row |= vars(probe)
     origin = video.start_s or 0.0
     end = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
     if not end > origin:

@@ -1,6 +1,6 @@
-"""The stages: probing a video, and the two that turn a segment, the unit of work, into clip embeddings.
+"""The stages: one probes a video, two turn a segment (the unit of work) into clip embeddings.
 
-Plain Python that knows no Ray: a stage is a class whose ``__init__`` loads and whose ``__call__`` maps.
+They are plain Python and know no Ray. A stage is a class whose ``__init__`` loads and whose ``__call__`` maps.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import pyarrow as pa
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.encoders import Encoder
-from raypipe.errors import DecodeError, SourceAwayError, one_line
-from raypipe.schema import AWAY, Away, Probe, embeddings_schema
+from raypipe.errors import DecodeError, one_line
+from raypipe.schema import Failure, Probe, embeddings_schema
 from raypipe.segments.sampling import Span, pool_frames, sample_span
 
 
 class ProbeVideos:
-    """Probe URIs in a sandbox: a URI in, its `Probe` or the reason for having none out."""
+    """Probe URIs in a sandbox: a URI in, its `Probe` or a `Failure` out."""
 
     def __init__(self, decode: DecodeConfig) -> None:
         self._sandbox = Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor)
 
-    def __call__(self, uri: str) -> Probe | str:
+    def __call__(self, uri: str) -> Probe | Failure:
         """Probe one file; never raises for what the file holds."""
         try:
             return self._sandbox.probe(uri)
-        except SourceAwayError as error:
-            return Away(error)
         except DecodeError as error:
-            return str(error)
+            return Failure.of("probe", error)
 
     def close(self) -> None:
         """End the child process."""
@@ -49,7 +47,7 @@ class DecodeSegments:
     image_size, resize_mode
         What the encoder takes.
     sandbox
-        What decodes, if not an ordinary `Sandbox`.
+        The sandbox to decode in; an ordinary one by default.
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class DecodeSegments:
                 row["uri"], sampling.times_s, size, self._resize_mode, span_s=span.end_s - span.start_s
             )
         except DecodeError as error:
-            return self.refuse(row, str(error), AWAY if isinstance(error, SourceAwayError) else "decode")
+            return self.refuse(row, Failure.of("decode", error))
         position = np.full(len(sampling.times_s), -1)  # of each wanted frame among the decoded ones
         position[frames.requested] = np.arange(len(frames.requested))
         members = np.stack([sampling.members[:, 0], position[sampling.members[:, 1]]], axis=1)
@@ -93,13 +91,13 @@ class DecodeSegments:
         out.update(decoder=frames.decoder, error_stage=frames.error and "decode", error=frames.error)
         return out
 
-    def refuse(self, row: Mapping[str, Any], error: str, stage: str = "decode") -> dict[str, Any]:
+    def refuse(self, row: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
         """Return what a segment that cannot be decoded comes to."""
         size = self._image_size
         out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
         out.update(pixels=np.empty((0, size, size, 3), np.uint8), members=np.empty((0, 2), int))
         out.update(clip_index=np.empty(0, int), clip_start_s=np.empty(0), clip_end_s=np.empty(0))
-        return {**out, "decoder": None, "error_stage": stage, "error": error}
+        return {**out, "decoder": None, "error_stage": failure.stage, "error": failure.error}
 
     def close(self) -> None:
         """End the child process."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
 from raypipe.errors import SourceError
 from raypipe.sources.files import find_files
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -13,7 +15,33 @@ from raypipe.sources.versions import read_versions
 from raypipe.sources.videos import Videos
 from raypipe.storage import local_path, shown, suffix
 
-__all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_versions"]
+__all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
+
+
+def read_source(
+    source: str | Path | Sequence[str | Path] | Videos, allow_pickle: bool = False
+) -> tuple[Videos, list[np.ndarray] | None]:
+    """Find a source's videos, and read their trajectories if it holds these instead of videos.
+
+    Parameters
+    ----------
+    source
+        What `find_videos` takes, or has returned; or what `read_precomputed` takes.
+    allow_pickle
+        See `read_precomputed`.
+
+    Returns
+    -------
+    videos
+        In the order of the source.
+    paths
+        (n_clips, dim) embeddings of each video, if they were computed elsewhere; else None.
+    """
+    if isinstance(source, Videos):
+        return source, None
+    if is_precomputed(source):
+        return read_precomputed(source if isinstance(source, str | os.PathLike) else source[0], allow_pickle)
+    return find_videos(source), None
 
 
 def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:
@@ -61,7 +89,7 @@ def _is_manifest(name: str) -> bool:
 
 
 def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
-    if not videos.has_twins():
+    if not videos.has_duplicate_ids():
         return
     first: dict[str, int] = {}
     for i, video in enumerate(videos):

@@ -1,46 +1,49 @@
-"""What a file is known by, to notice that it has changed: its size, and its ETag or time of change."""
+"""What identifies the present content of a file, to notice a change: its size, and its ETag or time of change."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
 from raypipe.errors import SourceError
-from raypipe.sources.spool import Spool
 from raypipe.sources.videos import Videos
-from raypipe.storage import local_path, open_filesystem, patiently
+from raypipe.storage import local_path, memory_mapped, open_filesystem, patiently
 
-_REMOTE_THREADS = 32  # requests under way at once: each waits for the network
+_REMOTE_THREADS = 32  # So many requests are under way at once, since each of them waits for the network.
 _VERSIONS = pa.schema([("version", pa.string())])
-_AT_ONCE = 10_000  # URIs that are Python's at one time
-_TOLD_BY = ("ETag", "etag", "Content-MD5", "LastModified", "mtime", "updated", "last_modified", "created")
+_BATCH = 10_000  # So many URIs at a time are Python objects.
+_IDENTIFYING = ("ETag", "etag", "Content-MD5", "LastModified", "mtime", "updated", "last_modified", "created")
 
 
-def read_versions(videos: Videos) -> Spool:
+def read_versions(videos: Videos) -> pa.ChunkedArray:
     """Ask for the present version of each video's file.
 
     Returns
     -------
-    A column ``version``, a row a video: a short string that changes when the file does; null where it cannot be told,
-    because the file or its server is not there.
+    A string a video, which changes when the file does; null where it is unknown because the file or its server is not
+    there. Those of many videos are memory-mapped.
     """
-    told = Spool([_VERSIONS.empty_table()])
     kinds: dict[str, str] = {}
-    with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
-        for start in range(0, len(videos), _AT_ONCE):
-            some = videos[start : start + _AT_ONCE].table["uri"].to_pylist()
-            files = list(dict.fromkeys(some))  # one may hold many videos
-            known = dict(zip(files, threads.map(_version, files), strict=True))
-            told.append(pa.table({"version": [known[uri] for uri in some]}, schema=_VERSIONS))
-            kinds |= {uri.partition("://")[0]: uri for uri in files if local_path(uri) is None}
+
+    def ask() -> Iterator[pa.Table]:
+        with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
+            for start in range(0, len(videos), _BATCH):
+                uris = videos[start : start + _BATCH].table["uri"].to_pylist()
+                files = list(dict.fromkeys(uris))  # one file may hold many videos
+                known = dict(zip(files, threads.map(_version, files), strict=True))
+                kinds.update({uri.partition("://")[0]: uri for uri in files if local_path(uri) is None})
+                yield pa.table({"version": [known[uri] for uri in uris]}, schema=_VERSIONS)
+
+    versions = memory_mapped(ask(), _VERSIONS)["version"]
     for uri in kinds.values():
         with contextlib.suppress(SourceError):
-            open_filesystem(uri)[0].invalidate_cache()  # of its listing, which nobody asks again
-    return told
+            open_filesystem(uri)[0].invalidate_cache()  # nobody asks for its listing again, and it takes memory
+    return versions
 
 
 def _version(uri: str) -> str | None:
@@ -50,7 +53,7 @@ def _version(uri: str) -> str | None:
 
 def _local_version(path: str) -> str | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 – a million of them: a Path each would take three times as long
+        status = os.stat(path)  # noqa: PTH116 – Path objects would take three times as long for a million files
     except (OSError, ValueError):
         return None
     return f"{status.st_size}-{status.st_mtime_ns}"
@@ -60,13 +63,13 @@ def _remote_version(uri: str) -> str | None:
     try:
         file_system, path = open_filesystem(uri)
         info = patiently(uri, lambda: file_system.info(path))  # from the listing, where the source was listed
-    except Exception:  # each file system raises its own kinds, and what is wrong is said when the video is probed
+    except Exception:  # Each file system raises its own kinds, and probing the video will say what is wrong.
         return None
     return _version_of(info)
 
 
 def _version_of(info: dict[str, Any]) -> str | None:
-    told = next((info[name] for name in _TOLD_BY if info.get(name)), None)
-    if told is None and info.get("size") is None:
+    identity = next((info[name] for name in _IDENTIFYING if info.get(name)), None)
+    if identity is None and info.get("size") is None:
         return None
-    return f"{info.get('size')}-{str(told).strip(chr(34)) if told is not None else ''}"
+    return f"{info.get('size')}-{str(identity).strip(chr(34)) if identity is not None else ''}"

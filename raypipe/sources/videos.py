@@ -1,4 +1,4 @@
-"""Videos of a source, before anything of them has been read."""
+"""The videos of a source, before any of them has been opened: a table that may outgrow memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError
-from raypipe.sources.spool import Spool
-from raypipe.storage import shown
+from raypipe.storage import memory_mapped, shown, take_rows
 
 FOUND = pa.schema(
     [
@@ -30,9 +29,9 @@ FOUND = pa.schema(
 )
 """A row a video of a source, as `Video` has it, but for what is extra."""
 
-_NOTHING: dict[str, Any] = {}  # one for all of a million videos
-_AT_ONCE = 10_000  # videos that are Python's at one time
-_EXTRA = "extra:"  # before a further column's name, which may be one of ours
+_NOTHING: dict[str, Any] = {}  # A million videos without further columns share this one.
+_BATCH = 10_000  # So many rows at a time are turned into Python objects, or into a batch on disk.
+_EXTRA = "extra:"  # This prefix keeps a manifest's own column apart from ours of the same name.
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,68 +67,47 @@ class Video:
 class Videos:
     """What a source holds: its videos in source order, and how many other files lay beside them.
 
-    They are kept as columns in a temporary file, however many there are; a `Video` is made where one is asked for.
+    They are rows of an Arrow table. Beyond some thousands the table lies in a temporary file and is memory-mapped, so
+    that slices, threads and forked processes share its pages. A `Video` object is made only where one is asked for.
 
     Parameters
     ----------
     videos
         The videos.
     n_ignored
-        How many files beside them are none.
+        How many other files were found beside them.
 
     Raises
     ------
     SourceError
-        If a further column's values are of unlike types, which no Parquet file could hold.
+        If a manifest column holds values that no common Arrow type can hold.
     """
 
     def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
         self.n_ignored = n_ignored
         rest = iter(videos)
-        self._keep(_columns_of(some) for some in iter(lambda: list(islice(rest, _AT_ONCE)), []))
+        self._rows = _bring_together(_to_table(some) for some in iter(lambda: list(islice(rest, _BATCH)), []))
 
     @classmethod
     def concat(cls, parts: Sequence[Videos]) -> Videos:
         """Put several sources' videos one after another."""
-        whole = cls.__new__(cls)
-        whole.n_ignored = sum(part.n_ignored for part in parts)
-        whole._keep(part._read(start, start + _AT_ONCE) for part in parts for start in range(0, len(part), _AT_ONCE))
-        return whole
-
-    def _keep(self, tables: Iterable[pa.Table]) -> None:
-        """Bring tables to disk: `FOUND` ones, with further columns behind."""
-        self._rows = Spool([FOUND.empty_table()])
-        mixed: set[str] = set()
-        for table in tables:
-            schemas = (self._rows.schema, table.schema)
-            for name in table.column_names[len(FOUND) :]:
-                own = [pa.schema([schema.field(name)]) for schema in schemas if name in schema.names]
-                if own[0] != own[-1]:
-                    mixed.add(name)
-                    with _naming(name):
-                        pa.unify_schemas(own, promote_options="permissive")
-            self._rows.append(table)
-        self._span = (0, len(self._rows))
-        for name in mixed:  # a type that holds both need not hold each value
-            with _naming(name):
-                for start in range(0, len(self), _AT_ONCE):
-                    self._read(start, start + _AT_ONCE, [name])
+        rows = _bring_together(_in_batches(batch for part in parts for batch in _batches(part._rows)))
+        return cls._of(rows, sum(part.n_ignored for part in parts))
 
     @classmethod
-    def _part_of(cls, rows: Spool, start: int, stop: int) -> Videos:
-        some = cls.__new__(cls)
-        some.n_ignored, some._rows, some._span = 0, rows, (start, stop)
-        return some
+    def _of(cls, rows: pa.Table, n_ignored: int = 0) -> Videos:
+        videos = cls.__new__(cls)
+        videos._rows, videos.n_ignored = rows, n_ignored
+        return videos
 
     def __len__(self) -> int:
         """Return the number of videos found."""
-        start, stop = self._span
-        return stop - start
+        return self._rows.num_rows
 
     def __iter__(self) -> Iterator[Video]:
         """Iterate over the videos in source order."""
-        for start in range(0, len(self), _AT_ONCE):
-            yield from _videos_of(self._read(start, start + _AT_ONCE))
+        for batch in _batches(self._rows):
+            yield from _to_videos(batch)
 
     @overload
     def __getitem__(self, which: int) -> Video: ...
@@ -138,14 +116,13 @@ class Videos:
     def __getitem__(self, which: slice) -> Videos: ...
 
     def __getitem__(self, which: int | slice) -> Video | Videos:
-        """Return one video, or some of them; what was ignored beside them is not counted again."""
+        """Return one video, or some of them; a slice counts no ignored files."""
         if isinstance(which, slice):
             start, stop, step = which.indices(len(self))
             if step != 1:
                 return self.take(np.arange(start, stop, step))
-            return self._part_of(self._rows, self._span[0] + start, self._span[0] + max(start, stop))
-        row = range(len(self))[which]
-        (video,) = _videos_of(self._read(row, row + 1))
+            return self._of(self._rows.slice(start, max(stop - start, 0)))
+        (video,) = _to_videos(self._rows.slice(range(len(self))[which], 1))
         return video
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Videos:
@@ -156,26 +133,21 @@ class Videos:
         IndexError
             If there is no such row.
         """
-        return self._part_of(Spool([self._rows.take(rows, *self._span)]), 0, len(rows))
+        return self._of(take_rows(self._rows, np.asarray(rows, np.int64)))
 
     @property
     def table(self) -> pa.Table:
-        """A `FOUND` table of them, a row a video, read anew: of millions of videos take a slice first."""
-        return self._read(columns=FOUND.names)
+        """A `FOUND` table, a row a video."""
+        return self._rows.select(FOUND.names)
 
     @property
     def extra(self) -> dict[str, pa.ChunkedArray]:
-        """Further manifest columns, as long as the table and read as it is."""
-        names = self._rows.schema.names[len(FOUND) :]
-        rows = self._read(columns=names)
-        return {name.removeprefix(_EXTRA): rows[name] for name in names}
-
-    def _read(self, start: int = 0, stop: int | None = None, columns: list[str] | None = None) -> pa.Table:
-        stop = len(self) if stop is None else min(stop, len(self))
-        return self._rows.read(self._span[0] + start, self._span[0] + stop, columns)
+        """Further manifest columns by name, as long as the table."""
+        names = self._rows.column_names[len(FOUND) :]
+        return {name.removeprefix(_EXTRA): self._rows[name] for name in names}
 
     def places(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return the rows of the videos with these ids: (n,) int32, -1 for one that is not among them."""
+        """Return the rows of the videos with these ids: (n,) int32, -1 for an id that no video has."""
         keys, rows = self._index
         if not len(keys):
             return np.full(len(ids), -1, np.int32)
@@ -183,26 +155,76 @@ class Videos:
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, rows[at], np.int32(-1))
 
-    def has_twins(self) -> bool:
-        """Whether two videos have one id."""
+    def has_duplicate_ids(self) -> bool:
+        """Whether two videos have the same id."""
         keys, _ = self._index
         return bool((keys[1:] == keys[:-1]).any())
 
     def __getstate__(self) -> dict[str, Any]:
-        rows = Spool([self._read()])  # of a slice no more than the slice; hashes of ids are this process's
-        return {"n_ignored": self.n_ignored, "_rows": rows, "_span": (0, len(rows))}
+        # Pickled as it is, a slice would take the whole batch along that it lies in.
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._rows.schema) as stream:
+            stream.write_table(self._rows)
+        return {"n_ignored": self.n_ignored, "rows": sink.getvalue().to_pybytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.n_ignored = state["n_ignored"]
+        self._rows = pa.ipc.open_stream(state["rows"]).read_all()
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
         """The hashes of all ids, sorted, and the row of each."""
-        starts = range(0, len(self), _AT_ONCE)
-        parts = [_hashes(self._read(start, start + _AT_ONCE, ["video_id"])["video_id"]) for start in starts]
-        hashes = np.concatenate([np.empty(0, np.int64), *parts])
+        hashes = _hashes(self._rows["video_id"])
         order = np.argsort(hashes).astype(np.int32)
         return hashes[order], order
 
 
-def _columns_of(videos: Sequence[Video]) -> pa.Table:
+def _bring_together(tables: Iterable[pa.Table]) -> pa.Table:
+    """Bring tables of videos to one schema, memory-mapped; a column that one of them lacks is null there."""
+    parts = [FOUND.empty_table()]
+    for schema, some in groupby(tables, key=lambda table: table.schema):
+        parts.append(memory_mapped(some, schema))
+    if len(parts) <= 2:
+        return parts[-1]
+    names = dict.fromkeys(name for part in parts for name in part.column_names)
+    fields = []
+    for name in names:
+        with _naming(name):
+            own = [pa.schema([part.schema.field(name)]) for part in parts if name in part.column_names]
+            fields += pa.unify_schemas(own, promote_options="permissive")
+    schema = pa.schema(fields)
+    return memory_mapped((_conform(batch, schema) for part in parts for batch in _batches(part)), schema)
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give a table another's columns: null where it lacks one, and cast where the type is wider."""
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        with _naming(name):
+            lacking = name not in table.column_names
+            columns.append(pa.nulls(table.num_rows, kind) if lacking else table[name].cast(kind))
+    return pa.table(columns, schema=schema)
+
+
+def _batches(table: pa.Table) -> Iterator[pa.Table]:
+    return (table.slice(start, _BATCH) for start in range(0, table.num_rows, _BATCH))
+
+
+def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables of one schema, so that ten thousand sources of one video each do not make as many batches."""
+    waiting: list[pa.Table] = []
+    n_rows = 0
+    for table in tables:
+        if waiting and (waiting[0].schema != table.schema or n_rows + table.num_rows > _BATCH):
+            yield pa.concat_tables(waiting)
+            waiting, n_rows = [], 0
+        waiting.append(table)
+        n_rows += table.num_rows
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _to_table(videos: Sequence[Video]) -> pa.Table:
     table = pa.table({name: [getattr(video, name) for video in videos] for name in FOUND.names}, schema=FOUND)
     for name in dict.fromkeys(name for video in videos for name in video.extra):
         with _naming(name):
@@ -210,7 +232,7 @@ def _columns_of(videos: Sequence[Video]) -> pa.Table:
     return table
 
 
-def _videos_of(table: pa.Table) -> Iterator[Video]:
+def _to_videos(table: pa.Table) -> Iterator[Video]:
     n = len(FOUND)
     names = [name.removeprefix(_EXTRA) for name in table.column_names[n:]]
     for values in zip(*(column.to_pylist() for column in table.columns), strict=True):
@@ -219,17 +241,17 @@ def _videos_of(table: pa.Table) -> Iterator[Video]:
 
 
 def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Stand for ids by 64 bits each: that two of ten million meet has a chance of 3e-6."""
+    """Hash ids to 64 bits each; the chance that two of ten million collide is 3e-6."""
     hashes = np.empty(len(ids), np.int64)
-    for start in range(0, len(ids), _AT_ONCE):
-        some = ids.slice(start, _AT_ONCE)
+    for start in range(0, len(ids), _BATCH):
+        some = ids.slice(start, _BATCH)
         hashes[start : start + len(some)] = [hash(video_id) for video_id in some.to_pylist()]
     return hashes
 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Say which column it is that no Parquet file could hold."""
+    """Name the manifest column whose values have no common type."""
     try:
         yield
     except (pa.ArrowException, UnicodeEncodeError) as error:

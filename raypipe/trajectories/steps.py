@@ -1,0 +1,62 @@
+"""The steps from embeddings to clusters in this process; `raypipe.engine.transform.RaySteps` takes them on Ray."""
+
+from __future__ import annotations
+
+from raypipe.clustering import Clustering, fit_clusters
+from raypipe.config import Config
+from raypipe.reduction import Reducer, reduce_trajectories
+from raypipe.runs.directory import Run
+from raypipe.runs.results import write_trajectories
+from raypipe.schema import Trajectories
+from raypipe.trajectories.interpolation import build_trajectories
+
+
+class LocalSteps:
+    """The steps of `raypipe.pipeline.cluster`, each to be taken after those above it.
+
+    Parameters
+    ----------
+    run
+        An embedded run.
+    config
+        What to do.
+
+    Attributes
+    ----------
+    where
+        How a line of progress says where the clustering runs.
+    reduced, picture
+        The trajectories after reduction, and in the two dimensions of the pictures.
+    """
+
+    where = ""
+    reduced: Trajectories | None = None
+    picture: Trajectories
+
+    def __init__(self, run: Run, config: Config):
+        self._run, self._config = run, config
+
+    def build(self) -> int:
+        """Gather each video's clips into a trajectory; return the number of trajectories."""
+        how = self._config.trajectory
+        self.paths = build_trajectories(self._run, how.n_steps, how.time_axis)
+        return len(self.paths)
+
+    def reduce(self) -> Reducer:
+        """Reduce the trajectories; return the fitted reducer."""
+        self.reduced, reducer = reduce_trajectories(self.paths, self._config.reduce)
+        return reducer
+
+    def fit(self) -> Clustering:
+        """Group the reduced trajectories."""
+        assert self.reduced is not None
+        return fit_clusters(self.reduced.values, self._config.cluster)
+
+    def draw(self) -> None:
+        """Bring the trajectories to the two dimensions of the pictures, and write them all to ``trajectories/``."""
+        flat = self._config.reduce.for_picture()
+        if self.reduced is not None and flat == self._config.reduce:
+            self.picture = self.reduced
+        else:
+            self.picture, _ = reduce_trajectories(self.paths, flat)
+        write_trajectories(self._run, self.paths, {"reduced": self.reduced, "picture": self.picture})
