@@ -25,7 +25,7 @@ from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
-from raypipe.schema import Probe
+from raypipe.schema import Failure, Probe
 from raypipe.segments.planning import plan_segments
 from raypipe.segments.stages import DecodeSegments, ProbeVideos
 from raypipe.sources import find_videos
