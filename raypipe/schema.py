@@ -1,4 +1,4 @@
-"""Column names, Arrow schemas and the small dataclasses that pass between rooms."""
+"""Column names, Arrow schemas, and the small dataclasses that pass between rooms."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ PLAN = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""A row a segment. ``origin_s`` and ``span_s`` are the start and length of the video's span in its file,
-from which the sampling grid is counted. ``version`` is the file's, and ``fingerprint`` stands for it, the encoder and
-the sampling together. A video that could not be probed has one row that says why."""
+"""A row a segment. ``origin_s`` and ``span_s`` are the start and length of the video's span in its file, in seconds;
+the sampling grid is counted from there. ``version`` identifies the file's content, and ``fingerprint`` the version, the
+encoder and the sampling together. A video that could not be probed has one row with its error."""
 
 VIDEOS = pa.schema(
     [
@@ -168,7 +168,7 @@ class Frames:
     decoder
         The decoder that made them.
     error
-        Where and why decoding stopped early, the times after that point being unanswered; or how many frames are
+        Where and why decoding stopped early, so that no time after that point has a frame; or how many frames are
         damaged; or None.
     """
 

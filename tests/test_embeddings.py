@@ -79,7 +79,7 @@ def test_what_is_left(run):
     assert ledger.n_clips.tolist() == [1, -1, 0, 2, 0, -1]
     assert left(ledger) == [("a", 1)]
     assert left(ledger, retry_failed=True) == [("a", 1), ("c", 0)]
-    assert ledger.told["error"].to_pylist() == [None, None, None, None, "spins", None]
+    assert ledger.outcome["error"].to_pylist() == [None, None, None, None, "spins", None]
     assert content(ledger) == {("b", 0): [1, 2], ("a", 2): [None], ("a", 0): [5], ("c", 0): [None]}
 
 
@@ -99,7 +99,7 @@ def test_the_newest_of_a_segment_counts(run):
     expected = {("a", 0): [9, 9], ("a", 1): [2], ("b", 0): [3]}
     assert content(ledger) == expected
     assert ledger.n_clips.tolist() == [2, 1, 1]
-    assert ledger.told["error"].null_count == 3
+    assert ledger.outcome["error"].null_count == 3
     ledger.compact(DIM)
     assert len(run.files("embeddings")) == 1
     assert sum(table.num_rows for table in run.iter_tables("embeddings")) == 4

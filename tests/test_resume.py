@@ -139,7 +139,7 @@ def test_status_tells_how_far_it_is(done):
     done.record(state="embedding")
     told = describe_status(done, now=info["embedding"]["updated"] + 600)
     assert "1 done, 1 failed, 4 remaining of 6" in told
-    assert "told 10:00 ago; is it still running? The same command goes on from here" in told
+    assert "last sign 10:00 ago; is it still running? The same command goes on from here" in told
     assert "1 times: " in told
 
 
@@ -245,7 +245,7 @@ def test_nothing_is_begun_for_a_driver_that_is_no_more():
     driver.kill()
     while _birth(driver.pid):
         time.sleep(0.01)  # not waited for: a dead child keeps its number
-    assert attempts.begin((0,)) == (0, "the driver is no more")
+    assert attempts.begin((0,)) == (0, "the driver is gone")
     assert elsewhere.begin((0,)) == (1, None)
     driver.wait()
 

@@ -1,1 +1,1 @@
-"""The only rooms that know Ray."""
+"""The only room that knows Ray."""

@@ -1,4 +1,4 @@
-"""Segments to ``embeddings/``: the streaming chain on Ray Data."""
+"""Segments to ``embeddings/``: the streaming chain on Ray Data, from the plan's rows to the committer."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ QUEUED_BATCHES = 4  # an actor
 _NAME = "raypipe_embed"
 _GPU = "cuda"
 _MOST_REASONS = 20
-_LATE_S = 1.0  # that a result may take to the driver: the clocks of two machines may tell more
-TASK = ["video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]  # what actors are told
+_LATE_S = 1.0  # A result takes no longer to the driver; a larger difference is one of two machines' clocks.
+TASK = ["video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]
 
 
 @dataclass
 class Stages:
-    """What the stages have done: on how much, and how long they were busy, all actors together."""
+    """What the stages have done so far, and how long they were busy, all actors together."""
 
     done: int = 0
     frames: int = 0
@@ -45,11 +45,12 @@ class Stages:
     """Segments that NVDEC left to the CPU, by reason."""
 
     def add(self, results: pa.Table) -> np.ndarray:
-        """Count what came out of the chain's end; return the plan's rows that are done with it."""
+        """Count the results of a batch; return the numbers of the plan's rows that are done."""
         for reason in results["refused"].drop_null().to_pylist():
             known = reason in self.refused or len(self.refused) < _MOST_REASONS
             reason = reason if known else "other reasons"
-            self.refused = {**self.refused, reason: self.refused.get(reason, 0) + 1}  # another thread may be reading it
+            # The dict is replaced, not changed, because another thread may be reading it.
+            self.refused = {**self.refused, reason: self.refused.get(reason, 0) + 1}
         results = _done(results)
         self.done += results.num_rows
         self.frames += sum(results["n_frames"].to_pylist())
@@ -122,7 +123,7 @@ def embed_segments(
 def _results(
     plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, log: Log
 ) -> Generator[pa.Table, None, None]:
-    """Stream segments through the chains until each has come out of one."""
+    """Stream segments through the chains, again and again, until each has come out of one."""
     plan = plan.append_column("row", pa.array(np.arange(plan.num_rows)))
     left = np.ones(plan.num_rows, bool)
     on_gpu, decoder = split_nvdec(config.decode.decoder)
@@ -145,31 +146,32 @@ def _results(
 
 
 def _done(results: pa.Table) -> pa.Table:
-    """Return those of the results that NVDEC did not leave to the CPU."""
+    """Return the results that NVDEC did not leave to the CPU."""
     return results.filter(results["refused"].is_null())
 
 
 def _age(results: pa.Table) -> float:
-    """Return the seconds of an actor's work that would be lost if the driver died now, and nothing else waited."""
+    """Return how many seconds of an actor's work would be lost with these results if the driver died now."""
     took_s = pc.max(results["took_s"]).as_py()
     on_the_way_s = min(max(time.time() - pc.min(results["ended"]).as_py(), 0.0), _LATE_S)
-    return took_s + on_the_way_s + took_s  # it has the next batch in its hands
+    return took_s + on_the_way_s + took_s  # The actor is working on its next batch already.
 
 
 def _share_of_video(plan: pa.Table) -> np.ndarray:
-    """Return which part of its video's segments each row is: (n,), 1 for a video of one segment."""
+    """Return which share of its video each segment is: (n,), 1 for a video of one segment."""
     video = plan["video_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     return 1 / np.bincount(video)[video]
 
 
 def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
-    """Stream segments through both pools: all of them, or as many as go into one dataset."""
+    """Stream segments through both pools: all of them, or the first that fit into one dataset."""
     frames = mean_frames(plan, config.sample)
-    # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones. What a decoder
-    # has made travels on in such pieces too.
+    # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones. Decoded frames
+    # travel to the encoders in blocks of that size.
     per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
-    bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))  # one in work, one waiting, some room
+    # Each actor has one batch in work and one waiting, and there is some room.
+    bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
     with Attempts() as decoding, Attempts() as encoding:
         dataset = (
             in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME)
@@ -195,7 +197,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
 
 
 def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
-    """Stream segments through actors that decode and encode on their GPUs; what NVDEC refuses comes back with it."""
+    """Stream segments through actors that decode and encode on their GPUs; NVDEC's refusals are among the results."""
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
     with Attempts() as attempts:
@@ -212,14 +214,14 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
 
 
 def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:
-    """Name a checkpoint file so that actors find it, whose working directory is another."""
+    """Make the path of a checkpoint file absolute, because actors have another working directory."""
     file = Path(encode.pretrained).expanduser()
-    is_file = file.suffix != "" and file.is_file()  # no tag of open_clip has a suffix
+    is_file = file.suffix != "" and file.is_file()  # open_clip's tags have no suffix.
     return encode.model_copy(update={"pretrained": str(file.absolute())}) if is_file else encode
 
 
 def time_frame(encoder: Encoder) -> float:
-    """Return the seconds that an encoder takes a frame here, on one core, by trying a few."""
+    """Measure how many seconds an encoder takes for a frame on one core of this machine."""
     import torch
 
     threads = torch.get_num_threads()
@@ -227,7 +229,7 @@ def time_frame(encoder: Encoder) -> float:
     try:
         frames = np.full((8, encoder.image_size, encoder.image_size, 3), 127, np.uint8)
         encoder(frames[:1])
-        started = time.process_time()  # not the clock on the wall: the machine may be busy with other things
+        started = time.process_time()  # CPU time, because the machine may be busy with other things.
         encoder(frames)
         return (time.process_time() - started) / len(frames)
     finally:

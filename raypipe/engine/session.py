@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, and saying beforehand what will run where."""
+"""A connection to a Ray cluster, and how many actors of each kind run on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` re-resolves the environment per worker
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Otherwise `uv run` makes an environment for each worker.
 
 import ray
 from ray.data import DataContext, ExecutionResources
@@ -22,7 +22,9 @@ from ray.exceptions import AuthenticationError
 from raypipe.config import RayConfig
 from raypipe.errors import RaypipeError, UsageError, one_line
 
-HEAVY_FRAME_S = 0.005  # what decoding takes a sampled frame, more or less
+HEAVY_FRAME_S = 0.005
+"""Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
+
 _BLOCK_BYTES = 32 * 2**20
 
 
@@ -40,7 +42,7 @@ class Pools:
     gpus_per_encoder
         GPUs that one encoder reserves; 0 where there are none.
     where
-        One line for people: what runs where.
+        One line for people that says what runs where.
     """
 
     decoders: int
@@ -50,7 +52,7 @@ class Pools:
     where: str
 
     def for_tasks(self, n: int) -> Pools:
-        """Return the like of this with no more actors than there are tasks left."""
+        """Return the same pools with at most ``n`` actors each, for so many tasks."""
         return replace(self, decoders=min(self.decoders, n), encoders=min(self.encoders, n))
 
 
@@ -60,18 +62,18 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
     Parameters
     ----------
     resources
-        What the Ray cluster has, as ``ray.cluster_resources()`` says.
+        The Ray cluster's resources, as ``ray.cluster_resources()`` returns them.
     config
-        The user's wishes.
+        What the user asks for.
     n_tasks
-        How many segments there are to do: no pool is larger.
+        The number of tasks; no pool is larger.
     frame_s
-        Seconds that the encoder takes a frame on one core, which matters where encoders run on the CPU.
+        Seconds that the encoder takes a frame on one core, if it runs on the CPU.
 
     Raises
     ------
     UsageError
-        If the wishes exceed what the Ray cluster has.
+        If the user asks for more than the Ray cluster has.
     """
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     if cpus < 1:
@@ -86,8 +88,8 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
                 f"cluster has {gpus:g}: lower ray.encoders or ray.gpus_per_encoder"
             )
     else:
-        # Encoders and decoders share the cores. A light encoder keeps up with the decoders of two cores, and more of
-        # them only get in the way; a heavy one, such as CLIP, is needed on every core.
+        # Encoders and decoders share the cores. One light encoder keeps up with the decoders of two cores, and more of
+        # them only get in the way. A heavy encoder, such as CLIP, is needed on every core.
         encoders = config.encoders or math.ceil(cpus if frame_s > HEAVY_FRAME_S else cpus / 2)
     encoders = max(1, min(encoders, n_tasks))
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
@@ -103,11 +105,11 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
 
 @contextlib.contextmanager
 def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
-    """Connect to a Ray cluster, or start a local one; close what was opened here and nothing else.
+    """Connect to a Ray cluster, or start a local one; at the end close only a connection that was opened here.
 
     Yields
     ------
-    What the Ray cluster has, such as ``{"CPU": 2.0, "GPU": 1.0}``.
+    The Ray cluster's resources, such as ``{"CPU": 2.0, "GPU": 1.0}``.
 
     Raises
     ------
@@ -135,10 +137,11 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
 
 @cache
 def _hush() -> None:
-    """Let Ray's core say to nobody what it says once a process, amid our progress, of every pool of actors.
+    """Keep one warning of Ray's core out of our progress.
 
-    "Actor … has constructor arguments in the object store and max_restarts > 0" is true of all that Ray Data makes. It
-    comes from C++, past Python's logging, at the first such actor: here one that is never needed.
+    "Actor … has constructor arguments in the object store and max_restarts > 0" is true of every actor that Ray Data
+    makes. C++ code prints it past Python's logging, for the first such actor of a process. So one is made here for
+    nothing, while standard error goes nowhere.
     """
     with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – a device
         stderr = os.dup(2)
@@ -157,14 +160,14 @@ class _Unneeded:
 
 
 def _check_reachable(address: str) -> None:
-    """Knock at the address's port: Ray itself would try for minutes before it gave up."""
+    """Try to open the address's port, because Ray itself would try for minutes before it gave up."""
     if address.startswith("ray://"):
         raise UsageError(
             "Ray Data does not run through Ray Client (ray://): take --address HOST:6379 on a node, or ray job submit"
         )
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not (colon and port.isdigit()):
-        return  # "local" and "auto"
+        return  # The address is "local" or "auto".
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
@@ -172,13 +175,13 @@ def _check_reachable(address: str) -> None:
 
 
 def bound_blocks(n_bytes: float, most: int) -> None:
-    """Bound the blocks that travel from decoding to encoding: their size, and how many wait in the object store.
+    """Bound the size of the blocks between decoding and encoding, and how many wait in the object store.
 
     Without a bound the decoders run far ahead: an hour of video takes more memory than five minutes, and at the end the
-    cores of the decoders idle while the encoders work off what has piled up.
+    decoders' cores idle while the encoders work off the queue.
 
-    No other bound holds, however small the object store: Ray spills to disk what has no room. Under Ray Data's own,
-    half the store, larger batches would come together at a block in ten seconds.
+    Ray Data's own bound, half of the object store, is switched off. Where blocks are large for the store, it would let
+    one through in ten seconds; Ray spills to disk what has no room.
     """
     context = DataContext.get_current()
     context.target_max_block_size = min(_BLOCK_BYTES, math.ceil(n_bytes))
@@ -188,12 +191,12 @@ def bound_blocks(n_bytes: float, most: int) -> None:
 
 def _set_data_context() -> None:
     context = DataContext.get_current()
-    context.enable_progress_bars = False  # progress is counted in videos, by us
+    context.enable_progress_bars = False  # raypipe shows its own progress, in videos.
     context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = 6 * 3600  # one segment may take that long; the sandbox has the deadline
+    context.execution_no_progress_timeout_s = 6 * 3600  # One segment may take that long; the sandbox has a deadline.
     context.target_max_block_size = _BLOCK_BYTES
-    context.max_errored_blocks = -1  # what is lost with a worker is tried again, by us
+    context.max_errored_blocks = -1  # raypipe itself tries again what was lost with a worker.
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Where every video has failed before it came to an encoder.
+    # Ray Data warns of this when every video fails before it comes to an encoder.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)

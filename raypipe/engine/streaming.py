@@ -1,4 +1,4 @@
-"""What every stream on Ray Data has in common: blocks, and what becomes of those that their workers die of."""
+"""What every stream on Ray Data needs: blocks of tasks, and a way to find the rows that kill their workers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from raypipe.errors import RaypipeError, one_line
 
 Log = Callable[..., None]
 
-TRIES = 3  # of anything that a worker process dies of
+TRIES = 3  # A row is given up after its worker process has died so many times.
 LOST = f"the worker process died of it {TRIES} times"
-TASK_S = 20.0  # of an actor's work that is lost with it at most
-_MOST_TASKS = 20_000
-_HOPELESS = 20  # deaths, if nothing at all has come through by then
-_ORPHANED = "the driver is no more"
+TASK_S = 20.0  # A task holds about so many seconds of work, which are lost with its actor.
+_MOST_TASKS = 20_000  # Each task of a dataset costs the driver time and memory.
+_HOPELESS = 20  # The work ends after so many deaths without a single result.
+_ORPHANED = "the driver is gone"
 _EXECUTOR = "ray.data._internal.execution.streaming_executor_state"
 
 
 class Attempts:
-    """Counts how often something was begun and not ended: Ray itself tries for ever what its workers die of.
+    """Counts how often each row was begun and not ended, because Ray would retry for ever what kills its workers.
 
-    A handle on one small actor on the driver's node, to be given to other actors; a context, at whose end it goes.
+    It is a handle on one small actor on the driver's node, which other actors are given. The actor ends with the
+    context.
     """
 
     def __init__(self) -> None:
@@ -51,14 +52,14 @@ class Attempts:
         Raises
         ------
         RuntimeError
-            If workers die and nothing ever comes through; or if the driver is gone, and with it who would commit what
-            is begun: Ray lets its workers go on for a while.
+            If workers keep dying and nothing comes through. Also if the driver is gone: Ray lets workers go on for a
+            while, but nobody would commit their results.
         """
         try:
             most, reason = ray.get(self._actor.begin.remote(things), timeout=60)
-        except ActorDiedError as error:  # for good, as the driver is
+        except ActorDiedError as error:  # It is not restarted, so the driver is gone.
             raise RuntimeError(f"{_ORPHANED}: {one_line(error)}") from error
-        except RayError:  # the counts are gone with their process: begin to count anew
+        except RayError:  # The counts were lost with their process, so counting begins anew.
             return 1
         if reason:
             raise RuntimeError(reason)
@@ -74,11 +75,11 @@ class _Attempts:
         self._begun: Counter = Counter()
         self._n_deaths = 0
         self._n_ended = 0
-        # In a container of its own, or elsewhere, the driver is not seen from here.
+        # From another machine or container the driver's process cannot be seen, and is not watched.
         self._driver = (driver, birth) if birth is not None and _birth(driver) == birth else None
 
     def begin(self, things: tuple[Hashable, ...]) -> tuple[int, str | None]:
-        with contextlib.suppress(OSError):  # that it cannot be told means nothing
+        with contextlib.suppress(OSError):  # If it cannot be found out, the driver is taken to live.
             if self._driver and _birth(self._driver[0]) != self._driver[1]:
                 return 0, _ORPHANED
         self._begun.update(things)
@@ -94,7 +95,7 @@ class _Attempts:
 
 
 def _birth(process: int) -> str | None:
-    """Return when a process began, as Linux tells it; None where there is none of that number, or no Linux."""
+    """Return when a process began, in Linux's clock ticks; None without such a process, or on another system."""
     try:
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -103,25 +104,25 @@ def _birth(process: int) -> str | None:
 
 
 def in_tasks(table: pa.Table, row_s: float, n_actors: int, name: str = "raypipe") -> ray.data.Dataset:
-    """Make a dataset of a table's first rows, which may be all, in blocks: a block is a task.
+    """Make a dataset of a table's rows in blocks, each of which is a task.
 
-    A block is eight tasks an actor's share, so that all end at about one time, and at most `TASK_S` of work. There are
-    at most `_MOST_TASKS` of them: each costs the driver time to begin with, and memory as long as the dataset lives.
+    There are at least eight blocks for each actor, so that all actors end at about the same time, and a block is no
+    more than `TASK_S` of work. At most `_MOST_TASKS` blocks are made; of a larger table they hold the first rows only.
 
     Parameters
     ----------
     table
-        What there is to do.
+        The work, a row each.
     row_s
-        Seconds that a row may take, more or less.
+        Seconds that a row takes, roughly.
     n_actors
-        How many share the work.
+        How many actors share the work.
     name
-        What Ray's dashboard calls it.
+        The dataset's name on Ray's dashboard.
     """
     rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
     starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
-    # from_arrow would have workers look at each block.
+    # from_arrow would start a task for each block, only to look at it.
     dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
     dataset.set_name(name)
     return dataset
@@ -134,19 +135,19 @@ def stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
 
 @contextlib.contextmanager
 def progressing(left: Callable[[], int], log: Log) -> Iterator[None]:
-    """Let Ray's failures pass, and what got lost by them, as long as there is less left to do than before.
+    """Suppress Ray's failures as long as the work gets on; what they cost can be tried again.
 
     Parameters
     ----------
     left
-        Returns how much there is left to do.
+        Returns how many rows are left.
     log
-        Called at the end for each reason for which something got lost: `raypipe.runs.directory.Run.log`, or the like.
+        `raypipe.runs.directory.Run.log`, which is called at the end for each reason for which rows were lost.
 
     Raises
     ------
     RaypipeError
-        If nothing was done.
+        If no row was done.
     """
     before, overheard = left(), _Overheard()
     try:
@@ -162,7 +163,7 @@ def progressing(left: Callable[[], int], log: Log) -> Iterator[None]:
 
 
 class _Overheard(logging.Filter):
-    """Counts by reason what Ray Data goes on without, which it tells to its log and nobody else."""
+    """Counts by reason the tasks that Ray Data goes on without, which it reports to its own log only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,10 +185,10 @@ class _Overheard(logging.Filter):
 
 
 def _reason(error: BaseException) -> str:
-    """Say in one line what an error of Ray comes to: its cause, without the traceback."""
+    """Return the cause of one of Ray's errors on one line, without the traceback."""
     if not isinstance(error, RayTaskError):
         return one_line(error)
     if error.cause is not None and not isinstance(error.cause, UserCodeException):
         return one_line(error.cause)
-    first = str(error).partition("\n\nThe above exception was")[0]  # of a wrapped error only the text is left
+    first = str(error).partition("\n\nThe above exception was")[0]  # A wrapped error is kept as text only.
     return first.strip().splitlines()[-1][:300]

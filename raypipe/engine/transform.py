@@ -1,4 +1,4 @@
-"""A reducer fitted on a sample of all steps and applied to the rest where they lie, a Parquet file at a time."""
+"""The steps from embeddings to clusters on Ray, where no machine holds all trajectories: a Parquet file is a task."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, t
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import gather_paths
 
-RETRIES = 3  # of a file whose worker or machine was lost
+RETRIES = 3  # A file's task is run again so many times when its worker or machine is lost.
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is known here of a reducer that was fitted elsewhere, perhaps on a GPU that this machine lacks.
+    """What is known here of a reducer that was fitted on another machine, perhaps on a GPU that this one lacks.
 
     Attributes
     ----------
     implementation, reason
-        As `raypipe.reduction.Reducer` has them.
+        Those of the `raypipe.reduction.Reducer`.
     n_points
-        How many points it was fitted on.
+        The number of points that it was fitted on.
     """
 
     implementation: str
@@ -52,27 +52,27 @@ class Fitted:
 def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer_s: float = ANSWER_S) -> Fitted:
     """Reduce the paths in a run's ``trajectories/``, and write them as another column beside "trajectory".
 
-    Where there are at most ``config.fit_points`` steps, the result is that of `raypipe.reduction.reduce_trajectories`.
-    Where there are more, the reducer is fitted on the same steps that it would draw, and maps the files one by one:
-    whatever machines do it, and however many, the result is the same. (Mapped all together the points of a UMAP would
-    lie a little otherwise: its map of a point depends on the points that it is given with. That of PCA does not.)
-    A worker or a machine that is lost costs the files that it had in hand; a file is replaced whole.
+    With at most ``config.fit_points`` steps, the result is that of `raypipe.reduction.reduce_trajectories`. With more,
+    the reducer is fitted on the same sample of steps and maps the files one by one; the result does not depend on the
+    machines or their number. (UMAP would map all files together a little differently, because it places a point
+    depending on the points that it is given with. PCA would not.) A lost worker or machine costs the files that it was
+    working on; a file is replaced whole.
 
     Parameters
     ----------
     run
-        A run whose trajectories are written.
+        A run that has ``trajectories/``.
     config
         The reducer, and ``fit_points``.
     column
         The column's name.
     answer_s
-        Seconds without any file done that end the work.
+        The work is given up when no file has been done for so many seconds.
 
     Raises
     ------
     RaypipeError
-        If the run has no trajectories, one has a NaN or infinite value, or a file's task failed again and again.
+        If the run has no trajectories, if a trajectory has a NaN or infinite value, or if a task keeps failing.
     """
     files = run.files("trajectories", ".parquet")
     if not files:
@@ -104,7 +104,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
 
 
 def gather(tasks: list[Any], answer_s: float = ANSWER_S) -> list[Any]:
-    """Wait for tasks of which none may be silent for ever, and return what they did."""
+    """Wait for tasks and return their results; raise if none of them ends for ``answer_s`` seconds."""
     waiting = list(tasks)
     while waiting:
         done, waiting = ray.wait(waiting, timeout=answer_s)
@@ -136,9 +136,9 @@ def _take_points(run: Run, name: str, numbers: np.ndarray) -> np.ndarray:
 def _fit(
     config: ReduceConfig, points: np.ndarray, everything: bool
 ) -> tuple[Reducer, tuple[Fitted, np.ndarray | None]]:
-    """Fit; and map the points where they are all there are."""
+    """Fit a reducer, and map its points if they are all that there are."""
     reducer = make_reducer(config)
-    points = points.copy()  # Ray's arrays cannot be written to
+    points = points.copy()  # Arrays from Ray are read-only.
     reduced = reducer.fit_transform(points) if everything else None
     if not everything:
         reducer.fit(points)
@@ -150,7 +150,7 @@ def _map_file(run: Run, name: str, column: str, reducer: Reducer) -> None:
 
 
 def _write_reduced(run: Run, name: str, column: str, reduced: np.ndarray) -> None:
-    """Write the file again with the column beside what else it has."""
+    """Write the file again with the column beside its others."""
     before = run.read_table(name)
     paths = from_table(before)
     table = to_table(paths, slice(None), {column: split_steps(reduced, paths).values})
@@ -161,7 +161,7 @@ def _write_reduced(run: Run, name: str, column: str, reduced: np.ndarray) -> Non
 
 
 def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FILE) -> int:
-    """Build a run's trajectories in Ray tasks, each of some videos of the plan, and write them to ``trajectories/``.
+    """Build a run's trajectories in Ray tasks, some videos each, and write them to ``trajectories/``.
 
     Returns
     -------

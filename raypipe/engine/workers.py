@@ -1,4 +1,4 @@
-"""The actors of the streaming chain, and how what they hand on is packed into Arrow rows."""
+"""The actors of the streaming chain, and how they pack their results into Arrow rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EncoderActor:
     """An actor that encodes segments."""
 
     def __init__(self, sample: SampleConfig, encode: EncodeConfig, import_path: str, attempts: Attempts) -> None:
-        sys.path.append(import_path)  # where a user's own encoder may lie
+        sys.path.append(import_path)  # A user's own encoder may lie there.
         self._encoder = make_encoder(**encode.model_dump())
         self._encode = EncodeSegments(self._encoder, sample, encode.normalize)
         self._attempts = attempts
@@ -54,7 +54,7 @@ class EncoderActor:
         keys = [row["row"] for row in rows]
         if self._attempts.begin(*keys) < TRIES:
             tables = self._encode(rows)
-        else:  # the process dies of one of them: of which will be seen
+        else:  # One of them kills the process; alone, it will be found.
             tables = [self._encode_alone(row) for row in rows]
         self._attempts.end(*keys)
         took_s = time.monotonic() - started
@@ -96,7 +96,7 @@ class GpuActor:
 
 
 def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
-    """Lay a decoded segment out as a one-row table; the pixels are not copied."""
+    """Pack a decoded segment into a one-row table without copying its pixels."""
     pixels = np.ascontiguousarray(row["pixels"])
     offsets = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
     binary = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(pixels.reshape(-1))])
@@ -119,7 +119,7 @@ def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
 
 
 def _unpack(batch: pa.Table, size: int) -> list[dict[str, Any]]:
-    """Read what `_pack` wrote; the pixels are views of the object store."""
+    """Unpack what `_pack` packed; the pixels are read-only views of the object store."""
     rows = batch.drop_columns(["pixels", "members", "clip_index", "clip_start_s", "clip_end_s"]).to_pylist()
     for name in ("clip_index", "clip_start_s", "clip_end_s"):
         for row, value in zip(rows, batch.column(name), strict=True):
@@ -139,7 +139,7 @@ def _result(
     took_s: float,
     refused: str | None = None,
 ) -> pa.Table:
-    """Lay a segment's clips and what there is to tell of them out as one row, which Ray cannot cut in two."""
+    """Pack a segment's clips and figures into one row, which Ray cannot cut in two."""
     packed = None
     if clips is not None:
         sink = pa.BufferOutputStream()

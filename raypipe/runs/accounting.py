@@ -31,11 +31,12 @@ def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None)
     Parameters
     ----------
     found
-        All videos of the source. One that the ledger's plan has no row of is skipped: it lies beyond ``--limit``.
+        Videos of the source. One without a row in the ledger's plan lies beyond ``--limit`` and is skipped.
     ledger
-        What has been embedded.
+        What has been committed of the plan.
     quarantine
-        (n_videos,) bool: which failed in an earlier run and were not tried again. Without a clip, they are skipped.
+        (n_videos,) bool, which videos failed in an earlier run and were not tried again: they are skipped, unless they
+        have a clip.
 
     Returns
     -------
@@ -56,9 +57,9 @@ def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None)
     columns["error"] = pc.if_else(is_beyond, "beyond --limit", error)
     if quarantine is not None:
         held = pc.and_(pa.array(quarantine), pc.equal(columns["status"], FAILED))
-        told = pc.binary_join_element_wise("failed in an earlier run (--retry-failed tries again)", error, ": ")
+        reason = pc.binary_join_element_wise("failed in an earlier run (--retry-failed tries again)", error, ": ")
         columns["status"] = pc.if_else(held, SKIPPED, columns["status"])
-        columns["error"] = pc.if_else(held, told, columns["error"])
+        columns["error"] = pc.if_else(held, reason, columns["error"])
     return _append_extra(pa.table(columns).select(VIDEOS.names).cast(VIDEOS), found)
 
 
@@ -116,12 +117,12 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
 
 
 def _decoders(ledger: Ledger) -> pa.Array:
-    """Name what decoded each planned video: null where nothing is known, several names joined by "+"."""
-    names = ledger.told["decoder"].combine_chunks().dictionary_encode()
+    """Return the decoder of each planned video: several names are joined by "+", and null is unknown."""
+    names = ledger.outcome["decoder"].combine_chunks().dictionary_encode()
     n, n_names = len(ledger.first), max(len(names.dictionary), 1)
     each = pc.fill_null(names.indices, -1).to_numpy().astype(np.int64)
     video = np.repeat(np.arange(n), np.diff(ledger.first, append=len(each)))
-    video, name = np.divmod(np.unique((video * n_names + each)[each >= 0]), n_names)  # what decoded any part of each
+    video, name = np.divmod(np.unique((video * n_names + each)[each >= 0]), n_names)  # each pair once
     used = names.dictionary.cast(pa.string()).take(pa.array(name))
     starts, counts = np.searchsorted(video, np.arange(n)), np.bincount(video, minlength=n)
     first = used.take(pa.array(starts, mask=counts == 0))
@@ -130,14 +131,14 @@ def _decoders(ledger: Ledger) -> pa.Array:
 
 
 def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """Return stage and text of each planned video's first problem, if it has one; a video without a clip does."""
-    told = ledger.told["error"].is_valid().to_numpy()
-    rows = np.arange(len(told))
-    row = np.minimum.reduceat(np.where(told, rows, len(told)), ledger.first) if len(ledger.first) else rows
-    has = row < len(told)
+    """Return stage and text of each planned video's first problem; a video without a clip always has one."""
+    has_error = ledger.outcome["error"].is_valid().to_numpy()
+    rows = np.arange(len(has_error))
+    row = np.minimum.reduceat(np.where(has_error, rows, len(has_error)), ledger.first) if len(ledger.first) else rows
+    has = row < len(has_error)
     at = pa.array(np.where(has, row, 0), mask=~has)
     found = [
-        pc.coalesce(ledger.told[name].take(at), ledger.plan[name].take(pa.array(ledger.first)))
+        pc.coalesce(ledger.outcome[name].take(at), ledger.plan[name].take(pa.array(ledger.first)))
         for name in ("error_stage", "error")
     ]
     bare = pc.and_(pc.is_null(found[1]), pa.array(made == 0))
@@ -146,6 +147,6 @@ def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
     for name, column in found.extra.items():
-        free = f"manifest_{name}" if name in table.column_names else name  # what we found out keeps its own name
+        free = f"manifest_{name}" if name in table.column_names else name  # Our own column keeps its name.
         table = table.append_column(free, column)
     return table

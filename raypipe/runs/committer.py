@@ -1,4 +1,4 @@
-"""Clips on their way to ``embeddings/``, a file at a time."""
+"""Writing clips to ``embeddings/``, a file at a time, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from raypipe.runs.directory import Run
 from raypipe.runs.ledger import FOLDER
 
 COMMIT_BYTES = 64 << 20
-_CLOSEST = 0.25  # of the interval between two files: where batches take long, each would be due when it comes
+# Two files are begun this part of the interval apart at least: where batches take long, each would otherwise be due as
+# soon as it comes, and make a file of its own.
+_CLOSEST = 0.25
 
 
 class Committer:
-    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds, or of two batches.
+    """Writes clips to ``embeddings/``, so that a kill costs the work of ``every_s`` seconds at most, or of two batches.
 
     Parameters
     ----------
     run
         The run directory.
     on_commit
-        Called, in another thread, after each file that is written, with its number of rows.
-    every_s, max_bytes
-        A file is there when what is in it has been worked on for so long, or is begun when so much has come together.
+        Called in another thread after each file is written, with its number of rows.
+    every_s
+        A file is written by the time that the oldest work in it is so many seconds old.
+    max_bytes
+        A file is begun as soon as so many bytes wait.
 
     Notes
     -----
-    Leaving the context writes what waits, whatever the reason to leave.
+    What still waits is written when the context is left, whatever the reason for leaving it.
     """
 
     def __init__(
@@ -44,9 +48,9 @@ class Committer:
         self._every_s, self._max_bytes = every_s, max_bytes
         self._waiting: list[pa.Table] = []
         self._n_bytes = 0
-        self._since = math.inf  # when work on the first of those that wait began
-        self._begun = -math.inf  # when the last file was begun
-        self._write_s = 0.0  # that it took
+        self._since = math.inf  # when the oldest waiting work began
+        self._begun = -math.inf  # when writing the last file began
+        self._write_s = 0.0  # how long writing the last file took
         self._closed = False
         self._failure: Exception | None = None
         self._changed = threading.Condition()
@@ -65,19 +69,19 @@ class Committer:
             self._check()
 
     def add(self, clips: pa.Table, age_s: float = 0.0) -> None:
-        """Take rows of whole segments; waits while more than two files' worth is unwritten.
+        """Take rows of whole segments; wait while more than two files' worth of rows is unwritten.
 
         Parameters
         ----------
         clips
             An `embeddings_schema` table.
         age_s
-            For how long they have been worked on.
+            Seconds since work on them began.
 
         Raises
         ------
         RaypipeError
-            If an earlier file could not be written: nothing more is taken.
+            If an earlier file could not be written; no further rows are taken then.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._n_bytes < 2 * self._max_bytes or self._failure)
@@ -99,13 +103,13 @@ class Committer:
                 self._run.write_table(self._run.next_name(FOLDER), clips)
                 self._on_commit(clips.num_rows)
                 self._write_s = time.monotonic() - self._begun
-        except Exception as error:  # is raised where the rows come from
+        except Exception as error:  # It is raised again by the next `add`, or on leaving the context.
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
     def _take(self) -> pa.Table | None:
-        """Wait for a file's worth of clips; None when there will be no more."""
+        """Wait until a file is due, and return its clips; None when no more will come."""
         with self._changed:
             while not (self._closed or self._n_bytes >= self._max_bytes or (self._waiting and self._left_s() <= 0)):
                 self._changed.wait(self._left_s() if self._waiting else None)

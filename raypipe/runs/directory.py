@@ -1,4 +1,4 @@
-"""A run directory, the only state there is: opened, read, and written so that no reader sees half a file."""
+"""A run directory, which is the only state: files are read and written so that no reader sees half a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from raypipe.storage import failure, is_transient, patiently, shown
 
 T = TypeVar("T")
 
-_READERS = 8  # files of an object store that are read at once
+_READERS = 8  # So many files of an object store are read at the same time.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
@@ -94,14 +94,14 @@ class Run:
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def for_each(self, names: Sequence[str], call: Callable[[str], T]) -> list[T]:
-        """Call for each file: of an object store for several at once, which hides its latency and takes more memory."""
+        """Call for each file: one by one on a local disk, several at once on an object store to hide its latency."""
         if isinstance(self._fs, LocalFileSystem):
             return [call(name) for name in names]
         with ThreadPoolExecutor(_READERS) as threads:
             return list(threads.map(call, names))
 
     def next_name(self, folder: str) -> str:
-        """Name a new Parquet file of a folder, after all that there are; two that choose one number do not meet."""
+        """Return a name for a new Parquet file that sorts behind the folder's others; no two calls return the same."""
         numbers = [name.rpartition("/")[2].partition("-")[0] for name in self.files(folder, ".parquet")]
         number = max((int(each) for each in numbers if each.isdigit()), default=-1) + 1
         return f"{folder}/{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
@@ -113,7 +113,7 @@ class Run:
         self._fs.invalidate_cache(self.path())
 
     def sweep(self) -> None:
-        """Remove from a local disk what processes that were killed have left half written, an hour ago or before."""
+        """Remove temporary files, an hour old or older, that killed processes have left on a local disk."""
         if isinstance(self._fs, LocalFileSystem):
             for file in Path(self.path()).rglob(".*"):
                 with contextlib.suppress(OSError):
@@ -160,14 +160,14 @@ class Run:
             raise self._missing(name) from error
 
     def _do(self, doing: str, name: str, call: Callable[[str], T]) -> T:
-        """Do something with a file of the run, given its path; in a remote place patiently.
+        """Call with the path of a file of the run; on an object store try again what may be over in a moment.
 
         Raises
         ------
         FileNotFoundError
-            If it is not there.
+            If the file is not there.
         RaypipeError
-            If it cannot be done.
+            If the call fails otherwise: "cannot" ``doing`` the file, and why.
         """
         path = self.path(name)
         if isinstance(self._fs, LocalFileSystem):
@@ -204,14 +204,14 @@ class Run:
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def write_tables(self, name: str, tables: Iterable[pa.Table]) -> None:
-        """Write a Parquet file of several tables, a row group each, no more than two of them in memory.
+        """Write a Parquet file of several tables, a row group each, with no more than two of them in memory.
 
         Parameters
         ----------
         name
-            The file; it may be one that the tables are read from.
+            The file. The tables may be read from the file of that name, which is replaced at the end.
         tables
-            One or more of the same schema.
+            One or more tables of the same schema.
         """
 
         def write(folder: Path, target: Path) -> None:
@@ -240,21 +240,21 @@ class Run:
         return self._read_parquet(name, lambda file: pq.ParquetFile(file).num_row_groups)
 
     def read_table(self, name: str, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
-        """Read a Parquet file, or all of a folder of them in the order of their names; no more columns than asked.
+        """Read a Parquet file, or all files of a folder in the order of their names.
 
         Parameters
         ----------
         name
             The file or folder.
         columns
-            All by default.
+            The columns to read; all by default.
         group
-            The only row group of the file to read.
+            The row group to read; the whole file by default.
 
         Raises
         ------
         RaypipeError
-            If it is missing, or is not what it should be.
+            If it is missing or damaged.
         """
         if not name.endswith(".parquet"):
             tables = list(self.iter_tables(name, columns))
@@ -267,7 +267,7 @@ class Run:
         return self._read_parquet(name, lambda file: pq.ParquetFile(file).read_row_group(group, columns))
 
     def _read_parquet(self, name: str, call: Callable[[Any], T]) -> T:
-        """Read something of a Parquet file, given the open file."""
+        """Call with a Parquet file that has been opened, and name it in the error if that fails."""
 
         def read(path: str) -> T:
             # Without a cache of fsspec's own, a few columns of a big remote file cost no more than their bytes.
@@ -277,7 +277,7 @@ class Run:
                 except OSError as error:
                     if error.errno is not None or is_transient(error):
                         raise
-                    raise pa.ArrowInvalid(str(error)) from error  # Arrow's own: a page that does not decompress
+                    raise pa.ArrowInvalid(str(error)) from error  # Arrow raises it for a page that does not decompress.
 
         try:
             return self._do("read", name, read)
@@ -326,12 +326,12 @@ class Run:
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False) + "\n"
         if isinstance(self._fs, LocalFileSystem):
             target = Path(self.path("log.jsonl"))
-            with contextlib.suppress(OSError):  # a full disk is told of by what could not be written
+            with contextlib.suppress(OSError):  # If the disk is full, the step that needs it will say so.
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("a", encoding="utf-8") as file:
                     file.write(line)
-        else:  # an object cannot grow
-            with contextlib.suppress(RaypipeError):  # as above, of a store that is away
+        else:  # An object cannot be appended to.
+            with contextlib.suppress(RaypipeError):  # If the store is away, the step that needs it will say so.
                 before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
                 self.write_bytes("log.jsonl", before + line.encode())
 

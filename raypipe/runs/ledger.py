@@ -1,8 +1,8 @@
-"""``embeddings/``: clips committed a file at a time, and read so that no segment counts twice.
+"""The ledger of ``embeddings/``: which segments have been committed, each counted once.
 
-The unit of work is a segment. It is done when its rows are in a file; where several files have it, as after a kill or a
-retry, those of the newest file count. Rows that were made with another encoder or sampling, or from a file that has
-changed since, bear another fingerprint than the plan and count for nothing.
+The unit of work is a segment. It is done when its rows are in a file. Where several files hold rows of one segment, as
+after a kill or a retry, those of the newest file count. Rows that were made with another encoder or sampling, or from a
+video file that has changed since, bear another fingerprint than the plan and count for nothing.
 """
 
 from __future__ import annotations
@@ -19,32 +19,36 @@ from raypipe.runs.directory import Run
 from raypipe.schema import AWAY
 
 FOLDER = "embeddings"
-FILE_BYTES = 128 << 20  # of a file after compaction
-_TOLD = ["decoder", "error_stage", "error"]  # what each row tells of its segment
+FILE_BYTES = 128 << 20
+"""The size of a file after compaction."""
+
 _KEY = ["video_id", "segment", "fingerprint"]
-_UNPLANNED, _STALE = -1, -2  # rows of the plan that there are not
+_OUTCOME = ["decoder", "error_stage", "error"]  # columns that are equal in all rows of a segment
+# These stand for the plan's row of a committed segment that has none: its video is not in the plan; or it is, but the
+# plan has no such segment any more, or the segment was made from another file, encoder or sampling.
+_UNPLANNED, _STALE = -1, -2
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file, and its segments as a slice of the ledger's."""
+    """A file of ``embeddings/``, and which of the ledger's committed segments lie in it."""
 
     name: str
     units: slice
 
 
 class Ledger:
-    """What of a plan has been committed.
+    """What has been committed of a plan.
 
     Parameters
     ----------
     run
         The run directory.
     plan
-        Of a `schema.PLAN` table at least ``video_id, segment, fingerprint, error``: the rows of a video together, its
-        segments numbered from 0.
+        A `schema.PLAN` table, or its columns ``video_id, segment, fingerprint, error``. The rows of a video lie
+        together, and its segments are numbered from 0.
     files
-        The files to look at; all by default.
+        Names of the files to look at; all of ``embeddings/`` by default.
 
     Attributes
     ----------
@@ -56,8 +60,8 @@ class Ledger:
         (n_videos,) int64, the row of each video's first segment.
     n_clips
         (n,) int64, clips of each segment; -1 where nothing has been committed.
-    told
-        ``decoder, error_stage, error`` of each segment, null where there is nothing to tell: n rows.
+    outcome
+        ``decoder, error_stage, error`` of each segment, n rows; null where a segment has none, or is not committed.
     """
 
     def __init__(self, run: Run, plan: pa.Table, files: Sequence[str] | None = None):
@@ -70,34 +74,35 @@ class Ledger:
         self._row = self._find_rows(units)
         planned = np.flatnonzero(self._row >= 0)
         newest = np.full(plan.num_rows, -1)
-        newest[self._row[planned]] = planned  # in the order of the files: the last one stays
+        newest[self._row[planned]] = planned  # The newest file comes last, and overwrites the others.
         self._counts = np.zeros(len(self._row), bool)
         self._counts[newest[newest >= 0]] = True
-        taken = units.select(["n_clips", *_TOLD]).take(pa.array(newest, mask=newest < 0))
+        taken = units.select(["n_clips", *_OUTCOME]).take(pa.array(newest, mask=newest < 0))
         self.n_clips = pc.fill_null(taken["n_clips"], -1).to_numpy()
-        self.told = taken.select(_TOLD)
+        self.outcome = taken.select(_OUTCOME)
 
     def is_remaining(self, retry_failed: bool = False) -> np.ndarray:
-        """Whether each row of the plan can be embedded and has not been: (n,) bool; or failed, if such are wanted.
+        """Return which segments are left to embed: (n,) bool.
 
-        What failed because its server was away is always wanted.
+        They can be read and have not been committed. Those whose server was away are left too, and with
+        ``retry_failed`` all others that failed.
         """
-        wanted = self.n_clips < 0
-        wanted |= pc.fill_null(pc.equal(self.told["error_stage"], AWAY), False).to_numpy()
+        is_left = self.n_clips < 0
+        is_left |= pc.fill_null(pc.equal(self.outcome["error_stage"], AWAY), False).to_numpy()
         if retry_failed:
-            wanted |= self.is_failed()
-        return wanted & self.plan["error"].is_null().to_numpy()
+            is_left |= self.is_failed()
+        return is_left & self.plan["error"].is_null().to_numpy()
 
     def remaining(self, retry_failed: bool = False) -> pa.Table:
-        """Return the plan's rows of which that is true."""
+        """Return the plan's rows that are left to embed."""
         return self.plan.filter(pa.array(self.is_remaining(retry_failed)))
 
     def is_failed(self) -> np.ndarray:
-        """Whether each segment was tried in vain: (n,) bool."""
-        return (self.n_clips == 0) & self.told["error"].is_valid().to_numpy()
+        """Return which segments were tried and have no clip because of an error: (n,) bool."""
+        return (self.n_clips == 0) & self.outcome["error"].is_valid().to_numpy()
 
     def files_of(self, rows: slice) -> list[str]:
-        """Return the files in which the segments of these rows of the plan are."""
+        """Return the files that hold the segments of these rows of the plan."""
         inside = self._counts & (self._row >= rows.start) & (self._row < rows.stop)
         return [file.name for file in self._files if inside[file.units].any()]
 
@@ -110,12 +115,12 @@ class Ledger:
     def compact(self, dim: int) -> None:
         """Merge small files, and drop rows that count for nothing.
 
-        Rows of videos that the plan lacks, which may be a part of the run's, stay in their file and the file in its
-        place: which of them count is not known here. What is merged is written before what it came from is removed: a
-        kill between leaves both, of which the newer counts.
+        The plan may be a portion of the run's. Rows of other videos stay in their file, and that file keeps its place
+        in the order, because only their own portion knows which of them count. A merged file is written before the
+        files it came from are removed: a kill in between leaves both, and the newer one counts.
         """
         others = self._row == _UNPLANNED
-        full = FILE_BYTES // (4 * dim + 100)  # rows, of which the vector is the most
+        full = FILE_BYTES // (4 * dim + 100)  # So many rows fill a file; a row is a vector and some text.
         group: list[_File] = []
         n_rows = 0
         for file in self._files:
@@ -149,12 +154,12 @@ class Ledger:
         return table if kept.all() else table.filter(pa.array(np.repeat(kept, self._n_rows[file.units])))
 
     def _find_rows(self, units: pa.Table) -> np.ndarray:
-        """Return the plan's row of each committed segment: (n_units,) int64, or what it has none for."""
+        """Return the plan's row of each committed segment, or the mark of one without: (n_units,) int64."""
         video = pc.index_in(units["video_id"], value_set=self.video_ids.combine_chunks())
         video = pc.fill_null(video, -1).to_numpy().astype(np.int64)
         segment = units["segment"].to_numpy()
         row = np.full(len(video), _UNPLANNED)
-        # What was made of a video stays, should it be out of reach at present: its plan tells no segments then.
+        # A video that cannot be read at present has no segments in the plan; its committed segments are kept.
         has_segments = self.plan["error"].is_null().to_numpy()[self.first]
         planned = np.flatnonzero((video >= 0) & has_segments[video]) if len(has_segments) else video[:0]
         n_segments = np.diff(self.first, append=self.plan.num_rows)
@@ -169,13 +174,13 @@ class Ledger:
 
 
 def _scan(run: Run, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
-    """Read what files say of their segments: a row a segment, in the order of the files."""
+    """Read which segments the files hold: a row a segment, in the order of the files."""
     for attempt in range(3):
         names = run.files(FOLDER, ".parquet") if files is None else list(files)
         try:
             tables = run.for_each(names, lambda name: _read_units(run, name))
             break
-        except RaypipeError:  # another process may be compacting: what is gone has been written anew
+        except RaypipeError:  # Another process may be compacting, and has written the rows of a vanished file anew.
             if attempt == 2 or files is not None or names == run.files(FOLDER, ".parquet"):
                 raise
     ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64).tolist()
@@ -200,18 +205,18 @@ _UNITS = pa.schema(
 
 
 def _read_units(run: Run, name: str) -> pa.Table:
-    """Read a file's segments: their first rows, how many rows each has, and how many of these are clips."""
-    table = run.read_table(name, [*_KEY, *_TOLD, "clip_index"])
+    """Read a file's segments: the first row of each, its number of rows, and how many of these are clips."""
+    table = run.read_table(name, [*_KEY, *_OUTCOME, "clip_index"])
     starts = np.flatnonzero(_changes(table, _KEY))
     n_rows = np.diff(starts, append=table.num_rows)
     is_clip = table["clip_index"].is_valid().to_numpy().astype(np.int64)
     n_clips = np.add.reduceat(is_clip, starts) if len(starts) else n_rows
-    units = table.select([*_KEY, *_TOLD]).take(pa.array(starts))
+    units = table.select([*_KEY, *_OUTCOME]).take(pa.array(starts))
     return units.append_column("n_rows", pa.array(n_rows)).append_column("n_clips", pa.array(n_clips)).cast(_UNITS)
 
 
 def _changes(table: pa.Table, columns: list[str]) -> np.ndarray:
-    """Whether each row begins something new in some of the columns: (n,) bool."""
+    """Return which rows differ from the row before in one of the columns: (n,) bool, true for the first."""
     changed = np.zeros(table.num_rows, bool)
     changed[:1] = True
     for name in columns:

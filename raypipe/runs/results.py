@@ -1,4 +1,4 @@
-"""What clustering leaves in a run directory: trajectories, clusters, the model and the metrics."""
+"""The results of clustering in a run directory: trajectories, clusters and the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def remove_report(run: Run) -> None:
 
 
 def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectories | None]) -> None:
-    """Write ``trajectories/``: each video's path, and beside it more of the same video by column name."""
+    """Write ``trajectories/``: each video's path, and further paths of the same video as columns by name."""
     for number, start in enumerate(range(0, len(paths), ROWS_PER_FILE)):
         rows = slice(start, start + ROWS_PER_FILE)
         table = to_table(paths, rows, {name: each.values for name, each in more.items() if each})
@@ -49,7 +49,7 @@ def read_trajectories(run: Run, column: str) -> Trajectories:
 
 
 def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:
-    """Lay some trajectories out as rows of ``trajectories/*.parquet``.
+    """Make rows of ``trajectories/*.parquet`` of some trajectories.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def write_clusters(
 
 
 def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[str, np.ndarray]) -> None:
-    """Write ``model/``: all that predicting a new video needs, without pickles."""
+    """Write ``model/``, which has everything needed to predict a new video's cluster, without pickles."""
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
     run.write_bytes("model/centers.npy", sink.getvalue())
@@ -113,9 +113,9 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
 
 
 def read_truth(run: Run) -> tuple[str | None, list[str | None]]:
-    """Return the column that a clustering can be compared with, and its values for the ok videos.
+    """Return the name of the column that a clustering is compared with, and its values for the ok videos.
 
-    It is ``label``, or ``group`` where there is no label; None where neither tells videos apart.
+    It is ``label``, or ``group`` if the labels do not differ; None if the groups do not differ either.
     """
     videos = run.read_table("videos.parquet", ["status", "label", "group"])
     videos = videos.filter(pa.compute.equal(videos["status"], OK))

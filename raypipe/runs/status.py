@@ -1,4 +1,4 @@
-"""How far a run is, told from its directory alone: while it runs, from any machine that can read it."""
+"""How far a run is, read from its directory alone, on any machine and while it runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE, PROBED
 from raypipe.schema import EMBEDDED, EMBEDDING
 
-SILENT_S = 120.0  # a run that has committed nothing for so long may be no more
+SILENT_S = 120.0
+"""A run that has recorded nothing for so many seconds may have ended."""
 
 
 def describe_status(run: Run, now: float | None = None) -> str:
-    """Tell a run's state in lines: what is done, what failed, what remains, how fast, and for how long still.
+    """Describe a run in lines: what is done, what failed, what remains, how fast it goes, and the time left.
 
     Parameters
     ----------
@@ -33,9 +34,9 @@ def describe_status(run: Run, now: float | None = None) -> str:
     if probed := _count_probed(run):
         lines.append(f"probing    {probed:,} segments in what has been probed by now")
     if run.exists(PLAN_FILE):
-        lines += _tell_segments(run)
+        lines += _describe_segments(run)
     if "embedding" in info:
-        lines += _tell_stages(info["embedding"], info.get("state"), time.time() if now is None else now)
+        lines += _describe_stages(info["embedding"], info.get("state"), time.time() if now is None else now)
     if info.get("state") == EMBEDDED:
         lines.append(
             "videos     {found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**info["counts"])
@@ -45,7 +46,7 @@ def describe_status(run: Run, now: float | None = None) -> str:
     return "\n".join(lines)
 
 
-def stage_figures(told: dict[str, Any]) -> dict[str, float]:
+def stage_figures(recorded: dict[str, Any]) -> dict[str, float]:
     """Return throughput and utilisation from what a run records of its embedding.
 
     Returns
@@ -53,13 +54,13 @@ def stage_figures(told: dict[str, Any]) -> dict[str, float]:
     ``seconds`` so far; ``segments_per_s`` and ``frames_per_s``; ``decode_busy`` and ``encode_busy``, the share of the
     actors' time in which they worked.
     """
-    seconds = max(told["updated"] - told["started"], 1e-9)
+    seconds = max(recorded["updated"] - recorded["started"], 1e-9)
     return {
         "seconds": seconds,
-        "segments_per_s": told["done"] / seconds,
-        "frames_per_s": told["frames"] / seconds,
-        "decode_busy": told["decode_s"] / seconds / told["decoders"],
-        "encode_busy": told["encode_s"] / seconds / told["encoders"],
+        "segments_per_s": recorded["done"] / seconds,
+        "frames_per_s": recorded["frames"] / seconds,
+        "decode_busy": recorded["decode_s"] / seconds / recorded["decoders"],
+        "encode_busy": recorded["encode_s"] / seconds / recorded["encoders"],
     }
 
 
@@ -70,39 +71,39 @@ def _count_probed(run: Run) -> int:
     except RaypipeError:
         if run.files(PROBED, ".parquet") == names:
             raise
-        return 0  # they have just become part of the plan
+        return 0  # The files have just become part of plan.parquet.
 
 
-def _tell_segments(run: Run) -> list[str]:
+def _describe_segments(run: Run) -> list[str]:
     plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "uri", "error_stage", "error"])
     ledger = Ledger(run, plan)
     unreadable = ~plan["error"].is_null().to_numpy()
     failed = unreadable | ledger.is_failed()
     n, n_left = plan.num_rows, ledger.remaining().num_rows
     n_done = int((ledger.n_clips >= 0).sum() - ledger.is_failed().sum())
-    n_failed = n - n_left - n_done  # what failed because its server was away remains
+    n_failed = n - n_left - n_done  # Segments whose server was away count as remaining.
     lines = [
         f"segments   {n_done:,} done, {n_failed:,} failed, {n_left:,} remaining of {n:,}; "
         f"{np.maximum(ledger.n_clips, 0).sum():,} clips"
     ]
     if failed.any():
-        reasons = np.where(unreadable, plan["error"].to_pylist(), ledger.told["error"].to_pylist())[failed]
+        reasons = np.where(unreadable, plan["error"].to_pylist(), ledger.outcome["error"].to_pylist())[failed]
         what, often = Counter(str(reason).rpartition(": ")[2][:80] for reason in reasons).most_common(1)[0]
         lines.append(f"failures   {often:,} times: {what}")
     return lines
 
 
-def _tell_stages(told: dict[str, Any], state: str | None, now: float) -> list[str]:
-    figures = stage_figures(told)
+def _describe_stages(recorded: dict[str, Any], state: str | None, now: float) -> list[str]:
+    figures = stage_figures(recorded)
     lines = [
         f"speed      {figures['segments_per_s']:.2g} segments and {figures['frames_per_s']:.3g} frames a second",
-        f"decoding   {told['decoders']} actors, {figures['decode_busy']:.0%} busy",
-        f"encoding   {told['encoders']} actors, {figures['encode_busy']:.0%} busy",
+        f"decoding   {recorded['decoders']} actors, {figures['decode_busy']:.0%} busy",
+        f"encoding   {recorded['encoders']} actors, {figures['encode_busy']:.0%} busy",
     ]
     if state == EMBEDDING:
         rate = figures["segments_per_s"]
-        to_go = f"{clock((told['segments'] - told['done']) / rate)} to go" if rate else "no telling how long still"
-        silent_s = now - told["updated"]
+        to_go = f"{clock((recorded['segments'] - recorded['done']) / rate)} to go" if rate else "time left: unknown"
+        silent_s = now - recorded["updated"]
         silent = "; is it still running? The same command goes on from here" if silent_s > SILENT_S else ""
-        lines.append(f"time       {clock(figures['seconds'])} so far, {to_go}; told {clock(silent_s)} ago{silent}")
+        lines.append(f"time       {clock(figures['seconds'])} so far, {to_go}; last sign {clock(silent_s)} ago{silent}")
     return lines

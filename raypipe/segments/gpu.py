@@ -1,8 +1,8 @@
 """The stage that decodes and encodes segments on one GPU, without their frames ever leaving it.
 
-Decoder and encoder share a child process with a deadline, as whatever decodes may crash or hang. What NVDEC decodes is
-compared with the CPU's frames before it is trusted, and what it cannot decode, or decodes otherwise, is left to the
-CPU's decoders with the reason said.
+Decoder and encoder share a child process with a deadline, because any decoder may crash or hang. Frames of NVDEC are
+compared with the CPU's before they are trusted. Videos that it cannot decode, or decodes differently, are left to the
+CPU's decoders, and the reason is returned.
 """
 
 from __future__ import annotations
@@ -26,27 +26,30 @@ from raypipe.segments.stages import DecodeSegments, EncodeSegments
 from raypipe.storage import shown
 
 LEAST_PSNR_DB = 36.0
-"""What frames must reach in `measure_psnr` to be trusted. On the videos that the tests know torchcodec's frames come to
-37.9 dB or more (30.7 for a 10-bit test pattern with hard edges of colour), and those of a wrong range of luma to 34.6
-at most; a wrong matrix shows where there are strong colours, and frames of another time where something moves."""
+"""Frames must reach this in `measure_psnr` to be trusted. On the videos of the tests, right frames of torchcodec reach
+37.9 dB or more (30.7 dB for a 10-bit test pattern with hard edges of colour), and frames of a wrong luma range 34.6 dB
+at most. A wrong colour matrix shows where colours are strong, and a frame of another time where something moves."""
 
-_CHECKED_VIDEOS = 2  # of each kind, by each actor
-_CHECKED_FRAMES = 4  # of each such video
-_POOL = 4  # pixels: chroma is interpolated in several ways, all right, which differ at hard edges alone
+# Each actor checks so many videos of each kind, and so many frames of each of them.
+_CHECKED_VIDEOS = 2
+_CHECKED_FRAMES = 4
+# Frames are compared in blocks of so many pixels: decoders may interpolate chroma in different ways, which shows at
+# hard edges.
+_POOL = 4
 _SAME_S = 1e-3
-_LOAD_S = 600.0  # starting CUDA takes seconds, and fetching an encoder's weights may take minutes
-_STARTS = 3  # of the child without an answer in between, before it is given up
+_LOAD_S = 600.0  # Starting CUDA takes seconds, and fetching an encoder's weights may take minutes.
+_STARTS = 3  # The child is given up when it has been started so many times in a row without answering.
 
 
 class GpuSegments:
-    """Decode and encode segments: a plan row in, its clips out, or the reason why the CPU's decoders must take it.
+    """Decode and encode segments: a plan row in, its clips out, or the reason for leaving it to the CPU's decoders.
 
     Parameters
     ----------
     sample, decode, encode
-        As `DecodeSegments` and `make_encoder` take them; ``decode.decoder`` is left to the CPU.
+        As `DecodeSegments` and `make_encoder` take them; ``decode.decoder`` is ignored.
     dim, image_size, resize_mode
-        Those of the encoder.
+        The encoder's.
     device
         torch's name of the device that decodes and encodes.
     """
@@ -67,13 +70,13 @@ class GpuSegments:
         self._pool = EncodeSegments(_Encoded(dim), sample, encode.normalize)
 
     def __call__(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], pa.Table | None]:
-        """Do one segment.
+        """Decode and encode one segment.
 
         Returns
         -------
         decoded, clips
-            What `DecodeSegments` says of it, its ``pixels`` being vectors, and an `embeddings_schema` table. Without a
-            table the segment is for the CPU, and ``error`` says why.
+            What `DecodeSegments` returns, but with vectors as ``pixels``; and an `embeddings_schema` table, or None
+            for a segment that is left to the CPU because of its ``error``.
         """
         decoded = self._decode(row)
         if decoded["error"] and not len(decoded["pixels"]):
@@ -87,14 +90,14 @@ class GpuSegments:
 
 
 class EncodingSandbox(Sandbox):
-    """A sandbox whose frames come encoded: where `Frames` has pixels, these have (n, dim) float32 vectors.
+    """A sandbox that encodes the frames too: its `Frames` have (n, dim) float32 vectors as ``pixels``.
 
     Parameters
     ----------
     decode
-        Its deadlines count for decoding and encoding together.
+        The deadlines, for decoding and encoding together.
     encode, dim
-        The encoder, and how many numbers its vectors have.
+        The encoder, and the length of its vectors.
     device
         torch's name of the device.
     """
@@ -108,11 +111,11 @@ class EncodingSandbox(Sandbox):
         self._name = f"torchcodec-{device.partition(':')[0]}"
         self._n_starts = 0
         self._given_up: str | None = None
-        self._n_trusted: Counter[str] = Counter()  # videos that passed the check, by kind
-        self._distrusted: dict[str, str] = {}  # kinds that did not, and why
+        self._n_trusted: Counter[str] = Counter()  # how many videos of each kind passed the check
+        self._distrusted: dict[str, str] = {}  # kinds that failed the check, and why
 
     def close(self) -> None:
-        """End the children; a later request would start others."""
+        """End the child processes; a later request starts new ones."""
         super().close()
         if hasattr(self, "_reference"):
             self._reference.close()
@@ -122,12 +125,12 @@ class EncodingSandbox(Sandbox):
         return self._reference.frame_times(uri)
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
-        """Decode and encode what is on display at ``times_s``.
+        """Decode and encode the frames on display at ``times_s``.
 
         Raises
         ------
         DecodeError
-            If it cannot be done here, or the frames are not to be trusted.
+            If the frames cannot be decoded here, or cannot be trusted.
         """
         kind = self._try_chain(uri, 0.0, lambda child, name, limit_s: child.ask(limit_s, "kind", name, uri))
         if kind in self._distrusted:
@@ -148,7 +151,7 @@ class EncodingSandbox(Sandbox):
     def _check(
         self, kind: str, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float
     ) -> None:
-        """Compare a few frames with the CPU's; raise `DecodeError` if they differ, now and for all of this kind."""
+        """Compare a few frames with the CPU's; if they differ, raise `DecodeError`, and distrust this kind of video."""
         few = times_s[np.unique(np.linspace(0, len(times_s) - 1, _CHECKED_FRAMES).astype(int))]
         right = self._reference.frames(uri, few, image_size, resize_mode, span_s)
         ours = super().frames(uri, few, image_size, resize_mode, span_s)
@@ -157,7 +160,7 @@ class EncodingSandbox(Sandbox):
             raise DecodeError(f"{shown(uri)}: its frames are not those that pyav shows at the same times")
         psnr_db = measure_psnr(ours.pixels[:n], right.pixels[:n]).min()
         if psnr_db < LEAST_PSNR_DB:
-            # of this kind alone, as other kinds come out of other conversions
+            # Other kinds go through other conversions, and may still be right.
             self._distrusted[kind] = f"frames of {kind} differ from pyav's: {psnr_db:.1f} dB, under {LEAST_PSNR_DB:g}"
             raise DecodeError(f"{shown(uri)}: {self._distrusted[kind]}")
         self._n_trusted[kind] += 1
@@ -175,7 +178,7 @@ class EncodingSandbox(Sandbox):
         child = super()._living_child()
         try:
             child.ask(_LOAD_S, "load", "torchcodec", "", self._device, self._encode)
-        except (DecodeError, EncoderError) as error:  # it would be the same the next time
+        except (DecodeError, EncoderError) as error:  # A second attempt would fail in the same way.
             self._given_up = str(error)
             raise
         return child
@@ -190,7 +193,7 @@ def measure_psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 class _Encoded:
-    """The encoder of what is encoded already."""
+    """An encoder that returns its input, for frames that have been encoded already."""
 
     image_size, resize_mode, fingerprint = 1, "squash", ""
 
@@ -202,7 +205,7 @@ class _Encoded:
 
 
 class _Worker:
-    """What the child process does."""
+    """The requests that the child process answers."""
 
     def __call__(self, memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
         if method == "load":
@@ -214,7 +217,7 @@ class _Worker:
         frames = self._decoder.frames_on_device(uri, times_s, image_size, resize_mode)
         if method == "encode":
             write_arrays(memory, self._encoder(frames.pixels)[frames.numbers], frames.times_s)
-        else:  # to be checked
+        else:  # The frames are compared with the CPU's.
             pixels = frames.pixels.cpu().numpy()[frames.numbers]
             write_arrays(memory, pixels, frames.times_s, np.arange(len(pixels)))
         return len(frames.numbers), frames.error

@@ -38,7 +38,7 @@ def plan_segments(
     versions
         The version of each video's file when it was probed (`raypipe.sources.read_versions`).
     made_with
-        Stands for the encoder and the sampling: embeddings made with others must not be mixed.
+        Text that identifies the encoder and the sampling, because embeddings of different ones must not be mixed.
 
     Returns
     -------
@@ -59,14 +59,14 @@ def plan_segments(
 def plan_precomputed(
     videos: Iterable[Video], paths: Sequence[np.ndarray], fingerprint: str
 ) -> tuple[pa.Table, pa.Table]:
-    """Lay precomputed trajectories out as a plan and its clips, clip i lasting from i to i + 1.
+    """Lay precomputed trajectories out as a plan and its clips; clip i lasts from i to i + 1 s.
 
     Parameters
     ----------
     videos, paths
         Each video and its (n_clips, dim) embeddings, float32 or float64; an empty one fails.
     fingerprint
-        Stands for all of them.
+        Text that identifies all of them together.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at, and how they are gathered into clips. Arithmetic only."""
+"""Which frames of a video are sampled, and how they are gathered into clips. This is arithmetic alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 
 from raypipe.config import SampleConfig
 
-_LEAST_FPS, _MOST_FPS = 1 / 120, 1000.0  # what a container says beyond these is no frame rate
-MAX_SEGMENT_FRAMES = 256  # 38 MB at 224 pixels: what one segment may hold in the object store
+# A frame rate outside these bounds is not believed, whatever the container says.
+_LEAST_FPS, _MOST_FPS = 1 / 120, 1000.0
+# The frames of one segment lie in the object store together: 38 MB at 224 pixels.
+MAX_SEGMENT_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def cut(origin_s: float, length_s: float, sample: SampleConfig, fps: float) -> l
         The file's average frame rate, 0 where unknown; it only bounds the size of a piece.
     """
     if sample.n_frames is not None:
-        n = math.ceil(sample.n_frames / MAX_SEGMENT_FRAMES)  # few frames are fetched by seeking, however long the video
+        # Few frames are fetched by seeking, so the length of the video does not matter.
+        n = math.ceil(sample.n_frames / MAX_SEGMENT_FRAMES)
     else:
         if sample.fps is not None:
             stride = sample.stride_s or sample.clip_s
@@ -156,7 +159,7 @@ def _by_rate(span: Span, sample: SampleConfig, fps: float) -> Sampling:
     index = np.arange(first, last)
     starts = span.origin_s + index * stride
     wanted = starts[:, None] + np.arange(frames_per_clip(sample))[None, :] / fps
-    wanted = np.round(wanted, 6)  # a microsecond: overlapping clips share their frames in spite of rounding
+    wanted = np.round(wanted, 6)  # Times equal to a microsecond are one frame, which overlapping clips share.
     clip, _ = kept = np.nonzero((wanted < end_of_video - 1e-6) | (np.arange(wanted.shape[1]) == 0)[None, :])
     times, frame = np.unique(wanted[kept], return_inverse=True)
     ends = np.minimum(starts + sample.clip_s, end_of_video)

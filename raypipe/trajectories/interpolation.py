@@ -1,4 +1,4 @@
-"""From clips to trajectories: the path that a video's embedding takes through time."""
+"""Clips gathered into trajectories, and resampled to a common number of steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarr
     times
         (n_clips,), strictly ascending; gaps are bridged by straight lines.
     n_steps
-        Number of points wanted. A path of one point is repeated.
+        The number of points. A path of one point is repeated.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def build_trajectories(
 
 
 def gather_paths(ledger: Ledger, n_steps: int | None, time_axis: Literal["time", "index"]) -> Trajectories:
-    """Gather the clips of a ledger's plan as `build_trajectories` does; without any, there are no trajectories."""
+    """Gather the clips of a ledger's plan as `build_trajectories` does; without a clip the result is empty."""
     counts = np.diff(ledger.first, append=ledger.plan.num_rows).tolist()
     missing = dict(zip(ledger.video_ids.to_pylist(), counts, strict=True))
     paths: dict[str, tuple[np.ndarray, int]] = {}
@@ -81,7 +81,7 @@ def gather_paths(ledger: Ledger, n_steps: int | None, time_axis: Literal["time",
         for video_id, segment, times, values in _segments(table):
             pending.setdefault(video_id, []).append((segment, times, values))
             missing[video_id] -= 1
-            if missing[video_id] == 0:  # all its segments are read: keep the path, let the clips go
+            if missing[video_id] == 0:  # All its segments are read now: keep the path, and free the clips.
                 _finish(paths, video_id, pending.pop(video_id), n_steps, time_axis)
     for video_id, segments in pending.items():
         _finish(paths, video_id, segments, n_steps, time_axis)
@@ -99,7 +99,7 @@ def _segments(table: pa.Table) -> Iterable[tuple[str, int, np.ndarray, np.ndarra
         embedding = pa.concat_arrays(embedding.chunks)
     valid = embedding.is_valid().to_numpy(zero_copy_only=False)
     values = embedding.flatten().to_numpy().reshape(-1, embedding.type.list_size)
-    row_of = np.cumsum(valid) - 1  # flatten() leaves the null rows out
+    row_of = np.cumsum(valid) - 1  # flatten() has left out the null rows.
     middle = (table.column("start_s").to_numpy() + table.column("end_s").to_numpy()) / 2
     ids = table.column("video_id").to_pylist()
     numbers = table.column("segment").to_numpy()
