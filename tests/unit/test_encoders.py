@@ -11,7 +11,7 @@ import pytest
 from raypipe.encoders import make_encoder
 from raypipe.errors import EncoderError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -243,7 +243,7 @@ def test_mobilenet_as_a_users_own(data_dir):
         "e = make_encoder('mobilenet_encoder:MobileNet', normalize=False);"
         "v = e(np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8));"
         "print(e.dim, e.image_size, v.min() >= 0, 0.1 < v.max() < 6.1, (v[0] != v[1]).any())",
-        PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests/helpers")]),
         RAYPIPE_TEST_DATA=str(data_dir),
     )
     assert done.stdout == "1024 224 True True True\n", done.stderr

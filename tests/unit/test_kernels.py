@@ -16,8 +16,8 @@ from raypipe.softdtw import reference
 from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, Plan, assign_tile, plan_statistics, statistics_tile
 from raypipe.softdtw.series import Series
 
-HERE = Path(__file__).resolve().parent
-SOURCE = HERE.parent / "raypipe/softdtw/kernels.cu"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "raypipe/softdtw/kernels.cu"
 FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the value's scale
 
@@ -77,7 +77,7 @@ class Model:
     def _library(self, kernel):
         made = self.folder / (re.sub(r"\W+", "_", kernel) + ".so")
         if not made.exists():
-            code = f'#include "{HERE / "cuda_shim.h"}"\n#include "{SOURCE}"\n'
+            code = f'#include "{ROOT / "tests/helpers/cuda_shim.h"}"\n#include "{SOURCE}"\n'
             code += 'extern "C" void run(int blocks, int backwards, void** arguments) {\n'
             code += f"    shim::launch({kernel}, blocks, backwards, arguments);\n}}\n"
             options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
@@ -371,7 +371,7 @@ def test_sanitizer_finds_nothing():
     if sanitizer is None:
         pytest.skip("no compute-sanitizer here")
     command = [sanitizer, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
-    ran = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=280)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

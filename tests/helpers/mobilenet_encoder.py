@@ -1,11 +1,11 @@
-"""A user's own encoder, as the README has it: ``--encoder mobilenet_encoder:MobileNet`` with PYTHONPATH=tests."""
+"""A user's own encoder, as the README has it: ``mobilenet_encoder:MobileNet``, with PYTHONPATH=tests/helpers."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 
-DATA = Path(os.environ.get("RAYPIPE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+DATA = Path(os.environ.get("RAYPIPE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
 MODEL = DATA / "weights/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
 
 

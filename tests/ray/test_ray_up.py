@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import write_video
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
 # A Ray job's own module, uploaded with the working directory: where its dimension comes out, workers had the upload.
 ENCODER = """
@@ -168,7 +168,7 @@ def test_ray_up_submit_and_down(tmp_path):
     cpus = 2 * os.cpu_count()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [ROOT / "tests/ray_up.sh", tmp_path, "bash", "-c", SESSION, "session", tmp_path, str(cpus)],
+        [ROOT / "tests/helpers/ray_up.sh", tmp_path, "bash", "-c", SESSION, "session", tmp_path, str(cpus)],
         env={**environment, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token"},
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

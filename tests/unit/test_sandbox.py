@@ -238,7 +238,7 @@ def test_children_die_with_their_parent(make_video, misbehaving, spinning_clip, 
             sandbox.frames({path!r}, np.array([0.5]), 32, "crop", span_s=1)
         sys.stdin.read()
     """
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
         stdin=subprocess.PIPE,

@@ -327,7 +327,7 @@ def test_memory_is_bounded():
             _bound_memory(name)
             print(has(_MOST_MEMORY // 2), has(_MOST_MEMORY + (64 << 20)))
     """
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     lines = [line.removeprefix(" " * 8) for line in program.splitlines()]
     said = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True, cwd=root

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "cluster_configs"
 SUBMIT = FOLDER / "submit.py"
 LAUNCHED = ["aws.yaml", "gcp.yaml", "onprem.yaml"]
@@ -155,7 +155,7 @@ def test_versions_agree():
 
 
 def test_the_shell_can_read_the_scripts():
-    for script in (FOLDER / "slurm.sbatch", ROOT / "tests/ray_up.sh"):
+    for script in (FOLDER / "slurm.sbatch", ROOT / "tests/helpers/ray_up.sh"):
         subprocess.run(["bash", "-n", str(script)], check=True)
 
 

@@ -1,6 +1,6 @@
 """Bad videos, made of real ones: truncated, with flipped bits, swapped atoms, wild numbers, wrong names.
 
-    python tests/mutations.py DATA OUT [--seed 0] [--numbers 17 42]
+    python tests/helpers/mutations.py DATA OUT [--seed 0] [--numbers 17 42]
 
 Candidate ``number`` of a ``seed`` is always the same file, so that a finding can be made again from its name.
 """

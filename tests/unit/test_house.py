@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "raypipe"
+PACKAGE = Path(__file__).resolve().parents[2] / "raypipe"
 
 # From the lowest room to the highest; a module may import from its own room and from those before it.
 ROOMS = [
