@@ -1,7 +1,7 @@
 """raypipe: what happens in many videos, which of them do the same thing, and which are odd.
 
 A video is a trajectory, the path that its embedding takes through time; videos that do the same thing, faster or
-slower, take paths of the same shape. Everything here is imported when it is first used.
+slower, take paths of the same shape. Each name of this package is imported when it is first used.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""``python -m raypipe`` is the command line."""
+"""Run the command line as ``python -m raypipe``."""
 
 from raypipe.cli import main
 

@@ -1,4 +1,4 @@
-"""The library's way in: the verbs as functions, for a notebook or a script."""
+"""The verbs of the command line as functions, for a notebook or a script."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def embed_videos(
     config: Config | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Embed videos on Ray; called again, it goes on where it was.
+    """Embed videos on Ray; a second call resumes where the first one stopped.
 
     Parameters
     ----------
     source
-        What `find_videos` returned, or a source that it takes.
+        The result of `find_videos`, or a source that `find_videos` takes.
     run
         The run directory, a folder or URL.
     encoder
-        "clip", "descriptor" or "package.module:Name"; over the config's.
+        "clip", "descriptor" or "package.module:Name"; it overrides the config's.
     config
         All other parameters; see `make_config`.
     progress
-        Where progress is told; nowhere by default.
+        Where progress is shown; by default nowhere.
 
     Returns
     -------
-    The run, its ``embeddings/`` complete and every video accounted for in ``videos.parquet``.
+    The run. Its ``embeddings/`` are complete, and ``videos.parquet`` accounts for every video.
 
     Raises
     ------
@@ -65,11 +65,10 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     run
         An embedded run.
     model
-        An estimator fitted on the run's trajectories, all of them in their order, reduced or not: its clusters
-        replace those that the run may hold. None reports the run's own clusters, finding them first where there are
-        none yet.
+        An estimator fitted on all of the run's trajectories in their order, reduced or not. Its clusters replace the
+        run's. With None the report shows the run's own clusters, which are computed first if there are none yet.
     progress
-        Where progress is told; nowhere by default.
+        Where progress is shown; by default nowhere.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""The ``raypipe`` command: its verbs and the only argument parser. A verb imports what it needs when it runs."""
+"""The ``raypipe`` command: its verbs and the only argument parser.
+
+A verb imports what it needs only when it runs, so that ``raypipe --help`` stays quick.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +43,15 @@ Source = Annotated[
 ExistingRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
 Output = Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory: a folder or a URL.")]
 
-# Options that several verbs share; each name is the config key that it sets, or a switch of the command itself.
+# Options that several verbs share. A name with a dot is the config key that the option sets.
 _ANY = {
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
 _CONFIG = {
     "config": Annotated[str | None, typer.Option("--config", metavar="FILE.yaml", help="Parameters from a file.")],
     "preset": Annotated[
-        str | None, typer.Option("--preset", help="embedding-analysis, or outlier-detection: pinned recipes.")
+        str | None, typer.Option("--preset", help="A pinned recipe: embedding-analysis or outlier-detection.")
     ],
     "set": Annotated[
         list[str] | None,
@@ -57,13 +60,13 @@ _CONFIG = {
 }
 _EMBED = {
     "encode.encoder": Annotated[
-        str | None, typer.Option("--encoder", help="clip, descriptor (no weights), or package.module:Name.")
+        str | None, typer.Option("--encoder", help="clip, descriptor (needs no weights), or package.module:Name.")
     ],
     "encode.pretrained": Annotated[
         str | None, typer.Option("--pretrained", help="CLIP weights: an open_clip tag or a checkpoint file.")
     ],
     "decode.decoder": Annotated[
-        str | None, typer.Option("--decoder", help="auto, or decoders to try in order: decord,pyav.")
+        str | None, typer.Option("--decoder", help="auto, or the decoders to try in order, such as decord,pyav.")
     ],
     "source.limit": Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first N videos.")],
     "source.allow_pickle": Annotated[
@@ -74,14 +77,19 @@ _EMBED = {
     ],
     "source.re_embed": Annotated[
         bool | None,
-        typer.Option("--re-embed", help="Embed again what another encoder or sampling made, or files that changed."),
+        typer.Option(
+            "--re-embed",
+            help="Embed videos again whose embeddings come from another encoder or sampling, or whose files changed.",
+        ),
     ],
     "ray.address": Annotated[
-        str | None, typer.Option("--address", help="A Ray cluster. [default: RAY_ADDRESS, else a local one]")
+        str | None,
+        typer.Option("--address", help="A Ray cluster's address. [default: RAY_ADDRESS, else a local one]"),
     ],
-    "dry_run": Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")],
+    "dry_run": Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")],
     "max_failed": Annotated[
-        float, typer.Option("--max-failed", metavar="FRACTION", help="Exit with 3 if more of the videos failed.")
+        float,
+        typer.Option("--max-failed", metavar="FRACTION", help="Exit with 3 if more than this fraction failed."),
     ],
 }
 _SEED = {"seed": Annotated[int | None, typer.Option("--seed", help="Seed of reduction and clustering.")]}
@@ -93,7 +101,7 @@ _DEFAULTS: dict[str, Any] = {"quiet": False, "debug": False, "dry_run": False, "
 
 
 def _verb(*groups: dict[str, Any], epilog: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
-    """Register a verb that takes the groups' options too, gathered in a dict as its last argument, ``options``."""
+    """Register a verb with the options of the groups, which it receives as a dict in its last argument, ``options``."""
     shared = {name: annotation for group in (*groups, _ANY) for name, annotation in group.items()}
 
     def register(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -121,7 +129,7 @@ def _verb(*groups: dict[str, Any], epilog: str) -> Callable[[Callable[..., int |
 
 
 def _run(work: Callable[[], int | None], debug: bool) -> int:
-    """Run a verb's work; an error becomes one line and an exit code."""
+    """Run a verb's work and return the exit code; an error is printed as one line."""
     try:
         return work() or DONE
     except RaypipeError as error:
@@ -130,13 +138,13 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
         print(f"raypipe: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
-        print("raypipe: interrupted; the same command goes on from here", file=sys.stderr)
+        print("raypipe: interrupted; run the same command again to continue", file=sys.stderr)
         return FAILED
     except Exception as error:
         if debug:
             raise
         reason = " ".join(str(error).split())[:500]
-        print(f"raypipe: {type(error).__name__}: {reason} (--debug shows where)", file=sys.stderr)
+        print(f"raypipe: {type(error).__name__}: {reason} (--debug shows the traceback)", file=sys.stderr)
         return FAILED
 
 
@@ -149,7 +157,7 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
     "raypipe run manifest.csv -o runs/m --set sample.n_frames=5",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
-    """Videos in, clusters and a report out: embed, cluster, report."""
+    """Embed, cluster and report: videos in, clusters and a report out."""
     config, progress = _prepare(options)
     if options["dry_run"]:
         _dry_run(source, config)
@@ -165,7 +173,7 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
 
 @_verb(_CONFIG, _EMBED, epilog="Example:  raypipe embed videos/ -o runs/first --encoder clip")
 def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None:
-    """Only embed; run it again and it goes on where it was."""
+    """Embed only; running it again resumes where it stopped."""
     config, progress = _prepare(options)
     if options["dry_run"]:
         _dry_run(source, config)
@@ -223,7 +231,7 @@ def demo(
 
 @_verb(_CONFIG, _EMBED, epilog="Example:  raypipe inspect videos/")
 def inspect(source: Source, options: dict[str, Any]) -> None:
-    """Statistics of a source: counts, durations, sizes, codecs, and what would fail."""
+    """Show statistics of a source: counts, durations, sizes, codecs, and which videos would fail."""
     from raypipe.inspection import describe, inspect_source
 
     config, progress = _prepare(options)
@@ -232,7 +240,7 @@ def inspect(source: Source, options: dict[str, Any]) -> None:
 
 @_verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")
 def status(run: ExistingRun, options: dict[str, Any]) -> None:
-    """How far a run is, while it runs or after: done, failed, remaining, speed, time to go."""
+    """Show how far a run is, while it runs or after: done, failed, remaining, speed, time left."""
     from raypipe.runs.directory import Run
     from raypipe.runs.status import describe_status
 
@@ -241,7 +249,7 @@ def status(run: ExistingRun, options: dict[str, Any]) -> None:
 
 @_verb(epilog="Example:  raypipe doctor")
 def doctor(options: dict[str, Any]) -> None:
-    """Say what this machine can run, and what it lacks."""
+    """Show what this machine can run, and what is missing."""
     from raypipe.doctor import examine
 
     for line in examine():
@@ -269,7 +277,7 @@ def _exit_code(run: Any, max_failed: float) -> int:
 
 
 def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = None) -> tuple[Config, Progress]:
-    """Resolve the options to a config and a progress display; ``base`` is a run whose own config lies beneath."""
+    """Resolve the options to a config and a progress display; the options override the config of the run ``base``."""
     from raypipe.config import make_config
     from raypipe.progress import make_progress
 
@@ -297,8 +305,9 @@ def main() -> None:
         app()
     except SystemExit as end:
         if "ray" in sys.modules:
-            # All is done and closed. While the interpreter takes Ray's core apart, one of its threads may still lock a
-            # mutex that is gone, and abort the process (seen on a busy machine): that must not become the exit code.
+            # All work is done and every file is closed. While the interpreter unloads Ray's core, one of Ray's threads
+            # may lock a mutex that is destroyed already, which aborts the process (seen on a busy machine). That must
+            # not become the exit code.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else FAILED if end.code else DONE)

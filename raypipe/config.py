@@ -1,4 +1,4 @@
-"""One frozen pydantic model a step, the presets, and the YAML round trip."""
+"""The parameters of a run: a frozen pydantic model for each step, the presets, and reading and writing as YAML."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ class _Section(BaseModel):
 
 
 class SourceConfig(_Section):
-    """Which videos are taken."""
+    """Parameters that choose the videos."""
 
     limit: int | None = Field(None, ge=1, description="take this many videos, in source order; skip the rest")
     allow_pickle: bool = Field(False, description="read .pkl sources, which can run code of their author's")
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
-    re_embed: bool = Field(False, description="embed again what another encoder or sampling made, or has changed since")
+    re_embed: bool = Field(
+        False,
+        description="embed videos again whose embeddings come from another encoder or sampling, or whose files changed",
+    )
 
 
 class SampleConfig(_Section):
-    """Which frames are looked at, and how they are gathered into clips."""
+    """Parameters that choose the frames and gather them into clips."""
 
     fps: float | None = Field(2.0, gt=0, description="frames a second of video")
     every_n: int | None = Field(None, ge=1, description="instead of fps: every n-th frame, each a clip")
-    n_frames: int | None = Field(None, ge=1, description="instead of fps: so many frames a video, each a clip")
+    n_frames: int | None = Field(None, ge=1, description="instead of fps: this many frames a video, each a clip")
     clip_s: float = Field(1.0, gt=0, description="length of a clip in seconds (with fps)")
-    stride_s: float | None = Field(None, gt=0, description="from one clip's start to the next's; default clip_s")
-    pool: Literal["mean", "max", "median", "first"] = Field("mean", description="frames of a clip to one embedding")
-    segment_s: float = Field(120.0, gt=0, le=3600, description="longest piece of a video that one task takes")
+    stride_s: float | None = Field(
+        None, gt=0, description="seconds from one clip's start to the next one's; default clip_s"
+    )
+    pool: Literal["mean", "max", "median", "first"] = Field(
+        "mean", description="how the frames of a clip become one embedding"
+    )
+    segment_s: float = Field(120.0, gt=0, le=3600, description="seconds of video that one task takes at most")
 
     @model_validator(mode="before")
     @classmethod
@@ -53,52 +60,55 @@ class SampleConfig(_Section):
 
 
 class DecodeConfig(_Section):
-    """Which decoders are tried, and how long one may take."""
+    """Parameters of decoding: the decoders to try, and how long one may take."""
 
     decoder: str = Field("auto", description="auto, one decoder's name, or several with commas, in order")
-    deadline_s: float = Field(20.0, gt=0, description="seconds that any probe or decode may take …")
-    deadline_factor: float = Field(3.0, ge=0, description="… and so many more a second of video decoded")
+    deadline_s: float = Field(20.0, gt=0, description="seconds that a probe or decode may take")
+    deadline_factor: float = Field(3.0, ge=0, description="further seconds allowed for each second of video decoded")
 
 
 class EncodeConfig(_Section):
-    """Which encoder turns frames into vectors."""
+    """Parameters of the encoder, which turns frames into vectors."""
 
     encoder: str = Field("clip", description="clip, descriptor, or package.module:Name")
     model: str = Field("ViT-B-32", description="clip: open_clip's name of the architecture")
     pretrained: str = Field("laion2b_s34b_b79k", description="clip: open_clip's tag, or a checkpoint file")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="clip: auto is bf16 on a GPU, else fp32")
     normalize: bool = Field(True, description="L2-normalise each frame's embedding")
-    batch_size: int = Field(128, ge=1, description="frames that the encoder sees at once")
+    batch_size: int = Field(128, ge=1, description="frames in one batch of the encoder")
 
 
 class TrajectoryConfig(_Section):
-    """How clips become a path."""
+    """Parameters of the trajectories, which are made from clips."""
 
     n_steps: int | None = Field(16, ge=1, description="points a trajectory; null keeps each video's own length")
     time_axis: Literal["time", "index"] = Field("time", description="interpolate over seconds or over clip numbers")
 
 
 class ReduceConfig(_Section):
-    """How many dimensions the clustering sees, and by what way they are found."""
+    """Parameters of the reduction to the few dimensions that the clustering sees."""
 
-    # On real robot videos clusters agree with the tasks under PCA-5 (ARI 0.89) and much less under UMAP-5 (about 0.4),
-    # whose neighbourhoods are a video's own steps; on the demo both are perfect. See bench/quality.py.
+    # PCA is the default because on real robot videos clusters agree with the tasks much better under PCA-5 (ARI 0.89)
+    # than under UMAP-5 (about 0.4), where a step's neighbours are other steps of its own video. On the demo both are
+    # perfect. See bench/quality.py.
     method: Literal["umap", "pca", "none"] = Field("pca")
     n_components: int = Field(5, ge=1)
-    n_neighbors: int = Field(15, ge=2, description="umap")
-    min_dist: float = Field(0.1, ge=0, description="umap")
-    metric: Literal["cosine", "euclidean"] = Field("cosine", description="umap")
-    backend: Literal["auto", "cuml", "cpu"] = Field("auto", description="auto: cuml where it and a GPU are, else cpu")
-    fit_points: int = Field(100_000, ge=10, description="fit on at most so many points, drawn with the seed")
+    n_neighbors: int = Field(15, ge=2, description="umap: number of neighbours of a point")
+    min_dist: float = Field(0.1, ge=0, description="umap: least distance between points")
+    metric: Literal["cosine", "euclidean"] = Field("cosine", description="umap: distance between embeddings")
+    backend: Literal["auto", "cuml", "cpu"] = Field(
+        "auto", description="auto: cuml if it is installed and there is a GPU, else cpu"
+    )
+    fit_points: int = Field(100_000, ge=10, description="points to fit on at most, sampled with the seed")
     seed: int = Field(0, ge=0)
 
     def for_picture(self) -> ReduceConfig:
-        """Return the like of this in two dimensions of UMAP, as the pictures have it."""
+        """Return these parameters with UMAP in two dimensions, which the pictures show."""
         return self.model_copy(update={"method": "umap", "n_components": 2})
 
 
 class ClusterConfig(_Section):
-    """How trajectories are grouped."""
+    """Parameters of the clustering."""
 
     method: Literal["softdtw", "dtw", "euclidean", "kmeans"] = Field(
         "softdtw", description="k-means under that distance; kmeans: on each trajectory's mean"
@@ -106,13 +116,15 @@ class ClusterConfig(_Section):
     n_clusters: int = Field(5, ge=1)
     gamma: float | Literal["auto"] = Field("auto", description="smoothness of soft-DTW")
     divergence: bool = Field(False, description="softdtw, solver mm: assign by the soft-DTW divergence")
-    solver: Literal["mm", "lbfgs"] = Field("mm", description="how centers are found; lbfgs: as tslearn, slower")
+    solver: Literal["mm", "lbfgs"] = Field("mm", description="how centers are found; lbfgs as in tslearn, slower")
     precision: Literal["auto", "float32", "float64"] = Field("auto", description="auto: float32 under mm")
     backend: Literal["auto", "cupy", "numba", "tslearn"] = Field("auto", description="auto: cupy on a GPU, else numba")
     max_iter: int = Field(50, ge=1)
-    n_init: int = Field(5, ge=1, description="runs from different seeds, of which the best is kept")
+    n_init: int = Field(5, ge=1, description="runs from different seeds; the best is kept")
     seed: int = Field(0, ge=0)
-    outlier_quantile: float = Field(0.95, gt=0, lt=1, description="outliers lie farther from their center than this")
+    outlier_quantile: float = Field(
+        0.95, gt=0, lt=1, description="videos beyond this quantile of the distances to their center are outliers"
+    )
 
     @model_validator(mode="after")
     def _gamma_positive(self) -> ClusterConfig:
@@ -122,25 +134,27 @@ class ClusterConfig(_Section):
 
 
 class ReportConfig(_Section):
-    """What the report shows."""
+    """Parameters of the report."""
 
     sheet_videos: int = Field(6, ge=1, description="videos on a cluster's contact sheet")
-    sheet_frames: int = Field(8, ge=1, description="frames a video there")
+    sheet_frames: int = Field(8, ge=1, description="frames of each video on a contact sheet")
 
 
 class RayConfig(_Section):
-    """What the run may take of the Ray cluster."""
+    """Parameters that say what the run may take of the Ray cluster."""
 
     address: str | None = Field(None, description="a Ray cluster's address; default RAY_ADDRESS, else a local one")
     gpus_per_encoder: float = Field(1.0, gt=0, description="a fraction lets encoders share a GPU")
-    encoders: int | None = Field(None, ge=1, description="encoder actors; default one a GPU, or one a two CPUs")
+    encoders: int | None = Field(None, ge=1, description="encoder actors; default one a GPU, or one for two CPUs")
     decoders: int | None = Field(None, ge=1, description="decoder actors; default one a CPU")
-    shards: int | None = Field(None, ge=1, description="cluster in so many actors; default in this process alone")
-    commit_s: float = Field(20.0, gt=0, le=60, description="embeddings are written so often: what a kill may cost")
+    shards: int | None = Field(None, ge=1, description="actors that cluster; by default this process clusters alone")
+    commit_s: float = Field(
+        20.0, gt=0, le=60, description="seconds between two writes of embeddings, the work that a kill may cost"
+    )
 
 
 class Config(_Section):
-    """The whole of a run's parameters; ``run.json`` holds the resolved one."""
+    """All parameters of a run, as ``run.json`` holds them."""
 
     source: SourceConfig = SourceConfig()
     sample: SampleConfig = SampleConfig()
@@ -188,18 +202,18 @@ def make_config(
     flags: dict[str, dict[str, Any]] | None = None,
     sets: tuple[str, ...] = (),
 ) -> Config:
-    """Resolve a config from layers, each over the last.
+    """Resolve a config from its layers, of which each overrides those before it.
 
     Parameters
     ----------
     base
-        A config's dict, such as an earlier run's; the defaults lie beneath it.
+        A config as a dict, such as an earlier run's. It overrides the defaults.
     preset
-        A name of `PRESETS`.
+        A name in `PRESETS`.
     file
-        A YAML file of sections.
+        A YAML file with a mapping for each section.
     flags
-        Sections of keys.
+        Values by section and key.
     sets
         Strings ``section.key=value``, the value in YAML.
 
@@ -209,7 +223,7 @@ def make_config(
         If a preset, section, key or value is unknown or out of range; the message names it.
     """
     if preset is not None and preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
+        raise UsageError(f"unknown preset {preset!r}; choose one of: {', '.join(PRESETS)}")
     merged: dict[str, Any] = {}
     layers = [base or {}, PRESETS[preset] if preset else {}, _read_yaml(Path(file)) if file else {}, flags or {}]
     for layer in (*layers, *map(_parse_assignment, sets)):

@@ -1,13 +1,13 @@
-"""The labelled sample: six behaviours that only the order of their frames tells apart.
+"""The labelled sample: six behaviours that differ only in the order of their frames.
 
-A robot arm runs a loop between a feeder, a scanner and a bin: it picks a block, scans it and places it, and is back
-where it began; each station is lit while the hand is down at it. A behaviour is where on that loop a video begins
-(three points) and which way it goes (forwards: pick, scan, place; backwards: take, scan, return). A frame depends on
-nothing but the position on the loop and the video's look (light, colours, camera's shift, noise), and the look and the
-pace are drawn without regard to the behaviour. So all six behaviours are made of the same frames, no frame tells which
-one it belongs to, and the mean over a video says nothing; only the way through the frames does. Each video spends its
-time on the loop differently – its speed, the speed of each of its three tasks, and pauses, one of them long – so that
-equal moments in two videos of one behaviour often show different things, and comparing them takes warping.
+A robot arm runs a loop between a feeder, a scanner and a bin: it picks a block, scans it, places it, and is back where
+it began. Each station is lit while the hand is down at it. A behaviour is defined by the point of the loop at which a
+video begins (one of three) and by its direction (forwards: pick, scan, place; backwards: take, scan, return). A frame
+depends only on the position on the loop and on the video's look (light, colours, camera's shift, noise), and the look
+and the pace are chosen at random, whatever the behaviour. So all six behaviours are made of the same frames: neither a
+single frame nor the mean over a video reveals the behaviour; only the order of the frames does. Each video spends its
+time on the loop differently (its speed, the speed of each of its three tasks, and pauses, one of them long), so that
+two videos of one behaviour often show different things at the same moment, and comparing them takes warping.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ BEHAVIOURS: dict[str, tuple[int, int]] = {
     "return_take_scan": (1, -1),
     "scan_return_take": (2, -1),
 }
-"""Name → (the task at whose beginning on the loop the video starts, its direction)."""
+"""For each behaviour's name, the task with which a video begins and the direction in which it goes round the loop."""
 
 
 class Pose(NamedTuple):
-    """The state of the scene; lengths in image heights, x to the right and y down from the upper left corner.
+    """The state of the scene. Lengths are in image heights; x points right and y down from the upper left corner.
 
-    ``grip`` is half the gap of the gripper, ``held`` whether it carries a block, ``feed`` how far (in slots) the
-    feeder's row of blocks is from its stop, the last two in [0, 1].
+    ``x`` and ``y`` are the hand's position, ``grip`` is half the gap of the gripper, ``held`` is 1 if it carries a
+    block, else 0, and ``feed``, in [0, 1], is how far (in slots) the feeder's row of blocks is from its stop.
     """
 
     x: float
@@ -48,7 +48,7 @@ class Pose(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """What differs from video to video and is constant within one.
+    """The properties that differ from video to video and are constant within one.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Look:
     noise: float
 
 
-# Where the hand rests, and where it hangs above and works at each station.
+# The hand's rest position, and its positions above and down at each station.
 _REST = (0.667, 0.36)
 _FEEDER, _FEEDER_DOWN = (0.20, 0.48), (0.20, 0.665)
 _SCANNER, _SCANNER_DOWN = (0.667, 0.50), (0.667, 0.705)
@@ -80,8 +80,8 @@ _ABOVE, _DOWN = (_FEEDER, _SCANNER, _BIN), (_FEEDER_DOWN, _SCANNER_DOWN, _BIN_DO
 _OPEN, _SHUT = 0.066, 0.046
 _SHOULDER, _LINKS = (0.667, 0.07), (0.37, 0.36)
 
-# The loop: a row a leg, from pose to pose. Where one leg ends and the next begins the two poses look the same: a block
-# gripped on the feeder is a block held over an empty slot, and a block deep in the bin is out of sight.
+# The loop, as the first and last pose of each leg. Where one leg ends and the next begins, the two poses look the same:
+# a block gripped on the feeder looks like a block held over an empty slot, and a block deep in the bin is out of sight.
 LOOP: tuple[tuple[Pose, Pose], ...] = (
     # pick: reach, lower, grip, lift, return while the feeder's next block moves up
     (Pose(*_REST, _OPEN, 0, 0), Pose(*_FEEDER, _OPEN, 0, 0)),
@@ -102,9 +102,11 @@ LOOP: tuple[tuple[Pose, Pose], ...] = (
     (Pose(*_BIN_DOWN, _OPEN, 0, 0), Pose(*_BIN, _OPEN, 0, 0)),
     (Pose(*_BIN, _OPEN, 0, 0), Pose(*_REST, _OPEN, 0, 0)),
 )
-_LEGS_PER_TASK, _ACT = 5, 2
+_LEGS_PER_TASK = 5
+_ACT = 2
+"""The leg of each task in which the hand acts: it grips, holds still at the scanner, or lets go."""
 _LEG_S = np.array([0.7, 0.45, 0.45, 0.45, 0.65])
-"""Usual seconds of a task's legs."""
+"""Usual duration of each leg of a task, in seconds."""
 
 _TINTS = np.array(
     [
@@ -117,9 +119,10 @@ _TINTS = np.array(
     ]
 )
 _JITTER = np.array([[0.005], [0.015], [0.05], [0.10], [0.04], [0.04]])
-"""How far a channel of each of these may vary: the less, the more of the picture it fills."""
+"""How far a colour channel of each part may vary. A part that fills more of the picture varies less."""
 _DARK = np.array((0.19, 0.21, 0.26))
-_GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])  # of feeder, scanner, bin
+_GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
+"""Colours of the lights at feeder, scanner and bin."""
 _SHADOW = np.array((0.10, 0.09, 0.12))
 
 
@@ -135,18 +138,19 @@ def render_demo(
     Parameters
     ----------
     folder
-        Where the videos go, in a subfolder a behaviour; made if it is not there, videos of the same names overwritten.
+        The folder for the videos, with a subfolder for each behaviour. It is created if it is missing, and videos of
+        the same names are overwritten.
     seed
-        Draws every video's look and pace; one seed gives the same videos again.
+        Seed of every video's look and pace. The same seed gives the same videos.
     n_variants
-        Videos of each of the `BEHAVIOURS`.
+        Number of videos of each of the `BEHAVIOURS`.
     map
-        What renders the videos, called as the built-in ``map``: one that works in parallel makes it quicker.
+        The function that renders the videos, called as the built-in ``map``. A parallel one is quicker.
 
     Returns
     -------
     list of Path
-        The written videos, by behaviour and number.
+        The written videos, ordered by behaviour and number.
     """
     jobs = [
         (Path(folder) / name / f"{name}_{variant:02d}.mp4", name, (seed, index, variant))
@@ -166,8 +170,8 @@ def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
     positions = follow_loop(behaviour, *draw_pace(rng))
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        # For files that are the same each time: one thread, and a fixed quantiser, for x264's tree of macroblocks
-        # (part of its rate control) does not repeat itself on processors with AVX-512.
+        # One thread and a fixed quantiser give the same file each time. Under x264's rate control its macroblock tree
+        # differs from run to run on processors with AVX-512.
         stream = container.add_stream("libx264", rate=FPS, options={"qp": "25", "preset": "veryfast", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for scene in render_frames(positions, look):
@@ -179,7 +183,7 @@ def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Draw a video's look: small differences, as between takes of one camera in one room."""
+    """Choose a video's look at random, with small differences, as between takes of one camera in one room."""
     return Look(
         rest=rng.uniform(-0.05, 0.05, 2),
         shift=rng.uniform(-0.01, 0.01, 2),
@@ -190,7 +194,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def draw_pace(rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]]:
-    """Draw how long a video takes: (15,) seconds of each leg of the loop, and of the waits before and after."""
+    """Choose a video's pace at random: (15,) seconds of each leg of the loop, and of the waits before and after it."""
     task_s = rng.uniform(0.85, 1.2) * rng.uniform(0.75, 1.35, 3)
     leg_s = np.outer(task_s, _LEG_S)
     leg_s[:, _ACT] += rng.uniform(0, 0.6, 3)
@@ -199,13 +203,13 @@ def draw_pace(rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]
 
 
 def follow_loop(behaviour: str, leg_s: np.ndarray, waits_s: tuple[float, float]) -> np.ndarray:
-    """Go once round the loop as a behaviour does.
+    """Go once round the loop in the way of a behaviour.
 
     Returns
     -------
     (n_frames,) float64
-        The position on the loop at each frame, in legs, to be read modulo the loop's length: it rises from the
-        behaviour's beginning through the whole loop, or falls.
+        The position on the loop at each frame, in legs and modulo the loop's length. From the behaviour's beginning it
+        rises, or falls, by the length of the whole loop.
     """
     task, direction = BEHAVIOURS[behaviour]
     start = _LEGS_PER_TASK * task
@@ -224,14 +228,14 @@ def pose_at(position: float) -> Pose:
 
 
 def render_frames(positions: Iterable[float], look: Look) -> Iterator[np.ndarray]:
-    """Yield (HEIGHT, WIDTH, 3) float32 pictures in [0, 1] of the positions on the loop, without the camera's noise."""
+    """Yield a (HEIGHT, WIDTH, 3) float32 picture in [0, 1] of each position, without the camera's noise."""
     scenery = _Scene(look)
     for position in positions:
         yield scenery.picture(pose_at(position))
 
 
 class _Scene:
-    """Paints poses under one look; what stands still is painted once."""
+    """Paints poses under one look; the background is painted once."""
 
     def __init__(self, look: Look) -> None:
         self.look = look
@@ -265,7 +269,7 @@ class _Scene:
         canvas.box((0.667, 1.17), (1.0, 0.22), 0.0, 0.72 * self.table)
         for x, half in ((0.16, 0.20), (0.667, 0.13), (1.12, 0.16)):
             canvas.capsule((x - half + 0.06, 0.875), (x + half, 0.875), 0.0, _SHADOW, soft=0.11, opacity=0.5)
-        canvas.box((0.10, 0.785), (0.19, 0.08), 0.015, self.feeder)  # the feeder: a block's height below its top
+        canvas.box((0.10, 0.785), (0.19, 0.08), 0.015, self.feeder)  # the feeder, on which the blocks lie
         canvas.box((0.10, 0.718), (0.19, 0.013), 0.006, 1.25 * self.feeder)
         canvas.box((0.667, 0.815), (0.125, 0.05), 0.015, _DARK)  # the scanner and its plate
         canvas.box((0.667, 0.758), (0.125, 0.012), 0.006, 1.9 * _DARK)
@@ -308,7 +312,7 @@ class _Scene:
 
 
 class _Canvas:
-    """A picture on which shapes are blended by their signed distance: antialiased edges and soft shadows alike."""
+    """A picture on which shapes are blended by their signed distance, for antialiased edges and soft shadows."""
 
     def __init__(self, pixels: np.ndarray, shift: np.ndarray) -> None:
         self.pixels = pixels
@@ -359,7 +363,7 @@ class _Canvas:
 
 
 def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return the pixels between two corners: their slices, and the x (1, w) and y (h, 1) of their centres."""
+    """Return the slices of the pixels between two corners, and the x (1, w) and y (h, 1) of the pixels' centres."""
     left, top = np.maximum(((low - margin) * HEIGHT).astype(int), 0)
     right, bottom = np.maximum(((high + margin) * HEIGHT).astype(int) + 1, 0)
     window = (slice(top, bottom), slice(left, right))
@@ -369,7 +373,7 @@ def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.n
 
 
 def _elbow(shoulder: np.ndarray, wrist: np.ndarray) -> np.ndarray:
-    """Return where the elbow is when both links keep their length."""
+    """Return the elbow's position, given that both links keep their length."""
     upper, fore = _LINKS
     across = wrist - shoulder
     distance = min(float(np.hypot(*across)), upper + fore)

@@ -1,4 +1,4 @@
-"""What this machine can run: a line a finding, each with its remedy."""
+"""What this machine can run, in one line for each finding, with the remedy for what is missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _gpu() -> Iterator[str]:
     import torch
 
     if not torch.cuda.is_available():
-        yield "gpu        none that torch can use: everything runs on the CPU"
+        yield "gpu        torch finds none that it can use: everything runs on the CPU"
         return
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
@@ -54,7 +54,7 @@ def _weights() -> Iterator[str]:
     default = EncodeConfig()
     cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"
     found = any(cache.glob(f"models--*{default.model}*{default.pretrained}*".replace("_", "[_-]")))
-    state = "in the cache" if found else "fetched at the first use (--pretrained FILE takes a checkpoint instead)"
+    state = "in the cache" if found else "downloaded at the first use (--pretrained FILE takes a checkpoint instead)"
     yield f"encoders   clip weights {default.model} {default.pretrained}: {state}"
     yield "encoders   descriptor: needs no weights"
 

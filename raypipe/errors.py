@@ -1,4 +1,4 @@
-"""The errors that a user of raypipe can meet: one line that names the thing, the place and the remedy."""
+"""The errors that a user of raypipe can meet. A message is one line that names the thing, the place and the remedy."""
 
 
 class RaypipeError(Exception):
@@ -17,11 +17,11 @@ class SourceError(RaypipeError):
 
 
 class DecodeError(RaypipeError):
-    """One video cannot be probed or decoded; recorded on its row, never fatal to a run."""
+    """One video cannot be probed or decoded. The error is recorded in the video's row and never ends a run."""
 
 
 class SourceAwayError(DecodeError):
-    """A video's server does not answer at present, which says nothing of the video: the next run tries it again."""
+    """A video's server does not answer at present. The video may be sound, so the next run tries it again."""
 
 
 class EncoderError(RaypipeError):
@@ -29,7 +29,7 @@ class EncoderError(RaypipeError):
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """Say an error's type and message on one line of bounded length."""
+    """Return an error's type and message on one line of bounded length."""
     message = " ".join(str(error).split())
     message = f"{message[:limit]} …" if len(message) > limit else message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

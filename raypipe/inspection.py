@@ -1,4 +1,4 @@
-"""What a source holds, before anything is embedded: counts, statistics, and what would fail."""
+"""What a source holds, before anything is embedded: counts, statistics, and the videos that would fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raypipe.sources.videos import Videos
 
 @dataclass(frozen=True)
 class Inspection:
-    """Videos with what probing them gave: a `Probe` or a `Failure`."""
+    """Videos, and the result of probing each of them: a `Probe` or a `Failure`."""
 
     videos: Videos
     probes: tuple[Probe | Failure, ...]
@@ -31,7 +31,7 @@ class Inspection:
 
 
 def inspect_source(source: str, config: Config, progress: Progress) -> Inspection:
-    """Probe every video of a source, on this machine, a child process a core; no Ray cluster is needed."""
+    """Probe every video of a source on this machine, in one child process for each core and without Ray."""
     found = find_videos(source)
     videos = found[: config.source.limit]
     uris = videos.table["uri"]

@@ -1,4 +1,4 @@
-"""The packages around raypipe: which are installed, in which version, and the one place that imports optional ones."""
+"""The packages that raypipe uses: which are installed, their versions, and the only import of optional ones."""
 
 import importlib
 import importlib.metadata
@@ -25,17 +25,17 @@ PACKAGES = (
 
 
 def is_installed(name: str) -> bool:
-    """Whether the package could be imported, found out without importing it."""
+    """Return whether the package is installed, without importing it."""
     return importlib.util.find_spec(name) is not None
 
 
 def sees_gpu() -> bool:
-    """Whether this process may use an NVIDIA GPU, told without importing a GPU library."""
+    """Return whether this process may use an NVIDIA GPU, without importing a GPU library."""
     return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
 
 
 def require(name: str) -> ModuleType:
-    """Import an optional package, or say in one line how to install it.
+    """Import an optional package, or raise an error that says how to install it.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def require(name: str) -> ModuleType:
 
 
 def package_versions() -> dict[str, str]:
-    """Return Python's version and those of the installed packages that a result may depend on."""
+    """Return the versions of Python and of the installed packages that a result may depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""How a run tells people where it is: rich bars on a terminal, plain lines elsewhere, nothing when asked."""
+"""Progress of a run, shown as rich bars on a terminal, as plain lines elsewhere, or not at all."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Advance = Callable[[float], None]
 
 
 class Progress:
-    """Says nothing; what library calls use unless told otherwise."""
+    """Shows nothing. The library's functions use it unless their caller passes another."""
 
     def say(self, line: str) -> None:
-        """Tell one line."""
+        """Show one line."""
 
     @contextlib.contextmanager
     def count(self, what: str, total: int, unit: str = "videos") -> Iterator[Advance]:
-        """Show a count growing to ``total``; yields a function that takes how many more are done."""
+        """Show a count that grows to ``total``, and yield a function that adds to it."""
         yield lambda n: None
 
 
 class PlainProgress(Progress):
-    """A line when something starts and ends, and at most one every ten seconds between."""
+    """Prints a line when something starts and when it ends, and at most one every ten seconds in between."""
 
     every_s = 10.0
 
@@ -33,19 +33,19 @@ class PlainProgress(Progress):
 
     @contextlib.contextmanager
     def count(self, what: str, total: int, unit: str = "videos") -> Iterator[Advance]:
-        """Print counts with rate and time to go."""
-        started = told = time.monotonic()
+        """Print counts with the rate and the time left."""
+        started = printed = time.monotonic()
         done = 0.0
 
         def advance(n: float) -> None:
-            nonlocal done, told
+            nonlocal done, printed
             done += n
             now = time.monotonic()
-            if now - told >= self.every_s:
-                told = now
+            if now - printed >= self.every_s:
+                printed = now
                 rate = done / (now - started)
-                to_go = f", {clock((total - done) / rate)} to go" if rate else ""
-                self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{to_go}")
+                left = f", {clock((total - done) / rate)} left" if rate else ""
+                self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{left}")
 
         self.say(f"{what}: {total} {unit}")
         yield advance
@@ -53,7 +53,7 @@ class PlainProgress(Progress):
 
 
 class RichProgress(Progress):
-    """Bars with rate and time to go."""
+    """Shows bars with the rate and the time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -88,14 +88,14 @@ class RichProgress(Progress):
 
 
 def make_progress(quiet: bool) -> Progress:
-    """Return what fits the place that standard error goes to."""
+    """Return bars if standard error is a terminal, else plain lines; nothing is shown if ``quiet``."""
     if quiet:
         return Progress()
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 
 def clock(seconds: float) -> str:
-    """Spell a duration as 1:02:03 or 2:03."""
+    """Return a duration as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

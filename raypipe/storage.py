@@ -1,4 +1,4 @@
-"""Local files and fsspec URLs: their spelling, opening and reading with patience, and one-line errors."""
+"""Local files and fsspec URLs: how they are spelled, and opened and read with retries and one-line errors."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from raypipe.errors import RaypipeError, SourceError
 from raypipe.packages import require
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")  # spelled as fsspec spells it
+# An object's URL that matches is spelled as fsspec spells it already.
+_OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")
 _LONGEST_REASON = 300
 
 PATIENCE_S = 10.0
-"""For so long the same thing is tried again: half of what a probe may take (``decode.deadline_s``)."""
+"""Seconds for which a failed request is repeated: half of what a probe may take (``decode.deadline_s``)."""
 
 _FIRST_WAIT_S = 0.25
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509}  # statuses of HTTP
-_log = logging.getLogger(__name__)  # in a sandbox its parent tells the last line if the deadline comes first
+_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509}
+# A sandbox logs to its parent, which reports the last line when the deadline passes.
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
 
 def local_path(uri: str) -> str | None:
-    """Return the path that a ``file://`` URI or plain path names, None for a remote URL.
+    """Return the path that a ``file://`` URI or plain path names, or None for a remote URL.
 
-    Bytes of a name that are not UTF-8 come back as they were (as surrogates, `os.fsdecode`).
+    Bytes of a name that are not UTF-8 are kept, as the surrogates of `os.fsdecode`.
     """
     url = _URL.match(uri)
     if url is None:
@@ -55,14 +57,15 @@ def local_path(uri: str) -> str | None:
 
 
 def canonical_uri(name: str) -> str:
-    """Return the one spelling of a video's place from which its id is made, without asking whether it exists.
+    """Return the one spelling of a video's location, from which its id is made; the video need not exist.
 
     A local path becomes an absolute, percent-encoded ``file://`` URI (``..`` folded, symbolic links kept);
     http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it.
     """
     path = local_path(name)
     if path is not None:
-        return f"file://{quote_from_bytes(os.fsencode(absolute(path)))}"  # as Path.as_uri(), a third of its time
+        # This is Path.as_uri() in a third of the time.
+        return f"file://{quote_from_bytes(os.fsencode(absolute(path)))}"
     if is_http(name):
         return name
     if (plain := _OBJECT.fullmatch(name)) is not None:
@@ -74,12 +77,12 @@ def canonical_uri(name: str) -> str:
 
 @cache
 def _open_once(url: str) -> None:
-    """Raise `SourceError` where a bucket's file system cannot be made: a million of its objects need not ask."""
+    """Raise `SourceError` if a bucket's file system cannot be made, tried once for all of the bucket's objects."""
     open_filesystem(url)
 
 
 def absolute(path: str) -> str:
-    """Return ``path`` from the root on, with ``..`` folded.
+    """Return ``path`` as an absolute path, with ``..`` folded.
 
     Symbolic links stay: two links to one file are two videos, and a moved mount keeps its ids.
     """
@@ -87,7 +90,7 @@ def absolute(path: str) -> str:
 
 
 def suffix(name: str) -> str:
-    """Return the lower-case suffix of a path or URL, the query of an http(s) URL left out."""
+    """Return the lower-case suffix of a path or URL; the query of an http(s) URL is not part of it."""
     if is_http(name):
         name = re.split(r"[?#]", name, maxsplit=1)[0]
     name = name.rpartition("/")[2]
@@ -95,26 +98,26 @@ def suffix(name: str) -> str:
 
 
 def is_http(name: str) -> bool:
-    """Whether a name is an http or https URL."""
+    """Return whether a name is an http or https URL."""
     return name[:8].lower().startswith(("http://", "https://"))
 
 
 def shown(name: str) -> str:
-    """Return a name as an error may print it: on one line, without what a URL holds of credentials."""
+    """Return a name as an error may print it: on one line, and without the credentials in a URL."""
     name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", name)
     name = re.sub(r"(\w+://)[^\s/]*@", r"\1", name)
     return name if name.isprintable() else repr(name)
 
 
 def failure(doing: str, name: str, error: Exception) -> SourceError:
-    """Make the one-line error that says what could not be done, to which file, and why."""
+    """Make the one-line error that says what could not be done, with which file, and why."""
     if isinstance(error, FileNotFoundError):
         reason = "no such file or folder"
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     else:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-    for secret in _secrets(name):  # libraries repeat a URL whole or in part
+    for secret in _secrets(name):  # Libraries repeat a URL in their messages, whole or in part.
         reason = reason.replace(secret, "…")
     reason = shown(" ".join(reason.split()))
     if len(reason) > _LONGEST_REASON:
@@ -123,7 +126,7 @@ def failure(doing: str, name: str, error: Exception) -> SourceError:
 
 
 def _secrets(name: str) -> list[str]:
-    """Return what of a URL may be a credential, longest first: user and password, the query and its values."""
+    """Return the parts of a URL that may be credentials, longest first: user and password, the query and its values."""
     if local_path(name) is not None:
         return []
     base, _, query = name.partition("?")
@@ -153,18 +156,18 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         return url_to_fs(url)
     except RaypipeError as error:
         raise SourceError(f"{shown(url)}: {shown(str(error))}") from error
-    except Exception as error:  # each filesystem raises its own kinds (botocore's, aiohttp's, the Hub's)
+    except Exception as error:  # Each filesystem raises errors of its own (botocore's, aiohttp's, the Hub's).
         raise failure("open", url, error) from error
 
 
 @contextmanager
 def open_file(name: str) -> Iterator[IO[bytes]]:
-    """Open a local or remote file for reading; a remote one is fetched whole, for not every server can seek.
+    """Open a local or remote file for reading; a remote one is fetched whole, because not every server can seek.
 
     Raises
     ------
     SourceError
-        If it is not there, is no regular file, or cannot be read.
+        If the file does not exist, is no regular file, or cannot be read.
     """
     path = local_path(name)
     try:
@@ -173,33 +176,33 @@ def open_file(name: str) -> Iterator[IO[bytes]]:
             file: IO[bytes] = BytesIO(patiently(name, lambda: filesystem.cat_file(inner)))
         elif stat.S_ISREG(Path(path).stat().st_mode):
             file = Path(path).open("rb")
-        else:  # a FIFO would block
+        else:  # Opening a FIFO would block.
             raise SourceError(f"cannot read {shown(path)}: not a regular file")
     except SourceError:
         raise
-    except Exception as error:  # as in open_filesystem
+    except Exception as error:  # Each filesystem raises errors of its own.
         raise failure("read", name, error) from error
     with file:
         yield file
 
 
 def patiently(uri: str, call: Callable[[], T]) -> T:
-    """Call, and call again after pauses that double, while what fails may be over in a moment.
+    """Call a function, and repeat the call after pauses that double, as long as its errors are transient.
 
-    A server that says when to come again (``Retry-After``) is obeyed, if there is patience for it.
+    A server's ``Retry-After`` is obeyed if it ends within `PATIENCE_S`.
 
     Parameters
     ----------
     uri
-        What it is about.
+        The file that the call reads or writes, for the log.
     call
-        Raises whatever its file system raises. What it raised last is raised in the end.
+        The function. Its last error is raised when the patience is over.
     """
     begun, pause_s = time.monotonic(), _FIRST_WAIT_S
     while True:
         try:
             return call()
-        except Exception as raised:  # each file system raises its own kinds
+        except Exception as raised:  # Each filesystem raises errors of its own.
             error = _unwrap(raised)
         wait_s = max(pause_s, _retry_after_s(error))
         if not is_transient(error) or time.monotonic() - begun + wait_s > PATIENCE_S:
@@ -210,10 +213,10 @@ def patiently(uri: str, call: Callable[[], T]) -> T:
 
 
 def find_patiently(url: str, filesystem: Any, root: str, max_depth: int | None) -> list[str]:
-    """List the paths of all files below ``root``, no deeper than ``max_depth`` (1: in it) where that is given."""
+    """List the paths of all files below ``root``, or of those at most ``max_depth`` levels down (1: in ``root``)."""
     if "http" not in filesystem.protocol:
         return patiently(url, lambda: filesystem.find(root, maxdepth=max_depth))
-    # fsspec's own walk leaves out a folder whose listing a lost connection has cost.
+    # fsspec's own walk leaves out a folder without a word if its listing fails on a lost connection.
     paths, folders = [], [(root, 1)]
     while folders:
         folder, depth = folders.pop()
@@ -226,19 +229,20 @@ def find_patiently(url: str, filesystem: Any, root: str, max_depth: int | None) 
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether what a file system raised may be over in a moment: a busy or broken server, a lost connection."""
-    from aiohttp import ClientConnectionError, ClientPayloadError  # light to import raypipe, heavy to import this
+    """Return whether an error may be over in a moment: one of a busy or broken server, or a lost connection."""
+    # Importing aiohttp takes long, and importing raypipe must not.
+    from aiohttp import ClientConnectionError, ClientPayloadError
 
     for each in _chain(error):
         if (status := _status(each)) is not None:
-            return status in _TRANSIENT
+            return status in _TRANSIENT_STATUSES
         if isinstance(each, (TimeoutError, ConnectionError, ClientConnectionError, ClientPayloadError)):
             return True
     return False
 
 
 def _unwrap(error: Exception) -> Exception:
-    """Return what really happened: fsspec's HTTP file system calls any fault of a server "not found"."""
+    """Return the real error: fsspec's HTTP file system reports every fault of a server as "not found"."""
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
         if is_transient(cause) or (_status(cause) or 404) not in (404, 410):
@@ -249,11 +253,12 @@ def _unwrap(error: Exception) -> Exception:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__  # botocore's errors are raised while aiohttp's are handled
+        # botocore raises its errors while it handles aiohttp's, so the context counts too.
+        error = error.__cause__ or error.__context__
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status that an error of aiohttp, botocore, requests or httpx tells of."""
+    """Return the HTTP status in an error of aiohttp, botocore, requests or httpx, or None."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -262,8 +267,8 @@ def _status(error: BaseException) -> int | None:
 
 
 def _retry_after_s(error: BaseException) -> float:
-    told = (getattr(error, "headers", None) or {}).get("Retry-After", "")
-    return float(told) if told.isdecimal() else 0.0  # a date, too, is allowed and hardly met
+    value = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0  # HTTP allows a date too, but servers hardly ever send one.
 
 
 def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:

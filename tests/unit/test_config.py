@@ -39,7 +39,7 @@ def test_one_sampling_pattern_at_a_time():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "nope"}, "unknown preset 'nope'; there are: embedding-analysis, outlier-detection"),
+        ({"preset": "nope"}, "unknown preset 'nope'; choose one of: embedding-analysis, outlier-detection"),
         ({"sets": ("cluster.n_cluster=3",)}, "config cluster.n_cluster"),
         ({"sets": ("clusters.n=3",)}, "config clusters"),
         ({"sets": ("cluster.n_clusters=many",)}, "config cluster.n_clusters"),
