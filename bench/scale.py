@@ -3,8 +3,8 @@
     python -m bench.scale [--sizes 10000 100000 1000000]
 
 All but the last is `raypipe embed` itself; only its actors do nothing: the videos are rows of a manifest that are not
-there, each of which is said to last a few seconds, and whose embeddings are small and random. Each measurement is a
-process of its own, whose peak memory is the driver's. ``large`` is ``done`` in portions of 500,000.
+there, each is taken to last a few seconds, and the embeddings are small and random. Each measurement is a process of its
+own, the driver, whose anonymous memory is sampled for its peak. ``large`` is ``done`` in portions of 500,000.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -173,10 +174,33 @@ def stream(folder: str) -> Measured:
     return {"stream_s": time.monotonic() - started}
 
 
-def peak_mb() -> float:
-    """Return the most memory that this process has had; getrusage would count its parent's, from before the exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+class PeakMemory:
+    """Samples how much anonymous memory this process has, and keeps the most.
+
+    Pages of memory-mapped files are left out, which the system can drop at any time. The kernel keeps a peak of its own
+    (VmHWM) only for both together.
+    """
+
+    def __init__(self) -> None:
+        self.mb = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(0.01):
+            self._look()
+
+    def _look(self) -> None:
+        status = Path("/proc/self/status").read_text()
+        self.mb = max(self.mb, int(status.split("RssAnon:")[1].split()[0]) / 1024)
+
+    def end(self) -> float:
+        """Stop sampling; return the most in MB."""
+        self._ended.set()
+        self._thread.join()
+        self._look()
+        return self.mb
 
 
 def measure(name: str, manifest: Path, folder: Path, *, most: int = 0) -> Measured:
@@ -206,8 +230,9 @@ def main() -> None:
         name, manifest, folder, most = options.child
         if name == "large":
             as_on_a_large_cluster()
+        memory = PeakMemory()
         figures = stream(folder) if name == "stream" else embed(manifest, folder, int(most))
-        print(json.dumps({**figures, "peak_mb": peak_mb()}))
+        print(json.dumps({**figures, "peak_mb": memory.end()}))
         return
     rounds = []
     for n in options.sizes:
