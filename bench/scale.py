@@ -3,8 +3,8 @@
     python -m bench.scale [--sizes 10000 100000 1000000]
 
 All but the last is `raypipe embed` itself; only its actors do nothing: the videos are rows of a manifest that are not
-there, each is taken to last a few seconds, and the embeddings are small and random. Each measurement is a process of its
-own, the driver, whose anonymous memory is sampled for its peak. ``large`` is ``done`` in portions of 500,000.
+there, each is taken to last a few seconds, and the embeddings are small and random. Each measurement is a process of
+its own, the driver, whose anonymous memory is sampled for its peak. ``large`` is ``done`` in portions of 500,000.
 """
 
 import argparse
