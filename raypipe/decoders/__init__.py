@@ -1,4 +1,4 @@
-"""What turns a video into frames: the protocol, and the decoders by name."""
+"""Decoders, which turn a video into frames: their protocol, and how they are chosen by name."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Decoder(Protocol):
     Attributes
     ----------
     name
-        What is recorded beside the videos that it decoded.
+        The name that is recorded with each video that the decoder has decoded.
     """
 
     name: str
 
     def probe(self, uri: str) -> Probe:
-        """Say what the container and the first frame tell, or raise `DecodeError`."""
+        """Return what the container and the first frame say of the video, or raise `DecodeError`."""
 
     def frame_times(self, uri: str) -> np.ndarray:
-        """(n,) float64, ascending: when each frame of the video is presented; nothing is decoded for it."""
+        """Return when each frame of the video is presented, (n,) float64, ascending, without decoding any."""
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
         """Decode the frames on display at ``times_s`` (ascending), each ``image_size`` × ``image_size``.
@@ -51,8 +51,8 @@ DECODERS = {
     "torchcodec": "raypipe.decoders.torchcodec:TorchCodecDecoder",
 }
 LOCAL_ONLY = {"decord", "torchcodec"}
-# Per CPU second PyAV covers 1.2 to 2.5 times the video that decord does, whatever is sampled (bench/decoding.py), and
-# it reads what decord cannot: AV1, edit lists, open groups of pictures, streams.
+# PyAV comes first: in a second of CPU time it decodes 1.2 to 2.5 times as much video as decord, whatever the sampling
+# (bench/decoding.py), and it reads what decord cannot: AV1, edit lists, open groups of pictures, streams.
 AUTO = ("pyav", "decord")
 
 
@@ -82,9 +82,9 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
     Parameters
     ----------
     decoder
-        "auto", or one or several names with commas.
+        "auto", or one or several names, separated by commas.
     uri
-        The video; for one that is not a local file only those decoders are named that can stream.
+        The video. If it is not a local file, only decoders that can stream are listed.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
         if name != "auto":
             _check_name(name)
     if not names:
-        raise UsageError(f"no decoder named; there are: auto, {', '.join(DECODERS)}")
+        raise UsageError(f"no decoder named; choose from: auto, {', '.join(DECODERS)}")
     chain = [each for name in names for each in (_auto_chain() if name == "auto" else [name])]
     chain = list(dict.fromkeys(chain))
     if local_path(uri) is None:
@@ -109,18 +109,18 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
 
 
 def split_nvdec(decoder: str) -> tuple[bool, str]:
-    """Tell whether NVDEC comes first where there is a GPU, and which decoders the CPU then takes.
+    """Return whether NVDEC is tried first if there is a GPU, and the decoders that the CPU then uses.
 
-    A CPU's decoders are many processes: each would take some of a GPU's memory for nothing.
+    The CPU never uses torchcodec, because each of its many processes would take up GPU memory for nothing.
     """
     names = [name.strip() for name in decoder.split(",")]
     return bool({"auto", "torchcodec"} & set(names)), ",".join(n for n in names if n != "torchcodec") or "auto"
 
 
 def check_file(path: Path, uri: str) -> None:
-    """Raise `DecodeError` unless ``path`` is a readable regular file with something in it; never opens it.
+    """Raise `DecodeError` unless ``path`` is a readable regular file that is not empty.
 
-    Opening a FIFO would wait for a writer for ever, and a device may do anything.
+    The file is not opened for this: opening a FIFO would wait for a writer for ever, and a device may do anything.
     """
     try:
         status = path.stat()
@@ -136,14 +136,14 @@ def check_file(path: Path, uri: str) -> None:
 
 
 def describe(error: Exception, uri: str) -> str:
-    """Say in one line why a video cannot be read, without what its URL holds of credentials."""
+    """Return in one line why a video cannot be read, without the credentials that its URL may hold."""
     words = str(error if isinstance(error, RaypipeError) else failure("read", uri, error))
     return words.partition(f"{shown(uri)}: ")[2] or words
 
 
 def _check_name(name: str) -> None:
     if name not in DECODERS and ":" not in name:
-        raise UsageError(f"unknown decoder {name!r}; there are: auto, {', '.join(DECODERS)}, or package.module:Name")
+        raise UsageError(f"unknown decoder {name!r}; choose from: auto, {', '.join(DECODERS)}, or package.module:Name")
 
 
 def _auto_chain() -> list[str]:

@@ -23,11 +23,11 @@ N_THREADS = 1
 """Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""
 
 TOLERANCE_S = 1e-6
-"""A frame's own time must find that frame after having gone through float64 arithmetic."""
+"""Times this close count as equal, so that a frame's own time finds it in spite of float64 rounding."""
 
-# What a header may claim unchecked. A wild number in it must not be cut into millions of segments.
+# The limits up to which a header is believed. A wild duration in it must not be cut into millions of segments.
 _HOUR_S = 3600.0
-_SPARSEST = 1000  # bytes a second over hours: far fewer than any camera's
+_FEWEST_BYTES_A_SECOND = 1000  # Any camera writes far more than this.
 _LONGEST_FRAME_S = 120.0
 _MOST_FPS = 1000.0
 _MOST_STRETCHED = 10.0
@@ -37,19 +37,19 @@ _REMOTE_BLOCKS = 32
 
 
 @dataclass(frozen=True)
-class Video:
+class OpenVideo:
     """An open container and its best video stream.
 
     Attributes
     ----------
     uri
-        Where it came from.
+        The video's URI.
     container, stream
         PyAV's objects.
     origin
         The stream's start, in ticks of its time base: the zero of all times.
     duration_s
-        As the header has it, or None.
+        The duration in the header, or None if it has none.
     """
 
     uri: str
@@ -60,24 +60,24 @@ class Video:
 
     @property
     def pixel_aspect(self) -> float:
-        """Width over height of a pixel as coded; 1 where unknown or beyond belief."""
+        """Width over height of a coded pixel; 1 if it is unknown or implausible."""
         aspect = float(self.stream.sample_aspect_ratio or 1)
         return aspect if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED else 1.0
 
     def to_seconds(self, ticks: Any) -> Any:
-        """Ticks to seconds from the stream's start, rounded once."""
+        """Convert ticks to seconds from the stream's start, with a single rounding."""
         base = self.stream.time_base
         return (np.asarray(ticks, dtype=np.int64) - self.origin) * base.numerator / base.denominator
 
     def to_ticks(self, times_s: np.ndarray) -> np.ndarray:
-        """For each time the last tick that is not after it, float rounding forgiven."""
+        """Return for each time the last tick that is not after it, up to `TOLERANCE_S`."""
         base = self.stream.time_base
         return np.floor((times_s + TOLERANCE_S) * base.denominator / base.numerator).astype(np.int64) + self.origin
 
     def find_end(self, tick: int, duration: int | None, broken: bool = False) -> float:
-        """Until when the last frame, of ``tick`` and ``duration``, may count as being on display, in seconds.
+        """Return the time in seconds until which the last frame, of ``tick`` and ``duration``, counts as on display.
 
-        At a clean end half a second is allowed at least, as headers round and tracks differ in length.
+        At a clean end this is half a second at least, because headers round and tracks differ in length.
         """
         rate = self.stream.average_rate
         duration_s = float((duration or 0) * self.stream.time_base)
@@ -88,18 +88,18 @@ class Video:
 
 @dataclass(frozen=True)
 class Packets:
-    """What a video's packets say without being decoded.
+    """The frame times and counts that a video's packets give without being decoded.
 
     Attributes
     ----------
     times_s
         (n,) float64, ascending: the times of the frames that are shown.
     n_hidden
-        How many packets an edit list keeps from being shown.
+        Number of packets that an edit list hides.
     n_leading
-        How many frames are shown before the keyframe that they follow in the file: those of open groups of pictures.
+        Number of frames that are shown before the keyframe that they follow in the file, as in open groups of pictures.
     end_s
-        Until when the last frame counts as being on display.
+        The time until which the last frame counts as on display.
     """
 
     times_s: np.ndarray
@@ -108,7 +108,7 @@ class Packets:
     end_s: float
 
     def find(self, times_s: np.ndarray) -> tuple[np.ndarray, str | None]:
-        """Find the frames on display at given times: (n,) indices into `times_s`, and why times beyond are left out."""
+        """Return the frames on display at given times, as (n,) indices, and why later times are left out."""
         reached = np.asarray(times_s, dtype=np.float64)
         reached = reached[reached < self.end_s]
         numbers = np.maximum(np.searchsorted(self.times_s, reached + TOLERANCE_S, side="right") - 1, 0)
@@ -118,31 +118,31 @@ class Packets:
 
 
 @contextmanager
-def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[Video]:
-    """Open a video for reading, and for decoding with ``n_threads`` (0: as many as FFmpeg likes).
+def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
+    """Open a video for reading, and for decoding with ``n_threads`` (0: FFmpeg chooses).
 
     Raises
     ------
     DecodeError
-        If it is no readable regular file, no container that FFmpeg knows, or holds no video that it has a decoder for.
+        If the video is no readable regular file, or FFmpeg cannot read its container or has no decoder for it.
     """
     path = local_path(uri)
     if path is not None:
         check_file(Path(path), uri)
-    # An absolute path can be no protocol to FFmpeg, whatever colons are in it.
+    # FFmpeg never mistakes an absolute path for a protocol, even if it contains colons.
     with _open_remote(uri) if path is None else nullcontext(str(Path(path).absolute())) as source:
-        # A playlist in a video's clothes must not make FFmpeg open other files or addresses.
+        # A playlist that is named like a video must not make FFmpeg open other files or addresses.
         options = {"protocol_whitelist": "none" if path is None else "file"}
         try:
             buffer_size = 1 << 18 if path is None else 1 << 15
-            # A title in some other encoding is no reason to lose the video.
+            # A title that is not UTF-8 must not cost the video.
             container = av.open(source, options=options, buffer_size=buffer_size, metadata_errors="replace")
         except FFmpegError as error:
             raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         with container:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = n_threads
-            yield Video(uri, container, stream, stream.start_time or 0, _header_duration(container, stream))
+            yield OpenVideo(uri, container, stream, stream.start_time or 0, _header_duration(container, stream))
 
 
 def read_packets(uri: str) -> Packets:
@@ -151,10 +151,10 @@ def read_packets(uri: str) -> Packets:
     Raises
     ------
     DecodeError
-        If the video cannot be opened, or its packets bear no times.
+        If the video cannot be opened, or its packets have no times.
     """
     with open_video(uri) as video:
-        ticks = array("q")  # an hour has 100,000 of them
+        ticks = array("q")  # An hour of video has 100,000 of them, too many for a list.
         n_hidden, n_leading, key_tick, last = 0, 0, -(2**63), (-(2**63), 0)
         try:
             for packet in video.container.demux(video.stream):
@@ -172,12 +172,12 @@ def read_packets(uri: str) -> Packets:
             if not ticks:
                 raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         if not ticks:
-            raise DecodeError(f"{shown(uri)}: its frames bear no presentation times")
+            raise DecodeError(f"{shown(uri)}: its frames have no presentation times")
         return Packets(video.to_seconds(np.unique(ticks)), n_hidden, n_leading, video.find_end(*last))
 
 
 class ContainerReader:
-    """What the decoders share: whoever decodes the frames, what the container says is read through PyAV."""
+    """The methods that all decoders share: they read the container through PyAV, whatever decodes the frames."""
 
     name: str
 
@@ -191,14 +191,14 @@ class ContainerReader:
 
 
 def probe_video(uri: str, decoder: str) -> Probe:
-    """Read the header and decode one frame, which alone tells the rotation and whether the video decodes at all.
+    """Read the header and decode one frame, which shows the rotation and whether the video decodes at all.
 
-    A duration that is missing, or long for so small a file, is measured: all packets are read.
+    If the duration is missing, or implausibly long for the size of the file, it is measured by reading all packets.
 
     Raises
     ------
     DecodeError
-        If the video cannot be opened, not one frame of it decodes, or its few frames claim to last for days.
+        If the video cannot be opened, none of its frames decodes, or its duration is impossible for so few frames.
     """
     with open_video(uri) as video:
         frame = read_first_frame(video)
@@ -212,27 +212,27 @@ def probe_video(uri: str, decoder: str) -> Probe:
             codec=video.stream.codec.canonical_name,
             decoder=decoder,
         )
-        longest_s = max(_HOUR_S, video.container.size / _SPARSEST)
+        longest_s = max(_HOUR_S, video.container.size / _FEWEST_BYTES_A_SECOND)
     if 0 < probe.duration_s <= longest_s:
         return probe
     packets = read_packets(uri)
     n, last_s = len(packets.times_s), float(packets.times_s[-1])
     if probe.duration_s > 0:
         duration_s = min(probe.duration_s, packets.end_s)
-    else:  # some streams have no header to say it
+    else:  # Some streams have no header that gives a duration.
         duration_s = last_s + (1 / probe.fps if probe.fps else 0.0)
     if duration_s > max(_HOUR_S, n * _LONGEST_FRAME_S):
-        raise DecodeError(f"{shown(uri)}: its times are garbage: {n} frames in {duration_s:.3g} s")
+        raise DecodeError(f"{shown(uri)}: its times are invalid: {n} frames in {duration_s:.3g} s")
     return replace(probe, duration_s=duration_s)
 
 
-def read_first_frame(video: Video) -> Any:
+def read_first_frame(video: OpenVideo) -> Any:
     """Decode the first frame of a video that has just been opened.
 
     Raises
     ------
     DecodeError
-        If there is none.
+        If no frame decodes.
     """
     packet, failure = None, None
     try:
@@ -244,35 +244,38 @@ def read_first_frame(video: Video) -> Any:
     raise DecodeError(f"{shown(video.uri)}: {describe_nothing(packet, failure)}")
 
 
-def check_indexed(video: Video, decoder: str) -> None:
-    """Raise `DecodeError` unless the container keeps an index of its frames, without which ``decoder`` goes astray.
+def check_indexed(video: OpenVideo, decoder: str) -> None:
+    """Raise `DecodeError` unless the container keeps an index of its frames, which ``decoder`` needs.
 
-    After seeks in MPEG and AVI files decord 0.6 and torchcodec 0.17 give other frames than they should.
+    After a seek in an MPEG or AVI file, decord 0.6 and torchcodec 0.17 return wrong frames.
     """
     container = video.container.format.name
     if not {"mov", "matroska"} & set(container.split(",")):
         raise DecodeError(f"{shown(video.uri)}: {decoder} is not reliable in {container} files")
 
 
-def read_pixel_aspect(video: Video) -> float:
-    """Width over height of a pixel once the frame has been turned upright; the video has just been opened."""
+def read_pixel_aspect(video: OpenVideo) -> float:
+    """Return width over height of a pixel in the upright frame, for a video that has just been opened."""
     aspect = video.pixel_aspect
     turned = aspect != 1 and quarter_turns(read_first_frame(video)) % 2 == 1
     return 1 / aspect if turned else aspect
 
 
 def tick_of(timed: Any) -> int | None:
-    """When a packet or frame is presented, in ticks; AVI has decoding times only. None for the packet that flushes."""
+    """Return when a packet or frame is presented, in ticks, or None for the packet that flushes the decoder.
+
+    Where there are no presentation times, as in AVI, this is the decoding time.
+    """
     return timed.pts if timed.pts is not None else timed.dts
 
 
 def reason_of(error: FFmpegError) -> str:
-    """FFmpeg's own words, without the number and the name of the C function."""
+    """Return FFmpeg's message without the error's number and the name of the C function."""
     return error.strerror or str(error)
 
 
 def describe_nothing(packet: Any, failure: str | None) -> str:
-    """Why not one frame came out of a video, ``packet`` being the last that was tried."""
+    """Return why no frame of a video could be decoded; ``packet`` is the last that was tried."""
     if packet is not None and packet.has_sidedata("encryption_info"):
         return "it is encrypted"
     return f"no frame decodes: {failure}" if failure else "no frame decodes"
@@ -280,7 +283,7 @@ def describe_nothing(packet: Any, failure: str | None) -> str:
 
 @contextmanager
 def _open_remote(uri: str) -> Iterator[Any]:
-    """Open a remote file whose blocks are fetched as they are read and kept in memory, the last few of them."""
+    """Open a remote file whose blocks are fetched when they are read; the last few are kept in memory."""
     try:
         file_system, path = open_filesystem(uri)
         file = patiently(
@@ -293,15 +296,15 @@ def _open_remote(uri: str) -> Iterator[Any]:
                 cache_options={"maxblocks": _REMOTE_BLOCKS},
             ),
         )
-    except Exception as error:  # each file system raises its own kinds
+    except Exception as error:  # Each file system raises errors of its own.
         raise _unread(uri, error) from error
     failures: list[DecodeError] = []
     with file:
-        if hasattr(file, "cache"):  # one that lies in memory has none
+        if hasattr(file, "cache"):  # A file in memory has no cache.
             file.cache.fetcher = _make_fetcher(uri, file, failures)
         try:
             yield file
-        finally:  # whatever came of it: with some bytes missing it is not all that there is
+        finally:  # With bytes missing the result is incomplete, whatever FFmpeg reports.
             if failures:
                 raise failures[0]
 
@@ -312,9 +315,9 @@ def _unread(uri: str, error: Exception) -> DecodeError:
 
 
 def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[[int, int], bytes]:
-    """Make what fetches a remote file's blocks patient, and sure of having got all that it asked for.
+    """Return a function that fetches a remote file's blocks whole, with retries.
 
-    What it fails with in the end is kept in ``failures``.
+    The error with which it fails in the end is appended to ``failures``.
     """
     fetch = file.cache.fetcher
 
@@ -325,7 +328,7 @@ def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[
         return block
 
     def fetch_patiently(start: int, end: int) -> bytes:
-        if failures:  # FFmpeg asks again for what could not be read
+        if failures:  # FFmpeg reads again what could not be read.
             raise failures[0]
         try:
             return patiently(uri, lambda: fetch_whole(start, min(end, file.size)))
@@ -337,7 +340,7 @@ def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[
 
 
 def _find_stream(container: Any, uri: str) -> Any:
-    """Choose the stream that a player would show; pictures attached to music are none."""
+    """Return the video stream that a player would show; a picture that is attached to music does not count."""
     candidates = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not candidates:
         raise DecodeError(f"{shown(uri)}: there is no video stream in it")
@@ -349,7 +352,7 @@ def _find_stream(container: Any, uri: str) -> Any:
 
 
 def _frame_rate(stream: Any) -> float:
-    """Average frames a second; 0 where unknown or beyond belief."""
+    """Return the average frames a second, or 0 if they are unknown or implausible."""
     rate = float(stream.average_rate or 0)
     return rate if 1 / _LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
 

@@ -1,4 +1,4 @@
-"""decord: local MP4 and Matroska files; what the container says is read through PyAV, as decord tells less of it."""
+"""decord, for local MP4 and Matroska files; the container is read through PyAV, because decord reports less of it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from raypipe.storage import local_path, shown
 class DecordDecoder(ContainerReader):
     """Decodes with decord by frame numbers, which are looked up in the container's presentation times.
 
-    Videos of which decord 0.6 gives wrong frames without a word are refused: those with an edit list (it counts the
-    hidden frames, and then is off or spins), those with open groups of pictures (it is off after a seek), and all
-    containers but MP4's and Matroska's.
+    Videos of which decord 0.6 silently returns wrong frames are refused: those with an edit list (decord counts the
+    hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek), and
+    all containers except MP4 and Matroska.
 
     Parameters
     ----------
     n_threads
-        Of decord; 0 means as many as it likes.
+        Number of decord's threads; with 0 it chooses.
     """
 
     name = "decord"
@@ -68,7 +68,7 @@ class DecordDecoder(ContainerReader):
 
     def _open(self, uri: str, n_frames: int) -> Any:
         try:
-            # fault_tol: an error at the second frame that decord made up from its neighbours.
+            # With fault_tol decord raises at the second frame that it had to fill in from its neighbours.
             reader = self._decord.VideoReader(local_path(uri), num_threads=self.n_threads, fault_tol=1)
         except (RuntimeError, AssertionError) as error:
             raise DecodeError(f"{shown(uri)}: decord cannot open it") from error
@@ -89,5 +89,5 @@ def _to_frame(picture: Any) -> av.VideoFrame:
 
 
 def _reason_of(error: Exception) -> str:
-    """Give decord's own words without the lines of its source that they came from."""
+    """Return decord's message without the places in its source code."""
     return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", " ".join(str(error).split()))[:200]

@@ -1,4 +1,4 @@
-"""From a decoded frame to the upright RGB square that an encoder takes."""
+"""Turning a decoded frame into the upright RGB square that an encoder takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-# Bicubic as in CLIP's own preprocessing; without full chroma RGB is off by 1 to 3 of 255, and white is 253.
+# CLIP's own preprocessing is bicubic. Without full chroma RGB is off by 1 to 3 of 255, and white becomes 253.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 
@@ -17,7 +17,7 @@ class Resizer:
     Parameters
     ----------
     image_size, resize_mode
-        As `raypipe.decoders.Decoder.frames` takes them.
+        As for `raypipe.decoders.Decoder.frames`.
     pixel_aspect
         Width of a pixel over its height.
     """
@@ -26,10 +26,13 @@ class Resizer:
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.pixel_aspect = pixel_aspect
-        self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
+        self._reformatter = VideoReformatter()  # It keeps its filter tables from frame to frame.
 
     def __call__(self, frame: Any) -> np.ndarray:
-        """Give (image_size, image_size, 3) uint8; swscale's filters widen as they shrink, so nothing aliases."""
+        """Return the frame as (image_size, image_size, 3) uint8.
+
+        swscale's filters grow wider as the picture shrinks, so nothing aliases.
+        """
         size = self.image_size
         width, height = scaled_size(frame.width * self.pixel_aspect / frame.height, size, self.resize_mode)
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
@@ -38,19 +41,19 @@ class Resizer:
 
 
 def quarter_turns(frame: Any) -> int:
-    """How many quarter turns counterclockwise set the frame upright; garbage in the metadata turns nothing."""
+    """Return the quarter turns counterclockwise that set the frame upright; invalid metadata count as none."""
     return round(frame.rotation / 90) % 4 if -180 <= frame.rotation <= 180 else 0
 
 
 def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
-    """Width and height to scale a picture to before its middle ``size`` × ``size`` is cut out.
+    """Return the width and height to which a picture is scaled before its middle ``size`` × ``size`` is cut out.
 
     Parameters
     ----------
     aspect
         The picture's width over its height, as displayed.
     size, resize_mode
-        As `raypipe.decoders.Decoder.frames` takes them.
+        As for `raypipe.decoders.Decoder.frames`.
     """
     if resize_mode == "squash":
         return size, size
@@ -58,5 +61,5 @@ def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
 
 
 def crop_corner(height: int, width: int, size: int) -> tuple[int, int]:
-    """Top and left of the middle ``size`` × ``size`` of a picture, rounded as torchvision does."""
+    """Return top and left of the middle ``size`` × ``size`` of a picture, rounded as torchvision does."""
     return round((height - size) / 2), round((width - size) / 2)

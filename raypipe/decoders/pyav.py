@@ -13,7 +13,7 @@ from av.error import FFmpegError
 from raypipe.decoders.container import (
     N_THREADS,
     ContainerReader,
-    Video,
+    OpenVideo,
     describe_nothing,
     open_video,
     reason_of,
@@ -24,18 +24,21 @@ from raypipe.errors import DecodeError
 from raypipe.schema import Frames
 from raypipe.storage import shown
 
-_SEEK_S = 2.0  # a shorter gap is read through: reading costs little, and packets of no use are not decoded
-_SKIPPING = {"h264", "mpeg4", "mpeg2video"}  # in HEVC, frames of another layer may need a "non-reference" frame
-_PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20  # what may wait undecoded, so that memory stays flat
+# A shorter gap is read through, which costs little, because packets that are not needed are not decoded.
+_SEEK_S = 2.0
+# Codecs whose non-reference frames can be skipped. In HEVC a frame of another layer may need one.
+_SKIPPING = {"h264", "mpeg4", "mpeg2video"}
+# These bound the packets that wait undecoded, and so the memory.
+_PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20
 
 
 class PyAVDecoder(ContainerReader):
-    """Decodes with FFmpeg through PyAV; remote videos are streamed through fsspec, with nothing stored.
+    """Decodes with FFmpeg through PyAV; remote videos are streamed through fsspec and not stored.
 
     Parameters
     ----------
     n_threads
-        Of FFmpeg; 0 means as many as it likes.
+        Number of FFmpeg's threads; with 0 it chooses.
     """
 
     name = "pyav"
@@ -61,7 +64,7 @@ class PyAVDecoder(ContainerReader):
             for i, (tick, frame) in enumerate(walk):
                 pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
                 ticks.append(tick)
-                n_damaged += frame.is_corrupt  # FFmpeg made up what it could not decode
+                n_damaged += frame.is_corrupt  # FFmpeg fills in the parts of a frame that it cannot decode.
             if walk.error and not ticks:
                 raise DecodeError(f"{shown(uri)}: {walk.error}")
             n = len(ticks)
@@ -71,42 +74,42 @@ class PyAVDecoder(ContainerReader):
 
 
 class _Lost(Exception):
-    """A jump came down after the wanted time, and no earlier one could be made."""
+    """A jump landed after the requested time, and no earlier one could be made."""
 
 
 class _Walk:
-    """Iterates over the frames on display at given times, as pairs (tick, frame), decoding as little as it can.
+    """Iterates over the frames on display at given times, as pairs (tick, frame), and decodes as few as possible.
 
-    Packets wait undecoded until one shows that the wanted time has come. A keyframe before that makes all that
-    waited useless, and it is dropped; where the container's index knows a keyframe far ahead, the walk jumps there.
+    Packets wait undecoded until one reaches the requested time. If a keyframe comes before that, all waiting packets
+    are useless and are dropped. If the container's index knows a keyframe far ahead, the walk jumps there.
 
     Attributes
     ----------
     error
-        After the last frame: why times are left unanswered, or None.
+        After the last frame, why some times got no frame, or None.
     """
 
-    def __init__(self, video: Video, times_s: np.ndarray, linear: bool) -> None:
+    def __init__(self, video: OpenVideo, times_s: np.ndarray, linear: bool) -> None:
         self.error: str | None = None
         self._video = video
         self._codec = video.stream.codec_context
         self._skips = not linear and self._codec.codec.canonical_name in _SKIPPING
-        self._linear = linear  # decode everything from the start on: slow, and never wrong
+        self._linear = linear  # Everything is decoded from the start on, which is slow and always right.
         self._waiting = deque(video.to_ticks(times_s).tolist())
-        self._jumped = False  # the decoder has not seen the packets just before those to come
-        self._fresh = False  # what came before the next frame is not known
-        self._first_sound = -(2**63)  # frames before this tick may lack what they were predicted from
-        self._packet: Any = None  # decoded last
+        self._jumped = False  # The decoder has not seen the packets just before the next one.
+        self._fresh = False  # The frame before the next one is not known.
+        self._first_sound = -(2**63)  # Frames before this tick may lack the frames that they are predicted from.
+        self._packet: Any = None  # This is the packet that was decoded last.
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        """Give one pair a time, until the times or the video are at an end."""
+        """Yield a pair for each time, until the times or the video end."""
         current: tuple[int, Any] | None = None
         failure = None
         try:
             for frame in self._frames() if self._waiting else ():
                 tick = tick_of(frame)
                 if tick is None:
-                    raise DecodeError(f"{shown(self._video.uri)}: its frames bear no presentation times")
+                    raise DecodeError(f"{shown(self._video.uri)}: its frames have no presentation times")
                 if self._fresh and tick > self._waiting[0]:
                     raise _Lost
                 current = None if self._fresh else current
@@ -127,7 +130,7 @@ class _Walk:
             self.error = self._describe_end(current, end_s, failure)
 
     def _frames(self) -> Iterator[Any]:
-        """Decode what can hold the next frame to be given."""
+        """Decode the packets that may hold the frame for the next time."""
         pending: list[Any] = []
         n_bytes = 0
         for packet in self._packets():
@@ -147,11 +150,11 @@ class _Walk:
             pending, n_bytes = [], 0
 
     def _decode(self, packets: list[Any]) -> Iterator[Any]:
-        """Decode packets of which all but the last are shown no later than the next time."""
+        """Decode packets; all but the last are shown no later than the next time."""
         newest = max((tick_of(packet) or 0 for packet in packets[:-1]), default=None)
         for self._packet in packets:
             tick = tick_of(self._packet)
-            # A frame that another replaces before it is wanted matters only if others are predicted from it.
+            # A frame that is replaced before the next time is needed only if others are predicted from it.
             replaced = self._skips and newest is not None and tick is not None and tick < newest
             self._codec.skip_frame = "NONREF" if replaced else "DEFAULT"
             for frame in self._packet.decode():
@@ -159,7 +162,7 @@ class _Walk:
                     yield frame
 
     def _packets(self) -> Iterator[Any]:
-        """Read packets from the start, or from the last keyframe before the next time where that is far ahead."""
+        """Read packets from the start, or from the last keyframe before the next time if that is far ahead."""
         container, stream = self._video.container, self._video.stream
         second = round(1 / stream.time_base)
         sought = self._waiting[0]
@@ -174,7 +177,7 @@ class _Walk:
                 packets = self._seek()
 
     def _keyframe_ahead(self, packet: Any, goal: int) -> bool:
-        """Whether the container's index knows a keyframe between this packet and the goal."""
+        """Return whether the container's index knows a keyframe between this packet and the goal."""
         entries = self._video.stream.index_entries
         found = entries.search_timestamp(goal)
         return found >= 0 and packet.dts is not None and entries[found].timestamp > packet.dts
@@ -194,7 +197,8 @@ class _Walk:
             if tick is not None and tick <= self._waiting[0]:
                 self._jumped = True
                 return chain([keyframe], packets)
-            # Containers seek by decoding time, which runs ahead, and some to a packet that is no keyframe.
+            # Containers seek by decoding time, which is earlier than the time of display, and some of them to a packet
+            # that is no keyframe. So the next try starts further back.
             goal = self._waiting[0] - round(back_s / stream.time_base)
         raise _Lost
 

@@ -1,8 +1,8 @@
-"""A child process in which videos are probed and decoded: whatever a file does to a decoder, it costs one error.
+"""A child process in which videos are probed and decoded, so that a file that crashes a decoder costs only one error.
 
 The parent keeps one child, sends it a request at a time and waits no longer than a deadline. Requests and answers are
-small messages over a socket pair; arrays lie in a memory file that both hold open. A child that dies or overruns is
-killed with its process group and the next request gets a new one.
+small messages over a socket pair; arrays lie in a memory file that both hold open. A child that dies or misses the
+deadline is killed with its process group, and the next request gets a new one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageErro
 from raypipe.schema import Frames, Probe
 from raypipe.storage import shown
 
-_START_S = 60.0  # a machine busy with starting everything at once may take long to start Python
+_START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
 _DEATH_S = 5.0
 _TURN_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _MOST_MEMORY = 4 << 30
-"""Bytes that FFmpeg may take for one request: a few bytes of header can ask for frames of any size, and for many. The
-frames of 8K video that a decoder holds at once come to 2 GB."""
+"""Bytes that FFmpeg may take for one request, because a few bytes of a header can ask for any number of huge frames.
+
+The frames of an 8K video that a decoder holds at once take 2 GB.
+"""
 
 
 class Sandbox:
@@ -47,18 +49,18 @@ class Sandbox:
     Parameters
     ----------
     decoder
-        As `raypipe.decoders.resolve_chain` takes it: the next decoder of the chain is tried where one fails.
+        As for `raypipe.decoders.resolve_chain`. If a decoder fails, the next one of the chain is tried.
     deadline_s, deadline_factor
-        An attempt may take ``deadline_s + deadline_factor * span_s`` seconds, ``span_s`` being the seconds of video
-        that it covers; the start of the child is not counted.
+        An attempt may take ``deadline_s + deadline_factor * span_s`` seconds, where ``span_s`` is the seconds of video
+        that it covers; the start of the child does not count.
 
     Notes
     -----
-    Not to be shared by threads that use it at the same time. Frames are copied out of the shared memory, which is then
-    given back: they stay valid after the next request, and a sandbox at rest holds no frames.
+    Threads must not use one sandbox at the same time. Frames are copied out of the shared memory, which is then freed:
+    they stay valid after the next request, and an idle sandbox holds no frames.
     """
 
-    _module = "raypipe.decoders.sandbox"  # what the child runs: it calls `serve`
+    _module = "raypipe.decoders.sandbox"  # The child runs this module, which calls `serve`.
 
     def __init__(self, decoder: str = "auto", deadline_s: float = 20.0, deadline_factor: float = 3.0) -> None:
         self.decoder = decoder
@@ -87,7 +89,7 @@ class Sandbox:
         Raises
         ------
         DecodeError
-            If every decoder of the chain failed; one line with each one's reason.
+            If every decoder of the chain failed; the message is one line with the reason of each.
         """
         return self._try_chain(uri, 0.0, lambda child, name, limit_s: Probe(**child.ask(limit_s, "probe", name, uri)))
 
@@ -101,7 +103,7 @@ class Sandbox:
         return self._try_chain(uri, 0.0, attempt)
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
-        """See `raypipe.decoders.Decoder.frames`; ``span_s`` is what the deadline grows with; raises as `probe` does."""
+        """See `raypipe.decoders.Decoder.frames`; the deadline grows with ``span_s``; raises as `probe` does."""
         times_s = np.asarray(times_s, dtype=np.float64)
 
         def attempt(child: _Child, name: str, limit_s: float) -> Frames:
@@ -128,7 +130,7 @@ class Sandbox:
                 reasons.append(f"{name}: {str(error).removeprefix(f'{shown(uri)}: ')}")
             except _Killed as error:
                 self.close()
-                if not was_killed:  # by somebody else, or for want of memory: which says little of the video
+                if not was_killed:  # Another process or a lack of memory killed it; the video may be sound.
                     waiting.insert(0, name)
                     was_killed = True
                 else:
@@ -137,7 +139,7 @@ class Sandbox:
                 self.close()
                 reasons.append(f"{name}: {error}")
             except BaseException:
-                self.close()  # after an interrupt an answer is underway, which is none to the next request
+                self.close()  # After an interrupt the pending answer would be taken for that to the next request.
                 raise
         raise kind(f"{shown(uri)}: {'; '.join(reasons)}")
 
@@ -150,11 +152,11 @@ class Sandbox:
 
 
 class _Broken(Exception):
-    """The child died or overran; the message says how."""
+    """The child died or missed its deadline; the message says how."""
 
 
 class _Killed(_Broken):
-    """The child was killed, and not by us."""
+    """Something other than this process killed the child."""
 
 
 class _Child:
@@ -165,7 +167,8 @@ class _Child:
         ours, theirs = socket.socketpair()
         self._noise, noise_in = os.pipe()
         os.set_blocking(self._noise, False)
-        os.set_blocking(noise_in, False)  # what does not fit is lost: nobody reads while the child works
+        # Nobody reads this pipe while the child works, so what does not fit into it is lost.
+        os.set_blocking(noise_in, False)
         self._connection = Connection(ours.detach())
         self._memory = _make_memory_file()
         handles = (theirs.fileno(), self._memory)
@@ -202,14 +205,14 @@ class _Child:
         return arrays
 
     def ask(self, limit_s: float, *request: Any) -> Any:
-        """Have one request answered within ``limit_s`` seconds.
+        """Send a request and return its answer, which must come within ``limit_s`` seconds.
 
         Raises
         ------
         RaypipeError
-            As the decoder raised it.
+            If the decoder raised it.
         _Broken
-            If the child died or gave no answer in time.
+            If the child died or did not answer in time.
         """
         self._read_noise()
         try:
@@ -222,8 +225,8 @@ class _Child:
         return answer
 
     def end(self) -> None:
-        """Kill the child and whatever it has started, and free all that it held."""
-        if os.getpid() == self._owner:  # in a fork of the owner the child is somebody else's
+        """Kill the child with all processes that it has started, and free its resources."""
+        if os.getpid() == self._owner:  # A fork of the owner must leave the owner's child alone.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -237,7 +240,8 @@ class _Child:
         try:
             while True:
                 left_s = end - time.monotonic()
-                # In short turns, as some other process may have inherited the child's end, which hides its death.
+                # The wait is cut into short turns, because another process may have inherited the child's end of the
+                # socket, which hides the child's death.
                 if self._connection.poll(max(0.0, min(left_s, _TURN_S))):
                     return self._connection.recv()
                 if not self.is_alive() and not self._connection.poll(0):
@@ -252,14 +256,14 @@ class _Child:
         try:
             code = self._process.wait(_DEATH_S)
         except subprocess.TimeoutExpired:
-            return _Broken("its process hung up")
+            return _Broken("its process closed the connection")
         ended = f"its process died of {signal.Signals(-code).name}" if code < 0 else f"its process ended with {code}"
         last_words = self._read_noise()
         kind = _Killed if code == -signal.SIGKILL else _Broken
         return kind(f"{ended} ({last_words})" if last_words else ended)
 
     def _read_noise(self) -> str:
-        """Empty the pipe of the child's stderr, and give its last line."""
+        """Empty the pipe of the child's stderr, and return its last line."""
         noise = b""
         with contextlib.suppress(BlockingIOError):
             while more := os.read(self._noise, 65536):
@@ -270,15 +274,15 @@ class _Child:
 
 @cache
 def _starter(_pid: int) -> ThreadPoolExecutor:
-    """Give this process's one thread that starts children.
+    """Return this process's one thread that starts children.
 
-    The kernel kills a child when the *thread* that started it ends, so that must be one which lives on.
+    The kernel kills a child when the *thread* that started it ends, so this thread must outlive all children.
     """
     return ThreadPoolExecutor(1, thread_name_prefix="raypipe-sandbox")
 
 
 def _make_environment() -> dict[str, str]:
-    """Ours, since remote videos need its credentials and proxies; modules are found where we find them."""
+    """Return the child's environment: this process's, for its credentials and proxies, with the same module path."""
     root = str(Path(__file__).resolve().parents[2])
     places = dict.fromkeys([root, *(place or str(Path.cwd()) for place in sys.path)])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
@@ -292,7 +296,7 @@ def _make_memory_file() -> int:
 
 
 def write_arrays(file: int, *arrays: np.ndarray) -> None:
-    """Write arrays into the memory file, one behind the other."""
+    """Write arrays into the memory file, one after the other."""
     offset = 0
     for array in arrays:
         left = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -302,7 +306,7 @@ def write_arrays(file: int, *arrays: np.ndarray) -> None:
 
 
 def read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
-    """Read what `write_arrays` wrote, given shapes and types."""
+    """Read the arrays that `write_arrays` has written, given their shapes and types."""
     arrays, offset = [], 0
     for shape, dtype in kinds:
         array: np.ndarray = np.empty(shape, dtype)
@@ -310,14 +314,14 @@ def read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndar
         while left.size:
             n = os.preadv(file, [left.data], offset)
             if n == 0:
-                raise EOFError("the shared memory is shorter than was said")
+                raise EOFError("the shared memory is shorter than the arrays that it should hold")
             left, offset = left[n:], offset + n
         arrays.append(array)
     return arrays
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone, whatever it is then busy with."""
+    """Have the kernel kill this process when its parent ends, even while a decoder hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -333,11 +337,11 @@ def _watch(parent: int) -> None:
 
 
 def _bound_memory(name: str) -> None:
-    """Let a decoder take no more than `_MOST_MEMORY` beyond what this process has; allocations beyond that fail.
+    """Make allocations fail once a decoder has taken `_MOST_MEMORY` more than this process has now.
 
-    GPU libraries map far more than they use, and a user's own decoder is the user's: those are not bounded.
+    torchcodec is not bounded, because GPU libraries map far more memory than they use; nor is a user's own decoder.
     """
-    if sys.platform != "linux":  # elsewhere the kernel counts otherwise, or not at all
+    if sys.platform != "linux":  # Other kernels count this memory differently, or not at all.
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = most
@@ -368,17 +372,17 @@ _decoder = cache(make_decoder)
 
 
 def serve(answer: Callable[..., Any], parent: int, connection: int, memory: int) -> None:
-    """Answer requests until the parent hangs up.
+    """Answer requests until the parent closes the connection.
 
     Parameters
     ----------
     answer
-        Called with the memory file and a request: method, decoder's name, video's URI, and what else there is.
+        A function of the memory file and a request: method, decoder's name, video's URI and further arguments.
     parent, connection, memory
-        The arguments of the process: its parent, its end of the socket pair, and the memory file.
+        The arguments of the process: its parent's id, its end of the socket pair, and the memory file.
     """
     _die_with(parent)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected here, and nobody reads their dumps
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Crashes are expected here, and nobody reads their dumps.
     channel = Connection(connection)
     channel.send(None)
     while True:
@@ -390,7 +394,7 @@ def serve(answer: Callable[..., Any], parent: int, connection: int, memory: int)
             reply: tuple[Any, RaypipeError | None] = (answer(memory, *request), None)
         except RaypipeError as error:
             reply = (None, error)
-        except Exception as error:  # any fault of any library is this video's, and is reported with it
+        except Exception as error:  # Whatever a library raises is recorded as this video's error.
             reply = (None, DecodeError(describe(error, uri=request[2])))
         channel.send(reply)
 

@@ -21,20 +21,20 @@ from raypipe.packages import require
 from raypipe.schema import Frames
 from raypipe.storage import local_path, shown
 
-_SAME_S = 1e-4  # torchcodec's seconds went through float arithmetic of their own
-_CHUNK = 16  # frames that lie on the GPU in full size at once
+_SAME_S = 1e-4  # torchcodec's times may differ from the container's by this much, through rounding.
+_CHUNK = 16  # At most this many frames lie on the GPU in full size at once.
 
 
 @dataclass(frozen=True)
 class DeviceFrames:
-    """Frames that lie where they were decoded.
+    """Frames on the device that decoded them.
 
     Attributes
     ----------
     pixels
-        (u, image_size, image_size, 3) uint8 tensor: each frame once, however often it was asked for.
+        (u, image_size, image_size, 3) uint8 tensor, which holds each frame once, even if several times fall on it.
     numbers
-        (n,) int64, for each answered time the number of its frame in ``pixels``; the times are the first n.
+        (n,) int64, for each of the first n requested times the index of its frame in ``pixels``.
     times_s
         (n,) float64, the presentation times of those frames.
     error
@@ -53,8 +53,8 @@ class TorchCodecDecoder(ContainerReader):
     Parameters
     ----------
     device
-        Where torchcodec decodes. A video that NVDEC cannot decode is refused there, for the next decoder to take:
-        torchcodec would fall back to one CPU thread.
+        The device on which torchcodec decodes. A video that NVDEC cannot decode is refused, so that the next decoder
+        takes it; torchcodec itself would fall back to one CPU thread.
     """
 
     name = "torchcodec"
@@ -65,10 +65,10 @@ class TorchCodecDecoder(ContainerReader):
         self._decoders = require("torchcodec.decoders")
 
     def kind(self, uri: str) -> str:
-        """Say what decides how a video's pixels come out: its codec, pixel format, range and matrix."""
+        """Return the properties on which a video's pixel values depend: its codec, pixel format, range and matrix."""
         with open_video(uri) as video:
             codec = video.stream.codec_context
-            range_, matrix = int(codec.color_range), int(codec.colorspace)  # FFmpeg's numbers; 0 and 2 are "unknown"
+            range_, matrix = int(codec.color_range), int(codec.colorspace)  # FFmpeg's numbers: 0 and 2 mean "unknown".
             return f"{codec.name} {codec.pix_fmt} (range {range_}, matrix {matrix})"
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
@@ -95,7 +95,7 @@ class TorchCodecDecoder(ContainerReader):
                 wanted_s = packets.times_s[unique[start : start + _CHUNK]] + origin_s
                 batch = decoder.get_frames_played_at((wanted_s + TOLERANCE_S).tolist())
                 if np.abs(batch.pts_seconds.cpu().numpy() - wanted_s).max() > _SAME_S:
-                    raise DecodeError(f"{shown(uri)}: torchcodec gives frames of other times than the container's")
+                    raise DecodeError(f"{shown(uri)}: torchcodec returns frames of other times than the container's")
                 chunks.append(resize(batch.data, image_size, resize_mode, pixel_aspect, turns))
                 n = start + len(wanted_s)
         except RuntimeError as failure:
@@ -123,10 +123,10 @@ def resize(frames: Any, size: int, resize_mode: str, pixel_aspect: float = 1.0, 
     frames
         (n, 3, height, width) uint8 tensor, upright.
     size, resize_mode, pixel_aspect
-        As `Resizer` takes them, the aspect of the upright picture.
+        As for `Resizer`; the aspect is that of the upright picture.
     turns
-        Quarter turns counterclockwise that set the frames upright: the middle is cut out as it was before them, which
-        is a pixel off where the margin is odd.
+        Quarter turns counterclockwise that have set the frames upright. The middle is cut out as in the frames before
+        these turns, as `Resizer` does; where the margin is odd, this is one pixel off the upright frames' middle.
 
     Returns
     -------

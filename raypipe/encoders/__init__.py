@@ -1,4 +1,4 @@
-"""Encoders: what turns frames into vectors."""
+"""Encoders, which turn frames into vectors: their protocol, and how one is made by name."""
 
 import hashlib
 import importlib
@@ -15,7 +15,8 @@ from raypipe.errors import EncoderError, one_line
 
 RESIZE_MODES = ("crop", "squash")
 
-_ATTRIBUTES = ("dim", "image_size", "resize_mode")  # a user's encoder may leave the fingerprint to us
+# A user's encoder must have these; without a fingerprint of its own it gets the hash of its source.
+_ATTRIBUTES = ("dim", "image_size", "resize_mode")
 
 
 class Encoder(Protocol):
@@ -24,13 +25,13 @@ class Encoder(Protocol):
     Attributes
     ----------
     dim
-        Numbers in a vector.
+        Length of a vector.
     image_size
-        Side in pixels of the square frames that it takes.
+        Side, in pixels, of the square frames that the encoder takes.
     resize_mode
         How a frame is made square: "crop" scales the shorter side and cuts the middle out, "squash" scales each side.
     fingerprint
-        Names everything that its numbers depend on: embeddings of two fingerprints are not comparable.
+        Names everything that the vectors depend on. Embeddings with different fingerprints are not comparable.
     """
 
     dim: int
@@ -53,28 +54,28 @@ def make_encoder(
     batch_size: int = 128,
     device: str = "auto",
 ) -> Encoder:
-    """Make the encoder of that name.
+    """Make an encoder by name.
 
     Parameters
     ----------
     encoder
-        "clip", "descriptor", or "package.module:Name" of a user's own: a class or function that makes an encoder when
-        called without arguments, or an encoder. Its module may lie in the current directory.
+        "clip", "descriptor", or "package.module:Name" of a user's own encoder, or of a class or function that makes one
+        when called without arguments. The module may lie in the current directory.
     model, pretrained
-        For clip: open_clip's name of the architecture, and its tag of the weights or the path of a checkpoint.
+        For clip: open_clip's name of the architecture, and its tag for the weights or the path of a checkpoint.
     precision
         For clip: "fp32", "bf16", or "auto" (bf16 on a GPU, else fp32).
     normalize
         Whether each vector is divided by its L2 norm; a zero vector stays zero.
     batch_size
-        Frames that the encoder is given at once, at most.
+        Most frames in one batch.
     device
-        torch's name of a device, or "auto" (a GPU where there is one). A user's encoder chooses its own.
+        torch's name of a device, or "auto" (a GPU if there is one). A user's encoder chooses its own.
 
     Raises
     ------
     EncoderError
-        If the encoder is unknown, cannot be loaded or does not keep to the protocol.
+        If the encoder is unknown, cannot be loaded or breaks the protocol.
     """
     made: Any
     if encoder == "clip":
@@ -92,15 +93,15 @@ def make_encoder(
     else:
         raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, descriptor or package.module:Name")
     batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
-    if ":" in encoder:  # a mistake in it should show now, not after an hour of decoding
+    if ":" in encoder:  # A mistake in a user's encoder should show now, not after an hour of decoding.
         batched(np.full((2, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
     return batched
 
 
 class _BatchedEncoder:
-    """What all encoders have in common: batches of bounded size, checked output, normalisation.
+    """An encoder with what all encoders need: batches of bounded size, checked output, normalisation.
 
-    A batch that the GPU has no memory for is halved, and so are all that follow: ``batch_size`` tells what is left.
+    If the GPU has no memory for a batch, that batch and all later ones are halved; ``batch_size`` is the present size.
     """
 
     def __init__(self, name: str, encoder: Encoder, fingerprint: str, *, normalize: bool, batch_size: int) -> None:
@@ -116,7 +117,7 @@ class _BatchedEncoder:
     def __call__(self, frames: Any) -> np.ndarray:
         """Encode uint8 (n, image_size, image_size, 3) RGB frames, an array or a torch tensor, as float32 (n, dim).
 
-        A tensor's frames stay on its device if the encoder takes them there, that is if it has ``batches``.
+        A tensor's frames stay on their device if the encoder has ``batches``, which takes them there.
         """
         side = self.image_size
         if str(frames.dtype) not in ("uint8", "torch.uint8") or tuple(frames.shape[1:]) != (side, side, 3):
@@ -128,13 +129,13 @@ class _BatchedEncoder:
         start = 0
         while start < len(frames):
             start = self._encode(frames, vectors, start)
-            if start < len(frames):  # the next batch would not fit either
+            if start < len(frames):  # The GPU had no memory for the batch, nor will it have for the next one.
                 self.batch_size = min(self.batch_size, len(frames) - start) // 2
                 _free_gpu_memory()
         return _unit_rows(vectors) if self._normalize else vectors
 
     def _encode(self, frames: Any, vectors: np.ndarray, start: int) -> int:
-        """Encode frames from ``start`` on; return up to where, less than all if a smaller batch may do better."""
+        """Encode frames from ``start`` on; return where it stopped, before the end if it needs a smaller batch."""
         n = 0
         try:
             for encoded in self._batches(frames[start:]):
@@ -143,28 +144,29 @@ class _BatchedEncoder:
                 start += n
         except EncoderError:
             raise
-        except Exception as error:  # a user's encoder may raise anything
+        except Exception as error:  # A user's encoder may raise anything.
             n = min(self.batch_size, len(frames) - start)
-            if type(error).__name__ == "OutOfMemoryError" and n > 1:  # torch's and CuPy's, not imported here
+            # torch's and CuPy's errors have this name; neither is imported here.
+            if type(error).__name__ == "OutOfMemoryError" and n > 1:
                 return start
             raise EncoderError(f"encoder {self._name} failed on {n} frames: {one_line(error)}") from error
         return start
 
     def _batches(self, frames: Any) -> Iterator[Any]:
-        if hasattr(self._encoder, "batches"):  # it copies a batch to the device while it computes another
+        if hasattr(self._encoder, "batches"):  # Such an encoder copies a batch to the device while it computes another.
             yield from self._encoder.batches(frames, self.batch_size)
             return
         frames = frames if isinstance(frames, np.ndarray) else frames.cpu().numpy()
         for start in range(0, len(frames), self.batch_size):
-            # a copy: Ray's batches are read-only, and torch complains of arrays that it cannot write to
+            # Ray's batches are read-only, and torch warns of arrays that it cannot write to: hence the copy.
             yield self._encoder(np.array(frames[start : start + self.batch_size], order="C"))
 
     def _checked(self, vectors: Any, n_frames: int) -> np.ndarray:
-        wanted = f"it must return a float32 array ({n_frames}, {self.dim}) for {n_frames} frames"
+        rule = f"it must return a float32 array ({n_frames}, {self.dim}) for {n_frames} frames"
         if not isinstance(vectors, np.ndarray):
-            raise EncoderError(f"encoder {self._name}: {wanted}, and returned a {type(vectors).__name__}")
+            raise EncoderError(f"encoder {self._name}: {rule}, but returned a {type(vectors).__name__}")
         if vectors.shape != (n_frames, self.dim) or vectors.dtype != np.float32:
-            raise EncoderError(f"encoder {self._name}: {wanted}, and returned {vectors.dtype} {vectors.shape}")
+            raise EncoderError(f"encoder {self._name}: {rule}, but returned {vectors.dtype} {vectors.shape}")
         if not np.isfinite(vectors).all():
             n_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
             raise EncoderError(f"encoder {self._name}: NaN or infinity in the vectors of {n_bad} of {n_frames} frames")
@@ -172,14 +174,14 @@ class _BatchedEncoder:
 
 
 def _free_gpu_memory() -> None:
-    """Give back what torch keeps of the GPU's memory without using it."""
+    """Free the GPU memory that torch keeps without using it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    # the norm in float64: the squares of large float32 numbers overflow
+    # The norm is computed in float64, because the squares of large float32 numbers overflow.
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
 
@@ -204,7 +206,7 @@ def _make_users_own(spec: str) -> tuple[Any, str]:
             raise EncoderError(f"encoder {spec}: a {type(made).__name__} is neither an encoder nor makes one")
         try:
             made = made()
-        except Exception as error:  # the user's code may raise anything
+        except Exception as error:  # The user's code may raise anything.
             raise EncoderError(f"encoder {spec}: {name}() failed: {one_line(error)}") from error
     _check_attributes(spec, made)
     fingerprint = getattr(made, "fingerprint", None)
@@ -214,7 +216,7 @@ def _make_users_own(spec: str) -> tuple[Any, str]:
 def _import_module(spec: str, module_name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does
+        sys.path.insert(0, here)  # `python -m` does the same.
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -223,7 +225,7 @@ def _import_module(spec: str, module_name: str) -> ModuleType:
                 f"encoder {spec}: no module {error.name!r} in {here}, PYTHONPATH or the installed packages"
             ) from error
         raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
-    except Exception as error:  # the user's code may raise anything
+    except Exception as error:  # The user's code may raise anything.
         raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
 
 
@@ -242,7 +244,7 @@ def _check_attributes(spec: str, made: Any) -> None:
 
 
 def _source_hash(spec: str, module: ModuleType) -> str:
-    """Hash the module's source: an edited encoder is another one."""
+    """Return a hash of the module's source, because an edited encoder is another encoder."""
     try:
         source = inspect.getsource(module)
     except (OSError, TypeError) as error:

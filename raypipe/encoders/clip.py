@@ -1,4 +1,4 @@
-"""CLIP image towers by open_clip: any of its architectures, with its published weights or a checkpoint."""
+"""CLIP image towers from open_clip: any of its architectures, with its published weights or a checkpoint."""
 
 import contextlib
 import difflib
@@ -19,28 +19,28 @@ from raypipe.encoders.tower import ImageTower
 from raypipe.errors import EncoderError, one_line
 
 _HUB_TIMEOUT_S = 5.0
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # what a tag says beside the weights' place
-_RESIZE_MODES = {"shortest": "crop", "squash": "squash"}  # open_clip's names to ours
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # A tag may set these for its weights.
+_RESIZE_MODES = {"shortest": "crop", "squash": "squash"}  # This maps open_clip's names to raypipe's.
 
 
 class Clip:
     """The image tower of a CLIP model.
 
-    Frames come resized by the decoder to `image_size`, the way `resize_mode` says; the rest of the model's own
-    preprocessing (scale, mean, standard deviation) is done on the device, by `ImageTower`. The kernel that the model's
-    configuration asks for when resizing, bicubic as a rule, is up to the decoder.
+    The decoder resizes frames to `image_size` by `resize_mode`; it is bicubic, as most models' own preprocessing is,
+    whatever the model's configuration says. `ImageTower` does the rest of the preprocessing (scale, mean, standard
+    deviation) on the device.
 
     Parameters
     ----------
     model
-        open_clip's name of the architecture, or "hf-hub:owner/repository" or "local-dir:folder" with weights of its
-        own, beside which ``pretrained`` counts for nothing.
+        open_clip's name of the architecture; or "hf-hub:owner/repository" or "local-dir:folder", which hold weights of
+        their own, so that ``pretrained`` is ignored.
     pretrained
-        open_clip's tag of published weights, or the path of a checkpoint file.
+        open_clip's tag for published weights, or the path of a checkpoint file.
     precision
-        "fp32", "bf16" (on a GPU of the weights, on the CPU by autocast), or "auto": bf16 on a GPU that computes it,
-        else fp32. The fingerprint has what was asked for: a driver without a GPU must know what its actors make on
-        theirs. So under "auto" vectors of both may come together.
+        "fp32", "bf16" (on a GPU for the weights, on the CPU by autocast), or "auto": bf16 on a GPU that computes it,
+        else fp32. The fingerprint holds the requested precision, because a driver without a GPU must know the
+        fingerprint of its actors on GPUs. So under "auto" a run may hold vectors of both precisions.
     device
         torch's name of a device.
 
@@ -70,7 +70,7 @@ class Clip:
 
 
 def _frame_format(model: str, preprocess: dict[str, Any]) -> tuple[int, str]:
-    """Return the side in pixels and our resize mode of a model's preprocessing."""
+    """Return the side in pixels and raypipe's resize mode of a model's preprocessing."""
     size, mode = preprocess["size"], preprocess["resize_mode"]
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width or mode not in _RESIZE_MODES:
@@ -82,11 +82,15 @@ def _frame_format(model: str, preprocess: dict[str, Any]) -> tuple[int, str]:
 
 
 class _Weights(NamedTuple):
-    """Weights that lie on this machine's disk."""
+    """Weights on this machine's disk.
 
-    name: str  # stands for their content in fingerprints
-    place: str  # tells people where they are
-    options: dict[str, Any]  # what `open_clip.create_model` needs to load them
+    ``name`` identifies their content in fingerprints, ``place`` their location in messages, and ``options`` are the
+    arguments with which `open_clip.create_model` loads them.
+    """
+
+    name: str
+    place: str
+    options: dict[str, Any]
 
 
 def _load_image_tower(weights: _Weights) -> Any:
@@ -97,15 +101,15 @@ def _load_image_tower(weights: _Weights) -> Any:
         model = open_clip.create_model(
             **weights.options, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
         )
-    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
         raise _unusable(f"{weights.place} is not a checkpoint of plain tensors") from error
-    except Exception as error:  # open_clip, torch and safetensors raise whatever comes
+    except Exception as error:  # open_clip, torch and safetensors may raise anything.
         raise _unusable(f"{weights.place} cannot be loaded ({one_line(error)})") from error
     return model.visual.eval()
 
 
 def _locate_weights(model: str, pretrained: str) -> _Weights:
-    """Find a model's weights, fetching them if they are published ones that the local cache lacks."""
+    """Find a model's weights; published ones that are not in the local cache are downloaded."""
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -116,12 +120,12 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
         files = sorted(p for p in Path(place).glob("*") if p.suffix in {".json", ".safetensors", ".bin", ".pth"})
         return _Weights(f"{model}/{_sha256(*files)}", place, {"model_name": f"local-dir:{place}"})
 
-    model = model.replace("/", "-")  # as open_clip does: ViT-B/32 is ViT-B-32
+    model = model.replace("/", "-")  # open_clip too reads ViT-B/32 as ViT-B-32.
     if model not in open_clip.list_models():
         near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
         raise EncoderError(
             f"encoder clip: open_clip has no model {model!r}"
-            + (f"; near it: {', '.join(near)}" if near else "; open_clip.list_models() names them")
+            + (f"; similar names: {', '.join(near)}" if near else "; open_clip.list_models() lists all models")
         )
     tag = get_pretrained_cfg(model, pretrained)
     if tag:
@@ -130,10 +134,11 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
             "model_name": model,
             "pretrained": path,
             "force_preprocess_cfg": {key: tag[key] for key in _PREPROCESS_KEYS if key in tag},
-            # open_clip only warns where the weights were trained with the other activation
+            # open_clip only warns if the weights were trained with the other activation.
             "force_quick_gelu": bool(tag.get("quick_gelu")),
         }
-        return _Weights(f"{model}/{pretrained.lower().replace('-', '_')}", path, options)  # as open_clip spells tags
+        tag_name = pretrained.lower().replace("-", "_")  # open_clip spells its tags like this.
+        return _Weights(f"{model}/{tag_name}", path, options)
     checkpoint = Path(pretrained).expanduser()
     if not checkpoint.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
@@ -143,11 +148,11 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
 
 
 def _fetch_tag(tag: dict[str, Any]) -> Path:
-    """Return the local file of published weights; every tag of open_clip 3 lies on the hub."""
+    """Return the local file of published weights; the hub has the weights of every tag of open_clip 3."""
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository, _, file = tag["hf_hub"].rpartition("/")
-    # the same weights without pickles where there are such
+    # If the hub has the same weights without pickles, those are taken.
     names = [Path(file).with_suffix(".safetensors").name, file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     return _fetch_from_hub(repository, names)
 
@@ -164,8 +169,8 @@ def _fetch_repository(repository: str) -> Path:
 def _fetch_from_hub(repository: str, names: list[str]) -> Path:
     """Return the first of the named files that the local cache has, else the first that the hub has.
 
-    The cache is asked first, so that a hundred encoders which start together do not ask the hub, and the hub's
-    presence is tried once before its client, which retries each file for 23 seconds.
+    The cache comes first, so that a hundred encoders that start together do not all ask the hub. Whether the hub
+    answers is tried once beforehand, because its client retries each file for 23 seconds.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -179,33 +184,33 @@ def _fetch_from_hub(repository: str, names: list[str]) -> Path:
     for name in names:
         try:
             return Path(hf_hub_download(repository, name))
-        except Exception as error:  # its network errors are of the client library that its version uses
+        except Exception as error:  # Network errors are those of the HTTP library, which varies with the hub's client.
             if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, EntryNotFoundError):
                 raise _unusable(f"the weights {repository} cannot be fetched ({one_line(error)})") from error
     raise _unusable(f"the hub's repository {repository} has no file {' or '.join(names)}")
 
 
 def _hub_absence() -> str | None:
-    """Say why the hub cannot be asked, or return None if it answers."""
+    """Return why the hub cannot be asked, or None if it answers."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids to fetch them"
+        return "HF_HUB_OFFLINE forbids fetching them"
     try:
         request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
         urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
-        error.close()  # any answer shows that it is there
+        error.close()  # Any answer shows that the hub can be reached.
     except OSError as error:
         reason = getattr(error, "reason", error)
-        if not isinstance(reason, ssl.SSLError):  # the hub's client may know certificates that urllib does not
+        if not isinstance(reason, ssl.SSLError):  # The hub's client may know certificates that urllib does not.
             return f"{constants.ENDPOINT} cannot be reached ({reason})"
     return None
 
 
 def _unusable(what: str) -> EncoderError:
     return EncoderError(
-        f"encoder clip: {what}; name a checkpoint with --pretrained FILE, or take --encoder descriptor, "
+        f"encoder clip: {what}; name a checkpoint with --pretrained FILE, or use --encoder descriptor, "
         "which needs no weights"
     )
 
@@ -220,11 +225,11 @@ def _sha256(*files: Path) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep open_clip and the hub's client from writing to stderr; what matters of it is raised."""
+    """Keep open_clip and the hub's client from writing to stderr; real problems are raised as errors."""
     from huggingface_hub.utils import logging as hub_logging
 
     root, handler, verbosity = logging.getLogger(), logging.NullHandler(), hub_logging.get_verbosity()
-    root.addHandler(handler)  # else open_clip's logging.info(…) sets up a handler for the whole process
+    root.addHandler(handler)  # Without a handler, open_clip's logging.info(…) sets one up for the whole process.
     hub_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():

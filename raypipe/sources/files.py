@@ -1,4 +1,4 @@
-"""Videos that lie as files: one file, a folder, a glob, or any of these behind an fsspec URL."""
+"""Finding videos that are files: one file, a folder, a glob, or any of these behind an fsspec URL."""
 
 import os
 import re
@@ -27,11 +27,14 @@ from raypipe.storage import (
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split(),
 )
-"""What makes a file in a folder a video, in any case of letters. Named on its own or in a manifest, any file is one."""
+"""The suffixes, in upper or lower case, by which a file in a folder counts as a video.
+
+A file that is named on its own or in a manifest counts as a video whatever its suffix.
+"""
 
 
 def group_name(parents: str, uri: str) -> str | None:
-    r"""Return a video's group from the relative folders of its ``uri``, decoded; bytes that are not UTF-8 as \xNN."""
+    r"""Return a video's group: the relative folders of its ``uri``, decoded; bytes that are not UTF-8 become \xNN."""
     encoded = uri.startswith("file:") or is_http(uri)
     return (unquote(parents, errors="backslashreplace") if encoded else parents) or None
 
@@ -44,7 +47,7 @@ def find_files(source: str) -> Videos:
     Raises
     ------
     SourceError
-        If the source is not there, cannot be listed, or holds no video.
+        If the source does not exist, cannot be listed, or holds no video.
     """
     videos = _find_local(source) if local_path(source) is not None else _find_remote(source)
     if not len(videos):
@@ -56,15 +59,17 @@ def find_files(source: str) -> Videos:
 
 
 class _Glob:
-    """A pattern below a wildcard-free root, matched a path's part at a time, so that a walk enters no folder in vain.
+    """A pattern below a root without wildcards, matched one part of a path at a time.
 
-    A state is the set of pattern parts that the next part of a path may match.
+    So a walk skips the folders in which nothing can match. A state is the set of pattern parts that the next part of a
+    path may match.
     """
 
     def __init__(self, parts: tuple[str, ...]):
         self.parts = (*parts, "*") if parts[-1] == "**" else parts
         self.start = self._closed({0})
-        self.covers_hidden = self.parts == ("**", "*")  # the whole folder: a hidden file in it is counted as ignored
+        # Where the whole folder is meant, its hidden files count as ignored.
+        self.covers_hidden = self.parts == ("**", "*")
         self.max_depth = None if "**" in self.parts else len(self.parts)
 
     def enter(self, state: frozenset[int], folder: str) -> frozenset[int]:
@@ -73,11 +78,11 @@ class _Glob:
         return self._closed({i for i in after if i < len(self.parts)})
 
     def accepts(self, state: frozenset[int], file: str) -> bool:
-        """Whether ``file``, in a folder of that state, matches the whole pattern."""
+        """Return whether ``file``, in a folder of that state, matches the whole pattern."""
         return len(self.parts) - 1 in state and self._matches(file, self.parts[-1])
 
     def _closed(self, state: set[int]) -> frozenset[int]:
-        # '**' also stands for no folder at all, so what follows it is possible at once.
+        # '**' also stands for no folder at all, so the part after it can match at once.
         for i in range(len(self.parts) - 1):
             if i in state and self.parts[i] == "**":
                 state.add(i + 1)
@@ -93,13 +98,13 @@ _EVERYTHING = _Glob(("**",))
 
 class _Folder(NamedTuple):
     path: str
-    relative: str  # to the root, "" for the root itself
+    relative: str  # the path below the root, "" for the root itself
     state: frozenset[int]
-    above: frozenset[tuple[int, int]]  # device and inode of this folder and those around it
+    above: frozenset[tuple[int, int]]  # device and inode of each folder that this one lies in
 
 
 def _find_local(source: str) -> Videos:
-    path = os.path.expanduser(local_path(source) or "")  # noqa: PTH111 – Path's raises where '~name' is no user
+    path = os.path.expanduser(local_path(source) or "")  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
     try:
         status = os.lstat(path)
     except (OSError, ValueError) as error:
@@ -142,7 +147,7 @@ def _list_local(root: str, pattern: _Glob) -> Videos:
 
 
 def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], int]:
-    """Return a folder's videos and the folders to enter, both in order, and how many files are neither."""
+    """Return a folder's videos and the folders to enter, both in order, and the number of all other files."""
     files, folders, n_others = [], [], 0
     try:
         here = Path(folder.path).stat()
@@ -169,12 +174,12 @@ def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], in
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that we may not enter
+    except OSError:  # The entry is a link to itself, or into a folder that may not be entered.
         return False
 
 
 def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
-    """Whether the entry is a link to a folder that the walk is in already."""
+    """Return whether the entry is a link to a folder that the walk is inside of already."""
     if not entry.is_symlink():
         return False
     target = entry.stat()
@@ -183,7 +188,7 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
 
 def _find_remote(url: str) -> Videos:
     scheme_end = url.index("://") + 3
-    # '?' begins the query of an http URL, and brackets are met in real ones.
+    # In an http URL only '*' is a wildcard: '?' begins its query, and real URLs contain brackets.
     wild = "*" in url.partition("?")[0] if is_http(url) else _has_wildcard(url[scheme_end:])
     if wild and ("*" in url or not _remote_kind(url, missing_ok=True)):
         parts = url[scheme_end:].split("/")
@@ -197,11 +202,11 @@ def _find_remote(url: str) -> Videos:
 
 
 def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
-    """Return "file" or "directory", or None where nothing is there and that is no error."""
+    """Return "file" or "directory"; or, with ``missing_ok``, None if neither exists."""
     filesystem, path = open_filesystem(url)
     try:
         return patiently(url, lambda: filesystem.info(path))["type"]
-    except Exception as error:  # as in open_filesystem
+    except Exception as error:  # Each filesystem raises errors of its own.
         if missing_ok and isinstance(error, FileNotFoundError):
             return None
         raise failure("find", url, error) from error
@@ -210,11 +215,11 @@ def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
 def _list_remote(url: str, pattern: _Glob) -> Videos:
     filesystem, root = open_filesystem(url)
     try:
-        filesystem.invalidate_cache()  # a second look must see what was uploaded since the first
+        filesystem.invalidate_cache()  # A second listing must show what was uploaded since the first.
         paths = find_patiently(url, filesystem, root, pattern.max_depth)
         if not paths:
-            filesystem.ls(root, detail=False)  # find() leaves out what it cannot list, be it the root
-    except Exception as error:  # as in open_filesystem
+            filesystem.ls(root, detail=False)  # This raises if the root cannot be listed, where find() is silent.
+    except Exception as error:  # Each filesystem raises errors of its own.
         raise failure("list", url, error) from error
     below = [(path.removeprefix(root).strip("/"), path) for path in paths if not path.endswith("/")]
     n_ignored = 0
@@ -238,7 +243,7 @@ def _list_remote(url: str, pattern: _Glob) -> Videos:
 
 
 def _order(relative: str) -> tuple[str, str]:
-    """Sort key of a relative path: a folder's files before its folders, and clip2 before clip10."""
+    """Return a key that sorts relative paths: a folder's files before its folders, and clip2 before clip10."""
     parents, _, name = relative.rpartition("/")
     key = "\x01" + parents.replace("/", "\x01") + "\x00" + name if parents else "\x00" + name
     return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), key), relative

@@ -1,8 +1,8 @@
-"""Manifests: a row a video, as CSV, Parquet or JSONL.
+"""Manifests: CSV, Parquet or JSONL files with a row for each video.
 
-Columns: ``uri`` or ``path`` (a relative one starts at the manifest's own folder), and where wanted ``id``,
-``start_s`` and ``end_s`` (a span of the file, in seconds), ``group``, ``label``, ``caption``; further ones are kept.
-Empty cells are None. A file that is not there is listed all the same, and fails when it is probed.
+A manifest has a column ``uri`` or ``path`` (a relative path starts at the manifest's own folder) and may have ``id``,
+``start_s`` and ``end_s`` (a span of the file, in seconds), ``group``, ``label`` and ``caption``; further columns are
+kept. Empty cells are None. A file that does not exist is listed all the same, and fails when it is probed.
 """
 
 import csv
@@ -28,17 +28,19 @@ _TEXTS = ("id", "group", "label", "caption")
 _TIMES = ("start_s", "end_s")
 _KNOWN = (*_PLACES, *_TEXTS, *_TIMES)
 
-_AT_ONCE = 10_000  # rows that are Python's at one time
+# This many rows at a time become Python objects, which take far more memory than the file does.
+_BATCH_ROWS = 10_000
 
 Row = dict[str, Any]
-Read = tuple[tuple[str, ...], Iterable[list[Row]]]  # the columns, and some rows after another
+Read = tuple[tuple[str, ...], Iterable[list[Row]]]
+"""The columns of a manifest, and its rows in batches."""
 
 
 def read_manifest(name: str) -> Videos:
-    """Read a manifest's videos, in its order; rows are counted from 1, a header left out.
+    """Read a manifest's videos in its order.
 
-    The source's own ``id`` of a video is kept in ``extra`` too: ``video_id`` cannot be turned back into it.
-    Without a ``group`` column, the group of a video below the manifest's folder is its parent folder relative to that.
+    A video's ``id`` is kept in ``extra`` too, because it cannot be recovered from ``video_id``. Without a ``group``
+    column, a video below the manifest's folder has its parent folder, relative to the manifest's, as its group.
 
     Parameters
     ----------
@@ -48,12 +50,13 @@ def read_manifest(name: str) -> Videos:
     Raises
     ------
     SourceError
-        If it cannot be read, lists nothing, or a row is wrong; the message names the row.
+        If the manifest cannot be read, lists nothing, or has a wrong row; the message names the row, counted from 1
+        without the header.
     """
     rows = _read_rows(name)
     columns, first = next(rows, ((), None))
     if first is None:
-        raise SourceError(f"manifest {shown(name)} lists no video: it has no row")
+        raise SourceError(f"manifest {shown(name)} lists no video: it has no rows")
     if not any(place in columns for place in _PLACES):
         raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {shown(', '.join(columns))}")
     reader = _RowReader(name, columns)
@@ -93,7 +96,7 @@ class _RowReader:
         return {column: own_id if column == "id" else row.get(column) for column in self.extra}
 
     def _once(self, text: str | None) -> str | None:
-        """Return the first text that was equal: a million rows have few groups and labels."""
+        """Return one object for all equal texts, to save memory: a million rows have few groups and labels."""
         return self._texts.setdefault(text, text)
 
     def _uri(self, row: Row, where: str) -> str:
@@ -132,12 +135,12 @@ def _time(value: Any, column: str, where: str) -> float | None:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise SourceError(f"{where}: {column} {shown(repr(value))} is not a number of seconds from 0 on")
+        raise SourceError(f"{where}: {column} {shown(repr(value))} is not a number of seconds, 0 or more")
     return seconds
 
 
 def _read_rows(name: str) -> Iterator[tuple[tuple[str, ...], Row]]:
-    """Yield the columns and the cells of each row; what is wrong with the file becomes a `SourceError`."""
+    """Yield the columns and the cells of each row; raise `SourceError` if something is wrong with the file."""
     read = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}[suffix(name)]
     with open_file(name) as file:
         try:
@@ -160,24 +163,24 @@ def _read_csv(file: IO[bytes]) -> Read:
         return tuple(header), ()
     table = read_csv(
         BytesIO(body),
-        # One block: a further column's type is inferred from all of its cells, not from the first megabyte's.
+        # With one block, a further column's type is inferred from all of its cells, not from the first megabyte.
         read_options=ReadOptions(column_names=header, block_size=min(len(body) + 1, 2**31 - 1)),
         parse_options=ParseOptions(newlines_in_values=True),
         convert_options=ConvertOptions(
-            # What raypipe knows stays text: "007" is a label, not 7. Only an empty cell is None: "NA" is a word.
+            # Known columns stay text, since the label "007" is not 7. Only an empty cell is None: "NA" is a word.
             column_types=dict.fromkeys(_KNOWN, pa.string()),
             null_values=[""],
             strings_can_be_null=True,
         ),
     )
-    return tuple(header), (batch.to_pylist() for batch in table.to_batches(max_chunksize=_AT_ONCE))
+    return tuple(header), (batch.to_pylist() for batch in table.to_batches(max_chunksize=_BATCH_ROWS))
 
 
 def _read_parquet(file: IO[bytes]) -> Read:
     from pyarrow.parquet import ParquetFile
 
     parquet = ParquetFile(file)
-    return tuple(parquet.schema_arrow.names), (batch.to_pylist() for batch in parquet.iter_batches(_AT_ONCE))
+    return tuple(parquet.schema_arrow.names), (batch.to_pylist() for batch in parquet.iter_batches(_BATCH_ROWS))
 
 
 def _read_jsonl(file: IO[bytes]) -> Read:
@@ -190,6 +193,6 @@ def _read_jsonl(file: IO[bytes]) -> Read:
         except ValueError as error:
             raise ValueError(f"line {i}: {error}") from error
         if not isinstance(row, dict):
-            raise ValueError(f'line {i} is no object such as {{"uri": …}}')
+            raise ValueError(f'line {i} is not an object such as {{"uri": …}}')
         rows.append(row)
     return tuple(dict.fromkeys(column for row in rows for column in row)), (rows,)

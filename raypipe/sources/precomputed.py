@@ -1,8 +1,8 @@
 """Trajectories that were computed elsewhere: a nested list video → clip → floats, as JSON, npz or pickle.
 
 The nested list may stand alone, or in a mapping under ``trajectories`` or ``values``, with ``labels`` and ``ids`` (or
-``names``) beside it; a mapping without these is taken as id → clips. ``lengths`` beside a (n, T, d) array cut its
-padding off; beside a (sum of lengths, d) array they say where each video ends.
+``names``) beside it. A mapping without ``trajectories`` or ``values`` is read as id → clips. ``lengths`` beside a
+(n, T, d) array cut its padding off; beside a (sum of lengths, d) array they say where each video ends.
 """
 
 import json
@@ -26,7 +26,7 @@ _IDS = ("ids", "names")
 
 
 def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
-    """Whether a source is one file of trajectories (``.json``, ``.npz``, ``.pkl``) instead of videos."""
+    """Return whether a source is one file of trajectories (``.json``, ``.npz``, ``.pkl``) instead of videos."""
     if not isinstance(source, str | os.PathLike):
         return len(source) == 1 and is_precomputed(source[0])
     name = os.fspath(source)
@@ -42,21 +42,21 @@ def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Vide
     path
         Path or URL of a ``.json``, ``.npz`` or ``.pkl`` file.
     allow_pickle
-        Unpickle ``.pkl`` files, and object arrays in ``.npz`` files; doing so runs code of their author's.
+        Unpickle ``.pkl`` files, and object arrays in ``.npz`` files. Unpickling can run any code that a file holds.
 
     Returns
     -------
     videos
-        One a trajectory, in the file's order, with ``uri`` = the file's and ``#id`` or ``#index``.
+        A video for each trajectory, in the file's order. Its ``uri`` is the file's, and ``#id`` or ``#index``.
     clips
-        For each video its (n_clips, dim) embeddings: float32 where the file holds float32 or less, else float64.
-        A video without clips has (0, dim).
+        The (n_clips, dim) embeddings of each video: float32 if the file holds float32 or less, else float64. A video
+        without clips has (0, dim).
 
     Raises
     ------
     SourceError
-        If the file cannot be read, is a pickle that was not allowed, or a video is no list of clips with one finite
-        ``dim``; the message names the video's index.
+        If the file cannot be read, is a pickle that was not allowed, or has a video that is no list of clips of finite
+        numbers, all of one ``dim``; the message names the video's index.
     """
     name = os.fspath(path)
     parts = _split(_load(name, allow_pickle), name)
@@ -83,7 +83,7 @@ def _load(name: str, allow_pickle: bool) -> Any:
     kind = suffix(name)
     if kind == ".pkl" and not allow_pickle:
         raise SourceError(
-            f"{shown(name)} is a pickle, and unpickling runs code of its author's: if you trust it, --allow-pickle"
+            f"{shown(name)} is a pickle, and reading it can run any code: if you trust it, add --allow-pickle"
         )
     with open_file(name) as file:
         try:
@@ -93,11 +93,11 @@ def _load(name: str, allow_pickle: bool) -> Any:
                 return pickle.load(file)
             content = np.load(file, allow_pickle=allow_pickle)
             return dict(content) if isinstance(content, Mapping) else content
-        except Exception as error:  # a pickle raises what it likes, a damaged npz zipfile's, zlib's and numpy's kinds
+        except Exception as error:  # A pickle can raise anything; a damaged npz raises zipfile's, zlib's or numpy's.
             if "allow_pickle=False" in str(error):
                 raise SourceError(
-                    f"{shown(name)} holds pickled objects, and unpickling runs code of their author's: "
-                    "save plain arrays, or if you trust it, --allow-pickle"
+                    f"{shown(name)} holds pickled objects, and reading them can run any code: "
+                    "save plain arrays, or if you trust it, add --allow-pickle"
                 ) from error
             raise failure("read", name, error) from error
 
@@ -107,7 +107,7 @@ def _split(content: Any, name: str) -> _Parts:
     if not isinstance(content, Mapping):
         return _Parts(_listed(content, name))
     key = next((key for key in _VALUES if key in content), None)
-    if key is None and list(content) == ["arr_0"]:  # what numpy calls an array saved without a name
+    if key is None and list(content) == ["arr_0"]:  # This is numpy's name for an array that was saved without one.
         key = "arr_0"
     if key is None:
         return _Parts(list(content.values()), _distinct(_texts(list(content), len(content), "ids", name), name))
@@ -132,10 +132,10 @@ def _listed(values: Any, name: str) -> list[Any]:
 def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:
     try:
         array, sizes = np.asarray(values), np.asarray(lengths)
-    except ValueError as error:  # ragged lists
+    except ValueError as error:  # The lists are ragged.
         raise failure("read", name, error) from error
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 0).any():
-        raise SourceError(f"{shown(name)}: lengths must be whole numbers from 0 on, one a video")
+        raise SourceError(f"{shown(name)}: lengths must be whole numbers, 0 or more, one for each video")
     if array.ndim == 2 and sizes.sum() == len(array):
         return np.split(array, np.cumsum(sizes)[:-1])
     if array.ndim == 3 and len(sizes) == len(array) and sizes.max(initial=0) <= array.shape[1]:
@@ -146,10 +146,10 @@ def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:
 
 
 def _texts(values: Any, n: int, what: str, name: str) -> list[str | None]:
-    """Return labels or ids as text; None where there is none."""
+    """Return labels or ids as text, with None for a missing one."""
     values = values.tolist() if isinstance(values, np.ndarray) else values
     if not isinstance(values, list | tuple) or len(values) != n:
-        raise SourceError(f"{shown(name)}: {what} must be a list of {n}, one a video")
+        raise SourceError(f"{shown(name)}: {what} must be a list of {n}, one for each video")
     texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value for value in values]
     return [None if text is None or text == "" or text != text else str(text) for text in texts]
 
@@ -160,12 +160,12 @@ def _distinct(ids: list[str | None], name: str) -> list[str]:
         if own_id is None:
             raise SourceError(f"{shown(name)}: video {i} has no id")
         if first.setdefault(own_id, i) != i:
-            raise SourceError(f"{shown(name)}: videos {first[own_id]} and {i} have one id, {shown(own_id)}")
+            raise SourceError(f"{shown(name)}: videos {first[own_id]} and {i} have the same id, {shown(own_id)}")
     return list(first)
 
 
 def _check(parts: _Parts, name: str) -> list[np.ndarray]:
-    """Return each video's clips as (n_clips, dim), all of one dim."""
+    """Return each video's clips as (n_clips, dim), or raise `SourceError` unless they all have one dim."""
     where = [
         f"{shown(name)}: video {i}" + (f" ({shown(parts.ids[i])})" if parts.ids else "")
         for i in range(len(parts.clips))
@@ -187,7 +187,7 @@ def _check(parts: _Parts, name: str) -> list[np.ndarray]:
 def _as_clips(video: Any, where: str) -> np.ndarray:
     try:
         array = np.asarray(video)
-    except ValueError as error:  # numpy's word for a ragged list is no help to a user
+    except ValueError as error:  # numpy's message about a ragged list would not help a user.
         raise SourceError(f"{where} has clips of unequal length, or lists of unequal depth") from error
     if array.ndim and len(array) == 0:
         return np.empty((0, 0))

@@ -20,7 +20,7 @@ from outlines import Element, outline
 
 from raypipe import pipeline
 from raypipe.config import DecodeConfig, SampleConfig, make_config
-from raypipe.decoders.container import Video
+from raypipe.decoders.container import OpenVideo
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError
 from raypipe.progress import Progress
@@ -278,7 +278,7 @@ def test_wild_times_are_refused(sources, tmp_path):
     path = overwrite(tmp_path / "sound.avi", tmp_path / "wild.avi", b"strh", struct.pack("<II", 10**9, 1), at=20)
     with Sandbox() as sandbox:
         assert sandbox.probe(str(tmp_path / "sound.avi")).duration_s < 5
-        with pytest.raises(DecodeError, match=r"its times are garbage: \d+ frames in \S+ s"):
+        with pytest.raises(DecodeError, match=r"its times are invalid: \d+ frames in \S+ s"):
             sandbox.probe(str(path))
 
 
@@ -291,7 +291,7 @@ def test_a_wild_frame_rate_is_unknown(data_dir, tmp_path):
 @pytest.mark.parametrize(("aspect", "believed"), [(Fraction(10**9), 1), (Fraction(64, 45), 64 / 45), (None, 1)])
 def test_wild_pixels_are_square(aspect, believed):
     stream = SimpleNamespace(sample_aspect_ratio=aspect)
-    assert Video("a", None, stream, 0, None).pixel_aspect == believed
+    assert OpenVideo("a", None, stream, 0, None).pixel_aspect == believed
 
 
 def test_titles_in_other_encodings(data_dir, tmp_path):

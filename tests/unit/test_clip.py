@@ -203,7 +203,7 @@ def test_clip_says_in_one_line_which_weights_are_wrong(tiny, tmp_path, write, me
 
 
 def test_clip_names_models_near_an_unknown_one():
-    with pytest.raises(EncoderError, match=r"open_clip has no model 'ViT-B32'; near it: ViT-B-32, "):
+    with pytest.raises(EncoderError, match=r"open_clip has no model 'ViT-B32'; similar names: ViT-B-32, "):
         make_encoder("clip", model="ViT-B32")
 
 
@@ -227,7 +227,7 @@ def test_clip_offline_gives_up_quickly_and_quietly(tmp_path):
         HF_HUB_OFFLINE="1",
     )
     assert done.stderr == ""
-    check_clip_line(done.stdout, "HF_HUB_OFFLINE forbids to fetch them")
+    check_clip_line(done.stdout, "HF_HUB_OFFLINE forbids fetching them")
 
 
 @pytest.mark.parametrize("hub", ["silent", "absent"])

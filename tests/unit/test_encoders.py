@@ -210,12 +210,12 @@ BROKEN = {
     r"Made lacks __call__": (None, GOOD.replace("__call__", "encode") + "Name = Made"),
     r"dim must be a whole number above 0, not 0": (None, GOOD.replace("3, 8", "0, 8") + "Name = Made"),
     r"resize_mode must be crop or squash, not 'pad'": (None, GOOD.replace("squash", "pad") + "Name = Made"),
-    r"must return a float32 array \(2, 3\) for 2 frames, and returned float64 \(2, 3\)": (
+    r"must return a float32 array \(2, 3\) for 2 frames, but returned float64 \(2, 3\)": (
         None,
         GOOD.replace(".astype(np.float32)", "") + "Name = Made",
     ),
-    r"and returned float32 \(2, 8, 3\)": (None, GOOD.replace("axis=(1, 2)", "axis=1") + "Name = Made"),
-    r"and returned a list": (None, GOOD.replace("np.float32)", "np.float32).tolist()") + "Name = Made"),
+    r"but returned float32 \(2, 8, 3\)": (None, GOOD.replace("axis=(1, 2)", "axis=1") + "Name = Made"),
+    r"but returned a list": (None, GOOD.replace("np.float32)", "np.float32).tolist()") + "Name = Made"),
     r"NaN or infinity in the vectors of 2 of 2 frames": (
         None,
         GOOD.replace("np.float32)", "np.float32) * np.nan") + "Name = Made",

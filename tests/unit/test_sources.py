@@ -409,7 +409,7 @@ class TestManifest:
             ("l.csv", b"path,label\nx.mp4,\xff\n", "cannot read manifest .*UTF"),
             ("l.parquet", b"no parquet", "cannot read manifest"),
             ("l.jsonl", b'{"path": "x.mp4"}\n{"path"\n', "line 2: "),
-            ("l.jsonl", b'{"path": "x.mp4"}\n["y.mp4"]\n', "line 2 is no object"),
+            ("l.jsonl", b'{"path": "x.mp4"}\n["y.mp4"]\n', "line 2 is not an object"),
             ("l.jsonl", b'{"path": "x.mp4", "label": ["a"]}', "row 1: label is .*, not text"),
             ("l.jsonl", b'{"path": "x.mp4", "id": "\\ud800"}', "row 1: id .* not valid Unicode"),
             ("l.jsonl", b'{"path": "x.mp4", "n": 1}\n{"path": "y.mp4", "n": "a"}', "column 'n' holds .* unlike types"),
@@ -494,13 +494,13 @@ class TestPrecomputed:
 
     def test_pickles_only_where_allowed(self, tmp_path):
         (tmp_path / "t.pkl").write_bytes(pickle.dumps([np.reshape(video, (-1, 2)) for video in NESTED]))
-        with pytest.raises(SourceError, match=r"t\.pkl .*unpickling runs code.*--allow-pickle"):
+        with pytest.raises(SourceError, match=r"t\.pkl .*reading it can run any code.*--allow-pickle"):
             read_precomputed(tmp_path / "t.pkl")
         self.check(tmp_path / "t.pkl", allow_pickle=True)
         ragged = np.empty(3, dtype=object)
         ragged[:] = NESTED
         np.savez(tmp_path / "t.npz", trajectories=ragged)
-        with pytest.raises(SourceError, match=r"t\.npz .*unpickling runs code.*--allow-pickle"):
+        with pytest.raises(SourceError, match=r"t\.npz .*reading them can run any code.*--allow-pickle"):
             read_precomputed(tmp_path / "t.npz")
         self.check(tmp_path / "t.npz", allow_pickle=True)
 
@@ -528,7 +528,7 @@ class TestPrecomputed:
             ([[[10**400]]], "video 0 holds something that is not a number"),
             ({"a": [[1.0]], "b": "word"}, r"video 1 \(b\) must be"),
             ({"trajectories": [[[1.0]]], "labels": ["a", "b"]}, "labels must be a list of 1"),
-            ({"trajectories": [[[1.0]]] * 2, "ids": ["a", "a"]}, "videos 0 and 1 have one id, a"),
+            ({"trajectories": [[[1.0]]] * 2, "ids": ["a", "a"]}, "videos 0 and 1 have the same id, a"),
             ({"values": [[1.0], [2.0]], "lengths": [1, 2]}, r"lengths with the sum 3 do not fit .*\(2, 1\)"),
             ({"values": [[1.0], [2.0]], "lengths": [3, -1]}, "lengths must be whole numbers"),
         ],
