@@ -104,8 +104,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
             clustering = steps.fit()
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
-            steps.draw()
-    assert steps.reduced is not None
+            steps.project()
     _evaluate(run, config, steps.reduced, steps.picture, clustering)
 
 
@@ -120,7 +119,7 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
         raise UsageError(f"the model has {len(model.labels_)} labels, and the run {n} trajectories: fit it anew")
     remove_clusters(run)
     with run.step("picture"):
-        steps.draw()
+        steps.project()
     _evaluate(run, config, steps.paths, steps.picture, from_estimator(model))
 
 

@@ -223,8 +223,8 @@ class RaySteps:
         with RayStore(split_trajectories(self._run, self._n_shards)) as store:
             return fit_store(store, self._config.cluster)
 
-    def draw(self) -> None:
-        """Bring the trajectories to the two dimensions of the pictures, as a further column of their files."""
+    def project(self) -> None:
+        """Reduce the trajectories to the two dimensions of the pictures, as a further column of their files."""
         reduce_files(self._run, self._config.reduce.for_picture(), "picture")
 
     @property

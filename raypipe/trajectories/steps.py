@@ -25,13 +25,13 @@ class LocalSteps:
     ----------
     where
         How a line of progress says where the clustering runs.
-    reduced, picture
-        The trajectories after reduction, and in the two dimensions of the pictures.
+    picture
+        The trajectories in the two dimensions of the pictures.
     """
 
     where = ""
-    reduced: Trajectories | None = None
     picture: Trajectories
+    _reduced: Trajectories | None = None
 
     def __init__(self, run: Run, config: Config):
         self._run, self._config = run, config
@@ -44,19 +44,24 @@ class LocalSteps:
 
     def reduce(self) -> Reducer:
         """Reduce the trajectories; return the fitted reducer."""
-        self.reduced, reducer = reduce_trajectories(self.paths, self._config.reduce)
+        self._reduced, reducer = reduce_trajectories(self.paths, self._config.reduce)
         return reducer
 
     def fit(self) -> Clustering:
         """Group the reduced trajectories."""
-        assert self.reduced is not None
         return fit_clusters(self.reduced.values, self._config.cluster)
 
-    def draw(self) -> None:
-        """Bring the trajectories to the two dimensions of the pictures, and write them all to ``trajectories/``."""
+    @property
+    def reduced(self) -> Trajectories:
+        """The trajectories after reduction."""
+        assert self._reduced is not None
+        return self._reduced
+
+    def project(self) -> None:
+        """Reduce the trajectories to the two dimensions of the pictures, and write all to ``trajectories/``."""
         flat = self._config.reduce.for_picture()
-        if self.reduced is not None and flat == self._config.reduce:
-            self.picture = self.reduced
+        if self._reduced is not None and flat == self._config.reduce:
+            self.picture = self._reduced
         else:
             self.picture, _ = reduce_trajectories(self.paths, flat)
-        write_trajectories(self._run, self.paths, {"reduced": self.reduced, "picture": self.picture})
+        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})

@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,60 @@ def test_only_the_engine_imports_ray(path):
         assert "ray" not in {name.split(".")[0] for name in imported_modules(path.read_text())}
 
 
+def modules_by_name() -> dict[str, str]:
+    """Return the source text of every module, by its dotted name."""
+    files = {path.relative_to(PACKAGE.parent).with_suffix(""): path for path in PACKAGE.rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): path.read_text() for name, path in files.items()}
+
+
+def arrows_of(source: str, sources: dict[str, str]) -> set[str]:
+    """Return which of some modules a source text imports; ``from package import module`` imports the module."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in sources else node.module for name in names}
+    return found & sources.keys()
+
+
+def circles(sources: dict[str, str]) -> set[str]:
+    """Return the modules that import themselves, through whatever others."""
+    arrows = {name: arrows_of(source, sources) - {name} for name, source in sources.items()}
+    reached = dict(arrows)
+    for _ in sources:
+        further = {name: set().union(found, *(arrows[other] for other in found)) for name, found in reached.items()}
+        if further == reached:
+            break
+        reached = further
+    return {name for name, found in reached.items() if name in found}
+
+
+def names_used_twice(sources: dict[str, str]) -> list[str]:
+    """Return the names of classes and of modules that stand for two things."""
+    classes = [
+        node.name for text in sources.values() for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)
+    ]
+    files = [name.rpartition(".")[2] for name in sources]
+    return sorted(name for found in (classes, files) for name, n in Counter(found).items() if n > 1)
+
+
+def test_no_module_imports_itself():
+    assert not circles(modules_by_name())
+
+
+def test_a_name_stands_for_one_thing():
+    assert not names_used_twice(modules_by_name())
+
+
 def test_the_rules_can_be_broken():
+    assert circles({"a.b": "from a import c", "a.c": "def f():\n    import a.d", "a.d": "from a.b import x"}) == {
+        "a.b",
+        "a.c",
+        "a.d",
+    }
+    assert names_used_twice({"a.b": "class X: pass", "c.b": "class X: pass"}) == ["X", "b"]
     assert upward_arrows("schema", "def f():\n    from raypipe.report import tables") == {"report"}
     assert upward_arrows("pipeline", "from raypipe.report import tables") == set()
     assert "ray" in {name.split(".")[0] for name in imported_modules("import ray.data")}
