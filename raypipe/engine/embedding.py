@@ -24,7 +24,8 @@ from raypipe.runs.committer import Committer
 from raypipe.runs.directory import Run
 from raypipe.segments.planning import mean_frames
 
-QUEUED_BATCHES = 4  # an actor
+QUEUED_BATCHES = 4
+"""So many batches are in work or wait for each actor."""
 
 _NAME = "raypipe_embed"
 _GPU = "cuda"

@@ -83,8 +83,8 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
 
     def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
         remote = ray.remote(task).options(**(on_gpu if task is _map_file else options))
-        told = zip(files, *columns, strict=True)
-        return gather([remote.remote(run, name, *more) for name, *more in told], answer_s)
+        arguments = zip(files, *columns, strict=True)
+        return gather([remote.remote(run, name, *more) for name, *more in arguments], answer_s)
 
     sizes = each(_count_points)
     ends = np.cumsum(sizes)
