@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import embed_without_ray, read_clips, write_video
+from clips import embed_without_ray, read_clips
+from videos import write_video
 
 from raypipe.config import make_config
 from raypipe.runs.directory import Run
@@ -105,7 +106,7 @@ def descendants(root: int) -> dict[int, str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(ray_elsewhere, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
     for number in range(N_VIDEOS):
         write_video(folder / f"videos/{number:03d}.mp4", n_frames=20, seed=number)

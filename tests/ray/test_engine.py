@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import local_ray, read_clips
+from clips import read_clips
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
@@ -57,8 +57,8 @@ def test_a_dead_address_is_one_line():
 
 
 @pytest.fixture(scope="module")
-def ray_two_fake_gpus():
-    with local_ray(num_gpus=2) as ray:
+def ray_two_fake_gpus(own_ray):
+    with own_ray(num_gpus=2) as ray:
         yield ray
 
 

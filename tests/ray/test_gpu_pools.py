@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import write_video
+from sessions import ray_nodes
+from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -41,19 +42,9 @@ class WhichDevice:
 
 
 @pytest.fixture
-def two_nodes_of_two_gpus():
-    import ray
-    from ray.cluster_utils import Cluster
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    node = {"num_cpus": 2, "num_gpus": 2}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.add_node(**node)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
-    cluster.shutdown()
+def two_nodes_of_two_gpus(ray_elsewhere):
+    with ray_nodes(*[{"num_cpus": 2, "num_gpus": 2}] * 2) as cluster:
+        yield cluster
 
 
 def test_one_encoder_a_gpu_on_every_node(two_nodes_of_two_gpus, tmp_path, monkeypatch):
@@ -71,7 +62,7 @@ def test_one_encoder_a_gpu_on_every_node(two_nodes_of_two_gpus, tmp_path, monkey
     places = {int(path.name): tuple(json.loads(path.read_text())) for path in folder.iterdir()}
     assert len(places) == 4
     nodes = {node for node, _ in places.values()}
-    assert nodes == {node["NodeID"] for node in two_nodes_of_two_gpus.nodes()}
+    assert nodes == {node.node_id for node in two_nodes_of_two_gpus.list_all_nodes()}
     assert sorted(places.values()) == sorted((node, device) for node in nodes for device in (0, 1))
     for device, pid in np.stack(run.read_table("embeddings")["embedding"].to_numpy()).astype(int).tolist():
         assert places[pid][1] == device, "what an encoder makes, it makes on its own GPU"

@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import embed_without_ray, read_clips, write_video
+from clips import embed_without_ray, read_clips
+from sessions import ray_nodes
+from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -31,18 +33,9 @@ class Slow:
 
 
 @pytest.fixture
-def ray_cluster():
-    import ray
-    from ray.cluster_utils import Cluster
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster, nodes
-    ray.shutdown()
-    cluster.shutdown()
+def ray_cluster(ray_elsewhere):
+    with ray_nodes(*[{"num_cpus": 1}] * 3) as cluster:
+        yield cluster, list(cluster.worker_nodes)
 
 
 def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):

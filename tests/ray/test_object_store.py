@@ -4,7 +4,8 @@ import re
 import subprocess
 
 import pytest
-from conftest import assert_same_clips, embed_without_ray, local_ray, mount_small, read_clips
+from clips import assert_same_clips, embed_without_ray, read_clips
+from disks import mount_small
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -51,7 +52,7 @@ def n_spilled(ray) -> int:
     return int(spilled[1]) if spilled else 0
 
 
-def test_what_the_object_store_has_no_room_for_waits_on_the_disk(config, run, tmp_path, make_video):
+def test_what_the_object_store_has_no_room_for_waits_on_the_disk(own_ray, config, run, tmp_path, make_video):
     """Three times what it holds, and each of the encoder's batches is larger."""
     n_videos, n_frames = 5, 60
     for number in range(n_videos):
@@ -59,7 +60,7 @@ def test_what_the_object_store_has_no_room_for_waits_on_the_disk(config, run, tm
     config = make_config(base=config.model_dump(), sets=("sample.segment_s=1",))
     assert n_videos * n_frames * FRAME > 2.9 * STORE
     assert config.encode.batch_size * FRAME > STORE
-    with local_ray(object_store_memory=STORE) as ray:
+    with own_ray(object_store_memory=STORE) as ray:
         pipeline.embed(tmp_path / "videos", run, config, QUIET)
         assert n_spilled(ray) > STORE / 2**20
     assert run.info()["counts"]["ok"] == n_videos
@@ -68,7 +69,9 @@ def test_what_the_object_store_has_no_room_for_waits_on_the_disk(config, run, tm
 
 
 @pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors")  # Ray Data: no segment reached an encoder
-def test_without_room_on_the_disk_either_the_run_stops_and_room_lets_it_go_on(config, run, tmp_path, make_video):
+def test_without_room_on_the_disk_either_the_run_stops_and_room_lets_it_go_on(
+    own_ray, config, run, tmp_path, make_video
+):
     """What fits is committed all the same; the last segment alone is larger than the object store."""
     lengths = [20, 20, 120]
     for number, n_frames in enumerate(lengths):
@@ -77,7 +80,7 @@ def test_without_room_on_the_disk_either_the_run_stops_and_room_lets_it_go_on(co
     disk = tmp_path / "disk"
     mount_small(disk, "8m")
     try:
-        with local_ray(object_store_memory=STORE, object_spilling_directory=str(disk)):
+        with own_ray(object_store_memory=STORE, object_spilling_directory=str(disk)):
             with pytest.raises(RaypipeError, match=r"Ray failed: OutOfDiskError: .* goes on from here") as caught:
                 pipeline.embed(tmp_path / "videos", run, config, QUIET)
             assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import write_video
+from videos import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
@@ -104,7 +104,7 @@ def free_ports(n: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def head():
+def head(ray_elsewhere):
     folder = Path(tempfile.mkdtemp(prefix="rp-"))  # Ray's sockets lie below it, and their paths must be short
     head = Head(folder)
     yield head
@@ -153,7 +153,7 @@ ps -eo args > "$1/left"
 """
 
 
-def test_ray_up_submit_and_down(tmp_path):
+def test_ray_up_submit_and_down(ray_elsewhere, tmp_path):
     if os.environ.get("RAYPIPE_TEST_RAY_UP") != "1":
         pytest.skip("takes minutes: set RAYPIPE_TEST_RAY_UP=1")
     if missing := what_machines_lack():

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from conftest import assert_same_clips, embed_without_ray, mount_small, read_clips, write_video
+from clips import assert_same_clips, embed_without_ray, read_clips
+from disks import mount_small
+from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -277,34 +279,6 @@ def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
     assert len(killed) == 2
     assert run.info()["counts"]["ok"] == 5
     assert_same_clips(read_clips(run), expected)
-
-
-def test_a_gpu_without_room_gets_smaller_batches():
-    from raypipe.encoders import _BatchedEncoder
-
-    class OutOfMemoryError(RuntimeError):
-        """As torch's and CuPy's are called."""
-
-    class Small:
-        dim, image_size, resize_mode = 3, 8, "squash"
-
-        def __init__(self, room):
-            self.room, self.sizes = room, []
-
-        def __call__(self, frames):
-            self.sizes.append(len(frames))
-            if len(frames) > self.room:
-                raise OutOfMemoryError("CUDA out of memory")
-            return frames.mean(axis=(1, 2)).astype(np.float32)
-
-    frames = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 3)).astype(np.uint8)
-    small = Small(room=5)
-    encoder = _BatchedEncoder("small", small, "1", normalize=False, batch_size=16)
-    np.testing.assert_allclose(encoder(frames), frames.mean(axis=(1, 2)))
-    assert small.sizes[:3] == [16, 8, 4]
-    assert encoder.batch_size == 4
-    with pytest.raises(RaypipeError, match="failed on 1 frames: OutOfMemoryError: CUDA out of memory"):
-        _BatchedEncoder("none", Small(room=0), "1", normalize=False, batch_size=16)(frames)
 
 
 def command(*arguments) -> list[str]:

@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import assert_same_clips, embed_without_ray, local_ray, read_clips, write_video
+from clips import assert_same_clips, embed_without_ray, read_clips
 from trouble import Fault, proxy_before
+from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -56,8 +57,9 @@ def store(folder):
 
 
 @pytest.fixture(scope="module")
-def ray_local(store):
-    with local_ray() as ray:
+def ray_near_store(own_ray, store):
+    """Start a Ray whose workers have the store's address and keys."""
+    with own_ray() as ray:
         yield ray
 
 
@@ -102,7 +104,7 @@ def expected(folder):
     return embed_without_ray(folder, make())
 
 
-def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, source, run, expected):
+def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_near_store, store, source, run, expected):
     """And afterwards an object that has changed is refused, or embedded again, and the report is written there."""
     store.faults = (Fault(status=500, rate=0.1), Fault(status=503, rate=0.1), Fault(reset=True, rate=0.03))
     pipeline.embed(source, run, make(), QUIET)
@@ -137,7 +139,7 @@ def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_local, store, sour
     assert_no_key_is_told(run)
 
 
-def test_troubles_of_single_objects_are_theirs_alone(ray_local, store, source, run, expected):
+def test_troubles_of_single_objects_are_theirs_alone(ray_near_store, store, source, run, expected):
     """No error of theirs tells a key, though the store's words are quoted in it; nor does any other file of the run."""
     bucket = s3fs.S3FileSystem()
     content = bucket.cat_file(f"{source}/4.mp4")
@@ -182,7 +184,7 @@ def test_a_store_that_is_away_at_the_start(store, source, run, folder, monkeypat
         Run("s3://no-bucket/run").write_json("run.json", {})
 
 
-def test_a_store_that_goes_away_on_the_way(ray_local, store, source, run, expected, monkeypatch):
+def test_a_store_that_goes_away_on_the_way(ray_near_store, store, source, run, expected, monkeypatch):
     """It vanishes after the first file of embeddings: a clear stop, and the same command goes on."""
     monkeypatch.setattr("raypipe.storage.PATIENCE_S", 2.0)  # of the driver's; the workers keep theirs
     config = make("ray.commit_s=0.3", "encode.batch_size=4")

@@ -29,7 +29,7 @@ def expectations(x: Series, centers: np.ndarray, gamma: float) -> tuple[np.ndarr
     return reference.cdist(x, Series(centers), gamma), reference.statistics(x, centers, labels, gamma, weights)
 
 
-@pytest.fixture(params=["numba", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["numba", "cupy"])
 def backend(request):
     return load_backend(request.param)
 

@@ -333,9 +333,8 @@ def test_an_abandoned_batch_leaves_nothing_behind(tower):
     np.testing.assert_allclose(np.concatenate(list(tower.batches(frames, 2))), frames.mean(axis=(1, 2)), rtol=1e-5)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_tower_on_cuda_is_the_cpus(precision):
+def test_tower_on_cuda_is_the_cpus(gpu, precision):
     """Batches that overlap, and frames on the device already, against float32 on the CPU."""
     import copy
 

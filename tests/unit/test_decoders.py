@@ -279,8 +279,7 @@ def test_torchcodec_on_cpu(tmp_path, name):
 
 
 @needs_torchcodec
-@pytest.mark.gpu
-def test_torchcodec_on_cuda(tmp_path):
+def test_torchcodec_on_cuda(gpu, tmp_path):
     path = write_moving(tmp_path / "a.mp4", *CODECS["b_frames.mp4"])
     check_frames(make_decoder("torchcodec"), path, 8)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raypipe.encoders import make_encoder
-from raypipe.errors import EncoderError
+from raypipe.errors import EncoderError, RaypipeError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -247,3 +247,31 @@ def test_mobilenet_as_a_users_own(data_dir):
         RAYPIPE_TEST_DATA=str(data_dir),
     )
     assert done.stdout == "1024 224 True True True\n", done.stderr
+
+
+def test_a_gpu_without_room_gets_smaller_batches():
+    from raypipe.encoders import _BatchedEncoder
+
+    class OutOfMemoryError(RuntimeError):
+        """As torch's and CuPy's are called."""
+
+    class Small:
+        dim, image_size, resize_mode = 3, 8, "squash"
+
+        def __init__(self, room):
+            self.room, self.sizes = room, []
+
+        def __call__(self, frames):
+            self.sizes.append(len(frames))
+            if len(frames) > self.room:
+                raise OutOfMemoryError("CUDA out of memory")
+            return frames.mean(axis=(1, 2)).astype(np.float32)
+
+    frames = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 3)).astype(np.uint8)
+    small = Small(room=5)
+    encoder = _BatchedEncoder("small", small, "1", normalize=False, batch_size=16)
+    np.testing.assert_allclose(encoder(frames), frames.mean(axis=(1, 2)))
+    assert small.sizes[:3] == [16, 8, 4]
+    assert encoder.batch_size == 4
+    with pytest.raises(RaypipeError, match="failed on 1 frames: OutOfMemoryError: CUDA out of memory"):
+        _BatchedEncoder("none", Small(room=0), "1", normalize=False, batch_size=16)(frames)

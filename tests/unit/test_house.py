@@ -1,6 +1,7 @@
 """The house rules: imports run downward, only engine/ knows Ray, and what should be light is light."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -109,6 +110,20 @@ def test_no_module_imports_itself():
 
 def test_a_name_stands_for_one_thing():
     assert not names_used_twice(modules_by_name())
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.name)
+def test_no_unit_test_imports_ray_at_its_top(path):
+    """Inside a test it fails at once: see ``no_ray`` in the conftest beside this."""
+    tops = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = set().union(*(imported_modules(ast.unparse(node)) for node in tops))
+    assert not {name for name in names if name.split(".")[0] == "ray" or room_of(name) == "engine"}
+
+
+def test_no_unit_test_can_import_ray():
+    for module in ("ray", "ray.data", "raypipe.engine.session"):
+        with pytest.raises(ImportError):
+            importlib.import_module(module)
 
 
 def test_the_rules_can_be_broken():

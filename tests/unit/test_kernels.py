@@ -93,7 +93,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("kernels")
 
 
-@pytest.fixture(params=["model", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["model", "gpu"])
 def engine(request):
     return Engine(Gpu()) if request.param == "gpu" else Engine(Model(request.getfixturevalue("folder")))
 
@@ -365,8 +365,7 @@ for n_steps, dim in ((33, 2), (70, 17)):
 """
 
 
-@pytest.mark.gpu
-def test_sanitizer_finds_nothing():
+def test_sanitizer_finds_nothing(gpu):
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if sanitizer is None:
         pytest.skip("no compute-sanitizer here")
@@ -375,9 +374,8 @@ def test_sanitizer_finds_nothing():
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(1100, 1100, 2), (5000, 40, 1), (275, 275, 64), (16, 16, 512)], ids=str)
-def test_long_and_wide_series(shape):
+def test_long_and_wide_series(gpu, shape):
     n_steps, n_rows, dim = shape
     rng = np.random.default_rng(9)
     x, centers = random_walks(rng, 3, n_steps, dim), random_walks(rng, 2, n_rows, dim).values

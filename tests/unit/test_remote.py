@@ -6,20 +6,15 @@ import time
 
 import numpy as np
 import pytest
-from conftest import assert_same_clips, embed_without_ray, read_clips, write_video
-from trouble import Fault, Proxy, proxy_before, serve_folder
+from trouble import Fault
 
-from raypipe import pipeline
-from raypipe.config import make_config
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
-from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
 from raypipe.storage import open_file, patiently
 
-QUIET = Progress()
 TIMES = np.arange(0, 3, 0.5)
 MOMENTARY = {
     "busy": Fault(status=503, first=2),
@@ -32,20 +27,6 @@ MOMENTARY = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("videos")
-    for name in ("a.mp4", "sub/b.mp4", "sub/c.mp4"):
-        write_video(folder / name, n_frames=30, size=(160, 120), seed=ord(name[-5]))
-    return folder
-
-
-@pytest.fixture
-def proxy(folder):
-    with serve_folder(folder) as target, proxy_before(target) as proxy:
-        yield proxy
-
-
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)
@@ -56,9 +37,9 @@ def pixels(url: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fault", MOMENTARY.values(), ids=MOMENTARY.keys())
-def test_what_is_over_in_a_moment_is_waited_for(proxy, folder, fault):
+def test_what_is_over_in_a_moment_is_waited_for(proxy, served, fault):
     proxy.faults = (fault,)
-    np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(folder / "a.mp4")))
+    np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(served / "a.mp4")))
     assert len(proxy.answers) >= (1 if fault.first is None else 3), "the trouble was met"
 
 
@@ -87,10 +68,10 @@ def test_what_is_refused_is_asked_for_once(proxy, status, reason):
     assert [answer.line for answer in proxy.answers] == ["HEAD /a.mp4", "GET /a.mp4"]
 
 
-def test_a_server_that_comes_back(proxy, folder):
+def test_a_server_that_comes_back(proxy, served):
     proxy.stop()
     threading.Timer(1.0, proxy.start).start()
-    np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(folder / "a.mp4")))
+    np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(served / "a.mp4")))
 
 
 def test_the_deadline_is_told_with_the_last_reason(proxy):
@@ -110,8 +91,8 @@ def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
             find_videos(f"{proxy.url}/")
 
 
-def test_manifests_and_versions_are_waited_for(proxy, folder):
-    (folder / "list.csv").write_text("uri\na.mp4\n")
+def test_manifests_and_versions_are_waited_for(proxy, served):
+    (served / "list.csv").write_text("uri\na.mp4\n")
     videos = find_videos(f"{proxy.url}/a.mp4")
     calm = read_versions(videos).read()
     proxy.calm()
@@ -177,32 +158,3 @@ def test_a_run_survives_what_its_store_goes_through(monkeypatch):
         run.read_table("t.parquet")
     failing[:] = [ConnectionResetError("gone")]
     run.log("nothing")
-
-
-def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, folder, tmp_path):
-    config = make_config(flags={"encode": {"encoder": "descriptor"}})
-    run = Run(str(tmp_path / "run"))
-    proxy.faults = (
-        Fault(status=503, retry_after_s=1, rate=0.2),
-        Fault(status=500, rate=0.1),
-        Fault(on=r"GET .*\.mp4", cut=0.7, rate=0.2),
-        Fault(on=r"\.mp4", bytes_per_s=50_000),
-    )
-    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
-    assert proxy.n_faults() > 3
-    assert run.info()["counts"]["ok"] == 3
-    assert_same_clips(read_clips(run), embed_without_ray(folder, config))
-
-
-def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path):
-    """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
-    config = make_config(flags={"encode": {"encoder": "descriptor"}})
-    run = Run(str(tmp_path / "run"))
-    proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
-    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
-    stages = {row["uri"][-5:]: row["error_stage"] for row in run.read_table("videos.parquet").to_pylist()}
-    assert stages == {"a.mp4": "source", "b.mp4": None, "c.mp4": None}
-    proxy.calm()
-    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
-    counts = run.info()["counts"]
-    assert (counts["ok"], counts["failed"], counts["skipped"]) == (3, 0, 0)

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import local_ray, write_video
+from videos import write_video
 
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
@@ -20,7 +20,7 @@ SAMPLE = SampleConfig(fps=4)
 DECODE = DecodeConfig(decoder="pyav", deadline_s=30)
 ENCODE = EncodeConfig(encoder="descriptor")
 SIZE = 128  # the descriptor's
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+DEVICES = ["cpu", "cuda"]
 
 needs_torchcodec = pytest.mark.skipif(not is_installed("torchcodec"), reason="torchcodec is an extra, not installed")
 pytestmark = needs_torchcodec
@@ -192,27 +192,3 @@ def test_without_nvdec_the_reason_is_said(make_stage, tmp_path):
     decoded, clips = make_stage("cuda")(plan_row(write_video(tmp_path / "a.mp4")))
     assert clips is None
     assert "NVDEC's library cannot be loaded" in decoded["error"]
-
-
-def test_what_nvdec_refuses_goes_through_the_cpus_pools(tmp_path, monkeypatch):
-    """The whole chain on Ray, the device being the CPU: what it does, what it leaves, and what the run tells of it."""
-
-    from raypipe import pipeline
-    from raypipe.config import make_config
-    from raypipe.engine import embedding
-    from raypipe.progress import Progress
-    from raypipe.runs.directory import Run
-
-    monkeypatch.setattr(embedding, "_GPU", "cpu")
-    for number in range(3):
-        write_video(tmp_path / f"videos/{number}.mp4", seed=number)
-    write_video(tmp_path / "videos/old.avi")
-    run = Run(str(tmp_path / "run"))
-    with local_ray(num_gpus=1):
-        pipeline.embed(tmp_path / "videos", run, make_config(flags={"encode": {"encoder": "descriptor"}}), Progress())
-    info = run.info()
-    assert info["implementations"]["decode"] == "torchcodec-cpu (3), pyav (1)"
-    assert info["fallbacks"]["decode"] == (
-        "NVDEC left segments to the CPU: torchcodec is not reliable in avi files (1)"
-    )
-    assert info["counts"]["ok"] == 4

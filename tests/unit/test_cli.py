@@ -1,20 +1,21 @@
 """The command line: verbs, errors of one line, exit codes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run_raypipe
+from typer.testing import CliRunner
+
+from raypipe import cli
 
 
-def raypipe(*arguments, cwd=None, **environment):
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "raypipe", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200", **environment}
-    )
+def raypipe(*arguments):
+    """Run the command line in this process: UMAP is compiled once for all tests here."""
+    done = CliRunner().invoke(cli.app, [*map(str, arguments)], env={"COLUMNS": "200"}, prog_name="raypipe")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +37,13 @@ def done(trajectories):
     """Run a preset on it, once for all tests here."""
     run = trajectories.parent / "run"
     result = raypipe("run", trajectories, "-o", run, "--preset", "embedding-analysis")
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     return run, result
 
 
 def test_help_names_every_verb():
     result = raypipe("--help")
-    assert result.returncode == 0
+    assert result.exit_code == 0
     for verb in ("run", "embed", "cluster", "report", "demo", "inspect", "doctor"):
         assert f" {verb} " in result.stdout
         page = raypipe(verb, "--help").stdout
@@ -92,7 +93,7 @@ def test_cluster_again_with_other_parameters(done):
     run, _ = done
     before = (run / "embeddings").stat().st_mtime_ns
     result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=3", "-q")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     assert np.load(run / "model" / "centers.npy").shape == (4, 6, 3)
     assert (run / "embeddings").stat().st_mtime_ns == before
     config = json.loads((run / "run.json").read_text())["config"]
@@ -102,15 +103,8 @@ def test_cluster_again_with_other_parameters(done):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("run", "/nowhere", "-o", "{tmp}/run"), 1, "raypipe: cannot find /nowhere: no such file or folder"),
         (("run", "{tmp}", "-o", "{tmp}/run", "--preset", "x"), 2, "raypipe: unknown preset 'x'"),
         (("run", "{tmp}", "-o", "{tmp}/run", "--set", "a.b=1"), 2, "raypipe: config a"),
-        (("run", "{tmp}", "-o", "{tmp}/run", "--encoder", "nope"), 1, "raypipe: unknown encoder 'nope'"),
-        (
-            ("run", "{tmp}", "-o", "{tmp}/run", "--encoder", "descriptor", "--decoder", "nope"),
-            2,
-            "raypipe: unknown decoder 'nope'",
-        ),
         (("cluster", "{tmp}"), 2, "raypipe: {tmp} is not a run directory"),
         (("report", "{tmp}/nothing"), 2, "raypipe: {tmp}/nothing is not a run directory"),
         (("run", "{tmp}"), 2, None),
@@ -120,7 +114,7 @@ def test_cluster_again_with_other_parameters(done):
 def test_errors_are_one_line(tmp_path, make_video, arguments, code, message):
     make_video()
     result = raypipe(*(argument.format(tmp=tmp_path) for argument in arguments))
-    assert result.returncode == code
+    assert result.exit_code == code
     assert "Traceback" not in result.stderr
     if message is not None:
         (line,) = [line for line in result.stderr.splitlines() if line.startswith("raypipe:")]
@@ -128,7 +122,7 @@ def test_errors_are_one_line(tmp_path, make_video, arguments, code, message):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    result = raypipe("cluster", tmp_path, "--debug")
+    result = run_raypipe("cluster", tmp_path, "--debug")
     assert result.returncode != 0
     assert "Traceback" in result.stderr
 
@@ -136,7 +130,7 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_dry_run_starts_nothing(tmp_path, make_video):
     video = make_video()
     result = raypipe("run", video, "-o", tmp_path / "run", "--dry-run", "--set", "sample.n_frames=5")
-    assert result.returncode == 0
+    assert result.exit_code == 0
     assert "n_frames: 5" in result.stdout
     assert "would take 1 of 1 videos found" in result.stdout
     assert not (tmp_path / "run").exists()
@@ -147,7 +141,7 @@ def test_inspect(tmp_path, make_video):
     make_video("b/two.mp4", n_frames=40)
     (tmp_path / "b" / "broken.mp4").write_text("no video")
     result = raypipe("inspect", tmp_path)
-    assert result.returncode == 0
+    assert result.exit_code == 0
     assert "3 videos, 1 of which would fail" in result.stdout
     assert "h264 (2)" in result.stdout
     assert "64x48 (2)" in result.stdout
@@ -158,29 +152,6 @@ def test_inspect(tmp_path, make_video):
 
 def test_doctor():
     result = raypipe("doctor")
-    assert result.returncode == 0
+    assert result.exit_code == 0
     for word in ("python", "ray 2.", "decoders", "descriptor", "cores", "gpu"):
         assert word in result.stdout
-
-
-def test_run_with_failures_exits_3(tmp_path, make_video):
-    """The whole chain by the command line, from a manifest; a user's own encoder lies in the current directory."""
-    for number in range(3):
-        make_video(f"{number}.mp4", n_frames=20, seed=number)
-    (tmp_path / "videos.csv").write_text("path,label,site\n0.mp4,a,x\n1.mp4,b,x\n2.mp4,a,y\nmissing.mp4,b,y\n")
-    (tmp_path / "mine.py").write_text(
-        "import numpy as np\n"
-        "class Mean:\n"
-        "    dim, image_size, resize_mode, fingerprint = 3, 16, 'squash', '1'\n"
-        "    def __call__(self, frames):\n"
-        "        return frames.mean(axis=(1, 2)).astype(np.float32)\n"
-    )
-    options = ["--encoder", "mine:Mean", "-k", "2", "--set", "reduce.n_components=2"]
-    result = raypipe("run", "videos.csv", "-o", "run", *options, cwd=tmp_path)
-    assert result.returncode == 3, result.stderr
-    assert "4 found = 3 ok + 1 failed + 0 skipped" in result.stderr
-    assert "core_worker.cc" not in result.stderr, "Ray's own warnings are no business of the user's"
-    assert "raypipe: 1 of 4 videos failed, more than --max-failed 0.05" in result.stderr
-    assert (tmp_path / "run" / "report.html").exists()
-    result = raypipe("embed", "videos.csv", "-o", "run", *options[:2], "--max-failed", "0.5", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr

@@ -1,0 +1,44 @@
+"""Ray on this machine, started and stopped by tests."""
+
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
+
+
+@contextlib.contextmanager
+def local_ray(**resources) -> Iterator[ModuleType]:
+    """Start a Ray of two CPUs of its own: another may be running on this machine."""
+    ray = _import_ray()
+    ray.shutdown()  # the shared one, where it still runs
+    options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init("local", **{**options, **resources})
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_nodes(*nodes: dict) -> Iterator:
+    """Start a Ray cluster of several nodes on this machine, the head first, and connect to it."""
+    ray = _import_ray()
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False})
+    for node in nodes[1:]:
+        cluster.add_node(**node)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _import_ray() -> ModuleType:
+    import ray
+
+    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
+
+    return ray

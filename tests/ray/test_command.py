@@ -1,0 +1,48 @@
+"""Embedding by the command line, in a process of its own: the whole chain, and errors before Ray starts."""
+
+import pytest
+from commands import run_raypipe
+
+
+def test_run_with_failures_exits_3(ray_elsewhere, tmp_path, make_video):
+    """The whole chain by the command line, from a manifest; a user's own encoder lies in the current directory."""
+    for number in range(3):
+        make_video(f"{number}.mp4", n_frames=20, seed=number)
+    (tmp_path / "videos.csv").write_text("path,label,site\n0.mp4,a,x\n1.mp4,b,x\n2.mp4,a,y\nmissing.mp4,b,y\n")
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "class Mean:\n"
+        "    dim, image_size, resize_mode, fingerprint = 3, 16, 'squash', '1'\n"
+        "    def __call__(self, frames):\n"
+        "        return frames.mean(axis=(1, 2)).astype(np.float32)\n"
+    )
+    options = ["--encoder", "mine:Mean", "-k", "2", "--set", "reduce.n_components=2"]
+    result = run_raypipe("run", "videos.csv", "-o", "run", *options, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "4 found = 3 ok + 1 failed + 0 skipped" in result.stderr
+    assert "core_worker.cc" not in result.stderr, "Ray's own warnings are no business of the user's"
+    assert "raypipe: 1 of 4 videos failed, more than --max-failed 0.05" in result.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    result = run_raypipe("embed", "videos.csv", "-o", "run", *options[:2], "--max-failed", "0.5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "/nowhere", "-o", "{tmp}/run"), 1, "raypipe: cannot find /nowhere: no such file or folder"),
+        (("run", "{tmp}", "-o", "{tmp}/run", "--encoder", "nope"), 1, "raypipe: unknown encoder 'nope'"),
+        (
+            ("run", "{tmp}", "-o", "{tmp}/run", "--encoder", "descriptor", "--decoder", "nope"),
+            2,
+            "raypipe: unknown decoder 'nope'",
+        ),
+    ],
+)
+def test_errors_are_one_line(tmp_path, make_video, arguments, code, message):
+    make_video()
+    result = run_raypipe(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("raypipe:")]
+    assert line.startswith(message)

@@ -1,0 +1,40 @@
+"""Runs over videos behind HTTP: what a server goes through costs waiting, and no clips."""
+
+from clips import assert_same_clips, embed_without_ray, read_clips
+from trouble import Fault, Proxy
+
+from raypipe import pipeline
+from raypipe.config import make_config
+from raypipe.progress import Progress
+from raypipe.runs.directory import Run
+
+QUIET = Progress()
+
+
+def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_path):
+    config = make_config(flags={"encode": {"encoder": "descriptor"}})
+    run = Run(str(tmp_path / "run"))
+    proxy.faults = (
+        Fault(status=503, retry_after_s=1, rate=0.2),
+        Fault(status=500, rate=0.1),
+        Fault(on=r"GET .*\.mp4", cut=0.7, rate=0.2),
+        Fault(on=r"\.mp4", bytes_per_s=50_000),
+    )
+    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
+    assert proxy.n_faults() > 3
+    assert run.info()["counts"]["ok"] == 3
+    assert_same_clips(read_clips(run), embed_without_ray(served, config))
+
+
+def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path):
+    """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
+    config = make_config(flags={"encode": {"encoder": "descriptor"}})
+    run = Run(str(tmp_path / "run"))
+    proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
+    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
+    stages = {row["uri"][-5:]: row["error_stage"] for row in run.read_table("videos.parquet").to_pylist()}
+    assert stages == {"a.mp4": "source", "b.mp4": None, "c.mp4": None}
+    proxy.calm()
+    pipeline.embed(f"{proxy.url}/", run, config, QUIET)
+    counts = run.info()["counts"]
+    assert (counts["ok"], counts["failed"], counts["skipped"]) == (3, 0, 0)
