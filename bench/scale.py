@@ -1,10 +1,10 @@
-"""What a million segments cost the driver: to plan, to go on with a run that has half of them or all, to stream.
+"""The driver's cost of a million segments: to plan, to resume a run that has half of them or all, and to stream.
 
     python -m bench.scale [--sizes 10000 100000 1000000]
 
-All but the last is `raypipe embed` itself; only its actors do nothing: the videos are rows of a manifest that are not
-there, each of which is said to last a few seconds, and whose embeddings are small and random. Each measurement is a
-process of its own, whose peak memory is the driver's. ``large`` is ``done`` in portions of 500,000.
+All measurements except the last run `raypipe embed` itself, with actors that do nothing: the videos are rows of a
+manifest whose files do not exist, each is reported to last a few seconds, and its embeddings are small and random. Each
+measurement is a process of its own, whose peak memory is the driver's. ``large`` is ``done`` in portions of 500,000.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from raypipe.config import make_config
 from raypipe.runs.directory import Run
 from raypipe.sources.spool import Spool
 
-CLIPS = 4  # a segment
-ROWS_A_FILE = 50_000  # as after some commits
+CLIPS = 4  # in each segment
+ROWS_A_FILE = 50_000  # a usual size after some commits
 DIM = 16
 
 
 class Tiny:
-    """An encoder that is never called but for being tried."""
+    """An encoder that is called only once, when it is made and tried."""
 
     dim, image_size, resize_mode, fingerprint = DIM, 16, "squash", "tiny"
 
@@ -58,7 +58,7 @@ def etags(n: int) -> Spool:
 
 
 def pretend(most: int) -> dict[str, float]:
-    """Have `raypipe embed` ask no file and start no actor, and commit so many segments at most.
+    """Make `raypipe embed` read no video, start no actor, and commit at most this many segments.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def pretend(most: int) -> dict[str, float]:
 
 
 def as_on_a_large_cluster() -> None:
-    """Make portions as large as they are where there are hundreds of CPUs."""
+    """Make portions as large as on a Ray cluster of hundreds of CPUs."""
     from raypipe import pipeline
 
     pipeline.PORTION_A_CPU = pipeline.MOST_A_PORTION
@@ -113,7 +113,7 @@ def clips_of(plan: pa.Table) -> pa.Table:
 
 
 def embed(manifest: str, folder: str, most: int) -> Measured:
-    """Embed, or go on embedding, so many segments at most."""
+    """Embed, or resume embedding, at most this many segments."""
     from raypipe import pipeline
     from raypipe.progress import Progress
     from raypipe.sources import find_videos
@@ -135,7 +135,7 @@ def embed(manifest: str, folder: str, most: int) -> Measured:
 
 
 class Echo:
-    """An actor that has nothing to do with a segment but to hand it on, one at a time as decoders do."""
+    """An actor that only passes segments on, one at a time as decoders do."""
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield the rows."""
@@ -144,7 +144,7 @@ class Echo:
 
 
 def stream(folder: str) -> Measured:
-    """Send all segments through two pools of actors that do nothing: what is left is Ray's cost and the driver's."""
+    """Send all segments through two pools of actors that do nothing, which leaves the cost of Ray and the driver."""
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -173,13 +173,13 @@ def stream(folder: str) -> Measured:
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process has had; getrusage would count its parent's, from before the exec."""
+    """Return the peak memory of this process; getrusage would count its parent's memory before the exec too."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measure(name: str, manifest: Path, folder: Path, *, most: int = 0) -> Measured:
-    """Run one of these in a process of its own; return its seconds and its peak memory."""
+    """Run one measurement in a process of its own; return its seconds and its peak memory."""
     command = [
         sys.executable,
         "-W",
