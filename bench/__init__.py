@@ -1,1 +1,1 @@
-"""Measurements; each writes its figures to bench/results."""
+"""Measurements. Each module writes its figures to bench/results."""

@@ -1,10 +1,10 @@
-"""CLIP's image tower on a GPU: images a second through our encoder, beside the bare network's on the same GPU.
+"""CLIP's image tower on a GPU: images a second of raypipe's encoder, and of the bare network on the same GPU.
 
     python -m bench.clip_gpu
 
-Needs numpy and torch alone: the towers have the sizes of ViT-B-32 and ViT-L-14, and random weights. Ours are fed with
-uint8 frames in ordinary memory, as Ray hands them out, and give float32 vectors there. The bare network has its images
-on the device already, prepared, in bf16 and channels-last, and its vectors stay there.
+This needs only numpy and torch: the towers have the sizes of ViT-B-32 and ViT-L-14, and random weights. raypipe's
+encoder takes uint8 frames in ordinary memory, as Ray passes them, and returns float32 vectors there. The bare network
+takes prepared images that are on the device already, in bf16 and channels-last, and its vectors stay there.
 """
 
 import copy
@@ -27,7 +27,7 @@ SIDE = 224
 
 
 class Shape(NamedTuple):
-    """Sizes of a vision transformer, as open_clip's configurations have them."""
+    """Sizes of a vision transformer, from open_clip's configurations."""
 
     patch: int
     width: int
@@ -40,7 +40,7 @@ SHAPES = {"ViT-B-32": Shape(32, 768, 12, 12, 512), "ViT-L-14": Shape(14, 1024, 2
 
 
 class VisionTransformer(nn.Module):
-    """CLIP's image tower: patches and a class token, through pre-norm blocks, the token projected."""
+    """CLIP's image tower: patches and a class token pass through pre-norm blocks, and the token is projected."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class VisionTransformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each added to what it is given."""
+    """Attention and a perceptron, each added to its input."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Map (n, tokens, width) to the like."""
+        """Map (n, tokens, width) to (n, tokens, width)."""
         n, length, width = tokens.shape
         q, k, v = self.qkv(self.norm_attention(tokens)).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
@@ -93,7 +93,7 @@ def images_per_second(work: Callable[[], int], device: str, seconds: float) -> f
 
 
 def bare_rate(network: nn.Module, batch: int, device: str, seconds: float) -> float:
-    """Time the network alone, eight batches between two looks at the clock."""
+    """Time the network alone, eight batches at a time."""
     images = torch.randn(batch, 3, SIDE, SIDE, device=device, dtype=torch.bfloat16)
     images = images.contiguous(memory_format=torch.channels_last)
 
@@ -107,19 +107,19 @@ def bare_rate(network: nn.Module, batch: int, device: str, seconds: float) -> fl
 
 
 def encoder_rate(encoder: _BatchedEncoder, frames: np.ndarray, device: str, seconds: float) -> float:
-    """Time our encoder on frames in memory, of which it makes its batches."""
+    """Time raypipe's encoder on frames in memory, which it divides into batches itself."""
     return images_per_second(lambda: len(encoder(frames)), device, seconds)
 
 
 def measure_shape(name: str, device: str, batches: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Measure one architecture: rates by batch size, compiled too, and what bf16 costs in accuracy."""
+    """Measure one architecture: rates by batch size, also when compiled, and the accuracy that bf16 costs."""
     torch.manual_seed(0)
     exact = VisionTransformer(SHAPES[name]).eval()
     bare = copy.deepcopy(exact).to(device, torch.bfloat16).to(memory_format=torch.channels_last)
     tower = ImageTower(copy.deepcopy(exact), MEAN, STD, device=device, precision="bf16")
-    # four batches of the largest size: the first copy and the last fetch have nothing to hide behind
+    # There are four batches of the largest size, because the first copy and the last fetch overlap with nothing.
     frames = np.random.default_rng(0).integers(0, 256, (4 * max(batches), SIDE, SIDE, 3), dtype=np.uint8)
-    frames.flags.writeable = False  # as Ray's are
+    frames.flags.writeable = False  # Ray's arrays are read-only too.
     rows: dict[str, Any] = {}
     for batch in batches:
         encoder = _batched(tower, SHAPES[name].dim, batch)
@@ -139,7 +139,7 @@ def measure_shape(name: str, device: str, batches: tuple[int, ...], seconds: flo
 
 
 def measure_halving(device: str = "cuda") -> dict[str, Any]:
-    """Give the encoder less memory than a batch needs, and see that it halves it and returns the same vectors."""
+    """Give the encoder less memory than a batch needs; check that it halves the batch and returns the same vectors."""
     torch.manual_seed(0)
     tower = ImageTower(VisionTransformer(SHAPES["ViT-B-32"]), MEAN, STD, device=device, precision="bf16")
     frames = np.random.default_rng(1).integers(0, 256, (2048, SIDE, SIDE, 3), dtype=np.uint8)
@@ -160,7 +160,7 @@ def measure_halving(device: str = "cuda") -> dict[str, Any]:
 
 
 def measure_towers(device: str = "cuda", batches: tuple[int, ...] = BATCHES, seconds: float = 3.0) -> dict[str, Any]:
-    """Measure all that there is to say of CLIP on a GPU."""
+    """Measure CLIP on the GPU: rates, accuracy, and behaviour when memory is short."""
     figures: dict[str, Any] = {name: measure_shape(name, device, batches, seconds) for name in SHAPES}
     if device != "cpu":
         figures["halving"] = measure_halving(device)
@@ -168,7 +168,7 @@ def measure_towers(device: str = "cuda", batches: tuple[int, ...] = BATCHES, sec
 
 
 def _batched(tower: ImageTower, dim: int, batch: int) -> _BatchedEncoder:
-    """Put a tower behind what all encoders have in common, as `make_encoder` does."""
+    """Wrap a tower as `make_encoder` wraps every encoder."""
     known: Any = tower
     known.dim, known.image_size, known.resize_mode = dim, SIDE, "crop"
     return _BatchedEncoder("tower", known, "random", normalize=True, batch_size=batch)
@@ -193,13 +193,13 @@ def _measure_batch(tower: ImageTower, frames: np.ndarray, device: str, rounds: i
 def _measure_compiled(
     exact: nn.Module, frames: np.ndarray, batch: int, device: str, seconds: float
 ) -> dict[str, Any] | str:
-    """Time the network compiled, alone and in our hands, or say why it does not compile."""
+    """Time the compiled network, alone and in raypipe's encoder, or return why it does not compile."""
     network = copy.deepcopy(exact).to(device, torch.bfloat16).to(memory_format=torch.channels_last)
     started = time.perf_counter()
     try:
         compiled: Any = torch.compile(network)
         bare = bare_rate(compiled, batch, device, seconds)
-    except Exception as error:  # a compiler may be missing, or fail in ways of its own
+    except Exception as error:  # The compiler may be missing, or may raise anything.
         return f"does not compile: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     compile_s = time.perf_counter() - started - seconds
     tower = ImageTower(compiled, MEAN, STD, device=device, precision="bf16")

@@ -1,8 +1,10 @@
-"""Measures decord and PyAV on raypipe's sampling patterns, with several thread settings: ``python -m bench.decoding``.
+"""The speed of decord and PyAV on raypipe's sampling patterns, with several numbers of threads.
 
-raypipe runs one decoding process a core, so what counts is CPU time: each figure is seconds of video covered per second
-of CPU time, threads included, while as many processes as there are cores do the same. The default order of decoders and
-their thread count rest on these figures; wall times are recorded beside them. "bare decord" is the library called by
+    python -m bench.decoding
+
+raypipe runs one decoding process a core, so CPU time is what counts. Each figure is the seconds of video covered in a
+second of CPU time, over all threads, while one process on each core does the same. The default order of decoders and
+their number of threads rest on these figures; wall times are recorded too. "bare decord" is the library called by
 frame numbers with its own resizing, without raypipe's checks and exact times.
 """
 
@@ -22,7 +24,7 @@ from bench.machine import keep
 from raypipe.decoders import Decoder
 
 FPS = 30
-VIDEOS = {  # name: (width, height, seconds); the long one is there for the segment in its middle
+VIDEOS = {  # name: (width, height, seconds). Of the long one, a segment in the middle is decoded.
     "160x120": (160, 120, 30),
     "640x480": (640, 480, 20),
     "1920x1080": (1920, 1080, 10),
@@ -34,7 +36,7 @@ N_REPEATS = 3
 
 
 def write_video(path: Path, width: int, height: int, seconds: int) -> None:
-    """Write H.264 as x264 makes it (keyframes every 250 frames, B-frames): discs that move over a textured ground."""
+    """Write discs that move over a textured ground, in H.264 with x264's defaults (B-frames, few keyframes)."""
     import av
 
     rng = np.random.default_rng(0)
@@ -56,7 +58,7 @@ def write_video(path: Path, width: int, height: int, seconds: int) -> None:
 
 
 def make_times(pattern: str, seconds: float) -> np.ndarray:
-    """(n,) requested times of a sampling pattern, in seconds."""
+    """Return the (n,) requested times of a sampling pattern, in seconds."""
     if pattern == "2 fps":
         return np.arange(0, seconds, 0.5)
     if pattern == "every 10th frame":
@@ -67,12 +69,12 @@ def make_times(pattern: str, seconds: float) -> np.ndarray:
 
 
 def patterns_of(seconds: int) -> list[str]:
-    """Patterns that make sense for a video of that length."""
+    """Return the patterns that make sense for a video of that length."""
     return ["120 s segment"] if seconds > 120 else ["2 fps", "every 10th frame", "5 uniform frames"]
 
 
 def decode(name: str, n_threads: int, path: str, times_s: np.ndarray) -> tuple[float, float]:
-    """Give the CPU and wall seconds that one request takes, all threads counted."""
+    """Return the CPU and wall seconds that one request takes, over all threads."""
     import decord
 
     from raypipe.decoders.decord import DecordDecoder
@@ -90,7 +92,7 @@ def decode(name: str, n_threads: int, path: str, times_s: np.ndarray) -> tuple[f
 
 
 def measure(pool: ProcessPoolExecutor, n_processes: int, *request: Any) -> tuple[float, float]:
-    """Give the median CPU and wall seconds of a request while ``n_processes`` do the same; imports are not counted."""
+    """Return the median CPU and wall seconds of a request while ``n_processes`` do the same; imports do not count."""
     jobs = [pool.submit(decode, *request) for _ in range(n_processes * (N_REPEATS + 1))]
     results = [job.result() for job in jobs][n_processes:]
     return statistics.median(cpu for cpu, _ in results), statistics.median(wall for _, wall in results)
@@ -98,7 +100,9 @@ def measure(pool: ProcessPoolExecutor, n_processes: int, *request: Any) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="side by side; default one a core")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="processes side by side; default one a core"
+    )
     options = parser.parse_args()
     rows = []
     spawn = multiprocessing.get_context("spawn")
@@ -128,7 +132,7 @@ def main() -> None:
 
 
 def print_rows(rows: list[dict]) -> None:
-    """One line a video and pattern."""
+    """Print one line for a video and pattern."""
     figures = "  ".join(f"{row['decoder']}/{row['threads']} {row['video_s_per_cpu_s']:8.1f}" for row in rows)
     print(f"{rows[0]['video']:>13} {rows[0]['pattern']:>17}  {figures}", flush=True)
 

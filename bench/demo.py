@@ -1,4 +1,4 @@
-"""The demo by its command: agreement and time, for seeds that the code does not name.
+"""Agreement and time of the ``raypipe demo`` command, for seeds that appear nowhere else in the code.
 
 python -m bench.demo [--seeds 7 101 2026]
 """

@@ -1,11 +1,12 @@
-"""How well the descriptor and each of its parts tell robot tasks apart, and how fast it is on one thread.
+"""How well the descriptor and each of its parts distinguish robot tasks, and how fast it is on one thread.
 
     python -m bench.descriptor
 
-27 videos of six tasks are cut into clips of about 2 seconds, a clip being the mean of its frames' unit vectors; the
-figure is the share of clips whose nearest neighbour by cosine shows the same task. ``clips`` takes neighbours from
-anywhere, which is easy, as the rest of the same video is there; ``strict`` only from other videos; ``disturbed`` is
-strict, with the asking clip dimmed to 80 % and full of noise; ``videos`` compares the means of whole videos.
+27 videos of six tasks are cut into clips of about 2 seconds; a clip's vector is the mean of its frames' unit vectors.
+The figure is the share of clips whose nearest neighbour by cosine shows the same task. ``clips`` takes neighbours from
+all videos, which is easy, because the rest of the clip's own video is among them. ``strict`` takes them only from other
+videos. ``disturbed`` is strict, with the clip itself dimmed to 80 % and full of noise. ``videos`` compares the means of
+whole videos.
 """
 
 import os
@@ -23,7 +24,7 @@ from raypipe.encoders.descriptor import WEIGHTS, Descriptor
 
 ROOT = Path(__file__).resolve().parents[1]
 FPS, CLIP_S = 4.0, 2.0
-DIM, NOISE = 0.8, 8.0  # of 255
+DIM, NOISE = 0.8, 8.0  # a factor on brightness, and the noise's standard deviation on a scale to 255
 TIMED_FRAMES = 512
 
 
@@ -92,7 +93,7 @@ def disturb(frames: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def time_encoder(encode: Callable[[np.ndarray], Any], frames: np.ndarray, rounds: int = 5) -> float:
-    """Return frames per second, the best of some rounds after one to warm up."""
+    """Return frames per second, the best of some rounds after a first one that does not count."""
     encode(frames)
     seconds = []
     for _ in range(rounds):

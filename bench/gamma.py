@@ -1,22 +1,23 @@
-"""Which γ groups best, told nothing of the data: the evidence for ``gamma="auto"``.
+"""Which γ gives the best clusters without knowledge of the data: the evidence for ``gamma="auto"``.
 
     python -m bench.gamma [--seeds 5] [--demo-seeds 7 101] [--only NAME ...]
 
-Every rule takes γ from a scale of the data's own, times a constant, and `TimeSeriesKMeans` (solver "mm", 50 passes,
-one run a seed, k the number of classes) is fitted with it, the divergence off and on. A figure is the ARI with the
-known classes, the mean over seeds; "best of 5" is that of the run with the least objective among five. Every data set
-has one vote in a rule's mean, whatever forms of it there are. The standard error is over seeds, of the mean over data
-sets; seeds draw alike under all rules, so whether a rule ties with the best is judged by the difference seed by seed.
+Every rule takes γ as a scale of the data times a constant, and `TimeSeriesKMeans` (solver "mm", 50 passes, one run a
+seed, k the number of classes) is fitted with it, without and with the divergence. A figure is the mean, over seeds, of
+the ARI with the known classes; "best of 5" is the ARI of the run with the least objective among five. Every data set
+has one vote in a rule's mean, however many forms of it there are. The standard error is that of the mean over data
+sets, over seeds. A seed chooses the same initial centers under all rules, so whether a rule ties with the best is
+judged by the difference seed by seed.
 
-Data, below RAYPIPE_TEST_DATA: six sets of time series, each series z-normalised in each of its dimensions by its own
-mean and deviation, and the two that have several dimensions once more by those of all series together, which keeps
-what their levels tell; skeletons (one view, half of the sequences, joints relative to the first, 32 steps); the demo
-and real robot videos as the pipeline has them by default (16 steps, PCA-5).
+The data are below RAYPIPE_TEST_DATA. Six sets of time series are z-normalised: each dimension of each series by its own
+mean and deviation, and the two sets with several dimensions once more by those of all series together, which keeps the
+levels of the series. Skeletons are one view, half of the sequences, with joints relative to the first and 32 steps. The
+demo and real robot videos have the pipeline's defaults (16 steps, PCA-5).
 
-Beside the rules: γ = 1 by L-BFGS, which finds tslearn's very labels (10 passes at most where series have more than 250
-steps); DTW k-means, which is "mm" at γ → 0 (a hundred-thousandth of the median: each step is then one of DBA);
-Euclidean k-means of series (resampled to the longest); and k-means on each series' mean, the best of ten, which says
-nothing where series were normalised by themselves.
+For comparison there are γ = 1 by L-BFGS, which finds exactly tslearn's labels (10 passes at most if series have more
+than 250 steps); DTW k-means, which is "mm" at γ → 0 (a hundred-thousandth of the median: each step is then one of DBA);
+Euclidean k-means of series, resampled to the longest; and k-means on each series' mean, the best of ten, which means
+nothing for series that were each normalised on their own.
 """
 
 import argparse
@@ -56,23 +57,30 @@ RULES: dict[str, tuple[str, float]] = {
     "10 % quantile of DTW² a step / 3": ("aligned decile", 1 / 3),
     "DTW² a step to the nearest series / 3": ("nearest", 1 / 3),
 }
-"""Rule → (a scale of `measure`, its factor). Soft-DTW of series of T steps lies up to γ ln Delannoy(T) ≈ 1.76 γ T below
-DTW², so a γ that makes that a fraction of what two series cost is "one index" or "DTW² a step" by another constant."""
+"""For each rule a scale of `measure`, and the factor on it.
 
-_PAIRS, _STEPS, _SERIES = 1000, 1000, 200  # samples that the scales are taken from
+Soft-DTW of series of T steps is up to γ ln Delannoy(T) ≈ 1.76 γ T below DTW². So a rule that makes this a fraction of
+the cost of two series is the rule of "one index" or of "DTW² a step" with another constant.
+"""
+
+_PAIRS, _STEPS, _SERIES = 1000, 1000, 200  # The scales are estimated from samples of this size.
 _SKELETON_STEPS = 32
 _LONG, _LONG_PASSES = 250, 10
-_TO_DTW = 1e-5  # of the median: soft-DTW is then DTW² to four digits of a step's usual cost
+# With γ this fraction of the median, soft-DTW equals DTW² to four digits of a step's usual cost.
+_TO_DTW = 1e-5
 
 
 class Collection(NamedTuple):
-    """Series with known classes; ``vote`` names the data set that this is a form of."""
+    """Series with known classes; ``vote`` names the data set of which this is a form.
+
+    ``pooled`` is the data whose mean is taken for k-means on means, or None if that is the series.
+    """
 
     name: str
     vote: str
     series: list[np.ndarray]
     truth: list[Any]
-    pooled: Any = None  # what the mean is taken of, where not the series
+    pooled: Any = None
 
 
 def read_series(path: Path) -> tuple[list[np.ndarray], list[Any]]:
@@ -83,7 +91,7 @@ def read_series(path: Path) -> tuple[list[np.ndarray], list[Any]]:
 
 
 def read_collections(data: Path, demo_seeds: list[int]) -> Iterator[Collection]:
-    """Yield all collections, the videos' made on the spot."""
+    """Yield all collections; those of videos are embedded here."""
     with tempfile.TemporaryDirectory() as folder:
         for name, paths, groups in embed_videos(demo_seeds, Path(folder)):
             reduced, _ = reduce_trajectories(paths, ReduceConfig())
@@ -115,7 +123,7 @@ def read_skeletons(path: Path) -> Collection:
 
 
 def measure(series: list[np.ndarray], seed: int = 0) -> dict[str, float]:
-    """Return the scales that rules are made of: squared distances, of steps or of aligned steps."""
+    """Return the scales that the rules use: squared distances of steps or of aligned steps."""
     rng = np.random.default_rng(seed)
     steps = np.concatenate(series)
     apart = pdist(steps[rng.choice(len(steps), min(len(steps), _STEPS), replace=False)], "sqeuclidean")
@@ -140,7 +148,7 @@ def measure(series: list[np.ndarray], seed: int = 0) -> dict[str, float]:
 
 
 def agree(series: list[np.ndarray], truth: list[Any], n_seeds: int, **parameters: Any) -> dict[str, list[float]]:
-    """Fit once a seed; return each fit's ARI and its objective."""
+    """Fit once for each seed; return each fit's ARI and objective."""
     found: dict[str, list[float]] = {"ari": [], "objective": []}
     for seed in range(n_seeds):
         model = TimeSeriesKMeans(len(set(truth)), random_state=seed, **parameters).fit(series)
@@ -181,7 +189,7 @@ def best_of(found: dict[str, list[float]], n: int = 5) -> float:
 
 
 def summarise(fits: dict[str, dict[str, Any]], votes: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return by method: ARI by vote, their mean, its standard error over seeds, best of 5, whether it ties."""
+    """Return for each method the ARI by vote, their mean and its standard error, best of 5, and whether it ties."""
     by_vote: dict[str, list[str]] = {}
     for name, vote in votes.items():
         by_vote.setdefault(vote, []).append(name)
@@ -208,12 +216,12 @@ def summarise(fits: dict[str, dict[str, Any]], votes: dict[str, str]) -> dict[st
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Return the standard error of the mean; 0 of a single value."""
+    """Return the standard error of the mean, or 0 for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def to_markdown(table: dict[str, dict[str, Any]]) -> str:
-    """Lay the summary out, one row a method; an asterisk marks the best mean and what ties with it."""
+    """Return the summary as a table with a row for each method; an asterisk marks the best mean and those that tie."""
     votes = list(next(iter(table.values()))["votes"])
     lines = [f"| γ | {' | '.join(votes)} | mean ± s.e. | best of 5 |", "| --- |" + " --- |" * (len(votes) + 2)]
     for method, row in table.items():
@@ -227,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--demo-seeds", type=int, nargs="*", default=[7, 101])
-    parser.add_argument("--only", nargs="*", help="these data sets, and keep nothing")
+    parser.add_argument("--only", nargs="*", help="measure only these data sets, and write no results")
     arguments = parser.parse_args()
     data = Path(os.environ.get("RAYPIPE_TEST_DATA", "../shared/data"))
     fits, votes = {}, {}

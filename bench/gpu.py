@@ -1,8 +1,8 @@
-"""Everything that needs a GPU, in one call: soft-DTW and the encoders agree with the CPU, and how fast they are.
+"""All measurements that need a GPU: whether soft-DTW and the encoders agree with the CPU, and how fast they are.
 
     python -m bench.gpu
 
-Needs numpy, scipy, scikit-learn, numba, cupy and torch alone. CLIP is measured with towers of its sizes and random
+They need only numpy, scipy, scikit-learn, numba, cupy and torch. CLIP is measured with networks of its sizes and random
 weights, see bench/clip_gpu.py.
 """
 
@@ -19,7 +19,7 @@ from raypipe.encoders import Encoder, make_encoder
 
 
 def frames_per_second(encoder: Encoder, frames: np.ndarray, seconds: float = 5.0) -> float:
-    """Encode again and again for some seconds, the way to the device and back included."""
+    """Encode repeatedly for some seconds; return frames a second, including the copies to the device and back."""
     encoder(frames)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:

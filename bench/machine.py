@@ -1,4 +1,4 @@
-"""What a figure was measured on, and where it is kept."""
+"""The description of the machine that figures are measured on, and the files that keep them."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def keep(name: str, figures: Any) -> Path:
-    """Write ``bench/results/<name>.json``: the figures, the day and the machine."""
+    """Write the figures, the day and the machine to ``bench/results/<name>.json``, and return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"measured": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(), "figures": figures}

@@ -1,9 +1,9 @@
-"""Peak memory of embedding one long video, against a short one.
+"""Peak memory of embedding one long video, compared with a short one.
 
     python -m bench.memory [--minutes 5 60]
 
-Counted is the proportional set size (shared pages once) of the whole process tree, Ray and decoders included, sampled
-ten times a second.
+The figure is the proportional set size (which counts shared pages once) of the whole process tree, with Ray and the
+decoders, sampled ten times a second.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bench.machine import keep
 
 
 def make_long_video(path: Path, minutes: float) -> None:
-    """Write a 320x240 video of that length: a short piece encoded once, its packets repeated."""
+    """Write a 320x240 video of that length: a short piece is encoded once, and its packets are repeated."""
     import av
 
     rng = np.random.default_rng(0)

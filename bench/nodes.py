@@ -1,9 +1,9 @@
-"""What a second node costs: the same work on two nodes of one CPU and on one node of two, in turn.
+"""The cost of a second node: the same work on two nodes of one CPU and on one node of two CPUs, in turn.
 
     python -m bench.nodes [--rounds 3]
 
-Both are Ray clusters on this machine (`ray.cluster_utils.Cluster`): what is measured is Ray's own work between nodes,
-objects that travel and tasks that are leased, and no network. The figure is the marginal rate, as in bench.throughput.
+Both are Ray clusters on this machine (`ray.cluster_utils.Cluster`). So this measures Ray's own work between nodes
+(copying objects, leasing tasks), but no network. The figure is the marginal rate, as in bench.throughput.
 """
 
 import argparse

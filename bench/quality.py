@@ -1,10 +1,11 @@
-"""How well clusters agree with what is known, for several reductions: the evidence for the defaults.
+"""How well clusters agree with known classes, for several reductions: the evidence for the defaults.
 
     python -m bench.quality [--demo-seeds 101 102 103] [--seeds 4]
 
-On the demo (behaviours) and on the real robot videos below RAYPIPE_TEST_DATA (tasks), both with the descriptor: the
-mean, standard deviation and least ARI over clustering seeds, with γ and all else at their defaults; beside it k-means
-on mean-pooled embeddings and Euclidean k-means on the trajectories, told the same number of clusters.
+The videos are those of the demo (classes are behaviours) and the real robot videos below RAYPIPE_TEST_DATA (classes
+are tasks), embedded by the descriptor. The figures are the mean, standard deviation and minimum of the ARI over
+clustering seeds, with γ and all other parameters at their defaults. For comparison, k-means on mean-pooled embeddings
+and Euclidean k-means on the trajectories are given the same number of clusters.
 """
 
 import argparse

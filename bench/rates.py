@@ -1,10 +1,10 @@
-"""What one core does a second of each step whose cost grows with the videos, for the README's page on ten million.
+"""The rate, on one core, of each step whose cost grows with the videos, for the README's page on ten million.
 
     python -m bench.rates
 
-Probing reads real files from the disk; trajectories are built and reduced from random walks of 512 dimensions, as CLIP
-has them. Decoding and encoding are in bench.throughput, the driver's own work in bench.scale, clustering in
-bench.shards.
+Probing reads real files from the disk. Trajectories are built and reduced from random walks of 512 dimensions, the
+number that CLIP has. Decoding and encoding are measured in bench.throughput, the driver's own work in bench.scale, and
+clustering in bench.shards.
 """
 
 import tempfile
@@ -37,7 +37,7 @@ def per_second(n: int, work: Callable[[], Any]) -> float:
 
 
 def probe_files() -> float:
-    """Files a second that one child process probes."""
+    """Return how many files one child process probes a second."""
     with tempfile.TemporaryDirectory() as folder:
         uris = [video.uri for video in make_videos(Path(folder), N_PROBED)]
         probe = ProbeVideos(DecodeConfig())
@@ -49,7 +49,7 @@ def probe_files() -> float:
 
 
 def build(paths: np.ndarray) -> dict[str, float]:
-    """Clips a second that are committed, and videos a second that are read again and made trajectories."""
+    """Return how many clips a second are committed, and how many videos a second are read and made trajectories."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
         plan, clips = plan_precomputed([Video(f"v{i}", f"file:///v{i}") for i in range(len(paths))], list(paths), "x")
@@ -60,7 +60,7 @@ def build(paths: np.ndarray) -> dict[str, float]:
 
 
 def reduce(points: np.ndarray, method: str) -> dict[str, float]:
-    """Seconds to fit a reducer on as many points as is the default, and points a second that it maps."""
+    """Return the seconds to fit a reducer on the default number of points, and how many points a second it maps."""
     n_components = 2 if method == "umap" else 5
     reducer: Reducer = make_reducer(ReduceConfig.model_validate({"method": method, "n_components": n_components}))
     started = time.monotonic()

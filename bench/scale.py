@@ -1,4 +1,4 @@
-"""What a million segments cost the driver: to plan, to go on with a run that has half of them or all, to stream.
+"""The driver's cost of a million segments: to plan, to resume a run that has half of them or all, and to stream.
 
     python -m bench.scale [--sizes 10000 100000 1000000]
 
@@ -27,13 +27,13 @@ from raypipe.config import make_config
 from raypipe.runs.directory import Run
 from raypipe.storage import memory_mapped
 
-CLIPS = 4  # a segment
-ROWS_A_FILE = 50_000  # as after some commits
+CLIPS = 4  # in each segment
+ROWS_A_FILE = 50_000  # a usual size after some commits
 DIM = 16
 
 
 class Tiny:
-    """An encoder that is never called but for being tried."""
+    """An encoder that is called only once, when it is made and tried."""
 
     dim, image_size, resize_mode, fingerprint = DIM, 16, "squash", "tiny"
 
@@ -60,7 +60,7 @@ def etags(n: int) -> pa.ChunkedArray:
 
 
 def pretend(most: int) -> dict[str, float]:
-    """Have `raypipe embed` ask no file and start no actor, and commit so many segments at most.
+    """Make `raypipe embed` read no video, start no actor, and commit at most this many segments.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def clips_of(plan: pa.Table) -> pa.Table:
 
 
 def embed(manifest: str, folder: str, most: int) -> Measured:
-    """Embed, or go on embedding, so many segments at most."""
+    """Embed, or resume embedding, at most this many segments."""
     from raypipe import pipeline
     from raypipe.progress import Progress
     from raypipe.sources import find_videos
@@ -137,7 +137,7 @@ def embed(manifest: str, folder: str, most: int) -> Measured:
 
 
 class Echo:
-    """An actor that has nothing to do with a segment but to hand it on, one at a time as decoders do."""
+    """An actor that only passes segments on, one at a time as decoders do."""
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield the rows."""
@@ -146,7 +146,7 @@ class Echo:
 
 
 def stream(folder: str) -> Measured:
-    """Send all segments through two pools of actors that do nothing: what is left is Ray's cost and the driver's."""
+    """Send all segments through two pools of actors that do nothing, which leaves the cost of Ray and the driver."""
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -204,7 +204,7 @@ class PeakMemory:
 
 
 def measure(name: str, manifest: Path, folder: Path, *, most: int = 0) -> Measured:
-    """Run one of these in a process of its own; return its seconds and its peak memory."""
+    """Run one measurement in a process of its own; return its seconds and its peak memory."""
     command = [
         sys.executable,
         "-W",

@@ -1,10 +1,10 @@
-"""k-means of a million trajectories over shards, against the same in one process.
+"""k-means of a million trajectories over shards, compared with the same in one process.
 
     python -m bench.shards [--n 1000000] [--shards 2]
 
-A run directory of Parquet files is written; actors of a local Ray read it and are clustered over; then one process
-reads all of it and fits with as many threads as there are cores. Counted are seconds, the proportional set size of
-each process, and what travels to and from the shards, pickled.
+A run directory of Parquet files is written. Actors of a local Ray read it, and k-means is fitted over them; then one
+process reads all of it and fits with one thread on each core. The figures are the seconds, the proportional set size of
+each process, and the pickled bytes that travel to and from the shards.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def pss(pid: int) -> float:
 
 @contextmanager
 def watching(pids: dict[str, int]) -> Iterator[dict[str, float]]:
-    """Note the peak of each process in MiB while the block runs."""
+    """Record the peak of each process in MiB while the block runs."""
     peaks, done = {name: pss(pid) for name, pid in pids.items()}, threading.Event()
 
     def watch() -> None:
@@ -76,7 +76,7 @@ def watching(pids: dict[str, int]) -> Iterator[dict[str, float]]:
 
 
 def count_travel(actors: Any) -> dict[str, list[tuple[int, int, float]]]:
-    """Have actors note the bytes out to one shard and back from one, and the seconds, of each call by its name."""
+    """Make actors record, by the name of each call, its bytes to and from one shard and its seconds."""
     seen: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
     ask_all: Callable[..., list[Any]] = actors.ask_all
 
@@ -139,7 +139,7 @@ def fit_in_one_process(run: Run) -> tuple[TimeSeriesKMeans, dict[str, Any]]:
     started = time.perf_counter()
     values, _ = split_trajectories(run, 1)[0]()
     loaded = time.perf_counter() - started
-    clone(FIT).fit(values[:2000])  # the kernels are read from numba's cache, or compiled
+    clone(FIT).fit(values[:2000])  # This compiles the kernels or reads them from numba's cache.
     with watching({"process": os.getpid()}) as peaks:
         started = time.perf_counter()
         model = clone(FIT).fit(values)

@@ -1,10 +1,10 @@
-"""Soft-DTW and its k-means on the CPU: against tslearn and aeon, against the machine's floor, by size, and in memory.
+"""Soft-DTW and its k-means on the CPU: compared with tslearn, aeon and the machine's limit, by size, and in memory.
 
     python -m bench.softdtw [--rounds 5] [--aeon PYTHON] [--only cdist statistics fit floor scaling memory]
 
-Both sides of a ratio run in turn, all warm, on all cores and float64 arrays; the ratio is the median over rounds.
-tslearn runs with n_jobs 1 and 2, and the better counts. No kernel is timed before its values agree with
-`raypipe.softdtw.reference`, from which the tests take theirs. ``--only`` prints and keeps nothing.
+Both sides of a ratio run in turn, after warming up, on all cores and float64 arrays; the ratio is the median over
+rounds. tslearn runs with n_jobs 1 and 2, and the better counts. No kernel is timed before its values agree with
+`raypipe.softdtw.reference`, which the tests use too. With ``--only`` the figures are printed, but not written.
 """
 
 import argparse
@@ -39,14 +39,14 @@ from raypipe.softdtw.series import Series, read_series
 GAMMA = 1.0  # tslearn's default
 JOBS = 1, 2  # tslearn's threads
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
-LEAST_S = 0.05  # a call is repeated until it has taken so long
-FEW = 2000  # series that peers are timed on where there are more; their time is linear in the number
+LEAST_S = 0.05  # A call is repeated until all repetitions have taken this long.
+FEW = 2000  # Peers are timed on at most this many series, because their time is linear in the number.
 PARTS = ("cdist", "statistics", "fit", "floor", "scaling", "memory")
 
 
 @dataclass(frozen=True)
 class Size:
-    """n series of T steps and d dimensions, k clusters, and the ratios to reach (None: no goal was set)."""
+    """A size of n series of T steps and d dimensions and k clusters, and the ratios to reach (None: no goal is set)."""
 
     n: int
     n_steps: int
@@ -61,7 +61,7 @@ class Size:
 
     @property
     def cells(self) -> int:
-        """Cells of all series against all centers."""
+        """Number of cells of all series with all centers."""
         return self.n * self.k * self.n_steps**2
 
 
@@ -82,7 +82,7 @@ AXES = {
 
 
 def make_data(size: Size, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Make series (n, T, d) – one of k smooth paths each, in its own rhythm, with noise – and k of them as centers."""
+    """Make series (n, T, d), each one of k smooth paths in its own rhythm and with noise, and take k as centers."""
     rng = np.random.default_rng(seed)
     waves = rng.normal(size=(size.k, size.dim, 3)), rng.uniform(0, 2 * np.pi, (size.k, size.dim, 3))
     of = rng.integers(size.k, size=size.n)
@@ -95,7 +95,7 @@ def make_data(size: Size, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def verify(x: np.ndarray, centers: np.ndarray) -> None:
-    """Compare values and statistics of a few series with the reference, or end here."""
+    """Compare values and statistics of a few series with the reference; exit if they differ."""
     few, centers = Series(x[:20]), centers[:3]
     expected = reference.cdist(few, Series(centers), GAMMA)
     labels = expected.argmin(axis=1).astype(np.int32)
@@ -116,7 +116,7 @@ def verify(x: np.ndarray, centers: np.ndarray) -> None:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Return the mean seconds of a call, repeated until it is long enough to tell."""
+    """Return the mean seconds of a call, which is repeated for at least `LEAST_S`."""
     started, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - started < LEAST_S:
         call()
@@ -127,7 +127,7 @@ def seconds(call: Callable[[], Any]) -> float:
 def compare(
     ours: Mapping[str, Callable[[], Any]], peers: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, Any]:
-    """Time ours and the peers in turn; peers say their own seconds, for as many series as we take.
+    """Time raypipe and its peers in turn; peers return their own seconds, for the same number of series.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def compare(
 
 
 def measure_cdist(size: Size, rounds: int, aeon: Aeon, folder: str) -> dict[str, Any]:
-    """Series against centers, the whole public call."""
+    """Measure the public call for distances of series to centers."""
     x, centers = make_data(size)
     verify(x, centers)
     few = x[:FEW]
@@ -163,7 +163,7 @@ def measure_cdist(size: Size, rounds: int, aeon: Aeon, folder: str) -> dict[str,
 
 
 def measure_statistics(size: Size, rounds: int) -> dict[str, Any]:
-    """All series, each with its own center: what one step needs, against tslearn's objective and gradient."""
+    """Measure what one step of all centers needs, compared with tslearn's objective and gradient."""
     x, centers = make_data(size)
     verify(x, centers)
     shards = {name: LocalShards(read_series(x), GAMMA, name, "numba") for name in TOLERANCES}
@@ -184,7 +184,7 @@ def measure_statistics(size: Size, rounds: int) -> dict[str, Any]:
 
 
 def verify_slope(x: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> None:
-    """Compare one cluster's gradient with tslearn's, or end here."""
+    """Compare one cluster's gradient with tslearn's; exit if they differ."""
     cluster = np.bincount(labels).argmax()
     members, center = x[labels == cluster], centers[cluster]
     value, gradient = _acc_softdtw_func(center.ravel(), [*members], np.ones(len(members)), GAMMA)
@@ -196,9 +196,9 @@ def verify_slope(x: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> None
 
 
 def measure_fit(size: Size, rounds: int) -> dict[str, Any]:
-    """Whole fits with the defaults, from the same centers; and ours with just the passes that tslearn's sum takes.
+    """Measure whole fits with the defaults from the same centers, and raypipe's fit up to tslearn's objective.
 
-    tslearn takes the n_jobs with which its first pass is the faster.
+    tslearn runs with the n_jobs with which its first pass is faster.
     """
     x, centers = make_data(size)
     verify(x, centers)
@@ -214,7 +214,7 @@ def measure_fit(size: Size, rounds: int) -> dict[str, Any]:
     ours = {"default": lambda: TimeSeriesKMeans(**common).fit(x)}
     if passes:
         ours["to tslearn's sum"] = lambda: TimeSeriesKMeans(**common, max_iter=passes).fit(x)
-    first = iter([taken])  # its fit from before is its first round
+    first = iter([taken])  # tslearn's fit above is its first round.
     peers = {f"tslearn n_jobs={best}": lambda: next(first, None) or _time_fit(Peer(**common, n_jobs=best), x)[0]}
     details = {
         "sums": sums,
@@ -234,7 +234,7 @@ def _time_fit(model: Any, x: np.ndarray) -> tuple[float, Any]:
 
 
 def _passes_to(goal: float, x: np.ndarray, common: dict[str, Any]) -> int | None:
-    """Return the fewest passes after which our objective is at the goal, or None."""
+    """Return the fewest passes after which raypipe's objective reaches the goal, or None."""
     for passes in range(1, 51):
         if _total(x, TimeSeriesKMeans(**common, max_iter=passes).fit(x).cluster_centers_) <= goal:
             return passes
@@ -242,13 +242,13 @@ def _passes_to(goal: float, x: np.ndarray, common: dict[str, Any]) -> int | None
 
 
 def _total(x: np.ndarray, centers: np.ndarray) -> float:
-    """Sum of soft-DTW to the nearest centers."""
+    """Return the sum of soft-DTW to the nearest centers."""
     return float(cdist_soft_dtw(x, centers, GAMMA).min(axis=1).sum())
 
 
 @contextmanager
 def cores(n: int) -> Iterator[None]:
-    """Have the passes take so many cores."""
+    """Make the passes use this many cores."""
     every = numba.config.NUMBA_NUM_THREADS
     numba.config.NUMBA_NUM_THREADS = n
     try:
@@ -266,7 +266,7 @@ def assign_rate(size: Size, rounds: int) -> float:
 
 
 def measure_floor(rounds: int) -> dict[str, Any]:
-    """Time the assignment on one core and on all, beside what the instructions allow."""
+    """Time the assignment on one core and on all, and compare it with what the instructions allow."""
     floor = describe_floor(dim=2)
     best = floor.get("cells_per_s_one_core", float("nan"))
     counts = sorted({1, numba.config.NUMBA_NUM_THREADS})
@@ -282,7 +282,7 @@ def measure_floor(rounds: int) -> dict[str, Any]:
 
 
 def measure_scaling(rounds: int) -> dict[str, Any]:
-    """Cells a second of the assignment, one axis varied at a time."""
+    """Measure the cells a second of the assignment, varying one axis at a time."""
     found: dict[str, Any] = {"base": str(BASE)}
     for axis, values in AXES.items():
         found[axis] = {}
@@ -295,7 +295,7 @@ def measure_scaling(rounds: int) -> dict[str, Any]:
 
 
 def _show(what: str, size: Size, found: dict[str, Any], cells: float | None, goal: float | None) -> dict[str, Any]:
-    """Print what was found; return it with what tslearn's best makes of each of ours, and cells a second."""
+    """Print the results; return them with the ratios to tslearn's best and the cells a second."""
     best = {name: min(r for peer, r in by.items() if "tslearn" in peer) for name, by in found["ratios"].items()}
     ratios = ", ".join(f"{name} {ratio:.1f}x" for name, ratio in best.items())
     times = ", ".join(f"{name} {taken:.3g} s" for name, taken in found["seconds"].items())

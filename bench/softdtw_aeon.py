@@ -1,7 +1,7 @@
-"""aeon's soft-DTW, timed in whichever Python has it: aeon wants an older numba than raypipe's tests run on.
+"""aeon's soft-DTW, timed in a Python of its own, because aeon needs an older numba than raypipe's tests run on.
 
-Both ends are here: `Aeon` starts this file in that Python, tells it files of x (n, T, d) and y (m, T, d), and reads the
-seconds it took.
+This file is both ends: `Aeon` starts it in that Python, sends it the names of files with x (n, T, d) and y (m, T, d),
+and reads the seconds that aeon took.
 """
 
 import json
@@ -23,7 +23,7 @@ class Aeon:
     Attributes
     ----------
     version
-        aeon's, or "not installed": then there is nothing to time.
+        aeon's version, or "not installed", in which case nothing is timed.
     """
 
     def __init__(self, python: str):
@@ -44,12 +44,15 @@ class Aeon:
             self._child.communicate()
 
     def peers(self, x: np.ndarray, y: np.ndarray, gamma: float, times: float, folder: str) -> dict[str, Callable]:
-        """Return what times aeon on the arrays, ``times`` over, by name; the arrays go through a file in the folder."""
+        """Return, by name, a function that times aeon on the arrays, which are passed through a file in the folder.
+
+        It returns the seconds of ``times`` calls.
+        """
         if not self._child:
             return {}
         path = Path(folder) / f"{x.shape}.npz"
         np.savez(path, x=x, y=y, gamma=gamma)
-        self._ask(path)  # compiles
+        self._ask(path)  # The first call compiles.
         return {"aeon": lambda: times * min(self._ask(path))}
 
     def _ask(self, path: Path) -> list[float]:
@@ -59,7 +62,7 @@ class Aeon:
 
 
 def answer() -> None:
-    """Take the name of a file a line, and answer each with the seconds of a call by number of threads."""
+    """Read a file's name from each line, and answer it with the seconds of a call for each number of threads."""
     from aeon.distances import soft_dtw_pairwise_distance
 
     for line in sys.stdin:

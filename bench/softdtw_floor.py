@@ -1,4 +1,4 @@
-"""What the processor could do at best with the soft-DTW kernel: its instructions, over the vector pipes and the clock.
+"""The best speed of the soft-DTW kernel on this processor, from its instructions, the vector pipes and the clock.
 
 The loop that sweeps four cells of 16 float32 lanes is found in the kernel's disassembly, and its vector arithmetic is
 counted. Moves, loads and stores are left out: they take other pipes. What feeds the loop – layout, the rows left over
@@ -16,8 +16,8 @@ from numba import njit, types
 from raypipe.softdtw.sweeps import ROWS, sweep
 
 LANES = 16
-_ROUND = "vrndscaleps", "vroundps"  # once a cell, and nowhere else: what cells are counted by
-_EVERY = 4  # columns from one renormalising of m to the next: a block without a cell runs once in so many
+_ROUND = "vrndscaleps", "vroundps"  # These occur once in each cell and nowhere else, so they count the cells.
+_EVERY = 4  # m is renormalised in every fourth column, so a block without a cell runs once in so many columns.
 _KINDS = {
     "multiply": r"vf?n?m(ul|add|sub).*ps",
     "add": r"v(add|sub)ps",
@@ -30,7 +30,7 @@ _PIPES = {("AuthenticAMD", 25): (4, 256), ("AuthenticAMD", 26): (4, 512), ("Genu
 
 
 def describe_floor(dim: int = 2) -> dict[str, Any]:
-    """Count the instructions of a cell, and say how many cells a second one core could do with them."""
+    """Count the instructions of a cell, and return how many cells a second one core could do."""
     loop = _four_cells(_disassemble(dim))
     pipes = _PIPES.get(_processor())
     if not loop or not pipes:
@@ -52,7 +52,7 @@ def describe_floor(dim: int = 2) -> dict[str, Any]:
 
 
 def measure_clock() -> float:
-    """Return cycles a second of one core: operations of one cycle each that wait for one another.
+    """Measure the cycles a second of one core, by operations that take one cycle each and depend on each other.
 
     The best of many runs of a few milliseconds, which other processes leave alone.
     """
@@ -77,7 +77,7 @@ def _chain(n):
 
 
 def _disassemble(dim: int) -> str:
-    """Compile the float32 sweep of one center, apart from the cached one, of which no assembly is kept."""
+    """Compile the float32 sweep of one center again, because numba's cache keeps no assembly."""
     floats, whole = types.float32[::1], types.int64
     compiled = njit(nogil=True)(sweep.py_func)
     compiled.compile((floats, floats, types.none, types.UniTuple(whole, dim), floats, whole, whole, whole, types.none))
@@ -85,7 +85,7 @@ def _disassemble(dim: int) -> str:
 
 
 def _four_cells(assembly: str) -> str:
-    """Return the shortest loop that holds four cells, or nothing."""
+    """Return the shortest loop that holds four cells, or an empty one."""
     lines = assembly.splitlines()
     labels = {line.rstrip(":"): number for number, line in enumerate(lines) if line.endswith(":")}
     loops = []
@@ -99,12 +99,12 @@ def _four_cells(assembly: str) -> str:
 
 
 def _registers(loop: str) -> int:
-    """Return how many registers 16 lanes take."""
+    """Return the number of registers that 16 lanes take."""
     return 1 if "%zmm" in loop else 2 if "%ymm" in loop else 4
 
 
 def _count(loop: str, pattern: str) -> float:
-    """Count instructions by name; those of blocks without a cell by how often they run."""
+    """Count instructions by name; those in blocks without a cell are weighted by how often they run."""
     total = 0.0
     for block in re.split(r"^\S+:$", loop, flags=re.M):
         found = sum(bool(re.fullmatch(pattern, name)) for name in re.findall(r"^\s+(v\w+)", block, flags=re.M))
@@ -113,7 +113,7 @@ def _count(loop: str, pattern: str) -> float:
 
 
 def _processor() -> tuple[str, int]:
-    """Return vendor and family, as /proc/cpuinfo has them."""
+    """Return vendor and family from /proc/cpuinfo."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
     vendor = re.search(r"^vendor_id\s*: (\S+)", text, flags=re.M)

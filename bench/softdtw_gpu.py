@@ -1,4 +1,4 @@
-"""Soft-DTW and its k-means on a GPU: right, then how fast, beside the floor, this machine's CPU and a public kernel."""
+"""Soft-DTW and its k-means on a GPU: verified, and compared with the floor, this machine's CPU and a public kernel."""
 
 import json
 import statistics
@@ -18,7 +18,8 @@ from raypipe.softdtw.series import Series, read_series, to_host
 
 GAMMA = 1.0
 LARGE = 100_000, 64, 2, 20  # series, steps, dimensions, centers
-FLOOR_MS = {"assign": 5.9, "statistics": 0.6}  # of an H200 at this size: special functions and issue slots
+# The floor is the least time of an H200 at this size, by its special functions and issue slots.
+FLOOR_MS = {"assign": 5.9, "statistics": 0.6}
 SIZES = (2000, 6, 2, 3), (1000, 64, 8, 5), (300, 128, 32, 5), (100_000, 16, 2, 20), (1000, 1100, 2, 5), LARGE
 CASES = [  # n, T of series and of centers, d, γ
     (n, steps, rows, dim, gamma)
@@ -31,7 +32,7 @@ TOLERANCES = {"float64": 1e-9, "float32": 1e-4}
 
 
 def make_series(n: int, n_steps: int, dim: int, seed: int = 0) -> np.ndarray:
-    """Smooth paths of a few kinds, each in its own rhythm, with noise: (n, T, d) float32."""
+    """Return smooth paths of a few kinds, each in its own rhythm and with noise: (n, T, d) float32."""
     rng = np.random.default_rng(seed)
     when = np.linspace(0, 1, n_steps) ** rng.uniform(0.6, 1.7, (n, 1))
     kinds = rng.uniform(0, 6, (20, dim))[rng.integers(20, size=n)]
@@ -40,7 +41,7 @@ def make_series(n: int, n_steps: int, dim: int, seed: int = 0) -> np.ndarray:
 
 
 def verify() -> dict[str, float]:
-    """Compare the device with the numpy reference; return the largest error of values, of their scale, by precision."""
+    """Compare the device with the numpy reference; return the values' largest relative error for each precision."""
     gpu = load_backend("cupy")
     worst = dict.fromkeys(TOLERANCES, 0.0)
     for n, steps, rows, dim, gamma in CASES:
@@ -53,7 +54,7 @@ def verify() -> dict[str, float]:
             values = to_host(gpu.assign(prepared, centers, gamma, np.zeros(2))[1])
             off = abs(values - expected.min(axis=1)).max() / max(gamma, abs(expected).max())
             mass = gpu.statistics(prepared, centers, labels, gamma).mass
-            doubt = 8 * np.finfo(precision).eps * abs(expected).max() / gamma  # what rounding of the costs allows
+            doubt = 8 * np.finfo(precision).eps * abs(expected).max() / gamma  # from rounding
             off_mass = abs(mass - wanted.mass).max() / abs(wanted.mass).max()
             if not (off < tolerance and off_mass < max(tolerance, doubt)):
                 raise SystemExit(f"{precision} is off by {off:.1e}, {off_mass:.1e} at {(n, steps, rows, dim, gamma)}")
@@ -62,7 +63,7 @@ def verify() -> dict[str, float]:
 
 
 def seconds(call: Callable[[], Any], synchronise: Callable[[], Any], rounds: int = 9) -> float:
-    """Return the median seconds of a call, its work on the device included."""
+    """Return the median seconds of a call, including its work on the device."""
     call()
     times = []
     for _ in range(rounds):
@@ -97,7 +98,7 @@ def measure_passes() -> list[dict[str, Any]]:
 
 
 def measure_fit() -> dict[str, Any]:
-    """Fit 100,000 series; and what tslearn would take for its own passes, by its measured cells a second."""
+    """Time a fit of 100,000 series, and estimate tslearn's time for its own passes from its cells a second."""
     n, steps, dim, k = LARGE
     x = make_series(n, steps, dim)
     model = TimeSeriesKMeans(k, metric="softdtw", random_state=0, backend="cupy")
@@ -115,7 +116,7 @@ def measure_fit() -> dict[str, Any]:
 
 
 def measure_peer() -> dict[str, Any]:
-    """Time pysdtw (numba on CUDA, PyPI), value and gradient of pairs, beside our statistics of as many."""
+    """Time value and gradient of pairs by pysdtw (numba on CUDA, PyPI), and raypipe's statistics of as many."""
     if not packages.is_installed("pysdtw"):
         return {"skipped": "pysdtw is not installed"}
     import pysdtw
@@ -138,7 +139,7 @@ def measure_peer() -> dict[str, Any]:
 
 
 def measure_softdtw() -> dict[str, Any]:
-    """Verify, then measure all of it."""
+    """Verify soft-DTW on the GPU, then measure it."""
     if not packages.is_installed("cupy"):
         return {"skipped": "cupy is not installed"}
     return {

@@ -1,9 +1,9 @@
-"""Peak memory of one pass over a million series, above what the series take.
+"""Peak memory of one pass over a million series, beyond the memory of the series themselves.
 
     python -m bench.softdtw_memory assign
 
-Each pass has a process of its own, in which all is compiled and started on a few series before; the kernel's own
-account of the process's peak is set back to the present just before the pass (Linux only).
+Each pass runs in a process of its own, which first runs it on a few series so that everything is compiled. Just before
+the pass, the peak that Linux keeps of the process is reset to the present (other systems cannot do this).
 """
 
 import json
@@ -25,7 +25,7 @@ LIMITS = {
 
 
 def measure_memory() -> list[dict[str, Any]]:
-    """Run each pass in its process; return what it took beside its limit."""
+    """Run each pass in its own process; return the memory that it took, and its limit."""
     if not Path("/proc/self/clear_refs").exists():
         return [{"skipped": "needs /proc/self/clear_refs, which only Linux has"}]
     found = []
@@ -51,14 +51,14 @@ def grow(name: str) -> int:
     }
     rng = np.random.default_rng(0)
     shards = {}
-    for n in (10_000, N_SERIES):  # the first, to compile
+    for n in (10_000, N_SERIES):  # The first series are few, to compile the kernels.
         values = np.empty((n, N_STEPS, DIM), np.float32)
         rng.standard_normal(out=values, dtype=np.float32)
         shards[n] = LocalShards(read_series(values), 1.0, "float32", "numba")
     centers = shards[N_SERIES].paths(np.arange(N_CLUSTERS))
     shards[N_SERIES].labels = rng.integers(0, N_CLUSTERS, N_SERIES, dtype=np.int32)
     passes[name](shards[10_000], centers)
-    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    Path("/proc/self/clear_refs").write_text("5")  # This resets VmHWM to VmRSS.
     before = _status("VmRSS")
     passes[name](shards[N_SERIES], centers)
     return _status("VmHWM") - before

@@ -1,9 +1,9 @@
-"""Frames a second of the Ray chain on all cores, against as many plain one-thread loops side by side.
+"""Frames a second of the Ray chain on all cores, compared with one plain single-threaded loop on each core.
 
     python -m bench.throughput [--rounds 3]
 
 Both sides use the same decoder, encoder, sampling and files. Each is timed over 100 and over 400 videos; the figure is
-the marginal rate between them, so that starting Ray, actors and interpreters is left out.
+the marginal rate between them, so that the start of Ray, actors and interpreters does not count.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CONFIG = make_config(flags={"encode": {"encoder": "descriptor"}})
 
 
 def make_videos(folder: Path, n: int) -> list[Video]:
-    """Write a few different videos, 10 s of 320x240 at 30 frames a second, and link to them n times."""
+    """Write a few different videos, each 10 s of 320x240 at 30 frames a second, and make n links to them."""
     import av
 
     rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def plain_loop(uris: list[str], sample: SampleConfig) -> int:
 
 
 def time_loops(videos: list[Video], copies: int) -> float:
-    """Run ``copies`` processes side by side, each on its share; return the seconds until the last is done."""
+    """Run ``copies`` processes side by side, each on its share; return the seconds until all are done."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     shares = [[video.uri for video in videos[i::copies]] for i in range(copies)]

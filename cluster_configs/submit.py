@@ -5,16 +5,16 @@ From a laptop, with every argument arriving as it was typed::
 
     python cluster_configs/submit.py aws.yaml run 's3://bucket/**/*.mp4' -o s3://bucket/runs/kitchen --set sample.fps=2
 
-That calls ``ray submit aws.yaml submit.py``, quoted once more: ``ray submit`` joins its arguments unquoted, and the
-head's shell would expand the glob and split at blanks. What stands before the verb and begins with a dash is
-``ray submit``'s (``--start``, ``--stop``, ``--tmux``, ``--cluster-name=NAME``).
+This calls ``ray submit aws.yaml submit.py`` with every argument quoted once more, because ``ray submit`` joins its
+arguments unquoted, and the head's shell would expand the glob and split at blanks. Options before the verb belong to
+``ray submit`` (``--start``, ``--stop``, ``--tmux``, ``--cluster-name=NAME``).
 
-On the head, and as the entrypoint of a Ray job, it runs ``raypipe`` against the Ray cluster there::
+On the head, and as the entrypoint of a Ray job, this file runs ``raypipe`` on the Ray cluster there::
 
     python submit.py [--wait GPU=8] run SOURCE -o RUN
 
-``--wait GPU=8`` asks the autoscaler for that much, and waits until it has joined. It matters where ``min_workers`` is 0
-or workers are still starting: raypipe sizes its pools to the Ray cluster that it finds.
+``--wait GPU=8`` asks the autoscaler for 8 GPUs, and waits until they have joined. This matters if ``min_workers`` is 0
+or workers are still starting, because raypipe sizes its pools to the Ray cluster that it finds.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import sys
 import time
 
 WAIT = "--wait"
-PATIENCE_S = 1800  # a GPU node takes five to ten minutes to start, most of it the image
+PATIENCE_S = 1800  # A GPU node takes five to ten minutes to start, most of them for the image.
 
 
 def main(arguments: list[str]) -> None:
-    """Submit, where the first argument is a cluster's YAML; else run raypipe here."""
+    """Submit if the first argument is the YAML file of a Ray cluster; else run raypipe here."""
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         sys.exit(subprocess.call(submission(arguments[0], arguments[1:])))
     resources, raypipe = parse_waits(arguments)
-    os.environ.setdefault("RAY_ADDRESS", "auto")  # a Ray job has one already
+    os.environ.setdefault("RAY_ADDRESS", "auto")  # A Ray job has an address already.
     if resources:
         wait_for(resources)
     os.execv(sys.executable, [sys.executable, "-m", "raypipe", *raypipe])
@@ -51,7 +51,7 @@ def submission(cluster: str, arguments: list[str]) -> list[str]:
 
 
 def parse_waits(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Split off the leading ``--wait NAME=NUMBER`` pairs; the rest is raypipe's."""
+    """Split off the leading ``--wait NAME=NUMBER`` pairs; the other arguments belong to raypipe."""
     resources: dict[str, int] = {}
     while arguments[:1] == [WAIT]:
         name, equals, number = (arguments[1] if len(arguments) > 1 else "").partition("=")
@@ -67,7 +67,7 @@ def wait_for(resources: dict[str, int], patience_s: float = PATIENCE_S) -> None:
     import ray
     from ray.autoscaler.sdk import request_resources
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the request is withdrawn then, too
+    for number in (signal.SIGTERM, signal.SIGHUP):  # The request must be withdrawn on these signals too.
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
     deadline = time.monotonic() + patience_s
@@ -79,13 +79,14 @@ def wait_for(resources: dict[str, int], patience_s: float = PATIENCE_S) -> None:
             print(f"waiting for nodes: {missing}", flush=True)
             time.sleep(5)
     finally:
-        # A request lasts until it is withdrawn, and its nodes with it; raypipe's actors keep what they use from now on.
+        # A request, and the nodes for it, last until it is withdrawn. From now on raypipe's actors keep the nodes that
+        # they use.
         request_resources(bundles=[])
         ray.shutdown()
 
 
 def lacking(wanted: dict[str, int], there: dict[str, float]) -> str:
-    """Say what is not there yet; an empty string if all is."""
+    """Return which resources are still missing, or an empty string if none is."""
     short = [name for name, number in wanted.items() if there.get(name, 0) < number]
     return ", ".join(f"{there.get(name, 0):g} of {wanted[name]} {name}" for name in short)
 

@@ -1,4 +1,4 @@
-"""Figures of merit of a clustering."""
+"""Metrics of a clustering."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from raypipe.clustering.vectors import cluster_vectors, pool_steps
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
 _MAX_SOFTDTW_VIDEOS = 2_000
-_MAX_POINT_VIDEOS = 20_000  # the silhouette of points compares all pairs: some ten seconds
-_SOFTDTW_BUDGET = 1e11  # operations, of which a cell takes 8 and one a dimension: two cores do 1e10 a second or more
+_MAX_POINT_VIDEOS = 20_000  # The silhouette of so many points takes about ten seconds, as it compares all pairs.
+# Operations of the soft-DTW silhouette. A cell takes 8 and one for each dimension; two cores do at least 1e10 a second.
+_SOFTDTW_BUDGET = 1e11
 
 
 def evaluate(
@@ -25,40 +26,41 @@ def evaluate(
     truth: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure how well clusters hold together, and how they agree with what is known.
+    """Measure how compact and separate clusters are, and how well they agree with known classes.
 
     Parameters
     ----------
     values
         The trajectories that were clustered: (n, T, c), or a list of (T_i, c) arrays.
     labels
-        (n,) integers from 0, the cluster of each.
+        (n,) integers from 0, the cluster of each trajectory.
     gamma
-        Of the soft-DTW silhouette; None chooses it by `auto_gamma`.
+        γ of the soft-DTW silhouette; None chooses it by `auto_gamma`.
     inertia
-        What the clustering minimised, handed on.
+        The objective that the clustering minimised; it is passed on.
     truth
-        A class a trajectory, None where it is not known; those are left out of the agreement.
+        The class of each trajectory, or None if it is not known; such trajectories do not count for the agreement.
     seed
-        For samples of large collections.
+        Seed of the samples from large collections.
 
     Returns
     -------
-    A dict fit for JSON; a figure that is not defined (one cluster, every video its own, no truth) is None.
+    A dict that can be written as JSON. A metric that is not defined (for one cluster, for as many clusters as videos,
+    or without truth) is None.
 
     ``silhouette, davies_bouldin``
-        On the mean of each trajectory over its steps, Euclidean; ``silhouette_n`` videos were compared.
+        Computed on the mean of each trajectory over its steps, Euclidean; ``silhouette_n`` videos were compared.
     ``silhouette_softdtw``
-        On the soft-DTW divergence, with ``silhouette_softdtw_gamma``, among ``silhouette_softdtw_n`` videos.
+        Computed on the soft-DTW divergence, with ``silhouette_softdtw_gamma``, among ``silhouette_softdtw_n`` videos.
     ``inertia, sizes``
-        As given; videos a cluster.
+        The given inertia, and the number of videos of each cluster.
     ``ari, nmi, v_measure``
         Agreement with ``truth``, over ``n_truth`` videos.
     """
     rng = np.random.default_rng(seed)
     means = pool_steps(values).astype(np.float64)
-    points = _draw(rng, len(labels), _MAX_POINT_VIDEOS)
-    paths = _draw(rng, len(labels), affordable_videos(values))
+    points = _sample(rng, len(labels), _MAX_POINT_VIDEOS)
+    paths = _sample(rng, len(labels), affordable_videos(values))
     gamma = auto_gamma(values, seed) if gamma is None else gamma
     return {
         "silhouette": _silhouette(means[points], labels[points], "euclidean"),
@@ -88,26 +90,26 @@ def score_agreement(labels: np.ndarray, truth: Sequence[str | None] | None) -> d
 
 
 def score_mean_pooled(values: Any, truth: Sequence[str | None], n_clusters: int, seed: int = 0) -> float | None:
-    """Return the ARI of plain k-means on trajectories' means, told the number of clusters: what order in time adds to.
+    """Return the ARI of plain k-means on the trajectories' means, the baseline that ignores the order in time.
 
     Parameters
     ----------
     values
-        Trajectories, as the encoder left them: (n, T, dim), or a list of (T_i, dim) arrays.
+        Trajectories of embeddings, not reduced: (n, T, dim), or a list of (T_i, dim) arrays.
     truth
-        A class a trajectory, None where it is not known.
+        The class of each trajectory, or None if it is not known.
     """
     found = cluster_vectors(pool_steps(values), n_clusters, n_init=10, max_iter=300, seed=seed)
     return score_agreement(found.labels, truth)["ari"]
 
 
 def affordable_videos(values: Any) -> int:
-    """Return how many trajectories are compared with one another in some seconds, 2,000 at most."""
+    """Return how many trajectories can be compared with one another in some seconds, 2,000 at most."""
     n_steps, dim = max(len(path) for path in values), values[0].shape[1]
     return max(2, min(_MAX_SOFTDTW_VIDEOS, int(np.sqrt(2 * _SOFTDTW_BUDGET / (n_steps**2 * (dim + 8))))))
 
 
-def _draw(rng: np.random.Generator, n: int, at_most: int) -> np.ndarray:
+def _sample(rng: np.random.Generator, n: int, at_most: int) -> np.ndarray:
     return np.arange(n) if n <= at_most else np.sort(rng.choice(n, at_most, replace=False))
 
 
@@ -126,6 +128,6 @@ def _davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
 def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: float) -> float | None:
     if not _is_defined(labels):
         return None
-    distances = np.maximum(cdist_soft_dtw(paths, gamma=gamma, divergence=True), 0)  # below 0 by rounding alone
+    distances = np.maximum(cdist_soft_dtw(paths, gamma=gamma, divergence=True), 0)  # Only rounding makes any negative.
     np.fill_diagonal(distances, 0)
     return _silhouette(distances, labels, "precomputed")

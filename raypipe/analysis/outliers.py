@@ -1,4 +1,4 @@
-"""Videos that lie far from their own center."""
+"""Outliers: the videos that are far from their own center."""
 
 import numpy as np
 from scipy.stats import rankdata
@@ -10,16 +10,16 @@ def score_outliers(distances: np.ndarray, quantile: float) -> tuple[np.ndarray, 
     Parameters
     ----------
     distances
-        (n,) float64. Soft-DTW may be negative, so the scores are ranks: ratios would mean nothing.
+        (n,) float64. Soft-DTW may be negative, so ratios of distances would mean nothing, and the scores are ranks.
     quantile
-        Flagged is what lies above this quantile of all distances (interpolated linearly, as numpy's).
+        Videos beyond this quantile of all distances (interpolated linearly, as in numpy) are flagged.
 
     Returns
     -------
     scores
-        (n,) float64 in [0, 1]: the share of the other videos that lie nearer, ties counting half.
+        (n,) float64 in [0, 1]: the fraction of the other videos that are nearer; ties count half.
     flags
-        (n,) bool.
+        (n,) bool, True for outliers.
     """
     scores = (rankdata(distances) - 1) / max(len(distances) - 1, 1)
     return scores, distances > np.quantile(distances, quantile)

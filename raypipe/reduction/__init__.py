@@ -1,4 +1,4 @@
-"""From the encoder's dimensions to the few that the clustering sees."""
+"""Reducing trajectories from the encoder's dimensions to the few that the clustering sees."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Reducer(Protocol):
     Attributes
     ----------
     implementation
-        What computed it, with its version; known after fitting.
+        The library that computes it, with its version; known after fitting.
     reason
-        Where it is not what was asked for: why. Else None.
+        Why the reduction differs from the requested one, or None if it does not.
     """
 
     implementation: str
@@ -34,16 +34,16 @@ class Reducer(Protocol):
         ...
 
     def fit_transform(self, points: np.ndarray) -> np.ndarray:
-        """Learn from (n, dim) points and return where they themselves went, (n, c)."""
+        """Learn from (n, dim) points and return them as mapped, (n, c)."""
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that is needed to map new points, as plain arrays."""
+        """Return everything that mapping new points needs, as plain arrays."""
         ...
 
 
 class Identity:
-    """Points as they are."""
+    """A reducer that leaves points unchanged."""
 
     implementation: str = "none"
     reason: str | None = None
@@ -61,12 +61,12 @@ class Identity:
         return points
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return nothing: nothing is needed."""
+        """Return no arrays, because mapping needs none."""
         return {}
 
 
 def make_reducer(config: ReduceConfig) -> Reducer:
-    """Make the reducer that ``config`` names, not fitted yet.
+    """Make the reducer that ``config`` names, without fitting it.
 
     Raises
     ------
@@ -109,15 +109,15 @@ def reduce(
     method
         "umap", "pca", or "none" to leave them as they are.
     n_components
-        Dimensions wanted.
+        Number of dimensions to reduce to.
     n_neighbors, min_dist, metric
-        UMAP's own.
+        UMAP's parameters of these names.
     backend
-        Of UMAP: "cuml" (a GPU), "cpu" (umap-learn), or "auto", which takes cuML where it and a GPU are.
+        UMAP's library: "cuml" (on a GPU), "cpu" (umap-learn), or "auto": cuML if it is installed and there is a GPU.
     fit_points
-        The reducer is fitted on at most so many steps, drawn with ``seed``; the others are mapped by it.
+        Most steps to fit the reducer on, sampled with ``seed``; it then maps all steps.
     seed
-        Makes the result repeatable.
+        Seed of the sample and of the reducer. The same seed gives the same result.
 
     Returns
     -------
@@ -153,14 +153,14 @@ def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tup
 
 
 def draw_points(n: int, config: ReduceConfig) -> np.ndarray:
-    """Draw which of n points a reducer is fitted on: their numbers, sorted; all of them where they are few."""
+    """Sample the points that a reducer is fitted on: sorted indices of ``fit_points`` out of n, or all if n is less."""
     if n <= config.fit_points:
         return np.arange(n)
     return np.sort(np.random.default_rng(config.seed).choice(n, config.fit_points, replace=False))
 
 
 def split_steps(reduced: np.ndarray, trajectories: Trajectories) -> Trajectories:
-    """Give (Σ T_i, c) points back to the trajectories whose steps were stacked."""
+    """Split (Σ T_i, c) points into trajectories again, in the order in which `stack_steps` stacked them."""
     ends = np.cumsum([len(path) for path in trajectories.values])
     values: Any = np.split(reduced, ends[:-1])
     if isinstance(trajectories.values, np.ndarray):
@@ -169,7 +169,7 @@ def split_steps(reduced: np.ndarray, trajectories: Trajectories) -> Trajectories
 
 
 def stack_steps(trajectories: Trajectories) -> np.ndarray:
-    """Stack the steps of all paths to (Σ T_i, dim), which are all finite or a `RaypipeError` names the video."""
+    """Stack the steps of all paths to (Σ T_i, dim); raise `RaypipeError` with the video if a step is not finite."""
     values = trajectories.values
     points = values.reshape(-1, values.shape[2]) if isinstance(values, np.ndarray) else np.concatenate(values)
     finite = np.isfinite(points).all(axis=1)

@@ -1,4 +1,4 @@
-"""Principal components, by scikit-learn."""
+"""Principal component analysis, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from sklearn.decomposition import PCA
 
 
 class PCAReducer:
-    """The directions in which points vary most; signs and dtype are those of scikit-learn's PCA.
+    """A reducer to the directions in which points vary most; signs and dtype are those of scikit-learn's PCA.
 
     Parameters
     ----------
     n_components
-        Dimensions wanted. Where the points or their own dimensions are fewer, the rest are 0, and ``reason`` says so.
+        Number of dimensions to reduce to. If there are fewer points, or the points have fewer dimensions, the remaining
+        components are 0, and ``reason`` says so.
     seed
-        For the randomised solver, which scikit-learn takes for wide data.
+        Seed of the randomised solver, which scikit-learn uses for wide data.
     reason
-        Why this stands in for another reducer, where it does.
+        Why this reducer replaces another one, if it does.
     """
 
     def __init__(self, n_components: int, seed: int, reason: str | None = None):
@@ -33,13 +34,14 @@ class PCAReducer:
         return self
 
     def fit_transform(self, points: np.ndarray) -> np.ndarray:
-        """Learn from (n, dim) points and return where they went, (n, c)."""
+        """Learn from (n, dim) points and return them as mapped, (n, c)."""
         n_components = min(self._n_components, *points.shape)
         if n_components < self._n_components:
             note = f"all but {n_components} components are 0: {len(points)} points of {points.shape[1]} dimensions"
             self.reason = note if self.reason is None else f"{self.reason}; {note}"
         self._model = PCA(n_components=n_components, random_state=self._seed)
-        with np.errstate(divide="ignore", invalid="ignore"):  # the share of variance explained, of points without any
+        # scikit-learn divides by the total variance, which is 0 if all points are equal.
+        with np.errstate(divide="ignore", invalid="ignore"):
             return self._widen(self._model.fit_transform(points), axis=1)
 
     def transform(self, points: np.ndarray) -> np.ndarray:
@@ -47,7 +49,7 @@ class PCAReducer:
         return self._widen(self._fitted.transform(points), axis=1)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return ``mean`` (dim,) and ``components`` (c, dim): x goes to (x − mean) · componentsᵀ."""
+        """Return ``mean`` (dim,) and ``components`` (c, dim), which map x to (x − mean) · componentsᵀ."""
         return {"mean": self._fitted.mean_, "components": self._widen(self._fitted.components_, axis=0)}
 
     def _widen(self, values: np.ndarray, axis: int) -> np.ndarray:

@@ -18,16 +18,16 @@ _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large n
 
 
 class UMAPReducer:
-    """A map that keeps neighbours together.
+    """A reducer that keeps neighbours together.
 
-    UMAP cannot lay out points that are all the same, nor fewer than its spectral start needs (4, and 2 more than
-    components); PCA stands in for it there, and ``reason`` says so. ``n_neighbors`` is lowered to all others where the
-    points are few.
+    UMAP cannot map points that are all the same, nor fewer points than its spectral start needs (4, and 2 more than
+    components). For these PCA replaces it, and ``reason`` says so. If the points are few, ``n_neighbors`` is lowered to
+    their number less one.
 
     Parameters
     ----------
     config
-        Its UMAP parameters, seed and backend.
+        UMAP's parameters, seed and backend.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class UMAPReducer:
         return self
 
     def fit_transform(self, points: np.ndarray) -> np.ndarray:
-        """Learn from (n, dim) points and return where they themselves went, (n, c) float32."""
+        """Learn from (n, dim) points and return them as mapped, (n, c) float32."""
         obstacle = _obstacle(points, self._config.n_components)
         if obstacle is not None:
             self._note(f"PCA instead of UMAP: {obstacle}")
@@ -75,9 +75,9 @@ class UMAPReducer:
             return np.asarray(self._model.transform(np.ascontiguousarray(points, dtype=np.float32)))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a refit repeats: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``.
+        """Return all that a refit needs: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``.
 
-        Where PCA stood in, its arrays.
+        If PCA replaced UMAP, these are PCA's arrays.
         """
         if self._stand_in is not None:
             return self._stand_in.arrays()
@@ -93,7 +93,7 @@ class UMAPReducer:
         }
 
     def _make_model(self, n_neighbors: int) -> tuple[Any, str]:
-        parameters = {  # by names that both libraries know
+        parameters = {  # Both libraries know these names.
             "n_neighbors": n_neighbors,
             "n_components": self._config.n_components,
             "min_dist": self._config.min_dist,
@@ -104,12 +104,12 @@ class UMAPReducer:
             model = packages.require("cuml.manifold").UMAP(**parameters, output_type="numpy")
             return model, f"cuml {packages.require('cuml').__version__}"
         umap = _import_umap()
-        # With a seed umap-learn uses one thread in any case, and warns unless told so.
+        # With a seed umap-learn always uses one thread, and warns unless n_jobs is 1.
         return umap.UMAP(**parameters, n_jobs=1), f"umap-learn {umap.__version__}"
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """Turn the library's warnings of a fallback of its own into the reason; pass all others on."""
+        """Add the library's warnings about its own fallbacks to the reason, and pass all other warnings on."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
@@ -125,7 +125,7 @@ class UMAPReducer:
 
 
 def choose_library(backend: str) -> tuple[str, str | None]:
-    """Return "cuml" or "umap-learn" for a ``backend`` of auto, cuml or cpu, and why a GPU that is there is not used.
+    """Return "cuml" or "umap-learn" for a ``backend`` of auto, cuml or cpu, and why an existing GPU is not used.
 
     Raises
     ------
@@ -135,10 +135,10 @@ def choose_library(backend: str) -> tuple[str, str | None]:
     if backend == "cpu":
         return "umap-learn", None
     if backend == "auto" and not packages.sees_gpu():
-        return "umap-learn", None  # nothing was passed over
+        return "umap-learn", None
     try:
         if not _count_gpus():
-            raise RaypipeError("cuml needs a GPU and there is none: take reduce.backend=cpu")
+            raise RaypipeError("cuml needs a GPU and there is none: set reduce.backend=cpu")
         packages.require("cuml.manifold")
     except RaypipeError as error:
         if backend == "cuml":
@@ -151,7 +151,7 @@ def _count_gpus() -> int:
     runtime = packages.require("cupy").cuda.runtime
     try:
         return runtime.getDeviceCount()
-    except runtime.CUDARuntimeError:  # raised where there is no driver
+    except runtime.CUDARuntimeError:  # CuPy raises this if there is no driver.
         return 0
 
 
@@ -165,7 +165,7 @@ def _obstacle(points: np.ndarray, n_components: int) -> str | None:
 
 
 def _import_umap() -> Any:
-    """Import umap-learn, which warns that the neural variant it does not find is missing."""
+    """Import umap-learn without its warnings about its neural variant, which needs Tensorflow."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
         warnings.filterwarnings("ignore", message="The umap.parametric_umap package requires", category=UserWarning)

@@ -1,4 +1,4 @@
-"""The report of a run: tables, plots, contact sheets and a page, for people."""
+"""The report of a run, for people: tables, plots, contact sheets and a page."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def write_report_files(
     report_config: ReportConfig,
     written: datetime | None = None,
 ) -> None:
-    """Write all of a run that is for people: ``summary.json``, the CSV, ``plots/``, ``thumbnails/``, ``report.html``.
+    """Write a run's files for people: ``summary.json``, the CSV, ``plots/``, ``thumbnails/`` and ``report.html``.
 
     Parameters
     ----------
     run
         A run that has been clustered and evaluated.
     frames_of
-        ``(uri, times_s (n,) float64, image_size) -> Frames``. A `RaypipeError` from it costs that video its
-        pictures, never the report. Only the videos that are shown are decoded, each once.
+        A function ``(uri, times_s (n,) float64, image_size) -> Frames``. If it raises a `RaypipeError`, the report has
+        no pictures of that video. Only the videos that are shown are decoded, each once.
     report_config
-        How many videos and frames a contact sheet has.
+        The number of videos and frames on a contact sheet.
     written
-        When, in UTC, for the page's head; default now. All else depends on the run alone.
+        The time, in UTC, in the page's head; default now. Everything else depends only on the run.
 
     Raises
     ------
     RaypipeError
         If the run has not been clustered.
     """
-    # These import matplotlib, which `import raypipe` must not.
+    # These modules import matplotlib, which `import raypipe` must not do.
     from raypipe.report import contact_sheets, page, plots, tables
 
     facts = tables.read_facts(run)

@@ -1,4 +1,4 @@
-"""Contact sheets: frames over time of a cluster's most central videos, and of its farthest."""
+"""Contact sheets: frames over time of a cluster's most central videos and of its farthest video."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from raypipe.schema import Frames
 
 FramesOf = Callable[[str, np.ndarray, int], Frames]
 
-PICTURE = 192  # pixels a side, as decoded; thumbnails have this size
-_TILE = 144  # pixels a side on a sheet
+PICTURE = 192
+"""Side in pixels of a decoded picture and of a thumbnail."""
+_TILE = 144
+"""Side in pixels of a picture on a sheet."""
 _GAP, _MARGIN, _SIDE, _HEAD, _CAPTION = 4, 20, 210, 64, 22
 _EMPTY, _RULE = "#E9EBEF", "#D5D9E0"
 
@@ -36,11 +38,11 @@ class Filmstrip:
     member
         The video.
     pictures
-        One a time: (PICTURE, PICTURE, 3) uint8 RGB, or None where there is none.
+        The picture at each time, (PICTURE, PICTURE, 3) uint8 RGB, or None if it is missing.
     times_s
-        When each was shown, in seconds of the file; the time asked for where there is no picture.
+        The time of each picture, in seconds of the file; for a missing picture the requested time.
     note
-        Why pictures are missing; empty if none is.
+        Why pictures are missing; empty if none is missing.
     """
 
     member: Member
@@ -50,7 +52,7 @@ class Filmstrip:
 
     @property
     def poster(self) -> np.ndarray | None:
-        """The picture at the middle of the video, or that nearest to it; None if there is none at all."""
+        """The picture nearest to the middle of the video, or None if there is no picture."""
         middle = len(self.pictures) // 2
         there = [i for i, picture in enumerate(self.pictures) if picture is not None]
         return self.pictures[min(there, key=lambda i: abs(i - middle))] if there else None
@@ -62,7 +64,7 @@ class Filmstrip:
 
 
 def take_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Filmstrip:
-    """Decode a video at the middles of ``n_frames`` equal parts of its span; never raises for a video that fails."""
+    """Decode a video at the middles of ``n_frames`` equal parts of its span; an error becomes the strip's note."""
     if not member.span_s:
         return Filmstrip(member, (None,) * n_frames, (math.nan,) * n_frames, "the video's length is not known")
     asked = member.origin_s + member.span_s * (np.arange(n_frames) + 0.5) / n_frames
@@ -74,12 +76,12 @@ def take_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Filmst
     times = asked.tolist()
     for picture, time_s, index in zip(frames.pixels, frames.times_s, frames.requested, strict=True):
         pictures[index], times[index] = picture, float(time_s)
-    missing = "" if all(picture is not None for picture in pictures) else "the decoder gave no picture there"
+    missing = "" if all(picture is not None for picture in pictures) else "the decoder returned no picture"
     return Filmstrip(member, tuple(pictures), tuple(times), missing and (frames.error or missing))
 
 
 def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], farthest: Filmstrip | None) -> bytes:
-    """Draw a cluster's contact sheet as a PNG: a row a video, time from left to right."""
+    """Draw a cluster's contact sheet as a PNG, with a row for each video and time from left to right."""
     strips = [*central, farthest] if farthest else list(central)
     n_frames = max(len(strip.pictures) for strip in strips)
     row_height = _TILE + _CAPTION
@@ -100,7 +102,7 @@ def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], far
 
 
 def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
-    """Return the strip's pictures side by side as one JPEG of ``tile`` pixels height; None if there are none."""
+    """Return the strip's pictures side by side as one JPEG, ``tile`` pixels high, or None if there are none."""
     if strip.poster is None:
         return None
     joined = Image.new("RGB", (tile * len(strip.pictures), tile), _EMPTY)
@@ -149,7 +151,7 @@ def _tile_x(i: int) -> int:
 
 
 def _gaps(pictures: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
-    """Return the runs of missing pictures, each as its first index and that after its last."""
+    """Return the runs of missing pictures, each as its first index and its last index + 1."""
     gaps = []
     for missing, run in groupby(range(len(pictures)), key=lambda i: pictures[i] is None):
         indices = list(run)
@@ -159,7 +161,7 @@ def _gaps(pictures: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> str:
-    """Break a text into at most so many lines of so many pixels, within words where it must; then an ellipsis."""
+    """Break a text into lines of ``width`` pixels, if necessary within words; after ``lines`` lines cut it off."""
     rest = " ".join(text.split())
     broken: list[str] = []
     while rest and len(broken) < lines:
@@ -186,7 +188,7 @@ def _longest_prefix(text: str, font: ImageFont.FreeTypeFont, width: float) -> in
 
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # Matplotlib carries this font along, so a sheet looks alike on every machine.
+    # Matplotlib brings this font with it, so a sheet looks the same on every machine.
     folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
 

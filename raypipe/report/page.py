@@ -18,27 +18,27 @@ from raypipe.report.contact_sheets import Filmstrip, join_pictures
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
 
-STRIP_BYTES = 2_600_000  # of all film strips together, about; with the rest in base64 the page stays below 5 MB
-MAX_TILES = 2400  # pictures on the page: at more they would be too small to see anything
-MAX_PROBLEMS = 500  # rows of the table of failures; videos.parquet has them all
+STRIP_BYTES = 2_600_000  # All film strips together take about this many bytes, so that the page stays below 5 MB.
+MAX_TILES = 2400  # With more pictures on the page, each would be too small to show anything.
+MAX_PROBLEMS = 500  # The table of failures has at most this many rows; videos.parquet has them all.
 MAX_PILLS = 16
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _METRICS = {
     "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
-    "silhouette_softdtw": "The same on soft-DTW between whole trajectories, so that order in time counts: −1 to 1.",
+    "silhouette_softdtw": "The silhouette by soft-DTW between trajectories, so that order in time counts: −1 to 1.",
     "davies_bouldin": "Spread within clusters over the distance between them, on the means: 0 is best.",
-    "inertia": "What k-means made small. Comparable only between runs on the same trajectories, with the same gamma.",
+    "inertia": "The objective of k-means. Comparable only between runs on the same trajectories with the same gamma.",
     "ari": "Agreement with the {column}s, corrected for chance (adjusted Rand index): 1 is identical, 0 is chance.",
     "nmi": "Information that clusters and {column}s share (normalised): 0 to 1, higher is better.",
-    "v_measure": "Clusters of one {column} only, and {column}s in one cluster only (harmonic mean): 0 to 1.",
-    "gamma": "How smooth soft-DTW was: small follows the best alignment, large blurs over many.",
+    "v_measure": "How far each cluster has one {column} only, and each {column} one cluster only: 0 to 1.",
+    "gamma": "How smooth soft-DTW is: a small value follows the best alignment, a large one blurs over many.",
 }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A video on the page: its strip as a JPEG, or why there is none, and the times of the strip's pictures."""
+    """A video on the page: its strip as a JPEG, the times of the strip's pictures, and why pictures are missing."""
 
     member: Member
     strip: bytes | None
@@ -48,7 +48,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of a cluster: its most central videos, and its farthest."""
+    """A cluster's part of the page: its most central videos, and its farthest."""
 
     cluster: Cluster
     central: Sequence[Shown]
@@ -56,10 +56,10 @@ class Card:
 
 
 def layout(n_clusters: int, n_videos: int, n_frames: int) -> tuple[int, int]:
-    """Return how many central videos of a cluster the page shows, and the pixels a side of their pictures.
+    """Return how many central videos of a cluster the page shows, and the side of their pictures in pixels.
 
-    The videos are those of the cluster's sheet, or as many as `MAX_TILES` lets it be; the pictures are as large as
-    `STRIP_BYTES` lets them be, at 0.3 bytes a pixel.
+    The page shows the videos of the cluster's sheet, but no more pictures than `MAX_TILES`. The pictures are as large
+    as `STRIP_BYTES` allows at 0.3 bytes a pixel.
     """
     per_row = n_clusters * n_frames
     n_rows = max(1, min(n_videos, MAX_TILES // max(per_row, 1) - 1))
@@ -68,7 +68,7 @@ def layout(n_clusters: int, n_videos: int, n_frames: int) -> tuple[int, int]:
 
 
 def show(strip: Filmstrip, tile: int) -> Shown:
-    """Make a film strip ready for the page, with pictures of ``tile`` pixels."""
+    """Encode a film strip for the page, with pictures of ``tile`` pixels a side."""
     return Shown(strip.member, join_pictures(strip, tile), strip.times_s, strip.note)
 
 
@@ -79,20 +79,20 @@ def render_page(
     outliers: Sequence[tuple[Member, bytes | None]],
     written: datetime,
 ) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Parameters
     ----------
     facts
-        What there is to say.
+        The run's facts.
     plots
         PNG bytes of ``points``, ``trajectories`` and ``sizes``.
     cards
-        One a cluster.
+        A card for each cluster.
     outliers
-        The outliers to show, the farthest first, with a JPEG if there is one; there may be more.
+        The outliers to show, the farthest first, each with a JPEG or None. The run may have more.
     written
-        When, for the head of the page.
+        The time in the head of the page.
     """
     style = resources.files("raypipe.report").joinpath("page.css").read_text(encoding="utf-8")
     body = "\n".join(
@@ -310,7 +310,7 @@ def _chip(cluster: int) -> str:
 
 
 def _link(name: str, uri: str) -> str:
-    # A long name breaks after a separator; the entities that escape() makes hold none.
+    # A long name may break after a separator. The entities that escape() makes contain no separator.
     text = re.sub(r"([_/.-]+)(?=.)", r"\1<wbr>", escape(name))
     target = link_of(uri)
     return f'<a href="{escape(target)}">{text}</a>' if target else f"<b>{text}</b>"

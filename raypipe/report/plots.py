@@ -20,15 +20,15 @@ from raypipe.report.style import COLORS, FAINT, INK, MARKERS, TINTS, as_png, col
 from raypipe.report.tables import Cluster, Facts
 from raypipe.softdtw import auto_gamma, soft_dtw_barycenter
 
-MAX_LINES = 300  # paths drawn of one cluster: more are a blot, and the barycenter says the rest
-MAX_RINGS = 100  # outliers ringed on the map, the farthest: rings around thousands hide the map itself
-MAX_BACKDROP = 150  # grey paths of other clusters behind a small panel
-MAX_AVERAGED = 50  # most central members that a drawn barycenter is computed from
-MAX_STEPS = 64  # and steps of it
-MAX_ASIDE = 3000  # points among which a number looks for a free place: among more it hides nothing
-OVERVIEW_CLUSTERS = len(COLORS)  # one panel with all clusters is readable as long as no colour comes twice
+MAX_LINES = 300  # More paths of one cluster would be a blot, and the barycenter shows what they have in common.
+MAX_RINGS = 100  # Only the farthest outliers are ringed, because thousands of rings would hide the map.
+MAX_BACKDROP = 150  # A small panel shows at most this many paths of other clusters, in grey.
+MAX_AVERAGED = 50  # A drawn barycenter is computed from at most this many of the most central members.
+MAX_STEPS = 64  # A drawn barycenter has at most this many steps.
+MAX_ASIDE = 3000  # Among more points, a number need not look for a free place: the few that it hides do not matter.
+OVERVIEW_CLUSTERS = len(COLORS)  # One panel with all clusters is readable as long as no two have the same colour.
 
-# Places around a point, the nearest first, in parts of a map's width.
+# Places for a number around a point, the nearest first, as fractions of the map's width.
 _RINGS = np.array(
     [
         (radius * math.cos(angle), radius * math.sin(angle))
@@ -39,19 +39,20 @@ _RINGS = np.array(
 
 
 def average_paths(paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) -> dict[int, np.ndarray]:
-    """Return each cluster's soft-DTW barycenter in the picture plane, of its most central members' paths.
+    """Return the soft-DTW barycenter of the 2-D paths of each cluster's most central members.
 
     Parameters
     ----------
     paths
-        ``video_id`` to (n_steps, 2) float64; lengths may differ.
+        The path of each ``video_id``, (n_steps, 2) float64; lengths may differ.
     clusters
         The clusters.
 
     Returns
     -------
     dict
-        Cluster number to (n_steps, 2), n_steps the median of its members', `MAX_STEPS` at most.
+        The barycenter of each cluster's number, (n_steps, 2). ``n_steps`` is the median of its members' lengths, and
+        `MAX_STEPS` at most.
     """
     central = {cluster.number: _paths_of(cluster, paths)[:MAX_AVERAGED] for cluster in clusters}
     gamma = auto_gamma([path for group in central.values() for path in group])
@@ -59,7 +60,7 @@ def average_paths(paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) 
 
 
 def draw_points(facts: Facts) -> bytes:
-    """Draw every clustered video on the 2-D map, at the mean of its path, outliers ringed."""
+    """Draw every clustered video on the 2-D map, at the mean of its path, with rings around outliers."""
     members = [m for m in facts.members if math.isfinite(m.x) and math.isfinite(m.y)]
     spots = np.array([(m.x, m.y) for m in members]).reshape(-1, 2)
     numbers = np.array([m.cluster for m in members], dtype=int)
@@ -67,7 +68,7 @@ def draw_points(facts: Facts) -> bytes:
     edge = 0.5 if area > 5 else 0
     with open_figure(9.6, 6.4) as figure:
         axes = figure.add_subplot()
-        # In a random order, or the last cluster would lie on top of the others wherever they overlap.
+        # The order is random, so that where clusters overlap, the last one does not cover the others.
         order = np.random.default_rng(0).permutation(len(members))
         for shape, marker in enumerate(MARKERS):
             mine = order[numbers[order] // len(COLORS) % len(MARKERS) == shape]
@@ -87,16 +88,16 @@ def draw_points(facts: Facts) -> bytes:
 
 
 def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Mapping[int, np.ndarray]) -> bytes:
-    """Draw the videos' 2-D paths with their clusters' barycenters: together, and a small panel a cluster.
+    """Draw the videos' 2-D paths with their clusters' barycenters, in one overview and in a small panel a cluster.
 
     Parameters
     ----------
     facts
         The run's facts.
     paths
-        ``video_id`` to (n_steps, 2).
+        The path of each ``video_id``, (n_steps, 2).
     centers
-        Cluster number to (n_steps, 2), as `average_paths` returns it.
+        The barycenter of each cluster's number, (n_steps, 2), as `average_paths` returns it.
     """
     lines = {c.number: _thin_out(_paths_of(c, paths), MAX_LINES) for c in facts.clusters}
     k = len(facts.clusters)
@@ -114,7 +115,7 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
                 left, grid = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
             _draw_overview(left.add_subplot(), lines, centers)
         else:
-            figure.suptitle("Trajectories, a panel a cluster", x=0.01, ha="left", weight="bold", size=12)
+            figure.suptitle("Trajectories, one panel for each cluster", x=0.01, ha="left", weight="bold", size=12)
         if panels:
             box = _limits(lines.values())
             for i, cluster in enumerate(facts.clusters):
@@ -124,7 +125,7 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
 
 
 def draw_sizes(facts: Facts) -> bytes:
-    """Draw how many videos each cluster has, by label (or group) where there are at most a dozen of them."""
+    """Draw how many videos each cluster has, split by label (or group) if there are at most a dozen of them."""
     clusters = facts.clusters
     column = facts.mix_column
     parts = sorted({p for c in clusters for p, _ in c.mix(column)}) if column else []
@@ -215,9 +216,9 @@ def _draw_center(axes: Axes, center: np.ndarray, color: str, width: float) -> No
 
 
 def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = False) -> None:
-    """Write each cluster's number at one of its points, near their middle, where no other number stands.
+    """Write each cluster's number at one of its points, near their middle, away from other numbers.
 
-    ``aside``: rather where it hides no point of any cluster, if there is such a place near by.
+    With ``aside`` it stands where it hides no point of any cluster, if there is such a place nearby.
     """
     everything = np.concatenate([*spots.values(), np.empty((0, 2))])
     extent = max(float(np.ptp(everything, axis=0).max()), 1e-9)
@@ -227,7 +228,7 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
             continue
         middle = np.median(points, axis=0)
         candidates = points[np.argsort(np.linalg.norm(points - middle, axis=1))]
-        # The first that is free; where all are taken, the freest.
+        # The first free place is taken; if none is free, the one farthest from other numbers.
         gaps = _gaps(candidates, taken)
         spot = candidates[np.argmax(np.minimum(gaps, 0.055 * extent))]
         if aside and len(everything) <= MAX_ASIDE:
@@ -242,7 +243,7 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
 
 
 def _gaps(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return each point's distance to the nearest of the others; infinite where there is none."""
+    """Return each point's distance to the nearest of the others, infinite if there are none."""
     return np.linalg.norm(points[:, None] - others[None], axis=2).min(axis=1, initial=math.inf)
 
 
@@ -254,7 +255,7 @@ def _stack_bars(axes: Axes, mixes: list[dict[str, int]], sizes: list[int], parts
         axes.barh(rows, widths, left=left, height=0.72, color=TINTS[i], edgecolor="w", linewidth=0.8)
         for row, width in enumerate(widths):
             text = f"{width:,.0f}"
-            if width / max(sizes) > 0.016 * len(text):  # it fits in
+            if width / max(sizes) > 0.016 * len(text):  # The text fits into the bar.
                 axes.text(left[row] + width / 2, row, text, ha="center", va="center", size=7.5)
         left += widths
     rest = np.flatnonzero(left < sizes)
@@ -307,7 +308,7 @@ def _resample(path: np.ndarray, n_steps: int) -> np.ndarray:
 
 
 def _thin_out(paths: list[np.ndarray], at_most: int) -> list[np.ndarray]:
-    """Return the paths, or evenly chosen ones of them: near and far members alike, as they come by distance."""
+    """Return at most ``at_most`` paths, evenly chosen; paths come by distance, so near and far members are kept."""
     if len(paths) <= at_most:
         return paths
     return [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).astype(int)]

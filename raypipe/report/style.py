@@ -1,4 +1,4 @@
-"""The look that plots, contact sheets and page share: colours, fonts, and the canvas."""
+"""The style that plots, contact sheets and page share: colours, fonts, and the canvas."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Six colours of Okabe & Ito (2008) and two dark ones: the closest pair stays 7.6 (OKLab × 100) apart under simulated
-# protanopia, deuteranopia and tritanopia. Beyond 8 clusters the marker changes, and numbers stand on the plots.
+# Six colours of Okabe & Ito (2008) and two dark ones. The closest pair is 7.6 (OKLab × 100) apart under simulated
+# protanopia, deuteranopia and tritanopia. With more than 8 clusters the markers differ too, and the plots show numbers.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7A1F5C", "#5B4A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-# Labels are no clusters: pale tints (Tol's light scheme and three more), so that nobody takes one for the other.
+# Labels have pale tints (Tol's light scheme and three more), so that nobody mistakes them for clusters.
 TINTS = (
     "#77AADD",
     "#EEDD88",
@@ -39,7 +39,7 @@ DPI = 160
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
-    "text.parse_math": False,  # a label is data: "$" in it is a dollar
+    "text.parse_math": False,  # "$" in a label is a dollar, not mathematics.
     "text.usetex": False,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -69,7 +69,7 @@ def color_of(cluster: int) -> str:
 
 
 def ink_on(color: str) -> str:
-    """Return black or white, whichever reads better on a colour (WCAG relative luminance)."""
+    """Return black or white, whichever is easier to read on a colour (WCAG relative luminance)."""
     channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     return "#FFFFFF" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.30 else "#111111"
@@ -77,11 +77,11 @@ def ink_on(color: str) -> str:
 
 @contextmanager
 def open_figure(width: float, height: float) -> Iterator[Figure]:
-    """Yield an empty figure of so many inches; what is drawn on it within has the report's style."""
+    """Yield an empty figure, sized in inches; what is drawn on it inside the block has the report's style."""
     installed = set(font_manager.fontManager.get_font_names())
     fonts = ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
     with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
-        # A script that no installed font has is drawn as boxes here; the page shows it with the reader's fonts.
+        # Characters that no installed font has become boxes here; the page shows them with the reader's fonts.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="w")
         FigureCanvasAgg(figure)
@@ -89,7 +89,7 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def as_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG, the same bytes for the same picture."""
+    """Return the figure as a PNG, with the same bytes for the same picture."""
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", metadata={"Software": None})  # the version would change the bytes
+    figure.savefig(sink, format="png", metadata={"Software": None})  # matplotlib's version would change the bytes.
     return sink.getvalue()

@@ -1,4 +1,4 @@
-"""What a report says, gathered from a run; and its two tables, ``summary.json`` and the CSV."""
+"""The facts of a run that its report shows, and the report's two tables, ``summary.json`` and the CSV."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import numpy as np
 from raypipe.runs.directory import Run
 from raypipe.schema import FAILED, SKIPPED
 
-CENTRAL_IN_SUMMARY = 5  # most central videos that summary.json names for each cluster …
-OUTLIERS_IN_SUMMARY = 100  # … and outliers, the farthest first; the CSV has all
+CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
+OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
 _WEB = ("file://", "http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A clustered video: its row of ``clusters.parquet``, its name, and the span of the file that it is.
+    """A clustered video: its row of ``clusters.parquet``, its name, and the span of the file that it covers.
 
-    ``distance`` is that to its own center, ``x`` and ``y`` lie on the 2-D map; ``origin_s`` and ``span_s`` are seconds
-    of the file, ``span_s`` None where the length is not known.
+    ``distance`` is the distance to its own center, and ``x`` and ``y`` are its place on the 2-D map. The video begins
+    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known.
     """
 
     video_id: str
@@ -54,20 +54,20 @@ class Cluster:
     members: tuple[Member, ...]
 
     def __len__(self) -> int:
-        """Return the number of its videos."""
+        """Return the number of the cluster's videos."""
         return len(self.members)
 
     @cached_property
     def outliers(self) -> list[Member]:
-        """Its outliers, the farthest first."""
+        """The cluster's outliers, the farthest first."""
         return by_outlier_score(self.members)
 
     def central_and_farthest(self, n: int) -> tuple[tuple[Member, ...], Member | None]:
-        """Return its ``n`` most central videos, and its farthest unless that is among them."""
+        """Return the ``n`` most central videos, and the farthest one unless it is among them."""
         return self.members[:n], self.members[-1] if len(self) > n else None
 
     def mix(self, column: str | None) -> list[tuple[str, int]]:
-        """How many of its videos have each value of ``label`` or ``group``, the most frequent first."""
+        """Return how many videos have each value of ``label`` or ``group``, the most frequent first."""
         counts = Counter(getattr(member, column) for member in self.members if column and getattr(member, column))
         return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
@@ -90,7 +90,7 @@ class Facts:
     Attributes
     ----------
     url
-        Where the run lies.
+        The run directory.
     info, metrics
         The contents of ``run.json`` and ``metrics.json``.
     members
@@ -98,7 +98,7 @@ class Facts:
     clusters
         The clusters that have videos, by number.
     problems
-        The videos that failed, or broke off, in source order.
+        The videos that failed entirely or in part, in source order.
     """
 
     url: str
@@ -115,23 +115,23 @@ class Facts:
 
     @cached_property
     def mix_column(self) -> str | None:
-        """The column to compare clusters with: that of the metrics, else ``label`` or ``group`` if there is either."""
+        """The column to compare clusters with: that of the metrics, else ``label``, else ``group``, else None."""
         there = (name for name in ("label", "group") if any(getattr(m, name) for m in self.members))
         return self.metrics.get("truth") or next(there, None)
 
     @property
     def wall_s(self) -> float:
-        """Seconds that the stages took together."""
+        """Seconds that all stages took together."""
         return float(sum(self.info.get("seconds", {}).values()))
 
 
 def by_outlier_score(members: Iterable[Member]) -> list[Member]:
-    """Return the outliers among them, the farthest first."""
+    """Return the outliers among the members, the farthest first."""
     return sorted((m for m in members if m.outlier), key=lambda m: -m.outlier_score)
 
 
 def read_facts(run: Run) -> Facts:
-    """Gather from a run what its report says.
+    """Read the facts that a run's report shows.
 
     Raises
     ------
@@ -155,36 +155,37 @@ def read_facts(run: Run) -> Facts:
 
 
 def read_paths(run: Run) -> dict[str, np.ndarray]:
-    """Return the videos' 2-D paths: ``video_id`` to (n_steps, 2) float64."""
+    """Return the 2-D path of each ``video_id``, (n_steps, 2) float64."""
     table = run.read_table("trajectories", ["video_id", "picture"])
     ids, values = table["video_id"].to_pylist(), table["picture"]
     return {i: np.asarray(flat.values, dtype=np.float64).reshape(-1, 2) for i, flat in zip(ids, values, strict=True)}
 
 
 def name_of(uri: str) -> str:
-    """Return the last part of a URI, as a person would call the video."""
+    """Return the last part of a URI, a readable name for the video."""
     return _split(uri)[1] or uri
 
 
 def common_folder(uris: Iterable[str]) -> str:
-    """Return the deepest folder that holds all the URIs, readable; empty if there is none."""
+    """Return the deepest folder that holds all the URIs, in readable form, or "" if there is none."""
     folders = sorted({_split(uri)[0] for uri in uris})
     if not folders:
         return ""
-    parts = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)  # the first and last differ the most
+    parts = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)  # The first and the last differ most.
     folder = "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
     return "" if folder.rstrip("/").endswith(":") else folder.removeprefix("file://")
 
 
 def link_of(uri: str) -> str | None:
-    """Return the URI where a browser may follow it, None for any other scheme (``javascript:`` is one)."""
+    """Return the URI if a browser may follow it, or None for other schemes, such as ``javascript:``."""
     return uri if uri.startswith(_WEB) else None
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """Return a URI's folder and name, readable: without query and escapes, which an object store's keys do not have.
+    """Return a URI's folder and name in readable form: web and file URLs without query and escapes.
 
-    A fragment belongs to the name: it is a video of a file that holds several.
+    The keys of object stores have neither and are left alone. A fragment belongs to the name, because it tells apart
+    the videos of a file that holds several.
     """
     if not uri.startswith(_WEB):
         folder, _, name = uri.rpartition("/")
@@ -195,9 +196,9 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 def mapping_csv(facts: Facts) -> bytes:
-    """Return ``video_cluster_mapping.csv``: a row a clustered video, in source order, as UTF-8.
+    """Return ``video_cluster_mapping.csv`` as UTF-8, with a row for each clustered video, in source order.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it (OWASP, CSV injection).
+    A text that a spreadsheet would run as a formula is preceded by an apostrophe (OWASP, CSV injection).
     """
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
@@ -212,7 +213,7 @@ def mapping_csv(facts: Facts) -> bytes:
 
 
 def summarise(facts: Facts) -> dict[str, Any]:
-    """Return ``summary.json``: counts, metrics and times, and what each cluster holds."""
+    """Return the content of ``summary.json``: counts, metrics, times, and the clusters."""
     return {
         "counts": facts.info.get("counts", {}),
         "n_clusters": len(facts.clusters),
@@ -250,7 +251,7 @@ def _brief(member: Member) -> dict[str, Any]:
 
 
 def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """Return each video's origin and length in its file, in seconds: as planned, else as probed."""
+    """Return each video's origin and length in its file, in seconds, from the plan or else from probing."""
     spans = {row["video_id"]: (0.0, row["duration_s"]) for row in videos}
     if run.exists("plan.parquet"):
         for row in run.read_table("plan.parquet", ["video_id", "origin_s", "span_s"]).to_pylist():
@@ -260,7 +261,7 @@ def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[f
 
 
 def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, float | None]]) -> list[str]:
-    """Return a name a video; where one file is several videos, the name says which part of it."""
+    """Return a name for each video; if a file holds several videos, the name includes the span."""
     times_used = Counter(row["uri"] for row in rows)
     names = []
     for row in rows:
@@ -298,7 +299,7 @@ def _central_first(members: Iterable[Member], number: int) -> tuple[Member, ...]
 
 def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
     for row in videos:
-        # A skipped video is counted, and listed only if an earlier failure is why: a limit needs no list of its rest.
+        # A video that is skipped for an earlier failure is listed; one that is beyond the limit is only counted.
         if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
             reason = row["error"] or "no reason was recorded"
             yield Problem(name_of(row["uri"]), row["uri"], row["status"], row["error_stage"] or "", reason)

@@ -2,9 +2,9 @@
 
 For x (T_x, d) and z (T_z, d) the value is ``R[T_z, T_x]`` of
 ``R[i, j] = ‖z_i − x_j‖² + softmin_γ(R[i−1, j], R[i−1, j−1], R[i, j−1])`` with
-``softmin_γ(a) = −γ log Σ exp(−a / γ)``: squared Euclidean distances summed along the alignments, as tslearn counts
-them. It falls below DTW² by up to γ·log(number of alignments), so it may be negative, and ``soft_dtw(x, x)`` is not 0;
-the divergence ``s(x, z) − ½ s(x, x) − ½ s(z, z)`` is 0 there (Blondel, Mensch & Vert, AISTATS 2021).
+``softmin_γ(a) = −γ log Σ exp(−a / γ)``: squared Euclidean distances summed along the alignments, as in tslearn. It is
+up to γ·log(number of alignments) below DTW², so it may be negative, and ``soft_dtw(x, x)`` is not 0; the divergence
+``s(x, z) − ½ s(x, x) − ½ s(z, z)`` is 0 for z = x (Blondel, Mensch & Vert, AISTATS 2021).
 
 Series come as an array (n, T, d) whose trailing all-NaN steps mean a shorter series, as (n, T) where d is 1, or as a
 list of (T_i, d) or (T_i,) arrays; arrays on a GPU stay there, and so does what is computed from them.
@@ -22,13 +22,13 @@ from raypipe.softdtw.series import Series, Statistics, check_range, pick, read_p
 
 __all__ = ["auto_gamma", "cdist_soft_dtw", "soft_dtw", "soft_dtw_barycenter", "soft_dtw_gradient"]
 
-_SAMPLED_STEPS = 1000  # half a million pairs: the median of their distances is stable to about 1 %
+_SAMPLED_STEPS = 1000  # They form half a million pairs, whose median distance is stable to about 1 %.
 
 
 def soft_dtw(
     X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "float64", backend: str = "auto"
 ) -> float:
-    """Soft-DTW between two series.
+    """Return soft-DTW between two series.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def cdist_soft_dtw(
     precision: str = "float64",
     backend: str = "auto",
 ) -> np.ndarray:
-    """Soft-DTW between every series of ``X`` and every series of ``Y``.
+    """Return soft-DTW between every series of ``X`` and every series of ``Y``.
 
     Parameters
     ----------
@@ -70,16 +70,16 @@ def cdist_soft_dtw(
     gamma
         Smoothness, greater than 0.
     divergence
-        Subtract half of each series' value with itself, so that equal series are 0 apart. The result is not negative
-        but for rounding.
+        Subtract half of each series' value with itself, so that equal series are 0 apart. Apart from rounding, the
+        result is not negative.
     precision
-        ``"float64"``, or ``"float32"``: faster, and good to 1e-4 of the larger of the values and γ.
+        ``"float64"``, or ``"float32"``, which is faster and accurate to 1e-4 of the larger of the values and γ.
     backend
-        ``"cupy"``, ``"numba"``, or ``"auto"``: the first where a GPU is or the series are on one.
+        ``"cupy"``, ``"numba"``, or ``"auto"``: cupy if it is installed and there is a GPU or the series are on one.
 
     Returns
     -------
-    (n, m) of the precision.
+    (n, m) array of the precision.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def cdist_soft_dtw(
 def soft_dtw_gradient(
     X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "float64", backend: str = "auto"
 ) -> tuple[float, np.ndarray]:
-    """Soft-DTW between two series, and how it changes with the steps of the first.
+    """Return soft-DTW between two series, and its gradient by the steps of the first.
 
     The gradient is ``2 Σ_j E[i, j] (x_i − y_j)`` with E the expected alignment (Cuturi & Blondel 2017, §2.2).
 
@@ -127,7 +127,7 @@ def soft_dtw_gradient(
     if divergence:
         own = _evaluate(center, center, path, gamma, precision, backend)
         value -= (own.values[0] + soft_dtw(Y, Y, gamma, precision=precision, backend=backend)) / 2
-        gradient = gradient - slope(own, path)  # half of it, by both arguments alike
+        gradient = gradient - slope(own, path)  # Half of the gradient by each of the two equal arguments.
     return float(value), gradient
 
 
@@ -155,14 +155,14 @@ def soft_dtw_barycenter(
     divergence
         Minimise the sum of divergences instead, which does not shrink the center at large γ.
     weights
-        (n,) not negative; by default all alike.
+        (n,) numbers, not negative; by default all are equal.
     init
-        (T, d) to start from, which also sets the length; by default the mean of the series, resampled to the longest.
+        (T, d) start, which also sets the length; by default the mean of the series, resampled to the longest.
     solver
-        ``"mm"``: steps that never rise; ``"lbfgs"``, scipy's. By default "mm", but "lbfgs" for the divergence, of
-        which "mm" is not capable.
+        ``"mm"``, whose steps never raise the sum, or scipy's ``"lbfgs"``. The default is "mm", and "lbfgs" for the
+        divergence, which "mm" cannot minimise.
     max_iter, tol
-        Most steps, and the relative gain below which they end.
+        Maximum number of steps, and the relative gain below which they end.
     precision, backend
         As in `cdist_soft_dtw`.
 
@@ -173,7 +173,7 @@ def soft_dtw_barycenter(
     Raises
     ------
     UsageError
-        As in `soft_dtw`, or if the solver cannot do it or the weights don't fit.
+        As in `soft_dtw`, or if the solver is unknown or cannot minimise the divergence, or the weights do not fit.
     """
     gamma = check_gamma(gamma)
     solver = solver or ("lbfgs" if divergence else "mm")
@@ -208,7 +208,7 @@ def soft_dtw_barycenter(
 
 
 def half_self_values(X: Any, gamma: float, backend: str = "auto") -> np.ndarray:
-    """Half of each series' soft-DTW with itself, which the divergence subtracts: (n,) float64."""
+    """Return half of each series' soft-DTW with itself, which the divergence subtracts: (n,) float64."""
     x = read_series(X)
     module, prepared = _prepare(x, None, gamma, "float64", backend)
     return to_host(module.self_values(prepared, gamma)) / 2
@@ -217,10 +217,10 @@ def half_self_values(X: Any, gamma: float, backend: str = "auto") -> np.ndarray:
 def auto_gamma(X: Any, seed: int = 0) -> float:
     """Choose γ to fit the data: a hundredth of the median squared distance between steps.
 
-    Of the rules in ``bench/gamma.py`` none leads it by more than its own standard error, and none is simpler. The steps
-    of all series are pooled (1,000 of them at most, drawn with ``seed``). Where more than half of their pairs coincide,
-    the median is taken over those that do not; where all coincide, every γ groups alike and 1.0 is returned: the result
-    is always greater than 0.
+    No rule in ``bench/gamma.py`` is better by more than its own standard error, and none is simpler. The steps of all
+    series are pooled, and 1,000 of them at most are sampled with ``seed``. If more than half of their pairs coincide,
+    the median is taken over those that do not. If all coincide, every γ gives the same clusters, and 1.0 is returned:
+    the result is always greater than 0.
 
     Parameters
     ----------
@@ -254,21 +254,21 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
 
 
 def draw_steps(n_steps: int, seed: int = 0) -> np.ndarray:
-    """Draw the numbers of the steps, of so many pooled, that `auto_gamma` looks at: all of them, or 1,000."""
+    """Sample the steps that `auto_gamma` uses: the indices of 1,000 out of ``n_steps``, or of all if they are fewer."""
     if n_steps <= _SAMPLED_STEPS:
         return np.arange(n_steps)
     return np.random.default_rng(seed).choice(n_steps, _SAMPLED_STEPS, replace=False)
 
 
 def check_gamma(gamma: float) -> float:
-    """Return γ as a float, or raise `UsageError` where it is not a positive number."""
+    """Return γ as a float, or raise `UsageError` if it is not a positive number."""
     if not (isinstance(gamma, Real) and 0 < gamma < np.inf):
         raise UsageError(f"gamma must be a number greater than 0, got {gamma!r}; metric 'dtw' is the limit at 0")
     return float(gamma)
 
 
 def check_weights(weights: Any, n: int) -> np.ndarray:
-    """Return (n,) weights as float64, or raise `UsageError` where they are not so many, not finite or not positive."""
+    """Return weights as (n,) float64; raise `UsageError` unless they are n finite numbers, none negative, not all 0."""
     found = np.asarray(weights, dtype=np.float64)
     if found.shape != (n,) or not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise UsageError(f"weights must be {n} finite numbers, none negative and not all 0; got {found!s:.60}")
@@ -276,7 +276,7 @@ def check_weights(weights: Any, n: int) -> np.ndarray:
 
 
 def _prepare(x: Series, y: Series | None, gamma: float, precision: str, backend: str) -> tuple[Any, Any]:
-    """Return the backend's module, and ``x`` prepared for it, once both are known to fit."""
+    """Check that ``x`` and ``y`` can be compared; return the backend's module, and ``x`` prepared for it."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     y = x if y is None else y
@@ -288,6 +288,6 @@ def _prepare(x: Series, y: Series | None, gamma: float, precision: str, backend:
 
 
 def _evaluate(x: Series, y: Series, center: np.ndarray, gamma: float, precision: str, backend: str) -> Statistics:
-    """Return the statistics of one series at one center, the host's copy of ``y``."""
+    """Return the statistics of one series at one center, where ``center`` is the host's copy of ``y``."""
     module, prepared = _prepare(x, y, gamma, precision, backend)
     return module.statistics(prepared, center[None], np.zeros(1, np.int32), gamma)

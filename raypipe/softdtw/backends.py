@@ -1,10 +1,10 @@
-"""Which code computes soft-DTW.
+"""The choice of the code that computes soft-DTW.
 
-A backend is a module with ``prepare(series, dtype, origin=None)``, which lays series out as it likes, seen from a point
-(d,) near their middle, and, on what that returned, ``cdist``, ``self_values``, ``assign`` and ``statistics`` (see
-`raypipe.softdtw.reference`, which says them in numpy). Seen from the same point a series' numbers are the same bits,
-whatever series are beside it.
-What they return lies where the backend works, on the GPU for "cupy", but for statistics.
+A backend is a module with the functions ``prepare``, ``cdist``, ``self_values``, ``assign`` and ``statistics``;
+`raypipe.softdtw.reference` shows them in plain numpy. ``prepare(series, dtype, origin=None)`` brings series into the
+backend's own form, relative to a point (d,) near their middle, and the other functions take what it returns. Relative
+to the same point, the results of a series are the same bits, whatever other series are prepared with it. Results lie
+where the backend works (for "cupy" on the GPU), except for statistics, which always lie on the host.
 """
 
 from functools import cache
@@ -18,19 +18,21 @@ PRECISIONS = ("float32", "float64")
 
 
 def load_backend(name: str, values: Any = None) -> Any:
-    """Return a backend's module; "auto" is "cupy" where it and a GPU are, or where ``values`` lie on one, else "numba".
+    """Return a backend's module.
+
+    "auto" is "cupy" if it is installed and there is a GPU, or if ``values`` lie on a GPU, else "numba".
 
     Raises
     ------
     UsageError
-        If there is no backend of that name.
-    MissingPackageError
+        If there is no backend of that name, or it is "numba" and ``values`` lie on a GPU.
+    RaypipeError
         If the backend's package is not installed.
     """
     if name not in BACKENDS:
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
     if name == "numba" and hasattr(values, "__cuda_array_interface__"):
-        raise UsageError("backend numba does not take series on a GPU: copy them to the host, or take backend cupy")
+        raise UsageError("backend numba does not take series on a GPU: copy them to the host, or use backend cupy")
     if name == "auto":
         name = "cupy" if hasattr(values, "__cuda_array_interface__") else _fastest()
     if name == "cupy":

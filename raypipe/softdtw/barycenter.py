@@ -1,4 +1,4 @@
-"""The path in the middle of many: two ways to minimise a weighted sum of soft-DTW over a center."""
+"""Barycenters: two ways to find the center with the least weighted sum of soft-DTW to given series."""
 
 from collections.abc import Callable
 
@@ -6,20 +6,24 @@ import numpy as np
 
 from raypipe.softdtw.series import Statistics
 
-_MEMORY = 8  # steps whose curvature is remembered
-_FELT = 1e-7  # of a center: along a shorter step the gradient turns by its rounding as much as by the curvature
-_ROUNDING = 1e-12  # of a sum: by less it rises when it can fall no more, which is no reason to turn back
-_CURVED = 1e-10  # a step along which the gradient turned less, of what it could have, tells nothing
+_MEMORY = 8  # This many past steps contribute to the curvature.
+# Along a step shorter than this part of the center, rounding changes the gradient as much as the curvature does.
+_SHORTEST_STEP = 1e-7
+# At its minimum a sum may rise by this part of itself through rounding, which is no reason to turn back.
+_ROUNDING = 1e-12
+# A step whose cosine with the change of the gradient is smaller than this says nothing of the curvature.
+_LEAST_COSINE = 1e-10
 
 
 class Descent:
-    """Minimise the sums of soft-DTW to k centers, all at once, by steps that never rise.
+    """Minimise the sums of soft-DTW to k centers, all at once, by steps that never raise a sum.
 
-    Softmin is concave in the distances, so with the expected alignment held fixed a center's sum lies below a quadratic
-    that touches it at the present center: a step to that one's minimum, a weighted mean of steps, cannot go up
-    (majorise–minimise), but is short where γ is large. So the quadratic serves as the first guess of the curvature in
-    L-BFGS (Nocedal 1980), which learns the rest from the gradients that come for nothing; a center whose sum has risen
-    goes back to where the sure step had led, and forgets what it had learned.
+    Softmin is concave in the distances. So with the expected alignment held fixed, a center's sum lies below a
+    quadratic that touches it at the present center. A step to the minimum of this quadratic, which is a weighted mean
+    of steps, cannot raise the sum (majorise–minimise), but it is short where γ is large. Therefore the quadratic serves
+    as the first guess of the curvature in L-BFGS (Nocedal 1980), which learns the rest from gradients that are computed
+    anyway. A center whose sum has risen goes back to the end of its last majorise–minimise step and forgets the
+    curvature.
     """
 
     _safe: np.ndarray  # (k, T, d)
@@ -31,9 +35,9 @@ class Descent:
     def run(
         self, evaluate: Callable[[np.ndarray], Statistics], centers: np.ndarray, max_steps: int, tol: float
     ) -> np.ndarray:
-        """Take steps from (k, T, d) centers until they gain less than ``tol`` of the sums; return where they led.
+        """Take steps from (k, T, d) centers until they lower the sums by less than ``tol`` of them; return new centers.
 
-        Each run begins without the sums and gradients of the last, but with its curvature: the series that belong to
+        A run keeps the curvature of the run before, but not its sums and gradients, because the series that belong to
         the centers may have changed.
         """
         self._lowest = np.full(len(self._pairs), np.inf)
@@ -45,7 +49,10 @@ class Descent:
         return self._safe
 
     def _step(self, found: Statistics, centers: np.ndarray) -> np.ndarray:
-        """Return where to look next, (k, T, d), from the statistics at (k, T, d) centers; note where to go for sure."""
+        """Return the centers to try next, (k, T, d), from the statistics at (k, T, d) centers.
+
+        The ends of the majorise–minimise steps, which never raise a sum, are kept in ``_safe``.
+        """
         sure = step_mm(found, centers)
         rose = found.values > self._lowest + _ROUNDING * abs(self._lowest)
         self._gain = float(np.where(rose, 0, self._lowest - found.values).sum()) + (np.inf if rose.any() else 0)
@@ -66,12 +73,13 @@ class Descent:
         if (last := self._last[c]) is not None:
             moved, turned = center - last[0], gradient - last[1]
             curvature, length = float((moved * turned).sum()), np.linalg.norm(moved)
-            if length > _FELT * np.linalg.norm(center) and curvature > _CURVED * length * np.linalg.norm(turned):
+            long_enough = length > _SHORTEST_STEP * np.linalg.norm(center)
+            if long_enough and curvature > _LEAST_COSINE * length * np.linalg.norm(turned):
                 self._pairs[c] = [*self._pairs[c][1 - _MEMORY :], (moved, turned, curvature)]
         self._last[c] = center, gradient
 
     def _bend(self, c: int, gradient: np.ndarray, stiffness: np.ndarray) -> np.ndarray:
-        """Multiply a gradient by the inverse of the curvature: L-BFGS's two loops."""
+        """Multiply a gradient by the inverse of the curvature, by the two loops of L-BFGS."""
         direction, shares = gradient.copy(), []
         for moved, turned, curvature in reversed(self._pairs[c]):
             shares.append((moved * direction).sum() / curvature)
@@ -83,20 +91,20 @@ class Descent:
 
 
 def step_mm(found: Statistics, centers: np.ndarray) -> np.ndarray:
-    """Move each of (k, T, d) centers to the mean of the steps that it is expected to meet; one without series stays."""
+    """Move each step of (k, T, d) centers to the mean of the steps expected at it; a center without series stays."""
     mass = found.mass[:, :, None]
     return np.divide(found.sums, mass, out=centers.copy(), where=mass > 0)
 
 
 def slope(found: Statistics, center: np.ndarray, c: int = 0) -> np.ndarray:
-    """Gradient of the weighted sum of the c-th center by its steps (T, d)."""
+    """Return the gradient of the c-th center's weighted sum by its steps: (T, d)."""
     return 2 * (center * found.mass[c][:, None] - found.sums[c])
 
 
 def descend_lbfgs(
     objective: Callable[[np.ndarray], tuple[float, np.ndarray]], center: np.ndarray, max_iter: int, tol: float
 ) -> np.ndarray:
-    """Minimise ``objective(center) -> (value, gradient)`` by scipy's L-BFGS-B, as tslearn does: (T, d)."""
+    """Minimise ``objective(center) -> (value, gradient)`` by scipy's L-BFGS-B as tslearn does; return (T, d)."""
     from scipy.optimize import minimize
 
     def flat(numbers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -108,7 +116,7 @@ def descend_lbfgs(
 
 
 def resample(path: np.ndarray, n_steps: int) -> np.ndarray:
-    """Interpolate (T, d) linearly to n_steps evenly spaced: (n_steps, d)."""
+    """Interpolate (T, d) linearly at ``n_steps`` evenly spaced points: (n_steps, d)."""
     if len(path) == n_steps:
         return path
     at = np.linspace(0, 1, n_steps)

@@ -1,8 +1,8 @@
-"""Soft-DTW on an NVIDIA GPU: plans the launches of ``kernels.cu``.
+"""Soft-DTW on an NVIDIA GPU: the launches of ``kernels.cu``.
 
-Nothing is as large as series times centers, or as a pair's matrix, unless it is the answer: what the kernels remember
-lies in a scratch that grows with the device, not with the data. Every sum has its order, so a result is the same, bit
-for bit, on every run.
+No array is as large as series times centers, or as a pair's matrix, unless it is the result. The kernels keep their
+intermediate values in a scratch whose size depends on the device, not on the data. Every sum has a fixed order, so a
+result has the same bits on every run.
 """
 
 import math
@@ -18,15 +18,15 @@ from raypipe import packages
 from raypipe.softdtw.series import Series, Statistics, to_host
 
 WARP = 32
-SCRATCH = 1 << 29  # bytes that the kernels may remember at once; with less, fewer pairs are under way together
-_LOADED = 1 << 24  # values brought to the device, or made ready there, together
-_FAR = {"float32": 1e30, "float64": 1e300}  # as in kernels.cu
-_ALL, _TRIANGLE, _OWN = range(3)  # which pairs the kernel "assign" takes
-_SPECIALISED = {"float32": 8, "float64": 3}  # a kernel is compiled for each so small dimension; it loops over more
+SCRATCH = 1 << 29  # Bytes of scratch for the kernels. With less, fewer pairs are computed at the same time.
+_LOADED = 1 << 24  # At most this many values are copied to the device, or laid out there, at a time.
+_FAR = {"float32": 1e30, "float64": 1e300}  # These equal FAR in kernels.cu.
+_ALL, _TRIANGLE, _OWN = range(3)  # The kernel "assign" computes one of these sets of pairs.
+_SPECIALISED = {"float32": 8, "float64": 3}  # Up to this dimension a kernel is compiled for each; it loops over more.
 
 
 class Gpu:
-    """The current CUDA device, for which tests put a model. CuPy compiles a kernel once and keeps it on disk."""
+    """The current CUDA device, which tests replace by a model. CuPy compiles a kernel once and keeps it on disk."""
 
     def __init__(self) -> None:
         self.xp = packages.require("cupy")
@@ -57,18 +57,18 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Series on the device, as the kernels read them.
+class DeviceSeries:
+    """Series on the device, in the layout that the kernels read.
 
     Attributes
     ----------
     values
-        (T, d, n) float32 or float64 on the device, less ``mean``; 0 beyond a series' length.
+        (T, d, n) float32 or float64 on the device, minus ``mean``; 0 beyond a series' length.
     lengths
-        (n,) int32 on the device, or None where all are of length T.
+        (n,) int32 on the device, or None if all series have length T.
     mean
-        (d,) float64 on the host: near the middle of all steps. Soft-DTW does not change when everything is moved, and
-        float32 keeps most digits of numbers near 0.
+        (d,) float64 on the host, near the middle of all steps. Subtracting it does not change soft-DTW, and float32
+        keeps most digits of numbers near 0.
     """
 
     values: Any
@@ -81,20 +81,20 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Tile:
-    """A kernel's variant: the dimensions it is compiled for (0: any), and the cells that a lane holds in registers."""
+    """A variant of a kernel: its dimension at compile time (0: any), and the cells that a lane holds in registers."""
 
     dim: int
     height: int
     width: int
 
     def kernel(self, name: str, dtype: np.dtype) -> str:
-        """Return the C++ name of the instance."""
+        """Return the C++ name of the kernel's instance for this tile."""
         real = "double" if dtype == np.float64 else "float"
         return f"{name}<{real}, {self.dim}, {self.height}, {self.width}>"
 
 
 def assign_tile(n_rows: int, dim: int, dtype: np.dtype) -> Tile:
-    """Choose how much of a center a lane holds: the taller, the less goes through memory, and the more code."""
+    """Choose how much of a center a lane holds: a taller tile needs less memory traffic, and more code."""
     double = dtype == np.float64
     if dim > _SPECIALISED[dtype.name]:
         # NVRTC 13.0.88 spills three registers of a 16 x 8 tile in float32 on sm_100.
@@ -103,26 +103,26 @@ def assign_tile(n_rows: int, dim: int, dtype: np.dtype) -> Tile:
 
 
 def statistics_tile(n_rows: int, n_steps: int, dim: int, dtype: np.dtype) -> Tile:
-    """Choose a tile whose transition probabilities, and the sums of whose rows, fit in registers."""
+    """Choose a tile whose transition probabilities and sums over rows fit in registers."""
     dim = dim if dim <= _SPECIALISED[dtype.name] else 0
     height, width = (4, 2) if dtype == np.float64 else (8, 4 if dim > 2 else 8)
     return Tile(dim, _even(n_rows, height), _even(n_steps, width))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the pairs of series and their own centers are dealt out.
+class LaunchPlan:
+    """The distribution of the pairs of series and their centers over blocks and lanes.
 
     Attributes
     ----------
     team
-        Lanes that share a pair.
+        Number of lanes that share a pair.
     blocks
-        Blocks of one warp to launch.
+        Number of blocks, of one warp each, to launch.
     kept
-        Values that a block remembers.
+        Number of values in the scratch of a block.
     jobs
-        (n_jobs, 3) int32: center, first and last + 1 of its series in the order of centers.
+        (n_jobs, 3) int32: a center, and the first and last + 1 of its series in the order of centers.
     """
 
     team: int
@@ -133,8 +133,8 @@ class Plan:
 
 def plan_statistics(
     counts: np.ndarray, n_rows: int, n_steps: int, dim: int, tile: Tile, itemsize: int, resident: int, scratch: int
-) -> Plan:
-    """Deal out (k,) counts of series: many series take a lane each, few or long ones share a warp's lanes."""
+) -> LaunchPlan:
+    """Distribute (k,) counts of series: many series take a lane each, few or long ones share a warp's lanes."""
     down, across = -(-n_rows // tile.height), -(-n_steps // tile.width)
 
     def kept(team: int) -> int:
@@ -159,19 +159,19 @@ def plan_statistics(
     ends = counts.cumsum()
     begins = (ends - counts)[centers] + place * step
     jobs = np.stack([centers, begins, np.minimum(begins + step, ends[centers])], axis=1).astype(np.int32)
-    return Plan(team, min(len(jobs), slots(team)), kept(team), jobs)
+    return LaunchPlan(team, min(len(jobs), slots(team)), kept(team), jobs)
 
 
 class Engine:
-    """The functions of this module on a device, given so many bytes of scratch."""
+    """The functions of this module on a given device, with a given number of bytes of scratch."""
 
     def __init__(self, device: Gpu, scratch: int = SCRATCH) -> None:
         self.device = device
         self.xp = device.xp
         self.scratch = scratch
 
-    def prepare(self, x: Series, dtype: str, origin: np.ndarray | None = None) -> Prepared:
-        """Bring series to the device, a bounded part at a time."""
+    def prepare(self, x: Series, dtype: str, origin: np.ndarray | None = None) -> DeviceSeries:
+        """Copy series to the device, a bounded part at a time."""
         xp = self.xp
         n, n_steps, dim = x.values.shape
         lengths = None if x.lengths is None else xp.asarray(x.lengths, dtype=np.int32)
@@ -183,10 +183,10 @@ class Engine:
             if lengths is not None:
                 part[xp.arange(n_steps) >= lengths[start : start + together, None]] = 0
             values[:, :, start : start + together] = part.transpose(1, 2, 0)
-        return Prepared(values, lengths, mean)
+        return DeviceSeries(values, lengths, mean)
 
-    def cdist(self, x: Prepared, y: Prepared | None, gamma: float) -> Any:
-        """Soft-DTW of n and m series, or of the first among themselves: (n, m) on the device."""
+    def cdist(self, x: DeviceSeries, y: DeviceSeries | None, gamma: float) -> Any:
+        """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m) on the device."""
         others, dtype = x if y is None else y, x.values.dtype
         found = self.xp.empty((len(others), len(x)), dtype)
         tile = assign_tile(len(others.values), others.values.shape[1], dtype)
@@ -196,18 +196,21 @@ class Engine:
             _mirror(self.xp, found)
         return found.T
 
-    def self_values(self, x: Prepared, gamma: float) -> Any:
-        """Soft-DTW of each of n series with itself: (n,) on the device."""
+    def self_values(self, x: DeviceSeries, gamma: float) -> Any:
+        """Return soft-DTW of each of n series with itself: (n,) on the device."""
         found = self.xp.empty(len(x), x.values.dtype)
         tile = assign_tile(len(x.values), x.values.shape[1], x.values.dtype)
         for part, z in self._centers(x, x.mean, gamma, tile):
             lengths = None if x.lengths is None else x.lengths[part]
-            piece = Prepared(self.xp.ascontiguousarray(x.values[:, :, part]), lengths, x.mean)
+            piece = DeviceSeries(self.xp.ascontiguousarray(x.values[:, :, part]), lengths, x.mean)
             self._assign(piece, z, None, gamma, tile, len(piece), found[part], None, 0, _OWN)
         return found
 
-    def assign(self, x: Prepared, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
-        """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values."""
+    def assign(self, x: DeviceSeries, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
+        """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
+
+        Returns (n,) labels, and the (n,) values of soft-DTW without the offset.
+        """
         xp, n, dtype = self.xp, len(x), x.values.dtype
         k, n_rows, dim = centers.shape
         tile = assign_tile(n_rows, dim, dtype)
@@ -218,13 +221,13 @@ class Engine:
         chunks = -(-k // chunk)
         values, labels = xp.empty((chunks, n), dtype), xp.empty((chunks, n), np.int32)
         self._assign(x, z, offsets, gamma, tile, chunk, values, labels)
-        best = (values - offsets[labels]).argmin(axis=0)[None]  # ties go to the first, as in a chunk
+        best = (values - offsets[labels]).argmin(axis=0)[None]  # Ties go to the first center, as within a chunk.
         return xp.take_along_axis(labels, best, axis=0)[0], xp.take_along_axis(values, best, axis=0)[0]
 
     def statistics(
-        self, x: Prepared, centers: Any, labels: Any, gamma: float, weights: Any | None = None
+        self, x: DeviceSeries, centers: Any, labels: Any, gamma: float, weights: Any | None = None
     ) -> Statistics:
-        """Sum values and expected alignments of the series of each center; numpy float64."""
+        """Sum the values and expected alignments of each center's series, as numpy float64."""
         xp, dtype, n_steps = self.xp, x.values.dtype, len(x.values)
         k, n_rows, dim = centers.shape
         tile = statistics_tile(n_rows, n_steps, dim, dtype)
@@ -256,7 +259,7 @@ class Engine:
 
     def _assign(
         self,
-        x: Prepared,
+        x: DeviceSeries,
         z: tuple[Any, Any],
         offsets: Any | None,
         gamma: float,
@@ -283,9 +286,9 @@ class Engine:
         )
 
     def _centers(
-        self, y: Prepared, mean: np.ndarray, gamma: float, tile: Tile
+        self, y: DeviceSeries, mean: np.ndarray, gamma: float, tile: Tile
     ) -> Iterator[tuple[slice, tuple[Any, Any]]]:
-        """Lay out series as centers for others that lie about ``mean``, a bounded part at a time."""
+        """Lay out series as centers for series from which ``mean`` is subtracted, a bounded part at a time."""
         n_steps, dim, m = y.values.shape
         together = max(1, _LOADED // (n_steps * dim))
         for start in range(0, m, together):
@@ -295,8 +298,9 @@ class Engine:
             yield part, self._lay_out(points, lengths, gamma, tile, y.values.dtype)
 
     def _lay_out(self, points: Any, lengths: Any | None, gamma: float, tile: Tile, dtype: np.dtype) -> tuple[Any, Any]:
-        """Scale (k, T, d) centers and cut them into tiles as ``Tile`` in kernels.cu reads them; their (k,) lengths."""
-        xp = np if isinstance(points, np.ndarray) else self.xp  # a few centers: the host is done before a GPU begins
+        """Scale (k, T, d) centers and cut them into the tiles that kernels.cu reads; return them and (k,) lengths."""
+        # Centers on the host are few, and the host lays them out before a GPU would begin.
+        xp = np if isinstance(points, np.ndarray) else self.xp
         (k, n_rows, dim), height = points.shape, tile.height
         n_tiles = -(-n_rows // height)
         lengths = xp.full(k, n_rows, np.int32) if lengths is None else lengths
@@ -316,7 +320,7 @@ class Engine:
         return self.xp.asarray(filled), self.xp.asarray(lengths)
 
     def _mean(self, values: Any, lengths: Any | None) -> np.ndarray:
-        """Mean step of evenly taken series, (d,): any point near the data serves."""
+        """Return the mean step (d,) of evenly chosen series; any point near the data would do."""
         xp, every = self.xp, max(1, values.size // _LOADED)
         taken = xp.asarray(values[::every], dtype=np.float64)
         if lengths is None:
@@ -330,33 +334,36 @@ def _engine() -> Engine:
     return Engine(Gpu())
 
 
-def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> Prepared:
-    """Bring series to the GPU as ``dtype``, "float32" or "float64"; once, for all that follows."""
+def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> DeviceSeries:
+    """Copy series to the GPU as ``dtype``, "float32" or "float64", once for all computations with them."""
     return _engine().prepare(x, dtype, origin)
 
 
-def cdist(x: Prepared, y: Prepared | None, gamma: float) -> Any:
-    """Soft-DTW of n and m series, or of the first among themselves: (n, m), a CuPy array of the series' dtype."""
+def cdist(x: DeviceSeries, y: DeviceSeries | None, gamma: float) -> Any:
+    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m), a CuPy array."""
     return _engine().cdist(x, y, gamma)
 
 
-def self_values(x: Prepared, gamma: float) -> Any:
-    """Soft-DTW of each of n series with itself: (n,), a CuPy array of their dtype."""
+def self_values(x: DeviceSeries, gamma: float) -> Any:
+    """Return soft-DTW of each of n series with itself: (n,), a CuPy array."""
     return _engine().self_values(x, gamma)
 
 
-def assign(x: Prepared, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
-    """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values, on CuPy."""
+def assign(x: DeviceSeries, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
+    """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
+
+    Returns (n,) labels, and the (n,) values of soft-DTW without the offset, as CuPy arrays.
+    """
     return _engine().assign(x, centers, gamma, offsets)
 
 
-def statistics(x: Prepared, centers: Any, labels: Any, gamma: float, weights: Any | None = None) -> Statistics:
-    """Sum values and expected alignments of the series of each center."""
+def statistics(x: DeviceSeries, centers: Any, labels: Any, gamma: float, weights: Any | None = None) -> Statistics:
+    """Sum the values and expected alignments of each center's series."""
     return _engine().statistics(x, centers, labels, gamma, weights)
 
 
 def _share(work: int, slots: int, most: int, jobs_of: Callable[[int], int], limit: int) -> int:
-    """Choose how much a job takes, 1 to ``most``: few jobs, but so that all slots end at about the same time."""
+    """Choose the size of a job, 1 to ``most``, so that jobs are few and all slots end at about the same time."""
     sizes = {min(most, -(-work // (slots * waves))) for waves in range(1, 17)}
     jobs = {size: jobs_of(size) for size in sorted(sizes, reverse=True)}
     costs = {size: size * -(-n_jobs // slots) for size, n_jobs in jobs.items() if n_jobs <= limit}
@@ -364,27 +371,27 @@ def _share(work: int, slots: int, most: int, jobs_of: Callable[[int], int], limi
 
 
 def _even(steps: int, most: int) -> int:
-    """Return the height of ``steps`` cut into the fewest equal parts of at most ``most``."""
+    """Return the size of a part when ``steps`` are cut into the fewest equal parts of at most ``most``."""
     return -(-steps // -(-steps // most))
 
 
 def _scale(gamma: float, dtype: np.dtype) -> Any:
-    """Return what data are multiplied by, so that a cell works in base 2."""
+    """Return the factor on the data that makes the recursion work in base 2."""
     return dtype.type(math.sqrt(math.log2(math.e) / gamma))
 
 
 def _unit(gamma: float, dtype: np.dtype) -> Any:
-    """Return what takes a value back: by the scale as it was rounded."""
+    """Return the factor that undoes the scale, as it was rounded, in a value."""
     return dtype.type(1 / float(_scale(gamma, dtype)) ** 2)
 
 
-def _arguments(x: Prepared, gamma: float) -> tuple[Any, ...]:
+def _arguments(x: DeviceSeries, gamma: float) -> tuple[Any, ...]:
     n_steps, dim, n = x.values.shape
     return x.values, x.lengths, np.int32(n), np.int32(n_steps), np.int32(dim), _scale(gamma, x.values.dtype)
 
 
 def _mirror(xp: Any, square: Any) -> None:
-    """Fill what lies under the diagonal from above it, a bounded part at a time."""
+    """Copy the numbers above the diagonal below it, a bounded part at a time."""
     for start in range(0, len(square), 1024):
         stop = min(start + 1024, len(square))
         corner = square[start:stop, start:stop]

@@ -1,15 +1,16 @@
-// Soft-DTW of many series at once (Cuturi & Blondel 2017; its gradient after Mensch & Blondel 2018).
+// Soft-DTW of many series at once (Cuturi & Blondel 2017), and its gradient (Mensch & Blondel 2018).
 //
-// A pair's matrix R has a row a step of the center and a column a step of the series. A lane computes it tile by tile,
-// H x W cells in registers, all loops unrolled: the cells of an anti-diagonal do not wait for each other. Data are
-// scaled by sqrt(log2 e / gamma), so that a cell is R = D + least - log2(1 + 2^(least - middle) + 2^(least - high)).
+// A pair's matrix R has a row for each step of the center and a column for each step of the series. A lane computes it
+// tile by tile, H x W cells in registers, with all loops unrolled: the cells of an anti-diagonal do not depend on each
+// other. Data are scaled by sqrt(log2 e / gamma), so that a cell is
+// R = D + least - log2(1 + 2^(least - middle) + 2^(least - high)).
 //
 // A center's rows are padded at the front to whole tiles, so that its last row is the last of a tile; padding is FAR
-// from everything. Series lie (steps, dim, series): 32 lanes read 32 neighbors. A block is one warp, which takes up
-// one job after another; what it must remember lies in a scratch of its own, lanes side by side. Told that one block a
-// processor will do, the compiler takes every register before it spills.
+// from everything. Series lie as (steps, dim, series), so that 32 lanes read 32 neighbors. A block is one warp, which
+// takes one job after another and keeps its values in a scratch of its own, lanes side by side. The launch bounds ask
+// for only one block a processor, so that the compiler uses every register before it spills.
 //
-// real: float or double.  DIM: the number of dimensions, or 0 where it is known only at run time.
+// real: float or double.  DIM: the number of dimensions, or 0 if it is known only at run time.
 
 #define UNROLL _Pragma("unroll")
 
@@ -19,7 +20,7 @@ template <typename real> constexpr real FAR = sizeof(real) == 4 ? real(1e30f) : 
 __device__ float exp2_of(float v) { asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
 __device__ float log2_of(float v) { asm("lg2.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
 __device__ float inverse_of(float v) { asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
-__device__ double inverse_of(double v) {  // of 1 to 3: a division's other cases would cost registers
+__device__ double inverse_of(double v) {  // v is in [1, 3]; a general division would cost registers.
     double r;
     asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(r) : "d"(v));
     r = fma(r, fma(-v, r, 1.0), r);
@@ -34,7 +35,8 @@ __device__ double inverse_of(double v) { return 1.0 / v; }
 __device__ double exp2_of(double v) { return exp2(v); }
 __device__ double log2_of(double v) { return log2(v); }
 
-// The sum over each `width` lanes (a power of 2), in the same order always; without branches, for the shuffles' sake.
+// Returns the sum over each `width` lanes (a power of 2), always in the same order. All lanes must take part in the
+// shuffles, so there are no branches.
 template <typename real> __device__ real sum_lanes(real v, int width) {
     UNROLL for (int apart = 1; apart < 32; apart *= 2) {
         const real other = __shfl_xor_sync(0xffffffffu, v, apart);
@@ -54,28 +56,28 @@ __device__ int longest(int length) {
 // One lane's series.
 template <typename real> struct Path {
     const real* x;
-    long long stride;  // from one dimension to the next
+    long long stride;  // the distance from one dimension to the next
     int n_steps, dim;
     real scale;
 
-    // A step beyond the end may be anything finite: nothing flows back from there.
+    // A step beyond the end may be any finite number, because nothing flows back from there.
     __device__ const real* at(int step) const {
         return x + (long long)(step < n_steps ? step : n_steps - 1) * dim * stride;
     }
 };
 
-// A tile of R. `rows` are the center's: (H, DIM), filled up to whole 16 bytes. With DIM = 0 they are (dim + 1, H): each
-// dimension of -2z, scaled twice so that x need not be, then the squared norms.
+// A tile of R. `rows` are the center's: (H, DIM), padded to a multiple of 16 bytes. With DIM = 0 they are (dim + 1, H):
+// each dimension of -2z, scaled twice so that x need not be scaled, then the squared norms.
 template <typename real, int DIM, int H, int W> struct Tile {
-    real column[H];                         // R of the column before the tile; after `pass` of its last
-    real row[W];                            // R of the row above the tile; after `pass` of its last
+    real column[H];                         // R of the column before the tile; after `pass`, of the tile's last column
+    real row[W];                            // R of the row above the tile; after `pass`, of the tile's last row
     real steps[W][DIM ? DIM : 1];           // x
-    real costs[H][W];                       // D, where DIM is 0
-    real by_diagonal[H][W], by_left[H][W];  // how likely each cell was come to so; from above is the rest of 1
+    real costs[H][W];                       // D, if DIM is 0
+    real by_diagonal[H][W], by_left[H][W];  // probabilities of the ways into each cell; from above it is the rest of 1
 
     __device__ static int rows_size(int dim) { return (H * (DIM ? DIM : dim + 1) + 3) / 4 * 4; }
 
-    // Before the first column; so many rows of padding lie between the tile's first row and the center's.
+    // Set the column before the first one. `padding` rows lie between the tile's first row and the center's.
     __device__ void begin(int padding) {
         UNROLL for (int h = 0; h < H; h++) column[h] = h == padding - 1 ? real(0) : FAR<real>;
     }
@@ -86,7 +88,7 @@ template <typename real, int DIM, int H, int W> struct Tile {
             UNROLL for (int c = 0; c < DIM; c++) steps[w][c] = path.scale * path.at(first + w)[c * path.stride];
     }
 
-    // All distances, dimension by dimension: |z|^2 - 2 z x + |x|^2.
+    // Compute all distances, dimension by dimension: |z|^2 - 2 z x + |x|^2.
     __device__ void measure(const Path<real>& path, const real* rows, int first) {
         const real* z = (const real*)__builtin_assume_aligned(rows, 16);
         real norms[W] = {};
@@ -106,7 +108,7 @@ template <typename real, int DIM, int H, int W> struct Tile {
                 costs[h][w] = fmax(costs[h][w] + path.scale * path.scale * norms[w], real(0));
     }
 
-    // Load what row h needs and the rows before it did not, 16 bytes at a time.
+    // Load the numbers that row h needs and the rows before it did not, 16 bytes at a time.
     __device__ static void fetch(real* z, const real* rows, int h) {
         constexpr int SIZE = 16 / sizeof(real);
         struct alignas(16) Vector { real values[SIZE]; };
@@ -126,7 +128,7 @@ template <typename real, int DIM, int H, int W> struct Tile {
         return sum;
     }
 
-    // Carry R through the tile; `corner` is R above the column before it. KEEP remembers the ways.
+    // Carry R through the tile; `corner` is R above the column before it. KEEP stores the probabilities of the ways.
     template <bool KEEP> __device__ void pass(const real* rows, real corner) {
         real diagonal[W], z[(H * DIM + 3) / 4 * 4 + 1];
         UNROLL for (int w = 0; w < W; w++) diagonal[w] = w ? row[w - 1] : corner;
@@ -151,10 +153,11 @@ template <typename real, int DIM, int H, int W> struct Tile {
     }
 };
 
-// Nearest of each chunk of centers to each series: values (chunks, n_series) and, unless null, labels.
+// Finds the nearest of each chunk of centers to each series: values (chunks, n_series) and, unless null, labels.
 //
-// With one center a chunk and no labels the values are the matrix of all pairs. By `which` the pairs are 0: all; 1: all
-// but those of a center, whose numbers begin at `first`, and a series of lower number; 2: a series and its own center.
+// With one center a chunk and no labels the values are the matrix of all pairs. `which` says which pairs are computed:
+// 0: all; 1: all except those of a center (numbered from `first`) with a series of a lower number; 2: each series with
+// its own center.
 template <typename real, int DIM, int H, int W>
 __global__ void __launch_bounds__(32, 1) assign(
     const real* __restrict__ x, const int* __restrict__ lengths, int n_series, int n_steps, int dim, real scale,
@@ -166,7 +169,7 @@ __global__ void __launch_bounds__(32, 1) assign(
     const long long lanes = 32ll * gridDim.x;
     real* kept = scratch + 32ll * blockIdx.x + threadIdx.x;  // the last row of the tiles above, step by step
     for (long long job = blockIdx.x; job < (long long)groups * chunks; job += gridDim.x) {
-        const int part = job / groups, group = (job + part) % groups;  // turned: a triangle loads all blocks evenly
+        const int part = job / groups, group = (job + part) % groups;  // so a triangle loads all blocks evenly
         if (which == 1 && group * 32 + 31 < first + part * chunk) continue;
         const int place = group * 32 + threadIdx.x, n = place < n_series ? place : n_series - 1;
         const Path<real> path{x + n, n_series, n_steps, dim, scale};
@@ -206,12 +209,12 @@ __global__ void __launch_bounds__(32, 1) assign(
     }
 }
 
-// A pair's expected alignment E, held by `team` lanes: each takes every team-th row of tiles and stays one tile behind
-// the lane above it. 32 / team `pairs` of one center go side by side, and their sums are added up.
+// A pair's expected alignment E, computed by `team` lanes: each takes every team-th row of tiles and stays one tile
+// behind the lane above it. 32 / team `pairs` of one center run side by side, and their sums are added up.
 template <typename real, int DIM, int H, int W> struct Alignment {
     using Cells = Tile<real, DIM, H, W>;
-    static constexpr int KEPT = W + H;  // of a tile: its last row (later E that comes from below), the column before it
-    static constexpr int TOGETHER = 8;  // dimensions
+    static constexpr int KEPT = W + H;  // of each tile its last row (later E from below) and the column before it
+    static constexpr int TOGETHER = 8;  // dimensions at a time
     Cells cells;
     Path<real> path;
     const real* z;
@@ -221,7 +224,7 @@ template <typename real, int DIM, int H, int W> struct Alignment {
     real mass[H], moved[H][DIM ? DIM : 1];      // sums of E and of E x over a row of tiles
     real weight;
     int length, down, across, padding, pairs, team, member;
-    bool fresh;  // the first round of a job: nothing to add to
+    bool fresh;  // in the first round of a job the sums begin at 0
 
     __device__ real* kept(int i, int j) const { return scratch + ((long long)i * across + j) * KEPT * pairs; }
 
@@ -235,7 +238,7 @@ template <typename real, int DIM, int H, int W> struct Alignment {
         if (here) *sum = before + (double)v;
     }
 
-    // Take up the row above a tile, before the first also the column, and return the corner.
+    // Load the row above a tile, and before the first tile also the column, and return the corner.
     __device__ real enter(int i, int j) {
         const real* above = kept(i - 1, j);
         if (j == 0) cells.begin(padding - i * H);
@@ -247,7 +250,7 @@ template <typename real, int DIM, int H, int W> struct Alignment {
 
     __device__ const real* rows(int i) const { return z + i * Cells::rows_size(path.dim); }
 
-    // The value, at the lane that holds it.
+    // Returns the value of soft-DTW, at the lane that holds it.
     __device__ real forward() {
         real value = 0;
         for (int band = 0; band < down; band += team) {
@@ -270,8 +273,8 @@ template <typename real, int DIM, int H, int W> struct Alignment {
         return value;
     }
 
-    // E runs against the ways, from the last cell, where it is the series' weight: a share of a cell's E goes to each
-    // cell that it was come to from. A tile's ways are found again from what `forward` kept.
+    // E flows backwards from the last cell, where it is the series' weight: each cell's E is divided among the cells
+    // before it, by the probabilities of the ways. A tile's probabilities are computed again from what `forward` kept.
     __device__ void backward() {
         for (int band = (down - 1) / team * team; band >= 0; band -= team) {
             const int i = band + member;
@@ -303,9 +306,9 @@ template <typename real, int DIM, int H, int W> struct Alignment {
         }
     }
 
-    // Through a tile: E that comes from the right and from below becomes what leaves to the left and upwards.
+    // Carry E through a tile: from its right and lower edge to its left and upper edge.
     __device__ void spread(int j, real (&below)[W]) {
-        real passed = 0;  // from the first cell of the row before to the column before the tile
+        real passed = 0;  // E from the first cell of the row before, into the column before the tile
         UNROLL for (int h = H - 1; h >= 0; h--) {
             real leaning = 0;
             UNROLL for (int w = W - 1; w >= 0; w--) {
@@ -325,7 +328,8 @@ template <typename real, int DIM, int H, int W> struct Alignment {
         past_corner = passed;
     }
 
-    // Where DIM is 0 no lane has a register for every dimension: E of the row of tiles meets x here, some at a time.
+    // If DIM is 0, no lane has a register for every dimension, so the sums of E x are made here, some dimensions at a
+    // time.
     __device__ void add_trail(int i) {
         for (int first = 0; first < path.dim; first += TOGETHER) {
             real met[H][TOGETHER] = {};
@@ -342,8 +346,8 @@ template <typename real, int DIM, int H, int W> struct Alignment {
     }
 };
 
-// Sums of values and of expected alignments over series of one center. `members` are the series sorted by center,
-// `jobs` (n_jobs, 3): center, first and last + 1 of its members; `sums` (n_jobs, n_rows (1 + dim) + 1), the value last.
+// Sums values and expected alignments over series of one center. `members` are the series sorted by center, `jobs`
+// (n_jobs, 3): center, first and last + 1 of its members; `sums` (n_jobs, n_rows (1 + dim) + 1), the value last.
 template <typename real, int DIM, int H, int W>
 __global__ void __launch_bounds__(32, 1) statistics(
     const real* __restrict__ x, const int* __restrict__ lengths, int n_series, int n_steps, int dim, real scale,
@@ -378,7 +382,7 @@ __global__ void __launch_bounds__(32, 1) statistics(
     }
 }
 
-// Sums of each center's jobs, which lie from starts[center] to starts[center + 1]: (n_centers, size).
+// Adds up each center's jobs, which lie from starts[center] to starts[center + 1]: (n_centers, size).
 template <typename real>
 __global__ void __launch_bounds__(32) total(
     const real* __restrict__ sums, const int* __restrict__ starts, int n_centers, int size, real* __restrict__ totals) {

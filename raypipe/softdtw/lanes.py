@@ -1,11 +1,11 @@
-"""A numba type for many numbers worked on at once, one series a lane, so that loops over series need no vectoriser.
+"""A numba type for several numbers that are computed at once, one series a lane, so that no loop needs vectorising.
 
-`Lanes` is an LLVM vector of 64 bytes (16 float32 or 8 float64): one register of AVX-512, two of AVX2, four of NEON,
-split by LLVM for whatever the machine has. Kernels read and write it with `load` and `store` at an index into a flat
-array, and calculate with ``+ - * /`` between lanes, or lanes and scalars, as they would with plain numbers.
+`Lanes` is an LLVM vector of 64 bytes (16 float32 or 8 float64). LLVM splits it into the registers of the machine: one
+of AVX-512, two of AVX2, four of NEON. Kernels read and write lanes with `load` and `store` at an index into a flat
+array, and calculate with ``+ - * /`` between lanes, or between lanes and scalars, as with plain numbers.
 
-numba's cache on disk looks at the file of a compiled function alone: after a change here or in `sweeps`, save the files
-that use it again too (`touch raypipe/softdtw/*.py`), or old code is run.
+numba's cache on disk checks only the file of a compiled function. After a change here or in `sweeps`, save the files
+that use it too (`touch raypipe/softdtw/*.py`), or the old code runs.
 """
 
 import operator
@@ -19,7 +19,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 _BYTES = 64
 _INLINE = {"forceinline": True}
-_FLAGS = ("nnan", "ninf", "nsz", "contract")  # numbers are finite throughout; contract fuses a * b + c
+_FLAGS = ("nnan", "ninf", "nsz", "contract")  # All numbers are finite; "contract" fuses a * b + c.
 
 
 class Lanes(types.Type):
@@ -36,12 +36,12 @@ class Lanes(types.Type):
 
     @property
     def fraction_bits(self) -> int:
-        """Bits below the exponent, as IEEE 754 has them."""
+        """Number of bits below the exponent in IEEE 754."""
         return 23 if self.dtype.bitwidth == 32 else 52
 
     @property
     def bias(self) -> int:
-        """What the exponent's bits hold for 2⁰."""
+        """Value of the exponent's bits for 2⁰."""
         return 127 if self.dtype.bitwidth == 32 else 1023
 
 
@@ -53,7 +53,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def width(array: Any) -> int:
-    """Return how many lanes numbers like the array's make up: a constant in a kernel."""
+    """Return the number of lanes for the array's type, which is a constant in a kernel."""
     raise NotImplementedError("only in compiled code")
 
 
@@ -78,7 +78,7 @@ def load(typing: Any, array: Any, index: Any):
 
 @intrinsic
 def spread(typing: Any, array: Any, index: Any):
-    """Read one number of a flat array into all lanes; unlike ``array[index]`` it does not look at the index's sign."""
+    """Read one number of a flat array into all lanes; unlike ``array[index]`` this does not check the index's sign."""
     lanes = Lanes(array.dtype)
 
     def emit(context, builder, signature, values):
@@ -108,7 +108,7 @@ def splat(typing: Any, scalar: Any):
 
 
 def _binary(emit_one: Callable[..., Any]) -> Any:
-    """Make an operation of two lanes, of which one may be a scalar."""
+    """Make an operation on two lanes, or on lanes and a scalar."""
 
     @intrinsic
     def operation(typing, a, b):
@@ -165,7 +165,7 @@ def nearest(typing: Any, value: Any):
 
 @intrinsic
 def scale_by_power(typing: Any, value: Any, power: Any):
-    """``value · 2^power`` for whole powers that keep it a normal number: they are added to its exponent's bits."""
+    """Return ``value · 2^power``, by adding whole powers to the exponent's bits; the result must be a normal number."""
 
     def emit(context, builder, signature, values):
         whole, constant = _integers(value)
@@ -200,7 +200,7 @@ def fraction(typing: Any, value: Any):
 
 
 def _integers(lanes: Lanes) -> tuple[ir.VectorType, Callable[[int], ir.Constant]]:
-    """Return the vector of integers as wide as the lanes, and what makes a constant of it."""
+    """Return the type of a vector of integers as wide as the lanes, and a function that makes a constant of it."""
     vector = ir.VectorType(ir.IntType(lanes.dtype.bitwidth), lanes.count)
     return vector, lambda number: ir.Constant(vector, [number] * lanes.count)
 

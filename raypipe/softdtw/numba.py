@@ -1,7 +1,7 @@
 """Soft-DTW on the CPU's cores: blocks of series, a lane each, swept against one center after another.
 
-Series stay where and as they are; a block of them is scaled and laid out as it is swept, so a pass over n series takes
-the answer, the order of the series, and what the blocks in hand need.
+Series are not copied as a whole: each block is scaled and laid out when it is swept. So beyond the series a pass needs
+memory only for its result, for the order of the series, and for the blocks in progress.
 """
 
 import threading
@@ -16,20 +16,20 @@ from numba import config, get_num_threads, njit, prange, set_num_threads
 from raypipe.softdtw.series import Series, Statistics
 from raypipe.softdtw.sweeps import BAND, MEASURED, ROWS, UNROLLED, advance, begin, gather_sums, read_values, sweep_back
 
-_CHUNKS_A_CORE = 8  # enough to even out what the cores get, with scratch allocated once a chunk
-_PARTS = 128  # a pass of statistics is cut into about so many sums, whatever the cores: the same bits anywhere
-_FLUSHED = 64  # blocks that are summed before the sum becomes float64
-_KEPT_BYTES = 512 << 10  # probabilities of a strip of rows; more falls out of a core's cache
+_CHUNKS_A_CORE = 8  # This balances the cores; more chunks would allocate their buffers more often.
+_PARTS = 128  # Statistics are summed in about this many parts on any number of cores, so the bits are always the same.
+_FLUSHED = 64  # This many blocks are summed in the series' precision before the sum is added up in float64.
+_KEPT_BYTES = 512 << 10  # The probabilities of a strip of rows fit in this, and so in a core's cache.
 _LOG2_E = float(np.log2(np.e))
-_SAMPLED = 256  # series whose mean the data is centred on
-_SHARED = 2_000_000  # operations from which on a second core pays: below, waking it takes longer
+_SAMPLED = 256  # The data are centred on the mean of at most this many series.
+_SHARED = 2_000_000  # With fewer operations, waking a second core takes longer than it saves.
 
-_alone = threading.Lock()  # numba's simplest threading layer ends the process when entered twice
+_alone = threading.Lock()  # numba's simplest threading layer ends the process if it is entered twice.
 
 
 @contextmanager
-def _cores(x: "Prepared", n_centers: int, n_rows: int) -> Iterator[None]:
-    """Hold the cores for a pass over all cells: all of them, or one where there is little to do."""
+def _cores(x: "HostSeries", n_centers: int, n_rows: int) -> Iterator[None]:
+    """Reserve the cores for a pass over all cells: all cores, or one if there is little to do."""
     _, n_steps, dim = x.shape
     work = len(x.series) * n_steps * n_centers * n_rows * (dim + 8)
     allowed = get_num_threads()
@@ -42,16 +42,19 @@ def _cores(x: "Prepared", n_centers: int, n_rows: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Series as given, and what passes over them have in common."""
+class HostSeries:
+    """Series as given, with the origin and the type in which passes over them compute.
+
+    ``origin``, (d,) float64, is subtracted from every step: soft-DTW does not change, and float32 loses fewer digits.
+    """
 
     series: Series
-    origin: np.ndarray  # (d,) float64, subtracted from every step: soft-DTW does not change, float32 loses less
+    origin: np.ndarray
     dtype: np.dtype
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) int32, or (0,) where all are equal."""
+        """(n,) int32, or (0,) if all lengths are equal."""
         return np.empty(0, np.int32) if self.series.lengths is None else self.series.lengths
 
     @property
@@ -60,19 +63,19 @@ class Prepared:
         return self.series.values.shape
 
 
-def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> Prepared:
-    """Choose the point that the steps are seen from, unless it is given, (d,); nothing is copied."""
+def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> HostSeries:
+    """Choose the origin (d,) that is subtracted from the steps, unless it is given; nothing is copied."""
     if origin is not None:
-        return Prepared(x, origin, np.dtype(dtype))
+        return HostSeries(x, origin, np.dtype(dtype))
     few = slice(None, None, -(-len(x) // _SAMPLED))
     sample = x.values[few].astype(np.float64)
     if x.lengths is not None:
         sample = np.concatenate(list(Series(sample, x.lengths[few]).rows()))
-    return Prepared(x, sample.reshape(-1, x.values.shape[2]).mean(axis=0), np.dtype(dtype))
+    return HostSeries(x, sample.reshape(-1, x.values.shape[2]).mean(axis=0), np.dtype(dtype))
 
 
-def cdist(x: Prepared, y: Prepared | None, gamma: float) -> np.ndarray:
-    """Soft-DTW of n and m series, or of the first among themselves: (n, m)."""
+def cdist(x: HostSeries, y: HostSeries | None, gamma: float) -> np.ndarray:
+    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m)."""
     if y is not None and len(x.series) < len(y.series):
         return cdist(y, x, gamma).T
     n, m = len(x.series), len((y or x).series)
@@ -85,16 +88,19 @@ def cdist(x: Prepared, y: Prepared | None, gamma: float) -> np.ndarray:
     return out
 
 
-def self_values(x: Prepared, gamma: float) -> np.ndarray:
-    """Soft-DTW of each of n series with itself: (n,)."""
+def self_values(x: HostSeries, gamma: float) -> np.ndarray:
+    """Return soft-DTW of each of n series with itself: (n,)."""
     out = np.empty(len(x.series), x.dtype)
     with _cores(x, 1, x.shape[1]):
         _fill_own(*_blocks(x, _order(np.zeros(len(out), np.int32), 1, x), gamma), out)
     return out * (gamma / _LOG2_E)
 
 
-def assign(x: Prepared, centers: np.ndarray, gamma: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values."""
+def assign(x: HostSeries, centers: np.ndarray, gamma: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
+
+    Returns (n,) labels, and the (n,) values of soft-DTW without the offset.
+    """
     n = len(x.series)
     labels, values = np.empty(n, np.int32), np.empty(n, x.dtype)
     order = _order(np.zeros(n, np.int32), 1, x)
@@ -106,15 +112,15 @@ def assign(x: Prepared, centers: np.ndarray, gamma: float, offsets: np.ndarray) 
 
 
 def statistics(
-    x: Prepared, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
+    x: HostSeries, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
 ) -> Statistics:
-    """Sum values and expected alignments of the series of each center, to the same bits on any number of cores."""
+    """Sum the values and expected alignments of each center's series, to the same bits on any number of cores."""
     k, n_steps, dim = centers.shape
     labels = labels.astype(np.int32, copy=False)
     counts = np.bincount(labels, minlength=k)
     lanes = 64 // x.dtype.itemsize
     blocks = -(-counts // lanes)
-    taken = lanes * max(1, -(-int(blocks.sum()) // _PARTS))  # series a part
+    taken = lanes * max(1, -(-int(blocks.sum()) // _PARTS))  # series in a part
     parts = -(-counts // taken)
     cluster = np.repeat(np.arange(k), parts)
     within = np.arange(len(cluster)) - np.repeat(np.cumsum(parts) - parts, parts)
@@ -136,8 +142,8 @@ def statistics(
     return Statistics(steps, mass, value, weight)
 
 
-def _blocks(x: Prepared, order: np.ndarray, gamma: float) -> tuple[Any, ...]:
-    """Return the arguments by which kernels lay out blocks of series."""
+def _blocks(x: HostSeries, order: np.ndarray, gamma: float) -> tuple[Any, ...]:
+    """Return the arguments with which kernels lay out blocks of series."""
     dim = x.shape[2]
     dims = (0,) * dim if dim <= UNROLLED else dim
     n_blocks = -(-len(order) * x.dtype.itemsize // 64)
@@ -145,9 +151,9 @@ def _blocks(x: Prepared, order: np.ndarray, gamma: float) -> tuple[Any, ...]:
     return x.series.values, x.lengths, order, n_chunks, x.origin, np.sqrt(_LOG2_E / gamma), dims
 
 
-def _centers(y: Prepared | Series, x: Prepared, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return m centers (m, T + MEASURED, d) as the kernels want them for ``x``, and their lengths (m,)."""
-    series = y.series if isinstance(y, Prepared) else y
+def _centers(y: HostSeries | Series, x: HostSeries, gamma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return m centers (m, T + MEASURED, d), scaled and centred for a pass over ``x``, and their lengths (m,)."""
+    series = y.series if isinstance(y, HostSeries) else y
     m, n_steps, dim = series.values.shape
     z = np.zeros((m, n_steps + MEASURED, dim), x.dtype)
     z[:, :n_steps] = (series.values - x.origin) * np.sqrt(_LOG2_E / gamma)
@@ -155,8 +161,8 @@ def _centers(y: Prepared | Series, x: Prepared, gamma: float) -> tuple[np.ndarra
     return z, lengths.astype(np.int64, copy=False)
 
 
-def _order(labels: np.ndarray, n_labels: int, x: Prepared) -> np.ndarray:
-    """Order series by label and, within one, by length: (n,) int32. Blocks are cut from it."""
+def _order(labels: np.ndarray, n_labels: int, x: HostSeries) -> np.ndarray:
+    """Return the order, (n,) int32, of series by label and then by length, which is cut into blocks."""
     if n_labels == 1 and not len(x.lengths):
         return np.arange(len(labels), dtype=np.int32)
     return _count_sort(labels, n_labels, x.lengths, x.shape[1])
@@ -180,7 +186,7 @@ def _count_sort(labels, n_labels, lengths, longest):
 
 @njit(cache=True)
 def _scratch(size, like):
-    """Flat memory for numbers like an array's, from a cache line's start, so that no lanes lie across two."""
+    """Allocate a flat array of the type of ``like``, aligned so that no lanes lie across two cache lines."""
     memory = np.empty(size * like.itemsize + 64, np.uint8)
     first = -memory.ctypes.data % 64
     return memory[first : first + size * like.itemsize].view(like.dtype)
@@ -188,7 +194,7 @@ def _scratch(size, like):
 
 @njit(cache=True)
 def _workspace(n_steps, dim, like):
-    """Make room for a chunk's blocks: x, border, distances, a column, a block's values, its series' lengths."""
+    """Allocate a chunk's buffers: x, border, distances, a column, a block's values, and its series' lengths."""
     w = 64 // like.itemsize
     return (
         _scratch((n_steps + MEASURED) * dim * w, like),
@@ -202,16 +208,16 @@ def _workspace(n_steps, dim, like):
 
 @njit(cache=True)
 def _compare(x, center, dims, border, longest, n_rows, rows, widths, column, found, distances):
-    """Write soft-DTW of a block's series to one center to found (w,)."""
+    """Write soft-DTW between a block's series and one center to found (w,)."""
     begin(border, longest)
-    top = longest - longest  # a plain integer: as a literal it would have the sweep compiled once more
+    top = longest - longest  # This is 0, but not a literal, for which numba would compile the sweep once more.
     advance(x, center, None, dims, border, longest, top, n_rows, None, distances)
     _read(border, widths, len(rows), column, found)
 
 
 @njit(cache=True)
 def _lay_out(values, lengths, rows, origin, scale, x, widths):
-    """Write series of the rows to x (T, d, w) and their lengths to widths (w,); return the longest."""
+    """Write the series of these rows to x (T, d, w) and their lengths to widths (w,); return the longest length."""
     w = len(widths)
     _, n_steps, dim = values.shape
     longest = 0
@@ -248,7 +254,8 @@ def _fill_matrix(values, lengths, order, n_chunks, origin, scale, dims, z, z_len
     n_blocks = (n + w - 1) // w
     for chunk in prange(n_chunks):
         x, border, distances, column, found, widths = _workspace(n_steps, dim, out)
-        for block in range(chunk, n_blocks, n_chunks):  # in turns, as under symmetry the first have the most to do
+        # Blocks go round the chunks, because for a symmetric matrix the first blocks are the most work.
+        for block in range(chunk, n_blocks, n_chunks):
             rows = order[block * w : (block + 1) * w]
             longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
             for place in range(block * w if symmetric else 0, len(others)):
@@ -275,7 +282,7 @@ def _fill_own(values, lengths, order, n_chunks, origin, scale, dims, out):
             longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
             begin(border, longest)
             done = 0
-            for lane in range(len(rows)):  # from the shortest to the longest
+            for lane in range(len(rows)):  # Lanes are sorted from the shortest series to the longest.
                 if widths[lane] > done:
                     advance(x, x, True, dims, border, longest, done, widths[lane], None, distances)
                     done = widths[lane]
@@ -350,7 +357,7 @@ def _sum_alignments(
 
 @njit(cache=True)
 def _strip_height(n_rows, n_columns, cell_bytes):
-    """Rows of the center whose probabilities are kept together: all, or about the square root where they are many."""
+    """Return how many rows' probabilities are kept together: all rows', or about the square root of many."""
     if n_rows * n_columns * cell_bytes <= _KEPT_BYTES:
         return n_rows
     return ROWS * max(1, int(np.sqrt(n_rows) / ROWS))
@@ -358,7 +365,7 @@ def _strip_height(n_rows, n_columns, cell_bytes):
 
 @njit(cache=True)
 def _flush(held, w, sums):
-    """Add lanes of sums to (T, d + 1) float64, and begin again."""
+    """Add the lanes' sums to (T, d + 1) float64, and set them to 0."""
     n_rows, n_sums = sums.shape
     for i in range(n_rows):
         for q in range(n_sums):

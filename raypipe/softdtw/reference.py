@@ -1,8 +1,8 @@
-"""Soft-DTW in plain numpy, float64, one pair after another: what every other backend is held against.
+"""Soft-DTW in plain numpy and float64, one pair after another: the reference for all other backends.
 
-Each cell is the textbook's ``−γ log Σ exp(−r / γ)``, taken by `numpy.logaddexp` along the anti-diagonals, where cells
-do not wait for each other. The gradient is that of Mensch & Blondel (ICML 2018): the probabilities of the three ways
-into a cell, carried back from the end.
+Each cell is the textbook's ``−γ log Σ exp(−r / γ)``, computed by `numpy.logaddexp` along the anti-diagonals, whose
+cells do not depend on each other. The gradient is that of Mensch & Blondel (ICML 2018): the probabilities of the three
+ways into a cell, carried back from the end.
 """
 
 import numpy as np
@@ -11,23 +11,26 @@ from raypipe.softdtw.series import Series, Statistics
 
 
 def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> Series:
-    """Return the series as they are: there is nothing to lay out."""
+    """Return the series unchanged, because numpy needs no other layout."""
     return x
 
 
 def cdist(x: Series, y: Series | None, gamma: float) -> np.ndarray:
-    """Soft-DTW of n and m series, or of the first among themselves: (n, m) float64."""
+    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m) float64."""
     others = list(x.rows() if y is None else y.rows())
     return np.array([[_forward(one, other, gamma)[-1, -1] for other in others] for one in x.rows()])
 
 
 def self_values(x: Series, gamma: float) -> np.ndarray:
-    """Soft-DTW of each of n series with itself: (n,) float64."""
+    """Return soft-DTW of each of n series with itself: (n,) float64."""
     return np.array([_forward(one, one, gamma)[-1, -1] for one in x.rows()])
 
 
 def assign(x: Series, centers: np.ndarray, gamma: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest of (k, T, d) centers by soft-DTW less the center's offset: (n,) labels and plain (n,) values."""
+    """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
+
+    Returns (n,) labels, and the (n,) values of soft-DTW without the offset.
+    """
     values = np.array([[_forward(one, center, gamma)[-1, -1] for center in centers] for one in x.rows()])
     labels = (values - offsets).argmin(axis=1)
     return labels.astype(np.int32), values[np.arange(len(labels)), labels]
@@ -36,7 +39,7 @@ def assign(x: Series, centers: np.ndarray, gamma: float, offsets: np.ndarray) ->
 def statistics(
     x: Series, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
 ) -> Statistics:
-    """Sum values and expected alignments of the series of each center."""
+    """Sum the values and expected alignments of each center's series."""
     k, n_steps, dim = centers.shape
     found = Statistics(np.zeros((k, n_steps, dim)), np.zeros((k, n_steps)), np.zeros(k), np.zeros(k))
     for n, one in enumerate(x.rows()):
@@ -50,12 +53,15 @@ def statistics(
 
 
 def align(x: np.ndarray, z: np.ndarray, gamma: float) -> tuple[float, np.ndarray]:
-    """Soft-DTW of (T_x, d) and (T_z, d), and the expected alignment: how surely z_i meets x_j, (T_z, T_x) in [0, 1]."""
+    """Return soft-DTW of (T_x, d) and (T_z, d), and the expected alignment (T_z, T_x).
+
+    The alignment holds the probability, in [0, 1], that z_i is aligned with x_j.
+    """
     costs = _forward(x, z, gamma)
     n_rows, n_columns = len(z), len(x)
     expected = np.zeros((n_rows + 2, n_columns + 2))
     expected[n_rows, n_columns] = 1.0
-    lead = np.full((n_rows + 2, n_columns + 2), np.inf)  # the soft minimum that a cell continues from
+    lead = np.full((n_rows + 2, n_columns + 2), np.inf)  # The soft minimum of the three cells before each cell.
     lead[1:-1, 1:-1] = costs[1:, 1:] - _distances(x, z)
     at = np.pad(costs, (0, 1), constant_values=np.inf)
     for i, j in _diagonals(n_rows, n_columns)[::-1]:
@@ -72,7 +78,7 @@ def align(x: np.ndarray, z: np.ndarray, gamma: float) -> tuple[float, np.ndarray
 
 
 def _forward(x: np.ndarray, z: np.ndarray, gamma: float) -> np.ndarray:
-    """Accumulated costs R, (T_z + 1, T_x + 1), infinite on the rim but for R[0, 0]."""
+    """Return accumulated costs R, (T_z + 1, T_x + 1), infinite in row 0 and column 0 except at R[0, 0]."""
     distances = _distances(x, z)
     costs = np.full((len(z) + 1, len(x) + 1), np.inf)
     costs[0, 0] = 0.0
@@ -87,7 +93,7 @@ def _distances(x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def _diagonals(n_rows: int, n_columns: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows and columns, counted from 1, of the cells on each anti-diagonal."""
+    """Return rows and columns, counted from 1, of the cells on each anti-diagonal."""
     found = []
     for total in range(2, n_rows + n_columns + 1):
         i = np.arange(max(1, total - n_columns), min(n_rows, total - 1) + 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from raypipe.errors import UsageError
 
-_CHECKED = 1 << 20  # values looked at together: what checking takes of memory does not grow with the input
+_CHECKED = 1 << 20  # This many values are checked at a time, so that checking takes a bounded amount of memory.
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Series:
     Attributes
     ----------
     values
-        (n, T, d) float32 or float64; what lies beyond a series' length is padding and means nothing.
+        (n, T, d) float32 or float64. Values beyond a series' length are padding and mean nothing.
     lengths
-        (n,) int32, or None where all are of length T.
+        (n,) int32, or None if all series have length T.
     largest
         The largest magnitude among the values.
     """
@@ -33,7 +33,7 @@ class Series:
         return len(self.values)
 
     def take(self, rows: np.ndarray) -> "Series":
-        """Return the series of these numbers."""
+        """Return the series in these rows."""
         return Series(pick(self.values, rows), None if self.lengths is None else pick(self.lengths, rows), self.largest)
 
     def rows(self) -> Iterator[np.ndarray]:
@@ -44,14 +44,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What an update of k centers of T steps needs, summed over each one's series: float64.
+    """The sums over each center's series that an update of k centers of T steps needs, in float64.
 
     Attributes
     ----------
     sums
-        (k, T, d): Σ weight · E x, the steps of the series that each step of the center is expected to meet.
+        (k, T, d): Σ weight · E x, the sum of the series' steps that are expected at each step of the center.
     mass
-        (k, T): Σ weight · E, how many of them.
+        (k, T): Σ weight · E, the expected number of these steps.
     values
         (k,): Σ weight · soft-DTW.
     weights
@@ -65,18 +65,18 @@ class Statistics:
 
 
 def to_host(array: Any) -> Any:
-    """Return an array as numpy's, wherever it lies."""
+    """Return an array as numpy's, copied from the GPU if it lies there."""
     return array.get() if hasattr(array, "get") else array
 
 
 def read_series(X: Any) -> Series:
-    """Take series in any of their forms, without a copy where they are an array of floats already.
+    """Read series in any of their forms, without a copy if they are an array of floats already.
 
     Parameters
     ----------
     X
-        An array (n, T, d) or (n, T), trailing all-NaN steps meaning a shorter series; or a sequence of (T_i, d) or
-        (T_i,) arrays. float32 is kept, any other type becomes float64; an array on a GPU stays there.
+        An array (n, T, d) or (n, T), in which trailing all-NaN steps mean a shorter series; or a sequence of (T_i, d)
+        or (T_i,) arrays. float32 is kept, any other type becomes float64; an array on a GPU stays there.
 
     Raises
     ------
@@ -114,13 +114,13 @@ def read_series(X: Any) -> Series:
 
 
 def pick(values: Any, *index: np.ndarray) -> Any:
-    """Return ``values[index]``, by numpy's indices, wherever the values lie."""
+    """Return ``values[index]`` for numpy's indices; the values may lie on a GPU."""
     xp = _namespace(values)
     return values[tuple(xp.asarray(one) for one in index)]
 
 
 def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
-    """Raise `UsageError` where soft-DTW between the two, or its square in float64, could leave the numbers' range."""
+    """Raise `UsageError` if soft-DTW between the two, or its square in float64, could leave the type's range."""
     longest = x.values.shape[1] + y.values.shape[1]
     with np.errstate(over="ignore"):
         cost = np.square(np.float64(x.largest) + y.largest) * x.values.shape[2] * longest
@@ -133,12 +133,12 @@ def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
 
 
 def read_path(X: Any) -> Series:
-    """Take one series, (T, d) or (T,), in any of the forms of `read_series`."""
+    """Read one series, (T, d) or (T,), of any type that `read_series` takes."""
     return read_series(X[None] if hasattr(X, "__cuda_array_interface__") else [X])
 
 
 def pad_series(series: Series) -> np.ndarray:
-    """Lay series out as (n, T, d) float64 on the host, those that are shorter than the longest padded with NaN."""
+    """Return series as (n, T, d) float64 on the host, with the shorter ones padded with NaN."""
     padded = np.array(to_host(series.values), dtype=np.float64)
     if series.lengths is not None:
         padded[np.arange(padded.shape[1]) >= to_host(series.lengths)[:, None]] = np.nan
@@ -168,10 +168,10 @@ def _steps(one: Any, i: int) -> np.ndarray:
 
 
 def _check(values: Any, first: int) -> tuple[Any, float]:
-    """Return lengths of (n, T, d) series, the first of number ``first``, and the largest value; or raise."""
+    """Return the lengths and the largest magnitude of (n, T, d) series; errors count series from ``first``."""
     xp = _namespace(values)
     largest = float(abs(values).max())
-    if largest < np.inf:  # NaN compares as False
+    if largest < np.inf:  # This is False for NaN too.
         return xp.full(len(values), values.shape[1], dtype=np.int32), largest
     present = ~xp.isnan(values).all(axis=2)
     lengths = values.shape[1] - present[:, ::-1].argmax(axis=1)

@@ -31,15 +31,16 @@ from raypipe.softdtw.lanes import (
 
 _INLINE = {"forceinline": True}
 
-ROWS = 4  # swept at a time
-MEASURED = 8  # rows whose distances are taken at a time, where there are many dimensions: eight sums in flight
-BAND = 2 * MEASURED  # and so many laid out before they are swept
-UNROLLED = 3  # so many dimensions are written out; more are looped over
+ROWS = 4  # This many rows are swept at a time.
+MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
+BAND = 2 * MEASURED  # With many dimensions, distances of this many rows are computed before these rows are swept.
+UNROLLED = 3  # Up to this many dimensions are unrolled; more are looped over.
 
-_FARTHEST = -100.0  # powers of 2 below which a way counts for nothing, in float64 too
-_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e30, 1e300  # e of what cannot be reached
+_FARTHEST = -100.0  # A way whose probability is below 2 to this power counts for nothing, in float64 too.
+_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e30, 1e300  # e of a cell that cannot be reached
 
-# Polynomials of least relative error to 2^f for f in [−½, ½], exact at 0, as large γ makes most f: 9e-8 and 3e-18.
+# Polynomials of least relative error (9e-8 and 3e-18) to 2^f for f in [−½, ½]. They are exact at 0, near which a large
+# γ makes most f.
 _EXP2_FLOAT32 = (
     1.0, 0.6931469775991654, 0.24022242085374992, 0.05550733743251099, 0.009671512639657792, 0.001326472719756236,
 )  # fmt: skip
@@ -52,7 +53,7 @@ _EXP2_FLOAT64 = (
 
 @njit(cache=True, nogil=True)
 def begin(border, n_columns):
-    """Set the border above the first row: nothing but the corner is reached."""
+    """Set the border above the first row, where only the corner can be reached."""
     w = width(border)
     one = splat(border.dtype.type(1))
     never = unreached(border)
@@ -63,10 +64,10 @@ def begin(border, n_columns):
 
 
 def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
-    """Sweep rows ``first`` to ``last``; where there are many dimensions, from distances laid out before.
+    """Sweep rows ``first`` to ``last``; with many dimensions, their distances are computed beforehand, band by band.
 
-    Parameters are those of `sweep`, and ``distances`` (BAND, T, w), which is written over. A band of rows meets a
-    column's steps while these are in the nearest cache: the blocking of a matrix product.
+    Parameters are those of `sweep`, and ``distances`` (BAND, T, w), a buffer that is overwritten. All rows of a band
+    use a column's steps while these are in the nearest cache, as in a blocked matrix product.
     """
     raise NotImplementedError("only in compiled code")
 
@@ -98,7 +99,7 @@ def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, 
 def measure(x, z, paired, d, n_columns, first, n_rows, distances):
     """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight rows at a time.
 
-    What lies beyond the last row is read too, and written, to no effect: z and the distances must reach so far.
+    Rows beyond the last one are read and written too, to no effect, so z and the distances must have room for them.
     """
     w = width(x)
     zero = splat(x.dtype.type(0))
@@ -137,17 +138,18 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
     x
         The series; or distances, row by row, from row 0 on.
     z
-        (T_z, d) flat, the center's steps; with ``paired`` (T_z, d, w), a center a lane. With distances, how many a row.
+        (T_z, d) flat, the center's steps; with ``paired`` (T_z, d, w), a center a lane. With distances, their number in
+        a row.
     paired
-        True, or None where all lanes have the same center.
+        True if each lane has its own center, or None if all lanes have the same.
     dims
-        A tuple as long as there are dimensions, which are unrolled; or None with distances.
+        A tuple with an entry for each dimension, which are unrolled; or None with distances.
     border
-        Read and written; rows follow each other in one call or several.
+        The border, read and written, so that rows can be swept in one call or in several.
     n_columns, first, last
-        Length of the longest series; rows of the center, counted from 0.
+        Length of the longest series; first row of the center to sweep, counted from 0, and last + 1.
     probabilities
-        Where they go for the rows from ``first`` on, or None.
+        The array for the probabilities of the rows from ``first`` on, or None.
     """
     w = width(x)
     one = splat(x.dtype.type(1))
@@ -176,7 +178,9 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
             e_next, m_next = cell(d3, e, m, e3, m3, e2, m2, probabilities, kept + 3 * row)
             e2, m2 = e, m
             e3, m3 = normal(e_next, m_next)
-            if j % 4 == 3:  # eight steps between, each at most threefold, and 1.41 of the exp2: far from overflow
+            # Between two normalisations lie eight steps, each of which multiplies m by at most 3 · 1.41: far from
+            # overflow.
+            if j % 4 == 3:
                 e0, m0 = normal(e0, m0)
                 e1, m1 = normal(e1, m1)
                 e2, m2 = normal(e2, m2)
@@ -202,10 +206,10 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
 
 @njit(cache=True, nogil=True)
 def sweep_back(probabilities, arriving, n_columns, n_rows):
-    """Turn the probabilities of ``n_rows`` rows into expected alignments, in the place of those from above.
+    """Turn the probabilities of ``n_rows`` rows into expected alignments, which overwrite those from above.
 
-    ``arriving`` (T, w) holds what flows into each column of the last row from below, and then of the row above the
-    first: the alignment is 1 where it is known to pass.
+    ``arriving`` (T, w) holds what flows from below into each column of the last row, and afterwards what flows into the
+    row above the first. Where an alignment ends, 1 flows in.
     """
     w = width(probabilities)
     zero = splat(probabilities.dtype.type(0))
@@ -273,7 +277,7 @@ def normal(e, m):
 
 @njit(forceinline=True)
 def log2_of_fraction(m):
-    """log2 of m in [1, 2), by the series of atanh around √2: 2e-18 is left out."""
+    """Return log2 of m in [1, 2), by the series of atanh around √2, whose remainder is 2e-18."""
     t = (m - 1.4142135623730951) / (m + 1.4142135623730951)
     s = t * t
     series = s * (1 / 23) + (1 / 21)
@@ -291,7 +295,7 @@ def log2_of_fraction(m):
 
 
 def cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
-    """Return e and m of a cell from its distance and the three before it, and keep two probabilities, or none."""
+    """Return e and m of a cell from its distance and the three cells before it; store its probabilities if asked to."""
     raise NotImplementedError("only in compiled code")
 
 
@@ -315,7 +319,7 @@ def _cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, pr
 
 
 def exp2_of_fraction(f):
-    """2^f for f in [−½, ½]."""
+    """Return 2^f for f in [−½, ½]."""
     raise NotImplementedError("only in compiled code")
 
 
@@ -334,7 +338,7 @@ def _exp2_of_fraction(f):
 
 
 def unreached(array):
-    """Return the e of what cannot be reached, for numbers like the array's."""
+    """Return e of a cell that cannot be reached, for the array's type."""
     raise NotImplementedError("only in compiled code")
 
 
@@ -345,7 +349,7 @@ def _unreached(array):
 
 
 def at_step(z, index, paired):
-    """Return a number of the center, or its lanes where every lane has its own."""
+    """Return a number of the center in all lanes, or with ``paired`` the number of each lane's own center."""
     raise NotImplementedError("only in compiled code")
 
 
@@ -357,7 +361,7 @@ def _at_step(z, index, paired):
 
 
 def distance_at(x, j, z, i, paired, dims):
-    """Squared distance between step j of the series and step i of the center."""
+    """Return the squared distance between step j of the series and step i of the center."""
     raise NotImplementedError("only in compiled code")
 
 

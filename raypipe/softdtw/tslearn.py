@@ -1,4 +1,4 @@
-"""tslearn, imported without its warning."""
+"""Importing tslearn without its warning."""
 
 import warnings
 from types import ModuleType
@@ -9,7 +9,7 @@ from raypipe import packages
 def load(name: str) -> ModuleType:
     """Import ``tslearn`` or a module of it.
 
-    tslearn warns on import where h5py is absent, which only its own file format needs.
+    tslearn warns on import if h5py is missing, but only its own file format needs h5py.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="h5py not installed", category=UserWarning)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raypipe.softdtw import reference
-from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, Plan, assign_tile, plan_statistics, statistics_tile
+from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, LaunchPlan, assign_tile, plan_statistics, statistics_tile
 from raypipe.softdtw.series import Series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -262,7 +262,7 @@ def test_rounds_of_a_job_add_up(folder, dim):
 # --- plans ---------------------------------------------------------------------------------------------------------
 
 
-def plan(counts, n_steps, dim, resident=1056, dtype=FLOAT32) -> Plan:
+def plan(counts, n_steps, dim, resident=1056, dtype=FLOAT32) -> LaunchPlan:
     tile = statistics_tile(n_steps, n_steps, dim, dtype)
     return plan_statistics(np.array(counts), n_steps, n_steps, dim, tile, dtype.itemsize, resident, SCRATCH)
 
