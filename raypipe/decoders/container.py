@@ -324,7 +324,7 @@ def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[
     def fetch_whole(start: int, end: int) -> bytes:
         block = fetch(start, end)
         if len(block) != end - start:
-            raise ConnectionError(f"{len(block)} of {end - start} bytes came")
+            raise ConnectionError(f"only {len(block)} of {end - start} bytes came")
         return block
 
     def fetch_patiently(start: int, end: int) -> bytes:
@@ -343,7 +343,7 @@ def _find_stream(container: Any, uri: str) -> Any:
     """Return the video stream that a player would show; a picture that is attached to music does not count."""
     candidates = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not candidates:
-        raise DecodeError(f"{shown(uri)}: there is no video stream in it")
+        raise DecodeError(f"{shown(uri)}: it has no video stream")
     best = container.streams.best("video")
     stream = best if best in candidates else candidates[0]
     if stream.codec_context is None:

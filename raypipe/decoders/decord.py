@@ -73,7 +73,7 @@ class DecordDecoder(ContainerReader):
         except (RuntimeError, AssertionError) as error:
             raise DecodeError(f"{shown(uri)}: decord cannot open it") from error
         if len(reader) != n_frames:
-            raise DecodeError(f"{shown(uri)}: decord counts {len(reader)} frames of {n_frames}")
+            raise DecodeError(f"{shown(uri)}: decord counts {len(reader)} frames, but there are {n_frames}")
         return reader
 
 
@@ -81,7 +81,7 @@ def _check_countable(uri: str, packets: Packets) -> None:
     if packets.n_hidden:
         raise DecodeError(f"{shown(uri)}: decord miscounts the {packets.n_hidden} frames that an edit list hides")
     if packets.n_leading:
-        raise DecodeError(f"{shown(uri)}: decord's seeks go wrong in open groups of pictures")
+        raise DecodeError(f"{shown(uri)}: decord finds wrong frames in open groups of pictures")
 
 
 def _to_frame(picture: Any) -> av.VideoFrame:

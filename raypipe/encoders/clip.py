@@ -75,8 +75,9 @@ def _frame_format(model: str, preprocess: dict[str, Any]) -> tuple[int, str]:
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width or mode not in _RESIZE_MODES:
         raise EncoderError(
-            f"encoder clip: {model} wants frames {width}×{height} resized by {mode!r}; "
-            f"only square ones by {' or '.join(map(repr, _RESIZE_MODES))} are supported: choose another --model"
+            f"encoder clip: {model} needs frames {width}×{height} resized by {mode!r}; "
+            f"only square frames resized by {' or '.join(map(repr, _RESIZE_MODES))} are supported: "
+            "choose another model with --set encode.model=NAME"
         )
     return int(height), _RESIZE_MODES[mode]
 

@@ -128,7 +128,7 @@ def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
     if not reached < (1e29 if dtype == "float32" else 1e149):
         raise UsageError(
             f"values up to {max(x.largest, y.largest):.3g} with gamma={gamma:.3g} leave the range of {dtype}: "
-            "scale the data, and gamma with its square"
+            "scale the data by a factor, and gamma by its square"
         )
 
 

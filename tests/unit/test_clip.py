@@ -161,7 +161,7 @@ def write_model_folder(tiny: Path, folder: Path, **preprocess) -> Path:
 
 def test_clip_refuses_frames_that_no_decoder_makes(tiny, tmp_path):
     folder = write_model_folder(tiny, tmp_path / "model", resize_mode="longest")
-    with pytest.raises(EncoderError, match="wants frames 48×48 resized by 'longest'; only square ones"):
+    with pytest.raises(EncoderError, match="needs frames 48×48 resized by 'longest'; only square frames"):
         make_encoder("clip", model=f"local-dir:{folder}", device="cpu")
 
 
