@@ -96,20 +96,20 @@ def fit_over_shards(run: Run, n_shards: int) -> tuple[TimeSeriesKMeans, dict[str
     import ray
 
     from raypipe.config import RayConfig
+    from raypipe.engine.ray_shards import RayShards, split_trajectories
     from raypipe.engine.session import ray_session
-    from raypipe.engine.shards import RayStore, split_trajectories
 
     with ray_session(RayConfig(address="local")):
         started = time.perf_counter()
-        with RayStore(split_trajectories(run, n_shards)) as store:
+        with RayShards(split_trajectories(run, n_shards)) as shards:
             loaded = time.perf_counter() - started
-            described = store.actors.ask_all(range(n_shards), "describe")
+            described = shards.actors.ask_all(range(n_shards), "describe")
             pids = {f"shard {shard}": pid for shard, (pid, _) in enumerate(described)}
             loaded_mib = {name: pss(pid) for name, pid in pids.items()}
-            travelled = count_travel(store.actors)
+            travelled = count_travel(shards.actors)
             with watching({"driver": os.getpid(), **pids}) as peaks:
                 started = time.perf_counter()
-                model = clone(FIT).fit_store(store)
+                model = clone(FIT).fit_shards(shards)
                 seconds = time.perf_counter() - started
         assert ray.is_initialized()
     calls = {

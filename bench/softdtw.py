@@ -29,7 +29,7 @@ from bench.machine import keep
 from bench.softdtw_aeon import Aeon
 from bench.softdtw_floor import describe_floor
 from bench.softdtw_memory import measure_memory
-from raypipe.clustering.shards import LocalShards
+from raypipe.clustering.shards import LocalShards, Measure
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.softdtw import cdist_soft_dtw, reference
 from raypipe.softdtw import numba as backend
@@ -166,8 +166,9 @@ def measure_statistics(size: Size, rounds: int) -> dict[str, Any]:
     """Measure what one step of all centers needs, compared with tslearn's objective and gradient."""
     x, centers = make_data(size)
     verify(x, centers)
-    shards = {name: LocalShards(read_series(x), GAMMA, name, "numba") for name in TOLERANCES}
-    for one in shards.values():
+    shards = {name: LocalShards(read_series(x)) for name in TOLERANCES}
+    for name, one in shards.items():
+        one.open(Measure(GAMMA, name, "numba"))
         one.assign(centers, np.zeros(size.k))
     labels = shards["float64"].labels[:FEW]
     verify_slope(x[:FEW], labels, centers)

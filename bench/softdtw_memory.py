@@ -41,7 +41,7 @@ def measure_memory() -> list[dict[str, Any]]:
 def grow(name: str) -> int:
     """Return the bytes by which a pass raises the peak of this process."""
     from raypipe.clustering.lloyd import Rules, seed_centers
-    from raypipe.clustering.shards import LocalShards
+    from raypipe.clustering.shards import LocalShards, Measure
     from raypipe.softdtw.series import read_series
 
     passes: dict[str, Callable[[Any, np.ndarray], Any]] = {
@@ -54,7 +54,8 @@ def grow(name: str) -> int:
     for n in (10_000, N_SERIES):  # The first series are few, to compile the kernels.
         values = np.empty((n, N_STEPS, DIM), np.float32)
         rng.standard_normal(out=values, dtype=np.float32)
-        shards[n] = LocalShards(read_series(values), 1.0, "float32", "numba")
+        shards[n] = LocalShards(read_series(values))
+        shards[n].open(Measure(1.0, "float32", "numba"))
     centers = shards[N_SERIES].paths(np.arange(N_CLUSTERS))
     shards[N_SERIES].labels = rng.integers(0, N_CLUSTERS, N_SERIES, dtype=np.int32)
     passes[name](shards[10_000], centers)

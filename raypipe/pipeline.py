@@ -19,7 +19,7 @@ from raypipe.progress import Progress
 from raypipe.runs.accounting import account, write_accounts
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import find_quarantined, open_plan, portion_size
+from raypipe.runs.plan import PLAN_FILE, find_quarantined, open_plan, portion_size
 from raypipe.runs.results import remove_clusters, remove_report
 from raypipe.schema import EMBEDDING, Trajectories
 from raypipe.segments.planning import plan_precomputed
@@ -192,7 +192,7 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
     rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
-    run.write_table("plan.parquet", rows)
+    run.write_table(PLAN_FILE, rows)
     run.write_table("embeddings/precomputed.parquet", clips)
     write_accounts(run, [account(found, Ledger(run, rows))], found.n_ignored, progress.say)
 

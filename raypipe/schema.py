@@ -17,6 +17,9 @@ EMBEDDING, EMBEDDED = "embedding", "embedded"
 AWAY = "source"
 """The stage of a transient failure: the video's server was away, which says nothing of the video."""
 
+# All that probing finds travels by name: `raypipe.decoders.container.probe_video` fills in the fields of `Probe`, each of
+# which is copied to the column of `PLAN` of its name, and from there to that of `VIDEOS` if there is one.
+
 PLAN = pa.schema(
     [
         ("video_id", pa.string()),
@@ -41,7 +44,8 @@ PLAN = pa.schema(
 )
 """A row a segment. ``origin_s`` and ``span_s`` are the start and length of the video's span in its file, in seconds;
 the sampling grid is counted from there. ``version`` identifies the file's content, and ``fingerprint`` the version, the
-encoder and the sampling together. A video that could not be probed has one row with its error."""
+encoder and the sampling together. A video that could not be probed has one row with its error. A plan that was written
+before a column was added has nulls there."""
 
 VIDEOS = pa.schema(
     [
@@ -61,6 +65,7 @@ VIDEOS = pa.schema(
         ("error", pa.string()),
     ]
 )
+"""A row a found video: ``videos.parquet``. Further columns of the manifest stand behind these."""
 
 CLUSTERS = pa.schema(
     [
@@ -76,6 +81,7 @@ CLUSTERS = pa.schema(
         ("y", pa.float64()),
     ]
 )
+"""A row an ok video, in the order of the source: ``clusters.parquet``."""
 
 
 def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:

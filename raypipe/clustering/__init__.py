@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raypipe.clustering.result import Clustering
 from raypipe.errors import UsageError
 from raypipe.packages import require
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
-    from raypipe.clustering.stores import SeriesStore
+    from raypipe.clustering.shards import Shards
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.config import ClusterConfig
 
-_VECTOR_INITS = 10  # runs of plain k-means, at least: they cost next to nothing, and one often ends in a poor optimum
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """Groups of n trajectories, in the trajectories' order.
-
-    Attributes
-    ----------
-    labels
-        (n,) int64, the cluster of each trajectory, 0 to k − 1, numbered as the method found them.
-    distances
-        (n,) float64, from each trajectory to its own center, in the method's distance. Soft-DTW may be negative.
-    centers
-        (k, T, c) float64; T is 1 where the method clusters mean vectors.
-    inertia
-        Mean squared distance to the nearest center, as the method minimised it.
-    n_iter
-        Passes of the run that was kept.
-    gamma
-        The γ of soft-DTW; None under any other distance.
-    implementation
-        What computed it, with its version.
-    """
-
-    labels: np.ndarray
-    distances: np.ndarray
-    centers: np.ndarray
-    inertia: float
-    n_iter: int
-    gamma: float | None
-    implementation: str
+_VECTOR_INITS = 10
+"""Plain k-means makes at least so many runs: they cost little, and a single one often ends in a poor optimum."""
 
 
 def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
@@ -79,14 +49,14 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     return _fit_series(values, config)
 
 
-def fit_store(store: SeriesStore, config: ClusterConfig) -> Clustering:
-    """Group the series of a store, which may lie on many machines, as `fit_clusters` does; raises as that does."""
+def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
+    """Group series that may lie on many machines as `fit_clusters` does; it raises the same errors."""
     check_shardable(config)
-    return from_estimator(_make_estimator(config).fit_store(store))
+    return from_estimator(_make_estimator(config).fit_shards(shards))
 
 
 def check_shardable(config: ClusterConfig) -> None:
-    """Raise `UsageError` unless `fit_store` can do what the config asks for."""
+    """Raise `UsageError` unless `fit_shards` can do what the config asks for."""
     if config.method != "softdtw" or config.backend == "tslearn":
         what = f"method={config.method}" if config.method != "softdtw" else "backend=tslearn"
         raise UsageError(f"cluster.{what} works in one process only: leave ray.shards out")

@@ -1,4 +1,4 @@
-"""k-means of series under soft-DTW, over any `Shards`: seeding, and Lloyd's passes by two solvers."""
+"""k-means of series under soft-DTW over any `Shards`: seeding, and the passes of Lloyd's algorithm by two solvers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from raypipe.clustering.shards import Shards
 from raypipe.softdtw import half_self_values
 from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
 
-_LEAST_ATTEMPTS = 10  # runs that may end with an empty cluster before the fit gives up, as tslearn has it
-_STEPS = 8  # of the centers a pass: on the way to convergence they count for more than labels, and cost less
-_BARYCENTER_TOL = 1e-3  # tslearn's, of each L-BFGS
+# As in tslearn, a fit gives up when so many runs have ended with an empty cluster.
+_LEAST_ATTEMPTS = 10
+# Centers take so many steps a pass: they matter more for convergence than labels do, and cost less.
+_STEPS = 8
+# tslearn's tolerance of each L-BFGS.
+_BARYCENTER_TOL = 1e-3
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a fit was asked for; see `raypipe.TimeSeriesKMeans`."""
+    """The parameters of a fit; see `raypipe.TimeSeriesKMeans`."""
 
     n_clusters: int
     gamma: float
@@ -33,21 +36,21 @@ class Rules:
     report: Callable[[str], None] = lambda line: None
 
     def offsets(self, centers: np.ndarray) -> np.ndarray:
-        """Return what to subtract from soft-DTW to each center: half its self-value, under the divergence."""
+        """Return what is subtracted from soft-DTW to each center: half its self-value under the divergence, else 0."""
         return half_self_values(centers, self.gamma, self.backend) if self.divergence else np.zeros(len(centers))
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one run from one seeding found.
+class Fit:
+    """The result of one run from one seeding.
 
     Attributes
     ----------
     centers
         (k, T, d) float64.
     score
-        What the best of several runs has least of: the mean of squared soft-DTW under "lbfgs", the sum of soft-DTW
-        (less offsets) under "mm".
+        The best of several runs has the lowest: the mean of squared soft-DTW under "lbfgs", and the sum of soft-DTW
+        less offsets under "mm".
     n_iter
         Passes.
     """
@@ -57,16 +60,16 @@ class Run:
     n_iter: int
 
 
-def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Run | None:
-    """Find centers, the best of ``n_init`` runs; and leave the shards with their labels, in float64.
+def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Fit | None:
+    """Find centers, the best of ``n_init`` runs, and leave the shards with their labels, computed in float64.
 
     Returns
     -------
-    None where every attempt ended with an empty cluster.
+    The best run; or None if every run ended with an empty cluster.
     """
     best, labelled, done = None, None, 0
     run = _run_mm if rules.solver == "mm" else _run_lbfgs
-    seeded = isinstance(rules.init, str)  # given centers lead to the same end every time
+    seeded = isinstance(rules.init, str)  # Given centers lead to the same result every time.
     for attempt in range(max(rules.n_init, _LEAST_ATTEMPTS) if seeded else 1):
         rules.report(f"\nrun {attempt + 1}:" if attempt else "")
         found = run(shards, seed_centers(shards, rules, random), rules)
@@ -85,13 +88,13 @@ def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Run | No
     return best
 
 
-def _assign_exactly(shards: Shards, run: Run, rules: Rules) -> bool:
-    """Label the series with a run's centers, in float64; return whether every cluster has some."""
+def _assign_exactly(shards: Shards, run: Fit, rules: Rules) -> bool:
+    """Label the series with a run's centers, in float64; return whether every cluster has a series."""
     return bool(shards.assign(run.centers, rules.offsets(run.centers), exact=True).counts.all())
 
 
 def seed_centers(shards: Shards, rules: Rules, random: np.random.RandomState) -> np.ndarray:
-    """Choose (k, T, d) centers to begin with, drawing as tslearn draws."""
+    """Choose (k, T, d) centers to begin with, with tslearn's draws."""
     if not isinstance(rules.init, str):
         seeds = np.asarray(rules.init, dtype=np.float64)
         return _full_length(seeds, seeds.shape[1])
@@ -99,11 +102,11 @@ def seed_centers(shards: Shards, rules: Rules, random: np.random.RandomState) ->
         seeds = shards.paths(random.choice(shards.n_series, rules.n_clusters, replace=False))
     else:
         seeds = _draw_seeds(shards, rules.n_clusters, random)
-    return _full_length(seeds, shards.n_steps)
+    return _full_length(seeds, shards.outline.values.shape[1])
 
 
 def _draw_seeds(shards: Shards, n_clusters: int, random: np.random.RandomState) -> np.ndarray:
-    """k-means++ with squared soft-DTW for weights, the best of a few candidates each time (Arthur & Vassilvitskii)."""
+    """Draw seeds by k-means++ (Arthur & Vassilvitskii) with squared soft-DTW as weights, the best of a few each."""
     n_trials = 2 + int(np.log(n_clusters))
     seeds = shards.paths(np.array([random.randint(shards.n_series)]))
     shards.begin_seeding()
@@ -121,19 +124,19 @@ def _draw_seeds(shards: Shards, n_clusters: int, random: np.random.RandomState) 
 
 
 def _full_length(paths: np.ndarray, n_steps: int) -> np.ndarray:
-    """Resample paths, which end where NaN begins, to n_steps: (k, n_steps, d)."""
+    """Resample paths, each of which ends where NaN begins, to n_steps: (k, n_steps, d)."""
     return np.stack([resample(path[~np.isnan(path).all(axis=1)], n_steps) for path in paths])
 
 
-def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
+def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Fit | None:
     """Assign, and move the centers downhill, until the objective stands still."""
     before, last, reseeded = np.inf, centers, False
     descent = Descent(len(centers))
     for n_iter in range(1, rules.max_iter + 1):
         found = shards.assign(centers, rules.offsets(centers))
         rules.report(f"{found.objective:.6g} -->")
-        if found.objective > before:  # by rounding alone, or under the divergence
-            return None if reseeded else Run(last, before, n_iter)
+        if found.objective > before:  # Only rounding or the divergence make it rise.
+            return None if reseeded else Fit(last, before, n_iter)
         empty = np.flatnonzero(found.counts == 0)
         if before - found.objective <= rules.tol * found.magnitude and (reseeded or not len(empty)):
             break
@@ -143,10 +146,10 @@ def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
             centers[empty] = _full_length(shards.paths(shards.farthest(len(empty))), centers.shape[1])
     else:
         found = shards.assign(centers, rules.offsets(centers))
-    return Run(centers, found.objective, n_iter) if found.counts.all() else None
+    return Fit(centers, found.objective, n_iter) if found.counts.all() else None
 
 
-def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
+def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Fit | None:
     """Assign, and solve for every center, until the inertia stands still: tslearn's passes, in tslearn's order."""
     before, n_iter = np.inf, 0
     centers = centers.copy()
@@ -166,7 +169,7 @@ def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Run | None:
         if abs(before - inertia) < rules.tol:
             break
         before = inertia
-    return Run(centers, inertia, n_iter)
+    return Fit(centers, inertia, n_iter)
 
 
 def _evaluate(shards: Shards, cluster: int, center: np.ndarray) -> tuple[float, np.ndarray]:

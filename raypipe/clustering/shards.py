@@ -1,47 +1,65 @@
-"""Passes over series, wherever they lie: here the protocol, and the passes of one process.
+"""Series that k-means passes over, wherever they lie: the protocol, and the passes of one process.
 
 Each pass of k-means, and each draw of its seeding, is a sum over series or a choice among them. So series may lie on
-many machines: out go centers, back come sums. The sums that choices hang on are exact, as fractions, and every series
-is seen from the same point: labels, objectives, draws and the farthest series are the same bits however the series are
-dealt out. Expected alignments are summed in float64, in the order in which the series lie, and differ by rounding.
+many machines: centers go out, and sums come back. The sums that a choice depends on are exact, as fractions, and every
+series is seen from the same origin. Therefore labels, objectives, draws and the farthest series are the same bits
+however the series are dealt out. Expected alignments are summed in float64, in the order in which the series lie, and
+differ by rounding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import add
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from raypipe.clustering.sums import add_exactly
+from raypipe.softdtw import choose_steps
 from raypipe.softdtw.backends import backend_name, load_backend
-from raypipe.softdtw.series import Series, Statistics, pad_series, read_series, to_host
+from raypipe.softdtw.series import Series, Statistics, pad_series, pick, read_series, to_host
 
-_CHUNK = 1 << 13  # series that a sum over all takes together: no array of all is needed, and a core's cache holds them
+T = TypeVar("T")
+
+# Sums over all series take so many at a time: that fits a core's cache, and needs no further array of all series.
+_CHUNK = 1 << 13
+# The origin is the mean step of so many series.
+_SAMPLED = 256
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How series are compared; see `raypipe.TimeSeriesKMeans`."""
+
+    gamma: float
+    precision: str = "float64"
+    backend: str = "auto"
+    divergence: bool = False
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where n series went: sums over them.
+    """The result of a pass that assigns n series to clusters, as sums over them.
 
     Attributes
     ----------
     counts
-        (k,) int64, series of each cluster.
+        (k,) int64, how many series each cluster has.
     sums
-        Exact: of weight · v, weight · |v|, weight · v² and weight, with v a series' soft-DTW less the offset.
+        Exact sums of weight · v, weight · |v|, weight · v² and weight, where v is a series' soft-DTW less the offset.
     """
 
     counts: np.ndarray
     sums: tuple[Fraction, ...]
 
     def __add__(self, other: "Assignment") -> "Assignment":
-        """Join with the assignment of other series."""
+        """Return the sums over these and other series."""
         return Assignment(self.counts + other.counts, tuple(map(add, self.sums, other.sums)))
 
     @property
     def objective(self) -> float:
-        """Σ weight · v, what the fit minimises."""
+        """Σ weight · v, which the fit minimises."""
         return float(self.sums[0])
 
     @property
@@ -57,16 +75,16 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where each of n series went.
+    """The cluster of each of n series.
 
     Attributes
     ----------
     labels
-        (n,) int32, its cluster.
+        (n,) int32.
     distances
-        (n,) float64, its soft-DTW to the center, or their divergence.
+        (n,) float64, the soft-DTW of each series and its center, or their divergence.
     weights
-        (n,) float64, the largest of all being 1; or None.
+        (n,) float64, the largest of which is 1; or None.
     """
 
     labels: np.ndarray
@@ -75,44 +93,79 @@ class Outcome:
 
 
 class Shards(Protocol):
-    """n series, numbered from 0, with the labels of the last assignment and the potential of a seeding."""
+    """Series to pass over, numbered from 0, with the labels of the last pass.
 
+    `open` says how series are compared, and which of them take part in the passes until it is called again.
+
+    Attributes
+    ----------
+    outline
+        Values (0, T, d) or more, and the largest magnitude among all series: their shape without their number.
+    n_total, n_points
+        The number of series, and of their steps.
+    n_series
+        The number of series that take part: all until `open` is called. `paths`, `farthest`, `outcome` and `draw`
+        number these.
+    backend_name
+        The backend that passes are computed by.
+    """
+
+    outline: Series
+    n_total: int
+    n_points: int
     n_series: int
-    n_steps: int
     backend_name: str
 
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Call work that makes passes, and return its result; call it again if series were lost in the meantime.
+
+        The work must be deterministic, and begin with `open`.
+        """
+        ...
+
     def paths(self, rows: np.ndarray) -> np.ndarray:
-        """Series of these numbers: (len(rows), n_steps, dim) float64, shorter ones padded with NaN."""
+        """Return the series of these numbers: (len(rows), T, d) float64, shorter ones padded with NaN."""
+        ...
+
+    def steps(self, points: np.ndarray) -> np.ndarray:
+        """Return the steps of these numbers, counted through all series: (len(points), d) float64."""
+        ...
+
+    def open(self, measure: Measure, weighted: bool = True) -> None:
+        """Prepare passes over the series that have a weight above 0; or over all series, without weights."""
         ...
 
     def assign(self, centers: np.ndarray, offsets: np.ndarray, exact: bool = False) -> Assignment:
-        """Label each series with the nearest of (k, T, dim) centers, by soft-DTW less the center's offset.
+        """Label each series with the nearest of (k, T, d) centers, by soft-DTW less the center's offset.
 
-        ``exact`` asks for float64, whatever the precision of the passes before.
+        ``exact`` asks for float64, whatever the precision of the other passes.
         """
         ...
 
     def statistics(self, centers: np.ndarray, cluster: int | None = None) -> Statistics:
-        """Sum expected alignments by the labels; of one cluster only, and then for its one center (1, T, dim)."""
+        """Sum expected alignments by the labels; of one cluster only, for its one center (1, T, d)."""
         ...
 
     def farthest(self, n: int) -> np.ndarray:
-        """Numbers of the n series of the largest soft-DTW less offset to their center, the worst first.
+        """Return the n series with the largest soft-DTW less offset to their center, the largest first.
 
-        Of equal ones the first comes first.
+        Equal ones come in the order of their numbers.
         """
         ...
 
     def outcome(self) -> Outcome:
-        """Gather where the last assignment put each series: what is of the size of all comes here and nowhere else."""
+        """Gather the labels and distances of the last pass; no other result is of the size of all series."""
         ...
 
     def begin_seeding(self) -> None:
-        """Forget the seeds there were."""
+        """Forget all seeds."""
         ...
 
     def try_seeds(self, candidates: np.ndarray) -> list[Fraction]:
-        """Σ over series of weight · squared soft-DTW to the nearest seed, were each candidate one; exact."""
+        """Return the exact potential with each candidate as a further seed.
+
+        It is Σ weight · squared soft-DTW to the nearest seed.
+        """
         ...
 
     def take_seed(self, candidate: int) -> None:
@@ -120,60 +173,99 @@ class Shards(Protocol):
         ...
 
     def draw(self, targets: Any) -> np.ndarray:
-        """Numbers of the series at which the running sum of the potential, exact, reaches each target."""
+        """Return the series at which the exact running sum of the potential reaches each target."""
         ...
 
 
+def find_origin(shards: Shards) -> np.ndarray:
+    """Return the mean step of a few series, evenly taken: (d,), the point that all series are seen from."""
+    few = shards.paths(np.arange(0, shards.n_series, -(-shards.n_series // _SAMPLED)))
+    return np.nanmean(few.reshape(-1, few.shape[2]), axis=0)
+
+
+def sample_steps(shards: Shards) -> np.ndarray:
+    """Return the steps that `raypipe.softdtw.auto_gamma` would sample, as one series: (1, m, d)."""
+    return shards.steps(choose_steps(shards.n_points))[None]
+
+
 class LocalShards:
-    """Series in one process, and passes over them.
+    """Series in this process: see `Shards`.
 
     Parameters
     ----------
     series
         n series.
-    gamma
-        Smoothness.
-    precision, backend
-        How soft-DTW is computed; see `raypipe.softdtw.cdist_soft_dtw`.
     weights
-        (n,) or None.
-    divergence
-        Whether seeds are drawn by the divergence.
-    origin
-        (d,) that the series are seen from; by default each backend's own choice.
+        (n,) not negative, or None.
 
     Attributes
     ----------
     labels, values
-        (n,) int32 and float, of the last assignment: the cluster, and soft-DTW less the center's offset.
+        (n_series,) int32 and float, of the last pass: the cluster, and soft-DTW less the center's offset.
     """
 
-    def __init__(
+    backend_name = ""
+    weights: np.ndarray | None
+    values: Any
+    _prepared: Any
+    _members: Any
+    _potential: Any
+    _own: Any
+    _tried: Any
+
+    def __init__(self, series: Series, weights: np.ndarray | None = None):
+        self.outline = self.series = series
+        self.n_total = self.n_series = len(series)
+        self.heaviest = None if weights is None else float(weights.max())
+        self._given_weights = weights
+        self._ends = None if series.lengths is None else np.cumsum(to_host(series.lengths))
+        self.n_points = len(series) * series.values.shape[1] if self._ends is None else int(self._ends[-1])
+
+    @property
+    def n_weighted(self) -> int:
+        """Number of series that have a weight above 0."""
+        return self.n_total if self._given_weights is None else int(np.count_nonzero(self._given_weights))
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Call once: nothing gets lost here."""
+        return work()
+
+    def steps(self, points: np.ndarray) -> np.ndarray:
+        """Copy the steps out."""
+        if self._ends is None:
+            rows, at = np.divmod(points, self.outline.values.shape[1])
+        else:
+            rows = np.searchsorted(self._ends, points, side="right")
+            at = points - (self._ends[rows] - to_host(self.outline.lengths)[rows])
+        return to_host(pick(self.outline.values, rows, at)).astype(np.float64)
+
+    def open(
         self,
-        series: Series,
-        gamma: float,
-        precision: str,
-        backend: str,
-        weights: np.ndarray | None = None,
-        divergence: bool = False,
+        measure: Measure,
+        weighted: bool = True,
         origin: np.ndarray | None = None,
-    ):
-        self.series = series
-        self.gamma = gamma
-        self.precision = precision
-        self.backend = load_backend(backend, series.values)
+        heaviest: float | None = None,
+    ) -> None:
+        """Prepare passes; ``origin`` and ``heaviest`` are given for a part of a larger whole."""
+        self._prepared = None  # frees what an earlier call has prepared
+        self.series, self.weights, self.n_series = self.outline, None, self.n_total
+        self.origin = find_origin(self) if origin is None else origin
+        heaviest = self.heaviest if heaviest is None else heaviest
+        if weighted and heaviest is not None:
+            given = np.ones(self.n_total) if self._given_weights is None else self._given_weights
+            self.weights = given / heaviest
+            if not self.weights.all():  # A series of weight 0 is not drawn, and is no seed and no member of a cluster.
+                self.series = self.outline.take(np.flatnonzero(self.weights))
+                self.weights = self.weights[self.weights > 0]
+        self.n_series = len(self.series)
+        self.measure, self.gamma = measure, measure.gamma
+        self.backend = load_backend(measure.backend, self.series.values)
         self.backend_name = backend_name(self.backend)
-        self.weights = weights
-        self.divergence = divergence
-        self.origin = origin
-        self.n_series, self.n_steps, _ = series.values.shape
-        self.labels = np.zeros(self.n_series, np.int32)
-        self.values: Any = None
-        self._prepared = self._prepare(series)
-        self._members: Any = None  # a cluster, and its series, weights and labels (0)
-        self._potential: Any = None  # (n,) float64, while seeding; (n,) half self-values; (n, c) to candidates
-        self._own: Any = None
-        self._tried: Any = None
+        self._prepared = self._prepare(self.series)
+        self.labels, self.values = np.zeros(self.n_series, np.int32), None
+        self._members = None  # a cluster, and its series, weights and labels (0)
+        # While seeding: (n,) float64; (n,) half self-values; (n, c) distances to the candidates.
+        self._potential = self._own = self._tried = None
 
     def paths(self, rows: np.ndarray) -> np.ndarray:
         """Copy the series out."""
@@ -196,7 +288,7 @@ class LocalShards:
         return found
 
     def statistics(self, centers: np.ndarray, cluster: int | None = None) -> Statistics:
-        """Make a pass over the series, or over those of one cluster, which are kept at hand."""
+        """Make a pass over the series, or over those of one cluster, which are kept prepared."""
         if cluster is None:
             return self.backend.statistics(self._prepared, centers, self.labels, self.gamma, self.weights)
         if self._members is None or self._members[0] != cluster:
@@ -208,13 +300,13 @@ class LocalShards:
         return self.backend.statistics(prepared, centers, labels, self.gamma, weights)
 
     def farthest(self, n: int) -> np.ndarray:
-        """Sort by the last assignment's values."""
+        """Sort by the values of the last pass."""
         return np.argsort(-self.values, kind="stable")[:n]
 
     def outcome(self) -> Outcome:
-        """Return the last assignment's, under the divergence less half of the series' own values."""
+        """Return the last pass's results, under the divergence less half of the series' self-values."""
         distances = self.values.astype(np.float64)
-        if self.divergence:
+        if self.measure.divergence:
             own = self.backend.self_values(self._prepare(self.series, "float64"), self.gamma)
             distances -= to_host(own) / 2
         return Outcome(self.labels, distances, self.weights)
@@ -222,7 +314,7 @@ class LocalShards:
     def begin_seeding(self) -> None:
         """Set the potential to infinity."""
         self._potential = np.full(self.n_series, np.inf)
-        own = self.backend.self_values(self._prepared, self.gamma) if self.divergence else None
+        own = self.backend.self_values(self._prepared, self.gamma) if self.measure.divergence else None
         self._own = None if own is None else to_host(own) / 2
 
     def try_seeds(self, candidates: np.ndarray) -> list[Fraction]:
@@ -230,7 +322,7 @@ class LocalShards:
         seeds = self._prepare(read_series(candidates))
         if self.n_series >= len(candidates):
             self._tried = to_host(self.backend.cdist(self._prepared, seeds, self.gamma))
-        else:  # a backend may exchange the two for its convenience, which costs the last bit
+        else:  # A backend may exchange both arguments, which changes the last bit.
             each = [self._prepare(read_series(one[None])) for one in candidates]
             self._tried = np.hstack([to_host(self.backend.cdist(self._prepared, one, self.gamma)) for one in each])
         if self._own is not None:
@@ -245,13 +337,13 @@ class LocalShards:
             self._potential[part] = self._nearest(part, slice(candidate, candidate + 1))[0]
 
     def draw(self, targets: Any) -> np.ndarray:
-        """Search the running sum of the potential: first by parts, then by halves of the part."""
+        """Search the running sum of the potential, first by parts and then by halves of a part."""
         parts = self._parts()
         sums = [add_exactly(self._potential[None, part])[0] for part in parts]
         return np.array([self._find(Fraction(target), parts, sums) for target in targets], np.int64)
 
     def _find(self, target: Fraction, parts: list[slice], sums: list[Fraction]) -> int:
-        """Return the first row at which the running sum reaches the target; the last one if it never does."""
+        """Return the first row at which the running sum reaches the target, or the last row."""
         for part, total in zip(parts, sums, strict=True):
             if target <= total:
                 return self._halve(target, part)
@@ -270,7 +362,7 @@ class LocalShards:
         return low
 
     def _nearest(self, part: slice, candidates: slice = slice(None)) -> np.ndarray:
-        """Weighted squared soft-DTW to the nearest seed of a part's series, were each candidate one: (c, n)."""
+        """Return weighted squared soft-DTW to the nearest seed, with each candidate as a further seed: (c, n)."""
         squared = self._tried[part, candidates].T.astype(np.float64, order="C")
         squared *= squared
         if self.weights is not None:
@@ -278,7 +370,7 @@ class LocalShards:
         return np.minimum(self._potential[part], squared, out=squared)
 
     def _prepare(self, series: Series, precision: str | None = None) -> Any:
-        return self.backend.prepare(series, precision or self.precision, self.origin)
+        return self.backend.prepare(series, precision or self.measure.precision, self.origin)
 
     def _parts(self) -> list[slice]:
         return [slice(start, start + _CHUNK) for start in range(0, self.n_series, _CHUNK)]

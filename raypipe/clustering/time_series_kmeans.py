@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from raypipe.clustering.lloyd import Rules, fit
-from raypipe.clustering.stores import LocalStore, Measure, SeriesStore, sample_steps
+from raypipe.clustering.shards import LocalShards, Measure, Shards, sample_steps
 from raypipe.errors import UsageError
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma, check_weights, tslearn
 from raypipe.softdtw.backends import BACKENDS, PRECISIONS
@@ -149,26 +149,26 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         """
         self._check_parameters()
         series = self._check_series(X)
-        store = LocalStore(series)
-        self._check_number(store)
-        gamma = self._resolve_gamma(store)
+        shards = LocalShards(series)
+        self._check_number(shards)
+        gamma = self._resolve_gamma(shards)
         if gamma is None or self._is_tslearns():
             if sample_weight is not None:
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
             return self._fit_tslearn(series, gamma)
         if sample_weight is not None:
-            store = LocalStore(series, check_weights(sample_weight, len(series)))
-        return self._fit_store(store, gamma, self.backend)
+            shards = LocalShards(series, check_weights(sample_weight, len(series)))
+        return self._fit(shards, gamma, check_random_state(self.random_state), self.backend)
 
-    def fit_store(self, store: SeriesStore) -> "TimeSeriesKMeans":
-        """Find the clusters of series that lie elsewhere, those that `fit` finds where they are brought together.
+    def fit_shards(self, shards: Shards) -> "TimeSeriesKMeans":
+        """Find the clusters of series that lie elsewhere: the same that `fit` finds of all of them together.
 
         Labels and distances are gathered here at the end; nothing else of the size of all series is.
 
         Parameters
         ----------
-        store
-            n series, with the weights that they may have.
+        shards
+            n series, perhaps with weights. If some are lost meanwhile, the fit starts again from the same random state.
 
         Raises
         ------
@@ -177,10 +177,17 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         """
         self._check_parameters()
         self._check_ours()
-        self._check_number(store)
-        gamma = self._resolve_gamma(store)
-        assert gamma is not None
-        return self._fit_store(store, gamma, "auto")
+        self._check_number(shards)
+        random = check_random_state(self.random_state)
+        state = random.get_state()
+
+        def work() -> "TimeSeriesKMeans":
+            random.set_state(state)
+            gamma = self._resolve_gamma(shards)
+            assert gamma is not None
+            return self._fit(shards, gamma, random, "auto")
+
+        return shards.attempt(work)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``: (n,) int64."""
@@ -191,14 +198,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         series = self._check_fitted(X)
         if self.backend_ == "tslearn":
             return self._distances(series).argmin(axis=1)
-        return self._label(LocalStore(series), self.backend)[0]
+        return self._label(LocalShards(series), self.backend)[0]
 
-    def predict_store(self, store: SeriesStore) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nearest cluster of each series of a store, (n,) int64, and its distance, (n,) float64."""
+    def predict_shards(self, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nearest cluster of each series that lies elsewhere, (n,) int64, and its distance, (n,) float64."""
         check_is_fitted(self, "cluster_centers_")
         self._check_ours()
-        self._check_shape(store.outline)
-        return self._label(store, "auto")
+        self._check_shape(shards.outline)
+        return shards.attempt(lambda: self._label(shards, "auto"))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the distance of each of n series to each center, (n, n_clusters) float64.
@@ -212,7 +219,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         series = self._check_fitted(X)
         if self.backend_ == "tslearn":
             return -float((self._distances(series).min(axis=1) ** 2).mean())
-        return -float((self._label(LocalStore(series), self.backend)[1] ** 2).mean())
+        return -float((self._label(LocalShards(series), self.backend)[1] ** 2).mean())
 
     @property
     def _n_features_out(self) -> int:
@@ -269,15 +276,15 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         if self._is_tslearns():
             raise UsageError("series in shards are compared by metric 'softdtw' and raypipe's own backends")
 
-    def _check_number(self, store: SeriesStore) -> None:
-        if store.n_series < self.n_clusters:
-            raise UsageError(f"{self.n_clusters} clusters of only {store.n_series} series: lower n_clusters")
+    def _check_number(self, shards: Shards) -> None:
+        if shards.n_total < self.n_clusters:
+            raise UsageError(f"{self.n_clusters} clusters of only {shards.n_total} series: lower n_clusters")
 
-    def _resolve_gamma(self, store: SeriesStore) -> float | None:
+    def _resolve_gamma(self, shards: Shards) -> float | None:
         if self.metric != "softdtw":
             return None
         gamma = (self.metric_params or {}).get("gamma", 1.0)
-        return auto_gamma(sample_steps(store)) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
+        return auto_gamma(sample_steps(shards)) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
 
     def _check_fitted(self, X: Any) -> Series:
         """Return the series of an X that the fitted centers can be held against."""
@@ -300,20 +307,19 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, backend=self.backend)
         return to_host(found)
 
-    def _label(self, store: SeriesStore, here: str) -> tuple[np.ndarray, np.ndarray]:
+    def _label(self, shards: Shards, here: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest cluster of each series and its distance, without a matrix of all: (n,) both."""
         centers, gamma = self.cluster_centers_, self.gamma_
-        check_range(store.outline, read_series(centers), gamma, "float64")
-        measure = Measure(gamma, "float64", self.backend, self.divergence)
-        shards = store.shards(measure, weighted=False)
+        check_range(shards.outline, read_series(centers), gamma, "float64")
+        shards.open(Measure(gamma, "float64", self.backend, self.divergence), weighted=False)
         shards.assign(centers, Rules(len(centers), gamma, divergence=self.divergence, backend=here).offsets(centers))
         found = shards.outcome()
         return found.labels.astype(np.int64), found.distances
 
-    def _fit_store(self, store: SeriesStore, gamma: float, here: str) -> "TimeSeriesKMeans":
-        """Fit by our own passes over the series; all but the centers to begin with has been checked.
+    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState, here: str) -> "TimeSeriesKMeans":
+        """Fit by our own passes over the series; everything has been checked but given centers to begin with.
 
-        ``here`` is the backend for the little that is computed beside the passes.
+        ``here`` is the backend for the small computations beside the passes.
         """
         rules = Rules(
             n_clusters=self.n_clusters,
@@ -321,7 +327,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             solver=self.solver,
             divergence=self.divergence,
             backend=here,
-            init=self.init if isinstance(self.init, str) else self._check_init(store.outline),
+            init=self.init if isinstance(self.init, str) else self._check_init(shards.outline),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -331,25 +337,25 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         precision = self.precision
         if precision == "auto":
             precision = "float32" if self.solver == "mm" else "float64"
-        begin = store.outline if isinstance(rules.init, str) else read_series(rules.init)
-        check_range(store.outline, begin, gamma, precision)
-        shards = store.shards(Measure(gamma, precision, self.backend, self.divergence))
-        found = fit(shards, rules, check_random_state(self.random_state))
+        begin = shards.outline if isinstance(rules.init, str) else read_series(rules.init)
+        check_range(shards.outline, begin, gamma, precision)
+        shards.open(Measure(gamma, precision, self.backend, self.divergence))
+        found = fit(shards, rules, random)
         if self.verbose:
             print()
         if found is None:
             raise self._empty_cluster(shards.n_series)
         outcome = shards.outcome()
         self.gamma_ = gamma
-        self.n_features_in_ = store.outline.values.shape[2]
+        self.n_features_in_ = shards.outline.values.shape[2]
         self.backend_ = shards.backend_name
         self.cluster_centers_ = found.centers
         self.n_iter_ = found.n_iter
         self.labels_, self.distances_ = outcome.labels.astype(np.int64), outcome.distances
         mean_square = float(np.average(self.distances_**2, weights=outcome.weights))
         self.inertia_ = mean_square if self.solver == "mm" else found.score
-        if shards.n_series < store.n_series:
-            self.labels_, self.distances_ = self._label(store, here)
+        if shards.n_series < shards.n_total:
+            self.labels_, self.distances_ = self._label(shards, here)
         return self
 
     def _check_init(self, series: Series) -> np.ndarray:

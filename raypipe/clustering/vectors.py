@@ -8,7 +8,7 @@ import sklearn
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from raypipe.clustering import Clustering
+from raypipe.clustering.result import Clustering
 from raypipe.errors import UsageError
 
 

@@ -6,8 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -18,48 +17,50 @@ from ray.exceptions import RayError, RayTaskError
 from raypipe.errors import RaypipeError, UsageError, one_line
 
 Call = tuple[Any, ...]
-"""The name of a method of an actor, or of something that it holds, and arguments."""
+"""The name of a method of an actor, or of something that it holds (``name.method``), and its arguments."""
 
-RESERVED = 0.75  # of each CPU: actors that take all of them starve everything else on the Ray cluster
-REBUILDS = 3  # of one shard in one pass: machines come and go, but a shard that dies each time does so for a reason
-PLACING_S = 300.0  # an autoscaler needs minutes to bring a machine
-ANSWER_S = 3600.0  # loading a shard, a replay and a pass
+RESERVED = 0.75  # Actors reserve this part of each CPU; if they took all, nothing else on the Ray cluster could run.
+REBUILDS = 3  # Machines come and go, but an actor that is lost more often in one piece of work is lost for a reason.
+PLACING_S = 300.0  # An autoscaler needs minutes to bring a machine.
+ANSWER_S = 3600.0  # Loading a shard and a pass over it may take long.
 
 
 @dataclass(frozen=True)
-class Share:
-    """What an actor takes of its machine: CPUs and GPUs that it reserves, and the threads that it runs."""
+class Resources:
+    """What an actor takes of its machine: CPUs and GPUs that it reserves, and the number of its threads."""
 
     cpus: float
     gpus: float
     threads: int
 
 
-def plan_share(nodes: Sequence[Mapping[str, float]], n_shards: int) -> Share:
-    """Choose the largest share of which the Ray cluster's machines hold so many.
+def plan_resources(nodes: Sequence[Mapping[str, float]], n_actors: int) -> Resources:
+    """Choose the most that each of so many actors can take on the Ray cluster's machines.
 
     Parameters
     ----------
     nodes
         Resources of each machine, such as ``{"CPU": 8.0, "GPU": 1.0}``.
-    n_shards
-        How many actors there are to be: one a GPU, or several that share one; else one a CPU or several.
+    n_actors
+        The number of actors. On GPUs each takes one, or several share one; else each takes one CPU or several.
 
     Raises
     ------
     UsageError
         If no machine has a CPU.
     """
-    cpus = _largest_part([node.get("CPU", 0.0) for node in nodes], n_shards)
+    cpus = _largest_part([node.get("CPU", 0.0) for node in nodes], n_actors)
     if cpus == 0:
         raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
-    gpus = min(1.0, _largest_part([node.get("GPU", 0.0) for node in nodes], n_shards))
+    gpus = min(1.0, _largest_part([node.get("GPU", 0.0) for node in nodes], n_actors))
     reserved = RESERVED * cpus
-    return Share(_round_down(reserved) if reserved < 1 else math.floor(reserved), _round_down(gpus), max(1, int(cpus)))
+    return Resources(
+        _round_down(reserved) if reserved < 1 else math.floor(reserved), _round_down(gpus), max(1, int(cpus))
+    )
 
 
 def _largest_part(sizes: Sequence[float], n: int) -> float:
-    """Return the largest size of which n fit into these sizes, 0 if there is nothing."""
+    """Return the largest size of which n fit into these sizes; 0 if all sizes are 0."""
     parts = sorted({size / m for size in sizes if size > 0 for m in range(1, n + 1)}, reverse=True)
     return next((part for part in parts if sum(int(size / part + 1e-9) for size in sizes) >= n), 0.0)
 
@@ -69,10 +70,10 @@ def _round_down(share: float) -> float:
 
 
 class Holder:
-    """What actors are made of: it runs calls, on its share of the machine's cores."""
+    """The class of such actors: it runs calls, on its share of the machine's cores."""
 
     def __init__(self, threads: int):
-        if "numba" not in sys.modules:  # it reads this when it is imported, and refuses a change
+        if "numba" not in sys.modules:  # numba reads this when it is imported, and refuses a later change.
             os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
         import numba
 
@@ -85,32 +86,41 @@ class Holder:
         return found
 
     def describe(self) -> tuple[int, int]:
-        """Return the process's number, and its threads."""
+        """Return the number of the process, and of its threads."""
         import numba
 
         return os.getpid(), numba.get_num_threads()
 
 
+class ActorLost(Exception):
+    """An actor was lost, and its state with it: what depends on that state must start again.
+
+    Attributes
+    ----------
+    name
+        The actor's name in errors.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(reason)
+        self.name = name
+
+
 class Actors:
-    """Actors that are made anew when they are lost, and told again what led to their present state.
+    """Actors that hold something. A lost one is made anew when it is next asked, and does its first call again.
 
     Parameters
     ----------
     kind
         A subclass of `Holder`.
     first
-        What each is told first.
+        The first call of each.
     names
-        What each is called in errors.
-    share
+        Their names in errors.
+    resources
         What each takes of its machine.
     placing_s, answer_s
-        Seconds after which one that found no place, or does not answer, ends the work.
-
-    Attributes
-    ----------
-    history
-        Returns what else an actor made anew is told, whichever it is.
+        The work is given up when an actor finds no place, or does not answer, for so many seconds.
     """
 
     def __init__(
@@ -118,35 +128,35 @@ class Actors:
         kind: type[Holder],
         first: Sequence[Call],
         names: Sequence[str],
-        share: Share,
+        resources: Resources,
         placing_s: float = PLACING_S,
         answer_s: float = ANSWER_S,
     ):
-        self.history: Callable[[], list[Call]] = list
-        self._first, self._names, self._threads = first, names, share.threads
+        self._first, self._names, self._threads = first, names, resources.threads
         self._make = ray.remote(kind).options(
-            num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy="SPREAD"
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )
         self._placing_s, self._answer_s = placing_s, answer_s
         self._handles: dict[int, Any] = {}
         self._placed: dict[int, Any] = {}
 
     def ask_all(self, actors: Sequence[int], *call: Any) -> list[Any]:
-        """Have several do the same, for which the arguments are sent to a machine once."""
+        """Have several actors do the same; the arguments are sent to each machine once."""
         found = self.ask(dict.fromkeys(actors, ray.put(call)))
         return [found[actor] for actor in actors]
 
     def ask(self, calls: Mapping[int, Any]) -> dict[int, Any]:
-        """Have actors do each its own.
+        """Have each actor do its own call.
 
         Raises
         ------
+        ActorLost
+            If an actor, its machine or its answer was lost.
         RaypipeError
-            Of the kind that was raised by one of them; or if one was lost again and again, found no place on the Ray
-            cluster, or did not answer.
+            The error that one of them raised, of the same kind; or if one found no place on the Ray cluster, or did
+            not answer.
         """
         found: dict[int, Any] = {}
-        losses: Counter[int] = Counter()
         waiting = {self._send(actor, call): actor for actor, call in calls.items()}
         waited = 0.0
         while waiting:
@@ -160,15 +170,9 @@ class Actors:
                 found[actor] = ray.get(done[0])
             except RayTaskError as error:
                 raise self._explain(actor, error) from error
-            except RayError as error:  # the actor, its machine, or the answer on its way
-                losses[actor] += 1
-                if losses[actor] > REBUILDS:
-                    raise RaypipeError(
-                        f"{self._names[actor]} was lost {losses[actor]} times in one pass, and made anew in vain; the "
-                        f"last time: {one_line(error)}"
-                    ) from error
+            except RayError as error:
                 self._drop(actor)
-                waiting[self._send(actor, calls[actor])] = actor
+                raise ActorLost(self._names[actor], one_line(error)) from error
         return found
 
     def close(self) -> None:
@@ -181,15 +185,15 @@ class Actors:
         if actor not in self._handles:
             self._handles[actor] = self._make.remote(self._threads)
             self._placed[actor] = self._handles[actor].__ray_ready__.remote()
-            before = [self._first[actor], *self.history()]
+            before = [self._first[actor]]
         return self._handles[actor].run.remote(before, call)
 
     def _drop(self, actor: int) -> None:
-        with contextlib.suppress(RayError):  # it may only be out of reach
+        with contextlib.suppress(RayError):  # It may be out of reach, not dead.
             ray.kill(self._handles.pop(actor))
 
     def _check_waiting(self, actors: list[int], waited: float) -> None:
-        """Raise where there is nothing to wait for any more."""
+        """Raise if it is no use to wait any longer."""
         for actor in actors:
             if not ray.wait([self._placed[actor]], timeout=0)[0]:
                 raise RaypipeError(

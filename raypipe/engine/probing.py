@@ -24,7 +24,7 @@ from raypipe.storage import take_rows
 # Probing a file takes milliseconds on a disk, and some round trips to an object store.
 _PROBE_S = 0.3
 # Probing all videos may take hours; a kill should cost no more than this many seconds of it.
-COMMIT_S = 60.0
+COMMIT_PROBES_S = 60.0
 
 
 def probe_videos(
@@ -79,7 +79,7 @@ def _probe_portion(
             fresh.append(number)
             probes.append(probe)
             progress(1)
-            if time.monotonic() - since > COMMIT_S:
+            if time.monotonic() - since > COMMIT_PROBES_S:
                 commit()
                 fresh, probes, since = [], [], time.monotonic()
     if fresh:

@@ -12,12 +12,12 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raypipe.clustering import Clustering, check_shardable, fit_store
+from raypipe.clustering import Clustering, check_shardable, fit_shards
 from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
-from raypipe.engine.shards import RayStore, split_trajectories
+from raypipe.engine.ray_shards import RayShards, split_trajectories
 from raypipe.errors import RaypipeError, one_line
-from raypipe.reduction import Reducer, draw_points, make_reducer, split_steps, stack_steps
+from raypipe.reduction import Reducer, choose_points, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, to_table
@@ -88,13 +88,13 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
 
     sizes = each(_count_points)
     ends = np.cumsum(sizes)
-    drawn = draw_points(int(ends[-1]), config)
-    parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+    sampled = choose_points(int(ends[-1]), config)
+    parts = np.split(sampled, np.searchsorted(sampled, ends[:-1]))
     points = np.concatenate(
         each(_take_points, [part - end + n for part, end, n in zip(parts, ends, sizes, strict=True)])
     )
     fit: Any = ray.remote(_fit).options(**on_gpu, num_returns=2)
-    reducer, found = fit.remote(config, points, len(drawn) == ends[-1])
+    reducer, found = fit.remote(config, points, len(sampled) == ends[-1])
     fitted, reduced = gather([found], answer_s)[0]
     if reduced is None:
         each(_map_file, [column] * len(files), [reducer] * len(files))
@@ -220,8 +220,8 @@ class RaySteps:
 
     def fit(self) -> Clustering:
         """Group the reduced trajectories, which actors hold among them."""
-        with RayStore(split_trajectories(self._run, self._n_shards)) as store:
-            return fit_store(store, self._config.cluster)
+        with RayShards(split_trajectories(self._run, self._n_shards)) as shards:
+            return fit_shards(shards, self._config.cluster)
 
     def project(self) -> None:
         """Reduce the trajectories to the two dimensions of the pictures, as a further column of their files."""

@@ -148,11 +148,11 @@ def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tup
     if len(points) <= config.fit_points:
         reduced = reducer.fit_transform(points)
     else:
-        reduced = reducer.fit(points[draw_points(len(points), config)]).transform(points)
+        reduced = reducer.fit(points[choose_points(len(points), config)]).transform(points)
     return split_steps(reduced, trajectories), reducer
 
 
-def draw_points(n: int, config: ReduceConfig) -> np.ndarray:
+def choose_points(n: int, config: ReduceConfig) -> np.ndarray:
     """Sample the points that a reducer is fitted on: sorted indices of ``fit_points`` out of n, or all if n is less."""
     if n <= config.fit_points:
         return np.arange(n)

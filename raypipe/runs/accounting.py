@@ -21,8 +21,8 @@ LIMIT = "limit"
 """The stage of a video that was skipped because it lies beyond ``--limit``."""
 
 _DECIDED = ("video_id", "uri", "decoder", "error_stage", "error")
-_PROBED = [name for name in VIDEOS.names if name in PLAN.names and name not in _DECIDED]
-"""What probing found out that is shown in ``videos.parquet`` as the plan has it."""
+_FROM_PLAN = [name for name in VIDEOS.names if name in PLAN.names and name not in _DECIDED]
+"""Columns of `VIDEOS` that are copied from the plan: those of the same name, unless they are decided here."""
 
 
 def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None) -> pa.Table:
@@ -46,7 +46,7 @@ def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None)
     columns: dict[str, Any] = {name: table[name] for name in ("video_id", "uri", "group", "label", "caption")}
     place = pc.index_in(columns["video_id"], value_set=ledger.video_ids.combine_chunks())  # among the planned videos
     first = pa.array(ledger.first).take(place)
-    columns |= {name: ledger.plan[name].take(first) for name in _PROBED}
+    columns |= {name: ledger.plan[name].take(first) for name in _FROM_PLAN}
     columns["decoder"] = pc.coalesce(_decoders(ledger).take(place), ledger.plan["decoder"].take(first))
     made = np.add.reduceat(np.maximum(ledger.n_clips, 0), ledger.first) if len(ledger.first) else np.empty(0, int)
     stage, error = (column.take(place) for column in _problems(ledger, made))

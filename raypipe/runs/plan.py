@@ -3,6 +3,11 @@
 The plan has a row a segment. While videos are probed it grows in files of ``plan/``; then it is settled as
 ``plan.parquet``, in the order of the source, a row group a *portion* of the videos. However many videos there are, only
 one portion of the plan and of its ledger is in memory at a time, and some bytes of every other video.
+
+What is left to do is found in two steps. `Plan.lacking` are the videos without rows: new ones, and those whose rows
+`open_plan` dropped because their file has changed or their server was away. Then `Plan.find_remaining` finds the
+segments that have not been committed, as `Ledger.is_remaining` says. Videos that failed before are found by
+`find_quarantined`, and are skipped until they shall be tried again.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from raypipe.sources.videos import Videos
 from raypipe.storage import shown, take_rows
 
 PLAN_FILE = "plan.parquet"
-PROBED = "plan"  # the folder of what has been probed since the plan was settled
+PLAN_FOLDER = "plan"  # what has been probed since the plan was settled
 
 PORTION_A_CPU = 5_000  # Each portion starts the actors anew, so a larger Ray cluster takes larger portions,
 LARGEST_PORTION = 500_000  # but a portion's plan and ledger must fit the driver's memory.
@@ -60,7 +65,7 @@ class Plan:
         self._is_left: list[np.ndarray] = []  # for each portion, which of its rows are left: (n,) bool
         self._spans: dict[str, tuple[int, int]] = {}  # first and last video with clips in a file of embeddings/
         settled = [PLAN_FILE] if run.exists(PLAN_FILE) else []
-        for file, name in enumerate([*settled, *run.files(PROBED, ".parquet")]):
+        for file, name in enumerate([*settled, *run.files(PLAN_FOLDER, ".parquet")]):
             for number in range(run.n_groups(name)):
                 places = videos.places(run.read_table(name, ["video_id"], number)["video_id"])
                 self._groups.append(_RowGroup(name, number, file, places))
@@ -95,20 +100,22 @@ class Plan:
         """Return the rows of the videos from ``start`` to ``stop`` in the order of the source: a `PLAN` table."""
         parts = list(self.rows(None, start, stop))
         places = np.concatenate([np.empty(0, np.int32), *(places for places, _ in parts)])
-        rows = pa.concat_tables([PLAN.empty_table(), *(rows for _, rows in parts)])
+        # A plan that was written before `PLAN` gained a column has nulls there.
+        tables = [PLAN.empty_table(), *(rows for _, rows in parts)]
+        rows = pa.concat_tables(tables, promote_options="default")
         return rows if (np.diff(places) >= 0).all() else rows.take(pa.array(np.argsort(places, kind="stable")))
 
     def add(self, rows: pa.Table) -> None:
         """Write the rows of videos that have just been probed to ``plan/``: a `PLAN` table."""
-        self.run.write_table(self.run.next_name(PROBED), rows)
+        self.run.write_table(self.run.next_name(PLAN_FOLDER), rows)
 
     def settle(self) -> None:
         """Write the rows of all videos, each of which has been probed, as ``plan.parquet``; remove ``plan/``."""
         whole = Plan(self.run, self.videos)
         self.run.write_tables(PLAN_FILE, (whole.portion(start, stop) for start, stop in self._bounds()))
-        for name in self.run.files(PROBED, ".parquet"):  # The oldest goes first, since the newest counts.
+        for name in self.run.files(PLAN_FOLDER, ".parquet"):  # The oldest goes first, since the newest counts.
             self.run.remove(name)
-        self.run.remove(PROBED)
+        self.run.remove(PLAN_FOLDER)
         self._groups = []
 
     def find_remaining(self, retry_failed: bool) -> None:
@@ -217,8 +224,8 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
     same = before.get("encoder") == encoder_id and before["config"]["sample"] == config.sample.model_dump(mode="json")
     if not same and again:
         run.remove(PLAN_FILE)
-        run.remove(PROBED)
-    elif not same and (run.exists(PLAN_FILE) or run.exists(PROBED)):
+        run.remove(PLAN_FOLDER)
+    elif not same and (run.exists(PLAN_FILE) or run.exists(PLAN_FOLDER)):
         raise UsageError(
             f"{run.url} holds embeddings made with another encoder or sampling: choose another -o, or --re-embed"
         )

@@ -12,7 +12,7 @@ from raypipe.errors import RaypipeError
 from raypipe.progress import clock
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import PLAN_FILE, PROBED
+from raypipe.runs.plan import PLAN_FILE, PLAN_FOLDER
 from raypipe.schema import EMBEDDED, EMBEDDING
 
 SILENT_S = 120.0
@@ -65,11 +65,11 @@ def stage_figures(recorded: dict[str, Any]) -> dict[str, float]:
 
 
 def _count_probed(run: Run) -> int:
-    names = run.files(PROBED, ".parquet")
+    names = run.files(PLAN_FOLDER, ".parquet")
     try:
         return sum(run.read_table(name, ["segment"]).num_rows for name in names)
     except RaypipeError:
-        if run.files(PROBED, ".parquet") == names:
+        if run.files(PLAN_FOLDER, ".parquet") == names:
             raise
         return 0  # The files have just become part of plan.parquet.
 

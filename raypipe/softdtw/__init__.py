@@ -243,7 +243,7 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     x = read_series(X)
     lengths = np.full(len(x), x.values.shape[1]) if x.lengths is None else to_host(x.lengths)
     ends = np.cumsum(lengths)
-    taken = draw_steps(int(ends[-1]), seed)
+    taken = choose_steps(int(ends[-1]), seed)
     rows = np.searchsorted(ends, taken, side="right")
     steps = to_host(pick(x.values, rows, taken - (ends - lengths)[rows])).astype(np.float64)
     apart = pdist(steps, "sqeuclidean")
@@ -253,7 +253,7 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     return float(median / 100) or 1.0
 
 
-def draw_steps(n_steps: int, seed: int = 0) -> np.ndarray:
+def choose_steps(n_steps: int, seed: int = 0) -> np.ndarray:
     """Sample the steps that `auto_gamma` uses: the indices of 1,000 out of ``n_steps``, or of all if they are fewer."""
     if n_steps <= _SAMPLED_STEPS:
         return np.arange(n_steps)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from raypipe.clustering.shards import LocalShards
-from raypipe.clustering.stores import LocalStore, Measure, find_middle
+from raypipe.clustering.shards import LocalShards, Measure, find_origin
 from raypipe.clustering.sums import add_exactly
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import ReduceConfig
@@ -82,10 +81,10 @@ def assert_same_fit(ours, local):
 class ActorsHere:
     """`Actors` without Ray: holders in this process, of which one may be lost whenever it is asked something."""
 
-    def __init__(self, kind, first, names, share, lose=()):
-        self.history = list
+    def __init__(self, kind, first, names, resources, lose=()):
         self.asked = 0
-        self._kind, self._first, self._lose = kind, first, set(lose)
+        self.lost = []
+        self._kind, self._first, self._names, self._lose = kind, first, names, set(lose)
         self._holders = {}
 
     def ask_all(self, actors, *call):
@@ -93,18 +92,22 @@ class ActorsHere:
         return [found[actor] for actor in actors]
 
     def ask(self, calls):
+        from raypipe.engine.actors import ActorLost
+
         found = {}
         for actor, call in calls.items():
             before = []
+            self.asked += 1
             if self.asked in self._lose:
                 self._holders.pop(actor, None)
+                self.lost.append((actor, call[0]))
+                raise ActorLost(self._names[actor], "it was killed")
             if actor not in self._holders:
                 self._holders[actor] = object.__new__(self._kind)
-                before = [self._first[actor], *self.history()]
+                before = [self._first[actor]]
             found[actor] = pickle.loads(
                 pickle.dumps(self._holders[actor].run(before, pickle.loads(pickle.dumps(call))))
             )
-            self.asked += 1
         return found
 
     def close(self):
@@ -112,13 +115,13 @@ class ActorsHere:
 
 
 @pytest.fixture
-def store_here(monkeypatch):
-    """Return a function that makes a `RayStore` without Ray."""
-    from raypipe.engine import shards
-    from raypipe.engine.actors import Share
+def shards_here(monkeypatch):
+    """Return a function that makes `RayShards` without Ray."""
+    from raypipe.engine import ray_shards
+    from raypipe.engine.actors import Resources
 
-    monkeypatch.setattr(shards, "Actors", ActorsHere)
-    return lambda loaders, **options: shards.RayStore(loaders, Share(1, 0, 1), **options)
+    monkeypatch.setattr(ray_shards, "Actors", ActorsHere)
+    return lambda loaders, **options: ray_shards.RayShards(loaders, Resources(1, 0, 1), **options)
 
 
 SOFT_DTW = {"metric": "softdtw", "random_state": 3, "precision": "float64", "metric_params": {"gamma": "auto"}}
@@ -134,34 +137,35 @@ FITS = {
 
 @pytest.mark.parametrize("kind", ["plain", "ragged", "weights", "ties"])
 @pytest.mark.parametrize("fit", FITS)
-def test_any_sharding_finds_the_same(store_here, fit, kind):
+def test_any_sharding_finds_the_same(shards_here, fit, kind):
     series, weights = make_series(kind), make_weights() if kind == "weights" else None
     model = TimeSeriesKMeans(**{"n_clusters": 4, **SOFT_DTW, **FITS[fit]})
     local = clone(model).fit(series, sample_weight=weights)
     for sizes in SHARDINGS.values():
-        store = store_here(deal(series, sizes, weights))
-        assert_same_fit(clone(model).fit_store(store), local)
-        labels, distances = local.predict_store(store)
+        shards = shards_here(deal(series, sizes, weights))
+        assert_same_fit(clone(model).fit_shards(shards), local)
+        labels, distances = local.predict_shards(shards)
         np.testing.assert_array_equal(labels, local.predict(series))
         np.testing.assert_allclose(distances, local.distances_, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
-def test_empty_clusters_are_seeded_again_with_the_same_series(store_here, sizes):
+def test_empty_clusters_are_seeded_again_with_the_same_series(shards_here, sizes):
     series = make_series("ties")
     begin = np.concatenate([series[:3], series[:1] + 1e4, series[:1] - 1e4, series[:1] + 2e4])
     model = TimeSeriesKMeans(6, init=begin, **SOFT_DTW)
-    assert_same_fit(clone(model).fit_store(store_here(deal(series, sizes))), clone(model).fit(series))
+    assert_same_fit(clone(model).fit_shards(shards_here(deal(series, sizes))), clone(model).fit(series))
 
 
 @pytest.mark.parametrize("divergence", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
-def test_choices_are_the_same_bits(store_here, sizes, precision, divergence):
+def test_choices_are_the_same_bits(shards_here, sizes, precision, divergence):
     series, weights = make_series("ragged"), make_weights()
     measure = Measure(0.3, precision, "numba", divergence)
-    local = LocalStore(read_series(series), weights).shards(measure)
-    ours = store_here(deal(series, sizes, weights)).shards(measure)
+    local, ours = LocalShards(read_series(series), weights), shards_here(deal(series, sizes, weights))
+    for shards in (local, ours):
+        shards.open(measure)
     assert ours.n_series == local.n_series < N
     rows = np.arange(local.n_series)[::-3]
     np.testing.assert_array_equal(ours.paths(rows), local.paths(rows))
@@ -194,7 +198,8 @@ def test_choices_are_the_same_bits(store_here, sizes, precision, divergence):
 
 def test_a_draw_is_where_the_running_sum_reaches_the_target():
     series = read_series(np.random.default_rng(0).normal(size=(20_000, 2, 1)))
-    shards = LocalShards(series, 1.0, "float64", "numba")
+    shards = LocalShards(series)
+    shards.open(Measure(1.0, "float64", "numba"))
     shards.begin_seeding()
     shards.try_seeds(shards.paths(np.array([7])))
     shards.take_seed(0)
@@ -215,80 +220,105 @@ def test_sums_are_exact():
     assert add_exactly(np.zeros((2, 0))) == [0, 0]
 
 
-def test_gamma_and_middle_are_those_of_all_series(store_here):
+def test_gamma_and_middle_are_those_of_all_series(shards_here):
     series = np.random.default_rng(0).normal(size=(700, 5, 2))  # more steps than are looked at
     series[::3, 3:] = np.nan
-    whole = LocalStore(read_series(series))
-    ours = store_here(deal(series, [100, 599, 0, 1]))
-    np.testing.assert_array_equal(find_middle(ours), find_middle(whole))
+    whole = LocalShards(read_series(series))
+    ours = shards_here(deal(series, [100, 599, 0, 1]))
+    np.testing.assert_array_equal(find_origin(ours), find_origin(whole))
     points = np.arange(whole.n_points)
     steps = series[~np.isnan(series).any(axis=2)]
     np.testing.assert_array_equal(whole.steps(points), steps)
     np.testing.assert_array_equal(ours.steps(points), steps)
     model = TimeSeriesKMeans(2, max_iter=1, **SOFT_DTW)
-    assert clone(model).fit(series).gamma_ == clone(model).fit_store(ours).gamma_ == auto_gamma(series)
+    assert clone(model).fit(series).gamma_ == clone(model).fit_shards(ours).gamma_ == auto_gamma(series)
 
 
 @pytest.mark.parametrize("solver", ["mm", "lbfgs"])
-def test_a_shard_may_be_lost_at_any_time(store_here, solver):
+def test_a_shard_may_be_lost_at_any_time(shards_here, solver):
     series, weights = make_series("ragged"), make_weights()
     sizes, how = SHARDINGS["3"], {"n_init": 2, "max_iter": 3, "max_iter_barycenter": 3, "solver": solver}
     model = TimeSeriesKMeans(5, **SOFT_DTW, **how)
-    undisturbed = store_here(deal(series, sizes, weights))
-    expected = clone(model).fit_store(undisturbed)
-    asked = undisturbed.actors.asked
+    undisturbed = shards_here(deal(series, sizes, weights))
+    expected = clone(model).fit_shards(undisturbed)
+    begun, asked = 3, undisturbed.actors.asked
     assert asked > 100
-    for first in range(3, 10):
-        store = store_here(deal(series, sizes, weights))
-        store.actors._lose = set(range(first, asked, 7))
-        found = clone(model).fit_store(store)
+    phases = set()
+    for moment in [*range(begun + 1, begun + 15), *range(begun + 15, asked, 11), *range(asked - 6, asked + 1)]:
+        shards = shards_here(deal(series, sizes, weights))
+        shards.actors._lose = {moment, moment + 40, moment + 41}
+        found = clone(model).fit_shards(shards)
+        assert len(shards.actors.lost) == 3 or moment + 40 > asked
+        phases |= {call.rpartition(".")[2] for _, call in shards.actors.lost}
         np.testing.assert_array_equal(found.distances_, expected.distances_)
         np.testing.assert_array_equal(found.cluster_centers_, expected.cluster_centers_)
+        labels, _ = found.predict_shards(shards)
+        np.testing.assert_array_equal(labels, found.labels_)
+    assert phases >= {"steps", "paths", "open", "try_seeds", "take_seed", "draw", "assign", "statistics", "outcome"}
 
 
-def test_what_cannot_be_done_is_said(store_here):
+def test_a_random_state_is_the_same_for_each_attempt_and_goes_on_afterwards(shards_here):
+    series = make_series()
+    model = TimeSeriesKMeans(4, **{**SOFT_DTW, "random_state": np.random.RandomState(5)})
+    local, state = clone(model).fit(series), np.random.RandomState(5)
+    clone(model).set_params(random_state=state).fit(series)
+    shards, ours = shards_here(deal(series, SHARDINGS["2"])), np.random.RandomState(5)
+    shards.actors._lose = {shards.actors.asked + 30}
+    assert_same_fit(clone(model).set_params(random_state=ours).fit_shards(shards), local)
+    assert ours.random_sample() == state.random_sample()
+
+
+def test_a_shard_that_is_lost_again_and_again_ends_the_fit(shards_here):
+    shards = shards_here(deal(make_series(), SHARDINGS["2"]))
+    shards.actors._lose = set(range(shards.actors.asked + 1, 1000))
+    match = r"shard 0 \(17 series\) was lost 4 times, and made anew in vain; the last time: it was killed"
+    with pytest.raises(RaypipeError, match=match):
+        TimeSeriesKMeans(4, **SOFT_DTW).fit_shards(shards)
+
+
+def test_what_cannot_be_done_is_said(shards_here):
     series = make_series()
     with pytest.raises(UsageError, match="no series in any of 2 shards"):
-        store_here([Held([]), Held(np.empty((0, 3, 2)))])
+        shards_here([Held([]), Held(np.empty((0, 3, 2)))])
     with pytest.raises(UsageError, match="series of different dimensions: 1, 2"):
-        store_here([Held(series), Held(series[:, :, :1])])
+        shards_here([Held(series), Held(series[:, :, :1])])
     with pytest.raises(UsageError, match="weights must not all be 0"):
-        store_here([Held(series, np.zeros(N)), Held(series[:1], np.zeros(1))])
+        shards_here([Held(series, np.zeros(N)), Held(series[:1], np.zeros(1))])
     with pytest.raises(UsageError, match="weights must be 60 finite numbers"):
-        store_here([Held(series, np.full(N, np.nan))])
-    store = store_here(deal(series, SHARDINGS["2"]))
+        shards_here([Held(series, np.full(N, np.nan))])
+    shards = shards_here(deal(series, SHARDINGS["2"]))
     with pytest.raises(UsageError, match="61 clusters of only 60 series"):
-        TimeSeriesKMeans(61, metric="softdtw").fit_store(store)
+        TimeSeriesKMeans(61, metric="softdtw").fit_shards(shards)
     for other in ({"metric": "dtw"}, {"metric": "softdtw", "backend": "tslearn", "solver": "lbfgs"}):
         with pytest.raises(UsageError, match="series in shards are compared by metric 'softdtw'"):
-            TimeSeriesKMeans(2, **other).fit_store(store)
+            TimeSeriesKMeans(2, **other).fit_shards(shards)
     with pytest.raises(UsageError, match="leave the range of float32"):
-        TimeSeriesKMeans(2, metric="softdtw").fit_store(store_here(deal(series * 1e30, SHARDINGS["2"])))
+        TimeSeriesKMeans(2, metric="softdtw").fit_shards(shards_here(deal(series * 1e30, SHARDINGS["2"])))
     model = TimeSeriesKMeans(2, metric="softdtw", random_state=0).fit(make_series()[:, :, :1])
     with pytest.raises(UsageError, match=r"fitted on series of shape \(9, 1\)"):
-        model.predict_store(store)
+        model.predict_shards(shards)
 
 
-def test_some_shards_may_come_without_weights(store_here):
+def test_some_shards_may_come_without_weights(shards_here):
     series = make_series()
     weights = np.where(np.arange(N) < 20, 2.0, 1.0)
-    store = store_here([Held(series[:20], weights[:20]), Held(series[20:])])
+    shards = shards_here([Held(series[:20], weights[:20]), Held(series[20:])])
     model = TimeSeriesKMeans(3, **SOFT_DTW)
-    assert_same_fit(clone(model).fit_store(store), clone(model).fit(series, sample_weight=weights))
+    assert_same_fit(clone(model).fit_shards(shards), clone(model).fit(series, sample_weight=weights))
 
 
-def test_shares_fit_the_machines():
-    from raypipe.engine.actors import Share, plan_share
+def test_resources_fit_the_machines():
+    from raypipe.engine.actors import Resources, plan_resources
 
-    assert plan_share([{"CPU": 2.0}], 1) == Share(1, 0, 2)
-    assert plan_share([{"CPU": 2.0}], 2) == Share(0.75, 0, 1)
-    assert plan_share([{"CPU": 2.0}], 7) == Share(0.2142, 0, 1)
-    assert plan_share([{"CPU": 4.0}] * 4, 5) == Share(1, 0, 2)
-    assert plan_share([{"CPU": 64.0}, {"CPU": 2.0}], 2) == Share(24, 0, 32)
-    assert plan_share([{"CPU": 32.0, "GPU": 4.0}, {"memory": 1.0}], 4) == Share(6, 1, 8)
-    assert plan_share([{"CPU": 8.0, "GPU": 1.0}] * 2, 4) == Share(3, 0.5, 4)
+    assert plan_resources([{"CPU": 2.0}], 1) == Resources(1, 0, 2)
+    assert plan_resources([{"CPU": 2.0}], 2) == Resources(0.75, 0, 1)
+    assert plan_resources([{"CPU": 2.0}], 7) == Resources(0.2142, 0, 1)
+    assert plan_resources([{"CPU": 4.0}] * 4, 5) == Resources(1, 0, 2)
+    assert plan_resources([{"CPU": 64.0}, {"CPU": 2.0}], 2) == Resources(24, 0, 32)
+    assert plan_resources([{"CPU": 32.0, "GPU": 4.0}, {"memory": 1.0}], 4) == Resources(6, 1, 8)
+    assert plan_resources([{"CPU": 8.0, "GPU": 1.0}] * 2, 4) == Resources(3, 0.5, 4)
     with pytest.raises(UsageError, match="has no CPU"):
-        plan_share([{"GPU": 2.0}], 2)
+        plan_resources([{"GPU": 2.0}], 2)
 
 
 @pytest.fixture(scope="module")
@@ -301,22 +331,22 @@ def ray_two_cpus(ray_local):
 @pytest.fixture(scope="module")
 def disturbed(ray_two_cpus):
     """Three shards with actors, and the fit that they should find."""
-    from raypipe.engine.actors import Share
-    from raypipe.engine.shards import RayStore
+    from raypipe.engine.actors import Resources
+    from raypipe.engine.ray_shards import RayShards
 
     series, weights = make_series("ragged"), make_weights()
     model = TimeSeriesKMeans(4, **SOFT_DTW)
-    share = Share(0.2, 0, 1)  # the other tests need some room beside these
-    with RayStore(deal(series, SHARDINGS["3"], weights), share) as store:
-        yield store, model, clone(model).fit(series, sample_weight=weights)
+    share = Resources(0.2, 0, 1)  # the other tests need some room beside these
+    with RayShards(deal(series, SHARDINGS["3"], weights), share) as shards:
+        yield shards, model, clone(model).fit(series, sample_weight=weights)
 
 
 def test_actors_find_the_same(disturbed):
-    store, model, local = disturbed
-    assert_same_fit(clone(model).fit_store(store), local)
+    shards, model, local = disturbed
+    assert_same_fit(clone(model).fit_shards(shards), local)
     lbfgs = clone(model).set_params(solver="lbfgs", max_iter=3)
     series = [row for part in deal(make_series("ragged"), SHARDINGS["3"]) for row in part.series]
-    assert_same_fit(clone(lbfgs).fit_store(store), lbfgs.fit(series, sample_weight=make_weights()))
+    assert_same_fit(clone(lbfgs).fit_shards(shards), lbfgs.fit(series, sample_weight=make_weights()))
 
 
 def wait_for_cpus(ray, free: float) -> None:
@@ -328,8 +358,8 @@ def wait_for_cpus(ray, free: float) -> None:
 
 
 def test_actors_keep_to_their_share(ray_two_cpus, disturbed):
-    store, _, _ = disturbed
-    pids, threads = zip(*store.actors.ask_all([0, 1, 2], "describe"), strict=True)
+    shards, _, _ = disturbed
+    pids, threads = zip(*shards.actors.ask_all([0, 1, 2], "describe"), strict=True)
     assert len({os.getpid(), *pids}) == 4
     assert threads == (1, 1, 1)
     wait_for_cpus(ray_two_cpus, 1.4)
@@ -338,9 +368,9 @@ def test_actors_keep_to_their_share(ray_two_cpus, disturbed):
 @pytest.mark.parametrize("way", ["ray.kill", "SIGKILL"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_killed_actor_is_made_anew_and_the_fit_goes_on(ray_two_cpus, disturbed, monkeypatch, way, moment):
-    store, model, local = disturbed
-    expected = clone(model).fit_store(store)
-    actors, send, sent = store.actors, store.actors._send, []
+    shards, model, local = disturbed
+    expected = clone(model).fit_shards(shards)
+    actors, send, sent = shards.actors, shards.actors._send, []
     killed = {"before": (2, 25), "after": (12, 48)}[moment]
 
     def kill(actor):
@@ -365,7 +395,7 @@ def test_a_killed_actor_is_made_anew_and_the_fit_goes_on(ray_two_cpus, disturbed
         return ref
 
     monkeypatch.setattr(actors, "_send", send_and_kill)
-    found = clone(model).fit_store(store)
+    found = clone(model).fit_shards(shards)
     assert len(sent) > max(killed)
     assert len(before & {pid for pid, _ in actors.ask_all([0, 2], "describe")}) < 2
     np.testing.assert_array_equal(found.cluster_centers_, expected.cluster_centers_)
@@ -391,22 +421,22 @@ class Broken(Held):
 
 
 def test_a_shard_that_cannot_live_ends_the_work(ray_two_cpus, disturbed):
-    from raypipe.engine.actors import Share
-    from raypipe.engine.shards import RayStore
+    from raypipe.engine.actors import Resources
+    from raypipe.engine.ray_shards import RayShards
 
     series = make_series()
-    share = Share(0.1, 0, 1)
+    share = Resources(0.1, 0, 1)
     wait_for_cpus(ray_two_cpus, 1.4)
-    with pytest.raises(RaypipeError, match=r"shard 1 \(60 series\) was lost 4 times in one pass"):
-        RayStore([Held(series), Deadly(series)], share)
+    with pytest.raises(RaypipeError, match=r"shard 1 \(60 series\) was lost 4 times, and made anew in vain"):
+        RayShards([Held(series), Deadly(series)], share)
     with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\): OSError: no such disk"):
-        RayStore([Broken(series)], share)
+        RayShards([Broken(series)], share)
     with pytest.raises(UsageError, match=r"shard 0 \(60 series\): series 0 has a NaN or infinite value at step 2"):
-        RayStore([Held(np.where(np.arange(9)[:, None] == 2, np.nan, series))], share)
+        RayShards([Held(np.where(np.arange(9)[:, None] == 2, np.nan, series))], share)
     with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) has not answered for 6 s"):
-        RayStore([Stuck(series)], share, placing_s=3, answer_s=5)
+        RayShards([Stuck(series)], share, placing_s=3, answer_s=5)
     with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) found no place on the Ray cluster in 1 s"):
-        RayStore([Held(series)], Share(64, 0, 64), placing_s=1)
+        RayShards([Held(series)], Resources(64, 0, 64), placing_s=1)
     wait_for_cpus(ray_two_cpus, 1.4)  # what failed is given back
 
 
@@ -449,8 +479,8 @@ def test_trajectories_are_reduced_where_they_lie(ray_two_cpus, tmp_path, monkeyp
 
 @pytest.mark.parametrize("kind", ["plain", "ragged"])
 def test_shards_are_read_from_parquet_files(ray_two_cpus, tmp_path, monkeypatch, kind):
-    from raypipe.engine.actors import Share
-    from raypipe.engine.shards import RayStore, split_trajectories
+    from raypipe.engine.actors import Resources
+    from raypipe.engine.ray_shards import RayShards, split_trajectories
 
     run = Run(str(tmp_path / "run"))
     with pytest.raises(RaypipeError, match="has no trajectories/"):
@@ -468,5 +498,5 @@ def test_shards_are_read_from_parquet_files(ray_two_cpus, tmp_path, monkeypatch,
     )
     assert split_trajectories(run, 5)[0]() == ([], None)
     model = TimeSeriesKMeans(3, **SOFT_DTW)
-    with RayStore(loaders, Share(0.1, 0, 1), placing_s=60) as store:
-        assert_same_fit(clone(model).fit_store(store), model.fit(values))
+    with RayShards(loaders, Resources(0.1, 0, 1), placing_s=60) as shards:
+        assert_same_fit(clone(model).fit_shards(shards), model.fit(values))

@@ -10,7 +10,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import Plan, open_plan
 from raypipe.runs.status import describe_status
-from raypipe.schema import Failure, Probe
+from raypipe.schema import PLAN, Failure, Probe
 from raypipe.segments.planning import plan_segments
 from raypipe.sources.videos import Video, Videos
 
@@ -49,6 +49,15 @@ def test_the_newest_rows_of_each_video_count_in_the_order_of_the_source(run):
     plan.drop(np.array([0, 2]))
     assert plan.lacking().tolist() == [0, 2, 5, 6]
     assert told(plan.portion(0, 7)) == ["b0v1", "b1v1", "d0v1", "e0v2"]
+
+
+def test_a_plan_from_before_a_column_was_added_goes_on(run):
+    run.write_table("plan.parquet", plan_of("ab").drop_columns("n_frames"))
+    run.write_table("plan/00000000-x.parquet", plan_of("c"))
+    Plan(run, videos_of("abc")).settle()
+    settled = run.read_table("plan.parquet")
+    assert settled.schema.equals(PLAN) and told(settled) == ["a0v1", "b0v1", "c0v1"]
+    assert settled["n_frames"].to_pylist() == [None, None, 1000]
 
 
 def test_portions_settle_the_plan(run):

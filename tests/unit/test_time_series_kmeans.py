@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import clone
 
 from raypipe.clustering import fit_clusters
-from raypipe.clustering.shards import LocalShards
+from raypipe.clustering.shards import LocalShards, Measure
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
@@ -480,7 +480,8 @@ def test_passes_take_little_memory():
     n, limit = 300_000, 4 << 20  # numpy's own; what blocks in hand need is not counted here, and does not grow
     series = np.zeros((n, 4, 1), np.float32)
     series[:, 0, 0] = np.arange(n) % 7
-    shards = LocalShards(read_series(series), 1.0, "float32", "numba")
+    shards = LocalShards(read_series(series))
+    shards.open(Measure(1.0, "float32", "numba"))
     centers = series[:3].astype(np.float64)
 
     def peak(call) -> float:
