@@ -17,8 +17,8 @@ EMBEDDING, EMBEDDED = "embedding", "embedded"
 AWAY = "source"
 """The stage of a transient failure: the video's server was away, which says nothing of the video."""
 
-# All that probing finds travels by name: `raypipe.decoders.container.probe_video` fills in the fields of `Probe`, each of
-# which is copied to the column of `PLAN` of its name, and from there to that of `VIDEOS` if there is one.
+# What probing finds travels by name: `raypipe.decoders.container.probe_video` fills in the fields of `Probe`. Each is
+# copied to the column of `PLAN` of that name, and from there to the column of `VIDEOS` of that name, if there is one.
 
 PLAN = pa.schema(
     [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, fields
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,9 @@ from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, Failure, Probe
 from raypipe.segments.planning import plan_segments
 from raypipe.segments.stages import ProbeVideos
-from raypipe.sources.videos import Videos
 from raypipe.storage import take_rows
+
+T = TypeVar("T")
 
 # Probing a file takes milliseconds on a disk, and some round trips to an object store.
 _PROBE_S = 0.3
@@ -53,37 +55,28 @@ def probe_videos(
     lacking = plan.lacking()
     for start in range(0, len(lacking), plan.portion_size):
         rows = lacking[start : start + plan.portion_size]
-        _probe_portion(plan, plan.videos.take(rows), take_rows(versions, rows), made_with, config, pools, progress)
+        videos, own_versions = plan.videos.take(rows), take_rows(versions, rows)
+        with closing(
+            probe_uris(videos.table["uri"], config.decode, pools.for_tasks(len(rows)), plan.run.log)
+        ) as probed:
+            for batch in _now_and_then(probed, COMMIT_PROBES_S, progress):
+                numbers, probes = zip(*batch, strict=True)
+                theirs = own_versions.take(pa.array(numbers)).to_pylist()
+                plan.add(plan_segments(videos.take(numbers), probes, config.sample, theirs, made_with))
 
 
-def _probe_portion(
-    plan: Plan,
-    videos: Videos,
-    versions: pa.ChunkedArray,
-    made_with: str,
-    config: Config,
-    pools: Pools,
-    progress: Callable[[float], None],
-) -> None:
-    fresh: list[int] = []
-    probes: list[Probe | Failure] = []
-
-    def commit() -> None:
-        own_versions = versions.take(pa.array(fresh)).to_pylist()
-        plan.add(plan_segments(videos.take(fresh), probes, config.sample, own_versions, made_with))
-
+def _now_and_then(each: Iterable[T], every_s: float, progress: Callable[[float], None]) -> Iterator[list[T]]:
+    """Count things as they come, and yield those of every so many seconds together."""
+    batch: list[T] = []
     since = time.monotonic()
-    uris = videos.table["uri"]
-    with closing(probe_uris(uris, config.decode, pools.for_tasks(len(uris)), plan.run.log)) as probed:
-        for number, probe in probed:
-            fresh.append(number)
-            probes.append(probe)
-            progress(1)
-            if time.monotonic() - since > COMMIT_PROBES_S:
-                commit()
-                fresh, probes, since = [], [], time.monotonic()
-    if fresh:
-        commit()
+    for one in each:
+        batch.append(one)
+        progress(1)
+        if time.monotonic() - since > every_s:
+            yield batch
+            batch, since = [], time.monotonic()
+    if batch:
+        yield batch
 
 
 class _Prober:
