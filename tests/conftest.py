@@ -1,7 +1,9 @@
 """Fixtures that all tests share, and the marks that follow from them."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,12 +16,32 @@ from raypipe.packages import sees_gpu
 
 TESTS = Path(__file__).resolve().parent
 
-# numba's cache looks at the file of a compiled function alone: with a folder for each state of all of them together,
-# no test runs code from before a change. Set before anything imports numba, and inherited by child processes.
-_SOFTDTW = TESTS.parent / "raypipe" / "softdtw"
-_KERNELS = [_SOFTDTW / name for name in ("lanes.py", "sweeps.py", "numba.py")]
-_STATE = hashlib.sha256(b"".join(path.read_bytes() for path in _KERNELS)).hexdigest()[:16]
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"raypipe-kernels-{_STATE}"))
+SOFTDTW = TESTS.parent / "raypipe" / "softdtw"
+
+
+def compiled_folder() -> Path:
+    """Return where numba keeps what it compiles: a folder for each state of our kernels' files together.
+
+    numba's cache looks at the file of a compiled function alone; so no test runs code from before a change. What it has
+    compiled of other packages stays right: it is copied from earlier folders, as UMAP alone takes most of a minute.
+    """
+    parent = Path(tempfile.gettempdir())
+    sources = b"".join((SOFTDTW / name).read_bytes() for name in ("lanes.py", "sweeps.py", "numba.py"))
+    folder = parent / f"raypipe-kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
+    if not folder.exists():
+        new = Path(tempfile.mkdtemp(dir=parent))
+        for earlier in sorted(parent.glob("raypipe-kernels-*"), key=lambda path: path.stat().st_mtime, reverse=True):
+            for path in earlier.iterdir():
+                if not path.name.startswith("softdtw_") and not (new / path.name).exists():
+                    shutil.copytree(path, new / path.name)
+        with contextlib.suppress(OSError):  # another process was first
+            new.rename(folder)
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child processes inherit it
+    os.environ["NUMBA_CACHE_DIR"] = str(compiled_folder())
 
 FOLDERS = ["unit", "ray", "campaigns"]  # in the order of what they take: a mistake shows early
 RAY_FIXTURES = {"ray_local", "own_ray", "ray_elsewhere"}

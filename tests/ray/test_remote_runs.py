@@ -26,11 +26,12 @@ def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_p
     assert_same_clips(read_clips(run), embed_without_ray(served, config))
 
 
-def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path):
+def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path, monkeypatch):
     """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
     config = make_config(flags={"encode": {"encoder": "descriptor"}})
     run = Run(str(tmp_path / "run"))
     proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)  # of the driver's; the workers keep theirs
     pipeline.embed(f"{proxy.url}/", run, config, QUIET)
     stages = {row["uri"][-5:]: row["error_stage"] for row in run.read_table("videos.parquet").to_pylist()}
     assert stages == {"a.mp4": "source", "b.mp4": None, "c.mp4": None}
