@@ -19,7 +19,8 @@ def test_run_with_failures_exits_3(ray_local, tmp_path, make_video, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     options = ["--encoder", "mine:Mean", "-k", "2", "--set", "reduce.n_components=2"]
-    result = call_raypipe("run", "videos.csv", "-o", "run", *options)
+    one_each = ["--set", "ray.decoders=1", "--set", "ray.encoders=1"]
+    result = call_raypipe("run", "videos.csv", "-o", "run", *options, *one_each)
     assert result.exit_code == 3, result.stderr
     assert "4 found = 3 ok + 1 failed + 0 skipped" in result.stderr
     assert "raypipe: 1 of 4 videos failed, more than --max-failed 0.05" in result.stderr
