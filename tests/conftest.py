@@ -1,7 +1,9 @@
 """Fixtures that all tests share, and the marks that follow from them."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,20 +16,40 @@ from raypipe.packages import sees_gpu
 
 TESTS = Path(__file__).resolve().parent
 
-# numba's cache looks at the file of a compiled function alone: with a folder for each state of all of them together,
-# no test runs code from before a change. Set before anything imports numba, and inherited by child processes.
-_SOFTDTW = TESTS.parent / "raypipe" / "softdtw"
-_KERNELS = [_SOFTDTW / name for name in ("lanes.py", "sweeps.py", "numba.py")]
-_STATE = hashlib.sha256(b"".join(path.read_bytes() for path in _KERNELS)).hexdigest()[:16]
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"raypipe-kernels-{_STATE}"))
+SOFTDTW = TESTS.parent / "raypipe" / "softdtw"
 
-FOLDERS = ["unit", "ray", "campaigns"]  # in the order of what they take: a mistake shows early
+
+def compiled_folder() -> Path:
+    """Return where numba keeps what it compiles: a folder for each state of our kernels' files together.
+
+    numba's cache looks at the file of a compiled function alone; so no test runs code from before a change. What it has
+    compiled of other packages stays right: it is copied from earlier folders, as UMAP alone takes most of a minute.
+    """
+    parent = Path(tempfile.gettempdir())
+    sources = b"".join((SOFTDTW / name).read_bytes() for name in ("lanes.py", "sweeps.py", "numba.py"))
+    folder = parent / f"raypipe-kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
+    if not folder.exists():
+        new = Path(tempfile.mkdtemp(dir=parent))
+        for earlier in sorted(parent.glob("raypipe-kernels-*"), key=lambda path: path.stat().st_mtime, reverse=True):
+            for path in earlier.iterdir():
+                if not path.name.startswith("softdtw_") and not (new / path.name).exists():
+                    shutil.copytree(path, new / path.name)
+        with contextlib.suppress(OSError):  # another process was first
+            new.rename(folder)
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child processes inherit it
+    os.environ["NUMBA_CACHE_DIR"] = str(compiled_folder())
+
 RAY_FIXTURES = {"ray_local", "own_ray", "ray_elsewhere"}
 ON_A_GPU = {"gpu", "cupy", "cuda"}  # the fixture's name, and what a parameter names that runs on a device
+WITH_UMAP = {"test_api.py", "test_cli.py", "test_presets.py", "test_reduction.py"}  # each process compiles it anew
 
 
-def pytest_collection_modifyitems(items):
-    """Mark each test by what it uses, and bring those that share a Ray together, before those with one of their own."""
+def pytest_collection_modifyitems(config, items):
+    """Mark each test by what it uses, and order them."""
     for item in items:
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         uses = {*item.fixturenames, *(each for each in parameters if isinstance(each, str))}
@@ -35,12 +57,33 @@ def pytest_collection_modifyitems(items):
             item.add_marker("gpu")
         if uses & RAY_FIXTURES:
             item.add_marker("ray")
+    # In one process the unit tests are first: a mistake shows early. In two, those with Ray, as they take longest; and
+    # of these the ones that share a Ray come before those with one of their own.
+    unit_first = not hasattr(config, "workerinput")
+    items.sort(key=lambda item: (is_unit(item) != unit_first, "ray_local" not in item.fixturenames))
 
-    def when(item) -> tuple[int, bool]:
-        folder = item.path.relative_to(TESTS).parts[0]
-        return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS), "ray_local" not in item.fixturenames
 
-    items.sort(key=when)  # stable: within these, as collected
+def is_unit(item) -> bool:
+    return item.path.is_relative_to(TESTS / "unit")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Run folders in two processes, and files in this one."""
+    return 2 if any(Path(argument.partition("::")[0]).is_dir() for argument in config.args) else 0
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Give all that starts Ray to one of the two, for two Rays would fight; and so what compiles UMAP."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(nodeid.partition("::")[0])
+            if path.parent.name != "unit":
+                return "ray"
+            return "umap" if path.name in WITH_UMAP else path.name
+
+    return Rooms(config, log)
 
 
 def pytest_runtest_setup(item):

@@ -4,6 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from types import ModuleType
 
+# What starts an actor is a process that imports Ray and raypipe, for two seconds of a core: where a test is not about
+# actors working beside each other, one of each kind will do.
+ONE_EACH = {"decoders": 1, "encoders": 1}
+
 
 @contextlib.contextmanager
 def local_ray(**resources) -> Iterator[ModuleType]:

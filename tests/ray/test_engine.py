@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from clips import read_clips
+from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
@@ -157,12 +158,14 @@ def test_one_encoder_a_gpu(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
 
 
 def test_beyond_a_limit_and_back_in_a_source_that_changed(ray_two_fake_gpus, folder, tmp_path, make_video):
+    config = make_config(base=DESCRIPTOR.model_dump(), flags={"ray": ONE_EACH})
+    few = make_config(base=config.model_dump(), sets=("source.limit=2",))
     run = Run(str(tmp_path / "run"))
-    pipeline.embed(folder, run, make_config(base=DESCRIPTOR.model_dump(), sets=("source.limit=2",)), QUIET)
+    pipeline.embed(folder, run, few, QUIET)
     assert run.info()["counts"] == {"found": 6, "ok": 2, "failed": 0, "skipped": 4, "ignored": 0}
     make_video("videos/a/extra.mp4", n_frames=25, seed=9)
     (folder / "a" / "2.mp4").unlink()
-    pipeline.embed(folder, run, DESCRIPTOR, QUIET)
+    pipeline.embed(folder, run, config, QUIET)
     assert run.info()["counts"] == {"found": 6, "ok": 6, "failed": 0, "skipped": 0, "ignored": 0}
     names = [Path(row["uri"]).name for row in rows(run)]
     assert names == ["0.mp4", "4.mp4", "extra.mp4", "1.mp4", "3.mp4", "5.mp4"]

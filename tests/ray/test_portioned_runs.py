@@ -2,6 +2,7 @@
 
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
+from sessions import ONE_EACH
 from videos import write_video
 
 from raypipe import pipeline
@@ -15,11 +16,11 @@ from raypipe.sources.videos import Video, Videos
 
 
 def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "LARGEST_PORTION", 3)
-    for number in range(1, 8):
+    monkeypatch.setattr(plans, "LARGEST_PORTION", 2)
+    for number in range(1, 5):
         write_video(tmp_path / f"videos/{number}.mp4", n_frames=20 + 5 * number, seed=number)
-    (tmp_path / "videos/4.mp4").write_text("not a video")
-    config = make_config(flags={"encode": {"encoder": "descriptor"}}, sets=["sample.segment_s=2"])
+    (tmp_path / "videos/3.mp4").write_text("not a video")
+    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH}, sets=["sample.segment_s=2"])
     run = Run(str(tmp_path / "run"))
     sizes = []
 
@@ -37,19 +38,19 @@ def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
         assert names == sorted(names)
         return run.info()["counts"]
 
-    assert embed(limit=5) == dict(found=7, ok=4, failed=1, skipped=2, ignored=0)
+    assert embed(limit=3) == dict(found=4, ok=2, failed=1, skipped=1, ignored=0)
     write_video(tmp_path / "videos/0.mp4", n_frames=25, seed=0)  # before all others: the portions shift
-    write_video(tmp_path / "videos/4.mp4", n_frames=25, seed=4)
-    assert embed(retry_failed=True) == dict(found=8, ok=8, failed=0, skipped=0, ignored=0)
+    write_video(tmp_path / "videos/3.mp4", n_frames=25, seed=3)
+    assert embed(retry_failed=True) == dict(found=5, ok=5, failed=0, skipped=0, ignored=0)
     assert_same_clips(read_clips(run), embed_without_ray(tmp_path / "videos", config))
-    write_video(tmp_path / "videos/6.mp4", n_frames=25, seed=66)
-    with pytest.raises(UsageError, match=r"1 of 8 videos changed .*6\.mp4"):
+    write_video(tmp_path / "videos/4.mp4", n_frames=25, seed=44)
+    with pytest.raises(UsageError, match=r"1 of 5 videos changed .*4\.mp4"):
         embed()
-    assert embed(re_embed=True) == dict(found=8, ok=8, failed=0, skipped=0, ignored=0)
+    assert embed(re_embed=True) == dict(found=5, ok=5, failed=0, skipped=0, ignored=0)
     assert_same_clips(read_clips(run), embed_without_ray(tmp_path / "videos", config))
     (tmp_path / "videos/2.mp4").unlink()
-    assert embed() == dict(found=7, ok=7, failed=0, skipped=0, ignored=0)
-    assert max(sizes) == 3, "no more videos at a time, whatever there are"
+    assert embed() == dict(found=4, ok=4, failed=0, skipped=0, ignored=0)
+    assert max(sizes) == 2, "no more videos at a time, whatever there are"
 
 
 def test_twins_are_refused(tmp_path):

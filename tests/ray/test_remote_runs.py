@@ -1,6 +1,7 @@
 """Runs over videos behind HTTP: what a server goes through costs waiting, and no clips."""
 
 from clips import assert_same_clips, embed_without_ray, read_clips
+from sessions import ONE_EACH
 from trouble import Fault, Proxy
 
 from raypipe import pipeline
@@ -26,11 +27,12 @@ def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_p
     assert_same_clips(read_clips(run), embed_without_ray(served, config))
 
 
-def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path):
+def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path, monkeypatch):
     """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
-    config = make_config(flags={"encode": {"encoder": "descriptor"}})
+    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH})
     run = Run(str(tmp_path / "run"))
     proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)  # of the driver's; the workers keep theirs
     pipeline.embed(f"{proxy.url}/", run, config, QUIET)
     stages = {row["uri"][-5:]: row["error_stage"] for row in run.read_table("videos.parquet").to_pylist()}
     assert stages == {"a.mp4": "source", "b.mp4": None, "c.mp4": None}

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
 from disks import mount_small
+from sessions import ONE_EACH
 from videos import write_video
 
 from raypipe import pipeline
@@ -26,7 +27,7 @@ from raypipe.runs.status import describe_status
 from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()
-DESCRIPTOR = {"encode": {"encoder": "descriptor"}}
+DESCRIPTOR = {"encode": {"encoder": "descriptor"}, "ray": ONE_EACH}
 
 
 def make(*sets, flags=DESCRIPTOR):
@@ -197,7 +198,7 @@ def picky(tmp_path, monkeypatch, folder):
         name = f"picky_{abs(hash((hook, str(tmp_path))))}"
         (tmp_path / f"{name}.py").write_text(ENCODER.format(hook=hook))
         monkeypatch.syspath_prepend(tmp_path)
-        return make(*sets, flags={"encode": {"encoder": f"{name}:Picky", "normalize": False}})
+        return make(*sets, flags={"encode": {"encoder": f"{name}:Picky", "normalize": False}, "ray": ONE_EACH})
 
     return config_with
 
@@ -257,7 +258,7 @@ def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
     hook = f"""with open({str(pids)!r}, "a") as file:
             file.write(str(os.getpid()) + chr(10))
         time.sleep(0.4)"""
-    config = picky(hook, "encode.batch_size=4", "sample.segment_s=1")
+    config = picky(hook, "encode.batch_size=4", "sample.segment_s=1", "ray.decoders=2", "ray.encoders=2")
     expected = embed_without_ray(folder, config)
     pids.unlink()
     killed = []

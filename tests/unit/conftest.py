@@ -8,4 +8,6 @@ import pytest
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch):
     """Let ``import ray`` fail, even where another test has loaded it: what needs Ray is no unit test."""
-    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in {"ray", *sys.modules}:
+        if name.partition(".")[0] == "ray" or name.startswith("raypipe.engine"):
+            monkeypatch.setitem(sys.modules, name, None)

@@ -4,18 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from commands import run_raypipe
-from typer.testing import CliRunner
-
-from raypipe import cli
-
-
-def raypipe(*arguments):
-    """Run the command line in this process: UMAP is compiled once for all tests here."""
-    done = CliRunner().invoke(cli.app, [*map(str, arguments)], env={"COLUMNS": "200"}, prog_name="raypipe")
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
+from commands import call_raypipe, run_raypipe
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +25,17 @@ def trajectories(tmp_path_factory):
 def done(trajectories):
     """Run a preset on it, once for all tests here."""
     run = trajectories.parent / "run"
-    result = raypipe("run", trajectories, "-o", run, "--preset", "embedding-analysis")
+    result = call_raypipe("run", trajectories, "-o", run, "--preset", "embedding-analysis")
     assert result.exit_code == 0, result.stderr
     return run, result
 
 
 def test_help_names_every_verb():
-    result = raypipe("--help")
+    result = call_raypipe("--help")
     assert result.exit_code == 0
     for verb in ("run", "embed", "cluster", "report", "demo", "inspect", "doctor"):
         assert f" {verb} " in result.stdout
-        page = raypipe(verb, "--help").stdout
+        page = call_raypipe(verb, "--help").stdout
         assert "Example" in page
         assert "--debug" in page
 
@@ -92,7 +81,9 @@ def test_the_preset_on_the_command_line_is_the_recipe(done, trajectories):
 def test_cluster_again_with_other_parameters(done):
     run, _ = done
     before = (run / "embeddings").stat().st_mtime_ns
-    result = raypipe("cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=3", "-q")
+    result = call_raypipe(
+        "cluster", run, "-k", "4", "--set", "reduce.method=pca", "--set", "reduce.n_components=3", "-q"
+    )
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     assert np.load(run / "model" / "centers.npy").shape == (4, 6, 3)
     assert (run / "embeddings").stat().st_mtime_ns == before
@@ -113,7 +104,7 @@ def test_cluster_again_with_other_parameters(done):
 )
 def test_errors_are_one_line(tmp_path, make_video, arguments, code, message):
     make_video()
-    result = raypipe(*(argument.format(tmp=tmp_path) for argument in arguments))
+    result = call_raypipe(*(argument.format(tmp=tmp_path) for argument in arguments))
     assert result.exit_code == code
     assert "Traceback" not in result.stderr
     if message is not None:
@@ -129,7 +120,7 @@ def test_debug_shows_the_traceback(tmp_path):
 
 def test_dry_run_starts_nothing(tmp_path, make_video):
     video = make_video()
-    result = raypipe("run", video, "-o", tmp_path / "run", "--dry-run", "--set", "sample.n_frames=5")
+    result = call_raypipe("run", video, "-o", tmp_path / "run", "--dry-run", "--set", "sample.n_frames=5")
     assert result.exit_code == 0
     assert "n_frames: 5" in result.stdout
     assert "would take 1 of 1 videos found" in result.stdout
@@ -140,7 +131,7 @@ def test_inspect(tmp_path, make_video):
     make_video("a/one.mp4", n_frames=20)
     make_video("b/two.mp4", n_frames=40)
     (tmp_path / "b" / "broken.mp4").write_text("no video")
-    result = raypipe("inspect", tmp_path)
+    result = call_raypipe("inspect", tmp_path)
     assert result.exit_code == 0
     assert "3 videos, 1 of which would fail" in result.stdout
     assert "h264 (2)" in result.stdout
@@ -151,7 +142,7 @@ def test_inspect(tmp_path, make_video):
 
 
 def test_doctor():
-    result = raypipe("doctor")
+    result = call_raypipe("doctor")
     assert result.exit_code == 0
     for word in ("python", "ray 2.", "decoders", "descriptor", "cores", "gpu"):
         assert word in result.stdout
