@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from sessions import local_ray
+from sessions import end_ray, local_ray
 from trouble import proxy_before, serve_folder
 from videos import write_video
 
@@ -115,7 +115,8 @@ def own_ray():
 
 @pytest.fixture(scope="session")
 def ray_elsewhere():
-    """Say that Ray runs in other processes than this: a cluster's nodes, or a command's."""
+    """Say that Ray runs in other processes than this, a cluster's nodes or a command's: the shared one ends before."""
+    end_ray()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Ray on this machine, started and stopped by tests."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -12,8 +13,8 @@ ONE_EACH = {"decoders": 1, "encoders": 1}
 @contextlib.contextmanager
 def local_ray(**resources) -> Iterator[ModuleType]:
     """Start a Ray of two CPUs of its own: another may be running on this machine."""
+    end_ray()
     ray = _import_ray()
-    ray.shutdown()  # the shared one, where it still runs
     options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init("local", **{**options, **resources})
     try:
@@ -25,10 +26,10 @@ def local_ray(**resources) -> Iterator[ModuleType]:
 @contextlib.contextmanager
 def ray_nodes(*nodes: dict) -> Iterator:
     """Start a Ray cluster of several nodes on this machine, the head first, and connect to it."""
+    end_ray()
     ray = _import_ray()
     from ray.cluster_utils import Cluster
 
-    ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False})
     for node in nodes[1:]:
         cluster.add_node(**node)
@@ -38,6 +39,12 @@ def ray_nodes(*nodes: dict) -> Iterator:
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def end_ray() -> None:
+    """End the Ray that tests share, where one runs in this process."""
+    if sys.modules.get("ray"):
+        sys.modules["ray"].shutdown()
 
 
 def _import_ray() -> ModuleType:

@@ -51,7 +51,7 @@ def test_pools_that_do_not_fit_are_refused():
         plan_pools({"GPU": 2.0}, RayConfig(), 100)
 
 
-def test_a_dead_address_is_one_line():
+def test_a_dead_address_is_one_line(ray_elsewhere):
     with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at 127\.0\.0\.1:1"):
         with ray_session(RayConfig(address="127.0.0.1:1")):
             pass
