@@ -117,7 +117,7 @@ def measure_descriptor(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def measure_mobilenet(folder: Path) -> dict[str, float]:
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests/helpers"))
     encoder = make_encoder("mobilenet_encoder:MobileNet")
     clips = load_clips(folder, encoder.image_size, encoder.resize_mode)
     figures = score(clips, encoder(clips.frames), encoder(disturb(clips.frames)))
