@@ -94,12 +94,12 @@ def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
 def test_manifests_and_versions_are_waited_for(proxy, served):
     (served / "list.csv").write_text("uri\na.mp4\n")
     videos = find_videos(f"{proxy.url}/a.mp4")
-    calm = read_versions(videos).read()
+    calm = read_versions(videos)
     proxy.calm()
     proxy.faults = (Fault(status=503, first=1),)
     with open_file(f"{proxy.url}/list.csv") as file:
         assert file.read() == b"uri\na.mp4\n"
-    assert read_versions(videos).read() == calm
+    assert read_versions(videos) == calm
     assert calm["version"].null_count == 0
 
 
