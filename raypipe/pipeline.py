@@ -58,7 +58,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
-    chosen = found[: config.source.limit]
+    chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
     quarantine = find_quarantined(run, config, found)

@@ -32,6 +32,7 @@ PATIENCE_S = 10.0
 """Seconds for which a failed request is repeated: half of what a probe may take (``decode.deadline_s``)."""
 
 _FIRST_WAIT_S = 0.25
+_WINDOW = 10_000  # rows
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509}
 # A sandbox logs to its parent, which reports the last line when the deadline passes.
 _log = logging.getLogger(__name__)
@@ -308,11 +309,18 @@ def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
 
 
 def take_rows(table: Rows, rows: np.ndarray) -> Rows:
-    """Take rows of a table or chunked array; for rows that lie together, only the chunks between them are read.
+    """Take rows of a table or chunked array a window at a time.
 
-    Arrow joins all chunks of a column before it takes from them, which would bring a memory-mapped column to memory.
+    Arrow joins all chunks of a column before it takes from them: a memory-mapped column would come to memory whole, and
+    text of more than 2 GiB fails.
     """
-    if not len(rows):
-        return table.slice(0, 0)
-    first = rows.min()
-    return table.slice(first, rows.max() + 1 - first).take(pa.array(rows - first))
+    if isinstance(table, pa.ChunkedArray):
+        return take_rows(pa.table({"rows": table}), rows)["rows"]
+    windows = rows // _WINDOW
+    order = np.argsort(windows, kind="stable")
+    parts = [table.slice(0, 0)]
+    for some in np.split(order, np.flatnonzero(np.diff(windows[order])) + 1) if len(rows) else ():
+        start = windows[some[0]] * _WINDOW
+        parts.append(table.slice(start, _WINDOW).take(pa.array(rows[some] - start)))
+    taken = pa.concat_tables(parts)
+    return taken if (np.diff(order) > 0).all() else taken.take(pa.array(np.argsort(order)))

@@ -119,7 +119,7 @@ class Shards(Protocol):
     def attempt(self, work: Callable[[], T]) -> T:
         """Call work that makes passes, and return its result; call it again if series were lost in the meantime.
 
-        The work must be deterministic, and begin with `open`.
+        The work must be deterministic, and call `open` before its first pass.
         """
         ...
 

@@ -20,7 +20,7 @@ Call = tuple[Any, ...]
 """The name of a method of an actor, or of something that it holds (``name.method``), and its arguments."""
 
 RESERVED = 0.75  # Actors reserve this part of each CPU; if they took all, nothing else on the Ray cluster could run.
-REBUILDS = 3  # Machines come and go, but an actor that is lost more often in one piece of work is lost for a reason.
+REBUILDS = 3  # Machines come and go, but an actor that is lost more often, and never further on, is lost for a reason.
 PLACING_S = 300.0  # An autoscaler needs minutes to bring a machine.
 ANSWER_S = 3600.0  # Loading a shard and a pass over it may take long.
 
@@ -121,6 +121,11 @@ class Actors:
         What each takes of its machine.
     placing_s, answer_s
         The work is given up when an actor finds no place, or does not answer, for so many seconds.
+
+    Attributes
+    ----------
+    n_answered
+        How many calls of `ask` have been answered.
     """
 
     def __init__(
@@ -137,6 +142,7 @@ class Actors:
             num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )
         self._placing_s, self._answer_s = placing_s, answer_s
+        self.n_answered = 0
         self._handles: dict[int, Any] = {}
         self._placed: dict[int, Any] = {}
 
@@ -173,6 +179,7 @@ class Actors:
             except RayError as error:
                 self._drop(actor)
                 raise ActorLost(self._names[actor], one_line(error)) from error
+        self.n_answered += 1
         return found
 
     def close(self) -> None:

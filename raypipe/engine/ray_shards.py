@@ -197,10 +197,15 @@ class RayShards:
     def attempt(self, work: Callable[[], T]) -> T:
         """Call work that makes passes, and call it again from its beginning whenever a shard is lost."""
         losses: Counter[str] = Counter()
+        farthest = 0  # that an attempt has come; each one that comes further may lose shards again
         while True:
+            begun = self.actors.n_answered
             try:
                 return work()
             except ActorLost as lost:
+                if self.actors.n_answered - begun > farthest:
+                    farthest = self.actors.n_answered - begun
+                    losses.clear()
                 losses[lost.name] += 1
                 if losses[lost.name] > REBUILDS:
                     raise RaypipeError(

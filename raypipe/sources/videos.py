@@ -181,19 +181,27 @@ class Videos:
 
 def _bring_together(tables: Iterable[pa.Table]) -> pa.Table:
     """Bring tables of videos to one schema, memory-mapped; a column that one of them lacks is null there."""
-    parts = [FOUND.empty_table()]
-    for schema, some in groupby(tables, key=lambda table: table.schema):
-        parts.append(memory_mapped(some, schema))
-    if len(parts) <= 2:
-        return parts[-1]
-    names = dict.fromkeys(name for part in parts for name in part.column_names)
-    fields = []
-    for name in names:
-        with _naming(name):
-            own = [pa.schema([part.schema.field(name)]) for part in parts if name in part.column_names]
-            fields += pa.unify_schemas(own, promote_options="permissive")
-    schema = pa.schema(fields)
+    parts = [
+        memory_mapped((table for _, table in some), schema)
+        for schema, some in groupby(_widen(tables), key=lambda pair: pair[0])
+    ]
+    if len(parts) <= 1:
+        return parts[0] if parts else FOUND.empty_table()
+    schema = parts[-1].schema
     return memory_mapped((_conform(batch, schema) for part in parts for batch in _batches(part)), schema)
+
+
+def _widen(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, pa.Table]]:
+    """Yield tables in the schema that holds them and all before them, and that schema."""
+    schema = FOUND
+    for table in tables:
+        if table.schema != schema:
+            for name in table.column_names:
+                with _naming(name):
+                    own = pa.schema([table.schema.field(name)])
+                    schema = pa.unify_schemas([schema, own], promote_options="permissive")
+            table = _conform(table, schema)
+        yield schema, table
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -216,12 +224,12 @@ def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     n_rows = 0
     for table in tables:
         if waiting and (waiting[0].schema != table.schema or n_rows + table.num_rows > _BATCH):
-            yield pa.concat_tables(waiting)
+            yield pa.concat_tables(waiting).combine_chunks()
             waiting, n_rows = [], 0
         waiting.append(table)
         n_rows += table.num_rows
     if waiting:
-        yield pa.concat_tables(waiting)
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _to_table(videos: Sequence[Video]) -> pa.Table:

@@ -82,7 +82,7 @@ class ActorsHere:
     """`Actors` without Ray: holders in this process, of which one may be lost whenever it is asked something."""
 
     def __init__(self, kind, first, names, resources, lose=()):
-        self.asked = 0
+        self.asked = self.n_answered = 0
         self.lost = []
         self._kind, self._first, self._names, self._lose = kind, first, names, set(lose)
         self._holders = {}
@@ -108,6 +108,7 @@ class ActorsHere:
             found[actor] = pickle.loads(
                 pickle.dumps(self._holders[actor].run(before, pickle.loads(pickle.dumps(call))))
             )
+        self.n_answered += 1
         return found
 
     def close(self):
@@ -266,6 +267,18 @@ def test_a_random_state_is_the_same_for_each_attempt_and_goes_on_afterwards(shar
     shards.actors._lose = {shards.actors.asked + 30}
     assert_same_fit(clone(model).set_params(random_state=ours).fit_shards(shards), local)
     assert ours.random_sample() == state.random_sample()
+
+
+def test_a_fit_goes_on_as_long_as_it_gets_further(shards_here):
+    series = make_series()
+    model = TimeSeriesKMeans(4, **SOFT_DTW)
+    shards = shards_here(deal(series, SHARDINGS["2"]))
+    asked = shards.actors.asked
+    # Each of six attempts gets ten calls further than the one before; then one is not disturbed any more.
+    shards.actors._lose = set(asked + np.cumsum([10 * (attempt + 1) for attempt in range(6)]))
+    found = clone(model).fit_shards(shards)
+    assert len(shards.actors.lost) == 6
+    assert_same_fit(found, clone(model).fit(series))
 
 
 def test_a_shard_that_is_lost_again_and_again_ends_the_fit(shards_here):

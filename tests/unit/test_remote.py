@@ -100,7 +100,7 @@ def test_manifests_and_versions_are_waited_for(proxy, served):
     with open_file(f"{proxy.url}/list.csv") as file:
         assert file.read() == b"uri\na.mp4\n"
     assert read_versions(videos) == calm
-    assert calm["version"].null_count == 0
+    assert calm.null_count == 0
 
 
 def test_patience_ends(monkeypatch, caplog):

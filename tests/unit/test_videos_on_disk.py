@@ -175,6 +175,17 @@ def test_found_videos_are_not_in_memory(tmp_path):
     videos = find_videos(tmp_path / "list.parquet")
     assert len(videos) == n
     assert pa.total_allocated_bytes() - before < 5e6  # of some 30 MB
-    some = videos.take(np.arange(100_000, 105_000))
-    assert pa.total_allocated_bytes() - before < 10e6, "what is taken brings no more of its column to memory"
-    assert some[0].uri == f"s3://bucket/{100_000:060d}.mp4"
+    peak = pa.default_memory_pool().max_memory()
+    few = videos.take(np.arange(0, n, 10_001)[::-1])
+    assert pa.default_memory_pool().max_memory() - peak < 2e6, "what is taken brings no more of its column to memory"
+    assert [video.uri for video in few] == [f"s3://bucket/{i:060d}.mp4" for i in reversed(range(0, n, 10_001))]
+
+
+def test_batches_that_lack_a_column_by_turns_are_not_in_memory():
+    made = (
+        Video(f"id{i}", f"file:///{i:0100d}", extra={"n": None if i // 10_000 % 2 else "x"}) for i in range(200_000)
+    )
+    before = pa.total_allocated_bytes()
+    videos = Videos(made)
+    assert pa.total_allocated_bytes() - before < 5e6  # of some 30 MB
+    assert videos.extra["n"].null_count == 100_000 and videos.extra["n"].type == pa.string()
