@@ -416,6 +416,39 @@ def test_a_killed_actor_is_made_anew_and_the_fit_goes_on(ray_two_cpus, disturbed
     assert_same_fit(found, local)
 
 
+PHASES = [
+    "shards.paths", "shards.steps", "open", "shards.begin_seeding", "shards.try_seeds", "shards.take_seed",
+    "shards.draw", "shards.assign", "shards.statistics", "farthest", "shards.outcome",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_actor_may_be_killed_in_any_phase(ray_two_cpus, disturbed, monkeypatch, phase):
+    shards, model, _ = disturbed
+    if phase == "farthest":  # Centers so far away that their clusters are left empty are seeded again.
+        far = make_series()[:1] + np.array([1e4, -1e4, 2e4])[:, None, None]
+        model = clone(model).set_params(init=np.concatenate([make_series()[:1], far]))
+    expected = clone(model).fit_shards(shards)
+    actors, send = shards.actors, shards.actors._send
+    pids = {pid for pid, _ in actors.ask_all([0, 2], "describe")}
+    killed = []
+
+    def kill_and_send(actor, call):
+        ref = send(actor, call)
+        name = (ray_two_cpus.get(call) if isinstance(call, ray_two_cpus.ObjectRef) else call)[0]
+        if name == phase and not killed:
+            ray_two_cpus.kill(actors._handles[actor])
+            killed.append(actor)
+        return ref
+
+    monkeypatch.setattr(actors, "_send", kill_and_send)
+    found = clone(model).fit_shards(shards)
+    assert len(killed) == 1
+    assert len(pids & {pid for pid, _ in actors.ask_all([0, 2], "describe")}) == 1
+    for name in ("labels_", "distances_", "cluster_centers_", "n_iter_"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
 class Deadly(Held):
     """A loader that takes its process with it."""
 
@@ -451,6 +484,31 @@ def test_a_shard_that_cannot_live_ends_the_work(ray_two_cpus, disturbed):
     with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) found no place on the Ray cluster in 1 s"):
         RayShards([Held(series)], Resources(64, 0, 64), placing_s=1)
     wait_for_cpus(ray_two_cpus, 1.4)  # what failed is given back
+
+
+class DeadlyOnce(Held):
+    """A loader that takes its process with it the first time."""
+
+    def __init__(self, series, mark):
+        super().__init__(series)
+        self.mark = mark
+
+    def __call__(self):
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__()
+
+
+def test_a_shard_that_dies_while_it_loads_is_loaded_again(ray_two_cpus, tmp_path):
+    from raypipe.engine.actors import Resources
+    from raypipe.engine.ray_shards import RayShards
+
+    series, model = make_series(), TimeSeriesKMeans(3, **SOFT_DTW)
+    loaders = [Held(series[:40]), DeadlyOnce(series[40:], tmp_path / "died")]
+    with RayShards(loaders, Resources(0.1, 0, 1)) as shards:
+        assert loaders[1].mark.exists()
+        assert_same_fit(clone(model).fit_shards(shards), clone(model).fit(series))
 
 
 @pytest.mark.parametrize(("kind", "method"), [("plain", "pca"), ("ragged", "pca"), ("plain", "umap")])
