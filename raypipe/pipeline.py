@@ -206,7 +206,7 @@ def _begin(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
 
 def _check_embedded(run: Run) -> None:
     if run.info().get("state") == EMBEDDING:
-        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again, it goes on")
+        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again to continue")
 
 
 @contextmanager

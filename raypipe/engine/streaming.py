@@ -159,7 +159,7 @@ def progressing(left: Callable[[], int], log: Log) -> Iterator[None]:
         log("lost", reason=reason, times=n)
     if left() == before:
         reason = next(iter(overheard.failures), "all that was tried got lost with its workers")
-        raise RaypipeError(f"Ray failed: {reason}; the same command goes on from here")
+        raise RaypipeError(f"Ray failed: {reason}; run the same command again to continue")
 
 
 class _Overheard(logging.Filter):

@@ -102,8 +102,8 @@ def _describe_stages(recorded: dict[str, Any], state: str | None, now: float) ->
     ]
     if state == EMBEDDING:
         rate = figures["segments_per_s"]
-        to_go = f"{clock((recorded['segments'] - recorded['done']) / rate)} to go" if rate else "time left: unknown"
+        left = f"{clock((recorded['segments'] - recorded['done']) / rate)} left" if rate else "time left: unknown"
         silent_s = now - recorded["updated"]
-        silent = "; is it still running? The same command goes on from here" if silent_s > SILENT_S else ""
-        lines.append(f"time       {clock(figures['seconds'])} so far, {to_go}; last sign {clock(silent_s)} ago{silent}")
+        silent = "; is it still running? Run the same command again to continue" if silent_s > SILENT_S else ""
+        lines.append(f"time       {clock(figures['seconds'])} so far, {left}; last sign {clock(silent_s)} ago{silent}")
     return lines

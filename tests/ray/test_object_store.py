@@ -81,7 +81,7 @@ def test_without_room_on_the_disk_either_the_run_stops_and_room_lets_it_go_on(
     mount_small(disk, "8m")
     try:
         with own_ray(object_store_memory=STORE, object_spilling_directory=str(disk)):
-            with pytest.raises(RaypipeError, match=r"Ray failed: OutOfDiskError: .* goes on from here") as caught:
+            with pytest.raises(RaypipeError, match=r"Ray failed: OutOfDiskError: .* again to continue") as caught:
                 pipeline.embed(tmp_path / "videos", run, config, QUIET)
             assert "\n" not in str(caught.value)
             expected = embed_without_ray(tmp_path / "videos", config)
