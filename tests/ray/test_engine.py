@@ -115,7 +115,7 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
         with progressing(lambda: left, lambda event, reason, times: told.update({reason: times})):
             left -= sum(batch.num_rows for batch in stream(numbers.map_batches(fail_on_odd)))
         assert (left, told) == (2, {"ValueError: an odd number": 2})
-        with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; the same command goes on"):
+        with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
             with progressing(lambda: left, lambda *_, **__: None):
                 list(stream(numbers.map_batches(fail_on_odd)))
 
