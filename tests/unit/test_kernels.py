@@ -343,8 +343,8 @@ def assert_in_registers(arch, kernels):
 
 
 def test_everything_is_in_registers():
-    """On one architecture, at one length; `test_every_size_is_in_registers`, which is slow, has all of three."""
-    assert_in_registers(90, variants([64], [2, 8, 17]))
+    """On the architecture that takes most registers; the slow `test_every_size_is_in_registers` has three of them."""
+    assert_in_registers(100, variants([64], [2, 8, 17]))
 
 
 def test_a_spill_is_found():
