@@ -342,9 +342,9 @@ def assert_in_registers(arch, kernels):
     assert max(used.values()) <= 255
 
 
-def test_everything_is_in_registers():
-    """On the architecture that takes most registers; the slow `test_every_size_is_in_registers` has three of them."""
-    assert_in_registers(100, variants([64], [2, 8, 17]))
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_everything_is_in_registers(arch):
+    assert_in_registers(arch, variants([64], [2, 8, 17]))
 
 
 def test_a_spill_is_found():
