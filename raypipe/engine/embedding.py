@@ -173,12 +173,12 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
     # Each actor has one batch in work and one waiting, and there is some room.
     bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
-    with Attempts() as decoding, Attempts() as encoding:
+    with Attempts() as attempts:
         dataset = (
             in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME)
             .map_batches(
                 DecoderActor,
-                fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, decoding),
+                fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, attempts),
                 compute=ActorPoolStrategy(size=pools.decoders),
                 num_cpus=pools.cpus,
                 batch_size=None,
@@ -186,7 +186,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> It
             )
             .map_batches(
                 EncoderActor,
-                fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), encoding),
+                fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), attempts),
                 compute=ActorPoolStrategy(size=pools.encoders),
                 num_cpus=pools.cpus,
                 num_gpus=pools.gpus_per_encoder or None,

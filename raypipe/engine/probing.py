@@ -1,11 +1,14 @@
-"""Videos to the plan: probed in a pool of actors, and cut into segments."""
+"""Videos to the plan: probed in a pool of actors, or here if they are few, and cut into segments."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, fields
+from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +28,9 @@ T = TypeVar("T")
 
 # Probing a file takes milliseconds on a disk, and some round trips to an object store.
 _PROBE_S = 0.3
+FEW = 64
+"""So many files have been probed by the driver before an actor has started."""
+
 # Probing all videos may take hours; a kill should cost no more than this many seconds of it.
 COMMIT_PROBES_S = 60.0
 
@@ -105,7 +111,7 @@ _PROBE_ROW = pa.schema(
 def probe_uris(
     uris: pa.ChunkedArray, decode: DecodeConfig, pools: Pools, log: Log
 ) -> Generator[tuple[int, Probe | Failure], None, None]:
-    """Probe files in the decoder pool.
+    """Probe files in the decoder pool, or in this process's own sandboxes if they are `FEW`.
 
     Parameters
     ----------
@@ -120,6 +126,9 @@ def probe_uris(
     ------
     A file's number and what probing it gave, as they come.
     """
+    if len(uris) <= FEW:
+        yield from _probe_here(uris.to_pylist(), decode, min(pools.decoders, os.cpu_count() or 1))
+        return
     left = np.ones(len(uris), bool)
     while left.any():
         rows = np.flatnonzero(left)
@@ -138,3 +147,24 @@ def probe_uris(
                     left[row["row"]] = False
                     kind = Probe if row["error"] is None else Failure
                     yield row["row"], kind(**{field.name: row[field.name] for field in fields(kind)})
+
+
+def _probe_here(uris: list[str], decode: DecodeConfig, n_threads: int) -> Iterator[tuple[int, Probe | Failure]]:
+    probers: SimpleQueue[ProbeVideos] = SimpleQueue()
+    for _ in range(n_threads):
+        probers.put(ProbeVideos(decode))
+
+    def probe(uri: str) -> Probe | Failure:
+        prober = probers.get()
+        try:
+            return prober(uri)
+        finally:
+            probers.put(prober)
+
+    with ThreadPoolExecutor(n_threads) as threads:
+        try:
+            yield from enumerate(threads.map(probe, uris))
+        finally:
+            threads.shutdown(cancel_futures=True)
+            while not probers.empty():
+                probers.get().close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ _EXECUTOR = "ray.data._internal.execution.streaming_executor_state"
 class Attempts:
     """Counts how often each row was begun and not ended, because Ray would retry for ever what kills its workers.
 
-    It is a handle on one small actor on the driver's node, which other actors are given. The actor ends with the
-    context.
+    It is a handle on one small actor on the driver's node, which the actors of all stages are given: each counts its
+    own rows, under the name of its stage. The actor ends with the context.
     """
 
     def __init__(self) -> None:
@@ -46,17 +46,17 @@ class Attempts:
     def __exit__(self, *_: object) -> None:
         ray.kill(self._actor)
 
-    def begin(self, *things: Hashable) -> int:
+    def begin(self, stage: str, *things: Hashable) -> int:
         """Count one more attempt at each; return the most that any of them has had, this one included.
 
         Raises
         ------
         RuntimeError
-            If workers keep dying and nothing comes through. Also if the driver is gone: Ray lets workers go on for a
-            while, but nobody would commit their results.
+            If the stage's workers keep dying and nothing comes through. Also if the driver is gone: Ray lets workers go
+            on for a while, but nobody would commit their results.
         """
         try:
-            most, reason = ray.get(self._actor.begin.remote(things), timeout=60)
+            most, reason = ray.get(self._actor.begin.remote(stage, things), timeout=60)
         except ActorDiedError as error:  # It is not restarted, so the driver is gone.
             raise RuntimeError(f"{_ORPHANED}: {one_line(error)}") from error
         except RayError:  # The counts were lost with their process, so counting begins anew.
@@ -65,33 +65,34 @@ class Attempts:
             raise RuntimeError(reason)
         return most
 
-    def end(self, *things: Hashable) -> None:
+    def end(self, stage: str, *things: Hashable) -> None:
         """Forget what came through."""
-        self._actor.end.remote(things)
+        self._actor.end.remote(stage, things)
 
 
 class _Attempts:
     def __init__(self, driver: int, birth: str | None) -> None:
-        self._begun: Counter = Counter()
-        self._n_deaths = 0
-        self._n_ended = 0
+        self._begun: defaultdict[str, Counter] = defaultdict(Counter)  # by stage, as are the next two
+        self._n_deaths: Counter[str] = Counter()
+        self._n_ended: Counter[str] = Counter()
         # From another machine or container the driver's process cannot be seen, and is not watched.
         self._driver = (driver, birth) if birth is not None and _birth(driver) == birth else None
 
-    def begin(self, things: tuple[Hashable, ...]) -> tuple[int, str | None]:
+    def begin(self, stage: str, things: tuple[Hashable, ...]) -> tuple[int, str | None]:
         with contextlib.suppress(OSError):  # If it cannot be found out, the driver is taken to live.
             if self._driver and _birth(self._driver[0]) != self._driver[1]:
                 return 0, _ORPHANED
-        self._begun.update(things)
-        most = max(self._begun[thing] for thing in things)
-        self._n_deaths += most > 1
-        hopeless = self._n_deaths >= _HOPELESS and not self._n_ended
+        begun = self._begun[stage]
+        begun.update(things)
+        most = max(begun[thing] for thing in things)
+        self._n_deaths[stage] += most > 1
+        hopeless = self._n_deaths[stage] >= _HOPELESS and not self._n_ended[stage]
         return most, f"{_HOPELESS} worker processes died, and nothing came through" if hopeless else None
 
-    def end(self, things: tuple[Hashable, ...]) -> None:
-        self._n_ended += 1
+    def end(self, stage: str, things: tuple[Hashable, ...]) -> None:
+        self._n_ended[stage] += 1
         for thing in things:
-            self._begun.pop(thing, None)
+            self._begun[stage].pop(thing, None)
 
 
 def _birth(process: int) -> str | None:

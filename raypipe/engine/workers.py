@@ -32,9 +32,9 @@ class DecoderActor:
         for row in batch.to_pylist():
             started = time.monotonic()
             key = row["row"]
-            given_up = self._attempts.begin(key) > TRIES
+            given_up = self._attempts.begin("decode", key) > TRIES
             decoded = self._decode.refuse(row, Failure("decode", LOST)) if given_up else self._decode(row)
-            self._attempts.end(key)
+            self._attempts.end("decode", key)
             yield _pack(row["row"], decoded, time.monotonic() - started)
 
 
@@ -52,11 +52,11 @@ class EncoderActor:
         rows = _unpack(batch, self._encoder.image_size)
         started = time.monotonic()
         keys = [row["row"] for row in rows]
-        if self._attempts.begin(*keys) < TRIES:
+        if self._attempts.begin("encode", *keys) < TRIES:
             tables = self._encode(rows)
         else:  # One of them kills the process; alone, it will be found.
             tables = [self._encode_alone(row) for row in rows]
-        self._attempts.end(*keys)
+        self._attempts.end("encode", *keys)
         took_s = time.monotonic() - started
         return pa.concat_tables(
             _result(row["row"], clips, len(row["pixels"]), row["decode_s"], took_s / len(rows), took_s)
@@ -65,10 +65,10 @@ class EncoderActor:
 
     def _encode_alone(self, row: dict[str, Any]) -> pa.Table:
         key = "alone", row["row"]
-        if self._attempts.begin(key) >= TRIES:
+        if self._attempts.begin("encode", key) >= TRIES:
             return empty_segment(row, self._encoder.dim, "encode", LOST)
         (table,) = self._encode([row])
-        self._attempts.end(key)
+        self._attempts.end("encode", key)
         return table
 
 
@@ -86,10 +86,10 @@ class GpuActor:
             started = time.monotonic()
             key = row["row"]
             n_frames, clips, reason = 0, None, LOST
-            if self._attempts.begin(key) <= TRIES:
+            if self._attempts.begin("decode", key) <= TRIES:
                 decoded, clips = self._segments(row)
                 n_frames, reason = len(decoded["pixels"]), decoded["error"]
-            self._attempts.end(key)
+            self._attempts.end("decode", key)
             took_s = time.monotonic() - started
             refused = reason if clips is None else None
             yield _result(key, clips, 0 if clips is None else n_frames, took_s, 0.0, took_s, refused)

@@ -229,13 +229,15 @@ def test_hopeless_attempts_are_given_up():
     from raypipe.engine.streaming import _Attempts
 
     attempts = _Attempts(0, None)
-    told = [attempts.begin((thing,)) for thing in range(10) for _ in range(3)]
+    attempts.begin("decode", (0,))
+    attempts.end("decode", (0,))  # What another stage does is no sign of life.
+    told = [attempts.begin("encode", (thing,)) for thing in range(10) for _ in range(3)]
     assert [most for most, _ in told[:3]] == [1, 2, 3]
     hopeless = ["nothing came through" in (reason or "") for _, reason in told]
     assert hopeless.index(True) == 3 * 10 - 1, "two deaths a thing, the twentieth last"
-    attempts.end((0,))
-    assert attempts.begin((0, 1)) == (4, None)
-    assert attempts.begin((0,)) == (2, None)
+    attempts.end("encode", (0,))
+    assert attempts.begin("encode", (0, 1)) == (4, None)
+    assert attempts.begin("encode", (0,)) == (2, None)
 
 
 def test_nothing_is_begun_for_a_driver_that_is_no_more():
@@ -244,12 +246,12 @@ def test_nothing_is_begun_for_a_driver_that_is_no_more():
     driver = subprocess.Popen(["sleep", "60"])
     attempts = _Attempts(driver.pid, _birth(driver.pid))
     elsewhere = _Attempts(driver.pid, "1")  # that number is another process here
-    assert attempts.begin((0,)) == (1, None)
+    assert attempts.begin("encode", (0,)) == (1, None)
     driver.kill()
     while _birth(driver.pid):
         time.sleep(0.01)  # not waited for: a dead child keeps its number
-    assert attempts.begin((0,)) == (0, "the driver is gone")
-    assert elsewhere.begin((0,)) == (1, None)
+    assert attempts.begin("encode", (0,)) == (0, "the driver is gone")
+    assert elsewhere.begin("encode", (0,)) == (1, None)
     driver.wait()
 
 
