@@ -289,8 +289,11 @@ def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = No
     if options.get("seed") is not None:
         for section in ("reduce", "cluster"):
             chosen.setdefault(section, {})["seed"] = options["seed"]
+    made_with = {"encode": {"encoder": encoder}} if encoder else None
+    if base is not None and (made_with := base.info().get("config")) is None:
+        raise UsageError(f"nothing has been embedded in {base.url}: run raypipe embed SOURCE -o {base.url}")
     config = make_config(
-        base=base.info()["config"] if base is not None else {"encode": {"encoder": encoder}} if encoder else None,
+        base=made_with,
         preset=options.get("preset"),
         file=options.get("config"),
         flags=chosen,

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from commands import call_raypipe, run_raypipe
 
+from raypipe.runs.directory import Run
+
 
 @pytest.fixture(scope="module")
 def trajectories(tmp_path_factory):
@@ -139,6 +141,17 @@ def test_inspect(tmp_path, make_video):
     (duration,) = [line.split() for line in result.stdout.splitlines() if line.startswith("duration")]
     assert [float(number) for number in duration[2:]] == [3.0, 1.0, 2.0, 4.0]
     assert "broken.mp4" in result.stdout.split("would fail:")[1]
+
+
+def test_a_run_that_broke_off_before_its_plan_is_none_to_cluster(tmp_path):
+    with Run(str(tmp_path)).step("find"):
+        pass
+    for verb in ("cluster", "report"):
+        done = call_raypipe(verb, tmp_path)
+        assert done.exit_code == 2
+        assert (
+            done.stderr == f"raypipe: nothing has been embedded in {tmp_path}: run raypipe embed SOURCE -o {tmp_path}\n"
+        )
 
 
 def test_doctor():
