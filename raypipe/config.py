@@ -85,6 +85,10 @@ class TrajectoryConfig(_Section):
     time_axis: Literal["time", "index"] = Field("time", description="interpolate over seconds or over clip numbers")
 
 
+PICTURE_POINTS = 4000
+"""Steps on which a picture is fitted at most: more of them make no other groups, and exact neighbours cost n²."""
+
+
 class ReduceConfig(_Section):
     """Parameters of the reduction to the few dimensions that the clustering sees."""
 
@@ -96,15 +100,26 @@ class ReduceConfig(_Section):
     n_neighbors: int = Field(15, ge=2, description="umap: number of neighbours of a point")
     min_dist: float = Field(0.1, ge=0, description="umap: least distance between points")
     metric: Literal["cosine", "euclidean"] = Field("cosine", description="umap: distance between embeddings")
-    backend: Literal["auto", "cuml", "cpu"] = Field(
-        "auto", description="auto: cuml if it is installed and there is a GPU, else cpu"
+    backend: Literal["auto", "cuml", "cpu", "quick"] = Field(
+        "auto",
+        description="umap: auto is cuml if it is installed and there is a GPU, else cpu; cpu is umap-learn; quick is "
+        "auto with fastumap on the CPU",
     )
     fit_points: int = Field(100_000, ge=10, description="points to fit on at most, sampled with the seed")
     seed: int = Field(0, ge=0)
 
     def for_picture(self) -> ReduceConfig:
-        """Return these parameters with UMAP in two dimensions, which the pictures show."""
-        return self.model_copy(update={"method": "umap", "n_components": 2})
+        """Return these parameters with UMAP in two dimensions, which the pictures show.
+
+        Unless it is the reduction itself, it is fitted on `PICTURE_POINTS` at most, and by the quicker library.
+        """
+        if self.method == "umap" and self.n_components == 2:
+            return self
+        backend = "quick" if self.backend == "auto" else self.backend
+        fit_points = min(self.fit_points, PICTURE_POINTS)
+        return self.model_copy(
+            update={"method": "umap", "n_components": 2, "backend": backend, "fit_points": fit_points}
+        )
 
 
 class ClusterConfig(_Section):

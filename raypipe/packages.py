@@ -20,7 +20,7 @@ EXTRAS = {
 
 PACKAGES = (
     "raypipe", "ray", "numpy", "pyarrow", "torch", "open_clip_torch", "av", "decord", "torchcodec", "tslearn",
-    "scikit-learn", "umap-learn", "numba", "cupy-cuda13x", "cuml-cu13", "matplotlib",
+    "scikit-learn", "umap-learn", "fastumap", "numba", "cupy-cuda13x", "cuml-cu13", "matplotlib",
 )  # fmt: skip
 
 

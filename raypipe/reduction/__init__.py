@@ -96,7 +96,7 @@ def reduce(
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     metric: Literal["cosine", "euclidean"] = "cosine",
-    backend: Literal["auto", "cuml", "cpu"] = "auto",
+    backend: Literal["auto", "cuml", "cpu", "quick"] = "auto",
     fit_points: int = 100_000,
     seed: int = 0,
 ) -> Trajectories:
@@ -113,7 +113,9 @@ def reduce(
     n_neighbors, min_dist, metric
         UMAP's parameters of these names.
     backend
-        UMAP's library: "cuml" (on a GPU), "cpu" (umap-learn), or "auto": cuML if it is installed and there is a GPU.
+        UMAP's library: "cuml" (on a GPU), "cpu" (umap-learn), or "auto": cuML if it is installed and there is a GPU,
+        else umap-learn. "quick" is "auto" with fastumap on the CPU, as for the pictures: it compiles nothing, and suits
+        some thousands of points.
     fit_points
         Most steps to fit the reducer on, sampled with ``seed``; it then maps all steps.
     seed

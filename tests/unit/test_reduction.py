@@ -3,7 +3,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
 
 import raypipe.reduction.umap as umap_room
 from raypipe import packages
@@ -98,6 +100,57 @@ def test_umap_repeats_itself_and_its_arrays_suffice_to_fit_again():
     np.testing.assert_array_equal(again.transform(new), reducer.transform(new))
     other = make_reducer(ReduceConfig(method="umap", n_components=2, seed=8, backend="cpu")).fit_transform(points)
     assert not np.array_equal(other, reduced)
+
+
+def test_quick_umap_repeats_itself_and_places_each_point_alone():
+    points = make_trajectories(*[10] * 12).values.reshape(-1, 12)
+    config = ReduceConfig(method="umap", n_components=2, backend="quick")
+    reducer = make_reducer(config).fit(points[::2])
+    assert reducer.implementation.startswith("fastumap ")
+    embedding = reducer.arrays()["embedding"]
+    placed = reducer.transform(points)
+    assert placed.dtype == np.float32
+    np.testing.assert_array_equal(make_reducer(config).fit(points[::2]).transform(points), placed)
+    np.testing.assert_allclose(reducer.transform(points[5:6]), placed[5:6], atol=1e-5)
+    spread = embedding.max(axis=0) - embedding.min(axis=0)
+    assert (np.median(np.abs(placed[::2] - embedding), axis=0) < 0.05 * spread).all()
+    np.testing.assert_array_equal(reducer.transform(np.zeros((2, 12))).shape, (2, 2))
+    twice = make_reducer(config).fit(np.repeat(points[:8], 5, axis=0))
+    assert np.isfinite(twice.transform(points)).all(), "three nearest points at the same distance"
+
+
+def test_quick_umap_keeps_neighbours_as_umap_learn_does():
+    points = load_digits().data[::2]
+    trust = {}
+    for backend in ("cpu", "quick"):
+        config = ReduceConfig(method="umap", n_components=2, backend=backend)
+        whole = make_reducer(config).fit_transform(points)
+        some = make_reducer(config).fit(points[::2]).transform(points)
+        trust[backend] = [trustworthiness(points, flat, n_neighbors=15, metric="cosine") for flat in (whole, some)]
+    assert trust["quick"][0] > trust["cpu"][0] - 0.01
+    assert trust["quick"][1] > trust["cpu"][1] - 0.01
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1], [3], [4], [6], [16]])
+@pytest.mark.parametrize("dim", [1, 2, 12])
+def test_quick_umap_of_few_points_or_dimensions(lengths, dim):
+    paths = make_trajectories(*lengths, dim=dim)
+    reduced, reducer = reduce_trajectories(paths, ReduceConfig(method="umap", n_components=2, backend="quick"))
+    steps = np.concatenate(list(reduced.values))
+    assert steps.shape == (sum(lengths), 2) and np.isfinite(steps).all()
+    assert reducer.implementation.startswith("scikit-learn" if sum(lengths) < 4 or dim == 1 else "fastumap")
+
+
+def test_pictures_are_quick_unless_the_reduction_is_one(monkeypatch):
+    picture = ReduceConfig(seed=3).for_picture()
+    assert (picture.method, picture.n_components, picture.backend, picture.seed) == ("umap", 2, "quick", 3)
+    assert picture.fit_points == 4000 and ReduceConfig(fit_points=50).for_picture().fit_points == 50
+    assert ReduceConfig(method="umap", backend="cpu").for_picture().backend == "cpu"
+    flat = ReduceConfig(method="umap", n_components=2)
+    assert flat.for_picture() is flat
+    monkeypatch.setattr(packages, "sees_gpu", lambda: False)
+    monkeypatch.setattr(packages, "is_installed", lambda name: name != "fastumap")
+    assert umap_room.choose_library("quick") == ("umap-learn", None)
 
 
 def test_many_points_are_mapped_by_a_fit_on_some():
