@@ -45,6 +45,7 @@ if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child 
 
 RAY_FIXTURES = {"ray_local", "own_ray", "ray_elsewhere"}
 ON_A_GPU = {"gpu", "cupy", "cuda"}  # the fixture's name, and what a parameter names that runs on a device
+WITH_OWN_RAY = {"test_gpu_pools.py", "test_nodes.py", "test_object_store.py", "test_s3.py"}
 WITH_UMAP = {"test_api.py", "test_cli.py", "test_presets.py", "test_reduction.py"}  # each process compiles it anew
 
 
@@ -60,11 +61,18 @@ def pytest_collection_modifyitems(config, items):
     # In one process the unit tests are first: a mistake shows early. In two, those with Ray, as they take longest; and
     # of these the ones that share a Ray come before those with one of their own.
     unit_first = not hasattr(config, "workerinput")
-    items.sort(key=lambda item: (is_unit(item) != unit_first, "ray_local" not in item.fixturenames))
+    items.sort(
+        key=lambda item: (is_unit(item) != unit_first, has_own_ray(item.path), "ray_local" not in item.fixturenames)
+    )
 
 
 def is_unit(item) -> bool:
     return item.path.is_relative_to(TESTS / "unit")
+
+
+def has_own_ray(path: Path) -> bool:
+    """Whether a file's tests start Rays of their own: they may run beside the tests that share one."""
+    return path.name in WITH_OWN_RAY or path.parent.name == "campaigns"
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -73,14 +81,14 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Give all that starts Ray to one of the two, for two Rays would fight; and so what compiles UMAP."""
+    """Give all tests that share a Ray to one of the two, all that start their own to one, and all that compile UMAP."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Rooms(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = Path(nodeid.partition("::")[0])
             if path.parent.name != "unit":
-                return "ray"
+                return "own ray" if has_own_ray(path) else "ray"
             return "umap" if path.name in WITH_UMAP else path.name
 
     return Rooms(config, log)

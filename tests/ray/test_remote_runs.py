@@ -13,7 +13,7 @@ QUIET = Progress()
 
 
 def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_path):
-    config = make_config(flags={"encode": {"encoder": "descriptor"}})
+    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH})
     run = Run(str(tmp_path / "run"))
     proxy.faults = (
         Fault(status=503, retry_after_s=1, rate=0.2),

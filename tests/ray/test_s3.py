@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
+from sessions import ONE_EACH
 from trouble import Fault, proxy_before
 from videos import write_video
 
@@ -79,7 +80,7 @@ def run(store, request) -> Run:
 
 
 def make(*sets):
-    return make_config(flags={"encode": {"encoder": "descriptor"}}, sets=sets)
+    return make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH}, sets=sets)
 
 
 def n_done(run: Run) -> int:
