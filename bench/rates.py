@@ -18,7 +18,7 @@ import numpy as np
 from bench.machine import keep
 from bench.throughput import make_videos
 from raypipe.config import DecodeConfig, ReduceConfig
-from raypipe.reduction import Reducer, make_reducer
+from raypipe.reduction import Reducer, choose_points, make_reducer
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.segments.planning import plan_precomputed
@@ -59,12 +59,11 @@ def build(paths: np.ndarray) -> dict[str, float]:
         }
 
 
-def reduce(points: np.ndarray, method: str) -> dict[str, float]:
+def reduce(points: np.ndarray, config: ReduceConfig) -> dict[str, float]:
     """Return the seconds to fit a reducer on the default number of points, and how many points a second it maps."""
-    n_components = 2 if method == "umap" else 5
-    reducer: Reducer = make_reducer(ReduceConfig.model_validate({"method": method, "n_components": n_components}))
+    reducer: Reducer = make_reducer(config)
     started = time.monotonic()
-    reducer.fit(points[:FIT_POINTS])
+    reducer.fit(points[choose_points(FIT_POINTS, config)])
     fit_s = time.monotonic() - started
     return {"fit_s": fit_s, "mapped_per_s": per_second(N_MAPPED, lambda: reducer.transform(points[-N_MAPPED:]))}
 
@@ -74,8 +73,9 @@ def main() -> None:
     paths = steps.cumsum(axis=1).astype(np.float32)
     points = paths.reshape(-1, DIM)
     figures: dict[str, Any] = {"probed_files_per_s": probe_files(), **build(paths[:N_BUILT])}
-    for method in ("pca", "umap"):
-        figures[method] = reduce(points, method)
+    configs = {"pca": ReduceConfig(), "umap": ReduceConfig(method="umap", n_components=2)}
+    for name, config in {**configs, "picture": ReduceConfig().for_picture()}.items():
+        figures[name] = reduce(points, config)
     print(figures)
     print(f"kept in {keep('rates', figures)}")
 
