@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from raypipe.decoders import check_file, describe
-from raypipe.decoders.edits import Edits, read_edits
+from raypipe.decoders.edits import Edit, read_edits
 from raypipe.decoders.picture import quarter_turns
 from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
@@ -37,7 +37,7 @@ REORDERED = 16
 _INDEXED = {"mov", "matroska", "flv", "ogg", "asf", "nut", "avi", "mxf"}
 _SEARCHED = {"mpegts"}
 # What lies here as a time is the time of decoding. FFmpeg makes times of presentation up from it.
-_UNTIMED = {"avi", "asf"}
+_UNTIMED = {"avi", "asf", "mxf"}
 # Reading so much without decoding takes a second or two.
 _MOST_READ = 1 << 30
 
@@ -56,13 +56,13 @@ class OpenVideo:
     container, stream
         PyAV's objects.
     edits
-        What FFmpeg gets wrong of the track's edit list.
+        The track's edit list, if FFmpeg would get it wrong. Then it is told to ignore it.
     """
 
     uri: str
     container: Any
     stream: Any
-    edits: Edits
+    edits: tuple[Edit, ...] = ()
 
     @property
     def formats(self) -> set[str]:
@@ -78,7 +78,7 @@ class OpenVideo:
     def is_sought(self) -> bool:
         """Whether the frame of a given time can be found without counting all frames before it."""
         reordered = self.is_untimed and self.stream.codec_context.has_b_frames
-        return bool((_INDEXED | _SEARCHED) & self.formats) and not reordered and self.edits == Edits()
+        return bool((_INDEXED | _SEARCHED) & self.formats) and not reordered and not self.edits
 
     @property
     def is_indexed(self) -> bool:
@@ -107,6 +107,21 @@ class OpenVideo:
         ticks = 1 / (rate * self.stream.time_base) if rate else 0
         return int(ticks) or float(ticks)
 
+    def read_claim(self, origin: int) -> float | None:
+        """Return the length of the video's own track as the header says it, in seconds from ``origin``, or None."""
+        if "avi" in self.formats:  # FFmpeg makes the duration of a file that was cut off up from its size.
+            rate = self.stream.average_rate
+            return float(self.stream.frames / rate) if rate and self.stream.frames else None
+        if self.stream.duration:
+            return float(self.stream.duration * self.stream.time_base)
+        tags = self.stream.metadata.items()  # Matroska's tag says when the track ends on the container's clock.
+        text = next((value for name, value in tags if name.upper().startswith("DURATION")), "")
+        try:
+            hours, minutes, seconds = map(float, text.split(":"))
+        except ValueError:
+            return None
+        return 3600 * hours + 60 * minutes + seconds - float(origin * self.stream.time_base)
+
     def to_seconds(self, ticks: Any, origin: int) -> Any:
         """Convert ticks to seconds from ``origin``, with a single rounding."""
         base = self.stream.time_base
@@ -117,15 +132,15 @@ class OpenVideo:
         base = self.stream.time_base
         return np.floor((times_s + TOLERANCE_S) * base.denominator / base.numerator).astype(np.int64) + origin
 
-    def in_gap(self, ticks: np.ndarray) -> np.ndarray:
-        """Return which ticks the edit list hides though FFmpeg shows them, as (n,) bool."""
-        if self.edits.rest_from is not None:
-            return ticks < self.edits.rest_from
-        hidden = np.zeros(len(ticks), dtype=bool)
-        for start_s, end_s in self.edits.gaps_s:
-            start, end = (round(edge_s / self.stream.time_base) for edge_s in (start_s, end_s))
-            hidden |= (start <= ticks) & (ticks < end)
-        return hidden
+    def place(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return when frames with the times ``ticks`` (n,) float64 are shown, and (n,) bool, whether they are."""
+        placed, is_shown = ticks.copy(), np.full(len(ticks), not self.edits)
+        for edit in self.edits:
+            base = float(self.stream.time_base)
+            is_inside = (edit.first <= ticks) & (ticks < edit.first + edit.length_s / base)
+            placed[is_inside] += round(edit.shown_s / base) - edit.first
+            is_shown |= is_inside
+        return placed, is_shown
 
     def find_end(self, last_s: float, duration_s: float, broken: bool = False) -> float:
         """Return the time in seconds until which the last frame counts as on display.
@@ -156,7 +171,7 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
         file.seek(0)
         # A playlist that is named like a video must not make FFmpeg open other files or addresses.
         options = {"protocol_whitelist": "none" if path is None else "file"}
-        if any(edits.rest_from is not None for edits in every_edit.values()):
+        if every_edit:
             options["ignore_editlist"] = "1"
         try:
             buffer_size = 1 << 18 if path is None else 1 << 15
@@ -167,7 +182,7 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
         with container:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = n_threads
-            yield OpenVideo(uri, container, stream, every_edit.get(stream.id, Edits()))
+            yield OpenVideo(uri, container, stream, every_edit.get(stream.id, ()))
 
 
 def find_start(video: OpenVideo) -> tuple[int, Iterator[Any]] | None:

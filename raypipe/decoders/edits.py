@@ -1,14 +1,16 @@
 """The edit list of an MP4 or QuickTime track, where FFmpeg takes it for something else than it says.
 
-FFmpeg applies edit lists, but plays from the start where an edit in the middle shows nothing, and hides every frame of
-an edit of duration 0, which means the rest of the track (ISO/IEC 14496-12, 8.6.6).
+FFmpeg applies edit lists, but plays from the start where an edit in the middle shows nothing, places the next one a
+frame late, and hides every frame of an edit of duration 0, which means the rest of the track (ISO/IEC 14496-12, 8.6.6).
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 _KINDS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
@@ -16,25 +18,28 @@ _MOST_BYTES = 1 << 20  # An edit list is never longer; a broken one may claim so
 
 
 @dataclass(frozen=True)
-class Edits:
-    """What FFmpeg must be told of a track's edit list.
+class Edit:
+    """A piece of a track that is shown.
 
     Attributes
     ----------
-    gaps_s
-        The stretches of the presentation during which nothing new is shown, as pairs (start, end) in seconds.
-    rest_from
-        The time, in ticks of the track, from which everything is shown, if one edit of duration 0 says so; else None.
+    shown_s
+        When it is shown, in seconds of the presentation.
+    first
+        Its beginning in the track, in ticks of the track.
+    length_s
+        How long it lasts, in seconds.
     """
 
-    gaps_s: tuple[tuple[float, float], ...] = ()
-    rest_from: int | None = None
+    shown_s: float
+    first: int
+    length_s: float
 
 
-def read_edits(file: Any) -> dict[int, Edits]:
+def read_edits(file: Any) -> dict[int, tuple[Edit, ...]]:
     """Return the edits of each track, by its number, of a file that is open for reading bytes.
 
-    Only tracks are listed of which FFmpeg gets the edits wrong; for a file of another kind there are none.
+    If FFmpeg gets those of no track wrong, or the file is of another kind, there are none.
     """
     file.seek(0)
     if file.read(8)[4:] not in _KINDS:
@@ -43,30 +48,38 @@ def read_edits(file: Any) -> dict[int, Edits]:
     moov = next((span for kind, *span in _boxes(file, 0, size) if kind == b"moov"), None)
     if moov is None:
         return {}
-    scale, found = 0, {}
+    scale, entries = 0, {}
     for kind, start, end in _boxes(file, *moov):
         if kind == b"mvhd":
             scale = _read_number(file, start, end, 12, 20)
         elif kind == b"trak":
-            number, entries = _read_track(file, start, end)
-            if edits := _interpret(entries, scale):
-                found[number] = edits
-    return found
+            number, pairs = _read_track(file, start, end)
+            entries[number] = pairs
+    if not scale or not any(map(_is_misread, entries.values())):
+        return {}
+    return {number: _lay_out(pairs, scale) for number, pairs in entries.items()}
 
 
-def _interpret(entries: list[tuple[int, int]], scale: int) -> Edits | None:
-    """Return what FFmpeg must be told of pairs (duration in the movie's scale, media time), or None."""
-    if not scale:
-        return None
-    playing = [entry for entry in entries if entry[1] >= 0]
-    if len(playing) == 1 and playing[0][0] == 0 and entries[-1] == playing[0]:
-        return Edits(rest_from=playing[0][1])
-    gaps, clock = [], 0
+def _is_misread(entries: list[tuple[int, int]]) -> bool:
+    """Return whether FFmpeg gets pairs (duration, media time) wrong; -1 is the media time of a gap, 0 means "the rest".
+
+    Where pieces are played again or in another order, FFmpeg's way is kept.
+    """
+    is_gap = [media_time < 0 for _, media_time in entries]
+    has_gap = False in is_gap and True in is_gap[is_gap.index(False) :]
+    has_rest = bool(entries) and entries[-1][0] == 0 and not is_gap[-1]
+    played = [media_time for _, media_time in entries if media_time >= 0]
+    return (has_gap or has_rest) and all(first < later for first, later in pairwise(played))
+
+
+def _lay_out(entries: list[tuple[int, int]], scale: int) -> tuple[Edit, ...]:
+    edits, clock = [], 0
     for duration, media_time in entries:
-        if media_time < 0 and clock:  # An empty edit at the start only delays the track.
-            gaps.append((clock / scale, (clock + duration) / scale))
+        if media_time >= 0:
+            # Durations are rounded, and a frame that begins with the last unit was not meant.
+            edits.append(Edit(clock / scale, media_time, (duration - 1) / scale if duration else math.inf))
         clock += duration
-    return Edits(tuple(gaps)) if gaps else None
+    return tuple(edits)
 
 
 def _read_track(file: Any, start: int, end: int) -> tuple[int, list[tuple[int, int]]]:

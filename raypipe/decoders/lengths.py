@@ -17,6 +17,7 @@ from raypipe.storage import shown
 
 # The limits up to which a header is believed. A wild duration in it must not be cut into millions of segments.
 _HOUR_S = 3600.0
+_SLACK_S = 0.5  # Headers round, and tracks differ in length.
 _FEWEST_BYTES_A_SECOND = 1000  # Any camera writes far more than this.
 
 
@@ -53,6 +54,7 @@ def probe_video(uri: str, decoder: str) -> Probe:
         duration_s = 0.0 if length is None else length.promised_s or length.measured_s
         if length is not None and not 0 < duration_s <= longest_s:
             duration_s = length.measured_s
+        claim_s = video.read_claim(0) if "avi" in video.formats else None
         probed = {
             "width": frame.height if turned else frame.width,
             "height": frame.width if turned else frame.height,
@@ -63,6 +65,8 @@ def probe_video(uri: str, decoder: str) -> Probe:
     if not 0 < duration_s <= longest_s:
         packets = read_packets(uri)
         duration_s, n = packets.duration_s, len(packets.times_s)
+        if claim_s is not None and duration_s + _SLACK_S < claim_s <= longest_s:
+            duration_s = claim_s
         if duration_s > max(_HOUR_S, n * LONGEST_FRAME_S):
             raise DecodeError(f"{shown(uri)}: its times are invalid: {n} frames in {duration_s:.3g} s")
     return Probe(duration_s=duration_s, decoder=decoder, **probed)
@@ -109,32 +113,22 @@ def measure(video: OpenVideo, origin: int) -> Length | None:
     if last is None:
         return None
     measured_s = float((last - origin) * stream.time_base)
-    promised_s = _promise(video, float(origin * stream.time_base), last_dts, max(ends.values()))
-    is_cut = promised_s is not None and promised_s - measured_s > max(0.5, 2 / video.fps if video.fps else 0.5)
+    promised_s = _read_promise(video, origin, last_dts, max(ends.values()))
+    is_cut = promised_s is not None and promised_s - measured_s > _SLACK_S
     return Length(measured_s, promised_s if is_cut else None)
 
 
-def _promise(video: OpenVideo, origin_s: float, last_dts: int | None, reached_s: float) -> float | None:
+def _read_promise(video: OpenVideo, origin: int, last_dts: int | None, reached_s: float) -> float | None:
     """Return the length in the header, if it is the video's own and the file does not hold all that it tells of."""
     container, stream = video.container, video.stream
     if "mov" in video.formats:  # Its index names every frame.
         n = len(stream.index_entries)
         is_whole = n == 0 or (last_dts is not None and last_dts >= stream.index_entries[n - 1].timestamp)
-        return None if is_whole or not stream.duration else float(stream.duration * stream.time_base)
-    if "avi" in video.formats and stream.duration:
-        return float(stream.duration * stream.time_base)
+        return None if is_whole else video.read_claim(origin)
+    if "avi" in video.formats:
+        return video.read_claim(origin)
     if "matroska" in video.formats and container.duration:
         whole_s = container.duration / av.time_base
-        if whole_s - reached_s > 0.5:
-            return (_read_tag_s(stream.metadata) or whole_s) - origin_s
+        if whole_s - reached_s > _SLACK_S:  # No track is there up to the end.
+            return video.read_claim(origin) or whole_s - float(origin * stream.time_base)
     return None
-
-
-def _read_tag_s(metadata: dict[str, str]) -> float | None:
-    """Return the end of a Matroska track in seconds, as its tag says, or None."""
-    text = next((value for name, value in metadata.items() if name.upper().startswith("DURATION")), "")
-    try:
-        hours, minutes, seconds = map(float, text.split(":"))
-    except ValueError:
-        return None
-    return 3600 * hours + 60 * minutes + seconds

@@ -30,6 +30,7 @@ from raypipe.storage import shown
 _SEEK_S = 2.0
 # Codecs whose non-reference frames can be skipped. In HEVC a frame of another layer may need one.
 _SKIPPING = {"h264", "mpeg4", "mpeg2video"}
+_CUT_OFF = "the file was cut off there"
 # These bound the packets that wait undecoded, and so the memory.
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20
 
@@ -99,15 +100,16 @@ class PyAVDecoder(ContainerReader):
         """Decode from the start and count, which is slow and always right."""
         timeline = count_frames(uri)
         numbers, error = timeline.find(times_s)
-        if error and timeline.failure:
-            error = f"stopped at {timeline.end_s:.1f} s: {timeline.failure}"
-        if error and not len(numbers):
-            raise DecodeError(f"{shown(uri)}: {error}")
         pixels = np.empty((len(numbers), image_size, image_size, 3), dtype=np.uint8)
         n, n_damaged = 0, 0
         with open_video(uri, self.n_threads) as video:
+            claim_s = video.read_claim(timeline.origin)
+            failure = timeline.failure or (_CUT_OFF if claim_s and claim_s > timeline.end_s else None)
+            error = _describe_stop(timeline.duration_s, claim_s, failure) if error and failure else error
+            if error and not len(numbers):
+                raise DecodeError(f"{shown(uri)}: {error}")
             resize = Resizer(image_size, resize_mode, video.pixel_aspect)
-            frames = (f for f in decode_all(video) if f.pts is None or not video.in_gap(np.array([f.pts]))[0])
+            frames = (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
             for number, frame in enumerate(frames if len(numbers) else ()):
                 if number == numbers[n]:
                     end = n + np.searchsorted(numbers[n:], number, side="right")
@@ -118,6 +120,10 @@ class PyAVDecoder(ContainerReader):
                     break
         error = _join(error, _count_damaged(n_damaged, n), timeline.remark)
         return Frames(pixels[:n], timeline.times_s[numbers[:n]], np.arange(n), self.name, error)
+
+
+def _describe_stop(end_s: float, claim_s: float | None, failure: str) -> str:
+    return f"stopped at {end_s:.1f} s{f' of {claim_s:.1f} s' if claim_s else ''}: {failure}"
 
 
 def _count_damaged(n_damaged: int, n: int) -> str | None:
@@ -182,12 +188,15 @@ class _Walk:
                 current = tick, frame
         except FFmpegError as error:
             failure = reason_of(error)
+        claim_s = self.video.read_claim(self.origin)
+        if current and failure is None and claim_s and claim_s > self._find_end(current, broken=False):
+            failure = _CUT_OFF
         end_s = self._find_end(current, broken=failure is not None) if current else 0.0
         while current and not self._fresh and self._waiting and self._next_s() < end_s:
             yield current
             self._waiting.popleft()
         if self._waiting:
-            self.error = self._describe_end(current, end_s, failure)
+            self.error = self._describe_end(current, end_s, claim_s, failure)
 
     def _frames(self) -> Iterator[Any]:
         """Decode the packets that may hold the frame for the next time."""
@@ -279,12 +288,12 @@ class _Walk:
         duration_s = float((last[1].duration or 0) * self.video.stream.time_base)
         return self.video.find_end(float(self.video.to_seconds(last[0], self.origin)), duration_s, broken)
 
-    def _describe_end(self, current: tuple[int, Any] | None, end_s: float, failure: str | None) -> str:
+    def _describe_end(
+        self, current: tuple[int, Any] | None, end_s: float, claim_s: float | None, failure: str | None
+    ) -> str:
         if current is None:
             return describe_nothing(self._tried, failure or self._failure)
         if failure is None:
             last_s = float(self.video.to_seconds(current[0], self.origin))
             return f"ends at {last_s:.1f} s, before {self._next_s():.1f} s"
-        stream = self.video.stream
-        of = f" of {float(stream.duration * stream.time_base):.1f} s" if stream.duration else ""
-        return f"stopped at {end_s:.1f} s{of}: {failure}"
+        return _describe_stop(end_s, claim_s, failure)

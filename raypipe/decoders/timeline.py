@@ -236,9 +236,7 @@ def _read_packets(uri: str, _version: tuple[int, ...]) -> Timeline:
         pts, durations = np.array(log.pts), np.array(log.durations)
         is_shown = ~np.array(log.is_hidden, dtype=bool)
         n_hidden = len(pts) - int(is_shown.sum())
-        is_known = pts != _NONE
-        in_gap = is_known & video.in_gap(pts)
-        is_sound = video.is_sought and origin is not None and bool(is_known.all()) and not in_gap.any()
+        is_sound = video.is_sought and origin is not None and bool((pts != _NONE).all())
         is_sound = is_sound and _is_orderly(pts, np.array(log.dts), is_shown)
         if is_sound:
             assert origin is not None
@@ -250,10 +248,11 @@ def _read_packets(uri: str, _version: tuple[int, ...]) -> Timeline:
                 return _make(video, origin, ticks[order], durations[is_shown][order], n_hidden, n_leading)
         if not video.is_indexed and any(log.is_key):
             is_shown[: log.is_key.index(1)] = False
-        is_shown &= ~in_gap
+        ticks, is_edited_in = video.place(log.ticks())
+        is_shown &= is_edited_in
         if not is_shown.any():
             raise DecodeError(f"{shown(uri)}: none of its frames is shown")
-        return replace(_lay_out_packets(video, log, is_shown), n_hidden=n_hidden)
+        return replace(_lay_out(video, ticks[is_shown], durations[is_shown]), n_hidden=n_hidden)
 
 
 def _is_orderly(pts: np.ndarray, dts: np.ndarray, is_shown: np.ndarray) -> bool:
@@ -287,10 +286,6 @@ def _period(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> float
     return video.period or by_step or float(np.median(durations)) or 1.0
 
 
-def _lay_out_packets(video: OpenVideo, log: _Log, is_shown: np.ndarray) -> Timeline:
-    return _lay_out(video, log.ticks()[is_shown], np.array(log.durations)[is_shown])
-
-
 def _lay_out(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> Timeline:
     usual = _period(video, ticks, durations)
     laid = lay_out(ticks, usual)
@@ -322,8 +317,8 @@ def _count_frames(uri: str, _version: tuple[int, ...]) -> Timeline:
         ticks[is_known] = log.ticks()[numbers[is_known]]
         durations = np.zeros(len(ticks))
         durations[is_known] = np.array(log.durations)[numbers[is_known]]
-        in_gap = video.in_gap(ticks)
-        timeline = _lay_out(video, ticks[~in_gap], durations[~in_gap])
+        ticks, is_shown = video.place(ticks)
+        timeline = _lay_out(video, ticks[is_shown], durations[is_shown])
         if failure:
             last_s = float(timeline.times_s[-1])
             timeline = replace(timeline, end_s=video.find_end(last_s, timeline.duration_s - last_s, broken=True))

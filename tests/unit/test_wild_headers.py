@@ -13,7 +13,6 @@ from mutations import read_sources
 from outlines import Element, outline
 
 from raypipe.decoders.container import OpenVideo
-from raypipe.decoders.edits import Edits
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError
 from raypipe.schema import Probe
@@ -74,7 +73,7 @@ def test_a_wild_frame_rate_is_unknown(data_dir, tmp_path):
 @pytest.mark.parametrize(("aspect", "believed"), [(Fraction(10**9), 1), (Fraction(64, 45), 64 / 45), (None, 1)])
 def test_wild_pixels_are_square(aspect, believed):
     stream = SimpleNamespace(sample_aspect_ratio=aspect)
-    assert OpenVideo("a", None, stream, Edits()).pixel_aspect == believed
+    assert OpenVideo("a", None, stream).pixel_aspect == believed
 
 
 def test_titles_in_other_encodings(data_dir, tmp_path):
