@@ -112,7 +112,8 @@ class Probe:
     Attributes
     ----------
     duration_s
-        Length of the video stream in seconds (the container's where the stream does not say).
+        Seconds from the first frame on display until the end of the last; of a file that was cut off, until the end
+        that its header promises.
     width, height
         Pixels, as displayed: rotation metadata applied.
     fps
@@ -168,7 +169,7 @@ class Frames:
     pixels
         (n, image_size, image_size, 3) uint8 RGB.
     times_s
-        (n,) float64, the presentation time of each frame, counted from the video stream's start.
+        (n,) float64, the presentation time of each frame, counted from the first frame on display.
     requested
         (n,) int64, for each frame the index of the requested time it answers (ascending).
     decoder

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Decoder(Protocol):
     """Anything that reads videos.
 
-    Times are seconds from the video stream's start, as the container presents its frames. The frame that answers a
+    Times are seconds from the first frame on display, as the container presents its frames; where it holds no times of
+    presentation, the frames that decoding gives follow one another at the container's rate. The frame that answers a
     requested time is the one on display then: the last whose time is not after it, and the first for times before it.
 
     Attributes
@@ -36,7 +37,7 @@ class Decoder(Protocol):
         """Return what the container and the first frame say of the video, or raise `DecodeError`."""
 
     def frame_times(self, uri: str) -> np.ndarray:
-        """Return when each frame of the video is presented, (n,) float64, ascending, without decoding any."""
+        """Return when each frame of the video is presented, (n,) float64, ascending; no two are equal."""
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
         """Decode the frames on display at ``times_s`` (ascending), each ``image_size`` × ``image_size``.

@@ -1,11 +1,11 @@
-"""What a video's container says, read through PyAV: opening, probing, and the times of its frames."""
+"""What a video's container says, read through PyAV: opening, and what its header and its last packets tell."""
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from raypipe.decoders import check_file, describe
+from raypipe.decoders.edits import Edit, read_edits
 from raypipe.decoders.picture import quarter_turns
 from raypipe.errors import DecodeError, SourceAwayError
-from raypipe.schema import Probe
 from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
 
 N_THREADS = 1
@@ -25,12 +25,21 @@ N_THREADS = 1
 TOLERANCE_S = 1e-6
 """Times this close count as equal, so that a frame's own time finds it in spite of float64 rounding."""
 
-# The limits up to which a header is believed. A wild duration in it must not be cut into millions of segments.
-_HOUR_S = 3600.0
-_FEWEST_BYTES_A_SECOND = 1000  # Any camera writes far more than this.
-_LONGEST_FRAME_S = 120.0
+LONGEST_FRAME_S = 120.0
 _MOST_FPS = 1000.0
 _MOST_STRETCHED = 10.0
+
+REORDERED = 16
+"""Frames are shown at most so many places from where they lie in the file (H.264 and HEVC allow 16)."""
+
+# Containers that say where a time lies: by an index, or by times that can be searched. In MPEG-PS most frames have no
+# time, and after a seek FFmpeg gives them those of their neighbours.
+_INDEXED = {"mov", "matroska", "flv", "ogg", "asf", "nut", "avi", "mxf"}
+_SEARCHED = {"mpegts"}
+# What lies here as a time is the time of decoding. FFmpeg makes times of presentation up from it.
+_UNTIMED = {"avi", "asf", "mxf"}
+# Reading so much without decoding takes a second or two.
+_MOST_READ = 1 << 30
 
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCKS = 32
@@ -46,17 +55,35 @@ class OpenVideo:
         The video's URI.
     container, stream
         PyAV's objects.
-    origin
-        The stream's start, in ticks of its time base: the zero of all times.
-    duration_s
-        The duration in the header, or None if it has none.
+    edits
+        The track's edit list, if FFmpeg would get it wrong. Then it is told to ignore it.
     """
 
     uri: str
     container: Any
     stream: Any
-    origin: int
-    duration_s: float | None
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def formats(self) -> set[str]:
+        """FFmpeg's names for the container."""
+        return set(self.container.format.name.split(","))
+
+    @property
+    def is_untimed(self) -> bool:
+        """Whether the container holds no times of presentation."""
+        return bool(_UNTIMED & self.formats)
+
+    @property
+    def is_sought(self) -> bool:
+        """Whether the frame of a given time can be found without counting all frames before it."""
+        reordered = self.is_untimed and self.stream.codec_context.has_b_frames
+        return bool((_INDEXED | _SEARCHED) & self.formats) and not reordered and not self.edits
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the container is of a kind that has one clock and one beginning, as a file that is muxed at once."""
+        return bool(_INDEXED & self.formats) or self.container.size > _MOST_READ
 
     @property
     def pixel_aspect(self) -> float:
@@ -64,57 +91,65 @@ class OpenVideo:
         aspect = float(self.stream.sample_aspect_ratio or 1)
         return aspect if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED else 1.0
 
-    def to_seconds(self, ticks: Any) -> Any:
-        """Convert ticks to seconds from the stream's start, with a single rounding."""
-        base = self.stream.time_base
-        return (np.asarray(ticks, dtype=np.int64) - self.origin) * base.numerator / base.denominator
+    @property
+    def fps(self) -> float:
+        """The average frames a second, or 0 if they are unknown or implausible."""
+        rate = float(self.stream.average_rate or 0)
+        return rate if 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
 
-    def to_ticks(self, times_s: np.ndarray) -> np.ndarray:
-        """Return for each time the last tick that is not after it, up to `TOLERANCE_S`."""
-        base = self.stream.time_base
-        return np.floor((times_s + TOLERANCE_S) * base.denominator / base.numerator).astype(np.int64) + self.origin
+    @property
+    def period(self) -> float:
+        """The ticks for which a frame of the average rate is on display, or 0 if the rate is unknown.
 
-    def find_end(self, tick: int, duration: int | None, broken: bool = False) -> float:
-        """Return the time in seconds until which the last frame, of ``tick`` and ``duration``, counts as on display.
+        Whole ticks, if there are any, because the time of the last frame may have been rounded up.
+        """
+        rate = self.stream.average_rate
+        ticks = 1 / (rate * self.stream.time_base) if rate else 0
+        return int(ticks) or float(ticks)
+
+    def read_claim(self, origin: int) -> float | None:
+        """Return the length of the video's own track as the header says it, in seconds from ``origin``, or None."""
+        if "avi" in self.formats:  # FFmpeg makes the duration of a file that was cut off up from its size.
+            rate = self.stream.average_rate
+            return float(self.stream.frames / rate) if rate and self.stream.frames else None
+        if self.stream.duration:
+            return float(self.stream.duration * self.stream.time_base)
+        tags = self.stream.metadata.items()  # Matroska's tag says when the track ends on the container's clock.
+        text = next((value for name, value in tags if name.upper().startswith("DURATION")), "")
+        try:
+            hours, minutes, seconds = map(float, text.split(":"))
+        except ValueError:
+            return None
+        return 3600 * hours + 60 * minutes + seconds - float(origin * self.stream.time_base)
+
+    def to_seconds(self, ticks: Any, origin: int) -> Any:
+        """Convert ticks to seconds from ``origin``, with a single rounding."""
+        base = self.stream.time_base
+        return (np.asarray(ticks) - origin) * base.numerator / base.denominator
+
+    def to_ticks(self, times_s: np.ndarray, origin: int) -> np.ndarray:
+        """Return for each time from ``origin`` the last tick that is not after it, up to `TOLERANCE_S`."""
+        base = self.stream.time_base
+        return np.floor((times_s + TOLERANCE_S) * base.denominator / base.numerator).astype(np.int64) + origin
+
+    def place(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return when frames with the times ``ticks`` (n,) float64 are shown, and (n,) bool, whether they are."""
+        placed, is_shown = ticks.copy(), np.full(len(ticks), not self.edits)
+        for edit in self.edits:
+            base = float(self.stream.time_base)
+            is_inside = (edit.first <= ticks) & (ticks < edit.first + edit.length_s / base)
+            placed[is_inside] += round(edit.shown_s / base) - edit.first
+            is_shown |= is_inside
+        return placed, is_shown
+
+    def find_end(self, last_s: float, duration_s: float, broken: bool = False) -> float:
+        """Return the time in seconds until which the last frame counts as on display.
 
         At a clean end this is half a second at least, because headers round and tracks differ in length.
         """
         rate = self.stream.average_rate
-        duration_s = float((duration or 0) * self.stream.time_base)
         period_s = float(1 / rate) if rate else duration_s
-        shown_s = (duration_s or period_s) - TOLERANCE_S if broken else max(duration_s, 2 * period_s, 0.5)
-        return float(self.to_seconds(tick)) + shown_s
-
-
-@dataclass(frozen=True)
-class Packets:
-    """The frame times and counts that a video's packets give without being decoded.
-
-    Attributes
-    ----------
-    times_s
-        (n,) float64, ascending: the times of the frames that are shown.
-    n_hidden
-        Number of packets that an edit list hides.
-    n_leading
-        Number of frames that are shown before the keyframe that they follow in the file, as in open groups of pictures.
-    end_s
-        The time until which the last frame counts as on display.
-    """
-
-    times_s: np.ndarray
-    n_hidden: int
-    n_leading: int
-    end_s: float
-
-    def find(self, times_s: np.ndarray) -> tuple[np.ndarray, str | None]:
-        """Return the frames on display at given times, as (n,) indices, and why later times are left out."""
-        reached = np.asarray(times_s, dtype=np.float64)
-        reached = reached[reached < self.end_s]
-        numbers = np.maximum(np.searchsorted(self.times_s, reached + TOLERANCE_S, side="right") - 1, 0)
-        if len(reached) == len(times_s):
-            return numbers, None
-        return numbers, f"ends at {self.times_s[-1]:.1f} s, before {times_s[len(reached)]:.1f} s"
+        return last_s + ((duration_s or period_s) - TOLERANCE_S if broken else max(duration_s, 2 * period_s, 0.5))
 
 
 @contextmanager
@@ -130,100 +165,45 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
     if path is not None:
         check_file(Path(path), uri)
     # FFmpeg never mistakes an absolute path for a protocol, even if it contains colons.
-    with _open_remote(uri) if path is None else nullcontext(str(Path(path).absolute())) as source:
+    name = "" if path is None else str(Path(path).absolute())
+    with _open_remote(uri) if path is None else Path(name).open("rb") as file:
+        every_edit = read_edits(file)
+        file.seek(0)
         # A playlist that is named like a video must not make FFmpeg open other files or addresses.
         options = {"protocol_whitelist": "none" if path is None else "file"}
+        if every_edit:
+            options["ignore_editlist"] = "1"
         try:
             buffer_size = 1 << 18 if path is None else 1 << 15
             # A title that is not UTF-8 must not cost the video.
-            container = av.open(source, options=options, buffer_size=buffer_size, metadata_errors="replace")
+            container = av.open(name or file, options=options, buffer_size=buffer_size, metadata_errors="replace")
         except FFmpegError as error:
             raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         with container:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = n_threads
-            yield OpenVideo(uri, container, stream, stream.start_time or 0, _header_duration(container, stream))
+            yield OpenVideo(uri, container, stream, every_edit.get(stream.id, ()))
 
 
-def read_packets(uri: str) -> Packets:
-    """Read all packets of a video's stream without decoding any.
+def find_start(video: OpenVideo) -> tuple[int, Iterator[Any]] | None:
+    """Return the tick of the first frame on display, and all packets from the start, of a video just opened.
 
-    Raises
-    ------
-    DecodeError
-        If the video cannot be opened, or its packets have no times.
+    None, if only decoding can tell: where the file does not begin with a keyframe, or shows something before it.
     """
-    with open_video(uri) as video:
-        ticks = array("q")  # An hour of video has 100,000 of them, too many for a list.
-        n_hidden, n_leading, key_tick, last = 0, 0, -(2**63), (-(2**63), 0)
-        try:
-            for packet in video.container.demux(video.stream):
-                tick = tick_of(packet)
-                if tick is None:
-                    continue
-                key_tick = tick if packet.is_keyframe else key_tick
-                n_leading += tick < key_tick
-                if packet.is_discard:
-                    n_hidden += 1
-                else:
-                    ticks.append(tick)
-                    last = max(last, (tick, packet.duration or 0))
-        except FFmpegError as error:
-            if not ticks:
-                raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
-        if not ticks:
-            raise DecodeError(f"{shown(uri)}: its frames have no presentation times")
-        return Packets(video.to_seconds(np.unique(ticks)), n_hidden, n_leading, video.find_end(*last))
-
-
-class ContainerReader:
-    """The methods that all decoders share: they read the container through PyAV, whatever decodes the frames."""
-
-    name: str
-
-    def probe(self, uri: str) -> Probe:
-        """See `probe_video`."""
-        return probe_video(uri, self.name)
-
-    def frame_times(self, uri: str) -> np.ndarray:
-        """See `raypipe.decoders.Decoder.frame_times`."""
-        return read_packets(uri).times_s
-
-
-def probe_video(uri: str, decoder: str) -> Probe:
-    """Read the header and decode one frame, which shows the rotation and whether the video decodes at all.
-
-    If the duration is missing, or implausibly long for the size of the file, it is measured by reading all packets.
-
-    Raises
-    ------
-    DecodeError
-        If the video cannot be opened, none of its frames decodes, or its duration is impossible for so few frames.
-    """
-    with open_video(uri) as video:
-        frame = read_first_frame(video)
-        turned = quarter_turns(frame) % 2 == 1
-        probe = Probe(
-            duration_s=video.duration_s or 0.0,
-            width=frame.height if turned else frame.width,
-            height=frame.width if turned else frame.height,
-            fps=_frame_rate(video.stream),
-            n_frames=video.stream.frames,
-            codec=video.stream.codec.canonical_name,
-            decoder=decoder,
-        )
-        longest_s = max(_HOUR_S, video.container.size / _FEWEST_BYTES_A_SECOND)
-    if 0 < probe.duration_s <= longest_s:
-        return probe
-    packets = read_packets(uri)
-    n, last_s = len(packets.times_s), float(packets.times_s[-1])
-    if probe.duration_s > 0:
-        duration_s = min(probe.duration_s, packets.end_s)
-    else:  # Some streams have no header that gives a duration.
-        duration_s = last_s + (1 / probe.fps if probe.fps else 0.0)
-    if duration_s > max(_HOUR_S, n * _LONGEST_FRAME_S):
-        raise DecodeError(f"{shown(uri)}: its times are invalid: {n} frames in {duration_s:.3g} s")
-    return replace(probe, duration_s=duration_s)
+    packets = video.container.demux(video.stream)
+    ahead: list[Any] = []
+    ticks: list[int] = []
+    for packet in packets:
+        ahead.append(packet)
+        if not packet.is_discard and packet.size:
+            if packet.pts is None:
+                return None
+            ticks.append(packet.pts)
+            if len(ticks) > REORDERED:
+                break
+    if not ticks or not ahead[0].is_keyframe or ahead[0].pts is None or min(ticks) < ahead[0].pts:
+        return None
+    return min(ticks), chain(ahead, packets)
 
 
 def read_first_frame(video: OpenVideo) -> Any:
@@ -234,14 +214,43 @@ def read_first_frame(video: OpenVideo) -> Any:
     DecodeError
         If no frame decodes.
     """
-    packet, failure = None, None
+    return next(decode_all(video))
+
+
+def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet: None) -> Iterator[Any]:
+    """Decode a video that has just been opened, and yield its frames in the decoder's order.
+
+    ``prepare`` is called with each packet before it is decoded. What fails before the first frame is the end of a group
+    of pictures that began before the file did.
+
+    Raises
+    ------
+    DecodeError
+        If no frame decodes.
+    FFmpegError
+        If decoding fails later.
+    """
+    tried, failure, has_begun = None, None, False
     try:
         for packet in video.container.demux(video.stream):
-            for frame in packet.decode():
-                return frame
+            prepare(packet)
+            tried = packet if packet.size else tried
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                if has_begun:
+                    raise
+                failure = reason_of(error)
+                continue
+            for frame in frames:
+                has_begun = True
+                yield frame
     except FFmpegError as error:
+        if has_begun:
+            raise
         failure = reason_of(error)
-    raise DecodeError(f"{shown(video.uri)}: {describe_nothing(packet, failure)}")
+    if not has_begun:
+        raise DecodeError(f"{shown(video.uri)}: {describe_nothing(tried, failure)}")
 
 
 def check_indexed(video: OpenVideo, decoder: str) -> None:
@@ -259,14 +268,6 @@ def read_pixel_aspect(video: OpenVideo) -> float:
     aspect = video.pixel_aspect
     turned = aspect != 1 and quarter_turns(read_first_frame(video)) % 2 == 1
     return 1 / aspect if turned else aspect
-
-
-def tick_of(timed: Any) -> int | None:
-    """Return when a packet or frame is presented, in ticks, or None for the packet that flushes the decoder.
-
-    Where there are no presentation times, as in AVI, this is the decoding time.
-    """
-    return timed.pts if timed.pts is not None else timed.dts
 
 
 def reason_of(error: FFmpegError) -> str:
@@ -349,15 +350,3 @@ def _find_stream(container: Any, uri: str) -> Any:
     if stream.codec_context is None:
         raise DecodeError(f"{shown(uri)}: FFmpeg has no decoder for its video")
     return stream
-
-
-def _frame_rate(stream: Any) -> float:
-    """Return the average frames a second, or 0 if they are unknown or implausible."""
-    rate = float(stream.average_rate or 0)
-    return rate if 1 / _LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
-
-
-def _header_duration(container: Any, stream: Any) -> float | None:
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None

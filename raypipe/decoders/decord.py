@@ -10,14 +10,13 @@ import numpy as np
 
 from raypipe.decoders.container import (
     N_THREADS,
-    ContainerReader,
-    Packets,
     check_indexed,
     open_video,
-    read_packets,
     read_pixel_aspect,
 )
+from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.picture import Resizer
+from raypipe.decoders.timeline import Timeline, check_sound, read_packets
 from raypipe.errors import DecodeError
 from raypipe.packages import require
 from raypipe.schema import Frames
@@ -48,6 +47,7 @@ class DecordDecoder(ContainerReader):
         packets = read_packets(uri)
         with open_video(uri) as video:
             check_indexed(video, self.name)
+            check_sound(uri, packets, self.name)
             _check_countable(uri, packets)
             resize = Resizer(image_size, resize_mode, read_pixel_aspect(video))
         numbers, error = packets.find(times_s)
@@ -77,7 +77,7 @@ class DecordDecoder(ContainerReader):
         return reader
 
 
-def _check_countable(uri: str, packets: Packets) -> None:
+def _check_countable(uri: str, packets: Timeline) -> None:
     if packets.n_hidden:
         raise DecodeError(f"{shown(uri)}: decord miscounts the {packets.n_hidden} frames that an edit list hides")
     if packets.n_leading:

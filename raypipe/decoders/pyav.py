@@ -12,14 +12,16 @@ from av.error import FFmpegError
 
 from raypipe.decoders.container import (
     N_THREADS,
-    ContainerReader,
     OpenVideo,
+    decode_all,
     describe_nothing,
+    find_start,
     open_video,
     reason_of,
-    tick_of,
 )
+from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.picture import Resizer
+from raypipe.decoders.timeline import count_frames, read_origin, read_packets
 from raypipe.errors import DecodeError
 from raypipe.schema import Frames
 from raypipe.storage import shown
@@ -28,6 +30,7 @@ from raypipe.storage import shown
 _SEEK_S = 2.0
 # Codecs whose non-reference frames can be skipped. In HEVC a frame of another layer may need one.
 _SKIPPING = {"h264", "mpeg4", "mpeg2video"}
+_CUT_OFF = "the file was cut off there"
 # These bound the packets that wait undecoded, and so the memory.
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20
 
@@ -50,31 +53,89 @@ class PyAVDecoder(ContainerReader):
         """See `raypipe.decoders.Decoder.frames`."""
         times_s = np.asarray(times_s, dtype=np.float64)
         try:
-            return self._sample(uri, times_s, image_size, resize_mode, linear=False)
+            return self._seek(uri, times_s, image_size, resize_mode)
         except _Lost:
-            return self._sample(uri, times_s, image_size, resize_mode, linear=True)
+            return self._count(uri, times_s, image_size, resize_mode)
 
-    def _sample(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, linear: bool) -> Frames:
-        pixels = np.empty((len(times_s), image_size, image_size, 3), dtype=np.uint8)
+    def _seek(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
+        """Decode as few frames as possible; raise `_Lost` if the container's times do not lead to the right ones."""
+        origin = None
+        with open_video(uri, self.n_threads) as video:
+            if not video.is_sought:
+                raise _Lost
+            # A file without an index may have been cut out of a stream, or joined from several.
+            start = find_start(video) if video.is_indexed else None
+            if start is not None:
+                origin, packets = start
+                return self._follow(_Walk(video, times_s, origin, packets), len(times_s), image_size, resize_mode)
+            is_indexed = video.is_indexed
+        if is_indexed:
+            origin = read_origin(uri)
+        else:
+            timeline = read_packets(uri)
+            origin = timeline.origin if timeline.is_sound else None
+        if origin is None:
+            raise _Lost
+        with open_video(uri, self.n_threads) as video:
+            packets = video.container.demux(video.stream)
+            return self._follow(_Walk(video, times_s, origin, packets), len(times_s), image_size, resize_mode)
+
+    def _follow(self, walk: _Walk, n_times: int, image_size: int, resize_mode: str) -> Frames:
+        video = walk.video
+        pixels = np.empty((n_times, image_size, image_size, 3), dtype=np.uint8)
         ticks: list[int] = []
         n_damaged = 0
+        resize = Resizer(image_size, resize_mode, video.pixel_aspect)
+        for i, (tick, frame) in enumerate(walk):
+            pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+            ticks.append(tick)
+            n_damaged += frame.is_corrupt  # FFmpeg fills in the parts of a frame that it cannot decode.
+        if walk.error and not ticks:
+            raise DecodeError(f"{shown(video.uri)}: {walk.error}")
+        n = len(ticks)
+        times_s = video.to_seconds(np.array(ticks, dtype=np.int64), walk.origin)
+        return Frames(pixels[:n], times_s, np.arange(n), self.name, _join(walk.error, _count_damaged(n_damaged, n)))
+
+    def _count(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
+        """Decode from the start and count, which is slow and always right."""
+        timeline = count_frames(uri)
+        numbers, error = timeline.find(times_s)
+        pixels = np.empty((len(numbers), image_size, image_size, 3), dtype=np.uint8)
+        n, n_damaged = 0, 0
         with open_video(uri, self.n_threads) as video:
-            walk = _Walk(video, times_s, linear)
+            claim_s = video.read_claim(timeline.origin)
+            failure = timeline.failure or (_CUT_OFF if claim_s and claim_s > timeline.end_s else None)
+            error = _describe_stop(timeline.duration_s, claim_s, failure) if error and failure else error
+            if error and not len(numbers):
+                raise DecodeError(f"{shown(uri)}: {error}")
             resize = Resizer(image_size, resize_mode, video.pixel_aspect)
-            for i, (tick, frame) in enumerate(walk):
-                pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
-                ticks.append(tick)
-                n_damaged += frame.is_corrupt  # FFmpeg fills in the parts of a frame that it cannot decode.
-            if walk.error and not ticks:
-                raise DecodeError(f"{shown(uri)}: {walk.error}")
-            n = len(ticks)
-            damage = f"{n_damaged} of {n} frames are damaged" if n_damaged else None
-            error = "; ".join(filter(None, (walk.error, damage))) or None
-            return Frames(pixels[:n], video.to_seconds(ticks), np.arange(n), self.name, error)
+            frames = (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
+            for number, frame in enumerate(frames if len(numbers) else ()):
+                if number == numbers[n]:
+                    end = n + np.searchsorted(numbers[n:], number, side="right")
+                    pixels[n:end] = resize(frame)
+                    n_damaged += frame.is_corrupt * (end - n)
+                    n = int(end)
+                if n == len(numbers):
+                    break
+        error = _join(error, _count_damaged(n_damaged, n), timeline.remark)
+        return Frames(pixels[:n], timeline.times_s[numbers[:n]], np.arange(n), self.name, error)
+
+
+def _describe_stop(end_s: float, claim_s: float | None, failure: str) -> str:
+    return f"stopped at {end_s:.1f} s{f' of {claim_s:.1f} s' if claim_s else ''}: {failure}"
+
+
+def _count_damaged(n_damaged: int, n: int) -> str | None:
+    return f"{n_damaged} of {n} frames are damaged" if n_damaged else None
+
+
+def _join(*reasons: str | None) -> str | None:
+    return "; ".join(filter(None, reasons)) or None
 
 
 class _Lost(Exception):
-    """A jump landed after the requested time, and no earlier one could be made."""
+    """The container's times do not lead to the frames: a jump landed too late, or a frame has no time of its own."""
 
 
 class _Walk:
@@ -87,19 +148,24 @@ class _Walk:
     ----------
     error
         After the last frame, why some times got no frame, or None.
+    video, origin
+        The open video, and the tick of its first frame.
     """
 
-    def __init__(self, video: OpenVideo, times_s: np.ndarray, linear: bool) -> None:
+    def __init__(self, video: OpenVideo, times_s: np.ndarray, origin: int, packets: Iterator[Any]) -> None:
         self.error: str | None = None
-        self._video = video
+        self.video, self.origin = video, origin
         self._codec = video.stream.codec_context
-        self._skips = not linear and self._codec.codec.canonical_name in _SKIPPING
-        self._linear = linear  # Everything is decoded from the start on, which is slow and always right.
-        self._waiting = deque(video.to_ticks(times_s).tolist())
+        # Where the times are made up, only frames that come out of order show that they are wrong.
+        self._skips = self._codec.codec.canonical_name in _SKIPPING and not video.is_untimed
+        self._from_start = packets
+        self._waiting = deque(video.to_ticks(times_s, origin).tolist())
         self._jumped = False  # The decoder has not seen the packets just before the next one.
         self._fresh = False  # The frame before the next one is not known.
+        self._has_begun = False  # A frame has come since decoding began here.
         self._first_sound = -(2**63)  # Frames before this tick may lack the frames that they are predicted from.
-        self._packet: Any = None  # This is the packet that was decoded last.
+        self._tried: Any = None  # This is the packet that was decoded last.
+        self._failure: str | None = None  # Why it could not be decoded, as long as no frame has come.
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Yield a pair for each time, until the times or the video end."""
@@ -107,12 +173,12 @@ class _Walk:
         failure = None
         try:
             for frame in self._frames() if self._waiting else ():
-                tick = tick_of(frame)
-                if tick is None:
-                    raise DecodeError(f"{shown(self._video.uri)}: its frames have no presentation times")
-                if self._fresh and tick > self._waiting[0]:
+                tick = frame.pts
+                if tick is None or (self._fresh and (tick > self._waiting[0] or not frame.key_frame)):
                     raise _Lost
                 current = None if self._fresh else current
+                if current and tick <= current[0]:
+                    raise _Lost
                 self._fresh = False
                 while self._waiting and tick > self._waiting[0]:
                     yield current or (tick, frame)
@@ -122,20 +188,25 @@ class _Walk:
                 current = tick, frame
         except FFmpegError as error:
             failure = reason_of(error)
-        end_s = self._video.find_end(current[0], current[1].duration, broken=failure is not None) if current else 0.0
+        claim_s = self.video.read_claim(self.origin)
+        if current and failure is None and claim_s and claim_s > self._find_end(current, broken=False):
+            failure = _CUT_OFF
+        end_s = self._find_end(current, broken=failure is not None) if current else 0.0
         while current and not self._fresh and self._waiting and self._next_s() < end_s:
             yield current
             self._waiting.popleft()
         if self._waiting:
-            self.error = self._describe_end(current, end_s, failure)
+            self.error = self._describe_end(current, end_s, claim_s, failure)
 
     def _frames(self) -> Iterator[Any]:
         """Decode the packets that may hold the frame for the next time."""
         pending: list[Any] = []
         n_bytes = 0
         for packet in self._packets():
-            tick = tick_of(packet)
-            early = tick is not None and tick <= self._waiting[0] and not self._linear
+            tick = packet.pts
+            if tick is None and packet.size:
+                raise _Lost
+            early = tick is not None and tick <= self._waiting[0]
             if early and packet.is_keyframe:
                 self._jumped = self._jumped or bool(pending)
                 pending, n_bytes = [], 0
@@ -145,46 +216,54 @@ class _Walk:
                 continue
             if self._jumped:
                 self._codec.flush_buffers()
-                self._jumped, self._fresh, self._first_sound = False, True, tick_of(pending[0]) or 0
+                self._has_begun = False
+                self._jumped, self._fresh, self._first_sound = False, True, pending[0].pts or 0
             yield from self._decode(pending)
             pending, n_bytes = [], 0
 
     def _decode(self, packets: list[Any]) -> Iterator[Any]:
         """Decode packets; all but the last are shown no later than the next time."""
-        newest = max((tick_of(packet) or 0 for packet in packets[:-1]), default=None)
-        for self._packet in packets:
-            tick = tick_of(self._packet)
+        newest = max((packet.pts or 0 for packet in packets[:-1]), default=None)
+        for packet in packets:
+            tick = packet.pts
+            self._tried = packet if packet.size else self._tried
             # A frame that is replaced before the next time is needed only if others are predicted from it.
             replaced = self._skips and newest is not None and tick is not None and tick < newest
             self._codec.skip_frame = "NONREF" if replaced else "DEFAULT"
-            for frame in self._packet.decode():
-                if (tick_of(frame) or 0) >= self._first_sound:
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                if self._has_begun:
+                    raise
+                self._failure = reason_of(error)  # It needs frames from before the place where decoding began.
+                continue
+            for frame in frames:
+                self._has_begun = True
+                if frame.pts is None or frame.pts >= self._first_sound:
                     yield frame
 
     def _packets(self) -> Iterator[Any]:
         """Read packets from the start, or from the last keyframe before the next time if that is far ahead."""
-        container, stream = self._video.container, self._video.stream
-        second = round(1 / stream.time_base)
+        second = round(1 / self.video.stream.time_base)
         sought = self._waiting[0]
-        begins_late = sought - self._video.origin > second and not self._linear
-        packets = self._seek() if begins_late else container.demux(stream)
+        packets = self._seek() if sought - self.origin > second else self._from_start
         while (packet := next(packets, None)) is not None:
             yield packet
-            tick, goal = tick_of(packet), self._waiting[0]
-            far_behind = tick is not None and goal - tick > _SEEK_S * second and not self._linear
+            tick, goal = packet.pts, self._waiting[0]
+            far_behind = tick is not None and goal - tick > _SEEK_S * second
             if far_behind and goal != sought and self._keyframe_ahead(packet, goal):
                 sought = goal
                 packets = self._seek()
 
     def _keyframe_ahead(self, packet: Any, goal: int) -> bool:
         """Return whether the container's index knows a keyframe between this packet and the goal."""
-        entries = self._video.stream.index_entries
+        entries = self.video.stream.index_entries
         found = entries.search_timestamp(goal)
         return found >= 0 and packet.dts is not None and entries[found].timestamp > packet.dts
 
     def _seek(self) -> Iterator[Any]:
         """Read on from the last keyframe that is not after the next time."""
-        container, stream = self._video.container, self._video.stream
+        container, stream = self.video.container, self.video.stream
         goal = self._waiting[0]
         for back_s in (1, 2, 4, 8, 16, 32):
             try:
@@ -193,7 +272,7 @@ class _Walk:
                 raise _Lost from error
             packets = container.demux(stream)
             keyframe = next((packet for packet in packets if packet.is_keyframe), None)
-            tick = tick_of(keyframe) if keyframe is not None else None
+            tick = keyframe.pts if keyframe is not None else None
             if tick is not None and tick <= self._waiting[0]:
                 self._jumped = True
                 return chain([keyframe], packets)
@@ -203,12 +282,18 @@ class _Walk:
         raise _Lost
 
     def _next_s(self) -> float:
-        return float(self._video.to_seconds(self._waiting[0]))
+        return float(self.video.to_seconds(self._waiting[0], self.origin))
 
-    def _describe_end(self, current: tuple[int, Any] | None, end_s: float, failure: str | None) -> str:
+    def _find_end(self, last: tuple[int, Any], broken: bool) -> float:
+        duration_s = float((last[1].duration or 0) * self.video.stream.time_base)
+        return self.video.find_end(float(self.video.to_seconds(last[0], self.origin)), duration_s, broken)
+
+    def _describe_end(
+        self, current: tuple[int, Any] | None, end_s: float, claim_s: float | None, failure: str | None
+    ) -> str:
         if current is None:
-            return describe_nothing(self._packet, failure)
+            return describe_nothing(self._tried, failure or self._failure)
         if failure is None:
-            return f"ends at {float(self._video.to_seconds(current[0])):.1f} s, before {self._next_s():.1f} s"
-        of = f" of {self._video.duration_s:.1f} s" if self._video.duration_s else ""
-        return f"stopped at {end_s:.1f} s{of}: {failure}"
+            last_s = float(self.video.to_seconds(current[0], self.origin))
+            return f"ends at {last_s:.1f} s, before {self._next_s():.1f} s"
+        return _describe_stop(end_s, claim_s, failure)

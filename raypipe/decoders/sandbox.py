@@ -93,14 +93,14 @@ class Sandbox:
         """
         return self._try_chain(uri, 0.0, lambda child, name, limit_s: Probe(**child.ask(limit_s, "probe", name, uri)))
 
-    def frame_times(self, uri: str) -> np.ndarray:
-        """See `raypipe.decoders.Decoder.frame_times`; raises as `probe` does."""
+    def frame_times(self, uri: str, span_s: float = 0.0) -> np.ndarray:
+        """See `raypipe.decoders.Decoder.frame_times`; the deadline grows with ``span_s``; raises as `probe` does."""
 
         def attempt(child: _Child, name: str, limit_s: float) -> np.ndarray:
             n = child.ask(limit_s, "frame_times", name, uri)
             return child.take_arrays(((n,), np.float64))[0]
 
-        return self._try_chain(uri, 0.0, attempt)
+        return self._try_chain(uri, span_s, attempt)
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
         """See `raypipe.decoders.Decoder.frames`; the deadline grows with ``span_s``; raises as `probe` does."""

@@ -9,13 +9,13 @@ import numpy as np
 
 from raypipe.decoders.container import (
     TOLERANCE_S,
-    ContainerReader,
     check_indexed,
     open_video,
-    read_packets,
     read_pixel_aspect,
 )
+from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.picture import crop_corner, scaled_size
+from raypipe.decoders.timeline import check_sound, read_packets
 from raypipe.errors import DecodeError
 from raypipe.packages import require
 from raypipe.schema import Frames
@@ -82,7 +82,8 @@ class TorchCodecDecoder(ContainerReader):
         packets = read_packets(uri)
         with open_video(uri) as video:
             check_indexed(video, self.name)
-            origin_s = float(video.origin * video.stream.time_base)
+            check_sound(uri, packets, self.name)
+            origin_s = float(packets.origin * video.stream.time_base)
             stream_index, pixel_aspect = video.stream.index, read_pixel_aspect(video)
         numbers, error = packets.find(times_s)
         unique, inverse = np.unique(numbers, return_inverse=True)

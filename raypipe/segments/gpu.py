@@ -120,9 +120,9 @@ class EncodingSandbox(Sandbox):
         if hasattr(self, "_reference"):
             self._reference.close()
 
-    def frame_times(self, uri: str) -> np.ndarray:
-        """See `raypipe.decoders.Decoder.frame_times`."""
-        return self._reference.frame_times(uri)
+    def frame_times(self, uri: str, span_s: float = 0.0) -> np.ndarray:
+        """See `raypipe.decoders.sandbox.Sandbox.frame_times`."""
+        return self._reference.frame_times(uri, span_s)
 
     def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
         """Decode and encode the frames on display at ``times_s``.

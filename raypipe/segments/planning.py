@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raypipe.config import SampleConfig
 from raypipe.schema import PLAN, Failure, Probe, embeddings_schema
-from raypipe.segments.sampling import cut, frames_per_clip
+from raypipe.segments.sampling import align_span, cut, frames_per_clip
 from raypipe.sources.videos import Video
 
 # A container that claims a longer video is broken, and the plan of its segments would take all memory.
@@ -118,6 +118,8 @@ def _plan_video(
     row |= vars(probe)
     origin = video.start_s or 0.0
     end = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
+    first, after = align_span(origin, end, probe.fps)
+    origin, end = first, end if video.end_s is None else after
     if not end > origin:
         reason = f"nothing between {origin:g} s and {end:g} s: the file lasts {probe.duration_s:g} s"
         return [{**row, "error_stage": "probe", "error": reason}]

@@ -85,6 +85,32 @@ def cut(origin_s: float, length_s: float, sample: SampleConfig, fps: float) -> l
     return [Span(origin_s, length_s, float(edges[i]), float(edges[i + 1])) for i in range(n)]
 
 
+def align_span(start_s: float, end_s: float, fps: float) -> tuple[float, float]:
+    """Move the edges of a span onto the frames that they were meant for.
+
+    A frame belongs to a span if it is on display in it for most of its first half: so a frame that begins less than a
+    quarter of a frame after the start is the first, and one that begins less than a quarter before the end is none of
+    it. Edges that were rounded, to a millisecond or to float32, lie a hair's breadth beside the frames: a start before
+    its first frame would begin with the last frame of the episode before it. Such a start moves on to that frame, and
+    such an end back to the next one's beginning. Where the rate is not steady, a quarter of a frame is too little to
+    pass one.
+
+    Parameters
+    ----------
+    start_s, end_s
+        The span, in seconds of its file.
+    fps
+        The file's average frame rate, 0 where unknown: then the edges stay.
+    """
+    if not _LEAST_FPS <= fps <= _MOST_FPS:
+        return start_s, end_s
+    first, after = math.ceil(start_s * fps - 1e-9) / fps, math.floor(end_s * fps + 1e-9) / fps
+    return (
+        first if 0 < first - start_s < 0.25 / fps else start_s,
+        after if 0 < end_s - after < 0.25 / fps else end_s,
+    )
+
+
 def frames_per_clip(sample: SampleConfig) -> int:
     """Return how many frames a whole clip has under rate sampling; at least one."""
     return max(1, math.floor(sample.clip_s * (sample.fps or 0) + 1e-9))
@@ -112,8 +138,11 @@ def sample_span(span: Span, sample: SampleConfig, frame_times_s: np.ndarray | No
         times, starts, ends = (edges[:-1] + edges[1:]) / 2, edges[:-1], edges[1:]
     else:
         assert sample.every_n is not None and frame_times_s is not None
-        inside = frame_times_s[(frame_times_s >= span.origin_s - 1e-9) & (frame_times_s < end_of_video - 1e-9)]
-        times = starts = inside[:: sample.every_n]
+        # As in `align_span`, by each frame's own time on display; nothing follows the last that the end could meet.
+        quarters = np.append(np.diff(frame_times_s), 0.0) / 4
+        is_inside = (frame_times_s + quarters > span.origin_s - 1e-9) & (frame_times_s + quarters < end_of_video - 1e-9)
+        times = frame_times_s[is_inside][:: sample.every_n]
+        starts = np.maximum(times, span.origin_s)
         ends = np.append(starts[1:], max(end_of_video, starts[-1])) if len(starts) else starts
     mine = np.flatnonzero((starts >= span.start_s - 1e-9) & (starts < span.end_s - 1e-9))
     pairs = np.repeat(np.arange(len(mine))[:, None], 2, axis=1)

@@ -18,6 +18,10 @@ from raypipe.errors import DecodeError, one_line
 from raypipe.schema import Failure, Probe, embeddings_schema
 from raypipe.segments.sampling import Span, pool_frames, sample_span
 
+# Where the frames of a file end so long before its length, it is asked whether the last one lasts until then.
+_SILENT_S = 1.0
+_LAST_S = 1e-3
+
 
 class ProbeVideos:
     """Probe URIs in a sandbox: a URI in, its `Probe` or a `Failure` out."""
@@ -76,17 +80,23 @@ class DecodeSegments:
         out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
         out.update(decoder=None, error_stage=None, error=None)
         try:
-            times = self._sandbox.frame_times(row["uri"]) if self._sample.every_n is not None else None
+            by_frame = self._sample.every_n is not None
+            times = self._sandbox.frame_times(row["uri"], row.get("duration_s") or 0.0) if by_frame else None
             sampling = sample_span(span, self._sample, times)
+            wanted_s = sampling.times_s
+            if times is not None and span.end_s - times[-1] > _SILENT_S:
+                # Nothing is asked for after the last frame, so the end of a file that was cut off would go unnoticed.
+                wanted_s = np.append(wanted_s, span.end_s - _LAST_S)
             frames = self._sandbox.frames(
-                row["uri"], sampling.times_s, size, self._resize_mode, span_s=span.end_s - span.start_s
+                row["uri"], wanted_s, size, self._resize_mode, span_s=span.end_s - span.start_s
             )
         except DecodeError as error:
             return self.refuse(row, Failure.of("decode", error))
-        position = np.full(len(sampling.times_s), -1)  # of each wanted frame among the decoded ones
+        position = np.full(len(wanted_s), -1)  # of each wanted frame among the decoded ones
         position[frames.requested] = np.arange(len(frames.requested))
         members = np.stack([sampling.members[:, 0], position[sampling.members[:, 1]]], axis=1)
-        out.update(pixels=frames.pixels, members=members[members[:, 1] >= 0], clip_index=sampling.clip_index)
+        n = np.searchsorted(frames.requested, len(sampling.times_s))
+        out.update(pixels=frames.pixels[:n], members=members[members[:, 1] >= 0], clip_index=sampling.clip_index)
         out.update(clip_start_s=sampling.clip_start_s, clip_end_s=sampling.clip_end_s)
         out.update(decoder=frames.decoder, error_stage=frames.error and "decode", error=frames.error)
         return out

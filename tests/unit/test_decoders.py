@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from raypipe.decoders import make_decoder, pyav, resolve_chain, split_nvdec
-from raypipe.decoders.container import read_packets
+from raypipe.decoders.timeline import read_packets
 from raypipe.errors import DecodeError, UsageError
 from raypipe.packages import is_installed
 
@@ -57,9 +57,12 @@ def decode_all(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
         stream.thread_count = 1  # what a damaged frame looks like depends on it
+        is_avi = container.format.name == "avi"  # It holds no times of presentation, but a rate.
+        first = None
         try:
-            for frame in container.decode(stream):
-                times.append(float((frame.pts - (stream.start_time or 0)) * stream.time_base))
+            for number, frame in enumerate(container.decode(stream)):
+                first = frame.pts if first is None else first
+                times.append(float(number / stream.average_rate if is_avi else (frame.pts - first) * stream.time_base))
                 picture = frame.to_ndarray(format="rgb24")
                 turns = frame.rotation // 90 if abs(frame.rotation) <= 180 else 0
                 pictures.append(box_average(np.rot90(picture, turns)))

@@ -73,7 +73,7 @@ def test_a_wild_frame_rate_is_unknown(data_dir, tmp_path):
 @pytest.mark.parametrize(("aspect", "believed"), [(Fraction(10**9), 1), (Fraction(64, 45), 64 / 45), (None, 1)])
 def test_wild_pixels_are_square(aspect, believed):
     stream = SimpleNamespace(sample_aspect_ratio=aspect)
-    assert OpenVideo("a", None, stream, 0, None).pixel_aspect == believed
+    assert OpenVideo("a", None, stream).pixel_aspect == believed
 
 
 def test_titles_in_other_encodings(data_dir, tmp_path):

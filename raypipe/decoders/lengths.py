@@ -1,0 +1,134 @@
+"""How long a video is, and what else probing finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from raypipe.decoders.container import LONGEST_FRAME_S, OpenVideo, open_video, read_first_frame
+from raypipe.decoders.picture import quarter_turns
+from raypipe.decoders.timeline import read_packets, read_timeline
+from raypipe.errors import DecodeError
+from raypipe.schema import Probe
+from raypipe.storage import shown
+
+# The limits up to which a header is believed. A wild duration in it must not be cut into millions of segments.
+_HOUR_S = 3600.0
+_SLACK_S = 0.5  # Headers round, and tracks differ in length.
+_FEWEST_BYTES_A_SECOND = 1000  # Any camera writes far more than this.
+
+
+class ContainerReader:
+    """The methods that all decoders share: they read the container through PyAV, whatever decodes the frames."""
+
+    name: str
+
+    def probe(self, uri: str) -> Probe:
+        """See `probe_video`."""
+        return probe_video(uri, self.name)
+
+    def frame_times(self, uri: str) -> np.ndarray:
+        """See `raypipe.decoders.Decoder.frame_times`."""
+        return read_timeline(uri).times_s
+
+
+def probe_video(uri: str, decoder: str) -> Probe:
+    """Read the header and decode one frame, which shows the rotation and whether the video decodes at all.
+
+    The length is measured: by the last packets, or by all where these do not tell.
+
+    Raises
+    ------
+    DecodeError
+        If the video cannot be opened, none of its frames decodes, or its duration is impossible for so few frames.
+    """
+    with open_video(uri) as video:
+        frame = read_first_frame(video)
+        turned = quarter_turns(frame) % 2 == 1
+        longest_s = max(_HOUR_S, video.container.size / _FEWEST_BYTES_A_SECOND)
+        can_tell = video.is_indexed and video.is_sought and frame.pts is not None
+        length = measure(video, frame.pts) if can_tell else None
+        duration_s = 0.0 if length is None else length.promised_s or length.measured_s
+        if length is not None and not 0 < duration_s <= longest_s:
+            duration_s = length.measured_s
+        claim_s = video.read_claim(0) if "avi" in video.formats else None
+        probed = {
+            "width": frame.height if turned else frame.width,
+            "height": frame.width if turned else frame.height,
+            "fps": video.fps,
+            "n_frames": video.stream.frames,
+            "codec": video.stream.codec.canonical_name,
+        }
+    if not 0 < duration_s <= longest_s:
+        packets = read_packets(uri)
+        duration_s, n = packets.duration_s, len(packets.times_s)
+        if claim_s is not None and duration_s + _SLACK_S < claim_s <= longest_s:
+            duration_s = claim_s
+        if duration_s > max(_HOUR_S, n * LONGEST_FRAME_S):
+            raise DecodeError(f"{shown(uri)}: its times are invalid: {n} frames in {duration_s:.3g} s")
+    return Probe(duration_s=duration_s, decoder=decoder, **probed)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a video is, as its last packets tell.
+
+    Attributes
+    ----------
+    measured_s
+        From the first frame on display until the end of the last one that the file holds.
+    promised_s
+        What the header says, if the file was cut off before that; else None.
+    """
+
+    measured_s: float
+    promised_s: float | None
+
+
+def measure(video: OpenVideo, origin: int) -> Length | None:
+    """Measure a video by its last packets, which a seek finds; None if they do not tell.
+
+    The header of the whole file tells of the longest track, and the header of a track may be an estimate. They are
+    believed where the file ends before both.
+    """
+    container, stream = video.container, video.stream
+    ends: dict[int, float] = {}
+    last, last_dts = None, None
+    try:
+        goal = (container.duration or 0) + (container.start_time or 0)
+        container.seek(round(goal / av.time_base / stream.time_base), stream=stream)
+        for packet in container.demux():
+            if packet.pts is None or packet.is_discard:
+                continue
+            duration = packet.duration or (video.period if packet.stream_index == stream.index else 0)
+            end_s = float((packet.pts + duration) * packet.time_base)
+            ends[packet.stream_index] = max(end_s, ends.get(packet.stream_index, end_s))
+            if packet.stream_index == stream.index:
+                last, last_dts = max(last or packet.pts + duration, packet.pts + duration), packet.dts
+    except FFmpegError:
+        pass
+    if last is None:
+        return None
+    measured_s = float((last - origin) * stream.time_base)
+    promised_s = _read_promise(video, origin, last_dts, max(ends.values()))
+    is_cut = promised_s is not None and promised_s - measured_s > _SLACK_S
+    return Length(measured_s, promised_s if is_cut else None)
+
+
+def _read_promise(video: OpenVideo, origin: int, last_dts: int | None, reached_s: float) -> float | None:
+    """Return the length in the header, if it is the video's own and the file does not hold all that it tells of."""
+    container, stream = video.container, video.stream
+    if "mov" in video.formats:  # Its index names every frame.
+        n = len(stream.index_entries)
+        is_whole = n == 0 or (last_dts is not None and last_dts >= stream.index_entries[n - 1].timestamp)
+        return None if is_whole else video.read_claim(origin)
+    if "avi" in video.formats:
+        return video.read_claim(origin)
+    if "matroska" in video.formats and container.duration:
+        whole_s = container.duration / av.time_base
+        if whole_s - reached_s > _SLACK_S:  # No track is there up to the end.
+            return video.read_claim(origin) or whole_s - float(origin * stream.time_base)
+    return None

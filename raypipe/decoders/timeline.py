@@ -1,0 +1,329 @@
+"""When each frame of a video is on display: by its packets, or, where these do not tell, by decoding all of it."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.error import FFmpegError
+
+from raypipe.decoders.container import (
+    REORDERED,
+    TOLERANCE_S,
+    OpenVideo,
+    decode_all,
+    find_start,
+    open_video,
+    read_first_frame,
+    reason_of,
+)
+from raypipe.errors import DecodeError
+from raypipe.storage import local_path, shown
+
+_NONE = -(2**63)  # This stands for a time that a packet does not have.
+_MISPLACED = 4  # MPEG-PS gives a time to the frame that begins next, which lies so far from its place at most.
+_N_KEPT = 4  # Segments of one video often come one after the other. An hour takes 1 MB.
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The times of a video's frames.
+
+    Attributes
+    ----------
+    origin
+        The first frame's tick, the zero of all times.
+    times_s
+        (n,) float64, ascending: when each frame that is shown goes on display. No two are equal.
+    duration_s
+        When the last frame's own duration ends.
+    end_s
+        The time until which the last frame counts as on display.
+    n_hidden
+        Number of packets that an edit list hides.
+    n_leading
+        Number of frames that are shown before the keyframe that they follow in the file, as in open groups of pictures.
+    is_sound
+        Whether each frame has a time of its own in the container, in order, so that it can be found by it.
+    remark
+        What a user should know of these times, or None.
+    failure
+        Why decoding stopped after the last frame, if it was needed to find the times; else None.
+    """
+
+    origin: int
+    times_s: np.ndarray
+    duration_s: float
+    end_s: float
+    n_hidden: int = 0
+    n_leading: int = 0
+    is_sound: bool = True
+    remark: str | None = None
+    failure: str | None = None
+
+    def find(self, times_s: np.ndarray) -> tuple[np.ndarray, str | None]:
+        """Return the frames on display at given times, as (n,) indices, and why later times are left out."""
+        reached = np.asarray(times_s, dtype=np.float64)
+        reached = reached[reached < self.end_s]
+        numbers = np.maximum(np.searchsorted(self.times_s, reached + TOLERANCE_S, side="right") - 1, 0)
+        if len(reached) == len(times_s):
+            return numbers, None
+        return numbers, f"ends at {self.times_s[-1]:.1f} s, before {times_s[len(reached)]:.1f} s"
+
+
+def read_timeline(uri: str) -> Timeline:
+    """Return the times of a video's frames, by its packets if these are sound, else by decoding all of it.
+
+    Raises
+    ------
+    DecodeError
+        If the video cannot be opened, or no frame decodes.
+    """
+    timeline = read_packets(uri)
+    return timeline if timeline.is_sound else count_frames(uri)
+
+
+def read_origin(uri: str) -> int | None:
+    """Return the tick of the first frame that is shown, by decoding it if need be; None if it has none.
+
+    Raises
+    ------
+    DecodeError
+        If the video cannot be opened, or no frame decodes.
+    """
+    with open_video(uri) as video:
+        start = find_start(video) if video.is_indexed else None
+    if start is not None:
+        return start[0]
+    with open_video(uri) as video:
+        return read_first_frame(video).pts
+
+
+def read_packets(uri: str) -> Timeline:
+    """Read all packets of a video without decoding them; where they are not sound, the times are near the right ones.
+
+    Raises
+    ------
+    DecodeError
+        If the video cannot be opened, or has no packets.
+    """
+    return _read_packets(uri, _version(uri))
+
+
+def count_frames(uri: str) -> Timeline:
+    """Decode a whole video, and return when each frame is on display, in the decoder's order.
+
+    Raises
+    ------
+    DecodeError
+        If the video cannot be opened, or no frame decodes.
+    """
+    return _count_frames(uri, _version(uri))
+
+
+def check_sound(uri: str, timeline: Timeline, decoder: str) -> None:
+    """Raise `DecodeError` unless each frame has a time of its own, by which ``decoder`` finds it."""
+    if not timeline.is_sound:
+        raise DecodeError(f"{shown(uri)}: {decoder} is not reliable where frames have no times of their own")
+
+
+def lay_out(ticks: np.ndarray, period: float) -> np.ndarray:
+    """Give each frame a time of its own, later than the one before.
+
+    Frames are shown in the decoder's order, so within a stretch of one clock they take its times in ascending order. If
+    the clock falls back and stays behind for longer than frames are reordered, another begins there, which goes on a
+    frame after the last. Frames without a time, or with the time of the one before, are spread between their
+    neighbours, at most ``period`` apart. Where frames lack a time of their own, and all the times that there are could
+    be those of a steady rate, misplaced by a frame or a few, they are taken for that.
+
+    Parameters
+    ----------
+    ticks
+        (n,) float64, in order of display, or near it; NaN where a frame has no time.
+    period
+        The usual time from frame to frame, positive.
+    """
+    known = np.flatnonzero(~np.isnan(ticks))
+    values = ticks[known]
+    if len(np.unique(values)) < len(ticks):
+        steady = np.arange(len(ticks)) * period + (values[0] - known[0] * period if len(known) else 0)
+        misplaced = np.abs(values - steady[known]) / period
+        if (misplaced <= (_MISPLACED if len(known) < len(ticks) else 1)).all():
+            return steady
+    edges = [*_find_clocks(values), len(values)]
+    for start, end in pairwise(edges):
+        values[start:end].sort()
+        if start:
+            n_between = known[start] - known[start - 1]
+            values[start:end] += values[start - 1] + n_between * period - values[start]
+    first = np.append(True, values[1:] > values[:-1]) if len(values) else np.empty(0, bool)
+    known, values = known[first], values[first]
+    place = np.arange(len(ticks))
+    before = np.searchsorted(known, place, side="right") - 1
+    after = np.minimum(before + 1, len(known) - 1)
+    left, right = known[np.maximum(before, 0)], known[after]
+    room = np.where(right > left, (values[after] - values[np.maximum(before, 0)]) / np.maximum(right - left, 1), period)
+    return values[np.maximum(before, 0)] + (place - left) * np.minimum(room, period)
+
+
+def _find_clocks(values: np.ndarray) -> list[int]:
+    """Return the places at which another clock begins."""
+    starts = [0]
+    falling = np.flatnonzero(np.diff(values) < 0) + 1
+    for place in falling.tolist():
+        recent = values[max(starts[-1], place - REORDERED) : place]
+        if values[place] < recent.min() and values[place : place + REORDERED].max() < recent.max():
+            starts.append(place)
+    return starts
+
+
+def _version(uri: str) -> tuple[int, ...]:
+    """Return what tells whether a local file has changed; remote files are not asked for it."""
+    path = local_path(uri)
+    if path is None:
+        return ()
+    try:
+        status = Path(path).stat()
+    except OSError:  # Opening the file will say why.
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+class _Log:
+    """The times of the packets that have been read."""
+
+    def __init__(self, video: OpenVideo) -> None:
+        self._video = video
+        self._is_vp8 = video.stream.codec_context.name == "vp8"
+        self.pts, self.dts, self.durations = array("q"), array("q"), array("q")  # An hour of video has 100,000.
+        self.is_hidden, self.is_key = array("b"), array("b")
+
+    def add(self, packet: Any) -> None:
+        """Note a packet; the one that flushes the decoder does not count."""
+        if packet.size == 0:
+            return
+        self.pts.append(_NONE if packet.pts is None else packet.pts)
+        self.dts.append(_NONE if packet.dts is None else packet.dts)
+        self.durations.append(packet.duration or 0)
+        # The fifth bit of a VP8 frame says whether it is shown (RFC 6386, 9.1).
+        is_reference = self._is_vp8 and not memoryview(packet)[0] & 0x10
+        self.is_hidden.append(packet.is_discard or is_reference)
+        self.is_key.append(packet.is_keyframe)
+
+    def ticks(self) -> np.ndarray:
+        """Return (n,) float64: the packets' times, of decoding where there are no others, NaN where there are none."""
+        times = np.array(self.dts if self._video.is_untimed else self.pts, dtype=np.float64)
+        times[times == _NONE] = np.nan
+        return times
+
+
+@lru_cache(_N_KEPT)
+def _read_packets(uri: str, _version: tuple[int, ...]) -> Timeline:
+    origin = read_origin(uri)
+    with open_video(uri) as video:
+        log = _Log(video)
+        try:
+            for packet in video.container.demux(video.stream):
+                log.add(packet)
+        except FFmpegError as error:
+            if not log.pts:
+                raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
+        pts, durations = np.array(log.pts), np.array(log.durations)
+        is_shown = ~np.array(log.is_hidden, dtype=bool)
+        n_hidden = len(pts) - int(is_shown.sum())
+        is_sound = video.is_sought and origin is not None and bool((pts != _NONE).all())
+        is_sound = is_sound and _is_orderly(pts, np.array(log.dts), is_shown)
+        if is_sound:
+            assert origin is not None
+            is_shown &= pts >= origin
+            ticks = pts[is_shown]
+            if len(np.unique(ticks)) == len(ticks) > 0:
+                order = np.argsort(ticks)
+                n_leading = _count_leading(pts, np.array(log.is_key, dtype=bool))
+                return _make(video, origin, ticks[order], durations[is_shown][order], n_hidden, n_leading)
+        if not video.is_indexed and any(log.is_key):
+            is_shown[: log.is_key.index(1)] = False
+        ticks, is_edited_in = video.place(log.ticks())
+        is_shown &= is_edited_in
+        if not is_shown.any():
+            raise DecodeError(f"{shown(uri)}: none of its frames is shown")
+        return replace(_lay_out(video, ticks[is_shown], durations[is_shown]), n_hidden=n_hidden)
+
+
+def _is_orderly(pts: np.ndarray, dts: np.ndarray, is_shown: np.ndarray) -> bool:
+    """Return whether packets lie in the file as decoders take them: one clock, frames near their places."""
+    dts = dts[dts != _NONE]
+    places = np.argsort(np.argsort(pts[is_shown], kind="stable"), kind="stable")
+    near = np.abs(places - np.arange(len(places))) <= 2 * REORDERED
+    return bool((np.diff(dts) >= 0).all() and near.all())
+
+
+def _count_leading(pts: np.ndarray, is_key: np.ndarray) -> int:
+    keys = np.where(is_key, np.arange(len(pts)), 0)
+    key_of = np.maximum.accumulate(keys)
+    return int((pts < pts[key_of]).sum())
+
+
+def _make(
+    video: OpenVideo, origin: int, ticks: np.ndarray, durations: np.ndarray, n_hidden: int = 0, n_leading: int = 0
+) -> Timeline:
+    times_s = video.to_seconds(ticks, origin)
+    last_s = float(durations[-1] * video.stream.time_base)
+    last = durations[-1] or _period(video, ticks, durations)
+    duration_s = float(video.to_seconds(ticks[-1] + last, origin))
+    return Timeline(origin, times_s, duration_s, video.find_end(times_s[-1], last_s), n_hidden, n_leading)
+
+
+def _period(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> float:
+    """Return the ticks from frame to frame: by the average rate, the times themselves, or the packets' durations."""
+    steps = np.diff(np.unique(ticks[~np.isnan(ticks)]))
+    by_step = float(np.median(steps)) if len(steps) > len(ticks) / 2 else 0.0
+    return video.period or by_step or float(np.median(durations)) or 1.0
+
+
+def _lay_out(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> Timeline:
+    usual = _period(video, ticks, durations)
+    laid = lay_out(ticks, usual)
+    origin = int(np.floor(laid[0]))
+    timeline = _make(video, origin, laid - (laid[0] - origin), np.full(len(laid), usual))
+    return replace(timeline, is_sound=False)
+
+
+@lru_cache(_N_KEPT)
+def _count_frames(uri: str, _version: tuple[int, ...]) -> Timeline:
+    shown_packets = array("q")
+    failure = None
+    with open_video(uri) as video:
+        log = _Log(video)
+
+        def number(packet: Any) -> None:
+            log.add(packet)
+            if packet.size:  # Decoders hand a packet's time on to its frame, whatever they reorder.
+                packet.pts = len(log.pts) - 1
+
+        try:
+            for frame in decode_all(video, number):
+                shown_packets.append(_NONE if frame.pts is None else frame.pts)
+        except FFmpegError as error:
+            failure = reason_of(error)
+        ticks = np.full(len(shown_packets), np.nan)
+        numbers = np.array(shown_packets)
+        is_known = (0 <= numbers) & (numbers < len(log.pts))
+        ticks[is_known] = log.ticks()[numbers[is_known]]
+        durations = np.zeros(len(ticks))
+        durations[is_known] = np.array(log.durations)[numbers[is_known]]
+        ticks, is_shown = video.place(ticks)
+        timeline = _lay_out(video, ticks[is_shown], durations[is_shown])
+        if failure:
+            last_s = float(timeline.times_s[-1])
+            timeline = replace(timeline, end_s=video.find_end(last_s, timeline.duration_s - last_s, broken=True))
+        n_timeless = int(np.isnan(ticks).sum())
+        remark = None
+        if 0 < n_timeless < len(ticks):
+            remark = f"{n_timeless} of {len(ticks)} frames have no time of their own, and lie between their neighbours"
+        return replace(timeline, remark=remark, failure=failure)

@@ -1,0 +1,98 @@
+"""Videos in which every frame carries its own number, as twelve blocks in two rows of six."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT = 96, 64
+FORMATS = {"mpg": "mpeg", "vob": "vob", "m2v": "mpeg2video", "m4v": "m4v"}
+
+
+def draw(number: int) -> np.ndarray:
+    """Return the picture (HEIGHT, WIDTH, 3): block b is bright where bit b is set."""
+    bits = (number >> np.arange(12) & 1).reshape(2, 6)
+    grey = (40 + 175 * bits).astype(np.uint8).repeat(HEIGHT // 2, 0).repeat(WIDTH // 6, 1)
+    return np.ascontiguousarray(grey[..., None].repeat(3, 2))
+
+
+def read(picture: np.ndarray) -> int:
+    """Return the number that a picture of any size carries."""
+    height, width = picture.shape[:2]
+    rows = (np.array([0.25, 0.75]) * height).astype(int)
+    columns = ((np.arange(6) + 0.5) / 6 * width).astype(int)
+    bright = [[picture[y - 3 : y + 4, x - 2 : x + 3].mean() > 127 for x in columns] for y in rows]
+    return int((np.array(bright).reshape(12) << np.arange(12)).sum())
+
+
+def write(
+    path: Path,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    n_frames: int = 60,
+    rate: int = 25,
+    first: int = 0,
+    start_ms: int = 0,
+    audio_s: float = 0.0,
+    container_options: dict[str, str] | None = None,
+    times_ms: Callable[[int], int] | None = None,
+) -> Path:
+    """Write frames numbered from ``first``; with ``audio_s``, a silent track of that length beside them."""
+    made = av.open(str(path), "w", format=FORMATS.get(path.suffix[1:]), options=container_options or {})
+    with made as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        sound = container.add_stream("libopus", rate=48000) if audio_s else None
+        if start_ms or times_ms:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i in range(n_frames):
+            frame = av.VideoFrame.from_ndarray(draw(first + i), format="rgb24")
+            if start_ms or times_ms:
+                frame.pts = times_ms(i) if times_ms else start_ms + i * 1000 // rate
+                frame.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for i in range(round(audio_s * 50)) if sound else ():
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), format="s16", layout="stereo")
+            silence.sample_rate, silence.pts, silence.time_base = 48000, i * 960, Fraction(1, 48000)
+            container.mux(sound.encode(silence))
+        if sound:
+            container.mux(sound.encode())
+    return path
+
+
+def decode_in_order(path: Path) -> list[int]:
+    """Return the numbers of all frames in the decoder's order from the start; packets that fail are passed over."""
+    numbers: list[int] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        stream.thread_count = 1
+        for packet in container.demux(stream):
+            try:
+                frames: list[Any] = packet.decode()
+            except av.FFmpegError:
+                continue
+            numbers += [read(frame.to_ndarray(format="rgb24")) for frame in frames]
+    return numbers
+
+
+def replace_edits(path: Path, edits: list[tuple[int, int]]) -> Path:
+    """Give an MP4, of which the index lies at its end, another edit list: pairs (duration, media time)."""
+    data = path.read_bytes()
+    entries = b"".join(struct.pack(">IiI", duration, media_time, 1 << 16) for duration, media_time in edits)
+    new = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    place = data.rindex(b"elst") - 4
+    size = struct.unpack(">I", data[place : place + 4])[0]
+    grown = len(new) - size
+    for kind in (b"moov", b"trak", b"edts"):
+        at = data.rindex(kind, 0, place) - 4
+        data = data[:at] + struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + grown) + data[at + 4 :]
+    path.write_bytes(data[:place] + new + data[place + size :])
+    return path
