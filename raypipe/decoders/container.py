@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from raypipe.decoders import check_file, describe
-from raypipe.decoders.picture import quarter_turns
+from raypipe.decoders.orientation import read_orientation
 from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.schema import Probe
 from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
@@ -202,7 +202,7 @@ def probe_video(uri: str, decoder: str) -> Probe:
     """
     with open_video(uri) as video:
         frame = read_first_frame(video)
-        turned = quarter_turns(frame) % 2 == 1
+        turned = read_orientation(frame).swaps_sides
         probe = Probe(
             duration_s=video.duration_s or 0.0,
             width=frame.height if turned else frame.width,
@@ -252,13 +252,6 @@ def check_indexed(video: OpenVideo, decoder: str) -> None:
     container = video.container.format.name
     if not {"mov", "matroska"} & set(container.split(",")):
         raise DecodeError(f"{shown(video.uri)}: {decoder} is not reliable in {container} files")
-
-
-def read_pixel_aspect(video: OpenVideo) -> float:
-    """Return width over height of a pixel in the upright frame, for a video that has just been opened."""
-    aspect = video.pixel_aspect
-    turned = aspect != 1 and quarter_turns(read_first_frame(video)) % 2 == 1
-    return 1 / aspect if turned else aspect
 
 
 def tick_of(timed: Any) -> int | None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from raypipe.decoders.orientation import Orientation, read_orientation
+
 # CLIP's own preprocessing is bicubic. Without full chroma RGB is off by 1 to 3 of 255, and white becomes 253.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -19,13 +21,18 @@ class Resizer:
     image_size, resize_mode
         As for `raypipe.decoders.Decoder.frames`.
     pixel_aspect
-        Width of a pixel over its height.
+        Width of a pixel over its height, in the frame as it was decoded.
+    orientation
+        How all frames are set upright; if None, each frame says it.
     """
 
-    def __init__(self, image_size: int, resize_mode: str, pixel_aspect: float) -> None:
+    def __init__(
+        self, image_size: int, resize_mode: str, pixel_aspect: float, orientation: Orientation | None = None
+    ) -> None:
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.pixel_aspect = pixel_aspect
+        self.orientation = orientation
         self._reformatter = VideoReformatter()  # It keeps its filter tables from frame to frame.
 
     def __call__(self, frame: Any) -> np.ndarray:
@@ -35,14 +42,15 @@ class Resizer:
         """
         size = self.image_size
         width, height = scaled_size(frame.width * self.pixel_aspect / frame.height, size, self.resize_mode)
+        orientation = self.orientation or read_orientation(frame)
+        upright = orientation.set_upright(self._scale(frame, width, height))
+        top, left = crop_corner(upright.shape[0], upright.shape[1], size)
+        return upright[top : top + size, left : left + size]
+
+    def _scale(self, frame: Any, width: int, height: int) -> np.ndarray:
+        """Return the frame as (height, width, 3) uint8, in RGB."""
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
-        top, left = crop_corner(height, width, size)
-        return np.rot90(scaled.to_ndarray()[top : top + size, left : left + size], quarter_turns(frame))
-
-
-def quarter_turns(frame: Any) -> int:
-    """Return the quarter turns counterclockwise that set the frame upright; invalid metadata count as none."""
-    return round(frame.rotation / 90) % 4 if -180 <= frame.rotation <= 180 else 0
+        return scaled.to_ndarray()
 
 
 def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
@@ -61,5 +69,5 @@ def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
 
 
 def crop_corner(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return top and left of the middle ``size`` × ``size`` of a picture, rounded as torchvision does."""
+    """Return top and left of the middle ``size`` × ``size`` of an upright picture, rounded as torchvision does."""
     return round((height - size) / 2), round((width - size) / 2)
