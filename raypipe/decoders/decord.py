@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
+from raypipe.decoders.colors import name_unusual
 from raypipe.decoders.container import (
     N_THREADS,
     ContainerReader,
@@ -30,9 +31,9 @@ class DecordDecoder(ContainerReader):
     """Decodes with decord by frame numbers, which are looked up in the container's presentation times.
 
     Videos of which decord 0.6 silently returns wrong frames are refused: those with an edit list (decord counts the
-    hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek), and
-    all containers except MP4 and Matroska. Its frames
-    are set upright here: it takes a mirror image for a turn, and knows no orientation in Matroska.
+    hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek),
+    those with a colour matrix that it does not know (it takes another), and all containers except MP4 and Matroska.
+    Its frames are set upright here: it takes a mirror image for a turn, and knows no orientation in Matroska.
 
     Parameters
     ----------
@@ -52,7 +53,9 @@ class DecordDecoder(ContainerReader):
         with open_video(uri) as video:
             check_indexed(video, self.name)
             _check_countable(uri, packets)
-            orientation = read_orientation(read_first_frame(video))
+            first = read_first_frame(video)
+            _check_colors(uri, first)
+            orientation = read_orientation(first)
             turns = _count_turns(video, orientation)
             resize = Resizer(image_size, resize_mode, video.pixel_aspect, orientation)
         numbers, error = packets.find(times_s)
@@ -87,6 +90,12 @@ def _check_countable(uri: str, packets: Packets) -> None:
         raise DecodeError(f"{shown(uri)}: decord miscounts the {packets.n_hidden} frames that an edit list hides")
     if packets.n_leading:
         raise DecodeError(f"{shown(uri)}: decord finds wrong frames in open groups of pictures")
+
+
+def _check_colors(uri: str, frame: av.VideoFrame) -> None:
+    unusual = name_unusual(frame)
+    if unusual:
+        raise DecodeError(f"{shown(uri)}: decord does not know that its colours are coded by {unusual}")
 
 
 def _count_turns(video: OpenVideo, orientation: Orientation) -> int:

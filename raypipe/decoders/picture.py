@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from raypipe.decoders.colors import find_matrix, is_full_range, name_unusual, to_rgb
 from raypipe.decoders.orientation import Orientation, read_orientation
+from raypipe.errors import DecodeError
 
 # CLIP's own preprocessing is bicubic. Without full chroma RGB is off by 1 to 3 of 255, and white becomes 253.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -39,6 +42,11 @@ class Resizer:
         """Return the frame as (image_size, image_size, 3) uint8.
 
         swscale's filters grow wider as the picture shrinks, so nothing aliases.
+
+        Raises
+        ------
+        DecodeError
+            If the frame's colours cannot be converted. The message has no URI.
         """
         size = self.image_size
         width, height = scaled_size(frame.width * self.pixel_aspect / frame.height, size, self.resize_mode)
@@ -49,8 +57,21 @@ class Resizer:
 
     def _scale(self, frame: Any, width: int, height: int) -> np.ndarray:
         """Return the frame as (height, width, 3) uint8, in RGB."""
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
-        return scaled.to_ndarray()
+        options: dict[str, Any] = {"interpolation": _SCALING, "threads": 1}
+        if name_unusual(frame):  # libswscale scales such a frame if it is not told what the colours are.
+            pixel_format = "yuv444p16le"
+            options |= dict.fromkeys(("src_colorspace", "dst_colorspace"), Colorspace.ITU601)
+            range_ = ColorRange.JPEG if is_full_range(frame) else ColorRange.MPEG
+            options |= dict.fromkeys(("src_color_range", "dst_color_range"), range_)
+        else:
+            pixel_format = "rgb24"
+            if find_matrix(frame) != frame.colorspace:  # libswscale refuses reserved numbers.
+                options["src_colorspace"] = Colorspace.DEFAULT
+        try:
+            scaled = self._reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray()
+        except FFmpegError as error:
+            raise DecodeError(f"its {frame.format.name} frames cannot be scaled: {error.strerror or error}") from error
+        return to_rgb(frame, scaled) if name_unusual(frame) else scaled
 
 
 def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:

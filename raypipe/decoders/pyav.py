@@ -62,7 +62,13 @@ class PyAVDecoder(ContainerReader):
             walk = _Walk(video, times_s, linear)
             resize = Resizer(image_size, resize_mode, video.pixel_aspect)
             for i, (tick, frame) in enumerate(walk):
-                pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+                try:
+                    pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+                except DecodeError as failure:  # Later frames would have the same colours.
+                    walk.error = (
+                        f"stopped at {float(video.to_seconds(tick)):.1f} s: {failure}" if ticks else str(failure)
+                    )
+                    break
                 ticks.append(tick)
                 n_damaged += frame.is_corrupt  # FFmpeg fills in the parts of a frame that it cannot decode.
             if walk.error and not ticks:
