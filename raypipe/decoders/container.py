@@ -15,7 +15,6 @@ from av.error import FFmpegError
 
 from raypipe.decoders import check_file, describe
 from raypipe.decoders.edits import Edit, read_edits
-from raypipe.decoders.picture import quarter_turns
 from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
 
@@ -261,13 +260,6 @@ def check_indexed(video: OpenVideo, decoder: str) -> None:
     container = video.container.format.name
     if not {"mov", "matroska"} & set(container.split(",")):
         raise DecodeError(f"{shown(video.uri)}: {decoder} is not reliable in {container} files")
-
-
-def read_pixel_aspect(video: OpenVideo) -> float:
-    """Return width over height of a pixel in the upright frame, for a video that has just been opened."""
-    aspect = video.pixel_aspect
-    turned = aspect != 1 and quarter_turns(read_first_frame(video)) % 2 == 1
-    return 1 / aspect if turned else aspect
 
 
 def reason_of(error: FFmpegError) -> str:

@@ -8,13 +8,16 @@ from typing import Any
 import av
 import numpy as np
 
+from raypipe.decoders.colors import name_unusual
 from raypipe.decoders.container import (
     N_THREADS,
+    OpenVideo,
     check_indexed,
     open_video,
-    read_pixel_aspect,
+    read_first_frame,
 )
 from raypipe.decoders.lengths import ContainerReader
+from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import Timeline, check_sound, read_packets
 from raypipe.errors import DecodeError
@@ -27,8 +30,9 @@ class DecordDecoder(ContainerReader):
     """Decodes with decord by frame numbers, which are looked up in the container's presentation times.
 
     Videos of which decord 0.6 silently returns wrong frames are refused: those with an edit list (decord counts the
-    hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek), and
-    all containers except MP4 and Matroska.
+    hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek),
+    those with a colour matrix that it does not know (it takes another), and all containers except MP4 and Matroska.
+    Its frames are set upright here: it takes a mirror image for a turn, and knows no orientation in Matroska.
 
     Parameters
     ----------
@@ -49,7 +53,11 @@ class DecordDecoder(ContainerReader):
             check_indexed(video, self.name)
             check_sound(uri, packets, self.name)
             _check_countable(uri, packets)
-            resize = Resizer(image_size, resize_mode, read_pixel_aspect(video))
+            first = read_first_frame(video)
+            _check_colors(uri, first)
+            orientation = read_orientation(first)
+            turns = _count_turns(video, orientation)
+            resize = Resizer(image_size, resize_mode, video.pixel_aspect, orientation)
         numbers, error = packets.find(times_s)
         pixels = np.empty((len(numbers), image_size, image_size, 3), dtype=np.uint8)
         n = 0
@@ -57,7 +65,7 @@ class DecordDecoder(ContainerReader):
             reader = self._open(uri, len(packets.times_s))
             for number in numbers.tolist():
                 repeated = n and numbers[n - 1] == number
-                pixels[n] = pixels[n - 1] if repeated else resize(_to_frame(reader[number]))
+                pixels[n] = pixels[n - 1] if repeated else resize(_to_frame(reader[number], turns))
                 n += 1
         except self._decord.DECORDError as failure:
             stopped = f"stopped after {packets.times_s[numbers[n - 1]]:.1f} s: " if n else ""
@@ -84,8 +92,24 @@ def _check_countable(uri: str, packets: Timeline) -> None:
         raise DecodeError(f"{shown(uri)}: decord finds wrong frames in open groups of pictures")
 
 
-def _to_frame(picture: Any) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(picture.asnumpy(), format="rgb24")
+def _check_colors(uri: str, frame: av.VideoFrame) -> None:
+    unusual = name_unusual(frame)
+    if unusual:
+        raise DecodeError(f"{shown(uri)}: decord does not know that its colours are coded by {unusual}")
+
+
+def _count_turns(video: OpenVideo, orientation: Orientation) -> int:
+    """Return by how many quarter turns counterclockwise decord has turned its frames.
+
+    It mirrors nothing, turns by angles that are within a degree, and knows the matrix of MP4 alone.
+    """
+    exact = abs(orientation.degrees - 90 * round(orientation.degrees / 90)) < 1
+    return orientation.turns if exact and "mov" in video.container.format.name.split(",") else 0
+
+
+def _to_frame(picture: Any, turns: int) -> av.VideoFrame:
+    """Return a picture of decord's as it was coded, before it was turned."""
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture.asnumpy(), -turns)), format="rgb24")
 
 
 def _reason_of(error: Exception) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from raypipe.decoders.container import LONGEST_FRAME_S, OpenVideo, open_video, read_first_frame
-from raypipe.decoders.picture import quarter_turns
+from raypipe.decoders.orientation import read_orientation
 from raypipe.decoders.timeline import read_packets, read_timeline
 from raypipe.errors import DecodeError
 from raypipe.schema import Probe
@@ -47,7 +47,7 @@ def probe_video(uri: str, decoder: str) -> Probe:
     """
     with open_video(uri) as video:
         frame = read_first_frame(video)
-        turned = quarter_turns(frame) % 2 == 1
+        turned = read_orientation(frame).swaps_sides
         longest_s = max(_HOUR_S, video.container.size / _FEWEST_BYTES_A_SECOND)
         can_tell = video.is_indexed and video.is_sought and frame.pts is not None
         length = measure(video, frame.pts) if can_tell else None

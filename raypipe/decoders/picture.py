@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from raypipe.decoders.colors import find_matrix, is_full_range, name_unusual, to_rgb
+from raypipe.decoders.orientation import Orientation, read_orientation
+from raypipe.errors import DecodeError
 
 # CLIP's own preprocessing is bicubic. Without full chroma RGB is off by 1 to 3 of 255, and white becomes 253.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -19,30 +24,54 @@ class Resizer:
     image_size, resize_mode
         As for `raypipe.decoders.Decoder.frames`.
     pixel_aspect
-        Width of a pixel over its height.
+        Width of a pixel over its height, in the frame as it was decoded.
+    orientation
+        How all frames are set upright; if None, each frame says it.
     """
 
-    def __init__(self, image_size: int, resize_mode: str, pixel_aspect: float) -> None:
+    def __init__(
+        self, image_size: int, resize_mode: str, pixel_aspect: float, orientation: Orientation | None = None
+    ) -> None:
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.pixel_aspect = pixel_aspect
+        self.orientation = orientation
         self._reformatter = VideoReformatter()  # It keeps its filter tables from frame to frame.
 
     def __call__(self, frame: Any) -> np.ndarray:
         """Return the frame as (image_size, image_size, 3) uint8.
 
         swscale's filters grow wider as the picture shrinks, so nothing aliases.
+
+        Raises
+        ------
+        DecodeError
+            If the frame's colours cannot be converted. The message has no URI.
         """
         size = self.image_size
         width, height = scaled_size(frame.width * self.pixel_aspect / frame.height, size, self.resize_mode)
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
-        top, left = crop_corner(height, width, size)
-        return np.rot90(scaled.to_ndarray()[top : top + size, left : left + size], quarter_turns(frame))
+        orientation = self.orientation or read_orientation(frame)
+        upright = orientation.set_upright(self._scale(frame, width, height))
+        top, left = crop_corner(upright.shape[0], upright.shape[1], size)
+        return upright[top : top + size, left : left + size]
 
-
-def quarter_turns(frame: Any) -> int:
-    """Return the quarter turns counterclockwise that set the frame upright; invalid metadata count as none."""
-    return round(frame.rotation / 90) % 4 if -180 <= frame.rotation <= 180 else 0
+    def _scale(self, frame: Any, width: int, height: int) -> np.ndarray:
+        """Return the frame as (height, width, 3) uint8, in RGB."""
+        options: dict[str, Any] = {"interpolation": _SCALING, "threads": 1}
+        if name_unusual(frame):  # libswscale scales such a frame if it is not told what the colours are.
+            pixel_format = "yuv444p16le"
+            options |= dict.fromkeys(("src_colorspace", "dst_colorspace"), Colorspace.ITU601)
+            range_ = ColorRange.JPEG if is_full_range(frame) else ColorRange.MPEG
+            options |= dict.fromkeys(("src_color_range", "dst_color_range"), range_)
+        else:
+            pixel_format = "rgb24"
+            if find_matrix(frame) != frame.colorspace:  # libswscale refuses reserved numbers.
+                options["src_colorspace"] = Colorspace.DEFAULT
+        try:
+            scaled = self._reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray()
+        except FFmpegError as error:
+            raise DecodeError(f"its {frame.format.name} frames cannot be scaled: {error.strerror or error}") from error
+        return to_rgb(frame, scaled) if name_unusual(frame) else scaled
 
 
 def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
@@ -61,5 +90,5 @@ def scaled_size(aspect: float, size: int, resize_mode: str) -> tuple[int, int]:
 
 
 def crop_corner(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return top and left of the middle ``size`` × ``size`` of a picture, rounded as torchvision does."""
+    """Return top and left of the middle ``size`` × ``size`` of an upright picture, rounded as torchvision does."""
     return round((height - size) / 2), round((width - size) / 2)

@@ -87,7 +87,12 @@ class PyAVDecoder(ContainerReader):
         n_damaged = 0
         resize = Resizer(image_size, resize_mode, video.pixel_aspect)
         for i, (tick, frame) in enumerate(walk):
-            pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+            try:
+                pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+            except DecodeError as failure:  # Later frames would have the same colours.
+                at_s = float(video.to_seconds(tick, walk.origin))
+                walk.error = _describe_stop(at_s, None, str(failure)) if ticks else str(failure)
+                break
             ticks.append(tick)
             n_damaged += frame.is_corrupt  # FFmpeg fills in the parts of a frame that it cannot decode.
         if walk.error and not ticks:
@@ -113,7 +118,13 @@ class PyAVDecoder(ContainerReader):
             for number, frame in enumerate(frames if len(numbers) else ()):
                 if number == numbers[n]:
                     end = n + np.searchsorted(numbers[n:], number, side="right")
-                    pixels[n:end] = resize(frame)
+                    try:
+                        pixels[n:end] = resize(frame)
+                    except DecodeError as failure:
+                        if not n:
+                            raise DecodeError(f"{shown(uri)}: {failure}") from failure
+                        error = _describe_stop(timeline.times_s[number], None, str(failure))
+                        break
                     n_damaged += frame.is_corrupt * (end - n)
                     n = int(end)
                 if n == len(numbers):

@@ -11,9 +11,10 @@ from raypipe.decoders.container import (
     TOLERANCE_S,
     check_indexed,
     open_video,
-    read_pixel_aspect,
+    read_first_frame,
 )
 from raypipe.decoders.lengths import ContainerReader
+from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import crop_corner, scaled_size
 from raypipe.decoders.timeline import check_sound, read_packets
 from raypipe.errors import DecodeError
@@ -84,20 +85,22 @@ class TorchCodecDecoder(ContainerReader):
             check_indexed(video, self.name)
             check_sound(uri, packets, self.name)
             origin_s = float(packets.origin * video.stream.time_base)
-            stream_index, pixel_aspect = video.stream.index, read_pixel_aspect(video)
+            orientation = read_orientation(read_first_frame(video))
+            stream_index, pixel_aspect = video.stream.index, video.pixel_aspect
+        pixel_aspect = 1 / pixel_aspect if orientation.swaps_sides else pixel_aspect
         numbers, error = packets.find(times_s)
         unique, inverse = np.unique(numbers, return_inverse=True)
         chunks: list[Any] = []
         n = 0
         try:
             decoder = self._open(uri, stream_index)
-            turns = round((decoder.metadata.rotation or 0) / 90) % 4
+            _check_turns(uri, decoder.metadata.rotation, orientation)
             for start in range(0, len(unique), _CHUNK):
                 wanted_s = packets.times_s[unique[start : start + _CHUNK]] + origin_s
                 batch = decoder.get_frames_played_at((wanted_s + TOLERANCE_S).tolist())
                 if np.abs(batch.pts_seconds.cpu().numpy() - wanted_s).max() > _SAME_S:
                     raise DecodeError(f"{shown(uri)}: torchcodec returns frames of other times than the container's")
-                chunks.append(resize(batch.data, image_size, resize_mode, pixel_aspect, turns))
+                chunks.append(resize(batch.data, image_size, resize_mode, pixel_aspect))
                 n = start + len(wanted_s)
         except RuntimeError as failure:
             stopped = f"stopped after {packets.times_s[unique[n - 1]]:.1f} s: " if n else ""
@@ -116,7 +119,14 @@ class TorchCodecDecoder(ContainerReader):
         return decoder
 
 
-def resize(frames: Any, size: int, resize_mode: str, pixel_aspect: float = 1.0, turns: int = 0) -> Any:
+def _check_turns(uri: str, degrees: float | None, orientation: Orientation) -> None:
+    """Raise `DecodeError` unless torchcodec, which turns frames and mirrors none, sets this video upright."""
+    off = ((degrees or 0) - 90 * orientation.turns + 180) % 360 - 180
+    if orientation.mirrored or not abs(off) < 45:
+        raise DecodeError(f"{shown(uri)}: torchcodec does not set its frames upright")
+
+
+def resize(frames: Any, size: int, resize_mode: str, pixel_aspect: float = 1.0) -> Any:
     """Scale and cut frames on their device as `raypipe.decoders.picture.Resizer` does on the CPU.
 
     Parameters
@@ -125,9 +135,6 @@ def resize(frames: Any, size: int, resize_mode: str, pixel_aspect: float = 1.0, 
         (n, 3, height, width) uint8 tensor, upright.
     size, resize_mode, pixel_aspect
         As for `Resizer`; the aspect is that of the upright picture.
-    turns
-        Quarter turns counterclockwise that have set the frames upright. The middle is cut out as in the frames before
-        these turns, as `Resizer` does; where the margin is odd, this is one pixel off the upright frames' middle.
 
     Returns
     -------
@@ -139,7 +146,5 @@ def resize(frames: Any, size: int, resize_mode: str, pixel_aspect: float = 1.0, 
         frames.float(), size=(height, width), mode="bicubic", antialias=True, align_corners=False
     )
     top, left = crop_corner(height, width, size)
-    top = height - size - top if turns in (1, 2) else top
-    left = width - size - left if turns in (2, 3) else left
     cut = scaled[:, :, top : top + size, left : left + size]
     return cut.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()

@@ -25,7 +25,10 @@ from raypipe.storage import (
 )
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split(),
+    (
+        ".3g2 .3gp .asf .avi .dv .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts .vob"
+        " .webm .wmv .y4m"
+    ).split(),
 )
 """The suffixes, in upper or lower case, by which a file in a folder counts as a video.
 

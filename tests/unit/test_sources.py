@@ -219,7 +219,7 @@ class TestErrors:
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
     def test_an_empty_source_says_what_was_looked_for(self, tmp_path):
-        touch(tmp_path, "a.txt", "b/c.csv", "d.gif")
+        touch(tmp_path, "a.txt", "b/c.csv", "d.png")
         with pytest.raises(SourceError, match=r"no video in .*\.mkv .*\.mp4.*; 3 other files ignored"):
             find_videos(tmp_path)
         touch(tmp_path, "x/y.mp4")
