@@ -9,6 +9,7 @@ from bench.containers import Clips, Table, compare, count_clips, format_row, tim
 from bench.exact import Shown, decode_exactly
 from bench.numbered import draw_number, read_number
 from bench.troubles import File, all_files
+from raypipe.packages import is_installed
 
 # The rest of the table is measured by the campaign.
 QUICK = [
@@ -44,6 +45,13 @@ def table():
 def test_each_frame_is_given_once_and_at_its_time(table, tmp_path, file):
     (row,) = table.measure(file, tmp_path)
     assert row["state"] == "right", format_row(row)
+
+
+@pytest.mark.skipif(not is_installed("decord"), reason="decord has no wheel for this platform")
+def test_decord_refuses_a_file_of_two_tracks(tmp_path):
+    with Table(("decord",)) as table:
+        (row,) = table.measure(File("mp4", "h264", "second track"), tmp_path)
+    assert row["state"] == "refused" and "2 video tracks" in row["error"]
 
 
 def test_the_table_has_a_name_for_each_file():
