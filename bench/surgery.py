@@ -61,7 +61,8 @@ def set_edits(data: bytes, edits: Sequence[tuple[float, float | None]]) -> bytes
     table = struct.pack(">II", 0, len(edits))
     for duration_s, start_s in edits:
         start = -1 if start_s is None else first + round(start_s * media_scale)
-        table += struct.pack(">Iihh", round(duration_s * movie_scale), start, 1, 0)
+        # Rounded down, so that nothing of the next frame is left in the edit.
+        table += struct.pack(">Iihh", int(duration_s * movie_scale + 1e-6), start, 1, 0)
 
     def change(kind: bytes, content: bytes) -> bytes | None:
         if kind == b"edts":
