@@ -155,6 +155,9 @@ TROUBLES: dict[str, Callable[[Path, str, str], Truth]] = {
     "edit skips the start": partial(_edited, edits=[(N / RATE - 1, 1.0)], shown=[range(30, N)]),
     "edit leaves out the end": partial(_edited, edits=[(1.5, 0.0)], shown=[range(45)]),
     "play, gap, play": partial(
+        _edited, edits=[(11 / RATE, 0.0), (1.0, None), (1 / 3, 0.8)], shown=[range(11), range(24, 34)]
+    ),
+    "play, gap, no keyframe": partial(
         _edited, edits=[(11 / RATE, 0.0), (1.0, None), (1 / 3, 1.0)], shown=[range(11), range(30, 40)]
     ),
     "edit of duration 0": partial(_edited, edits=[(0.0, 0.0)], shown=[range(N)]),
@@ -247,6 +250,7 @@ FILES = {
     "edit skips the start": {"mp4": "h264 h264-ip hevc"},
     "edit leaves out the end": {"mp4": "h264"},
     "play, gap, play": {"mp4": "h264 h264-ip", "mov": "mjpeg"},
+    "play, gap, no keyframe": {"mp4": "h264 h264-ip"},
     "edit of duration 0": {"mp4": "h264 h264-ip"},
     "first fragment at 20 s": {"fragmented": "h264 hevc"},
     "no edit list": {"mp4": "h264"},
