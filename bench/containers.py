@@ -118,7 +118,7 @@ class Table:
             sample = SampleConfig(segment_s=segment_s, **pattern)
             plan = plan_segments([Video("v", uri)], [probe], sample).to_pylist()
             stage = DecodeSegments(sample, self._configs[name], IMAGE_SIZE, "squash", sandbox=self._sandboxes[name])
-            return _decode(plan, stage, uri)
+            return _decode(plan, stage, path)
 
         whole_s, piece_s = 3600.0, end_s / N_PIECES
         every, pieces = clips(whole_s, every_n=1), clips(piece_s, every_n=1)
@@ -150,8 +150,8 @@ class Table:
         return row | {"silent": silent, "state": "wrong" if silent or is_wrong(row, clock_s) else "right"}
 
 
-def _decode(plan: list[dict[str, Any]], stage: DecodeSegments, uri: str) -> Clips:
-    """Decode the segments of a plan; what is said does not name the file, which lies in a passing folder."""
+def _decode(plan: list[dict[str, Any]], stage: DecodeSegments, path: Path) -> Clips:
+    """Decode the segments of a plan; what is said does not name the folder, which is there for this run alone."""
     starts, numbers, errors = [], [], [row["error"] for row in plan if row["error"]]
     for row in plan if not errors else []:
         decoded = stage(row)
@@ -159,7 +159,8 @@ def _decode(plan: list[dict[str, Any]], stage: DecodeSegments, uri: str) -> Clip
         for clip, frame in decoded["members"]:
             starts.append(decoded["clip_start_s"][clip])
             numbers.append(read_number(decoded["pixels"][frame]))
-    said = " | ".join(dict.fromkeys(error.replace(f"{uri}: ", "") for error in errors)) or None
+    words = (error.replace(f"{path.as_uri()}: ", "").replace(f"{path.parent}/", "") for error in errors)
+    said = " | ".join(dict.fromkeys(words)) or None
     return Clips(np.array(starts, np.float64), np.array(numbers, np.int64), said)
 
 
