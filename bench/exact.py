@@ -46,7 +46,7 @@ def decode_exactly(path: Path) -> Shown:
         stream: Any = container.streams.best("video")
         stream.thread_count = 1
         try:
-            for packet in _own_times(container.demux(stream)):
+            for packet in _own_times(container.demux(stream), container.format.name == "mpeg"):
                 if packet.dts is not None and packet.size:
                     decode_ticks.append(packet.dts)
                 for frame in _decode(packet):
@@ -61,17 +61,20 @@ def decode_exactly(path: Path) -> Shown:
     return _apply(edits, shown, period_s) if by_hand else shown
 
 
-def _own_times(packets: Iterator[Any]) -> Iterator[Any]:
-    """Take from a packet the time of the next one.
+def _own_times(packets: Iterator[Any], is_ps: bool) -> Iterator[Any]:
+    """Take from the packets the times that are not their own.
 
-    In MPEG-PS the time in a packet's header is that of the first frame that begins there, and FFmpeg gives it also to
-    the frame that ends there.
+    In MPEG-PS a packet's header has the time of the first frame that begins there. FFmpeg gives it also to the frame
+    that ends there, and makes up those of the frames that follow, which may be wrong by two frames.
     """
     held: Any = None
     for packet in packets:
+        is_twin = held is not None and packet.pts is not None and packet.pts == held.pts
+        if is_twin:
+            held.pts = None
+        elif is_ps and packet.pos is None:
+            packet.pts = None
         if held is not None:
-            if packet.pts is not None and (packet.pts, packet.dts) == (held.pts, held.dts):
-                held.pts = held.dts = None
             yield held
         held = packet
     if held is not None:

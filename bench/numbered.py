@@ -69,7 +69,7 @@ CODECS = {
     "mjpeg": Codec("mjpeg", "yuvj420p"),
     "vp8": Codec("libvpx", options={"deadline": "realtime", "cpu-used": "4", "g": "24"}),
     "vp9": Codec("libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8", "g": "24"}),
-    "av1": Codec("libsvtav1", options={"preset": "12", "g": "24", "crf": "15"}),
+    "av1": Codec("libsvtav1", options={"preset": "10", "g": "24", "crf": "15"}),
     "prores": Codec("prores_ks", "yuv422p10le"),
     "dnxhr": Codec("dnxhd", "yuv422p", {"profile": "dnxhr_lb"}, (256, 128)),
     "ffv1": Codec("ffv1"),

@@ -76,10 +76,25 @@ def _variable_rate(path: Path, container: str, codec: str) -> Truth:
     return Truth(tuple(range(N)), tuple(tick / RATE for tick in ticks), (ticks[-1] + 1) / RATE)
 
 
+def _long_pauses(path: Path, container: str, codec: str) -> Truth:
+    steps = [75 if n % 10 == 9 else 1 for n in range(59)]
+    ticks = [0, *np.cumsum(steps).tolist()]
+    write_numbered(path, container, codec, range(60), ticks=ticks)
+    return Truth(tuple(range(60)), tuple(tick / RATE for tick in ticks), (ticks[-1] + 1) / RATE)
+
+
 def _edited(
-    path: Path, container: str, codec: str, edits: list[tuple[float, float | None]], shown: list[range]
+    path: Path,
+    container: str,
+    codec: str,
+    edits: list[tuple[float, float | None]],
+    shown: list[range],
+    hidden_s: float = 0.0,
 ) -> Truth:
-    """Write a file with an edit list, of which each edit with a start shows a range of frames."""
+    """Write a file with an edit list, of which each edit with a start shows a range of frames.
+
+    ``hidden_s`` is how much of the first edit is over before the first frame that begins within it.
+    """
     write_numbered(path, container, codec, range(N))
     path.write_bytes(set_edits(path.read_bytes(), edits))
     times: list[float] = []
@@ -92,7 +107,7 @@ def _edited(
         at_s += duration_s
     first_s = times[0]  # An empty edit at the start delays the first frame, and times count from it.
     numbers = tuple(number for frames in shown for number in frames)
-    return Truth(numbers, tuple(time - first_s for time in times), at_s - first_s)
+    return Truth(numbers, tuple(time - first_s for time in times), at_s - first_s - hidden_s)
 
 
 def _first_fragment_late(path: Path, container: str, codec: str) -> Truth:
@@ -144,6 +159,8 @@ def _draw_mirrored(number: int, width: int, height: int) -> np.ndarray:
 _WRAP_S = 2**33 / 90_000
 TROUBLES: dict[str, Callable[[Path, str, str], Truth]] = {
     "none": _plain,
+    "twenty seconds": partial(_plain, n=605, audio_s=(0.0, 605 / RATE)),  # Long enough for jumps within a segment.
+    "long pauses": _long_pauses,
     "no rate in the file": partial(_plain, rate=25),  # FFmpeg's default for a bare stream.
     "audio longer": partial(_plain, audio_s=(0.0, 9.0)),
     "audio earlier": partial(_plain, start_s=4.0, audio_s=(0.0, 8.0)),
@@ -153,6 +170,9 @@ TROUBLES: dict[str, Callable[[Path, str, str], Truth]] = {
     "no length in the header (flv)": partial(_plain, options={"flvflags": "no_duration_filesize"}),
     "empty edit": partial(_edited, edits=[(4.0, None), (N / RATE, 0.0)], shown=[range(N)]),
     "edit skips the start": partial(_edited, edits=[(N / RATE - 1, 1.0)], shown=[range(30, N)]),
+    "edit begins within a frame": partial(
+        _edited, edits=[((N - 30.5) / RATE, 30.5 / RATE)], shown=[range(31, N)], hidden_s=0.5 / RATE
+    ),
     "edit leaves out the end": partial(_edited, edits=[(1.5, 0.0)], shown=[range(45)]),
     "play, gap, play": partial(
         _edited, edits=[(11 / RATE, 0.0), (1.0, None), (1 / 3, 0.8)], shown=[range(11), range(24, 34)]
@@ -208,6 +228,22 @@ FILES = {
         "h264 stream": "h264 h264-ip",
         "hevc stream": "hevc",
     },
+    "twenty seconds": {
+        "mp4": "h264 h264-open hevc-open vp9",
+        "fragmented": "h264",
+        "mkv": "h264 hevc-open mpeg2 av1",
+        "webm": "vp9 vp8",
+        "ts": "h264-open hevc-open mpeg2",
+        "mpg": "mpeg2",
+        "vob": "h264",
+        "avi": "h264 mpeg4 mpeg4-ip",
+        "flv": "h264",
+        "ogv": "vp8",
+        "wmv": "wmv2 h264",
+        "nut": "h264",
+        "mxf": "mpeg2",
+    },
+    "long pauses": {"mp4": "h264", "mkv": "h264", "webm": "vp8", "ts": "h264", "flv": "flv1", "avi": "mpeg4-ip"},
     "no rate in the file": {"mjpeg stream": "mjpeg"},
     "audio longer": {
         "mp4": "h264",
@@ -248,6 +284,7 @@ FILES = {
     "no length in the header (flv)": {"flv": "h264"},
     "empty edit": {"mp4": "h264", "mov": "prores"},
     "edit skips the start": {"mp4": "h264 h264-ip hevc"},
+    "edit begins within a frame": {"mp4": "h264 h264-ip"},
     "edit leaves out the end": {"mp4": "h264"},
     "play, gap, play": {"mp4": "h264 h264-ip", "mov": "mjpeg"},
     "play, gap, no keyframe": {"mp4": "h264 h264-ip"},
