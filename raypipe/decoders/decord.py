@@ -31,8 +31,9 @@ class DecordDecoder(ContainerReader):
 
     Videos of which decord 0.6 silently returns wrong frames are refused: those with an edit list (decord counts the
     hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek),
-    those with a colour matrix that it does not know (it takes another), and all containers except MP4 and Matroska.
-    Its frames are set upright here: it takes a mirror image for a turn, and knows no orientation in Matroska.
+    those with a colour matrix that it does not know (it takes another), those where it may read another video track,
+    and all containers except MP4 and Matroska. Its frames are set upright here: it takes a mirror image for a turn, and
+    knows no orientation in Matroska.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ class DecordDecoder(ContainerReader):
         with open_video(uri) as video:
             check_indexed(video, self.name)
             check_sound(uri, packets, self.name)
+            sizes = _sizes_of_tracks(video)
             _check_countable(uri, packets)
             first = read_first_frame(video)
             _check_colors(uri, first)
@@ -63,6 +65,8 @@ class DecordDecoder(ContainerReader):
         n = 0
         try:
             reader = self._open(uri, len(packets.times_s))
+            if len(sizes) > 1 and sorted(reader[0].shape[:2]) != sizes[0]:
+                raise DecodeError(f"{shown(uri)}: decord takes another of its {len(sizes)} video tracks")
             for number in numbers.tolist():
                 repeated = n and numbers[n - 1] == number
                 pixels[n] = pixels[n - 1] if repeated else resize(_to_frame(reader[number], turns))
@@ -83,6 +87,17 @@ class DecordDecoder(ContainerReader):
         if len(reader) != n_frames:
             raise DecodeError(f"{shown(uri)}: decord counts {len(reader)} frames, but there are {n_frames}")
         return reader
+
+
+def _sizes_of_tracks(video: OpenVideo) -> list[list[int]]:
+    """Return the sides of the pictures of each video track, the shown one's first, or raise if they do not differ."""
+    still = av.stream.Disposition.attached_pic
+    tracks = [s for s in video.container.streams.video if s.codec_context is not None and not s.disposition & still]
+    tracks.sort(key=lambda track: track.index != video.stream.index)
+    sizes = [sorted((track.width, track.height)) for track in tracks]
+    if sizes[0] in sizes[1:]:
+        raise DecodeError(f"{shown(video.uri)}: decord may take another of its {len(tracks)} video tracks")
+    return sizes
 
 
 def _check_countable(uri: str, packets: Timeline) -> None:
