@@ -339,7 +339,9 @@ class Run:
 def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:
     rest = iter(tables)
     table = next(rest)
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]  # numbers seldom repeat
+    # Numbers seldom repeat; and the categories of a dictionary keep their order only as a dictionary.
+    kinds = (pa.types.is_string, pa.types.is_dictionary)
+    texts = [field.name for field in table.schema if any(is_kind(field.type) for is_kind in kinds)]
     with pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts) as writer:
         while table is not None:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))

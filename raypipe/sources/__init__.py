@@ -70,7 +70,7 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:
         raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
     names = [os.fspath(one) for one in sources]
     parts = [_find_one(name) for name in names]
-    found = parts[0] if len(parts) == 1 else Videos.concat(parts)
+    found = parts[0] if len(parts) == 1 else Videos.concat(parts, names)
     _check_ids(found, names, [len(part) for part in parts])
     return found
 
