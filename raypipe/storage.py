@@ -275,6 +275,8 @@ def _retry_after_s(error: BaseException) -> float:
 def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """Write tables of one schema to a temporary Arrow IPC file as they come, and return them memory-mapped.
 
+    It is in the stream format, because in the other one all batches must share their dictionaries.
+
     A single table comes back as it is. The file has no name any more when this returns: it goes with the last table
     that uses it, whatever ends the process.
 
@@ -298,11 +300,11 @@ def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     handle, path = attempt(tempfile.mkstemp, ".arrow", "raypipe-")
     try:
         with pa.OSFile(path, "wb") as file:
-            writer = attempt(pa.ipc.new_file, file, schema)
+            writer = attempt(pa.ipc.new_stream, file, schema)
             for table in chain([first, second], rest):
                 attempt(writer.write_table, table.combine_chunks())
             attempt(writer.close)
-        return attempt(lambda: pa.ipc.open_file(pa.memory_map(path)).read_all())
+        return attempt(lambda: pa.ipc.open_stream(pa.memory_map(path)).read_all())
     finally:
         os.close(handle)
         Path(path).unlink()

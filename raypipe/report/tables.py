@@ -20,6 +20,7 @@ from raypipe.schema import FAILED, SKIPPED
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
+_SHOWN = ["video_id", "uri", "duration_s", "status", "error_stage", "error"]
 _WEB = ("file://", "http://", "https://")
 
 
@@ -138,7 +139,7 @@ def read_facts(run: Run) -> Facts:
     RaypipeError
         If the run has not been clustered.
     """
-    videos = run.read_table("videos.parquet").to_pylist()
+    videos = run.read_table("videos.parquet", _SHOWN).to_pylist()
     rows = run.read_table("clusters.parquet").to_pylist()
     spans = _read_spans(run, videos)
     names = _name_videos(rows, spans)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,19 @@ def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
 
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
-    for name, column in found.extra.items():
-        free = f"manifest_{name}" if name in table.column_names else name  # Our own column keeps its name.
-        table = table.append_column(free, column)
+    extra = found.extra
+    for name, field, column in zip(_free_names(extra.column_names), extra.schema, extra.columns, strict=True):
+        table = table.append_column(field.with_name(name), column)
     return table
+
+
+def _free_names(names: Sequence[str]) -> list[str]:
+    """Return what the manifest's columns are called behind ours, which keep their names."""
+    taken, free = {*VIDEOS.names, *names}, []
+    for name in names:
+        if name in VIDEOS.names:
+            while name in taken:
+                name = f"manifest_{name}"
+            taken.add(name)
+        free.append(name)
+    return free

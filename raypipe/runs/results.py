@@ -92,10 +92,11 @@ def write_clusters(
     run: Run, clustering: Clustering, scores: np.ndarray, flags: np.ndarray, picture: Trajectories
 ) -> None:
     """Write ``clusters.parquet``: a row an ok video, in source order."""
-    videos = run.read_table("videos.parquet")
+    names = ["video_id", "uri", "group", "label"]
+    videos = run.read_table("videos.parquet", [*names, "status"])
     videos = videos.filter(pa.compute.equal(videos["status"], OK))
     middle = np.array([path.mean(axis=0) for path in picture.values])
-    columns = {name: videos[name] for name in ("video_id", "uri", "group", "label")}
+    columns = {name: videos[name] for name in names}
     columns.update(cluster=clustering.labels, distance=clustering.distances, outlier_score=scores, outlier=flags)
     columns.update(x=middle[:, 0], y=middle[:, 1])
     run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))

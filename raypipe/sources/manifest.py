@@ -1,24 +1,27 @@
 """Manifests: CSV, Parquet or JSONL files with a row for each video.
 
 A manifest has a column ``uri`` or ``path`` (a relative path starts at the manifest's own folder) and may have ``id``,
-``start_s`` and ``end_s`` (a span of the file, in seconds), ``group``, ``label`` and ``caption``; further columns are
-kept. Empty cells are None. A file that does not exist is listed all the same, and fails when it is probed.
+``start_s`` and ``end_s`` (a span of the file, in seconds), ``group``, ``label`` and ``caption``. Further columns are
+kept: those of Parquet in their own types, to the bit; those of JSONL and CSV in types that hold what is written. Empty
+cells are None. A file that does not exist is listed all the same, and fails when it is probed.
 """
 
 import csv
 import json
 import math
 import posixpath
-from collections.abc import Iterable, Iterator
-from io import BytesIO
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
+from raypipe.sources.columns import UnlikeError, count_types, to_array, writing_error
 from raypipe.sources.files import group_name
-from raypipe.sources.videos import Video, Videos, make_video_id
+from raypipe.sources.videos import FOUND, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
 
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -31,9 +34,20 @@ _KNOWN = (*_PLACES, *_TEXTS, *_TIMES)
 # This many rows at a time become Python objects, which take far more memory than the file does.
 _BATCH_ROWS = 10_000
 
-Row = dict[str, Any]
-Read = tuple[tuple[str, ...], Iterable[list[Row]]]
-"""The columns of a manifest, and its rows in batches."""
+
+class _Rows(NamedTuple):
+    """Rows of a manifest: the columns that raypipe knows as Python objects, and the further ones in Arrow's types."""
+
+    known: dict[str, list[Any]]
+    extra: pa.Table
+
+
+class _Read(NamedTuple):
+    """A manifest: its further columns, and its rows in batches."""
+
+    columns: list[str]
+    extra: pa.Schema
+    batches: Iterator[_Rows]
 
 
 def read_manifest(name: str) -> Videos:
@@ -53,53 +67,64 @@ def read_manifest(name: str) -> Videos:
         If the manifest cannot be read, lists nothing, or has a wrong row; the message names the row, counted from 1
         without the header.
     """
-    rows = _read_rows(name)
-    columns, first = next(rows, ((), None))
-    if first is None:
+    read = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}[suffix(name)]
+    with open_file(name) as file:
+        try:
+            columns, extra, batches = read(file, name)
+            _check_columns(columns, extra, name)
+            videos = Videos.from_tables(_RowReader(name, columns).tables(batches), extra)
+        except (pa.ArrowException, csv.Error, OSError, ValueError, OverflowError, RecursionError) as error:
+            raise failure("read manifest", name, error) from error
+    if not len(videos):
         raise SourceError(f"manifest {shown(name)} lists no video: it has no rows")
-    if not any(place in columns for place in _PLACES):
+    return videos
+
+
+def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:
+    _check_names(columns, name)
+    if columns and not any(place in columns for place in _PLACES):
         raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {shown(', '.join(columns))}")
-    reader = _RowReader(name, columns)
-    all_rows = chain([first], (row for _, row in rows))
-    return Videos(reader.video(row, i) for i, row in enumerate(all_rows, 1))
+    for field in extra:
+        if (reason := writing_error(field)) is not None:
+            raise SourceError(f"manifest {shown(name)}: column {field.name!r} cannot be kept, leave it out: {reason}")
+
+
+def _check_names(columns: list[str], name: str) -> None:
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        what = f"two columns named {shown(twice)}" if twice else "two columns without a name"
+        raise SourceError(f"manifest {shown(name)} has {what}")
 
 
 class _RowReader:
-    """Turns the rows of one manifest into videos."""
+    """Turns the rows of one manifest into rows of videos."""
 
-    def __init__(self, name: str, columns: tuple[str, ...]):
+    def __init__(self, name: str, columns: list[str]):
         self.name = shown(name)
         self.folder = canonical_uri(name).partition("?")[0].rpartition("/")[0]
         self.has_groups = "group" in columns
-        self._texts: dict[str | None, str | None] = {}
-        self.extra = [column for column in columns if column not in _KNOWN or column == "id"]
 
-    def video(self, row: Row, number: int) -> Video:
-        where = f"{self.name} row {number}"
+    def tables(self, batches: Iterable[_Rows]) -> Iterator[pa.Table]:
+        """Yield rows of `FOUND` with the further columns behind."""
+        n = 0
+        for known, extra in batches:
+            rows = [dict(zip(known, cells, strict=True)) for cells in zip(*known.values(), strict=True)]
+            found = [self._video(row, f"{self.name} row {number}") for number, row in enumerate(rows, n + 1)]
+            n += len(found)
+            table = pa.table([list(column) for column in zip(*found, strict=True)], schema=FOUND)
+            yield pa.table([*table.columns, *extra.columns], pa.schema([*FOUND, *extra.schema]))
+
+    def _video(self, row: dict[str, Any], where: str) -> tuple[Any, ...]:
+        """Return a video's row of `FOUND`."""
         uri = self._uri(row, where)
         start_s, end_s = (_time(row.get(column), column, where) for column in _TIMES)
         if end_s is not None and end_s <= (start_s or 0.0):
             raise SourceError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
         own_id, group, label, caption = (_text(row.get(column), column, where) for column in _TEXTS)
-        return Video(
-            video_id=make_video_id(own_id or uri, start_s, end_s),
-            uri=uri,
-            group=self._once(group if self.has_groups else self._group(uri)),
-            label=self._once(label),
-            caption=caption,
-            start_s=start_s,
-            end_s=end_s,
-            **({"extra": self._extra(row, own_id)} if self.extra else {}),
-        )
+        group = group if self.has_groups else self._group(uri)
+        return make_video_id(own_id or uri, start_s, end_s), uri, group, label, caption, start_s, end_s
 
-    def _extra(self, row: Row, own_id: str | None) -> Row:
-        return {column: own_id if column == "id" else row.get(column) for column in self.extra}
-
-    def _once(self, text: str | None) -> str | None:
-        """Return one object for all equal texts, to save memory: a million rows have few groups and labels."""
-        return self._texts.setdefault(text, text)
-
-    def _uri(self, row: Row, where: str) -> str:
+    def _uri(self, row: dict[str, Any], where: str) -> str:
         place = next((text for column in _PLACES if (text := _text(row.get(column), column, where))), None)
         if place is None:
             raise SourceError(f"{where}: uri or path is empty")
@@ -131,68 +156,164 @@ def _time(value: Any, column: str, where: str) -> float | None:
     if value is None or value == "":
         return None
     try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
+        seconds = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if math.isnan(seconds):  # This is how pandas writes an empty cell.
+        return None
     if not 0 <= seconds < math.inf:
         raise SourceError(f"{where}: {column} {shown(repr(value))} is not a number of seconds, 0 or more")
     return seconds
 
 
-def _read_rows(name: str) -> Iterator[tuple[tuple[str, ...], Row]]:
-    """Yield the columns and the cells of each row; raise `SourceError` if something is wrong with the file."""
-    read = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}[suffix(name)]
-    with open_file(name) as file:
-        try:
-            columns, batches = read(file)
-            if len(set(columns)) < len(columns):
-                twice = next(column for column in columns if columns.count(column) > 1)
-                raise SourceError(f"manifest {shown(name)} has two columns named {shown(twice)}")
-            for rows in batches:
-                yield from ((columns, row) for row in rows)
-        except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-            raise failure("read manifest", name, error) from error
+def _is_extra(column: str) -> bool:
+    return column not in _KNOWN or column == "id"
 
 
-def _read_csv(file: IO[bytes]) -> Read:
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
-
-    header = [column.strip() for column in next(csv.reader([file.readline().decode("utf-8-sig")]), [])]
-    body = file.read()
-    if not body.strip():
-        return tuple(header), ()
-    table = read_csv(
-        BytesIO(body),
-        # With one block, a further column's type is inferred from all of its cells, not from the first megabyte.
-        read_options=ReadOptions(column_names=header, block_size=min(len(body) + 1, 2**31 - 1)),
-        parse_options=ParseOptions(newlines_in_values=True),
-        convert_options=ConvertOptions(
-            # Known columns stay text, since the label "007" is not 7. Only an empty cell is None: "NA" is a word.
-            column_types=dict.fromkeys(_KNOWN, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    return tuple(header), (batch.to_pylist() for batch in table.to_batches(max_chunksize=_BATCH_ROWS))
-
-
-def _read_parquet(file: IO[bytes]) -> Read:
+def _read_parquet(file: IO[bytes], name: str) -> _Read:
     from pyarrow.parquet import ParquetFile
 
     parquet = ParquetFile(file)
-    return tuple(parquet.schema_arrow.names), (batch.to_pylist() for batch in parquet.iter_batches(_BATCH_ROWS))
+    columns = parquet.schema_arrow.names
+    extra = [field for field in parquet.schema_arrow if _is_extra(field.name)]
+    groups: list[Sequence[int]] = [range(parquet.num_row_groups)]
+    if any(count_types(field.type, pa.types.is_dictionary) > pa.types.is_dictionary(field.type) for field in extra):
+        groups = [[i] for i in groups[0]]  # Arrow cannot read dictionaries within lists and structs of several at once.
+
+    def batches() -> Iterator[_Rows]:
+        for batch in chain.from_iterable(parquet.iter_batches(_BATCH_ROWS, some) for some in groups):
+            table = pa.Table.from_batches([batch])
+            known = {column: _to_objects(table[column]) for column in columns if column in _KNOWN}
+            yield _Rows(known, table.select([field.name for field in extra]))
+
+    return _Read(columns, pa.schema(extra), batches())
 
 
-def _read_jsonl(file: IO[bytes]) -> Read:
-    rows: list[Row] = []
-    for i, line in enumerate(file, 1):
+def _to_objects(column: pa.ChunkedArray) -> list[Any]:
+    """Return values as Python objects: durations in seconds; other times, which may not fit, as text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_duration(column.type):
+        ticks_a_second = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[column.type.unit]
+        return [None if ticks is None else ticks / ticks_a_second for ticks in column.cast(pa.int64()).to_pylist()]
+    return (column.cast(pa.string()) if pa.types.is_temporal(column.type) else column).to_pylist()
+
+
+def _read_csv(file: IO[bytes], name: str) -> _Read:
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+    data = file.read()
+    header, start = _read_header(data)
+    _check_names([column for column in header if column], name)
+    if not data[start:].strip():
+        return _Read([column for column in header if column], pa.schema([]), iter(()))
+    unnamed = {f"\0{i}" for i, column in enumerate(header) if not column}
+    names = [column or f"\0{i}" for i, column in enumerate(header)]
+
+    def read(as_text: Iterable[str], only: list[str] | None = None) -> pa.Table:
+        return read_csv(
+            pa.BufferReader(pa.py_buffer(data).slice(start)),
+            # With one block, a further column's type is inferred from all of its cells, not from the first megabyte.
+            # With one thread, an error says which row it is in.
+            read_options=ReadOptions(
+                column_names=names, block_size=min(len(data) - start + 1, 2**31 - 1), use_threads=False
+            ),
+            parse_options=ParseOptions(newlines_in_values=True),
+            convert_options=ConvertOptions(
+                column_types=dict.fromkeys(as_text, pa.string()),
+                include_columns=only,
+                null_values=[""],  # Only an empty cell is None: "NA" is a word.
+                strings_can_be_null=True,
+            ),
+        )
+
+    table = read(_KNOWN)  # Known columns stay text, since the label "007" is not 7.
+    numbers = [field.name for field in table.schema if field.type in (pa.int64(), pa.float64())]
+    written = read(numbers, numbers) if numbers else table
+    for column in numbers:
+        table = table.set_column(names.index(column), column, _as_written(table[column], written[column]))
+    table = table.drop_columns([column for column in unnamed if table[column].null_count == len(table)])
+    table = table.rename_columns(["" if column in unnamed else column for column in table.column_names])
+    _check_names(table.column_names, name)
+    return _in_batches(dict(zip(table.column_names, table.columns, strict=True)))
+
+
+def _read_header(data: bytes) -> tuple[list[str], int]:
+    """Return the names in the first row that is not empty, and where it ends; lines end in CR, LF or both."""
+    end = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal end
+        for line in re.finditer(rb"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", data):
+            end = line.end()
+            yield line[0].decode("utf-8-sig")
+
+    header = next((row for row in csv.reader(lines()) if any(cell.strip() for cell in row)), [])
+    return [cell.strip() for cell in header], end
+
+
+def _as_written(numbers: pa.ChunkedArray, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of numbers as such if they say all that is written, else as whole numbers or text that do.
+
+    "007" is not 7, and whole numbers beyond 64 bits come from Arrow as the nearest floats.
+    """
+    if pc.any(pc.match_substring_regex(cells, r"^\s*[+-]?0\d")).as_py():
+        return cells
+    if numbers.type == pa.int64():
+        return numbers
+    is_whole = pc.match_substring_regex(cells, r"^\s*[+-]?\d+\s*$")
+    if not pc.any(pc.and_(is_whole, pc.greater_equal(pc.abs(numbers), 2.0**53))).as_py():
+        return numbers
+    if not pc.all(is_whole).as_py():
+        return cells
+    try:
+        return pa.chunked_array([to_array([None if cell is None else int(cell) for cell in cells.to_pylist()])])
+    except UnlikeError:
+        return cells
+
+
+def _read_jsonl(file: IO[bytes], name: str) -> _Read:
+    rows: list[dict[str, Any]] = []
+    for i, line in enumerate(file.read().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_to_object)
         except ValueError as error:
             raise ValueError(f"line {i}: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f'line {i} is not an object such as {{"uri": …}}')
         rows.append(row)
-    return tuple(dict.fromkeys(column for row in rows for column in row)), (rows,)
+    columns: dict[str, Any] = {}
+    for column in dict.fromkeys(chain.from_iterable(rows)):
+        values = [row.get(column) for row in rows]
+        if column == "id":  # It may be a number here and a text there.
+            values = [_text(value, column, f"{shown(name)} row {i}") for i, value in enumerate(values, 1)]
+        try:
+            columns[column] = to_array(values) if _is_extra(column) else values
+        except UnlikeError as error:
+            raise SourceError(f"manifest {shown(name)}: column {column!r} holds {error}") from error
+    return _in_batches(columns)
+
+
+def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"two values of one name, {next(key for key in keys if keys.count(key) > 1)!r}")
+    return row
+
+
+def _in_batches(columns: dict[str, Any]) -> _Read:
+    """Cut up a manifest that is in memory whole: known columns are Arrow's or lists, further ones are Arrow's."""
+    extra = pa.table({column: values for column, values in columns.items() if _is_extra(column)})
+    known = {column: values for column, values in columns.items() if column in _KNOWN}
+    n = max((len(values) for values in columns.values()), default=0)
+    starts = range(0, n, _BATCH_ROWS)
+
+    def rows(start: int) -> _Rows:
+        some = {column: values[start : start + _BATCH_ROWS] for column, values in known.items()}
+        lists = {column: part if isinstance(part, list) else _to_objects(part) for column, part in some.items()}
+        return _Rows(lists, extra.slice(start, _BATCH_ROWS))
+
+    return _Read(list(columns), extra.schema, map(rows, starts))

@@ -5,6 +5,7 @@ The nested list may stand alone, or in a mapping under ``trajectories`` or ``val
 (n, T, d) array cut its padding off; beside a (sum of lengths, d) array they say where each video ends.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from raypipe.errors import SourceError
+from raypipe.errors import SourceError, one_line
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
 
@@ -89,10 +90,14 @@ def _load(name: str, allow_pickle: bool) -> Any:
         try:
             if kind == ".json":
                 return json.load(file)
-            if kind == ".pkl":
-                return pickle.load(file)
-            content = np.load(file, allow_pickle=allow_pickle)
-            return dict(content) if isinstance(content, Mapping) else content
+            if kind == ".npz":
+                content = np.load(file, allow_pickle=allow_pickle)
+                content = dict(content) if isinstance(content, Mapping) else content
+            else:
+                content = pickle.loads(_check_pickle(file.read(), name))
+            return _without_tensors(content) if allow_pickle else content
+        except SourceError:
+            raise
         except Exception as error:  # A pickle can raise anything; a damaged npz raises zipfile's, zlib's or numpy's.
             if "allow_pickle=False" in str(error):
                 raise SourceError(
@@ -100,6 +105,37 @@ def _load(name: str, allow_pickle: bool) -> Any:
                     "save plain arrays, or if you trust it, add --allow-pickle"
                 ) from error
             raise failure("read", name, error) from error
+
+
+def _check_pickle(content: bytes, name: str) -> bytes:
+    if content.startswith(b"PK\3\4"):
+        raise SourceError(
+            f"{shown(name)} is a zip archive, as torch.save and numpy.savez write them, and no pickle: "
+            "write it with pickle.dump, or with numpy.savez under the suffix .npz"
+        )
+    return content
+
+
+def _without_tensors(content: Any) -> Any:
+    """Return unpickled content with plain arrays in place of torch's tensors, JAX's small floats, and masked values.
+
+    NumPy takes no tensor that requires a gradient or has bfloat16's; and what is masked, it takes as if it were not.
+    """
+    if isinstance(content, np.ndarray) and content.dtype == object:
+        content = content.tolist()
+    if isinstance(content, Mapping):
+        return {key: _without_tensors(value) for key, value in content.items()}
+    if type(content) in (list, tuple):
+        return [_without_tensors(value) for value in content]
+    if hasattr(content, "detach"):
+        with contextlib.suppress(Exception):  # What NumPy says of it comes up again where its video is known.
+            tensor = content.detach().cpu().resolve_conj().resolve_neg()
+            return (tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor).numpy()
+    if isinstance(content, np.ndarray) and content.dtype.type.__module__.startswith("ml_dtypes"):
+        return content.astype(np.float32)
+    if isinstance(content, np.ma.MaskedArray) and content.dtype.kind in "fiu":
+        return np.ma.filled(content.astype(np.result_type(content.dtype, np.float32)), np.nan)
+    return content
 
 
 def _split(content: Any, name: str) -> _Parts:
@@ -132,7 +168,7 @@ def _listed(values: Any, name: str) -> list[Any]:
 def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:
     try:
         array, sizes = np.asarray(values), np.asarray(lengths)
-    except ValueError as error:  # The lists are ragged.
+    except Exception as error:  # The lists are ragged, or they hold objects, each of which raises errors of its own.
         raise failure("read", name, error) from error
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 0).any():
         raise SourceError(f"{shown(name)}: lengths must be whole numbers, 0 or more, one for each video")
@@ -189,6 +225,8 @@ def _as_clips(video: Any, where: str) -> np.ndarray:
         array = np.asarray(video)
     except ValueError as error:  # numpy's message about a ragged list would not help a user.
         raise SourceError(f"{where} has clips of unequal length, or lists of unequal depth") from error
+    except Exception as error:  # Each kind of object raises errors of its own.
+        raise SourceError(f"{where} holds {type(video).__name__}, which is no array: {one_line(error)}") from error
     if array.ndim and len(array) == 0:
         return np.empty((0, 0))
     if array.ndim != 2 or array.shape[1] == 0:

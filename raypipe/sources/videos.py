@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,17 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from raypipe.errors import SourceError
+from raypipe.errors import SourceError, check_type
+from raypipe.sources.columns import (
+    Extra,
+    UnlikeError,
+    merge_fields,
+    pack,
+    stored_type,
+    to_array,
+    unpack,
+    with_room,
+)
 from raypipe.storage import memory_mapped, shown, take_rows
 
 FOUND = pa.schema(
@@ -51,7 +62,8 @@ class Video:
     start_s, end_s
         The span of the file that is this video, in seconds; None means the file's own start or end.
     extra
-        Further manifest columns, kept as they came.
+        Further manifest columns, kept as they came. What `Videos` holds in Arrow's types becomes a Python object where
+        it is asked for.
     """
 
     video_id: str
@@ -80,24 +92,82 @@ class Videos:
     Raises
     ------
     SourceError
-        If a manifest column holds values that no common Arrow type can hold.
+        If a manifest column holds values that no common Arrow type can hold without loss.
+    UsageError
+        If one of the videos is not a `Video`.
     """
 
     def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
         self.n_ignored = n_ignored
+        check_type("videos", videos, Iterable)
         rest = iter(videos)
-        self._rows = _bring_together(_to_table(some) for some in iter(lambda: list(islice(rest, _BATCH)), []))
+        batches = (_to_table(some) for some in iter(lambda: list(islice(rest, _BATCH)), []))
+        parts = [
+            memory_mapped((table for _, table in some), schema)
+            for schema, some in groupby(_widen(batches), key=lambda pair: pair[0])
+        ]
+        self._fields = parts[-1].schema if parts else FOUND
+        self._rows = _join(parts, self._fields)
 
     @classmethod
-    def concat(cls, parts: Sequence[Videos]) -> Videos:
-        """Put several sources' videos one after another."""
-        rows = _bring_together(_in_batches(batch for part in parts for batch in _batches(part._rows)))
-        return cls._of(rows, sum(part.n_ignored for part in parts))
+    def from_tables(cls, tables: Iterable[pa.Table], extra: pa.Schema) -> Videos:
+        """Take a manifest's videos as they are read.
+
+        Parameters
+        ----------
+        tables
+            Rows of `FOUND`, and of the manifest's further columns behind.
+        extra
+            The further columns. Their types are kept.
+        """
+        fields = pa.schema([*FOUND, *(each.with_name(_EXTRA + each.name) for each in extra)])
+        schema = _stored(fields)
+        rows = memory_mapped((_conform(table.rename_columns(schema.names), schema) for table in tables), schema)
+        wide = pa.schema([with_room(each, rows[each.name].chunks) for each in fields])
+        return cls._of(rows if wide == fields else _join([rows], wide), wide)
 
     @classmethod
-    def _of(cls, rows: pa.Table, n_ignored: int = 0) -> Videos:
+    def concat(cls, parts: Sequence[Videos], names: Sequence[str] = ()) -> Videos:
+        """Put several sources' videos one after another; a column that one of them lacks is null there.
+
+        Parameters
+        ----------
+        parts
+            The videos.
+        names
+            What messages call each of the sources.
+
+        Raises
+        ------
+        SourceError
+            If no type holds what a column holds in all of the sources, without loss.
+        """
+        labels = list(names) or [""] * len(parts)
+        fields, first = {each.name: each for each in FOUND}, dict.fromkeys(FOUND.names, "")
+        chunks: defaultdict[str, list[pa.Array]] = defaultdict(list)
+        n_with = Counter(FOUND.names * len(parts))
+        for part, label in zip(parts, labels, strict=True):
+            for own in list(part._fields)[len(FOUND) :]:
+                with _naming(own.name, first.setdefault(own.name, label), label):
+                    fields[own.name] = merge_fields(fields.get(own.name, own), own)
+                chunks[own.name] += part._rows[own.name].chunks
+                n_with[own.name] += 1
+        wide = [with_room(each, chunks[name]) for name, each in fields.items()]
+        whole = pa.schema([each.with_nullable(each.nullable or n_with[each.name] < len(parts)) for each in wide])
+        schema = _stored(whole)
+        batches = (
+            _conform(batch, schema, label)
+            for part, label in zip(parts, labels, strict=True)
+            for batch in _batches(part._rows)
+        )
+        videos = cls._of(memory_mapped(_in_batches(batches), schema), whole)
+        videos.n_ignored = sum(part.n_ignored for part in parts)
+        return videos
+
+    @classmethod
+    def _of(cls, rows: pa.Table, fields: pa.Schema) -> Videos:
         videos = cls.__new__(cls)
-        videos._rows, videos.n_ignored = rows, n_ignored
+        videos._rows, videos._fields, videos.n_ignored = rows, fields, 0
         return videos
 
     def __len__(self) -> int:
@@ -121,7 +191,7 @@ class Videos:
             start, stop, step = which.indices(len(self))
             if step != 1:
                 return self.take(np.arange(start, stop, step))
-            return self._of(self._rows.slice(start, max(stop - start, 0)))
+            return self._of(self._rows.slice(start, max(stop - start, 0)), self._fields)
         (video,) = _to_videos(self._rows.slice(range(len(self))[which], 1))
         return video
 
@@ -133,7 +203,7 @@ class Videos:
         IndexError
             If there is no such row.
         """
-        return self._of(take_rows(self._rows, np.asarray(rows, np.int64)))
+        return self._of(take_rows(self._rows, np.asarray(rows, np.int64)), self._fields)
 
     @property
     def table(self) -> pa.Table:
@@ -141,10 +211,11 @@ class Videos:
         return self._rows.select(FOUND.names)
 
     @property
-    def extra(self) -> dict[str, pa.ChunkedArray]:
-        """Further manifest columns by name, as long as the table."""
-        names = self._rows.column_names[len(FOUND) :]
-        return {name.removeprefix(_EXTRA): self._rows[name] for name in names}
+    def extra(self) -> pa.Table:
+        """Further manifest columns in the manifest's own types, as long as the table."""
+        fields = list(self._fields)[len(FOUND) :]
+        columns = [_cast(self._rows[each.name], each.type) for each in fields]
+        return pa.table(columns, pa.schema([each.with_name(each.name.removeprefix(_EXTRA)) for each in fields]))
 
     def places(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows of the videos with these ids: (n,) int32, -1 for an id that no video has."""
@@ -161,15 +232,10 @@ class Videos:
         return bool((keys[1:] == keys[:-1]).any())
 
     def __getstate__(self) -> dict[str, Any]:
-        # Pickled as it is, a slice would take the whole batch along that it lies in.
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self._rows.schema) as stream:
-            stream.write_table(self._rows)
-        return {"n_ignored": self.n_ignored, "rows": sink.getvalue().to_pybytes()}
+        return {"n_ignored": self.n_ignored, "fields": self._fields, "rows": pack(self._rows)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.n_ignored = state["n_ignored"]
-        self._rows = pa.ipc.open_stream(state["rows"]).read_all()
+        self.n_ignored, self._fields, self._rows = state["n_ignored"], state["fields"], unpack(state["rows"])
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
@@ -179,16 +245,16 @@ class Videos:
         return hashes[order], order
 
 
-def _bring_together(tables: Iterable[pa.Table]) -> pa.Table:
-    """Bring tables of videos to one schema, memory-mapped; a column that one of them lacks is null there."""
-    parts = [
-        memory_mapped((table for _, table in some), schema)
-        for schema, some in groupby(_widen(tables), key=lambda pair: pair[0])
-    ]
-    if len(parts) <= 1:
-        return parts[0] if parts else FOUND.empty_table()
-    schema = parts[-1].schema
+def _join(parts: Sequence[pa.Table], fields: pa.Schema) -> pa.Table:
+    """Bring tables of videos to one schema, memory-mapped."""
+    schema = _stored(fields)
+    if len(parts) == 1 and parts[0].schema == schema:
+        return parts[0]
     return memory_mapped((_conform(batch, schema) for part in parts for batch in _batches(part)), schema)
+
+
+def _stored(fields: pa.Schema) -> pa.Schema:
+    return pa.schema([each.with_type(stored_type(each.type)) for each in fields])
 
 
 def _widen(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, pa.Table]]:
@@ -196,22 +262,29 @@ def _widen(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, pa.Table]]:
     schema = FOUND
     for table in tables:
         if table.schema != schema:
-            for name in table.column_names:
-                with _naming(name):
-                    own = pa.schema([table.schema.field(name)])
-                    schema = pa.unify_schemas([schema, own], promote_options="permissive")
+            fields = {each.name: each for each in schema}
+            for own in table.schema:
+                with _naming(own.name):
+                    fields[own.name] = merge_fields(fields.get(own.name, own), own)
+            schema = pa.schema(list(fields.values()))
             table = _conform(table, schema)
         yield schema, table
 
 
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Give a table another's columns: null where it lacks one, and cast where the type is wider."""
+def _conform(table: pa.Table, schema: pa.Schema, label: str = "") -> pa.Table:
+    """Give a table another's columns: null where it lacks one, and cast where the type is another."""
     columns = []
     for name, kind in zip(schema.names, schema.types, strict=True):
-        with _naming(name):
+        with _naming(name, label):
             lacking = name not in table.column_names
-            columns.append(pa.nulls(table.num_rows, kind) if lacking else table[name].cast(kind))
+            columns.append(pa.nulls(table.num_rows, kind) if lacking else _cast(table[name], kind))
     return pa.table(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type == pa.null():  # Arrow does not cast nulls to every type.
+        return pa.chunked_array([pa.nulls(len(column), kind)])
+    return column if column.type == kind else column.cast(kind)
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:
@@ -233,19 +306,27 @@ def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _to_table(videos: Sequence[Video]) -> pa.Table:
+    for video in videos:
+        check_type("each of Videos", video, Video, "find_videos makes them of paths")
     table = pa.table({name: [getattr(video, name) for video in videos] for name in FOUND.names}, schema=FOUND)
+    if (extra := Extra.to_table([video.extra for video in videos])) is not None:
+        for own, column in zip(extra.schema, extra.columns, strict=True):
+            table = table.append_column(own.with_name(_EXTRA + own.name), column)
+        return table
     for name in dict.fromkeys(name for video in videos for name in video.extra):
         with _naming(name):
-            table = table.append_column(_EXTRA + name, pa.array([video.extra.get(name) for video in videos]))
+            values = to_array([video.extra.get(name) for video in videos])
+            table = table.append_column(_EXTRA + name, values)
     return table
 
 
 def _to_videos(table: pa.Table) -> Iterator[Video]:
     n = len(FOUND)
-    names = [name.removeprefix(_EXTRA) for name in table.column_names[n:]]
-    for values in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        extra = dict(zip(names, values[n:], strict=True)) if names else _NOTHING
-        yield Video(**dict(zip(FOUND.names, values[:n], strict=True)), extra=extra)
+    extra = table.select(range(n, table.num_columns))
+    extra = extra.rename_columns([name.removeprefix(_EXTRA) for name in extra.column_names])
+    for row, values in enumerate(zip(*(column.to_pylist() for column in table.columns[:n]), strict=True)):
+        kept = Extra(extra, row) if extra.num_columns else _NOTHING
+        yield Video(**dict(zip(FOUND.names, values, strict=True)), extra=kept)
 
 
 def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -258,13 +339,16 @@ def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Name the manifest column whose values have no common type."""
+def _naming(name: str, *labels: str) -> Iterator[None]:
+    """Name the manifest column whose values have no common type, and the manifests."""
     try:
         yield
-    except (pa.ArrowException, UnicodeEncodeError) as error:
+    except (pa.ArrowException, ValueError) as error:
         name, reason = name.removeprefix(_EXTRA), " ".join(str(error).split()).replace(_EXTRA, "")
-        raise SourceError(f"manifest column {name!r} holds values of unlike types: {reason}") from error
+        if not isinstance(error, UnlikeError):
+            reason = f"values of unlike types: {reason}"
+        where = " and ".join(shown(label) for label in dict.fromkeys(labels) if label)
+        raise SourceError(f"manifest column {name!r} holds {reason}{f' ({where})' if where else ''}") from error
 
 
 def make_video_id(name: str, start_s: float | None = None, end_s: float | None = None) -> str:

@@ -504,6 +504,58 @@ class TestPrecomputed:
             read_precomputed(tmp_path / "t.npz")
         self.check(tmp_path / "t.npz", allow_pickle=True)
 
+    def test_pickled_tensors(self, tmp_path):
+        torch = pytest.importorskip("torch")
+        path = tmp_path / "t.pkl"
+        for kind in ("bfloat16", "float16", "float32", "float64", "int8", "int64"):
+            tensors = [torch.tensor(np.reshape(video, (-1, 2))).to(getattr(torch, kind)) for video in NESTED]
+            rows = [[clip for clip in video] for video in tensors]
+            leaves = [video.requires_grad_() for video in tensors] if "float" in kind else tensors
+            told = [np.reshape(video, (-1, 2)).astype("i8" if "int" in kind else "f8") for video in NESTED]
+            for content in (tensors, rows, leaves, dict(zip("abc", tensors, strict=True)), {"values": tuple(leaves)}):
+                path.write_bytes(pickle.dumps(content))
+                clips = read_precomputed(path, allow_pickle=True)[1]
+                assert clips[0].dtype == ("f4" if kind in ("bfloat16", "float16", "float32") else "f8")
+                for array, expected in zip(clips, told, strict=True):
+                    np.testing.assert_array_equal(array, expected)
+        padded = torch.nn.utils.rnn.pad_sequence(tensors[:2], batch_first=True).float().requires_grad_()
+        content = {"values": padded, "lengths": torch.tensor([3, 1]), "labels": torch.tensor([7, 8])}
+        path.write_bytes(pickle.dumps(content))
+        videos, clips = read_precomputed(path, allow_pickle=True)
+        assert [len(array) for array in clips] == [3, 1] and [video.label for video in videos] == ["7", "8"]
+        objects = np.empty(2, object)
+        objects[0], objects[1] = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(1, 3)
+        np.savez(tmp_path / "t.npz", values=objects)
+        assert [array.shape for array in read_precomputed(tmp_path / "t.npz", True)[1]] == [(2, 3), (1, 3)]
+
+    def test_pickled_objects_that_are_no_array_are_named(self, tmp_path):
+        torch = pytest.importorskip("torch")
+        good, masked = np.ones((2, 2)), np.ma.masked_greater(np.arange(4.0).reshape(2, 2), 2.5)
+        for wrong, said in (
+            (torch.eye(2).to_sparse(), "video 1 holds Tensor, which is no array: .*to_dense"),
+            (torch.eye(2).to("meta"), "video 1 holds Tensor, which is no array"),
+            (masked, "video 1, clip 1 holds NaN"),
+            (np.zeros((2, 2), "V2"), "video 1 holds something that is not a number"),
+            (torch.eye(2, dtype=torch.complex64).conj(), "video 1 holds something that is not a number"),
+        ):
+            (tmp_path / "t.pkl").write_bytes(pickle.dumps([good, wrong]))
+            with pytest.raises(SourceError, match=rf"t\.pkl: {said}") as caught:
+                read_precomputed(tmp_path / "t.pkl", allow_pickle=True)
+            assert "\n" not in str(caught.value)
+
+    def test_what_torch_saves_is_no_pickle(self, tmp_path):
+        torch = pytest.importorskip("torch")
+        torch.save([torch.ones(2, 2)], tmp_path / "t.pkl")
+        with pytest.raises(SourceError, match=r"t\.pkl is a zip archive, as torch\.save .* pickle\.dump"):
+            read_precomputed(tmp_path / "t.pkl", allow_pickle=True)
+
+    def test_jax_s_small_floats(self, tmp_path):
+        ml_dtypes = pytest.importorskip("ml_dtypes")
+        for kind in ("bfloat16", "float8_e5m2"):
+            (tmp_path / "t.pkl").write_bytes(pickle.dumps([np.ones((2, 3), getattr(ml_dtypes, kind))]))
+            (array,) = read_precomputed(tmp_path / "t.pkl", allow_pickle=True)[1]
+            np.testing.assert_array_equal(array, np.ones((2, 3), np.float32))
+
     def test_remote(self, memory):
         memory.pipe("/b/t.json", json.dumps(NESTED).encode())
         videos, clips = read_precomputed("memory://b/t.json")
