@@ -16,6 +16,7 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
+from raypipe.engine.devices import Worker
 from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, progressing, stream
 from raypipe.runs.plan import Plan
@@ -85,7 +86,7 @@ def _now_and_then(each: Iterable[T], every_s: float, progress: Callable[[float],
         yield batch
 
 
-class _Prober:
+class _Prober(Worker):
     """An actor that probes files."""
 
     def __init__(self, decode: DecodeConfig) -> None:

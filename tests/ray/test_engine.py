@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pretended_gpus
 import pyarrow as pa
 import pytest
 from clips import read_clips
@@ -10,8 +11,12 @@ from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
+from raypipe.engine.actors import Holder
+from raypipe.engine.devices import as_task
+from raypipe.engine.probing import _Prober
 from raypipe.engine.session import plan_pools, ray_session
 from raypipe.engine.streaming import in_tasks, progressing, stream
+from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
@@ -130,6 +135,54 @@ def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):
     (tmp_path / "videos" / "a.mp4").write_text("no")
     with pytest.raises(RaypipeError, match=r"none of 1 videos could be embedded; the first says: .*a\.mp4"):
         pipeline.embed(tmp_path / "videos", Run(str(tmp_path / "run")), DESCRIPTOR, QUIET)
+
+
+def test_a_worker_sees_the_gpus_that_ray_assigned_to_it(ray_two_fake_gpus):
+    """Without a GPU Ray 2.60 hides none of its node's; the driver and a user's own tasks go on seeing them."""
+    ray = ray_two_fake_gpus
+    ray.cloudpickle.register_pickle_by_value(pretended_gpus)  # Workers cannot import it.
+    pretend_gpus, seen = pretended_gpus.pretend_gpus, pretended_gpus.seen
+
+    class Looking:
+        def __init__(self):
+            pretend_gpus()
+
+        def look(self, made):
+            """Return what is seen after each of some things is made."""
+            told = []
+            for kind, arguments in made:
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+                kind(*arguments)
+                told.append(seen())
+            return told
+
+    def look():
+        pretend_gpus()
+        return seen()
+
+    sample, decode, encode = DESCRIPTOR.sample, DESCRIPTOR.decode, DESCRIPTOR.encode
+    made = [
+        (EncoderActor, (sample, encode, "/", None)),  # It asks torch for its device, and would fail to find that.
+        (DecoderActor, (sample, decode, 224, "crop", None)),
+        (_Prober, (decode,)),
+        (Holder, (1,)),
+    ]
+    nothing = {"visible": "", "torch": "cpu", "umap": "umap-learn", "softdtw": "numba"}
+    one = {"torch": "cuda", "umap": "cuml", "softdtw": "cupy"}
+    without, with_one = (ray.remote(Looking).options(num_cpus=0, num_gpus=n).remote() for n in (0, 1))
+    assert ray.get(without.look.remote(made)) == [nothing] * 4
+    (alone,) = ray.get(with_one.look.remote(made[-1:]))
+    assert alone == {**one, "visible": alone["visible"]}
+    assert alone["visible"] in ("0", "1")
+    for actor in (without, with_one):
+        ray.kill(actor)
+
+    users = ray.remote(look)
+    assert ray.get(users.remote()) == {**one, "visible": None}
+    assert ray.get(as_task(look).remote()) == nothing
+    assert ray.get(users.remote()) == {**one, "visible": None}
+    assert ray.get(as_task(look, num_gpus=1).remote()) == {**one, "visible": "0"}
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 DEVICE_ENCODER = """
