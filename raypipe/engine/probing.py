@@ -142,8 +142,8 @@ def probe_uris(
             batch_size=None,
             batch_format="pyarrow",
         )
-        with progressing(lambda: int(left.sum()), log):
-            for batch in stream(dataset):
+        with progressing(lambda: int(left.sum()), log) as losses:
+            for batch in stream(dataset, losses):
                 for row in batch.to_pylist():
                     left[row["row"]] = False
                     kind = Probe if row["error"] is None else Failure

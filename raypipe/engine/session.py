@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import math
 import os
+import signal
 import socket
-import warnings
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Otherwise `uv run` makes an environment for each worker.
-
 import ray
-from ray.data import DataContext, ExecutionResources
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from raypipe.config import RayConfig
@@ -25,7 +26,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 HEAVY_FRAME_S = 0.005
 """Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
 
-_BLOCK_BYTES = 32 * 2**20
+_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 
 
 @dataclass(frozen=True)
@@ -116,23 +117,59 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     RaypipeError
         If the address cannot be reached.
     """
-    opened = not ray.is_initialized()
-    if opened:
-        address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-        _check_reachable(address)
-        options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    with contextlib.nullcontext() if ray.is_initialized() else _connection(config):
+        _hush()
+        yield ray.cluster_resources()
+
+
+@contextlib.contextmanager
+def _connection(config: RayConfig) -> Iterator[None]:
+    """Open a connection, and close it at the end.
+
+    What ``ray.init`` sets in this process is put back then, because it may be a user's program that calls us: variables
+    of the environment (how to authenticate, which debugger to call), the level of a log, and what signals do.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    log = logging.getLogger("ray")
+    level, on_sigterm, has_faulthandler = log.level, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
+    before, by_ray = dict(os.environ), {}
+    try:
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            with _without_uv():
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
             hint = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
-    try:
-        _set_data_context()
-        _hush()
-        yield ray.cluster_resources()
+        finally:
+            by_ray = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        yield
     finally:
-        if opened:
-            ray.shutdown()
+        ray.shutdown()
+        for name, value in by_ray.items():
+            if os.environ.get(name) == value:
+                os.environ.pop(name)
+                os.environ.update({name: before[name]} if name in before else {})
+        log.setLevel(level)
+        if threading.current_thread() is threading.main_thread() and on_sigterm is not None:
+            signal.signal(signal.SIGTERM, on_sigterm)
+        if not has_faulthandler:
+            faulthandler.disable()
+
+
+@contextlib.contextmanager
+def _without_uv() -> Iterator[None]:
+    """Keep ``ray.init`` from having `uv run` make an environment for each worker, unless the user asks for that.
+
+    Ray reads the variable when it is imported, which may have been long ago, and keeps it as a constant.
+    """
+    before = getattr(ray_constants, _UV)
+    setattr(ray_constants, _UV, before and _UV in os.environ)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, _UV, before)
 
 
 @cache
@@ -141,17 +178,21 @@ def _hush() -> None:
 
     "Actor … has constructor arguments in the object store and max_restarts > 0" is true of every actor that Ray Data
     makes. C++ code prints it past Python's logging, for the first such actor of a process. So one is made here for
-    nothing, while standard error goes nowhere.
+    nothing, while standard error goes to a file; what else is written there meanwhile is passed on.
     """
-    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – a device
+    with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
         stderr = os.dup(2)
         try:
-            os.dup2(nowhere.fileno(), 2)
+            os.dup2(file.fileno(), 2)
             actor: Any = ray.remote(_Unneeded).options(num_cpus=0, max_restarts=1)
             ray.kill(actor.remote(ray.put(None)))
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            file.seek(0)
+            for line in file:
+                if b"constructor arguments in the object store" not in line:
+                    os.write(2, line)
 
 
 class _Unneeded:
@@ -172,31 +213,3 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {error.strerror or error}") from error
-
-
-def bound_blocks(n_bytes: float, most: int) -> None:
-    """Bound the size of the blocks between decoding and encoding, and how many wait in the object store.
-
-    Without a bound the decoders run far ahead: an hour of video takes more memory than five minutes, and at the end the
-    decoders' cores idle while the encoders work off the queue.
-
-    Ray Data's own bound, half of the object store, is switched off. Where blocks are large for the store, it would let
-    one through in ten seconds; Ray spills to disk what has no room.
-    """
-    context = DataContext.get_current()
-    context.target_max_block_size = min(_BLOCK_BYTES, math.ceil(n_bytes))
-    context.override_object_store_memory_limit_fraction = math.inf
-    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=most * n_bytes)
-
-
-def _set_data_context() -> None:
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # raypipe shows its own progress, in videos.
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = 6 * 3600  # One segment may take that long; the sandbox has a deadline.
-    context.target_max_block_size = _BLOCK_BYTES
-    context.max_errored_blocks = -1  # raypipe itself tries again what was lost with a worker.
-    context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Ray Data warns of this when every video fails before it comes to an encoder.
-    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)

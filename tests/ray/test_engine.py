@@ -1,16 +1,27 @@
 """The streaming chain on a local Ray."""
 
+import contextlib
+import copy
+import io
+import logging
 import os
+import signal
+import sys
+import threading
+import warnings
 from pathlib import Path
 
 import pretended_gpus
 import pyarrow as pa
 import pytest
 from clips import read_clips
+from ray._private import ray_constants
+from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
+from raypipe.engine import streaming
 from raypipe.engine.actors import Holder
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
@@ -60,6 +71,28 @@ def test_a_dead_address_is_one_line(ray_elsewhere):
     with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at 127\.0\.0\.1:1"):
         with ray_session(RayConfig(address="127.0.0.1:1")):
             pass
+
+
+def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
+    """Under `uv run`, where Ray would make an environment for each worker."""
+    from ray._private.runtime_env import uv_runtime_env_hook as uv
+
+    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
+    monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True)
+    monkeypatch.setattr(uv, "_get_uv_run_cmdline", lambda: ["uv", "run", "python"])
+    monkeypatch.setattr(uv, "hook", lambda _: pytest.fail("Ray makes environments"))
+    own = signal.signal(signal.SIGTERM, lambda *_: None)
+    logging.getLogger("ray").setLevel(logging.INFO)
+    before = what_others_rely_on()
+    try:
+        with ray_session(RayConfig(address="local")) as resources:
+            assert resources["CPU"] >= 1
+        after = what_others_rely_on()
+        assert {name: after[name] for name in after if after[name] != before[name]} == {}
+        assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    finally:
+        signal.signal(signal.SIGTERM, own)
+    assert "constructor arguments" not in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +148,111 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
         return batch
 
     told, left = {}, 4
-    numbers = ray_two_fake_gpus.data.range(4, override_num_blocks=4)
-    with ray_session(RayConfig()):
-        with progressing(lambda: left, lambda event, reason, times: told.update({reason: times})):
-            left -= sum(batch.num_rows for batch in stream(numbers.map_batches(fail_on_odd)))
-        assert (left, told) == (2, {"ValueError: an odd number": 2})
-        with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
-            with progressing(lambda: left, lambda *_, **__: None):
-                list(stream(numbers.map_batches(fail_on_odd)))
+    numbers = in_tasks(pa.table({"id": range(4)}), 1.0, 1).map_batches(fail_on_odd)
+    with progressing(lambda: left, lambda event, reason, times: told.update({reason: times})) as losses:
+        left -= sum(batch.num_rows for batch in stream(numbers, losses))
+    assert (left, told) == (2, {"ValueError: an odd number": 2})
+    with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
+        with progressing(lambda: left, lambda *_, **__: None) as losses:
+            list(stream(numbers, losses))
 
 
 def test_rays_dashboard_tells_what_a_dataset_is_for(ray_two_fake_gpus):
     dataset = in_tasks(pa.table({"n": [1, 2]}), 1.0, 1, "raypipe_embed").map_batches(lambda batch: batch)
     assert dataset.get_dataset_id().startswith("raypipe_embed_")
+
+
+def what_others_rely_on() -> dict:
+    """What of this process a user's own program may have set, as far as we might touch it."""
+    import torch
+    from ray.data import DataContext
+
+    log = logging.getLogger("ray.data")
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.data", *streaming._REPORTS)]
+    return {
+        "context": copy.deepcopy(vars(DataContext.get_current())),
+        "logs": [(each.level, each.disabled, each.propagate, [*each.filters], [*each.handlers]) for each in loggers],
+        "screens": [(handler.level, [*handler.filters]) for handler in log.handlers],
+        # Modules that Ray imports late may have filters of their own.
+        "warnings": [each for each in warnings.filters if not each[2].__module__.startswith("aiohttp")],
+        "environment": dict(os.environ),
+        "path": [*sys.path],
+        "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
+        "threads": torch.get_num_threads(),
+    }
+
+
+@pytest.fixture
+def users_rows(ray_two_fake_gpus):
+    """Return a function that runs a user's own dataset, one row of which fails: how many rows come, or the error."""
+
+    def fail_on_60(row):
+        if row["item"] == 60:
+            raise ValueError("60")
+        return row
+
+    def run() -> int | str:
+        dataset = ray_two_fake_gpus.data.from_items(list(range(100)), override_num_blocks=4)
+        try:
+            return len(dataset.map(fail_on_60, num_cpus=0.1).take_all())
+        except RayTaskError as error:
+            return type(error.cause).__name__
+
+    run()  # Ray sets some things when a dataset first runs.
+    return run
+
+
+class Beside(Progress):
+    """Does something in another thread while videos are embedded, and may have the embedding fail then."""
+
+    def __init__(self, work, fails):
+        self.work, self.fails, self.found = work, fails, []
+
+    @contextlib.contextmanager
+    def count(self, what, total, unit="videos"):
+        def advance(n):
+            if what == "embedding" and not self.found:
+                thread = threading.Thread(target=lambda: self.found.extend(self.work()))
+                thread.start()
+                thread.join()
+                if self.fails:
+                    raise RaypipeError("on the way")
+
+        yield advance
+
+
+GUEST_ENCODER = """
+class Mean:
+    dim, image_size, resize_mode, fingerprint = 3, 16, "squash", "1"
+
+    def __call__(self, frames):
+        return frames.mean(axis=(1, 2)).astype("float32")
+"""
+
+
+def test_a_users_own_datasets_are_not_touched(users_rows, folder, tmp_path, monkeypatch):
+    """A failing row raises before an embedding, beside it in another thread, after it, and after one that failed."""
+    (tmp_path / "guest_encoder.py").write_text(GUEST_ENCODER)
+    monkeypatch.chdir(tmp_path)
+    flags = {"encode": {"encoder": "guest_encoder:Mean", "normalize": False}, "ray": ONE_EACH}
+    screen, raises = io.StringIO(), "UserCodeException"
+    handler = logging.StreamHandler(screen)
+    handler.setLevel(logging.INFO)  # as Ray's own
+    monkeypatch.setattr(logging.getLogger("ray.data"), "handlers", [handler])
+    before = what_others_rely_on()
+    assert users_rows() == raises
+    for fails in (True, False):
+        run = Run(str(tmp_path / f"run-{fails}"))
+        beside = Beside(lambda: (users_rows(), what_others_rely_on()["context"]), fails)
+        with pytest.raises(RaypipeError, match="on the way") if fails else contextlib.nullcontext():
+            pipeline.embed(folder, run, make_config(flags=flags), beside)
+        assert beside.found == [raises, before["context"]]
+        after = what_others_rely_on()
+        assert {name: after[name] for name in after if after[name] != before[name]} == {}
+        assert users_rows() == raises
+    assert screen.getvalue().count("An exception was raised from a task") == 5, "theirs are told as ever"
+    told = [line for line in screen.getvalue().splitlines() if "registers for logging while another" not in line]
+    assert not [line for line in told if "raypipe" in line or "Actor)" in line], "and of ours is told nothing"
 
 
 def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):
