@@ -18,7 +18,7 @@ from raypipe.config import Config, EncodeConfig
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.session import HEAVY_FRAME_S, Pools
-from raypipe.engine.streaming import Attempts, Log, bound_blocks, in_tasks, progressing, stream
+from raypipe.engine.streaming import Attempts, Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed
 from raypipe.runs.committer import Committer
@@ -134,8 +134,7 @@ def _results(
         while untried.any():
             with progressing(lambda: int(untried.sum()), log) as losses:
                 todo = plan.filter(pa.array(untried))
-                for batch in _gpu_chain(todo, config, encoder, pools, losses):
-                    untried[batch["row"].to_numpy()] = False
+                for batch in once(_gpu_chain(todo, config, encoder, pools, losses), untried):
                     left[_done(batch)["row"].to_numpy()] = False
                     yield batch
     decode = config.decode.model_copy(update={"decoder": decoder})
@@ -143,9 +142,7 @@ def _results(
     while left.any():
         with progressing(lambda: int(left.sum()), log) as losses:
             todo = plan.filter(pa.array(left))
-            for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows), losses):
-                left[batch["row"].to_numpy()] = False
-                yield batch
+            yield from once(_chain(todo, config, encoder, pools.for_tasks(todo.num_rows), losses), left)
 
 
 def _done(results: pa.Table) -> pa.Table:

@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.devices import Worker
 from raypipe.engine.session import Pools
-from raypipe.engine.streaming import Log, in_tasks, progressing, stream
+from raypipe.engine.streaming import Log, in_tasks, once, progressing, stream
 from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, Failure, Probe
 from raypipe.segments.planning import plan_segments
@@ -143,9 +143,8 @@ def probe_uris(
             batch_format="pyarrow",
         )
         with progressing(lambda: int(left.sum()), log) as losses:
-            for batch in stream(dataset, losses):
+            for batch in once(stream(dataset, losses), left):
                 for row in batch.to_pylist():
-                    left[row["row"]] = False
                     kind = Probe if row["error"] is None else Failure
                     yield row["row"], kind(**{field.name: row[field.name] for field in fields(kind)})
 

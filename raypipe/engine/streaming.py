@@ -10,10 +10,11 @@ import threading
 import uuid
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionResources
@@ -91,7 +92,7 @@ class _Attempts:
             if self._driver and _birth(self._driver[0]) != self._driver[1]:
                 return 0, _ORPHANED
         begun = self._begun[stage]
-        begun.update(things)
+        begun.update(set(things))  # A row may come twice.
         most = max(begun[thing] for thing in things)
         self._n_deaths[stage] += most > 1
         hopeless = self._n_deaths[stage] >= _HOPELESS and not self._n_ended[stage]
@@ -180,6 +181,27 @@ def stream(dataset: ray.data.Dataset, losses: Counter[str]) -> Iterator[pa.Table
             for block in bundle.block_refs:
                 if (rows := ray.get(block)).num_rows:
                     yield rows
+
+
+def once(blocks: Iterable[pa.Table], left: np.ndarray) -> Iterator[pa.Table]:
+    """Yield the rows that have not come before, and strike them off what is left.
+
+    When a worker is lost, Ray runs its task again and goes on behind as many blocks as it has had. If the second try
+    cuts its blocks elsewhere, for instance because a video timed out in the first, rows come twice, or not at all.
+
+    Parameters
+    ----------
+    blocks
+        Tables with a column ``row``.
+    left
+        (n,) bool, by ``row``; changed in place.
+    """
+    for block in blocks:
+        rows, first = np.unique(block["row"].to_numpy(), return_index=True)
+        new = np.sort(first[left[rows]])
+        left[rows] = False
+        if len(new):
+            yield block if len(new) == block.num_rows else block.take(pa.array(new))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pretended_gpus
 import pyarrow as pa
 import pytest
@@ -26,7 +27,7 @@ from raypipe.engine.actors import Holder
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
 from raypipe.engine.session import plan_pools, ray_session
-from raypipe.engine.streaming import in_tasks, progressing, stream
+from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
@@ -155,6 +156,16 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
     with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
         with progressing(lambda: left, lambda *_, **__: None) as losses:
             list(stream(numbers, losses))
+
+
+def test_a_row_that_comes_twice_is_passed_on_once():
+    left = np.array([True, True, False, True, True])
+    blocks = [pa.table({"row": rows, "is_first": first}) for rows, first in [
+        ([3, 0, 3], [True, True, False]), ([2, 0], [False, False]), ([0, 1], [False, True]),
+    ]]  # fmt: skip
+    told = [batch.to_pydict() for batch in once(blocks, left)]
+    assert told == [{"row": [3, 0], "is_first": [True, True]}, {"row": [1], "is_first": [True]}]
+    assert left.tolist() == [False, False, False, False, True]
 
 
 def test_rays_dashboard_tells_what_a_dataset_is_for(ray_two_fake_gpus):
