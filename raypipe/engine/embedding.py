@@ -170,7 +170,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losse
     # travel to the encoders in blocks of that size.
     per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
-    tasks = in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME)
+    tasks = in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME, pools.encoders)
     # Each actor has one batch in work and one waiting, and there is some room.
     bound_blocks(tasks, batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
     with Attempts() as attempts:

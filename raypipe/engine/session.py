@@ -41,7 +41,10 @@ class Pools:
         CPUs that one actor reserves. At most half, and in sum at most three quarters of the Ray cluster: actors that
         take every CPU starve Ray Data's own tasks, and the run hangs. They are reservations, not limits.
     gpus_per_encoder
-        GPUs that one encoder reserves; 0 where there are none.
+        GPUs that one encoder reserves; 0 where there are none. Encoders that share GPUs reserve as much as lets all of
+        them run, because Ray would put as many as fit on the first GPU before it takes the second.
+    gpus
+        GPUs of the Ray cluster.
     where
         One line for people that says what runs where.
     """
@@ -50,11 +53,22 @@ class Pools:
     encoders: int
     cpus: float
     gpus_per_encoder: float
+    gpus: float
     where: str
 
     def for_tasks(self, n: int) -> Pools:
         """Return the same pools with at most ``n`` actors each, for so many tasks."""
-        return replace(self, decoders=min(self.decoders, n), encoders=min(self.encoders, n))
+        encoders = min(self.encoders, n)
+        share = _largest_share(self.gpus, encoders, self.gpus_per_encoder)
+        return replace(self, decoders=min(self.decoders, n), encoders=encoders, gpus_per_encoder=share)
+
+
+def _largest_share(gpus: float, encoders: int, least: float) -> float:
+    """Return the most of a GPU that each encoder can reserve, and no less than ``least``, which may be several."""
+    if not 0 < least < 1:
+        return least
+    share = math.floor(10_000 / math.ceil(encoders / max(math.floor(gpus), 1))) / 10_000  # Ray counts so finely.
+    return max(share, least)
 
 
 def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
@@ -80,13 +94,15 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
     if cpus < 1:
         raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
     if gpus:
-        most = math.floor(gpus / config.gpus_per_encoder + 1e-9)
+        each = config.gpus_per_encoder
+        # No encoder lies on two halves of different GPUs.
+        most = math.floor(gpus) * math.floor(1 / each + 1e-9) if each < 1 else math.floor(gpus / each + 1e-9)
         encoders = config.encoders or most
         if encoders > most or most == 0:
             needed = max(encoders, 1) * config.gpus_per_encoder
             raise UsageError(
                 f"{max(encoders, 1)} encoders of {config.gpus_per_encoder:g} GPU need {needed:g} GPUs and the Ray "
-                f"cluster has {gpus:g}: lower ray.encoders or ray.gpus_per_encoder"
+                f"cluster has {gpus:g}, room for {most}: lower ray.encoders or ray.gpus_per_encoder"
             )
     else:
         # Encoders and decoders share the cores. One light encoder keeps up with the decoders of two cores, and more of
@@ -96,12 +112,13 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
     share = min(0.5, 0.75 * cpus / (decoders + encoders))
     share = math.floor(share * 10_000) / 10_000  # Ray counts in ten-thousandths
-    device = f"{config.gpus_per_encoder:g} GPU each" if gpus else "CPU"
+    gpus_each = _largest_share(gpus, encoders, config.gpus_per_encoder) if gpus else 0.0
+    device = f"{gpus_each:g} GPU each" if gpus else "CPU"
     where = (
         f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
         f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
     )
-    return Pools(decoders, encoders, share, config.gpus_per_encoder if gpus else 0.0, where)
+    return Pools(decoders, encoders, share, gpus_each, gpus, where)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import threading
 import uuid
 import warnings
@@ -33,8 +34,11 @@ _HOPELESS = 20  # The work ends after so many deaths without a single result.
 _ORPHANED = "the driver is gone"
 _BLOCK_BYTES = 32 * 2**20
 _RAY_DATA = "ray.data"
-# Here it reports tasks that it goes on without.
-_REPORTS = ("ray.data._internal.execution.streaming_executor_state",)
+# Here it reports tasks that it goes on without, and actors whose start failed.
+_REPORTS = (
+    "ray.data._internal.execution.streaming_executor_state",
+    "ray.data._internal.execution.operators.actor_pool_map_operator",
+)
 
 
 class Attempts:
@@ -113,7 +117,9 @@ def _birth(process: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
-def in_tasks(table: pa.Table, row_s: float, n_actors: int, name: str = "raypipe") -> ray.data.Dataset:
+def in_tasks(
+    table: pa.Table, row_s: float, n_actors: int, name: str = "raypipe", largest_pool: int = 0
+) -> ray.data.Dataset:
     """Make a dataset of a table's rows in blocks, each of which is a task.
 
     There are at least eight blocks for each actor, so that all actors end at about the same time, and a block is no
@@ -131,22 +137,26 @@ def in_tasks(table: pa.Table, row_s: float, n_actors: int, name: str = "raypipe"
         How many actors share the work.
     name
         The dataset's name on Ray's dashboard.
+    largest_pool
+        The number of actors of a later stage, if it has more.
     """
     rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
     starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
     # from_arrow would start a task for each block, only to look at it.
     dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
     dataset.set_name(name)
-    _set_context(dataset.context)
+    _set_context(dataset.context, max(n_actors, largest_pool))
     return dataset
 
 
-def _set_context(context: DataContext) -> None:
+def _set_context(context: DataContext, n_actors: int) -> None:
     context.enable_progress_bars = False  # raypipe shows its own progress, in videos.
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = 6 * 3600  # One segment may take that long; the sandbox has a deadline.
     context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # raypipe itself tries again what was lost with a worker.
+    # An actor whose start fails is replaced, so that each has TRIES; Ray would end the whole pass at the first.
+    context.max_consecutive_actor_init_deaths = TRIES * n_actors - 1
     context.execution_options.preserve_order = False
 
 
@@ -291,9 +301,16 @@ def _unwarned() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """Return the cause of one of Ray's errors on one line, without the traceback."""
+    if isinstance(error, ActorDiedError) and error.actor_init_failed:
+        return f"an actor's start failed: {_last_line(str(error))}"
     if not isinstance(error, RayTaskError):
         return one_line(error)
     if error.cause is not None and not isinstance(error.cause, UserCodeException):
         return one_line(error.cause)
-    first = str(error).partition("\n\nThe above exception was")[0]  # A wrapped error is kept as text only.
-    return first.strip().splitlines()[-1][:300]
+    return _last_line(str(error).partition("\n\nThe above exception was")[0])  # A wrapped error is kept as text only.
+
+
+def _last_line(traceback: str) -> str:
+    """Return what a traceback says last, which is the error, without the name of its module."""
+    line = traceback.strip().splitlines()[-1][:300]
+    return re.sub(r"^[\w.]+\.(\w+:)", r"\1", line)

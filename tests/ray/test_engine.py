@@ -15,7 +15,6 @@ import numpy as np
 import pretended_gpus
 import pyarrow as pa
 import pytest
-from clips import read_clips
 from ray._private import ray_constants
 from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
@@ -27,7 +26,7 @@ from raypipe.engine.actors import Holder
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
 from raypipe.engine.session import plan_pools, ray_session
-from raypipe.engine.streaming import in_tasks, once, progressing, stream
+from raypipe.engine.streaming import TRIES, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
@@ -49,7 +48,19 @@ def test_pools_fit_the_ray_cluster():
     pools = plan_pools({"CPU": 32.0, "GPU": 4.0}, RayConfig(), 10_000)
     assert (pools.encoders, pools.gpus_per_encoder) == (4, 1)
     assert "4 encoder(s) on 1 GPU each" in pools.where
-    assert plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(gpus_per_encoder=0.25), 10_000).encoders == 8
+    for gpus, each, asked, encoders, share in [
+        (2.0, 0.25, None, 8, 0.25),
+        (2.0, 0.3, None, 6, 0.3333),
+        (5.0, 0.4, None, 10, 0.5),  # two on each GPU, although 12 times 0.4 is less than 5
+        (2.0, 0.5, 2, 2, 1.0),
+        (2.0, 0.25, 3, 3, 0.5),
+        (4.0, 0.1, 1, 1, 1.0),
+        (4.0, 2.0, None, 2, 2.0),
+    ]:
+        pools = plan_pools({"CPU": 8.0, "GPU": gpus}, RayConfig(gpus_per_encoder=each, encoders=asked), 10_000)
+        assert (pools.encoders, pools.gpus_per_encoder) == (encoders, share)
+    few = plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(gpus_per_encoder=0.25), 10_000).for_tasks(2)
+    assert (few.encoders, few.gpus_per_encoder) == (2, 1.0)
     assert plan_pools({"CPU": 8.0}, RayConfig(), 3).decoders == 3
     assert plan_pools({"CPU": 2.0}, RayConfig(decoders=50), 10_000).decoders == 50
 
@@ -62,7 +73,7 @@ def test_a_frame_is_timed():
 
 
 def test_pools_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match="3 encoders of 1 GPU need 3 GPUs and the Ray cluster has 2"):
+    with pytest.raises(UsageError, match="3 encoders of 1 GPU need 3 GPUs and the Ray cluster has 2, room for 2"):
         plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(encoders=3), 100)
     with pytest.raises(UsageError, match="has no CPU"):
         plan_pools({"GPU": 2.0}, RayConfig(), 100)
@@ -321,29 +332,70 @@ def test_a_worker_sees_the_gpus_that_ray_assigned_to_it(ray_two_fake_gpus):
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
-DEVICE_ENCODER = """
+FAILING_ENCODER = """
+import contextlib
 import os
+import time
+from pathlib import Path
 import numpy as np
 
-class WhichDevice:
+STARTS = Path({starts!r})
+
+class Failing:
     dim, image_size, resize_mode, fingerprint = 2, 16, "squash", "1"
 
+    def __init__(self):
+        self.is_driver = os.getpid() == {driver}
+        for number in range(0 if self.is_driver else 99):
+            with contextlib.suppress(FileExistsError), open(STARTS / str(number), "x") as file:
+                file.write(os.environ["CUDA_VISIBLE_DEVICES"])
+                break
+        if not self.is_driver and number < {failing}:
+            raise OSError("no weights yet")
+
     def __call__(self, frames):
-        device = int(os.environ.get("CUDA_VISIBLE_DEVICES") or -1)
-        return np.tile(np.float32([device + 10, os.getpid()]), (len(frames), 1))
+        ends = time.monotonic() + 60
+        while len(list(STARTS.iterdir())) < {starting} and not self.is_driver:  # until all have started
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        return np.tile(np.float32([1, os.getpid()]), (len(frames), 1))
 """
 
 
-def test_one_encoder_a_gpu(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
-    (tmp_path / "which_device.py").write_text(DEVICE_ENCODER)
-    monkeypatch.syspath_prepend(tmp_path)
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """Return a function that makes a config whose encoder's first so many starts fail, and a folder of its starts."""
     monkeypatch.chdir(tmp_path)
+
+    def config_with(failing: int, starting: int, **ray):
+        starts = tmp_path / f"starts-{failing}"
+        starts.mkdir()
+        options = {"starts": str(starts), "driver": os.getpid(), "failing": failing, "starting": starting}
+        (tmp_path / f"failing_{failing}.py").write_text(FAILING_ENCODER.format(**options))
+        encode = {"encoder": f"failing_{failing}:Failing", "normalize": False, "batch_size": 1}
+        return make_config(flags={"encode": encode, "ray": ray}), starts
+
+    return config_with
+
+
+def test_encoders_that_may_share_a_gpu_are_spread_and_started_again(ray_two_fake_gpus, folder, tmp_path, failing):
+    """Two of half a GPU each: Ray would put both on the first. And one start that fails would end the whole pass."""
+    config, starts = failing(1, 3, encoders=2, decoders=1, gpus_per_encoder=0.5)
     run = Run(str(tmp_path / "run"))
-    flags = {"encode": {"encoder": "which_device:WhichDevice", "normalize": False, "batch_size": 1}}
-    pipeline.embed(folder, run, make_config(flags=flags), QUIET)
-    seen = {tuple(value) for value in read_clips(run).values()}
-    devices = [device for device, _ in seen]
-    assert sorted(devices) == [10, 11], "two encoder processes, each with a GPU of its own"
+    pipeline.embed(folder, run, config, QUIET)
+    assert run.info()["implementations"]["embed"].startswith("1 decoder(s) on CPU, 2 encoder(s) on 1 GPU each")
+    assert run.info()["counts"]["ok"] == 6
+    assert sorted((starts / number).read_text() for number in "12") == ["0", "1"], "the first one failed"
+    assert "no weights yet" in Path(run.path("log.jsonl")).read_text(), "what is caught is recorded"
+
+
+def test_an_encoder_that_never_starts_is_one_line(ray_two_fake_gpus, folder, tmp_path, failing):
+    config, starts = failing(99, 1, **ONE_EACH)
+    with pytest.raises(RaypipeError) as caught:
+        pipeline.embed(folder, Run(str(tmp_path / "run")), config, QUIET)
+    error = "EncoderError: encoder failing_99:Failing: Failing() failed: OSError: no weights yet"
+    assert str(caught.value) == f"Ray failed: an actor's start failed: {error}; run the same command again to continue"
+    assert len(list(starts.iterdir())) == TRIES
 
 
 def test_beyond_a_limit_and_back_in_a_source_that_changed(ray_two_fake_gpus, folder, tmp_path, make_video):
