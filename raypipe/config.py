@@ -162,7 +162,7 @@ class RayConfig(_Section):
     """Parameters that say what the run may take of the Ray cluster."""
 
     address: str | None = Field(None, description="a Ray cluster's address; default RAY_ADDRESS, else a local one")
-    gpus_per_encoder: float = Field(1.0, gt=0, description="a fraction lets encoders share a GPU")
+    gpus_per_encoder: float = Field(1.0, gt=0, description="at least; a fraction lets encoders share a GPU")
     encoders: int | None = Field(None, ge=1, description="encoder actors; default one a GPU, or one for two CPUs")
     decoders: int | None = Field(None, ge=1, description="decoder actors; default one a CPU")
     shards: int | None = Field(None, ge=1, description="actors that cluster; by default this process clusters alone")

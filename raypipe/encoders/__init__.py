@@ -1,5 +1,6 @@
 """Encoders, which turn frames into vectors: their protocol, and how one is made by name."""
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -78,24 +79,24 @@ def make_encoder(
         If the encoder is unknown, cannot be loaded or breaks the protocol.
     """
     made: Any
+    if ":" in encoder:
+        with _importing_from_here():
+            made, fingerprint = _make_users_own(encoder)
+            batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
+            # A mistake in a user's encoder should show now, not after an hour of decoding.
+            batched(np.full((2, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
+        return batched
     if encoder == "clip":
         from raypipe.encoders.clip import Clip
 
         made = Clip(model, pretrained, precision=precision, device=_resolve_device(device))
-        fingerprint = made.fingerprint
     elif encoder == "descriptor":
         from raypipe.encoders.descriptor import Descriptor
 
         made = Descriptor(_resolve_device(device))
-        fingerprint = made.fingerprint
-    elif ":" in encoder:
-        made, fingerprint = _make_users_own(encoder)
     else:
         raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, descriptor or package.module:Name")
-    batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
-    if ":" in encoder:  # A mistake in a user's encoder should show now, not after an hour of decoding.
-        batched(np.full((2, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
-    return batched
+    return _BatchedEncoder(encoder, made, made.fingerprint, normalize=normalize, batch_size=batch_size)
 
 
 class _BatchedEncoder:
@@ -194,6 +195,20 @@ def _resolve_device(device: str) -> str:
     return device
 
 
+@contextlib.contextmanager
+def _importing_from_here() -> Iterator[None]:
+    """Let modules be imported from the current directory, as `python -m` does."""
+    here = str(Path.cwd())
+    is_new = here not in sys.path
+    if is_new:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if is_new and here in sys.path:
+            sys.path.remove(here)
+
+
 def _make_users_own(spec: str) -> tuple[Any, str]:
     """Import, make and check the user's encoder; return it and its fingerprint."""
     module_name, _, name = spec.partition(":")
@@ -214,15 +229,12 @@ def _make_users_own(spec: str) -> tuple[Any, str]:
 
 
 def _import_module(spec: str, module_name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # `python -m` does the same.
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise EncoderError(
-                f"encoder {spec}: no module {error.name!r} in {here}, PYTHONPATH or the installed packages"
+                f"encoder {spec}: no module {error.name!r} in {Path.cwd()}, PYTHONPATH or the installed packages"
             ) from error
         raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
     except Exception as error:  # The user's code may raise anything.

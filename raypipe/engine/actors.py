@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from raypipe.engine.devices import Worker
 from raypipe.errors import RaypipeError, UsageError, one_line
 
 Call = tuple[Any, ...]
@@ -69,7 +70,7 @@ def _round_down(share: float) -> float:
     return math.floor(share * 10_000 + 1e-6) / 10_000  # Ray counts in ten-thousandths
 
 
-class Holder:
+class Holder(Worker):
     """The class of such actors: it runs calls, on its share of the machine's cores."""
 
     def __init__(self, threads: int):

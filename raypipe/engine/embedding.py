@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -16,8 +17,8 @@ from ray.data import ActorPoolStrategy
 from raypipe.config import Config, EncodeConfig
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
-from raypipe.engine.session import HEAVY_FRAME_S, Pools, bound_blocks
-from raypipe.engine.streaming import Attempts, Log, in_tasks, progressing, stream
+from raypipe.engine.session import HEAVY_FRAME_S, Pools
+from raypipe.engine.streaming import Attempts, Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed
 from raypipe.runs.committer import Committer
@@ -131,19 +132,17 @@ def _results(
     if on_gpu and pools.gpus_per_encoder and is_installed("torchcodec"):
         untried = left.copy()
         while untried.any():
-            with progressing(lambda: int(untried.sum()), log):
-                for batch in _gpu_chain(plan.filter(pa.array(untried)), config, encoder, pools):
-                    untried[batch["row"].to_numpy()] = False
+            with progressing(lambda: int(untried.sum()), log) as losses:
+                todo = plan.filter(pa.array(untried))
+                for batch in once(_gpu_chain(todo, config, encoder, pools, losses), untried):
                     left[_done(batch)["row"].to_numpy()] = False
                     yield batch
     decode = config.decode.model_copy(update={"decoder": decoder})
     config = config.model_copy(update={"decode": decode})
     while left.any():
-        with progressing(lambda: int(left.sum()), log):
+        with progressing(lambda: int(left.sum()), log) as losses:
             todo = plan.filter(pa.array(left))
-            for batch in _chain(todo, config, encoder, pools.for_tasks(todo.num_rows)):
-                left[batch["row"].to_numpy()] = False
-                yield batch
+            yield from once(_chain(todo, config, encoder, pools.for_tasks(todo.num_rows), losses), left)
 
 
 def _done(results: pa.Table) -> pa.Table:
@@ -164,40 +163,39 @@ def _share_of_video(plan: pa.Table) -> np.ndarray:
     return 1 / np.bincount(video)[video]
 
 
-def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
+def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losses: Counter[str]) -> Iterator[pa.Table]:
     """Stream segments through both pools: all of them, or the first that fit into one dataset."""
     frames = mean_frames(plan, config.sample)
     # An encoder batch holds about encode.batch_size frames, of one long segment or of many short ones. Decoded frames
     # travel to the encoders in blocks of that size.
     per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
+    tasks = in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME, pools.encoders)
     # Each actor has one batch in work and one waiting, and there is some room.
-    bound_blocks(batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
+    bound_blocks(tasks, batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
     with Attempts() as attempts:
-        dataset = (
-            in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME)
-            .map_batches(
-                DecoderActor,
-                fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, attempts),
-                compute=ActorPoolStrategy(size=pools.decoders),
-                num_cpus=pools.cpus,
-                batch_size=None,
-                batch_format="pyarrow",
-            )
-            .map_batches(
-                EncoderActor,
-                fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), attempts),
-                compute=ActorPoolStrategy(size=pools.encoders),
-                num_cpus=pools.cpus,
-                num_gpus=pools.gpus_per_encoder or None,
-                batch_size=per_batch,
-                batch_format="pyarrow",
-            )
+        dataset = tasks.map_batches(
+            DecoderActor,
+            fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, attempts),
+            compute=ActorPoolStrategy(size=pools.decoders),
+            num_cpus=pools.cpus,
+            batch_size=None,
+            batch_format="pyarrow",
+        ).map_batches(
+            EncoderActor,
+            fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), attempts),
+            compute=ActorPoolStrategy(size=pools.encoders),
+            num_cpus=pools.cpus,
+            num_gpus=pools.gpus_per_encoder or None,
+            batch_size=per_batch,
+            batch_format="pyarrow",
         )
-        yield from stream(dataset)
+        yield from stream(dataset, losses)
 
 
-def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -> Iterator[pa.Table]:
+def _gpu_chain(
+    plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losses: Counter[str]
+) -> Iterator[pa.Table]:
     """Stream segments through actors that decode and encode on their GPUs; NVDEC's refusals are among the results."""
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
@@ -211,7 +209,7 @@ def _gpu_chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools) -
             batch_size=None,
             batch_format="pyarrow",
         )
-        yield from stream(dataset)
+        yield from stream(dataset, losses)
 
 
 def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:

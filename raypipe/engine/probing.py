@@ -16,8 +16,9 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
+from raypipe.engine.devices import Worker
 from raypipe.engine.session import Pools
-from raypipe.engine.streaming import Log, in_tasks, progressing, stream
+from raypipe.engine.streaming import Log, in_tasks, once, progressing, stream
 from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, Failure, Probe
 from raypipe.segments.planning import plan_segments
@@ -85,7 +86,7 @@ def _now_and_then(each: Iterable[T], every_s: float, progress: Callable[[float],
         yield batch
 
 
-class _Prober:
+class _Prober(Worker):
     """An actor that probes files."""
 
     def __init__(self, decode: DecodeConfig) -> None:
@@ -141,10 +142,9 @@ def probe_uris(
             batch_size=None,
             batch_format="pyarrow",
         )
-        with progressing(lambda: int(left.sum()), log):
-            for batch in stream(dataset):
+        with progressing(lambda: int(left.sum()), log) as losses:
+            for batch in once(stream(dataset, losses), left):
                 for row in batch.to_pylist():
-                    left[row["row"]] = False
                     kind = Probe if row["error"] is None else Failure
                     yield row["row"], kind(**{field.name: row[field.name] for field in fields(kind)})
 

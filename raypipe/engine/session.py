@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import math
 import os
+import signal
 import socket
-import warnings
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Otherwise `uv run` makes an environment for each worker.
-
 import ray
-from ray.data import DataContext, ExecutionResources
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from raypipe.config import RayConfig
@@ -25,7 +26,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 HEAVY_FRAME_S = 0.005
 """Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
 
-_BLOCK_BYTES = 32 * 2**20
+_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Pools:
         CPUs that one actor reserves. At most half, and in sum at most three quarters of the Ray cluster: actors that
         take every CPU starve Ray Data's own tasks, and the run hangs. They are reservations, not limits.
     gpus_per_encoder
-        GPUs that one encoder reserves; 0 where there are none.
+        GPUs that one encoder reserves; 0 where there are none. Encoders that share GPUs reserve as much as lets all of
+        them run, because Ray would put as many as fit on the first GPU before it takes the second.
+    gpus
+        GPUs of the Ray cluster.
     where
         One line for people that says what runs where.
     """
@@ -49,11 +53,22 @@ class Pools:
     encoders: int
     cpus: float
     gpus_per_encoder: float
+    gpus: float
     where: str
 
     def for_tasks(self, n: int) -> Pools:
         """Return the same pools with at most ``n`` actors each, for so many tasks."""
-        return replace(self, decoders=min(self.decoders, n), encoders=min(self.encoders, n))
+        encoders = min(self.encoders, n)
+        share = _largest_share(self.gpus, encoders, self.gpus_per_encoder)
+        return replace(self, decoders=min(self.decoders, n), encoders=encoders, gpus_per_encoder=share)
+
+
+def _largest_share(gpus: float, encoders: int, least: float) -> float:
+    """Return the most of a GPU that each encoder can reserve, and no less than ``least``, which may be several."""
+    if not 0 < least < 1:
+        return least
+    share = math.floor(10_000 / math.ceil(encoders / max(math.floor(gpus), 1))) / 10_000  # Ray counts so finely.
+    return max(share, least)
 
 
 def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
@@ -79,13 +94,15 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
     if cpus < 1:
         raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
     if gpus:
-        most = math.floor(gpus / config.gpus_per_encoder + 1e-9)
+        each = config.gpus_per_encoder
+        # No encoder lies on two halves of different GPUs.
+        most = math.floor(gpus) * math.floor(1 / each + 1e-9) if each < 1 else math.floor(gpus / each + 1e-9)
         encoders = config.encoders or most
         if encoders > most or most == 0:
             needed = max(encoders, 1) * config.gpus_per_encoder
             raise UsageError(
                 f"{max(encoders, 1)} encoders of {config.gpus_per_encoder:g} GPU need {needed:g} GPUs and the Ray "
-                f"cluster has {gpus:g}: lower ray.encoders or ray.gpus_per_encoder"
+                f"cluster has {gpus:g}, room for {most}: lower ray.encoders or ray.gpus_per_encoder"
             )
     else:
         # Encoders and decoders share the cores. One light encoder keeps up with the decoders of two cores, and more of
@@ -95,12 +112,13 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
     share = min(0.5, 0.75 * cpus / (decoders + encoders))
     share = math.floor(share * 10_000) / 10_000  # Ray counts in ten-thousandths
-    device = f"{config.gpus_per_encoder:g} GPU each" if gpus else "CPU"
+    gpus_each = _largest_share(gpus, encoders, config.gpus_per_encoder) if gpus else 0.0
+    device = f"{gpus_each:g} GPU each" if gpus else "CPU"
     where = (
         f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
         f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
     )
-    return Pools(decoders, encoders, share, config.gpus_per_encoder if gpus else 0.0, where)
+    return Pools(decoders, encoders, share, gpus_each, gpus, where)
 
 
 @contextlib.contextmanager
@@ -116,23 +134,59 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     RaypipeError
         If the address cannot be reached.
     """
-    opened = not ray.is_initialized()
-    if opened:
-        address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-        _check_reachable(address)
-        options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    with contextlib.nullcontext() if ray.is_initialized() else _connection(config):
+        _hush()
+        yield ray.cluster_resources()
+
+
+@contextlib.contextmanager
+def _connection(config: RayConfig) -> Iterator[None]:
+    """Open a connection, and close it at the end.
+
+    What ``ray.init`` sets in this process is put back then, because it may be a user's program that calls us: variables
+    of the environment (how to authenticate, which debugger to call), the level of a log, and what signals do.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    log = logging.getLogger("ray")
+    level, on_sigterm, has_faulthandler = log.level, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
+    before, by_ray = dict(os.environ), {}
+    try:
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            with _without_uv():
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
             hint = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
-    try:
-        _set_data_context()
-        _hush()
-        yield ray.cluster_resources()
+        finally:
+            by_ray = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        yield
     finally:
-        if opened:
-            ray.shutdown()
+        ray.shutdown()
+        for name, value in by_ray.items():
+            if os.environ.get(name) == value:
+                os.environ.pop(name)
+                os.environ.update({name: before[name]} if name in before else {})
+        log.setLevel(level)
+        if threading.current_thread() is threading.main_thread() and on_sigterm is not None:
+            signal.signal(signal.SIGTERM, on_sigterm)
+        if not has_faulthandler:
+            faulthandler.disable()
+
+
+@contextlib.contextmanager
+def _without_uv() -> Iterator[None]:
+    """Keep ``ray.init`` from having `uv run` make an environment for each worker, unless the user asks for that.
+
+    Ray reads the variable when it is imported, which may have been long ago, and keeps it as a constant.
+    """
+    before = getattr(ray_constants, _UV)
+    setattr(ray_constants, _UV, before and _UV in os.environ)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, _UV, before)
 
 
 @cache
@@ -141,17 +195,21 @@ def _hush() -> None:
 
     "Actor … has constructor arguments in the object store and max_restarts > 0" is true of every actor that Ray Data
     makes. C++ code prints it past Python's logging, for the first such actor of a process. So one is made here for
-    nothing, while standard error goes nowhere.
+    nothing, while standard error goes to a file; what else is written there meanwhile is passed on.
     """
-    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 – a device
+    with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
         stderr = os.dup(2)
         try:
-            os.dup2(nowhere.fileno(), 2)
+            os.dup2(file.fileno(), 2)
             actor: Any = ray.remote(_Unneeded).options(num_cpus=0, max_restarts=1)
             ray.kill(actor.remote(ray.put(None)))
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            file.seek(0)
+            for line in file:
+                if b"constructor arguments in the object store" not in line:
+                    os.write(2, line)
 
 
 class _Unneeded:
@@ -172,31 +230,3 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {error.strerror or error}") from error
-
-
-def bound_blocks(n_bytes: float, most: int) -> None:
-    """Bound the size of the blocks between decoding and encoding, and how many wait in the object store.
-
-    Without a bound the decoders run far ahead: an hour of video takes more memory than five minutes, and at the end the
-    decoders' cores idle while the encoders work off the queue.
-
-    Ray Data's own bound, half of the object store, is switched off. Where blocks are large for the store, it would let
-    one through in ten seconds; Ray spills to disk what has no room.
-    """
-    context = DataContext.get_current()
-    context.target_max_block_size = min(_BLOCK_BYTES, math.ceil(n_bytes))
-    context.override_object_store_memory_limit_fraction = math.inf
-    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=most * n_bytes)
-
-
-def _set_data_context() -> None:
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # raypipe shows its own progress, in videos.
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = 6 * 3600  # One segment may take that long; the sandbox has a deadline.
-    context.target_max_block_size = _BLOCK_BYTES
-    context.max_errored_blocks = -1  # raypipe itself tries again what was lost with a worker.
-    context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Ray Data warns of this when every video fails before it comes to an encoder.
-    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)

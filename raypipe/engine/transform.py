@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from raypipe.clustering import Clustering, check_shardable, fit_shards
 from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
+from raypipe.engine.devices import as_task
 from raypipe.engine.ray_shards import RayShards, split_trajectories
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, make_reducer, split_steps, stack_steps
@@ -82,7 +83,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     on_gpu = {**options, "num_gpus": 1 if may else 0}
 
     def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
-        remote = ray.remote(task).options(**(on_gpu if task is _map_file else options))
+        remote = as_task(task, **(on_gpu if task is _map_file else options))
         arguments = zip(files, *columns, strict=True)
         return gather([remote.remote(run, name, *more) for name, *more in arguments], answer_s)
 
@@ -93,7 +94,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     points = np.concatenate(
         each(_take_points, [part - end + n for part, end, n in zip(parts, ends, sizes, strict=True)])
     )
-    fit: Any = ray.remote(_fit).options(**on_gpu, num_returns=2)
+    fit = as_task(_fit, **on_gpu, num_returns=2)
     reducer, found = fit.remote(config, points, len(sampled) == ends[-1])
     fitted, reduced = gather([found], answer_s)[0]
     if reduced is None:
@@ -175,7 +176,7 @@ def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FIL
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     ledger = Ledger(run, plan)
     bounds = [*ledger.first[::per_file].tolist(), plan.num_rows]
-    build: Any = ray.remote(_build_file).options(num_cpus=1, scheduling_strategy="SPREAD")
+    build = as_task(_build_file, num_cpus=1, scheduling_strategy="SPREAD")
     tasks = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         rows = slice(start, stop)

@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import make_encoder
+from raypipe.engine.devices import Worker
 from raypipe.engine.streaming import LOST, TRIES, Attempts
 from raypipe.schema import Failure
 from raypipe.segments.gpu import GpuSegments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, empty_segment
 
 
-class DecoderActor:
+class DecoderActor(Worker):
     """An actor that decodes segments, one row at a time, so that a row travels on when it is done."""
 
     def __init__(
@@ -38,7 +39,7 @@ class DecoderActor:
             yield _pack(row["row"], decoded, time.monotonic() - started)
 
 
-class EncoderActor:
+class EncoderActor(Worker):
     """An actor that encodes segments."""
 
     def __init__(self, sample: SampleConfig, encode: EncodeConfig, import_path: str, attempts: Attempts) -> None:
@@ -72,7 +73,7 @@ class EncoderActor:
         return table
 
 
-class GpuActor:
+class GpuActor(Worker):
     """An actor that decodes and encodes segments on its GPU."""
 
     def __init__(self, form: tuple[Any, ...], import_path: str, attempts: Attempts) -> None:

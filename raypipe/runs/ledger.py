@@ -1,8 +1,11 @@
 """The ledger of ``embeddings/``: which segments have been committed, each counted once.
 
-The unit of work is a segment. It is done when its rows are in a file. Where several files hold rows of one segment, as
-after a kill or a retry, those of the newest file count. Rows that were made with another encoder or sampling, or from a
-video file that has changed since, bear another fingerprint than the plan and count for nothing.
+The unit of work is a segment. It is done when its rows are in a file. Rows that were made with another encoder or
+sampling, or from a video file that has changed since, bear another fingerprint than the plan and count for nothing.
+
+A segment may have been committed twice, after a kill or a retry, or because Ray ran a task again whose results had come
+already. Of several places that hold its rows, the newest counts that has clips. Where its rows follow each other in one
+place, the first of each clip counts, and a failure does not count beside clips.
 """
 
 from __future__ import annotations
@@ -31,10 +34,11 @@ _UNPLANNED, _STALE = -1, -2
 
 @dataclass(frozen=True)
 class _File:
-    """A file of ``embeddings/``, and which of the ledger's committed segments lie in it."""
+    """A file of ``embeddings/``, which of the ledger's committed segments lie in it, and its rows that are repeated."""
 
     name: str
     units: slice
+    repeated: np.ndarray
 
 
 class Ledger:
@@ -73,8 +77,9 @@ class Ledger:
         self._n_rows = units["n_rows"].to_numpy()
         self._row = self._find_rows(units)
         planned = np.flatnonzero(self._row >= 0)
+        planned = planned[np.argsort(units["n_clips"].to_numpy()[planned] > 0, kind="stable")]
         newest = np.full(plan.num_rows, -1)
-        newest[self._row[planned]] = planned  # The newest file comes last, and overwrites the others.
+        newest[self._row[planned]] = planned  # What comes last overwrites the others: the newest that has clips.
         self._counts = np.zeros(len(self._row), bool)
         self._counts[newest[newest >= 0]] = True
         taken = units.select(["n_clips", *_OUTCOME]).take(pa.array(newest, mask=newest < 0))
@@ -126,7 +131,7 @@ class Ledger:
         for file in self._files:
             counts, sizes = self._counts[file.units], self._n_rows[file.units]
             size = int(sizes[counts].sum())
-            if (counts | others[file.units]).all() and (size == 0 or sizes.sum() >= full // 2):
+            if _is_clean(file, counts | others[file.units]) and (size == 0 or sizes.sum() >= full // 2):
                 continue
             group.append(file)
             n_rows += size
@@ -136,7 +141,7 @@ class Ledger:
         self._merge(group, others)
 
     def _merge(self, group: list[_File], others: np.ndarray) -> None:
-        if len(group) == 1 and (self._counts | others)[group[0].units].all():
+        if len(group) == 1 and _is_clean(group[0], (self._counts | others)[group[0].units]):
             return
         parts = [self._read(file, self._counts) for file in group if self._counts[file.units].any()]
         if parts:
@@ -148,10 +153,14 @@ class Ledger:
                 self._run.remove(file.name)
 
     def _read(self, file: _File, kept: np.ndarray, columns: list[str] | None = None) -> pa.Table:
-        """Read a file's rows of the segments that are kept."""
+        """Read a file's rows of the segments that are kept, each once."""
         table = self._run.read_table(file.name, columns)
         kept = kept[file.units]
-        return table if kept.all() else table.filter(pa.array(np.repeat(kept, self._n_rows[file.units])))
+        if _is_clean(file, kept):
+            return table
+        rows = np.repeat(kept, self._n_rows[file.units])
+        rows[file.repeated] = False
+        return table.filter(pa.array(rows))
 
     def _find_rows(self, units: pa.Table) -> np.ndarray:
         """Return the plan's row of each committed segment, or the mark of one without: (n_units,) int64."""
@@ -173,21 +182,27 @@ class Ledger:
         return row
 
 
+def _is_clean(file: _File, kept: np.ndarray) -> bool:
+    """Return whether the file holds nothing but the segments that are kept, each clip once."""
+    return bool(kept.all()) and not len(file.repeated)
+
+
 def _scan(run: Run, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
     """Read which segments the files hold: a row a segment, in the order of the files."""
     for attempt in range(3):
         names = run.files(FOLDER, ".parquet") if files is None else list(files)
         try:
-            tables = run.for_each(names, lambda name: _read_units(run, name))
+            read = run.for_each(names, lambda name: _read_units(run, name))
             break
         except RaypipeError:  # Another process may be compacting, and has written the rows of a vanished file anew.
             if attempt == 2 or files is not None or names == run.files(FOLDER, ".parquet"):
                 raise
-    ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64).tolist()
+    ends = np.cumsum([table.num_rows for table, _ in read], dtype=np.int64).tolist()
     found = [
-        _File(name, slice(end - table.num_rows, end)) for name, table, end in zip(names, tables, ends, strict=True)
+        _File(name, slice(end - table.num_rows, end), repeated)
+        for name, (table, repeated), end in zip(names, read, ends, strict=True)
     ]
-    return found, pa.concat_tables([_UNITS.empty_table(), *tables])
+    return found, pa.concat_tables([_UNITS.empty_table(), *(table for table, _ in read)])
 
 
 _UNITS = pa.schema(
@@ -204,15 +219,40 @@ _UNITS = pa.schema(
 )
 
 
-def _read_units(run: Run, name: str) -> pa.Table:
-    """Read a file's segments: the first row of each, its number of rows, and how many of these are clips."""
+def _read_units(run: Run, name: str) -> tuple[pa.Table, np.ndarray]:
+    """Read a file's segments, and which of its rows are repeated.
+
+    Returns
+    -------
+    For each segment its key and outcome, its number of rows in the file, and how many of these are clips that count.
+    Then (n,) int64, the rows of the file that count for nothing beside others of their segment.
+    """
     table = run.read_table(name, [*_KEY, *_OUTCOME, "clip_index"])
     starts = np.flatnonzero(_changes(table, _KEY))
     n_rows = np.diff(starts, append=table.num_rows)
+    repeated, first = _find_repeated(np.repeat(np.arange(len(starts)), n_rows), table["clip_index"], starts)
     is_clip = table["clip_index"].is_valid().to_numpy().astype(np.int64)
+    is_clip[repeated] = 0
     n_clips = np.add.reduceat(is_clip, starts) if len(starts) else n_rows
-    units = table.select([*_KEY, *_OUTCOME]).take(pa.array(starts))
-    return units.append_column("n_rows", pa.array(n_rows)).append_column("n_clips", pa.array(n_clips)).cast(_UNITS)
+    units = table.select([*_KEY, *_OUTCOME]).take(pa.array(first))
+    units = units.append_column("n_rows", pa.array(n_rows)).append_column("n_clips", pa.array(n_clips)).cast(_UNITS)
+    return units, repeated
+
+
+def _find_repeated(unit: np.ndarray, clip: pa.ChunkedArray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows count for nothing beside others of their segment, and each segment's first row that counts."""
+    number = pc.fill_null(clip, -1).to_numpy().astype(np.int64)  # Failures sort before their segment's clips.
+    if (unit[1:] != unit[:-1]).all() or ((np.diff(number) > 0) & (number[:-1] >= 0))[unit[1:] == unit[:-1]].all():
+        return np.empty(0, np.int64), starts
+    order = np.lexsort((np.arange(len(unit)), number, unit))
+    unit, number = unit[order], number[order]
+    counts = np.ones(len(unit), bool)
+    counts[1:] = (unit[1:] != unit[:-1]) | (number[1:] != number[:-1])
+    ends = np.append(unit[1:] != unit[:-1], True)
+    last = number[np.flatnonzero(ends)]  # of each segment; -1 where it has failures alone
+    counts &= (number >= 0) | (last[unit] < 0)
+    kept = np.sort(order[counts])
+    return np.sort(order[~counts]), kept[np.searchsorted(kept, starts)]
 
 
 def _changes(table: pa.Table, columns: list[str]) -> np.ndarray:

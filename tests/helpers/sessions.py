@@ -1,6 +1,7 @@
 """Ray on this machine, started and stopped by tests."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -48,8 +49,7 @@ def end_ray() -> None:
 
 
 def _import_ray() -> ModuleType:
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # `uv run pytest` would make one for each worker.
     import ray
-
-    import raypipe.engine.session  # noqa: F401 - sets Ray's environment before it starts
 
     return ray

@@ -1,17 +1,33 @@
 """The streaming chain on a local Ray."""
 
+import contextlib
+import copy
+import io
+import logging
 import os
+import signal
+import sys
+import threading
+import warnings
 from pathlib import Path
 
+import numpy as np
+import pretended_gpus
 import pyarrow as pa
 import pytest
-from clips import read_clips
+from ray._private import ray_constants
+from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
+from raypipe.engine import streaming
+from raypipe.engine.actors import Holder
+from raypipe.engine.devices import as_task
+from raypipe.engine.probing import _Prober
 from raypipe.engine.session import plan_pools, ray_session
-from raypipe.engine.streaming import in_tasks, progressing, stream
+from raypipe.engine.streaming import TRIES, in_tasks, once, progressing, stream
+from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
@@ -32,7 +48,19 @@ def test_pools_fit_the_ray_cluster():
     pools = plan_pools({"CPU": 32.0, "GPU": 4.0}, RayConfig(), 10_000)
     assert (pools.encoders, pools.gpus_per_encoder) == (4, 1)
     assert "4 encoder(s) on 1 GPU each" in pools.where
-    assert plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(gpus_per_encoder=0.25), 10_000).encoders == 8
+    for gpus, each, asked, encoders, share in [
+        (2.0, 0.25, None, 8, 0.25),
+        (2.0, 0.3, None, 6, 0.3333),
+        (5.0, 0.4, None, 10, 0.5),  # two on each GPU, although 12 times 0.4 is less than 5
+        (2.0, 0.5, 2, 2, 1.0),
+        (2.0, 0.25, 3, 3, 0.5),
+        (4.0, 0.1, 1, 1, 1.0),
+        (4.0, 2.0, None, 2, 2.0),
+    ]:
+        pools = plan_pools({"CPU": 8.0, "GPU": gpus}, RayConfig(gpus_per_encoder=each, encoders=asked), 10_000)
+        assert (pools.encoders, pools.gpus_per_encoder) == (encoders, share)
+    few = plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(gpus_per_encoder=0.25), 10_000).for_tasks(2)
+    assert (few.encoders, few.gpus_per_encoder) == (2, 1.0)
     assert plan_pools({"CPU": 8.0}, RayConfig(), 3).decoders == 3
     assert plan_pools({"CPU": 2.0}, RayConfig(decoders=50), 10_000).decoders == 50
 
@@ -45,7 +73,7 @@ def test_a_frame_is_timed():
 
 
 def test_pools_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match="3 encoders of 1 GPU need 3 GPUs and the Ray cluster has 2"):
+    with pytest.raises(UsageError, match="3 encoders of 1 GPU need 3 GPUs and the Ray cluster has 2, room for 2"):
         plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(encoders=3), 100)
     with pytest.raises(UsageError, match="has no CPU"):
         plan_pools({"GPU": 2.0}, RayConfig(), 100)
@@ -55,6 +83,28 @@ def test_a_dead_address_is_one_line(ray_elsewhere):
     with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at 127\.0\.0\.1:1"):
         with ray_session(RayConfig(address="127.0.0.1:1")):
             pass
+
+
+def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
+    """Under `uv run`, where Ray would make an environment for each worker."""
+    from ray._private.runtime_env import uv_runtime_env_hook as uv
+
+    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
+    monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True)
+    monkeypatch.setattr(uv, "_get_uv_run_cmdline", lambda: ["uv", "run", "python"])
+    monkeypatch.setattr(uv, "hook", lambda _: pytest.fail("Ray makes environments"))
+    own = signal.signal(signal.SIGTERM, lambda *_: None)
+    logging.getLogger("ray").setLevel(logging.INFO)
+    before = what_others_rely_on()
+    try:
+        with ray_session(RayConfig(address="local")) as resources:
+            assert resources["CPU"] >= 1
+        after = what_others_rely_on()
+        assert {name: after[name] for name in after if after[name] != before[name]} == {}
+        assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    finally:
+        signal.signal(signal.SIGTERM, own)
+    assert "constructor arguments" not in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +160,121 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
         return batch
 
     told, left = {}, 4
-    numbers = ray_two_fake_gpus.data.range(4, override_num_blocks=4)
-    with ray_session(RayConfig()):
-        with progressing(lambda: left, lambda event, reason, times: told.update({reason: times})):
-            left -= sum(batch.num_rows for batch in stream(numbers.map_batches(fail_on_odd)))
-        assert (left, told) == (2, {"ValueError: an odd number": 2})
-        with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
-            with progressing(lambda: left, lambda *_, **__: None):
-                list(stream(numbers.map_batches(fail_on_odd)))
+    numbers = in_tasks(pa.table({"id": range(4)}), 1.0, 1).map_batches(fail_on_odd)
+    with progressing(lambda: left, lambda event, reason, times: told.update({reason: times})) as losses:
+        left -= sum(batch.num_rows for batch in stream(numbers, losses))
+    assert (left, told) == (2, {"ValueError: an odd number": 2})
+    with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
+        with progressing(lambda: left, lambda *_, **__: None) as losses:
+            list(stream(numbers, losses))
+
+
+def test_a_row_that_comes_twice_is_passed_on_once():
+    left = np.array([True, True, False, True, True])
+    blocks = [pa.table({"row": rows, "is_first": first}) for rows, first in [
+        ([3, 0, 3], [True, True, False]), ([2, 0], [False, False]), ([0, 1], [False, True]),
+    ]]  # fmt: skip
+    told = [batch.to_pydict() for batch in once(blocks, left)]
+    assert told == [{"row": [3, 0], "is_first": [True, True]}, {"row": [1], "is_first": [True]}]
+    assert left.tolist() == [False, False, False, False, True]
 
 
 def test_rays_dashboard_tells_what_a_dataset_is_for(ray_two_fake_gpus):
     dataset = in_tasks(pa.table({"n": [1, 2]}), 1.0, 1, "raypipe_embed").map_batches(lambda batch: batch)
     assert dataset.get_dataset_id().startswith("raypipe_embed_")
+
+
+def what_others_rely_on() -> dict:
+    """What of this process a user's own program may have set, as far as we might touch it."""
+    import torch
+    from ray.data import DataContext
+
+    log = logging.getLogger("ray.data")
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.data", *streaming._REPORTS)]
+    return {
+        "context": copy.deepcopy(vars(DataContext.get_current())),
+        "logs": [(each.level, each.disabled, each.propagate, [*each.filters], [*each.handlers]) for each in loggers],
+        "screens": [(handler.level, [*handler.filters]) for handler in log.handlers],
+        # Modules that Ray imports late may have filters of their own.
+        "warnings": [each for each in warnings.filters if not each[2].__module__.startswith("aiohttp")],
+        "environment": dict(os.environ),
+        "path": [*sys.path],
+        "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
+        "threads": torch.get_num_threads(),
+    }
+
+
+@pytest.fixture
+def users_rows(ray_two_fake_gpus):
+    """Return a function that runs a user's own dataset, one row of which fails: how many rows come, or the error."""
+
+    def fail_on_60(row):
+        if row["item"] == 60:
+            raise ValueError("60")
+        return row
+
+    def run() -> int | str:
+        dataset = ray_two_fake_gpus.data.from_items(list(range(100)), override_num_blocks=4)
+        try:
+            return len(dataset.map(fail_on_60, num_cpus=0.1).take_all())
+        except RayTaskError as error:
+            return type(error.cause).__name__
+
+    run()  # Ray sets some things when a dataset first runs.
+    return run
+
+
+class Beside(Progress):
+    """Does something in another thread while videos are embedded, and may have the embedding fail then."""
+
+    def __init__(self, work, fails):
+        self.work, self.fails, self.found = work, fails, []
+
+    @contextlib.contextmanager
+    def count(self, what, total, unit="videos"):
+        def advance(n):
+            if what == "embedding" and not self.found:
+                thread = threading.Thread(target=lambda: self.found.extend(self.work()))
+                thread.start()
+                thread.join()
+                if self.fails:
+                    raise RaypipeError("on the way")
+
+        yield advance
+
+
+GUEST_ENCODER = """
+class Mean:
+    dim, image_size, resize_mode, fingerprint = 3, 16, "squash", "1"
+
+    def __call__(self, frames):
+        return frames.mean(axis=(1, 2)).astype("float32")
+"""
+
+
+def test_a_users_own_datasets_are_not_touched(users_rows, folder, tmp_path, monkeypatch):
+    """A failing row raises before an embedding, beside it in another thread, after it, and after one that failed."""
+    (tmp_path / "guest_encoder.py").write_text(GUEST_ENCODER)
+    monkeypatch.chdir(tmp_path)
+    flags = {"encode": {"encoder": "guest_encoder:Mean", "normalize": False}, "ray": ONE_EACH}
+    screen, raises = io.StringIO(), "UserCodeException"
+    handler = logging.StreamHandler(screen)
+    handler.setLevel(logging.INFO)  # as Ray's own
+    monkeypatch.setattr(logging.getLogger("ray.data"), "handlers", [handler])
+    before = what_others_rely_on()
+    assert users_rows() == raises
+    for fails in (True, False):
+        run = Run(str(tmp_path / f"run-{fails}"))
+        beside = Beside(lambda: (users_rows(), what_others_rely_on()["context"]), fails)
+        with pytest.raises(RaypipeError, match="on the way") if fails else contextlib.nullcontext():
+            pipeline.embed(folder, run, make_config(flags=flags), beside)
+        assert beside.found == [raises, before["context"]]
+        after = what_others_rely_on()
+        assert {name: after[name] for name in after if after[name] != before[name]} == {}
+        assert users_rows() == raises
+    assert screen.getvalue().count("An exception was raised from a task") == 5, "theirs are told as ever"
+    told = [line for line in screen.getvalue().splitlines() if "registers for logging while another" not in line]
+    assert not [line for line in told if "raypipe" in line or "Actor)" in line], "and of ours is told nothing"
 
 
 def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):
@@ -132,29 +284,118 @@ def test_nothing_embedded_is_an_error(ray_two_fake_gpus, tmp_path):
         pipeline.embed(tmp_path / "videos", Run(str(tmp_path / "run")), DESCRIPTOR, QUIET)
 
 
-DEVICE_ENCODER = """
+def test_a_worker_sees_the_gpus_that_ray_assigned_to_it(ray_two_fake_gpus):
+    """Without a GPU Ray 2.60 hides none of its node's; the driver and a user's own tasks go on seeing them."""
+    ray = ray_two_fake_gpus
+    ray.cloudpickle.register_pickle_by_value(pretended_gpus)  # Workers cannot import it.
+    pretend_gpus, seen = pretended_gpus.pretend_gpus, pretended_gpus.seen
+
+    class Looking:
+        def __init__(self):
+            pretend_gpus()
+
+        def look(self, made):
+            """Return what is seen after each of some things is made."""
+            told = []
+            for kind, arguments in made:
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+                kind(*arguments)
+                told.append(seen())
+            return told
+
+    def look():
+        pretend_gpus()
+        return seen()
+
+    sample, decode, encode = DESCRIPTOR.sample, DESCRIPTOR.decode, DESCRIPTOR.encode
+    made = [
+        (EncoderActor, (sample, encode, "/", None)),  # It asks torch for its device, and would fail to find that.
+        (DecoderActor, (sample, decode, 224, "crop", None)),
+        (_Prober, (decode,)),
+        (Holder, (1,)),
+    ]
+    nothing = {"visible": "", "torch": "cpu", "umap": "umap-learn", "softdtw": "numba"}
+    one = {"torch": "cuda", "umap": "cuml", "softdtw": "cupy"}
+    without, with_one = (ray.remote(Looking).options(num_cpus=0, num_gpus=n).remote() for n in (0, 1))
+    assert ray.get(without.look.remote(made)) == [nothing] * 4
+    (alone,) = ray.get(with_one.look.remote(made[-1:]))
+    assert alone == {**one, "visible": alone["visible"]}
+    assert alone["visible"] in ("0", "1")
+    for actor in (without, with_one):
+        ray.kill(actor)
+
+    users = ray.remote(look)
+    assert ray.get(users.remote()) == {**one, "visible": None}
+    assert ray.get(as_task(look).remote()) == nothing
+    assert ray.get(users.remote()) == {**one, "visible": None}
+    assert ray.get(as_task(look, num_gpus=1).remote()) == {**one, "visible": "0"}
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+FAILING_ENCODER = """
+import contextlib
 import os
+import time
+from pathlib import Path
 import numpy as np
 
-class WhichDevice:
+STARTS = Path({starts!r})
+
+class Failing:
     dim, image_size, resize_mode, fingerprint = 2, 16, "squash", "1"
 
+    def __init__(self):
+        self.is_driver = os.getpid() == {driver}
+        for number in range(0 if self.is_driver else 99):
+            with contextlib.suppress(FileExistsError), open(STARTS / str(number), "x") as file:
+                file.write(os.environ["CUDA_VISIBLE_DEVICES"])
+                break
+        if not self.is_driver and number < {failing}:
+            raise OSError("no weights yet")
+
     def __call__(self, frames):
-        device = int(os.environ.get("CUDA_VISIBLE_DEVICES") or -1)
-        return np.tile(np.float32([device + 10, os.getpid()]), (len(frames), 1))
+        ends = time.monotonic() + 60
+        while len(list(STARTS.iterdir())) < {starting} and not self.is_driver:  # until all have started
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        return np.tile(np.float32([1, os.getpid()]), (len(frames), 1))
 """
 
 
-def test_one_encoder_a_gpu(ray_two_fake_gpus, folder, tmp_path, monkeypatch):
-    (tmp_path / "which_device.py").write_text(DEVICE_ENCODER)
-    monkeypatch.syspath_prepend(tmp_path)
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """Return a function that makes a config whose encoder's first so many starts fail, and a folder of its starts."""
     monkeypatch.chdir(tmp_path)
+
+    def config_with(failing: int, starting: int, **ray):
+        starts = tmp_path / f"starts-{failing}"
+        starts.mkdir()
+        options = {"starts": str(starts), "driver": os.getpid(), "failing": failing, "starting": starting}
+        (tmp_path / f"failing_{failing}.py").write_text(FAILING_ENCODER.format(**options))
+        encode = {"encoder": f"failing_{failing}:Failing", "normalize": False, "batch_size": 1}
+        return make_config(flags={"encode": encode, "ray": ray}), starts
+
+    return config_with
+
+
+def test_encoders_that_may_share_a_gpu_are_spread_and_started_again(ray_two_fake_gpus, folder, tmp_path, failing):
+    """Two of half a GPU each: Ray would put both on the first. And one start that fails would end the whole pass."""
+    config, starts = failing(1, 3, encoders=2, decoders=1, gpus_per_encoder=0.5)
     run = Run(str(tmp_path / "run"))
-    flags = {"encode": {"encoder": "which_device:WhichDevice", "normalize": False, "batch_size": 1}}
-    pipeline.embed(folder, run, make_config(flags=flags), QUIET)
-    seen = {tuple(value) for value in read_clips(run).values()}
-    devices = [device for device, _ in seen]
-    assert sorted(devices) == [10, 11], "two encoder processes, each with a GPU of its own"
+    pipeline.embed(folder, run, config, QUIET)
+    assert run.info()["implementations"]["embed"].startswith("1 decoder(s) on CPU, 2 encoder(s) on 1 GPU each")
+    assert run.info()["counts"]["ok"] == 6
+    assert sorted((starts / number).read_text() for number in "12") == ["0", "1"], "the first one failed"
+    assert "no weights yet" in Path(run.path("log.jsonl")).read_text(), "what is caught is recorded"
+
+
+def test_an_encoder_that_never_starts_is_one_line(ray_two_fake_gpus, folder, tmp_path, failing):
+    config, starts = failing(99, 1, **ONE_EACH)
+    with pytest.raises(RaypipeError) as caught:
+        pipeline.embed(folder, Run(str(tmp_path / "run")), config, QUIET)
+    error = "EncoderError: encoder failing_99:Failing: Failing() failed: OSError: no weights yet"
+    assert str(caught.value) == f"Ray failed: an actor's start failed: {error}; run the same command again to continue"
+    assert len(list(starts.iterdir())) == TRIES
 
 
 def test_beyond_a_limit_and_back_in_a_source_that_changed(ray_two_fake_gpus, folder, tmp_path, make_video):

@@ -20,10 +20,14 @@ from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
+from raypipe.engine import embedding, workers
+from raypipe.engine.workers import DecoderActor
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
 from raypipe.runs.status import describe_status
+from raypipe.schema import Failure
 from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()
@@ -282,6 +286,51 @@ def test_workers_that_are_killed(ray_local, folder, run, picky, tmp_path):
     assert len(killed) == 2
     assert run.info()["counts"]["ok"] == 5
     assert_same_clips(read_clips(run), expected)
+
+
+def test_a_row_that_comes_twice_is_committed_once(ray_local, run, make_video, tmp_path, monkeypatch):
+    """A worker is killed, and its second try cuts its blocks elsewhere, since a segment timed out in the first.
+
+    The first try gives the blocks 0-1-2 and 3-4 before it is killed. The second gives 0-1, 2-3 and 4, of which Ray
+    takes the third: segment 4 again.
+    """
+    video = make_video("videos/long.mp4", n_frames=400, size=(32, 32))
+    config = make("sample.segment_s=1", "sample.fps=2", "encode.batch_size=4")
+    mark, came = tmp_path / "mark", []
+
+    class Killed(DecoderActor):
+        def __call__(self, batch):
+            is_first = 0 in batch["row"].to_pylist() and not mark.exists()
+            for number, row in enumerate(batch.to_pylist()):
+                if is_first and number == 0:
+                    mark.touch()
+                    late = self._decode.refuse(row, Failure("decode", "timed out"))
+                    yield workers._pack(row["row"], late, 0.0)
+                    continue
+                yield from super().__call__(batch.slice(number, 1))
+                if is_first and number == 4:
+                    time.sleep(1)  # until the driver has both blocks
+                    os._exit(1)
+
+    chain = embedding._chain
+
+    def watched(*arguments):
+        for batch in chain(*arguments):
+            came.extend(batch["row"].to_pylist())
+            yield batch
+
+    monkeypatch.setattr(embedding, "DecoderActor", Killed)
+    monkeypatch.setattr(embedding, "_chain", watched)
+    pipeline.embed(video.parent, run, config, QUIET)
+    doubled = {row for row in came if came.count(row) > 1}
+    assert doubled == {4}, "what Ray makes of it, or this test shows nothing"
+    ledger = Ledger(run, run.read_table("plan.parquet"))
+    assert ledger.n_clips.tolist() == [0] + [1] * 39
+    assert ledger.outcome["error"].to_pylist() == ["timed out"] + [None] * 39
+    expected = embed_without_ray(video.parent, config)
+    assert_same_clips(read_clips(run), {key: value for key, value in expected.items() if key[1] != 0})
+    assert n_done(run) == 40
+    assert build_trajectories(run, None).n_clips.tolist() == [39]
 
 
 def command(*arguments) -> list[str]:

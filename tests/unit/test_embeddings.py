@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from raypipe.errors import RaypipeError
@@ -15,6 +16,7 @@ from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, embeddings_schema
 from raypipe.sources.videos import Video, Videos
+from raypipe.trajectories import build_trajectories
 
 DIM = 2
 
@@ -104,6 +106,60 @@ def test_the_newest_of_a_segment_counts(run):
     assert len(run.files("embeddings")) == 1
     assert sum(table.num_rows for table in run.iter_tables("embeddings")) == 4
     assert content(Ledger(run, plan)) == expected
+
+
+def timed(table: pa.Table, origin_s: float) -> pa.Table:
+    """Set the times of a segment's clips, one a second."""
+    for name, offset in (("start_s", 0.0), ("end_s", 1.0)):
+        number = table["clip_index"].cast(pa.float64())
+        table = table.set_column(table.schema.get_field_index(name), name, pc.add(number, origin_s + offset))
+    return table
+
+
+FIRST = timed(clips("a", 0, [4, 1, 7]), 0.0)
+SECOND = timed(clips("a", 1, [3, 8]), 3.0)
+FAILED = clips("a", 0, [], error="timed out")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [[FIRST, FIRST, SECOND]],
+        [[FIRST, SECOND, FIRST, SECOND, FIRST]],
+        [[FIRST.take([0, 0, 1, 2, 2]), SECOND.take([0, 1, 0])]],
+        [[FIRST.take([0, 1]), FIRST, SECOND]],
+        [[FIRST, FIRST.take([0, 1]), SECOND]],
+        [[FAILED, FIRST, SECOND]],
+        [[FIRST, FAILED, SECOND]],
+        [[FIRST, SECOND, FAILED]],
+        [[FAILED, FAILED, SECOND], [FIRST, FIRST]],
+        [[FIRST, FIRST, SECOND], [FAILED, FAILED]],
+    ],
+)
+def test_a_clip_counts_once_however_often_it_was_committed(tmp_path, written):
+    run, plan = Run(str(tmp_path / "run")), plan_of({"a": 2, "b": 1})
+    run.write_table("plan.parquet", plan)
+    for number, tables in enumerate(written):
+        write(run, number, *tables, clips("b", 0, [], error="spins"))
+    for _ in range(2):
+        ledger = Ledger(run, plan)
+        assert ledger.n_clips.tolist() == [3, 2, 0]
+        assert ledger.outcome["error"].to_pylist() == [None, None, "spins"]
+        assert content(ledger) == {("a", 0): [4, 1, 7], ("a", 1): [3, 8], ("b", 0): [None]}
+        for axis in ("time", "index"):
+            (path,) = build_trajectories(run, 9, axis).values
+            assert path[:, 0].tolist() == [4, 2.5, 1, 4, 7, 5, 3, 5.5, 8]
+        assert build_trajectories(run, None).n_clips.tolist() == [5]
+        ledger.compact(DIM)
+        assert run.read_table("embeddings").num_rows == 6
+
+
+def test_a_segment_that_failed_twice_has_failed_once(run):
+    write(run, 0, FAILED, FAILED)
+    ledger = Ledger(run, plan_of({"a": 1}))
+    assert (ledger.n_clips.tolist(), ledger.is_failed().tolist()) == ([0], [True])
+    ledger.compact(DIM)
+    assert run.read_table("embeddings").num_rows == 1
 
 
 def test_other_fingerprints_count_for_nothing(run):
