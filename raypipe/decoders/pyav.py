@@ -172,6 +172,7 @@ class _Walk:
         self._from_start = packets
         self._waiting = deque(video.to_ticks(times_s, origin).tolist())
         self._jumped = False  # The decoder has not seen the packets just before the next one.
+        self._has_jumped = False  # It has jumped at least once.
         self._fresh = False  # The frame before the next one is not known.
         self._has_begun = False  # A frame has come since decoding began here.
         self._first_sound = -(2**63)  # Frames before this tick may lack the frames that they are predicted from.
@@ -183,13 +184,8 @@ class _Walk:
         current: tuple[int, Any] | None = None
         failure = None
         try:
-            for frame in self._frames() if self._waiting else ():
-                tick = frame.pts
-                if tick is None or (self._fresh and (tick > self._waiting[0] or not frame.key_frame)):
-                    raise _Lost
+            for tick, frame in self._timed_frames() if self._waiting else ():
                 current = None if self._fresh else current
-                if current and tick <= current[0]:
-                    raise _Lost
                 self._fresh = False
                 while self._waiting and tick > self._waiting[0]:
                     yield current or (tick, frame)
@@ -199,6 +195,8 @@ class _Walk:
                 current = tick, frame
         except FFmpegError as error:
             failure = reason_of(error)
+        if self._waiting and self._has_jumped and (self._fresh or current is None):
+            raise _Lost  # Nothing decodes where the jump led; what lies before it says where the video ends.
         claim_s = self.video.read_claim(self.origin)
         if current and failure is None and claim_s and claim_s > self._find_end(current, broken=False):
             failure = _CUT_OFF
@@ -208,6 +206,18 @@ class _Walk:
             self._waiting.popleft()
         if self._waiting:
             self.error = self._describe_end(current, end_s, claim_s, failure)
+
+    def _timed_frames(self) -> Iterator[tuple[int, Any]]:
+        """Yield frames with their ticks, which must lead to the right frames."""
+        last: int | None = None
+        for frame in self._frames():
+            tick = frame.pts
+            if tick is None or (self._fresh and (tick > self._waiting[0] or not frame.key_frame)):
+                raise _Lost
+            if last is not None and tick <= last and not self._fresh:
+                raise _Lost
+            last = tick
+            yield tick, frame
 
     def _frames(self) -> Iterator[Any]:
         """Decode the packets that may hold the frame for the next time."""
@@ -285,7 +295,7 @@ class _Walk:
             keyframe = next((packet for packet in packets if packet.is_keyframe), None)
             tick = keyframe.pts if keyframe is not None else None
             if tick is not None and tick <= self._waiting[0]:
-                self._jumped = True
+                self._jumped = self._has_jumped = True
                 return chain([keyframe], packets)
             # Containers seek by decoding time, which is earlier than the time of display, and some of them to a packet
             # that is no keyframe. So the next try starts further back.

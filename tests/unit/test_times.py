@@ -12,6 +12,7 @@ import pytest
 
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
+from raypipe.decoders.sandbox import Sandbox
 from raypipe.decoders.timeline import lay_out, read_packets
 from raypipe.errors import DecodeError
 from raypipe.packages import is_installed
@@ -66,6 +67,12 @@ def quiet():
     av.logging.set_level(av.logging.FATAL)
     yield
     av.logging.set_level(level)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox("pyav") as made:
+        yield made
 
 
 def sample(uri: str, probe: Probe, pattern: SampleConfig, start_s=None, end_s=None, decoder="pyav"):
@@ -240,7 +247,7 @@ def test_a_frame_that_vp8_hides_is_not_shown(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["b_frames.mkv", "b_frames.avi", "mjpeg.avi", "vp9.webm"])
-def test_a_file_that_was_cut_off_says_so(tmp_path, name):
+def test_a_file_that_was_cut_off_says_so(tmp_path, name, sandbox):
     codec, options = CODECS[name.partition(".")[0]]
     data = numbered.write(tmp_path / name, codec, options, n_frames=250).read_bytes()
     path = tmp_path / f"cut_{name}"
@@ -249,24 +256,16 @@ def test_a_file_that_was_cut_off_says_so(tmp_path, name):
     assert probe.duration_s == pytest.approx(10, abs=0.01)
     for pattern in (SampleConfig(every_n=1), SampleConfig(fps=2), SampleConfig(every_n=1, segment_s=3)):
         (*_, row) = plan_segments([Video("a", path.as_uri())], [probe], pattern).to_pylist()
-        stage = DecodeSegments(pattern, DecodeConfig(), SIZE, "squash")
-        try:
-            decoded = stage(row)
-        finally:
-            stage.close()
+        decoded = DecodeSegments(pattern, DecodeConfig(), SIZE, "squash", sandbox)(row)
         assert "stopped at" in decoded["error"] and "of 10.0 s" in decoded["error"]
         assert len(decoded["pixels"]) == len(np.unique(decoded["members"][:, 1]))
 
 
-def test_a_last_frame_that_is_shown_for_long_is_no_cut(tmp_path):
+def test_a_last_frame_that_is_shown_for_long_is_no_cut(tmp_path, sandbox):
     path = numbered.write(tmp_path / "a.mp4", *CODECS["h264"], n_frames=3, times_ms=lambda i: [0, 100, 5000][i])
     probe = make_decoder("pyav").probe(str(path))
     (row,) = plan_segments([Video("a", path.as_uri())], [probe], SampleConfig(every_n=1)).to_pylist()
-    stage = DecodeSegments(SampleConfig(every_n=1), DecodeConfig(), SIZE, "squash")
-    try:
-        decoded = stage(row)
-    finally:
-        stage.close()
+    decoded = DecodeSegments(SampleConfig(every_n=1), DecodeConfig(), SIZE, "squash", sandbox)(row)
     assert decoded["error"] is None and len(decoded["pixels"]) == 3
 
 
@@ -279,11 +278,12 @@ def test_a_video_of_one_frame_has_a_length(tmp_path, name):
         assert set(sample(str(path), probe, pattern)[0]) == {0}
 
 
-EPISODES = [37, 61, 8, 90, 45, 17, 52, 33, 70, 29]  # The frames of each, joined as LeRobot does.
+EPISODES = [37, 8, 61, 17, 45, 29]  # The frames of each, joined as LeRobot does.
 
 
-@pytest.mark.parametrize("decoder", ["pyav", pytest.param("decord", marks=needs_decord)])
-@pytest.mark.parametrize("fps", [30, 29])
+@pytest.mark.parametrize(
+    ("decoder", "fps"), [("pyav", 30), ("pyav", 29), pytest.param("decord", 30, marks=needs_decord)]
+)
 def test_spans_at_a_hairs_breadth_hold_their_own_frames_alone(tmp_path, decoder, fps):
     path = numbered.write(tmp_path / "joined.mp4", options=B_FRAMES, n_frames=sum(EPISODES), rate=fps)
     probe = make_decoder("pyav").probe(str(path))
@@ -292,7 +292,7 @@ def test_spans_at_a_hairs_breadth_hold_their_own_frames_alone(tmp_path, decoder,
         for first, after in pairwise(edges.tolist()):
             start_s, end_s = spell(first / fps), spell(after / fps)
             patterns = (SampleConfig(every_n=1), SampleConfig(fps=fps), SampleConfig(n_frames=after - first))
-            for pattern in patterns if decoder == "pyav" else patterns[:2]:
+            for pattern in patterns if decoder == "pyav" else patterns[:1]:
                 numbers = sample(str(path), probe, pattern, start_s, end_s, decoder)[0]
                 assert numbers == list(range(first, after)), (first, pattern)
 
