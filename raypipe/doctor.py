@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.version import Version
+
 from raypipe.packages import EXTRAS, is_installed, package_versions
 from raypipe.softdtw.backends import backend_name, load_backend
 
 
 def examine() -> Iterator[str]:
-    """Yield the findings: machine, packages, GPU, decoders, encoders, memory for Ray."""
+    """Yield the findings: machine, packages and which of them are too old, GPU, decoders, encoders, memory for Ray."""
     versions = package_versions()
     yield f"python {versions['python']} on {sys.platform}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB of memory"
     yield "packages   " + ", ".join(f"{name} {version}" for name, version in versions.items() if name != "python")
+    yield from find_too_old()
     yield from _gpu()
     yield from _decoders()
     yield from _weights()
@@ -28,6 +33,25 @@ def examine() -> Iterator[str]:
         free = shutil.disk_usage("/dev/shm").free / 2**30
         advice = "" if free > 1 else ": Ray keeps frames there; give the container --shm-size=4g"
         yield f"ray        {free:.1f} GiB of shared memory{advice}"
+
+
+def find_too_old() -> Iterator[str]:
+    """Yield a line for each installed package that is older than raypipe's metadata ask, those of extras included."""
+    try:
+        requirements = [Requirement(line) for line in importlib.metadata.requires("raypipe") or ()]
+    except importlib.metadata.PackageNotFoundError:  # It runs from its source alone, which says nothing of versions.
+        return
+    lines = {}
+    for requirement in requirements:
+        try:
+            installed = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        bounds = [Version(each.version) for each in requirement.specifier if each.operator == ">="]
+        if any(Version(installed) < bound for bound in bounds):
+            asked = f"{requirement.name}>={max(bounds)}"
+            lines[asked] = f"too old    {requirement.name} {installed}: pip install '{asked}'"
+    yield from lines.values()
 
 
 def _gpu() -> Iterator[str]:
