@@ -273,6 +273,7 @@ def _make(
     video: OpenVideo, origin: int, ticks: np.ndarray, durations: np.ndarray, n_hidden: int = 0, n_leading: int = 0
 ) -> Timeline:
     times_s = video.to_seconds(ticks, origin)
+    times_s.flags.writeable = False  # Whoever asks again gets the same array.
     last_s = float(durations[-1] * video.stream.time_base)
     last = durations[-1] or _period(video, ticks, durations)
     duration_s = float(video.to_seconds(ticks[-1] + last, origin))

@@ -41,22 +41,26 @@ def write(
     start_ms: int = 0,
     audio_s: float = 0.0,
     container_options: dict[str, str] | None = None,
-    times_ms: Callable[[int], int] | None = None,
+    ticks: Callable[[int], int] | None = None,
+    ticks_a_second: int = 1000,
 ) -> Path:
-    """Write frames numbered from ``first``; with ``audio_s``, a silent track of that length beside them."""
+    """Write frames numbered from ``first``, at ``ticks`` of their place or at the rate from ``start_ms`` on.
+
+    With ``audio_s``, a silent track of that length lies beside them.
+    """
     made = av.open(str(path), "w", format=FORMATS.get(path.suffix[1:]), options=container_options or {})
     with made as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         sound = container.add_stream("libopus", rate=48000) if audio_s else None
-        if start_ms or times_ms:
-            stream.codec_context.time_base = Fraction(1, 1000)
+        if start_ms or ticks:
+            stream.codec_context.time_base = Fraction(1, ticks_a_second)
         for i in range(n_frames):
             frame = av.VideoFrame.from_ndarray(draw(first + i), format="rgb24")
-            if start_ms or times_ms:
-                frame.pts = times_ms(i) if times_ms else start_ms + i * 1000 // rate
-                frame.time_base = Fraction(1, 1000)
+            if start_ms or ticks:
+                frame.pts = ticks(i) if ticks else start_ms + i * 1000 // rate
+                frame.time_base = Fraction(1, ticks_a_second)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         for i in range(round(audio_s * 50)) if sound else ():

@@ -246,6 +246,35 @@ def test_a_frame_that_vp8_hides_is_not_shown(tmp_path):
         assert sample(uri, make_decoder("pyav").probe(uri), SampleConfig(every_n=1))[0] == right
 
 
+def test_frames_that_avi_drops_keep_the_one_before_on_display(tmp_path):
+    ticks = [i if i < 20 else i + 5 for i in range(60)]
+    for name in ("mpeg4_no_b.avi", "mjpeg.avi"):
+        codec, options = CODECS[name.partition(".")[0]]
+        path = numbered.write(tmp_path / name, codec, options, ticks=ticks.__getitem__, ticks_a_second=25)
+        check(path, list(range(60)), np.array(ticks) / 25)
+
+
+def test_two_frames_in_one_chunk_of_avi_are_both_shown(tmp_path):
+    """DivX packs a B-frame behind the frame that follows it, and an empty picture into the next chunk."""
+    source = numbered.write(tmp_path / "a.avi", "mpeg4", {"g": "12", "bf": "1", "b_strategy": "0"})
+    path, begin = tmp_path / "packed.avi", b"\x00\x00\x01\xb6"
+    with av.open(str(source)) as video, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(video.streams.video[0])
+        chunks: list[bytes] = []
+        for data in [bytes(packet) for packet in video.demux(video=0) if packet.size]:
+            if data[data.index(begin) + 4] >> 6 == 2:
+                chunks[-1:] = [chunks[-1] + data, begin + b"\x50\x00\x7f"]
+            else:
+                chunks.append(data)
+        for number, data in enumerate(chunks):
+            is_key = data[data.index(begin) + 4] >> 6 == 0
+            packet = av.Packet(data.replace(begin, b"\x00\x00\x01\xb2DivX503b1393p" + begin, 1) if is_key else data)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.is_keyframe, packet.stream = video.streams.video[0].time_base, is_key, stream
+            container.mux(packet)
+    check(path, list(range(60)), np.arange(60) / 25)
+
+
 @pytest.mark.parametrize("name", ["b_frames.mkv", "b_frames.avi", "mjpeg.avi", "vp9.webm"])
 def test_a_file_that_was_cut_off_says_so(tmp_path, name, sandbox):
     codec, options = CODECS[name.partition(".")[0]]
@@ -262,7 +291,7 @@ def test_a_file_that_was_cut_off_says_so(tmp_path, name, sandbox):
 
 
 def test_a_last_frame_that_is_shown_for_long_is_no_cut(tmp_path, sandbox):
-    path = numbered.write(tmp_path / "a.mp4", *CODECS["h264"], n_frames=3, times_ms=lambda i: [0, 100, 5000][i])
+    path = numbered.write(tmp_path / "a.mp4", *CODECS["h264"], n_frames=3, ticks=lambda i: [0, 100, 5000][i])
     probe = make_decoder("pyav").probe(str(path))
     (row,) = plan_segments([Video("a", path.as_uri())], [probe], SampleConfig(every_n=1)).to_pylist()
     decoded = DecodeSegments(SampleConfig(every_n=1), DecodeConfig(), SIZE, "squash", sandbox)(row)
