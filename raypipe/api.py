@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raypipe.config import Config, make_config
+from raypipe.errors import UsageError, check_type
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.sources.videos import Videos
@@ -44,15 +46,21 @@ def embed_videos(
     Raises
     ------
     SourceError, EncoderError, UsageError, RaypipeError
-        If the source cannot be read, the encoder cannot be made, the run directory holds something else, or no video
-        at all could be embedded.
+        If the source cannot be read, the encoder cannot be made, the run directory holds something else or an argument
+        is wrong, or no video at all could be embedded.
     """
     from raypipe import pipeline
 
+    check_type("run", run, (str, os.PathLike, Run))
+    check_type("encoder", encoder, (str, type(None)), "its name, or package.module:Name")
+    check_type("config", config, (Config, type(None)), "what make_config returns")
+    check_type("progress", progress, (Progress, type(None)))
+    if not (isinstance(run, Run) or os.fspath(run)):
+        raise UsageError("run must name a folder or a URL")
     config = config or make_config()
     if encoder is not None:
         config = config.model_copy(update={"encode": config.encode.model_copy(update={"encoder": encoder})})
-    run = run if isinstance(run, Run) else Run(str(run))
+    run = run if isinstance(run, Run) else Run(os.fspath(run))
     pipeline.embed(source, run, config, progress or Progress())
     return run
 
@@ -73,10 +81,15 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     Raises
     ------
     UsageError
-        If ``model`` was fitted on another number of trajectories.
+        If there is no such run, or ``model`` is not fitted, or was fitted on another number of trajectories.
     """
     from raypipe import pipeline
 
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("progress", progress, (Progress, type(None)))
+    if model is not None:
+        _check_fitted(model)
+    Run.open(run.url)
     config = make_config(base=run.info()["config"])
     progress = progress or Progress()
     if model is not None:
@@ -84,3 +97,11 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     elif not run.exists("clusters.parquet"):
         pipeline.cluster(run, config, progress)
     pipeline.report(run, config, progress)
+
+
+def _check_fitted(model: TimeSeriesKMeans) -> None:
+    from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
+
+    check_type("model", model, TimeSeriesKMeans)
+    if not hasattr(model, "labels_"):
+        raise UsageError("the model is not fitted: call fit with the run's trajectories first")

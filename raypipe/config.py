@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from raypipe.errors import UsageError
+from raypipe.errors import UsageError, check_type
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -94,13 +97,13 @@ class ReduceConfig(_Section):
     method: Literal["umap", "pca", "none"] = Field("pca")
     n_components: int = Field(5, ge=1)
     n_neighbors: int = Field(15, ge=2, description="umap: number of neighbours of a point")
-    min_dist: float = Field(0.1, ge=0, description="umap: least distance between points")
+    min_dist: float = Field(0.1, ge=0, le=1, description="umap: least distance between points")
     metric: Literal["cosine", "euclidean"] = Field("cosine", description="umap: distance between embeddings")
     backend: Literal["auto", "cuml", "cpu"] = Field(
         "auto", description="auto: cuml if it is installed and there is a GPU, else cpu"
     )
     fit_points: int = Field(100_000, ge=10, description="points to fit on at most, sampled with the seed")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
     def for_picture(self) -> ReduceConfig:
         """Return these parameters with UMAP in two dimensions, which the pictures show."""
@@ -121,7 +124,7 @@ class ClusterConfig(_Section):
     backend: Literal["auto", "cupy", "numba", "tslearn"] = Field("auto", description="auto: cupy on a GPU, else numba")
     max_iter: int = Field(50, ge=1)
     n_init: int = Field(5, ge=1, description="runs from different seeds; the best is kept")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     outlier_quantile: float = Field(
         0.95, gt=0, lt=1, description="videos beyond this quantile of the distances to their center are outliers"
     )
@@ -222,18 +225,33 @@ def make_config(
     UsageError
         If a preset, section, key or value is unknown or out of range; the message names it.
     """
+    check_type("preset", preset, (str, type(None)))
+    check_type("file", file, (str, os.PathLike, type(None)))
+    check_type("sets", sets, (list, tuple), "a string section.key=value each")
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}; choose one of: {', '.join(PRESETS)}")
     merged: dict[str, Any] = {}
     layers = [base or {}, PRESETS[preset] if preset else {}, _read_yaml(Path(file)) if file else {}, flags or {}]
     for layer in (*layers, *map(_parse_assignment, sets)):
+        check_type("a layer of the config", layer, dict, "a dict for each section")
         _merge(merged, layer)
+    return validate(Config, merged, "config ")
+
+
+def validate(kind: type[Model], values: dict[str, Any], what: str = "") -> Model:
+    """Make parameters of values.
+
+    Raises
+    ------
+    UsageError
+        If a value is unknown or out of range; the message names the first, behind ``what``.
+    """
     try:
-        return Config.model_validate(merged)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"config {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise UsageError(f"{what}{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def to_yaml(config: Config) -> str:
@@ -250,6 +268,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config {path} is not text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content or {}, dict):
@@ -260,6 +280,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_assignment(assignment: str) -> dict[str, Any]:
     import yaml
 
+    check_type("a setting", assignment, str, "section.key=value")
     name, equals, value = assignment.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):

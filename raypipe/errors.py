@@ -28,6 +28,14 @@ class EncoderError(RaypipeError):
     """An encoder cannot be made, or broke its protocol."""
 
 
+def check_type(name: str, value: object, kind: type | tuple[type, ...], remedy: str = "") -> None:
+    """Raise `UsageError` if an argument is not of its type, or of one of its types."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        told = " or ".join("None" if each is type(None) else each.__name__ for each in kinds)
+        raise UsageError(f"{name} must be {told}, not {type(value).__name__}{remedy and f': {remedy}'}")
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return an error's type and message on one line of bounded length."""
     message = " ".join(str(error).split())

@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from raypipe.config import ReduceConfig
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.config import ReduceConfig, validate
+from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.schema import Trajectories
 
 
@@ -125,20 +125,37 @@ def reduce(
 
     Raises
     ------
+    UsageError
+        If there is no trajectory, trajectories do not have one dim, or a parameter is out of range.
     RaypipeError
         If a trajectory has a NaN or infinite value, or cuML is asked for and cannot be used here.
     """
-    config = ReduceConfig(
-        method=method,
-        n_components=n_components,
-        n_neighbors=n_neighbors,
-        min_dist=min_dist,
-        metric=metric,
-        backend=backend,
-        fit_points=fit_points,
-        seed=seed,
-    )
+    check_type("trajectories", trajectories, Trajectories, "what build_trajectories returns")
+    _check_shapes(trajectories)
+    values = {
+        "method": method,
+        "n_components": n_components,
+        "n_neighbors": n_neighbors,
+        "min_dist": min_dist,
+        "metric": metric,
+        "backend": backend,
+        "fit_points": fit_points,
+        "seed": seed,
+    }
+    config = validate(ReduceConfig, values)
     return reduce_trajectories(trajectories, config)[0]
+
+
+def _check_shapes(trajectories: Trajectories) -> None:
+    """Raise `UsageError` unless there are trajectories, each (n_steps, dim) numbers of one dim."""
+    paths = trajectories.values
+    if not len(paths):
+        raise UsageError("there is no trajectory to reduce")
+    for i, path in enumerate(paths[:1] if isinstance(paths, np.ndarray) else paths):
+        if np.ndim(path) != 2 or 0 in np.shape(path) or np.shape(path)[1] != np.shape(paths[0])[1]:
+            raise UsageError(f"trajectory {i} has the shape {np.shape(path)}; each must be (n_steps, dim), of one dim")
+        if np.asarray(path).dtype.kind not in "fiu":
+            raise UsageError(f"trajectory {i} holds {np.asarray(path).dtype}, not numbers")
 
 
 def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tuple[Trajectories, Reducer]:

@@ -1,13 +1,14 @@
 """Sources: which videos there are, found without opening one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from raypipe.errors import SourceError
+from raypipe.errors import SourceError, UsageError
 from raypipe.sources.files import find_files
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
@@ -19,7 +20,7 @@ __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "
 
 
 def read_source(
-    source: str | Path | Sequence[str | Path] | Videos, allow_pickle: bool = False
+    source: str | Path | Iterable[str | Path] | Videos, allow_pickle: bool = False
 ) -> tuple[Videos, list[np.ndarray] | None]:
     """Find a source's videos, and read their trajectories if it holds these instead of videos.
 
@@ -39,12 +40,13 @@ def read_source(
     """
     if isinstance(source, Videos):
         return source, None
-    if is_precomputed(source):
-        return read_precomputed(source if isinstance(source, str | os.PathLike) else source[0], allow_pickle)
-    return find_videos(source), None
+    names = _as_names(source)
+    if is_precomputed(names):
+        return read_precomputed(names[0], allow_pickle)
+    return find_videos(names), None
 
 
-def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:
+def find_videos(source: str | Path | Iterable[str | Path]) -> Videos:
     """Find a source's videos, in a stable order, without opening any of them.
 
     Parameters
@@ -64,15 +66,28 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> Videos:
     ------
     SourceError
         If a source is not there, cannot be read or holds no video, or if two videos have one id.
+    UsageError
+        If it is something else, such as a table.
     """
-    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    if not sources:
+    names = _as_names(source)
+    if not names:
         raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
-    names = [os.fspath(one) for one in sources]
     parts = [_find_one(name) for name in names]
     found = parts[0] if len(parts) == 1 else Videos.concat(parts, names)
     _check_ids(found, names, [len(part) for part in parts])
     return found
+
+
+def _as_names(source: Any) -> list[str]:
+    sources = [source] if isinstance(source, str | os.PathLike) else source
+    is_table = isinstance(source, Mapping) or hasattr(source, "columns")
+    if is_table or isinstance(source, bytes) or not isinstance(sources, Iterable):
+        what = ", not a table: write it as a .parquet manifest" if is_table else f", not {type(source).__name__}"
+        raise UsageError(f"a source is a path, a URL, a list of these, or what find_videos returned{what}")
+    names = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in sources]
+    if (odd := [one for one in names if not isinstance(one, str)]) != []:
+        raise UsageError(f"a list of sources holds paths and URLs, not {type(odd[0]).__name__}")
+    return names
 
 
 def _find_one(name: str) -> Videos:

@@ -14,7 +14,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from raypipe.errors import SourceError, UsageError
+from raypipe.errors import SourceError, check_type
 from raypipe.sources.columns import (
     Extra,
     UnlikeError,
@@ -94,11 +94,12 @@ class Videos:
     SourceError
         If a manifest column holds values that no common Arrow type can hold without loss.
     UsageError
-        If one of the videos is no `Video`.
+        If one of the videos is not a `Video`.
     """
 
     def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
         self.n_ignored = n_ignored
+        check_type("videos", videos, Iterable)
         rest = iter(videos)
         batches = (_to_table(some) for some in iter(lambda: list(islice(rest, _BATCH)), []))
         parts = [
@@ -305,8 +306,8 @@ def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _to_table(videos: Sequence[Video]) -> pa.Table:
-    if odd := next((video for video in videos if not isinstance(video, Video)), None):
-        raise UsageError(f"Videos takes objects of raypipe.sources.videos.Video, not {type(odd).__name__}")
+    for video in videos:
+        check_type("each of Videos", video, Video, "find_videos makes them of paths")
     table = pa.table({name: [getattr(video, name) for video in videos] for name in FOUND.names}, schema=FOUND)
     if (extra := Extra.to_table([video.extra for video in videos])) is not None:
         for own, column in zip(extra.schema, extra.columns, strict=True):

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from raypipe.errors import RaypipeError
+from raypipe.config import TrajectoryConfig, validate
+from raypipe.errors import RaypipeError, check_type
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import Trajectories
@@ -60,11 +61,15 @@ def build_trajectories(
 
     Raises
     ------
+    UsageError
+        If ``run`` is no `Run`, or a parameter is out of range.
     RaypipeError
         If no video has a clip.
     """
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    how = validate(TrajectoryConfig, {"n_steps": n_steps, "time_axis": time_axis})
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
-    found = gather_paths(Ledger(run, plan), n_steps, time_axis)
+    found = gather_paths(Ledger(run, plan), how.n_steps, how.time_axis)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     return found

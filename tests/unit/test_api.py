@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import raypipe as rp
@@ -51,6 +52,87 @@ def test_an_estimator_of_ones_own(run):
     assert run.read_json("metrics.json")["ari"] == 1.0
     assert run.exists("report.html")
     json.dumps(run.read_json("summary.json"), allow_nan=False)
+
+
+PATHS = rp.Trajectories(tuple("abcd"), np.random.default_rng(0).random((4, 5, 3)), np.full(4, 5))
+NAN = float("nan")
+
+
+def paths_of(*values) -> rp.Trajectories:
+    return rp.Trajectories(tuple(map(str, range(len(values)))), list(values), np.ones(len(values)))
+
+
+def wrong_reductions():
+    """Yield the name of a call with an argument that is wrong, the call, and what its message has."""
+    bounds = {
+        "n_components": [0, -1, NAN, "a", 2.5, None, []],
+        "n_neighbors": [1, 0, -1, NAN, "a", None],
+        "min_dist": [-1, NAN, float("inf"), "a", None, 1.5],
+        "fit_points": [0, 9, NAN, None],
+        "seed": [-1, NAN, None, 2**32, 1.5],
+        "metric": ["manhattan", None, 3],
+        "backend": ["gpu", None],
+        "method": ["t-sne", None, 3],
+    }
+    for name, values in bounds.items():
+        for value in values:
+            yield f"reduce {name}={value}", lambda run, kept={name: value}: rp.reduce(PATHS, **kept), name
+    yield "reduce array", lambda run: rp.reduce(PATHS.values), "trajectories must be Trajectories, not ndarray"
+    yield "reduce nothing", lambda run: rp.reduce(paths_of()), "there is no trajectory"
+    yield "reduce 2-D", lambda run: rp.reduce(rp.Trajectories(("a",), np.ones((1, 2)), np.ones(1))), r"shape \(2,\)"
+    yield "reduce no step", lambda run: rp.reduce(paths_of(np.ones((2, 3)), np.ones((0, 3)))), "trajectory 1 has"
+    yield "reduce two dims", lambda run: rp.reduce(paths_of(np.ones((2, 3)), np.ones((2, 4)))), "of one dim"
+    yield "reduce text", lambda run: rp.reduce(paths_of(np.full((2, 3), "x"))), "trajectory 0 holds <U1, not numbers"
+
+
+def wrong_calls():
+    """Yield such calls of the other functions."""
+    for value in (0, -1, NAN, 2.5, "a", []):
+        yield f"n_steps {value}", lambda run, n=value: rp.build_trajectories(run, n), "n_steps: "
+    yield "time_axis", lambda run: rp.build_trajectories(run, time_axis="frames"), "time_axis: "
+    for each in (rp.build_trajectories, rp.write_report):
+        yield each.__name__, lambda run, call=each: call(run.url), "run must be Run, not str"
+    yield "not a run", lambda run: rp.write_report(rp.Run(f"{run.url}/none")), "is not a run directory"
+    yield "unfitted", lambda run: rp.write_report(run, rp.TimeSeriesKMeans(2)), "model is not fitted"
+    yield "another model", lambda run: rp.write_report(run, 5), "model must be TimeSeriesKMeans, not int"
+    table = pa.table({"path": ["a.mp4"]})
+    for each in (rp.find_videos, lambda source: rp.embed_videos(source, "run")):
+        for source in (table, table.to_pydict(), 5, None, b"a.mp4", NAN, True):
+            yield f"source {source}"[:20], lambda run, call=each, one=source: call(one), "a source is a path, a URL"
+        for source in ([5], [None], [b"a.mp4"], [["a.mp4"]]):
+            yield f"source {source}", lambda run, call=each, one=source: call(one), "a list of sources holds paths"
+    for name, values in {"run": [None, 5, "", b"x"], "config": [{}, 5], "encoder": [5, []], "progress": [5]}.items():
+        for value in values:
+            kept = {"run": "run", name: value}
+            yield f"embed {kept}", lambda run, kept=kept: rp.embed_videos("a.mp4", **kept), f"{name} must "
+    for name, value in (("preset", 5), ("file", 5), ("sets", "a.b=c"), ("sets", [5]), ("flags", 5), ("base", [1])):
+        yield f"config {name}", lambda run, kept={name: value}: rp.make_config(**kept), "must be "
+    for videos in (5, None, ["a.mp4"], [None]):
+        yield f"videos {videos}", lambda run, one=videos: rp.Videos(one), "ideos must be "
+
+
+WRONG = [*wrong_reductions(), *wrong_calls()]
+
+
+@pytest.mark.parametrize(("call", "said"), [call[1:] for call in WRONG], ids=[call[0] for call in WRONG])
+def test_a_wrong_argument_is_a_usage_error_of_one_line(run, call, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        call(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_not_text(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"c\.yaml is not text in UTF-8"):
+        rp.make_config(file=tmp_path / "c.yaml")
+
+
+def test_sources_may_come_in_any_list(tmp_path):
+    names = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for name in names:
+        name.touch()
+    for source in (names, tuple(names), iter(names), np.array([str(name) for name in names])):
+        assert len(rp.find_videos(source)) == 2
 
 
 def test_an_estimator_of_something_else_is_refused(run):
