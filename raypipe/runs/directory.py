@@ -339,9 +339,10 @@ class Run:
 def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:
     rest = iter(tables)
     table = next(rest)
-    # Numbers seldom repeat; and the categories of a dictionary keep their order only as a dictionary.
-    kinds = (pa.types.is_string, pa.types.is_dictionary)
-    texts = [field.name for field in table.schema if any(is_kind(field.type) for is_kind in kinds)]
+    # Numbers seldom repeat; texts do, and categories keep their order only as a dictionary.
+    pq.write_table(table.schema.empty_table(), empty := pa.BufferOutputStream())
+    leaves = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    texts = [leaf.path for leaf in map(leaves.column, range(len(leaves))) if leaf.physical_type == "BYTE_ARRAY"]
     with pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts) as writer:
         while table is not None:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
