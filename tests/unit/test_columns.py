@@ -8,7 +8,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from columns import check_same, columns, dictionary, ticks, write_all_types
+from columns import check_same, columns, dictionary, extension, ticks, write_all_types
 
 from raypipe.errors import SourceError
 from raypipe.runs.accounting import account
@@ -87,8 +87,12 @@ def merged(tmp_path, *parts: pa.Array) -> pa.ChunkedArray:
         (pa.array([1], pa.int8()), pa.array([2**31], pa.uint32()), pa.int64()),
         (pa.array([2**53]), pa.array([0.5]), pa.float64()),
         (pa.array(["a"]), dictionary([0], pa.int8(), ["b"]), pa.string()),
-        (dictionary([0], pa.int8(), ["a"]), dictionary([0], pa.int8(), ["b"]), pa.dictionary(pa.int8(), pa.string())),
-        (pa.nulls(1), dictionary([0], pa.int8(), ["b"]), pa.dictionary(pa.int8(), pa.string())),
+        (
+            dictionary([0], pa.int32(), ["a"]),
+            dictionary([0], pa.int32(), ["b"]),
+            pa.dictionary(pa.int32(), pa.string()),
+        ),
+        (pa.nulls(1), dictionary([0], pa.int32(), ["b"]), pa.dictionary(pa.int32(), pa.string())),
         (ticks([1], pa.timestamp("ms")), ticks([1], pa.timestamp("ns")), pa.timestamp("ns")),
         (pa.array([[1]], pa.list_(pa.int8())), pa.array([[2**40]]), pa.list_(pa.int64())),
         (pa.array([{"a": 1}]), pa.array([{"b": "x"}]), pa.struct({"a": pa.int64(), "b": pa.string()})),
@@ -288,6 +292,40 @@ def test_python_s_own_values_keep_their_bits():
     assert Videos(made).extra["n"].equals(pa.chunked_array([pa.array([2**63, None, 1], pa.uint64())]))
     with pytest.raises(SourceError, match="manifest column 'n' holds values of unlike types: a whole number in row 1"):
         Videos([*made, Video("x", "file:///x", extra={"n": "a"})])
+
+
+def test_extension_types_that_nobody_has_registered_are_kept(tmp_path):
+    class Fahrenheit(pa.ExtensionType):
+        def __init__(self):
+            super().__init__(pa.float32(), "tests.fahrenheit")
+
+        def __arrow_ext_serialize__(self):
+            return b"in the shade"
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage_type, serialized):
+            return cls()
+
+    pa.register_extension_type(Fahrenheit())
+    try:
+        table = pa.table({"path": ["a", "b"], "t": extension(Fahrenheit(), [1.5, None])})
+        pq.write_table(table, tmp_path / "l.parquet")
+    finally:
+        pa.unregister_extension_type("tests.fahrenheit")
+    kept = accounts_of(find_videos(tmp_path / "l.parquet"), Run(str(tmp_path / "run")))
+    check_same(kept, pq.read_table(tmp_path / "l.parquet").drop_columns("path"))
+    assert kept.schema.field("t").metadata[b"ARROW:extension:metadata"] == b"in the shade"
+
+
+def test_row_groups_without_rows_are_passed_over(tmp_path):
+    table = pa.table({"path": ["a", "b"], "n": pa.array([1, 2], pa.int8())})
+    with pq.ParquetWriter(tmp_path / "l.parquet", table.schema) as writer:
+        for some in (table[:0], table[:1], table[:0], table[1:], table[:0]):
+            writer.write_table(some)
+    assert find_videos(tmp_path / "l.parquet").extra["n"].to_pylist() == [1, 2]
+    pq.write_table(table[:0], tmp_path / "none.parquet")
+    with pytest.raises(SourceError, match=r"none\.parquet lists no video: it has no rows"):
+        find_videos(tmp_path / "none.parquet")
 
 
 def test_slices_of_far_batches_are_on_disk_in_small_pieces(tmp_path, monkeypatch):
