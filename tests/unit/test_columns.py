@@ -260,6 +260,16 @@ def test_known_columns_may_have_any_type(tmp_path):
     assert find_videos(tmp_path / "l.parquet").extra["id"].type == pa.uint64()
 
 
+def test_ids_of_several_manifests_are_text_if_they_are_not_alike(tmp_path):
+    pq.write_table(pa.table({"path": ["a"], "id": pa.array([2**64 - 1], pa.uint64())}), tmp_path / "1.parquet")
+    (tmp_path / "2.csv").write_text("path,id\nb,007\n")
+    (tmp_path / "3.jsonl").write_text('{"path": "c", "id": null}')
+    names = [tmp_path / "1.parquet", tmp_path / "2.csv", tmp_path / "3.jsonl"]
+    for order in (names, names[::-1]):
+        ids = find_videos(order).extra["id"]
+        assert ids.type == pa.string() and set(ids.to_pylist()) == {"18446744073709551615", "007", None}
+
+
 def test_names_that_are_taken_or_odd(tmp_path):
     names = [*(name for name in VIDEOS.names if name not in ("group", "label", "caption", "uri"))]
     odd = ["manifest_status", "manifest_manifest_status", "a.b", "status.code", "a\nb", "", "extra:x", "x", "segment"]
