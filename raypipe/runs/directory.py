@@ -342,7 +342,8 @@ def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> N
     # Numbers seldom repeat; texts do, and categories keep their order only as a dictionary.
     pq.write_table(table.schema.empty_table(), empty := pa.BufferOutputStream())
     leaves = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
-    texts = [leaf.path for leaf in map(leaves.column, range(len(leaves))) if leaf.physical_type == "BYTE_ARRAY"]
+    texts = [leaf.path for leaf in map(leaves.column, range(len(leaves))) if leaf.logical_type.type == "STRING"]
+    texts += [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     with pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts) as writer:
         while table is not None:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))

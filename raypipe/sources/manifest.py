@@ -111,6 +111,8 @@ class _RowReader:
             rows = [dict(zip(known, cells, strict=True)) for cells in zip(*known.values(), strict=True)]
             found = [self._video(row, f"{self.name} row {number}") for number, row in enumerate(rows, n + 1)]
             n += len(found)
+            if not found:  # A Parquet file may have row groups without rows.
+                continue
             table = pa.table([list(column) for column in zip(*found, strict=True)], schema=FOUND)
             yield pa.table([*table.columns, *extra.columns], pa.schema([*FOUND, *extra.schema]))
 

@@ -149,7 +149,7 @@ class Videos:
         for part, label in zip(parts, labels, strict=True):
             for own in list(part._fields)[len(FOUND) :]:
                 with _naming(own.name, first.setdefault(own.name, label), label):
-                    fields[own.name] = merge_fields(fields.get(own.name, own), own)
+                    fields[own.name] = _merge(fields.get(own.name, own), own)
                 chunks[own.name] += part._rows[own.name].chunks
                 n_with[own.name] += 1
         wide = [with_room(each, chunks[name]) for name, each in fields.items()]
@@ -265,10 +265,19 @@ def _widen(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, pa.Table]]:
             fields = {each.name: each for each in schema}
             for own in table.schema:
                 with _naming(own.name):
-                    fields[own.name] = merge_fields(fields.get(own.name, own), own)
+                    fields[own.name] = _merge(fields.get(own.name, own), own)
             schema = pa.schema(list(fields.values()))
             table = _conform(table, schema)
         yield schema, table
+
+
+def _merge(one: pa.Field, other: pa.Field) -> pa.Field:
+    try:
+        return merge_fields(one, other)
+    except UnlikeError:
+        if one.name != _EXTRA + "id":
+            raise
+        return pa.field(one.name, pa.string())  # Ids are numbers here and words there, and are taken as text.
 
 
 def _conform(table: pa.Table, schema: pa.Schema, label: str = "") -> pa.Table:

@@ -46,20 +46,30 @@ def columns() -> dict[str, pa.Array]:
     made["words"] = dictionary([2, None, 0], pa.int32(), ["x", "y", "z"])
     made["list"] = pa.array([[1, None], None, []], pa.list_(pa.int16()))
     made["large list"] = pa.array([[2**64 - 1, None], None, []], pa.large_list(pa.uint64()))
-    made["fixed list"] = pa.array([[1.5, 2], None, [3, 4]], pa.list_(pa.float32(), 2))
+    null = None if int(pa.__version__.partition(".")[0]) >= 20 else [0, 0]  # Early ones do not read it back in a list.
+    made["fixed list"] = pa.array([[1.5, 2], null, [3, 4]], pa.list_(pa.float32(), 2))
     made["words in a list"] = pa.array([["a"], None, ["b"]], pa.list_(pa.dictionary(pa.int32(), pa.string())))
     struct = pa.struct([pa.field("a", pa.uint64()), pa.field("b", pa.list_(pa.duration("ns")))])
     made["struct"] = pa.array([{"a": 2**64 - 1, "b": [1]}, None, {"a": None, "b": None}], struct)
     made["map"] = pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int32()))
     made["nothing"] = pa.nulls(3)
-    made["tensor"] = extension(pa.fixed_shape_tensor(pa.float32(), (2,)), [[1, 2], None, [3, 4]])
+    made["tensor"] = extension(pa.fixed_shape_tensor(pa.float32(), (2,)), [[1, 2], null, [3, 4]])
     if hasattr(pa, "uuid"):
         made["uuid"] = extension(pa.uuid(), [b"0" * 16, None, b"1" * 16])
         made["bool8"] = extension(pa.bool8(), [1, None, 0])
         made["opaque"] = extension(pa.opaque(pa.int32(), "type", "vendor"), [1, None, 2])
     if hasattr(pa, "json_"):
         made["json"] = extension(pa.json_(), ["{}", None, "1"])
-    return made
+    return {name: values for name, values in made.items() if is_written(values.type)}
+
+
+def is_written(kind: pa.DataType) -> bool:
+    """Whether this Arrow writes a type to Parquet: early ones write no views."""
+    try:
+        pq.write_table(pa.schema([("a", kind)]).empty_table(), pa.BufferOutputStream())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def write_all_types(path, repeats: int = 1, paths: list[str] | None = None) -> pa.Table:
