@@ -115,7 +115,8 @@ WRONG = [*wrong_reductions(), *wrong_calls()]
 
 
 @pytest.mark.parametrize(("call", "said"), [call[1:] for call in WRONG], ids=[call[0] for call in WRONG])
-def test_a_wrong_argument_is_a_usage_error_of_one_line(run, call, said):
+def test_a_wrong_argument_is_a_usage_error_of_one_line(run, call, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=said) as caught:
         call(run)
     assert "\n" not in str(caught.value)
