@@ -153,8 +153,7 @@ def agree(series: list[np.ndarray], truth: list[Any], n_seeds: int, **parameters
     for seed in range(n_seeds):
         model = TimeSeriesKMeans(len(set(truth)), random_state=seed, **parameters).fit(series)
         found["ari"].append(float(adjusted_rand_score(truth, model.labels_)))
-        soft = parameters["metric"] == "softdtw"
-        found["objective"].append(float(model.distances_.sum() if soft else model.inertia_))
+        found["objective"].append(model.objective_)
     return found
 
 

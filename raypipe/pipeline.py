@@ -105,7 +105,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
             steps.project()
-    _evaluate(run, config, steps.reduced, steps.picture, clustering)
+    _evaluate(run, config, progress, steps.reduced, steps.picture, clustering)
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
@@ -120,7 +120,7 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
     remove_clusters(run)
     with run.step("picture"):
         steps.project()
-    _evaluate(run, config, steps.paths, steps.picture, from_estimator(model))
+    _evaluate(run, config, progress, steps.paths, steps.picture, from_estimator(model))
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -225,17 +225,32 @@ def _open_steps(run: Run, config: Config) -> Iterator[LocalSteps | RaySteps]:
         yield steps
 
 
-def _evaluate(run: Run, config: Config, paths: Trajectories, picture: Trajectories, clustering: Clustering) -> None:
+def _evaluate(
+    run: Run,
+    config: Config,
+    progress: Progress,
+    paths: Trajectories,
+    picture: Trajectories,
+    clustering: Clustering,
+) -> None:
     """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
-    from raypipe.analysis.evaluation import evaluate
+    from raypipe.analysis.evaluation import describe_empty, evaluate
     from raypipe.analysis.outliers import score_outliers
     from raypipe.runs.results import read_truth, write_clusters
 
     with run.step("evaluate"):
         name, truth = read_truth(run)
-        gamma, inertia = clustering.gamma, clustering.inertia
-        metrics = evaluate(paths.values, clustering.labels, gamma=gamma, inertia=inertia, truth=truth)
+        metrics = evaluate(
+            paths.values,
+            clustering.labels,
+            gamma=clustering.gamma,
+            inertia=clustering.inertia,
+            n_clusters=clustering.n_clusters,
+            truth=truth,
+        )
         scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
     write_clusters(run, clustering, scores, flags, picture)
-    run.write_json("metrics.json", {**metrics, "gamma": gamma, "truth": name})
+    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
+    if empty := describe_empty(metrics):
+        progress.say(empty)
     run.record_stage("cluster", clustering.implementation)

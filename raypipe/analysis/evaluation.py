@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ def evaluate(
     *,
     gamma: float | None = None,
     inertia: float | None = None,
+    n_clusters: int | None = None,
     truth: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -37,7 +38,9 @@ def evaluate(
     gamma
         γ of the soft-DTW silhouette; None chooses it by `auto_gamma`.
     inertia
-        The objective that the clustering minimised; it is passed on.
+        The objective that the clustering minimised, as in `raypipe.clustering.Clustering`; it is passed on.
+    n_clusters
+        How many clusters were asked for, of which the last may be empty; None for those that the labels name.
     truth
         The class of each trajectory, or None if it is not known; such trajectories do not count for the agreement.
     seed
@@ -52,8 +55,8 @@ def evaluate(
         Computed on the mean of each trajectory over its steps, Euclidean; ``silhouette_n`` videos were compared.
     ``silhouette_softdtw``
         Computed on the soft-DTW divergence, with ``silhouette_softdtw_gamma``, among ``silhouette_softdtw_n`` videos.
-    ``inertia, sizes``
-        The given inertia, and the number of videos of each cluster.
+    ``inertia, sizes, n_empty``
+        The given inertia, the number of videos of each cluster, and how many clusters have none.
     ``ari, nmi, v_measure``
         Agreement with ``truth``, over ``n_truth`` videos.
     """
@@ -62,6 +65,7 @@ def evaluate(
     points = _sample(rng, len(labels), _MAX_POINT_VIDEOS)
     paths = _sample(rng, len(labels), affordable_videos(values))
     gamma = auto_gamma(values, seed) if gamma is None else gamma
+    sizes = np.bincount(labels, minlength=n_clusters or 0)
     return {
         "silhouette": _silhouette(means[points], labels[points], "euclidean"),
         "silhouette_n": len(points),
@@ -70,9 +74,24 @@ def evaluate(
         "silhouette_softdtw_n": len(paths),
         "silhouette_softdtw_gamma": gamma,
         "inertia": inertia,
-        "sizes": np.bincount(labels).tolist(),
+        "sizes": sizes.tolist(),
+        "n_empty": int(np.count_nonzero(sizes == 0)),
         **score_agreement(labels, truth),
     }
+
+
+def describe_empty(figures: Mapping[str, Any]) -> str | None:
+    """Return the line that says how many clusters hold a video, or None if all do.
+
+    Parameters
+    ----------
+    figures
+        What `evaluate` returned, or ``metrics.json``.
+    """
+    if not figures.get("n_empty"):
+        return None
+    n = len(figures["sizes"])
+    return f"only {n - figures['n_empty']} of {n} clusters hold any video: lower n_clusters, or try another seed"
 
 
 def score_agreement(labels: np.ndarray, truth: Sequence[str | None] | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raypipe.clustering.result import Clustering
+from raypipe.clustering.result import Clustering, expecting_empty
 from raypipe.errors import UsageError
 from raypipe.packages import require
 
@@ -22,6 +22,8 @@ _VECTOR_INITS = 10
 def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     """Group trajectories by the method, the number of clusters and the seed that ``config`` names.
 
+    Some clusters may stay empty, if many trajectories are the same; that is no reason to warn here.
+
     Parameters
     ----------
     values
@@ -32,8 +34,7 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     Raises
     ------
     UsageError
-        If there are fewer trajectories than clusters, too many are the same to tell so many clusters apart, or their
-        lengths differ under "euclidean".
+        If there are fewer trajectories than clusters, or their lengths differ under "euclidean".
     """
     if config.n_clusters > len(values):
         raise UsageError(
@@ -52,7 +53,8 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
 def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
     """Group series that may lie on many machines as `fit_clusters` does; it raises the same errors."""
     check_shardable(config)
-    return from_estimator(_make_estimator(config).fit_shards(shards))
+    with expecting_empty():
+        return from_estimator(_make_estimator(config).fit_shards(shards))
 
 
 def check_shardable(config: ClusterConfig) -> None:
@@ -63,7 +65,8 @@ def check_shardable(config: ClusterConfig) -> None:
 
 
 def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
-    return from_estimator(_make_estimator(config).fit(values))
+    with expecting_empty():
+        return from_estimator(_make_estimator(config).fit(values))
 
 
 def _make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
@@ -89,7 +92,7 @@ def from_estimator(model: TimeSeriesKMeans) -> Clustering:
         labels=model.labels_.astype(np.int64),
         distances=model.distances_,
         centers=model.cluster_centers_,
-        inertia=model.inertia_,
+        inertia=model.objective_,
         n_iter=model.n_iter_,
         gamma=model.gamma_,
         implementation=f"{model.backend_} {require(model.backend_).__version__}",

@@ -104,8 +104,8 @@ class Shards(Protocol):
     n_total, n_points
         The number of series, and of their steps.
     n_series
-        The number of series that take part: all until `open` is called. `paths`, `farthest`, `outcome` and `draw`
-        number these.
+        The number of series that take part: all until `open` is called. `paths`, `farthest`, `move`, `outcome`
+        and `draw` number these.
     backend_name
         The backend that passes are computed by.
     """
@@ -146,10 +146,20 @@ class Shards(Protocol):
         """Sum expected alignments by the labels; of one cluster only, for its one center (1, T, d)."""
         ...
 
-    def farthest(self, n: int) -> np.ndarray:
-        """Return the n series with the largest soft-DTW less offset to their center, the largest first.
+    def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the n series that would gain most by being centers themselves, and their clusters and gains.
 
-        Equal ones come in the order of their numbers.
+        The gain is soft-DTW to the center less soft-DTW to itself, or the divergence from the center. The largest comes
+        first, and equal ones come in the order of their numbers.
+        """
+        ...
+
+    def move(self, rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+        """Label series anew, each with the cluster beside it, until the next pass that assigns.
+
+        Returns
+        -------
+        (k,) int64, how many series each cluster has now.
         """
         ...
 
@@ -212,6 +222,7 @@ class LocalShards:
     _potential: Any
     _own: Any
     _tried: Any
+    _n_clusters: int
 
     def __init__(self, series: Series, weights: np.ndarray | None = None):
         self.outline = self.series = series
@@ -276,6 +287,7 @@ class LocalShards:
         self._members = self._potential = self._tried = self._own = None
         prepared = self._prepare(self.series, "float64") if exact else self._prepared
         labels, values = self.backend.assign(prepared, centers, self.gamma, offsets)
+        self._n_clusters = len(centers)
         self.labels, self.values = to_host(labels), to_host(values)
         found = Assignment(np.zeros(len(centers), np.int64), (Fraction(),) * 4)
         for part in self._parts():
@@ -299,9 +311,17 @@ class LocalShards:
         _, prepared, weights, labels = self._members
         return self.backend.statistics(prepared, centers, labels, self.gamma, weights)
 
-    def farthest(self, n: int) -> np.ndarray:
-        """Sort by the values of the last pass."""
-        return np.argsort(-self.values, kind="stable")[:n]
+    def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sort by the values of the last pass, less what a series has to itself."""
+        own = to_host(self.backend.self_values(self._prepared, self.gamma))
+        gains = self.values - (own / 2 if self.measure.divergence else own)
+        rows = np.argsort(-gains, kind="stable")[:n]
+        return rows, self.labels[rows], gains[rows]
+
+    def move(self, rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+        """Change the labels."""
+        self.labels[rows], self._members = clusters, None
+        return np.bincount(self.labels, minlength=self._n_clusters)
 
     def outcome(self) -> Outcome:
         """Return the last pass's results, under the divergence less half of the series' self-values."""

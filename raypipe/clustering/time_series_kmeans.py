@@ -1,10 +1,13 @@
 """k-means for time series: tslearn's estimator, with more ways to run it."""
 
+import warnings
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,8 +29,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     stored by pickle or joblib alone). Under
     "softdtw" it is raypipe's own; ``solver="lbfgs"`` finds what tslearn finds, the same clusters for the same
     ``random_state``, and "mm" as good ones in a fraction of the time. The other metrics are tslearn's. What is wrong
-    with the data is said before the work begins, and a fit that found no clustering raises, where tslearn returns
-    without one.
+    with the data is said before the work begins. A fit that leaves a cluster empty returns what it found, with a
+    scikit-learn ``ConvergenceWarning``.
 
     Parameters
     ----------
@@ -37,8 +40,10 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Stop after so many passes, or when the sum of soft-DTW to the centers changes by less than ``tol`` of itself;
         but under "lbfgs", and other metrics, when ``inertia_`` changes by less than ``tol``.
     n_init
-        So many runs from different seeds; the one of the lowest sum of soft-DTW (under "lbfgs", of the lowest
-        inertia) is kept.
+        So many runs from different seeds, of which the one of the lowest ``objective_`` is kept. But under "lbfgs", and
+        other metrics, the choice is tslearn's: the lowest ``inertia_``. Under soft-DTW that may be the worst of the
+        runs, because its values are negative for series that are alike; there take "mm", or fit several times with
+        ``n_init=1`` and compare ``objective_``.
     metric
         ``"euclidean"``, ``"dtw"`` (centers by DBA) or ``"softdtw"``.
     max_iter_barycenter
@@ -59,7 +64,9 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     solver
         How centers are found under "softdtw": ``"mm"``, a few steps a pass that begin from majorise–minimise and
         never raise the sum (`raypipe.softdtw.barycenter.Descent`), or ``"lbfgs"``, each barycenter solved for in each
-        pass, as tslearn does. What backend "tslearn" does is always by L-BFGS.
+        pass, as tslearn does. What backend "tslearn" does is always by L-BFGS. Under "mm" a cluster that becomes empty
+        gets the series that lies farthest off; otherwise, as in tslearn, the run is given up for one from other seeds,
+        until ten have failed.
     precision
         Of the passes: ``"float32"`` or ``"float64"``; ``"auto"`` is float32 under "mm" and float64 under "lbfgs".
         The final labels and distances are always float64's.
@@ -75,9 +82,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         (n,) int64, the cluster of each series.
     cluster_centers_
         (n_clusters, T, d) float64.
+    objective_
+        Mean over series of what k-means makes small, for the final centers: soft-DTW to the nearest center (or the
+        divergence), and under "dtw" and "euclidean" the squared distance. The lower of two fits is the better one.
+        tslearn has no such attribute.
     inertia_
-        Mean over series of the squared distance to the nearest center; under "lbfgs" and other metrics that of the
-        last pass, before its update of the centers, as in tslearn.
+        Mean over series of the squared value of the metric for the nearest center, as in tslearn; under "lbfgs" and
+        other metrics that of the last pass, before its update of the centers. Soft-DTW is squared too, although it is a
+        sum of squares already and negative for series that are alike. So it says nothing of which fit is better.
     n_iter_
         Passes that the best run took.
     n_features_in_
@@ -145,7 +157,13 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         ------
         UsageError
             If a parameter is out of range, two of them exclude each other, the series are unfit (empty, not finite,
-            fewer than clusters, of unequal lengths under "euclidean"), or every run ended with an empty cluster.
+            fewer than clusters, of unequal lengths under "euclidean").
+
+        Warns
+        -----
+        ConvergenceWarning
+            If every run ended with an empty cluster. Of our own runs the one that fills most clusters is kept, and of
+            several such the one of the lowest ``objective_``; of tslearn's the last.
         """
         self._check_parameters()
         series = self._check_series(X)
@@ -155,10 +173,13 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         if gamma is None or self._is_tslearns():
             if sample_weight is not None:
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
-            return self._fit_tslearn(series, gamma)
-        if sample_weight is not None:
-            shards = LocalShards(series, check_weights(sample_weight, len(series)))
-        return self._fit(shards, gamma, check_random_state(self.random_state), self.backend)
+            n_empty = self._fit_tslearn(series, gamma)
+        else:
+            if sample_weight is not None:
+                shards = LocalShards(series, check_weights(sample_weight, len(series)))
+            n_empty = self._fit(shards, gamma, check_random_state(self.random_state), self.backend)
+        self._warn_of_empty(n_empty)
+        return self
 
     def fit_shards(self, shards: Shards) -> "TimeSeriesKMeans":
         """Find the clusters of series that lie elsewhere: the same that `fit` finds of all of them together.
@@ -174,6 +195,11 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         ------
         UsageError
             As `fit`; or if they are to be compared otherwise than by our own soft-DTW.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As `fit`.
         """
         self._check_parameters()
         self._check_ours()
@@ -181,13 +207,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         random = check_random_state(self.random_state)
         state = random.get_state()
 
-        def work() -> "TimeSeriesKMeans":
+        def work() -> int:
             random.set_state(state)
             gamma = self._resolve_gamma(shards)
             assert gamma is not None
             return self._fit(shards, gamma, random, "auto")
 
-        return shards.attempt(work)
+        self._warn_of_empty(shards.attempt(work))
+        return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``: (n,) int64."""
@@ -215,11 +242,11 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         return self._distances(self._check_fitted(X))
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return the opposite of the mean squared distance of series to their nearest centers: the more the better."""
+        """Return the opposite of what ``objective_`` is for these series: the more the better."""
         series = self._check_fitted(X)
         if self.backend_ == "tslearn":
-            return -float((self._distances(series).min(axis=1) ** 2).mean())
-        return -float((self._label(LocalShards(series), self.backend)[1] ** 2).mean())
+            return -self._average(self._distances(series).min(axis=1))
+        return -self._average(self._label(LocalShards(series), self.backend)[1])
 
     @property
     def _n_features_out(self) -> int:
@@ -316,10 +343,11 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         found = shards.outcome()
         return found.labels.astype(np.int64), found.distances
 
-    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState, here: str) -> "TimeSeriesKMeans":
-        """Fit by our own passes over the series; everything has been checked but given centers to begin with.
+    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState, here: str) -> int:
+        """Fit by our own passes over the series, and return how many clusters are empty.
 
-        ``here`` is the backend for the small computations beside the passes.
+        Everything has been checked but given centers to begin with. ``here`` is the backend for the small computations
+        beside the passes.
         """
         rules = Rules(
             n_clusters=self.n_clusters,
@@ -343,8 +371,6 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         found = fit(shards, rules, random)
         if self.verbose:
             print()
-        if found is None:
-            raise self._empty_cluster(shards.n_series)
         outcome = shards.outcome()
         self.gamma_ = gamma
         self.n_features_in_ = shards.outline.values.shape[2]
@@ -352,11 +378,12 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self.cluster_centers_ = found.centers
         self.n_iter_ = found.n_iter
         self.labels_, self.distances_ = outcome.labels.astype(np.int64), outcome.distances
-        mean_square = float(np.average(self.distances_**2, weights=outcome.weights))
-        self.inertia_ = mean_square if self.solver == "mm" else found.score
+        self.objective_ = self._average(self.distances_, outcome.weights)
+        as_tslearn = self.solver == "lbfgs" and not found.n_empty
+        self.inertia_ = found.score if as_tslearn else float(np.average(self.distances_**2, weights=outcome.weights))
         if shards.n_series < shards.n_total:
             self.labels_, self.distances_ = self._label(shards, here)
-        return self
+        return found.n_empty
 
     def _check_init(self, series: Series) -> np.ndarray:
         centers = read_series(self.init)
@@ -377,29 +404,36 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             parameters["metric_params"] = {**(self.metric_params or {}), "gamma": gamma}
         return tslearn.load("tslearn.clustering").TimeSeriesKMeans(**parameters)
 
-    def _fit_tslearn(self, series: Series, gamma: float | None) -> "TimeSeriesKMeans":
-        """Fit tslearn's estimator; where all its runs fail it raises or returns silently, by where they failed."""
+    def _fit_tslearn(self, series: Series, gamma: float | None) -> int:
+        """Fit tslearn's estimator, and return how many clusters are empty.
+
+        Where all its runs fail it keeps the centers of the last one and the labels by them. It raises nevertheless if
+        only the last labelling left a cluster empty, and otherwise leaves an ``inertia_`` of other centers.
+        """
         fitted = self._make_tslearn(gamma)
-        try:
+        with suppress(tslearn.load("tslearn.clustering").EmptyClusterError):
             fitted.fit(pad_series(series))
-        except tslearn.load("tslearn.clustering").EmptyClusterError:
-            found = 0
-        else:
-            found = len(np.unique(fitted.labels_))
-        if found < self.n_clusters:
-            raise self._empty_cluster(len(series))
         self.gamma_ = gamma
         self.n_features_in_ = series.values.shape[2]
         self.backend_ = "tslearn"
         self.labels_ = fitted.labels_
         self.cluster_centers_ = fitted.cluster_centers_
-        self.inertia_ = float(fitted.inertia_)
         self.n_iter_ = fitted.n_iter_
         self.distances_ = self._distances(series)[np.arange(len(series)), self.labels_]
-        return self
+        self.objective_ = self._average(self.distances_)
+        n_empty = self.n_clusters - len(np.unique(self.labels_))
+        self.inertia_ = float((self.distances_**2).mean() if n_empty else fitted.inertia_)
+        return n_empty
 
-    def _empty_cluster(self, n: int) -> UsageError:
-        return UsageError(
-            f"no run found {self.n_clusters} clusters of these {n} series, one was always left empty: "
-            "lower n_clusters (are many series the same?) or change the seed"
-        )
+    def _average(self, distances: np.ndarray, weights: np.ndarray | None = None) -> float:
+        """Return the mean of what k-means makes small: soft-DTW is a sum of squares already, other distances a root."""
+        return float(np.average(distances if self.metric == "softdtw" else distances**2, weights=weights))
+
+    def _warn_of_empty(self, n_empty: int) -> None:
+        if n_empty:
+            warnings.warn(
+                f"only {self.n_clusters - n_empty} of {self.n_clusters} clusters hold any series, the others are "
+                "empty: lower n_clusters (are many series the same?) or change the seed",
+                ConvergenceWarning,
+                stacklevel=3,
+            )

@@ -117,10 +117,6 @@ class _Shard(Holder):
         self.shards.open(measure, weighted, origin.copy(), heaviest)  # A copy, for the same reason as above.
         return self.shards.backend_name
 
-    def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.shards.farthest(n)
-        return rows, self.shards.values[rows]
-
 
 class RayShards:
     """Series that lie with actors, one a shard: see `raypipe.clustering.shards.Shards`.
@@ -243,12 +239,20 @@ class RayShards:
         found = self.actors.ask_all(having, "shards.statistics", centers, cluster)
         return Statistics(*(reduce(add, (getattr(each, field.name) for each in found)) for field in fields(Statistics)))
 
-    def farthest(self, n: int) -> np.ndarray:
+    def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sort the farthest of each shard."""
-        found = self._ask("farthest", n)
-        rows = np.concatenate([self._starts[shard] + each for shard, (each, _) in zip(self._all, found, strict=True)])
-        values = np.concatenate([each for _, each in found])
-        return rows[np.lexsort((rows, -values))][:n]
+        rows, labels, gains = map(np.concatenate, zip(*self._ask("shards.farthest", n), strict=True))
+        rows = rows + np.repeat(self._starts[self._all], [min(n, self._counts[shard]) for shard in self._all])
+        order = np.lexsort((rows, -gains))[:n]
+        return rows[order], labels[order], gains[order]
+
+    def move(self, rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+        """Change the labels where the series lie."""
+        owners = np.searchsorted(self._starts[1:], rows, side="right")
+        places = {int(shard): owners == shard for shard in np.unique(owners)}
+        calls = {shard: ("shards.move", rows[at] - self._starts[shard], clusters[at]) for shard, at in places.items()}
+        self._members.update(self.actors.ask(calls))
+        return reduce(add, self._members.values())
 
     def outcome(self) -> Outcome:
         """Gather what each shard holds."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from raypipe.analysis.evaluation import describe_empty
 from raypipe.report.contact_sheets import Filmstrip, join_pictures
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
@@ -28,7 +29,8 @@ _METRICS = {
     "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
     "silhouette_softdtw": "The silhouette by soft-DTW between trajectories, so that order in time counts: −1 to 1.",
     "davies_bouldin": "Spread within clusters over the distance between them, on the means: 0 is best.",
-    "inertia": "The objective of k-means. Comparable only between runs on the same trajectories with the same gamma.",
+    "inertia": "What k-means made small: the mean of soft-DTW (or else of the squared distance) to the nearest center. "
+    "Lower is better, and it may be negative; comparable only on the same trajectories with the same gamma.",
     "ari": "Agreement with the {column}s, corrected for chance (adjusted Rand index): 1 is identical, 0 is chance.",
     "nmi": "Information that clusters and {column}s share (normalised): 0 to 1, higher is better.",
     "v_measure": "How far each cluster has one {column} only, and each {column} one cluster only: 0 to 1.",
@@ -129,6 +131,8 @@ def _head(facts: Facts, written: datetime) -> str:
         f'<p class="notice"><b>{escape(stage)}</b> fell back: {escape(str(reason))}</p>'
         for stage, reason in facts.info.get("fallbacks", {}).items()
     )
+    if empty := describe_empty(facts.metrics):
+        notices += f'<p class="notice"><b>cluster</b> left some empty: {escape(empty)}</p>'
     jumps = " ".join(f'<a href="#cluster-{c.number}">{_chip(c.number)}</a>' for c in facts.clusters)
     return (
         f'<header>\n<div class="eyebrow">raypipe report{escape(f" · {version}" if version else "")}</div>\n'

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from raypipe.clustering.shards import LocalShards, Measure, find_origin
 from raypipe.clustering.sums import add_exactly
@@ -74,6 +75,7 @@ def assert_same_fit(ours, local):
     assert ours.backend_ == local.backend_
     assert ours.distances_.sum() == pytest.approx(local.distances_.sum(), rel=1e-9)
     assert ours.inertia_ == pytest.approx(local.inertia_, rel=1e-9)
+    assert ours.objective_ == pytest.approx(local.objective_, rel=1e-9)
     np.testing.assert_allclose(ours.distances_, local.distances_, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ours.cluster_centers_, local.cluster_centers_, rtol=1e-9, atol=1e-9)
 
@@ -158,6 +160,36 @@ def test_empty_clusters_are_seeded_again_with_the_same_series(shards_here, sizes
     assert_same_fit(clone(model).fit_shards(shards_here(deal(series, sizes))), clone(model).fit(series))
 
 
+@pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
+def test_where_too_many_series_are_the_same_the_same_clusters_stay_empty(shards_here, sizes):
+    series = make_series("ties")  # 20 of the 60 differ
+    for more in ({}, {"divergence": True}, {"solver": "lbfgs", "max_iter": 2, "max_iter_barycenter": 2}):
+        model = TimeSeriesKMeans(22, max_iter=5, **SOFT_DTW).set_params(**more)
+        with pytest.warns(ConvergenceWarning, match=r"only \d+ of 22 clusters hold any series"):
+            local = clone(model).fit(series)
+        with pytest.warns(ConvergenceWarning, match=f"only {len(set(local.labels_))} of 22"):
+            ours = clone(model).fit_shards(shards_here(deal(series, sizes)))
+        assert_same_fit(ours, local)
+
+
+@pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
+def test_series_that_are_moved_count_in_the_sums(shards_here, sizes):
+    series, weights = make_series(), make_weights()
+    local, ours = LocalShards(read_series(series), weights), shards_here(deal(series, sizes, weights))
+    rows, clusters = np.array([40, 3, 16]), np.array([3, 0, 4])
+    for shards in (local, ours):
+        shards.open(Measure(0.3, "float64", "numba"))
+        shards.assign(series[:5], np.zeros(5))
+        shards.statistics(series[2:3], 2)
+    np.testing.assert_array_equal(ours.move(rows, clusters), local.move(rows, clusters))
+    np.testing.assert_array_equal(ours.outcome().labels, local.outcome().labels)
+    np.testing.assert_array_equal(local.outcome().labels[rows], clusters)
+    for cluster in range(5):
+        one, other = (shards.statistics(series[cluster][None], cluster) for shards in (ours, local))
+        np.testing.assert_allclose(one.sums, other.sums, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(one.weights, other.weights)
+
+
 @pytest.mark.parametrize("divergence", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", SHARDINGS.values(), ids=SHARDINGS)
@@ -185,7 +217,10 @@ def test_choices_are_the_same_bits(shards_here, sizes, precision, divergence):
     found, expected = ours.assign(centers, offsets), local.assign(centers, offsets)
     np.testing.assert_array_equal(found.counts, expected.counts)
     assert found.sums == expected.sums
-    np.testing.assert_array_equal(ours.farthest(local.n_series), local.farthest(local.n_series))
+    for n in (1, 7, local.n_series):
+        for one, other in zip(ours.farthest(n), local.farthest(n), strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert len(one) == n
     one, other = ours.outcome(), local.outcome()
     for name in ("labels", "distances", "weights"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -418,14 +453,18 @@ def test_a_killed_actor_is_made_anew_and_the_fit_goes_on(ray_two_cpus, disturbed
 
 PHASES = [
     "shards.paths", "shards.steps", "open", "shards.begin_seeding", "shards.try_seeds", "shards.take_seed",
-    "shards.draw", "shards.assign", "shards.statistics", "farthest", "shards.outcome",
+    "shards.draw", "shards.assign", "shards.statistics", "shards.farthest", "shards.move",
+    "shards.outcome",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_an_actor_may_be_killed_in_any_phase(ray_two_cpus, disturbed, monkeypatch, phase):
     shards, model, _ = disturbed
-    if phase == "farthest":  # Centers so far away that their clusters are left empty are seeded again.
+    if phase in (
+        "shards.farthest",
+        "shards.move",
+    ):  # Centers so far away that their clusters are left empty are seeded again.
         far = make_series()[:1] + np.array([1e4, -1e4, 2e4])[:, None, None]
         model = clone(model).set_params(init=np.concatenate([make_series()[:1], far]))
     expected = clone(model).fit_shards(shards)

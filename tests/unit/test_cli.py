@@ -159,3 +159,33 @@ def test_doctor():
     assert result.exit_code == 0
     for word in ("python", "ray 2.", "decoders", "descriptor", "cores", "gpu"):
         assert word in result.stdout
+
+
+def test_clusters_that_stay_empty_are_told_of_in_one_line_and_in_the_results(tmp_path):
+    steps = np.linspace(0, 1, 6)[:, None]
+    kinds = [np.sin(4 * steps + np.arange(4)), np.cos(5 * steps * np.arange(4))]
+    file, run = tmp_path / "trajectories.json", tmp_path / "run"
+    file.write_text(json.dumps([kinds[i % 2].tolist() for i in range(8)]))
+    how = ("-k", "3", "--set", "reduce.method=pca", "--set", "reduce.n_components=2")
+    said = "only 2 of 3 clusters hold any video: lower n_clusters, or try another seed"
+    for method in ("softdtw", "kmeans"):
+        begin = ("cluster", run) if run.exists() else ("run", file, "-o", run)
+        result = call_raypipe(*begin, *how, "--set", f"cluster.method={method}")
+        assert result.exit_code == 0, result.stderr
+        assert [line for line in result.stderr.splitlines() if "clusters hold" in line] == [said]
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert sorted(metrics["sizes"]) == [0, 4, 4]
+        assert metrics["n_empty"] == 1
+        assert np.load(run / "model" / "centers.npy").shape[0] == 3
+    assert call_raypipe("report", run).exit_code == 0
+    assert said in (run / "report.html").read_text()
+    assert json.loads((run / "summary.json").read_text())["n_clusters"] == 2
+
+
+def test_the_figure_that_compares_runs_is_the_mean_distance_that_was_minimised(done):
+    import pyarrow.parquet as pq
+
+    run, _ = done
+    distances = pq.read_table(run / "clusters.parquet").column("distance").to_numpy()
+    assert json.loads((run / "metrics.json").read_text())["inertia"] == pytest.approx(distances.mean())
+    assert "What k-means made small" in (run / "report.html").read_text()

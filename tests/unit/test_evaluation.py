@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from raypipe.analysis import evaluation
-from raypipe.analysis.evaluation import affordable_videos, evaluate, score_mean_pooled
+from raypipe.analysis.evaluation import affordable_videos, describe_empty, evaluate, score_mean_pooled
 from raypipe.analysis.outliers import score_outliers
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
@@ -37,6 +37,7 @@ def test_every_figure_is_the_one_it_names():
     assert found["v_measure"] == metrics.v_measure_score(truth[known], labels[known])
     assert found["n_truth"] == 10
     assert (found["inertia"], found["sizes"], found["silhouette_softdtw_gamma"]) == (3.5, [6, 6], 0.1)
+    assert found["n_empty"] == 0
     assert found["silhouette_n"] == found["silhouette_softdtw_n"] == 12
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -59,6 +60,15 @@ def test_paths_that_never_move_have_figures_too():
     found = evaluate(np.ones((4, 3, 2)), labels)
     assert found["silhouette"] == found["silhouette_softdtw"] == 0
     json.dumps(found, allow_nan=False)
+
+
+def test_clusters_without_videos_are_counted():
+    values, labels = make_groups()
+    found = evaluate(values, 2 * labels, gamma=0.1, n_clusters=4)
+    assert (found["sizes"], found["n_empty"]) == ([6, 0, 6, 0], 2)
+    assert found["silhouette"] == evaluate(values, labels, gamma=0.1)["silhouette"]
+    assert describe_empty(found).startswith("only 2 of 4 clusters hold any video")
+    assert describe_empty(evaluate(values, labels, n_clusters=2)) is None
 
 
 def test_one_video():

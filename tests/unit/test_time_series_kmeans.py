@@ -4,9 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
-from raypipe.clustering import fit_clusters
+from raypipe.clustering import fit_clusters, from_estimator
 from raypipe.clustering.shards import LocalShards, Measure
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.clustering.vectors import pool_steps
@@ -211,7 +213,6 @@ def test_auto_gamma_is_learned_and_used():
         ({"init": "best"}, make_paths(), "init must be k-means"),
         ({"init": make_paths(2)}, make_paths(), "init holds 2 centers, n_clusters is 3"),
         ({"metric": "softdtw", "metric_params": {"gamma": 0}}, make_paths(), "gamma must be a number greater than 0"),
-        ({"metric": "softdtw"}, np.ones((6, 4, 2)), "no run found 3 clusters of these 6 series"),
     ],
 )
 def test_what_cannot_be_done_is_said(parameters, series, message):
@@ -266,8 +267,15 @@ def test_more_clusters_than_videos_is_a_wrong_request():
     for method in ("softdtw", "kmeans"):
         with pytest.raises(UsageError, match="5 clusters asked for, but there are only 2 videos"):
             fit_clusters(make_paths(2), ClusterConfig(method=method, n_clusters=5))
-    with pytest.raises(UsageError, match="only 1 of 2 clusters found"):
-        fit_clusters(np.ones((4, 3, 2)), ClusterConfig(method="kmeans", n_clusters=2))
+
+
+@pytest.mark.parametrize("method", ["softdtw", "dtw", "euclidean", "kmeans"])
+def test_videos_that_are_the_same_come_back_in_fewer_clusters(method):
+    found = fit_clusters(np.ones((4, 3, 2)), ClusterConfig(method=method, n_clusters=2))
+    assert found.n_clusters == len(found.centers) == 2
+    assert len(set(found.labels)) == 1
+    assert np.isfinite(found.distances).all()
+    assert np.isfinite(found.inertia)
 
 
 def test_as_many_clusters_as_videos_and_one_cluster():
@@ -313,7 +321,8 @@ def test_what_is_learned_belongs_together(solver):
     distances = cdist_soft_dtw(series, model.cluster_centers_)
     np.testing.assert_allclose(model.transform(series), distances)
     np.testing.assert_allclose(model.distances_, distances[np.arange(30), model.labels_])
-    assert model.score(series) == pytest.approx(-(model.distances_**2).mean())
+    assert model.objective_ == pytest.approx(distances.min(axis=1).mean())
+    assert model.score(series) == pytest.approx(-model.objective_)
     assert model.inertia_ == pytest.approx((model.distances_**2).mean(), rel=1e-3)
 
 
@@ -347,6 +356,120 @@ def test_an_empty_cluster_is_seeded_again_with_the_series_farthest_off():
     np.testing.assert_array_equal(fits[0].labels_, fits[1].labels_)
 
 
+def make_spectra(n: int = 20, seed: int = 0) -> np.ndarray:
+    """Series like OliveOil's: 570 steps of one smooth curve, of which four kinds differ by a thousandth."""
+    rng = np.random.default_rng(seed)
+    at = np.linspace(0, 1, 570)
+    curve = np.exp(-(((at - 0.3) / 0.02) ** 2)) + np.exp(-(((at - 0.6) / 0.05) ** 2))
+    kinds = [np.sin(2 * np.pi * (3 + kind) * at) for kind in range(4)]
+    return np.stack([curve * (1 + 0.002 * rng.normal()) + 0.002 * kinds[i % 4] for i in range(n)])[..., None]
+
+
+@pytest.mark.parametrize("begin", [0, 1, 2, "far"])
+def test_series_that_are_nearly_the_same_fill_all_clusters(begin):
+    series = make_spectra()
+    begins = {"init": np.concatenate([series[:3], series[:1] + 100])} if begin == "far" else {"random_state": begin}
+    fits = [TimeSeriesKMeans(4, metric="softdtw", **begins).fit(series) for _ in range(2)]
+    assert (np.bincount(fits[0].labels_, minlength=4) > 0).all()
+    np.testing.assert_array_equal(fits[0].labels_, fits[0].predict(series))
+    np.testing.assert_array_equal(fits[0].labels_, fits[1].labels_)
+    np.testing.assert_array_equal(fits[0].cluster_centers_, fits[1].cluster_centers_)
+
+
+@pytest.mark.parametrize("divergence", [False, True])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_refilling_never_raises_the_objective(capsys, ragged, divergence):
+    series = make_paths(40, 12, ragged=ragged)
+    begin = np.concatenate([pad(series)[:2, :10], *(pad(series)[:1, :10] + shift for shift in (1e3, -1e3, 2e3))])
+    parameters = {"init": begin, "tol": 0, "divergence": divergence, "precision": "float64"}
+    passes = objectives(series, capsys, n_clusters=5, **parameters)
+    # Under the divergence centers may rise once, and then the pass before is kept.
+    falling = passes[:-1] if divergence else passes
+    assert len(passes) > 3
+    assert (np.diff(falling) <= 1e-5 * abs(passes[0])).all()
+    labels = TimeSeriesKMeans(5, metric="softdtw", **parameters).fit(series).labels_
+    assert len(set(labels)) == 5
+
+
+def test_the_best_of_what_was_found_comes_back_where_a_cluster_stays_empty():
+    series = np.repeat(make_paths(2), 4, axis=0)
+    for parameters in (
+        {"metric": "softdtw"},
+        {"metric": "softdtw", "divergence": True},
+        {"metric": "softdtw", "solver": "lbfgs", "max_iter_barycenter": 5},
+        {"metric": "dtw"},
+        {"metric": "euclidean"},
+    ):
+        model = TimeSeriesKMeans(3, random_state=0, max_iter=5, **parameters)
+        with pytest.warns(ConvergenceWarning, match="only 2 of 3 clusters hold any series, the others are empty"):
+            model.fit(series)
+        np.testing.assert_array_equal(model.labels_, np.repeat(model.labels_[[0, 4]], 4))
+        assert len(set(model.labels_)) == 2
+        assert model.cluster_centers_.shape == (3, 8, 2)
+        np.testing.assert_array_equal(model.predict(series), model.labels_)
+        distances = model.transform(series).min(axis=1)
+        np.testing.assert_allclose(model.distances_, distances, atol=1e-9)
+        assert model.inertia_ == pytest.approx((distances**2).mean(), abs=1e-9)
+    with pytest.warns(ConvergenceWarning, match="only 1 of 3 clusters"):
+        assert not TimeSeriesKMeans(3, metric="softdtw").fit(np.ones((6, 4, 2))).labels_.any()
+
+
+def test_given_centers_of_which_one_draws_nothing_are_returned_as_tslearn_returns_them():
+    series = make_paths()
+    begin = np.concatenate([series[:2], series[:1] + 1e3])
+    for metric in ("dtw", "euclidean", "softdtw"):
+        theirs = Theirs(3, metric=metric, init=begin).fit(series)
+        with pytest.warns(ConvergenceWarning, match="only 2 of 3 clusters"):
+            ours = TimeSeriesKMeans(3, metric=metric, init=begin, solver="lbfgs").fit(series)
+        np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+        np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_)
+        np.testing.assert_array_equal(ours.predict(series), theirs.predict(series))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "dtw", "softdtw"])
+def test_the_objective_is_the_mean_of_what_is_made_small(metric):
+    series = make_paths(30)
+    model = TimeSeriesKMeans(3, metric=metric, max_iter=5, random_state=0).fit(series)
+    theirs = tslearn.load("tslearn.metrics")
+    if metric == "euclidean":
+        made_small = cdist(series.reshape(30, -1), model.cluster_centers_.reshape(3, -1), "sqeuclidean")
+    elif metric == "dtw":
+        made_small = theirs.cdist_dtw(series, model.cluster_centers_) ** 2
+    else:
+        made_small = theirs.cdist_soft_dtw(series, model.cluster_centers_)
+    assert model.objective_ == pytest.approx(made_small.min(axis=1).mean())
+    assert model.score(series) == pytest.approx(-model.objective_)
+    assert from_estimator(model).inertia == model.objective_
+
+
+def test_weights_count_in_the_objective():
+    series, weights = make_paths(24), np.arange(24) % 3
+    model = TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit(series, sample_weight=weights)
+    assert model.objective_ == pytest.approx(np.average(model.distances_, weights=weights))
+
+
+def test_of_several_runs_the_one_of_the_least_objective_is_kept():
+    """At γ = 1 its values are negative: the least mean of squares, by which tslearn chooses, is that of the worst."""
+    random = np.random.default_rng(1)
+    angles = np.linspace(0, 2 * np.pi, 16)
+    kinds = np.repeat(np.arange(4), 12)
+    series = np.stack([np.sin((kind + 1) * angles + kind) + 0.1 * random.normal(size=16) for kind in kinds])[..., None]
+    parameters = {"metric": "softdtw", "max_iter": 10, "max_iter_barycenter": 10}
+
+    def runs(solver):
+        draws = np.random.RandomState(0)
+        fits = [TimeSeriesKMeans(4, random_state=draws, solver=solver, **parameters).fit(series) for _ in range(5)]
+        kept = TimeSeriesKMeans(4, random_state=0, n_init=5, solver=solver, **parameters).fit(series)
+        return [fit.objective_ for fit in fits], [fit.inertia_ for fit in fits], kept
+
+    objectives, inertias, kept = runs("mm")
+    assert kept.objective_ == min(objectives) < max(objectives) < 0
+    assert np.argmin(inertias) == np.argmax(objectives)
+    objectives, inertias, kept = runs("lbfgs")
+    assert kept.inertia_ == min(inertias)
+    assert kept.objective_ == pytest.approx(max(objectives))
+
+
 def test_the_divergence_tells_what_smooth_centers_hide():
     series = make_paths(30, 20)
     parameters = {"metric": "softdtw", "metric_params": {"gamma": 50.0}, "random_state": 0}
@@ -377,39 +500,92 @@ def test_float32_and_float64_agree():
     assert one.distances_.dtype == np.float64
 
 
-class TestCasesThatTslearnPublishes:
-    """What the tests of tslearn's own estimator ask of soft-DTW."""
+EVERY_METRIC = pytest.mark.parametrize(
+    "parameters",
+    [{"metric": "euclidean"}, {"metric": "dtw"}, {"metric": "softdtw"}, {"metric": "softdtw", "solver": "lbfgs"}],
+    ids=lambda parameters: " ".join(parameters.values()),
+)
+ELASTIC = pytest.mark.parametrize(*EVERY_METRIC.args[:1], EVERY_METRIC.args[1][1:], **EVERY_METRIC.kwargs)
 
-    @pytest.mark.parametrize("solver", ["mm", "lbfgs"])
-    def test_labels_are_those_of_the_nearest_center(self, solver):
+
+class TestCasesThatTslearnPublishes:
+    """What the tests of tslearn's own estimator ask, of every metric."""
+
+    @EVERY_METRIC
+    def test_labels_are_those_of_the_nearest_center(self, parameters):
         series = np.random.RandomState(0).randn(15, 10, 3)
-        model = TimeSeriesKMeans(3, metric="softdtw", max_iter=5, random_state=0, solver=solver).fit(series)
-        theirs = tslearn.load("tslearn.metrics").cdist_soft_dtw(series, model.cluster_centers_)
+        model = TimeSeriesKMeans(3, max_iter=5, random_state=np.random.RandomState(0), **parameters).fit(series)
+        metrics = tslearn.load("tslearn.metrics")
+        if parameters["metric"] == "euclidean":
+            theirs = cdist(series.reshape(15, -1), model.cluster_centers_.reshape(3, -1))
+        else:
+            theirs = getattr(metrics, f"cdist_{parameters['metric'].replace('softdtw', 'soft_dtw')}")(
+                series, model.cluster_centers_
+            )
         np.testing.assert_array_equal(model.labels_, theirs.argmin(axis=1))
         np.testing.assert_array_equal(model.labels_, model.predict(series))
+        if parameters["metric"] == "euclidean":
+            assert model.inertia_ == pytest.approx((theirs.min(axis=1) ** 2).mean(), rel=1e-12)
 
-    @pytest.mark.parametrize("solver", ["mm", "lbfgs"])
-    def test_three_series_of_unequal_lengths(self, solver):
-        series = [[1, 2, 3, 4], [1, 2, 3], [2, 5, 6, 7, 8, 9]]
-        model = TimeSeriesKMeans(2, metric="softdtw", max_iter=5, random_state=0, solver=solver).fit(series)
-        assert model.cluster_centers_.shape == (2, 6, 1)
-        assert model.labels_[0] == model.labels_[1] != model.labels_[2]
+    def test_inertia_in_dtw_of_a_euclidean_fit(self):
+        series = np.random.RandomState(0).randn(15, 10, 3)
+        plain, counted = (
+            TimeSeriesKMeans(3, max_iter=5, dtw_inertia=dtw, random_state=0).fit(series) for dtw in (False, True)
+        )
+        aligned = tslearn.load("tslearn.metrics").cdist_dtw(series, counted.cluster_centers_)
+        assert counted.inertia_ == pytest.approx((aligned[np.arange(15), counted.labels_] ** 2).mean())
+        assert counted.inertia_ < plain.inertia_
+        assert counted.objective_ == plain.objective_
 
-    @pytest.mark.parametrize("solver", ["mm", "lbfgs"])
-    def test_centers_have_the_length_of_those_to_begin_with(self, solver):
-        begin = pad([[1.0, 2.0, 3.0], [1.0, 2.0, 2.0, 3.0, 4.0], [3.0, 2.0, 1.0]])
-        shapes = [[1, 2, 3], [1, 2, 4], [3, 2, 1]]
-        series = np.repeat(shapes, 5, axis=0).repeat(3, axis=1) + 0.1 * np.random.RandomState(0).randn(15, 9)
-        model = TimeSeriesKMeans(3, metric="softdtw", max_iter=5, init=begin, solver=solver).fit(series)
-        assert model.cluster_centers_.shape == (3, 5, 1)
+    @pytest.mark.parametrize("init", ["k-means++", "random", "given"])
+    @ELASTIC
+    def test_three_series_of_unequal_lengths(self, parameters, init):
+        series = pad([[1, 2, 3, 4], [1, 2, 3], [2, 5, 6, 7, 8, 9]])
+        begin = series[:2] if init == "given" else init
+        model = TimeSeriesKMeans(2, max_iter=5, random_state=0, init=begin, **parameters).fit(series)
+        assert model.cluster_centers_.shape == (
+            2,
+            4 if init == "given" else 6,
+            1,
+        )  # given ones lose steps that all lack
         assert np.isfinite(model.cluster_centers_).all()
+        assert len(set(model.labels_)) == 2
+        if init != "given":
+            assert model.labels_[0] == model.labels_[1] != model.labels_[2]
+
+    @EVERY_METRIC
+    def test_centers_have_the_length_of_the_series(self, parameters):
+        series = np.random.RandomState(1).randn(15, 10, 1)
+        for init in ("k-means++", "random"):
+            model = TimeSeriesKMeans(3, max_iter=5, init=init, random_state=0, **parameters).fit(series)
+            assert model.cluster_centers_.shape == (3, 10, 1)
+            assert np.isfinite(model.cluster_centers_).all()
+
+    @pytest.mark.filterwarnings("ignore:only . of 3 clusters")
+    @ELASTIC
+    def test_centers_have_the_length_of_those_to_begin_with(self, parameters):
+        begin = pad([[1.0, 2.0, 3.0], [1.0, 2.0, 2.0, 3.0, 4.0], [3.0, 2.0, 1.0]])
+        for seed in range(3):
+            series = np.random.RandomState(seed).randn(15, 10, 1)
+            model = TimeSeriesKMeans(3, max_iter=5, init=begin, **parameters).fit(series)
+            assert model.cluster_centers_.shape == (3, 5, 1)
+            assert np.isfinite(model.cluster_centers_).all()
+            assert model.labels_.shape == (15,)
         with pytest.raises(ValueError, match="shape"):
             TimeSeriesKMeans(3, init=begin).fit(series)
 
-    @pytest.mark.parametrize("solver", ["mm", "lbfgs"])
-    def test_more_clusters_than_series(self, solver):
+    @ELASTIC
+    def test_every_cluster_of_a_simple_set_is_found(self, parameters):
+        series = pad([[1, 2, 3], [7, 8, 9, 11], [0.1, 0.2, 2.0], [1, 1, 1, 9], [10, 20, 30, 1000]])
+        random = np.random.RandomState(0)
+        for n_clusters in (3, 4):
+            labels = TimeSeriesKMeans(n_clusters, max_iter=5, random_state=random, **parameters).fit_predict(series)
+            assert set(labels) == set(range(n_clusters))
+
+    @EVERY_METRIC
+    def test_more_clusters_than_series(self, parameters):
         with pytest.raises(ValueError, match="101 clusters of only 15 series"):
-            TimeSeriesKMeans(101, metric="softdtw", solver=solver).fit(np.random.RandomState(0).randn(15, 10, 3))
+            TimeSeriesKMeans(101, **parameters).fit(np.random.RandomState(0).randn(15, 10, 3))
 
 
 def test_frames_of_pandas_as_output():
@@ -438,8 +614,8 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was():
     series = make_paths()
     model = TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit(series)
     before = model.transform(series)
-    with pytest.raises(UsageError, match="no run found"):
-        model.set_params(metric_params={"gamma": 50.0}).fit(np.ones((6, 4, 2)))
+    with pytest.raises(UsageError, match="init has centers of 3 dimensions"):
+        model.set_params(metric_params={"gamma": 50.0}, init=make_paths(3, dim=3)).fit(series)
     assert model.gamma_ == 1.0
     np.testing.assert_array_equal(model.transform(series), before)
 
