@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.format import Flags
 
 from raypipe.decoders import check_file, describe
 from raypipe.decoders.edits import Edit, read_edits
@@ -71,7 +73,12 @@ class OpenVideo:
     @property
     def is_untimed(self) -> bool:
         """Whether the container holds no times of presentation."""
-        return bool(_UNTIMED & self.formats)
+        return bool(_UNTIMED & self.formats) or self.is_bare
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the file is a bare stream, without a container that could hold times."""
+        return bool(self.container.format.flags & Flags.no_timestamps.value)
 
     @property
     def is_sought(self) -> bool:
@@ -91,9 +98,18 @@ class OpenVideo:
         return aspect if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED else 1.0
 
     @property
+    def rate(self) -> Fraction | None:
+        """The average frames a second, or None if they are unknown.
+
+        Of a bare stream FFmpeg takes 25 for the average, whatever the stream's own header says.
+        """
+        own = self.stream.codec_context.framerate if self.is_bare else None
+        return own or self.stream.average_rate
+
+    @property
     def fps(self) -> float:
         """The average frames a second, or 0 if they are unknown or implausible."""
-        rate = float(self.stream.average_rate or 0)
+        rate = float(self.rate or 0)
         return rate if 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
 
     @property
@@ -102,7 +118,7 @@ class OpenVideo:
 
         Whole ticks, if there are any, because the time of the last frame may have been rounded up.
         """
-        rate = self.stream.average_rate
+        rate = self.rate
         ticks = 1 / (rate * self.stream.time_base) if rate else 0
         return int(ticks) or float(ticks)
 
@@ -146,7 +162,7 @@ class OpenVideo:
 
         At a clean end this is half a second at least, because headers round and tracks differ in length.
         """
-        rate = self.stream.average_rate
+        rate = self.rate
         period_s = float(1 / rate) if rate else duration_s
         return last_s + ((duration_s or period_s) - TOLERANCE_S if broken else max(duration_s, 2 * period_s, 0.5))
 
