@@ -98,7 +98,8 @@ class Table:
         path, truth = file.write(folder)
         shown = decode_exactly(path)
         check_exact(file, shown, truth)
-        end_s = float(shown.times_s[-1]) + truth.end_s - truth.times_s[-1]
+        last_s, clock_s = truth.end_s - truth.times_s[-1], CLOCK_S.get(file.container)
+        end_s = float(shown.times_s[-1]) + (round(last_s / clock_s) * clock_s if clock_s else last_s)
         return [
             {"trouble": file.trouble, "container": file.container, "codec": file.codec, "decoder": name}
             | self._measure(name, path, file, shown, end_s, truth.is_part)

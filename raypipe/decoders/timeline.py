@@ -305,7 +305,8 @@ def _lay_out(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray, misplac
     usual = _period(video, ticks, durations)
     laid = lay_out(ticks, usual, misplaced)
     origin = int(np.floor(laid[0]))
-    timeline = _make(video, origin, laid - (laid[0] - origin), np.full(len(laid), usual))
+    own = durations if np.array_equal(laid, ticks) and not video.is_untimed else np.full(len(laid), usual)
+    timeline = _make(video, origin, laid - (laid[0] - origin), own)
     return replace(timeline, is_sound=False)
 
 

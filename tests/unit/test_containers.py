@@ -38,6 +38,9 @@ QUICK = [
     File("ts", "mpeg2", "joined"),
     File("avi", "vp8", "hidden frames"),
     File("avi", "mjpeg", "one frame"),
+    File("wmv", "wmv2", "one frame"),
+    File("mp4", "h264", "variable rate"),
+    File("gif", "gif", "variable rate"),
     File("mkv", "h264-ip", "1200 frames a second"),
 ]
 NO_COMMAND_LINE = {"cut_h264_open.ts"}  # It holds no parameter sets, without which nothing decodes it.
