@@ -58,7 +58,11 @@ CLOCK_S = {"gif": 0.01}
 """Clocks that are coarser than that."""
 PROMISES_LENGTH = {"mp4", "mov", "mkv", "webm", "avi", "flv", "wmv"}
 """Containers whose header says how long the video is, so that one can see that it was cut off."""
-REASONS: dict[tuple[str, str, str, str], str] = {}
+_AFTER_A_LOSS = "the frame at which the file ends does not decode, and the one that is shown after it is not given"
+REASONS: dict[tuple[str, str, str, str], str] = {
+    ("pyav", "fragmented", "h264", "cut off"): _AFTER_A_LOSS,
+    ("pyav", "flv", "h264", "cut off"): _AFTER_A_LOSS,
+}
 """Why a row is not right, by decoder, container, codec and trouble."""
 
 
