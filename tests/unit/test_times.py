@@ -10,6 +10,7 @@ import numbered
 import numpy as np
 import pytest
 
+from bench.numbered import read_number
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
@@ -84,7 +85,7 @@ def sample(uri: str, probe: Probe, pattern: SampleConfig, start_s=None, end_s=No
     for row in rows:
         span = Span(row["origin_s"], row["span_s"], row["start_s"], row["end_s"])
         frames = reader.frames(uri, sample_span(span, pattern, times_s).times_s, SIZE, "squash")
-        numbers += [numbered.read(picture) for picture in frames.pixels]
+        numbers += [read_number(picture) for picture in frames.pixels]
         errors.add(frames.error)
     return numbers, errors
 
