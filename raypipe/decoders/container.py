@@ -104,13 +104,12 @@ class OpenVideo:
         Of a bare stream FFmpeg takes 25 for the average, whatever the stream's own header says.
         """
         own = self.stream.codec_context.framerate if self.is_bare else None
-        return own or self.stream.average_rate
+        return own if own and _is_plausible(own) else self.stream.average_rate
 
     @property
     def fps(self) -> float:
         """The average frames a second, or 0 if they are unknown or implausible."""
-        rate = float(self.rate or 0)
-        return rate if 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
+        return float(self.rate) if self.rate and _is_plausible(self.rate) else 0.0
 
     @property
     def period(self) -> float:
@@ -198,6 +197,10 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = n_threads
             yield OpenVideo(uri, container, stream, every_edit.get(stream.id, ()))
+
+
+def _is_plausible(rate: Fraction) -> bool:
+    return 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS
 
 
 def find_start(video: OpenVideo) -> tuple[int, Iterator[Any]] | None:

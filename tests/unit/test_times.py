@@ -308,6 +308,14 @@ def test_a_video_of_one_frame_has_a_length(tmp_path, name):
         assert set(sample(str(path), probe, pattern)[0]) == {0}
 
 
+@pytest.mark.parametrize(("rate", "believed"), [(50, 50), (2400, 25)])
+def test_a_bare_stream_has_its_own_rate_if_that_is_plausible(tmp_path, rate, believed):
+    path = numbered.write(tmp_path / "a.h264", *CODECS["b_frames"], rate=rate)
+    probe = make_decoder("pyav").probe(str(path))
+    assert probe.fps == believed and probe.duration_s == pytest.approx(60 / believed)
+    np.testing.assert_allclose(make_decoder("pyav").frame_times(str(path)), np.arange(60) / believed)
+
+
 EPISODES = [37, 8, 61, 17, 45, 29]  # The frames of each, joined as LeRobot does.
 
 
