@@ -58,7 +58,11 @@ CLOCK_S = {"gif": 0.01}
 """Clocks that are coarser than that."""
 PROMISES_LENGTH = {"mp4", "mov", "mkv", "webm", "avi", "flv", "wmv"}
 """Containers whose header says how long the video is, so that one can see that it was cut off."""
-REASONS: dict[tuple[str, str, str, str], str] = {}
+_AFTER_A_LOSS = "the frame at which the file ends does not decode, and the one that is shown after it is not given"
+REASONS: dict[tuple[str, str, str, str], str] = {
+    ("pyav", "fragmented", "h264", "cut off"): _AFTER_A_LOSS,
+    ("pyav", "flv", "h264", "cut off"): _AFTER_A_LOSS,
+}
 """Why a row is not right, by decoder, container, codec and trouble."""
 
 
@@ -98,7 +102,8 @@ class Table:
         path, truth = file.write(folder)
         shown = decode_exactly(path)
         check_exact(file, shown, truth)
-        end_s = float(shown.times_s[-1]) + truth.end_s - truth.times_s[-1]
+        last_s, clock_s = truth.end_s - truth.times_s[-1], CLOCK_S.get(file.container)
+        end_s = float(shown.times_s[-1]) + (round(last_s / clock_s) * clock_s if clock_s else last_s)
         return [
             {"trouble": file.trouble, "container": file.container, "codec": file.codec, "decoder": name}
             | self._measure(name, path, file, shown, end_s, truth.is_part)

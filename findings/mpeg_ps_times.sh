@@ -13,8 +13,9 @@
 #   the next header two are left out.
 #
 # Why it matters to raypipe: which frame is on display at a time was looked up by these times. Where packets have a
-# position in the file (pos), their times stand in headers; bench/exact.py, by which decoders are judged, believes these
-# alone, and of two packets in a row with one time the second. It then has the times that were written, without error.
+# position in the file (pos), their times stand in headers; raypipe, and bench/exact.py, by which it is judged, believe
+# these alone, and of two packets in a row with one time the second. They then have the times that were written, without
+# error.
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.format import Flags
 
 from raypipe.decoders import check_file, describe
 from raypipe.decoders.edits import Edit, read_edits
@@ -71,7 +73,12 @@ class OpenVideo:
     @property
     def is_untimed(self) -> bool:
         """Whether the container holds no times of presentation."""
-        return bool(_UNTIMED & self.formats)
+        return bool(_UNTIMED & self.formats) or self.is_bare
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the file is a bare stream, without a container that could hold times."""
+        return bool(self.container.format.flags & Flags.no_timestamps.value)
 
     @property
     def is_sought(self) -> bool:
@@ -91,10 +98,18 @@ class OpenVideo:
         return aspect if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED else 1.0
 
     @property
+    def rate(self) -> Fraction | None:
+        """The average frames a second, or None if they are unknown.
+
+        Of a bare stream FFmpeg takes 25 for the average, whatever the stream's own header says.
+        """
+        own = self.stream.codec_context.framerate if self.is_bare else None
+        return own if own and _is_plausible(own) else self.stream.average_rate
+
+    @property
     def fps(self) -> float:
         """The average frames a second, or 0 if they are unknown or implausible."""
-        rate = float(self.stream.average_rate or 0)
-        return rate if 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS else 0.0
+        return float(self.rate) if self.rate and _is_plausible(self.rate) else 0.0
 
     @property
     def period(self) -> float:
@@ -102,7 +117,7 @@ class OpenVideo:
 
         Whole ticks, if there are any, because the time of the last frame may have been rounded up.
         """
-        rate = self.stream.average_rate
+        rate = self.rate
         ticks = 1 / (rate * self.stream.time_base) if rate else 0
         return int(ticks) or float(ticks)
 
@@ -146,7 +161,7 @@ class OpenVideo:
 
         At a clean end this is half a second at least, because headers round and tracks differ in length.
         """
-        rate = self.stream.average_rate
+        rate = self.rate
         period_s = float(1 / rate) if rate else duration_s
         return last_s + ((duration_s or period_s) - TOLERANCE_S if broken else max(duration_s, 2 * period_s, 0.5))
 
@@ -182,6 +197,10 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = n_threads
             yield OpenVideo(uri, container, stream, every_edit.get(stream.id, ()))
+
+
+def _is_plausible(rate: Fraction) -> bool:
+    return 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS
 
 
 def find_start(video: OpenVideo) -> tuple[int, Iterator[Any]] | None:
@@ -220,7 +239,8 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
     """Decode a video that has just been opened, and yield its frames in the decoder's order.
 
     ``prepare`` is called with each packet before it is decoded. What fails before the first frame is the end of a group
-    of pictures that began before the file did.
+    of pictures that began before the file did. What fails later ends the video, after the frames that wait in the
+    decoder.
 
     Raises
     ------
@@ -245,11 +265,21 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
                 has_begun = True
                 yield frame
     except FFmpegError as error:
-        if has_begun:
+        waiting = drain(video)
+        yield from waiting
+        if has_begun or waiting:
             raise
         failure = reason_of(error)
     if not has_begun:
         raise DecodeError(f"{shown(video.uri)}: {describe_nothing(tried, failure)}")
+
+
+def drain(video: OpenVideo) -> list[Any]:
+    """Return the frames that wait in the decoder for their turn, after which no packet can be decoded."""
+    try:
+        return video.stream.codec_context.decode(None)
+    except FFmpegError:
+        return []
 
 
 def check_indexed(video: OpenVideo, decoder: str) -> None:

@@ -96,7 +96,8 @@ def measure(video: OpenVideo, origin: int) -> Length | None:
     """
     container, stream = video.container, video.stream
     ends: dict[int, float] = {}
-    last, last_dts = None, None
+    durations: set[float] = set()
+    last_shown, last, last_dts = None, None, None
     try:
         goal = (container.duration or 0) + (container.start_time or 0)
         container.seek(round(goal / av.time_base / stream.time_base), stream=stream)
@@ -108,14 +109,32 @@ def measure(video: OpenVideo, origin: int) -> Length | None:
             ends[packet.stream_index] = max(end_s, ends.get(packet.stream_index, end_s))
             if packet.stream_index == stream.index:
                 last, last_dts = max(last or packet.pts + duration, packet.pts + duration), packet.dts
+                last_shown = max(last_shown or packet.pts, packet.pts)
+                durations.add(duration)
     except FFmpegError:
         pass
-    if last is None:
+    if last is None or last_shown is None:
         return None
     measured_s = float((last - origin) * stream.time_base)
     promised_s = _read_promise(video, origin, last_dts, max(ends.values()))
-    is_cut = promised_s is not None and promised_s - measured_s > _SLACK_S
-    return Length(measured_s, promised_s if is_cut else None)
+    if promised_s is not None and promised_s - measured_s > _SLACK_S:
+        return Length(measured_s, promised_s)
+    last_s = float((last_shown - origin) * stream.time_base)
+    return Length(_read_length(video, origin, last_s, durations) or measured_s, None)
+
+
+def _read_length(video: OpenVideo, origin: int, last_s: float, durations: set[float]) -> float | None:
+    """Return the length in the header where the last frame, at ``last_s``, has no duration of its own; else None.
+
+    ``durations`` are those of the last packets. In MP4 they are differences of decoding times, and if frames are
+    reordered and the durations differ they are not the frames'. That of a lone frame in ASF is made up.
+    """
+    longest_s = max(durations) * float(video.stream.time_base)
+    is_reordered = "mov" in video.formats and video.stream.codec_context.has_b_frames and len(durations) > 1
+    is_lone = "asf" in video.formats and last_s == 0 and len(video.container.streams) == 1
+    length_s = video.read_claim(origin) if is_reordered or is_lone else None
+    is_plausible = length_s is not None and last_s < length_s and (is_lone or length_s <= last_s + longest_s)
+    return length_s if is_plausible else None
 
 
 def _read_promise(video: OpenVideo, origin: int, last_dts: int | None, reached_s: float) -> float | None:

@@ -26,7 +26,7 @@ from raypipe.errors import DecodeError
 from raypipe.storage import local_path, shown
 
 _NONE = -(2**63)  # This stands for a time that a packet does not have.
-_MISPLACED = 4  # MPEG-PS gives a time to the frame that begins next, which lies so far from its place at most.
+_MISPLACED = 4  # In the file, a frame of MPEG-PS lies at most so far from where it is shown.
 _N_KEPT = 4  # Segments of one video often come one after the other. An hour takes 1 MB.
 
 
@@ -132,14 +132,14 @@ def check_sound(uri: str, timeline: Timeline, decoder: str) -> None:
         raise DecodeError(f"{shown(uri)}: {decoder} is not reliable where frames have no times of their own")
 
 
-def lay_out(ticks: np.ndarray, period: float) -> np.ndarray:
+def lay_out(ticks: np.ndarray, period: float, misplaced: int = _MISPLACED) -> np.ndarray:
     """Give each frame a time of its own, later than the one before.
 
     Frames are shown in the decoder's order, so within a stretch of one clock they take its times in ascending order. If
     the clock falls back and stays behind for longer than frames are reordered, another begins there, which goes on a
     frame after the last. Frames without a time, or with the time of the one before, are spread between their
     neighbours, at most ``period`` apart. Where frames lack a time of their own, and all the times that there are could
-    be those of a steady rate, misplaced by a frame or a few, they are taken for that.
+    be those of a steady rate, off by a frame or a few, they are taken for that.
 
     Parameters
     ----------
@@ -147,15 +147,17 @@ def lay_out(ticks: np.ndarray, period: float) -> np.ndarray:
         (n,) float64, in order of display, or near it; NaN where a frame has no time.
     period
         The usual time from frame to frame, positive.
+    misplaced
+        Where frames have no time, the others lie at most so many places from where they are shown.
     """
     known = np.flatnonzero(~np.isnan(ticks))
     values = ticks[known]
     if len(np.unique(values)) < len(ticks):
         steady = np.arange(len(ticks)) * period + (values[0] - known[0] * period if len(known) else 0)
-        misplaced = np.abs(values - steady[known]) / period
-        if (misplaced <= (_MISPLACED if len(known) < len(ticks) else 1)).all():
+        off = misplaced if len(known) < len(ticks) else 1
+        if (np.abs(values - steady[known]) <= off * period).all():
             return steady
-    edges = [*_find_clocks(values), len(values)]
+    edges = [*_find_clocks(values, known), len(values)]
     for start, end in pairwise(edges):
         values[start:end].sort()
         if start:
@@ -171,14 +173,15 @@ def lay_out(ticks: np.ndarray, period: float) -> np.ndarray:
     return values[np.maximum(before, 0)] + (place - left) * np.minimum(room, period)
 
 
-def _find_clocks(values: np.ndarray) -> list[int]:
-    """Return the places at which another clock begins."""
+def _find_clocks(values: np.ndarray, places: np.ndarray) -> list[int]:
+    """Return where in ``values``, the times of the frames at ``places``, another clock begins."""
     starts = [0]
     falling = np.flatnonzero(np.diff(values) < 0) + 1
-    for place in falling.tolist():
-        recent = values[max(starts[-1], place - REORDERED) : place]
-        if values[place] < recent.min() and values[place : place + REORDERED].max() < recent.max():
-            starts.append(place)
+    for first in falling.tolist():
+        near = np.searchsorted(places, [places[first] - REORDERED, places[first] + REORDERED])
+        recent = values[max(starts[-1], min(near[0], first - 2)) : first]  # At least two, if so many are known.
+        if values[first] <= recent.min() and values[first : near[1]].max() < recent.max():
+            starts.append(first)
     return starts
 
 
@@ -200,13 +203,20 @@ class _Log:
     def __init__(self, video: OpenVideo) -> None:
         self._video = video
         self._is_vp8 = video.stream.codec_context.name == "vp8"
+        self.is_ps = "mpeg" in video.formats
         self.pts, self.dts, self.durations = array("q"), array("q"), array("q")  # An hour of video has 100,000.
-        self.is_hidden, self.is_key = array("b"), array("b")
+        self.is_hidden, self.is_key, self.is_made_up = array("b"), array("b"), array("b")
 
     def add(self, packet: Any) -> None:
         """Note a packet; the one that flushes the decoder does not count."""
         if packet.size == 0:
             return
+        # A header of MPEG-PS has the time of the first frame that begins after it, and only there a position is known.
+        # FFmpeg gives the time also to the frame that ends there, and makes up those of the frames that follow.
+        is_twin = self.is_ps and packet.pts is not None and packet.pts in self.pts[-1:]
+        if is_twin:
+            self.is_made_up[-1] = True
+        self.is_made_up.append(self.is_ps and packet.pos is None and not is_twin)
         self.pts.append(_NONE if packet.pts is None else packet.pts)
         self.dts.append(_NONE if packet.dts is None else packet.dts)
         self.durations.append(packet.duration or 0)
@@ -220,6 +230,10 @@ class _Log:
         times = np.array(self.dts if self._video.is_untimed else self.pts, dtype=np.float64)
         times[times == _NONE] = np.nan
         return times
+
+    def own_ticks(self) -> np.ndarray:
+        """Return `ticks` without those that were made up."""
+        return np.where(np.array(self.is_made_up, dtype=bool), np.nan, self.ticks())
 
 
 @lru_cache(_N_KEPT)
@@ -287,11 +301,12 @@ def _period(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> float
     return video.period or by_step or float(np.median(durations)) or 1.0
 
 
-def _lay_out(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> Timeline:
+def _lay_out(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray, misplaced: int = _MISPLACED) -> Timeline:
     usual = _period(video, ticks, durations)
-    laid = lay_out(ticks, usual)
+    laid = lay_out(ticks, usual, misplaced)
     origin = int(np.floor(laid[0]))
-    timeline = _make(video, origin, laid - (laid[0] - origin), np.full(len(laid), usual))
+    own = durations if np.array_equal(laid, ticks) and not video.is_untimed else np.full(len(laid), usual)
+    timeline = _make(video, origin, laid - (laid[0] - origin), own)
     return replace(timeline, is_sound=False)
 
 
@@ -315,15 +330,16 @@ def _count_frames(uri: str, _version: tuple[int, ...]) -> Timeline:
         ticks = np.full(len(shown_packets), np.nan)
         numbers = np.array(shown_packets)
         is_known = (0 <= numbers) & (numbers < len(log.pts))
-        ticks[is_known] = log.ticks()[numbers[is_known]]
+        ticks[is_known] = log.own_ticks()[numbers[is_known]]
         durations = np.zeros(len(ticks))
         durations[is_known] = np.array(log.durations)[numbers[is_known]]
         ticks, is_shown = video.place(ticks)
-        timeline = _lay_out(video, ticks[is_shown], durations[is_shown])
+        # Here frames come in the order of display, and in MPEG-PS all times are their own.
+        timeline = _lay_out(video, ticks[is_shown], durations[is_shown], 1 if log.is_ps else _MISPLACED)
         if failure:
             last_s = float(timeline.times_s[-1])
             timeline = replace(timeline, end_s=video.find_end(last_s, timeline.duration_s - last_s, broken=True))
-        n_timeless = int(np.isnan(ticks).sum())
+        n_timeless = len(ticks) - int(np.isfinite(log.ticks()[numbers[is_known]]).sum())
         remark = None
         if 0 < n_timeless < len(ticks):
             remark = f"{n_timeless} of {len(ticks)} frames have no time of their own, and lie between their neighbours"

@@ -1,4 +1,4 @@
-"""Videos in which every frame carries its own number, as twelve blocks in two rows of six."""
+"""Videos in which every frame carries its own number, as `bench.numbered` draws it, with any settings of FFmpeg."""
 
 from __future__ import annotations
 
@@ -11,24 +11,10 @@ from typing import Any
 import av
 import numpy as np
 
+from bench.numbered import draw_number, read_number
+
 WIDTH, HEIGHT = 96, 64
 FORMATS = {"mpg": "mpeg", "vob": "vob", "m2v": "mpeg2video", "m4v": "m4v"}
-
-
-def draw(number: int) -> np.ndarray:
-    """Return the picture (HEIGHT, WIDTH, 3): block b is bright where bit b is set."""
-    bits = (number >> np.arange(12) & 1).reshape(2, 6)
-    grey = (40 + 175 * bits).astype(np.uint8).repeat(HEIGHT // 2, 0).repeat(WIDTH // 6, 1)
-    return np.ascontiguousarray(grey[..., None].repeat(3, 2))
-
-
-def read(picture: np.ndarray) -> int:
-    """Return the number that a picture of any size carries."""
-    height, width = picture.shape[:2]
-    rows = (np.array([0.25, 0.75]) * height).astype(int)
-    columns = ((np.arange(6) + 0.5) / 6 * width).astype(int)
-    bright = [[picture[y - 3 : y + 4, x - 2 : x + 3].mean() > 127 for x in columns] for y in rows]
-    return int((np.array(bright).reshape(12) << np.arange(12)).sum())
 
 
 def write(
@@ -57,7 +43,7 @@ def write(
         if start_ms or ticks:
             stream.codec_context.time_base = Fraction(1, ticks_a_second)
         for i in range(n_frames):
-            frame = av.VideoFrame.from_ndarray(draw(first + i), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(draw_number(first + i, WIDTH, HEIGHT), format="gray")
             if start_ms or ticks:
                 frame.pts = ticks(i) if ticks else start_ms + i * 1000 // rate
                 frame.time_base = Fraction(1, ticks_a_second)
@@ -83,7 +69,7 @@ def decode_in_order(path: Path) -> list[int]:
                 frames: list[Any] = packet.decode()
             except av.FFmpegError:
                 continue
-            numbers += [read(frame.to_ndarray(format="rgb24")) for frame in frames]
+            numbers += [read_number(frame.to_ndarray(format="gray")) for frame in frames]
     return numbers
 
 

@@ -10,6 +10,7 @@ import numbered
 import numpy as np
 import pytest
 
+from bench.numbered import read_number
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
@@ -84,7 +85,7 @@ def sample(uri: str, probe: Probe, pattern: SampleConfig, start_s=None, end_s=No
     for row in rows:
         span = Span(row["origin_s"], row["span_s"], row["start_s"], row["end_s"])
         frames = reader.frames(uri, sample_span(span, pattern, times_s).times_s, SIZE, "squash")
-        numbers += [numbered.read(picture) for picture in frames.pixels]
+        numbers += [read_number(picture) for picture in frames.pixels]
         errors.add(frames.error)
     return numbers, errors
 
@@ -305,6 +306,14 @@ def test_a_video_of_one_frame_has_a_length(tmp_path, name):
     assert probe.duration_s == pytest.approx(0.04)
     for pattern in PATTERNS[:5]:
         assert set(sample(str(path), probe, pattern)[0]) == {0}
+
+
+@pytest.mark.parametrize(("rate", "believed"), [(50, 50), (2400, 25)])
+def test_a_bare_stream_has_its_own_rate_if_that_is_plausible(tmp_path, rate, believed):
+    path = numbered.write(tmp_path / "a.h264", *CODECS["b_frames"], rate=rate)
+    probe = make_decoder("pyav").probe(str(path))
+    assert probe.fps == believed and probe.duration_s == pytest.approx(60 / believed)
+    np.testing.assert_allclose(make_decoder("pyav").frame_times(str(path)), np.arange(60) / believed)
 
 
 EPISODES = [37, 8, 61, 17, 45, 29]  # The frames of each, joined as LeRobot does.
