@@ -58,10 +58,9 @@ CLOCK_S = {"gif": 0.01}
 """Clocks that are coarser than that."""
 PROMISES_LENGTH = {"mp4", "mov", "mkv", "webm", "avi", "flv", "wmv"}
 """Containers whose header says how long the video is, so that one can see that it was cut off."""
-_AFTER_A_LOSS = "the frame at which the file ends does not decode, and the one that is shown after it is not given"
+_AFTER_A_LOSS = "where a packet does not decode the video ends, and the frames that wait in the decoder are not given"
 REASONS: dict[tuple[str, str, str, str], str] = {
-    ("pyav", "fragmented", "h264", "cut off"): _AFTER_A_LOSS,
-    ("pyav", "flv", "h264", "cut off"): _AFTER_A_LOSS,
+    ("pyav", container, "h264", "cut off"): _AFTER_A_LOSS for container in ("mp4", "fragmented", "flv", "nut")
 }
 """Why a row is not right, by decoder, container, codec and trouble."""
 

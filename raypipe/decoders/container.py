@@ -239,8 +239,7 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
     """Decode a video that has just been opened, and yield its frames in the decoder's order.
 
     ``prepare`` is called with each packet before it is decoded. What fails before the first frame is the end of a group
-    of pictures that began before the file did. What fails later ends the video, after the frames that wait in the
-    decoder.
+    of pictures that began before the file did.
 
     Raises
     ------
@@ -265,21 +264,11 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
                 has_begun = True
                 yield frame
     except FFmpegError as error:
-        waiting = drain(video)
-        yield from waiting
-        if has_begun or waiting:
+        if has_begun:
             raise
         failure = reason_of(error)
     if not has_begun:
         raise DecodeError(f"{shown(video.uri)}: {describe_nothing(tried, failure)}")
-
-
-def drain(video: OpenVideo) -> list[Any]:
-    """Return the frames that wait in the decoder for their turn, after which no packet can be decoded."""
-    try:
-        return video.stream.codec_context.decode(None)
-    except FFmpegError:
-        return []
 
 
 def check_indexed(video: OpenVideo, decoder: str) -> None:

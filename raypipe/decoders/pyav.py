@@ -15,7 +15,6 @@ from raypipe.decoders.container import (
     OpenVideo,
     decode_all,
     describe_nothing,
-    drain,
     find_start,
     open_video,
     reason_of,
@@ -178,7 +177,6 @@ class _Walk:
         self._has_begun = False  # A frame has come since decoding began here.
         self._first_sound = -(2**63)  # Frames before this tick may lack the frames that they are predicted from.
         self._tried: Any = None  # This is the packet that was decoded last.
-        self._lost_at: int | None = None  # This is the tick of the packet at which decoding stopped.
         self._failure: str | None = None  # Why it could not be decoded, as long as no frame has come.
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -222,22 +220,8 @@ class _Walk:
             yield tick, frame
 
     def _frames(self) -> Iterator[Any]:
-        """Decode the packets that may hold the frame for the next time.
-
-        Where reading or decoding fails, the frames that wait for their turn are yielded before the error is raised, but
-        none that is shown after one that did not decode.
-        """
+        """Decode the packets that may hold the frame for the next time."""
         pending: list[Any] = []
-        try:
-            yield from self._decode_needed(pending)
-        except FFmpegError:
-            yield from self._decode(pending)
-            waiting = drain(self.video)
-            yield from self._give([f for f in waiting if None in (f.pts, self._lost_at) or f.pts < self._lost_at])
-            raise
-
-    def _decode_needed(self, pending: list[Any]) -> Iterator[Any]:
-        """Decode packets when they are needed; until then they wait in ``pending``."""
         n_bytes = 0
         for packet in self._packets():
             tick = packet.pts
@@ -246,22 +230,20 @@ class _Walk:
             early = tick is not None and tick <= self._waiting[0]
             if early and packet.is_keyframe:
                 self._jumped = self._jumped or bool(pending)
-                pending.clear()
-                n_bytes = 0
+                pending, n_bytes = [], 0
             pending.append(packet)
             n_bytes += packet.size
             if early and len(pending) < _PENDING_PACKETS and n_bytes < _PENDING_BYTES:
                 continue
-            needed, n_bytes = pending.copy(), 0
-            pending.clear()
-            yield from self._decode(needed)
+            if self._jumped:
+                self._codec.flush_buffers()
+                self._has_begun = False
+                self._jumped, self._fresh, self._first_sound = False, True, pending[0].pts or 0
+            yield from self._decode(pending)
+            pending, n_bytes = [], 0
 
     def _decode(self, packets: list[Any]) -> Iterator[Any]:
         """Decode packets; all but the last are shown no later than the next time."""
-        if self._jumped and packets:
-            self._codec.flush_buffers()
-            self._has_begun = False
-            self._jumped, self._fresh, self._first_sound = False, True, packets[0].pts or 0
         newest = max((packet.pts or 0 for packet in packets[:-1]), default=None)
         for packet in packets:
             tick = packet.pts
@@ -273,18 +255,13 @@ class _Walk:
                 frames = packet.decode()
             except FFmpegError as error:
                 if self._has_begun:
-                    self._lost_at = tick
                     raise
                 self._failure = reason_of(error)  # It needs frames from before the place where decoding began.
                 continue
-            yield from self._give(frames)
-
-    def _give(self, frames: list[Any]) -> Iterator[Any]:
-        """Yield those of the decoder's frames that lack none of the frames that they are predicted from."""
-        for frame in frames:
-            self._has_begun = True
-            if frame.pts is None or frame.pts >= self._first_sound:
-                yield frame
+            for frame in frames:
+                self._has_begun = True
+                if frame.pts is None or frame.pts >= self._first_sound:
+                    yield frame
 
     def _packets(self) -> Iterator[Any]:
         """Read packets from the start, or from the last keyframe before the next time if that is far ahead."""

@@ -34,8 +34,6 @@ QUICK = [
     File("mp4", "h264", "play, gap, play"),
     File("mp4", "h264-ip", "edit of duration 0"),
     File("mkv", "h264", "cut off"),
-    File("mp4", "h264", "cut off"),
-    File("nut", "h264", "cut off"),
     File("ts", "h264-open", "cut out"),
     File("ts", "mpeg2", "joined"),
     File("avi", "vp8", "hidden frames"),

@@ -290,7 +290,7 @@ def test_partial_result_crosses(data_dir):
     path = str(data_dir / "videos/odd/corrupted.mp4")
     with Sandbox() as sandbox:
         frames = sandbox.frames(path, sandbox.frame_times(path), 32, "crop", span_s=5)
-    assert len(frames.pixels) == 29 and frames.error.startswith("stopped at 2.9 s of 5.0 s")
+    assert len(frames.pixels) == 28 and frames.error.startswith("stopped at 2.8 s of 5.0 s")
 
 
 def test_wrong_names(make_video):
