@@ -9,8 +9,9 @@
 # ray.shutdown() leaves them. breakpoint() goes on to call Ray's remote debugger. logging.getLogger("ray") keeps the level
 # that init was given.
 #
-# Why it matters to raypipe: rp.embed_videos is called in other people's notebooks and services. raypipe puts back the
-# variables, the level and the signal handlers when it closes a connection that it opened.
+# Why it matters to raypipe: rp.embed_videos is called in other people's notebooks and services. raypipe puts back what a
+# connection of its own has set, but for RAY_AUTH_MODE: Ray's core reads that once a process, and nodes that are started
+# later without it refuse this process's calls.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -21,7 +22,8 @@ unset PYTHONPATH PYTHONBREAKPOINT RAY_AUTH_MODE
 
 cd "$work"
 code=0
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_USAGE_STATS_ENABLED=0 HOME="$work/home" # where a token may lie already
+mkdir "$HOME"
 "$work/venv/bin/python" - "$work" 2>"$work/stderr" <<'PYTHON' || code=$?
 import logging
 import os

@@ -27,6 +27,9 @@ HEAVY_FRAME_S = 0.005
 """Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
 
 _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+# Ray's core reads this once a process. Nodes that the program starts later must read the same: else they and this
+# process refuse each other's calls, and the actors that it makes die for want of an owner.
+_READ_ONCE = "RAY_AUTH_MODE"
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
     """Open a connection, and close it at the end.
 
     What ``ray.init`` sets in this process is put back then, because it may be a user's program that calls us: variables
-    of the environment (how to authenticate, which debugger to call), the level of a log, and what signals do.
+    of the environment, such as the debugger to call, but for `_READ_ONCE`; the level of a log; and what signals do.
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
@@ -161,6 +164,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
         finally:
             by_ray = {name: value for name, value in os.environ.items() if before.get(name) != value}
+            by_ray.pop(_READ_ONCE, None)
         yield
     finally:
         ray.shutdown()

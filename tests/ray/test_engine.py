@@ -197,7 +197,8 @@ def what_others_rely_on() -> dict:
         "screens": [(handler.level, [*handler.filters]) for handler in log.handlers],
         # Modules that Ray imports late may have filters of their own.
         "warnings": [each for each in warnings.filters if not each[2].__module__.startswith("aiohttp")],
-        "environment": dict(os.environ),
+        # Ray's core reads RAY_AUTH_MODE once a process: without it, nodes started later would refuse our calls.
+        "environment": {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"},
         "path": [*sys.path],
         "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
         "threads": torch.get_num_threads(),
