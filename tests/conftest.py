@@ -58,8 +58,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker("gpu")
         if uses & RAY_FIXTURES:
             item.add_marker("ray")
-    # In one process the unit tests are first: a mistake shows early. In several, those with Ray, as they take longest;
-    # and of these the ones that share a Ray come before those with one of their own.
+    # In one process the unit tests are first: a mistake shows early. In two, those with Ray, as they take longest; and
+    # of these the ones that share a Ray come before those with one of their own.
     unit_first = not hasattr(config, "workerinput")
     items.sort(
         key=lambda item: (is_unit(item) != unit_first, has_own_ray(item.path), "ray_local" not in item.fixturenames)
@@ -76,15 +76,12 @@ def has_own_ray(path: Path) -> bool:
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Run folders in two processes, all tests in three, as two with Ray wait half of their time; files in this one."""
-    places = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-    if any((TESTS / "ray").is_relative_to(place) for place in places):
-        return 3
-    return 2 if any(place.is_dir() for place in places) else 0
+    """Run folders in two processes, and files in this one."""
+    return 2 if any(Path(argument.partition("::")[0]).is_dir() for argument in config.args) else 0
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Give all tests that share a Ray to one process, all that start their own to one, and all that compile UMAP."""
+    """Give all tests that share a Ray to one of the two, all that start their own to one, and all that compile UMAP."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Rooms(LoadScopeScheduling):
