@@ -89,7 +89,7 @@ class TrajectoryConfig(_Section):
 
 
 PICTURE_POINTS = 4000
-"""Steps on which a picture is fitted at most: more of them make no other groups, and exact neighbours cost n²."""
+"""Steps on which a picture is fitted at most, as its exact neighbours cost the square of them."""
 
 
 class ReduceConfig(_Section):

@@ -104,7 +104,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
             clustering = steps.fit()
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
-            steps.project()
+            picture = steps.project()
+        run.record_stage("picture", picture.implementation, picture.reason)
     _evaluate(run, config, progress, steps.reduced, steps.picture, clustering)
 
 
@@ -119,7 +120,8 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
         raise UsageError(f"the model has {len(model.labels_)} labels, and the run {n} trajectories: fit it anew")
     remove_clusters(run)
     with run.step("picture"):
-        steps.project()
+        picture = steps.project()
+    run.record_stage("picture", picture.implementation, picture.reason)
     _evaluate(run, config, progress, steps.paths, steps.picture, from_estimator(model))
 
 

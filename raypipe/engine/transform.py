@@ -224,9 +224,9 @@ class RaySteps:
         with RayShards(split_trajectories(self._run, self._n_shards)) as shards:
             return fit_shards(shards, self._config.cluster)
 
-    def project(self) -> None:
+    def project(self) -> Fitted:
         """Reduce the trajectories to the two dimensions of the pictures, as a further column of their files."""
-        reduce_files(self._run, self._config.reduce.for_picture(), "picture")
+        return reduce_files(self._run, self._config.reduce.for_picture(), "picture")
 
     @property
     def reduced(self) -> Trajectories:

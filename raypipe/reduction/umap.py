@@ -132,7 +132,7 @@ class UMAPReducer:
 class FastUMAP:
     """fastumap behind the methods of umap-learn that `UMAPReducer` calls.
 
-    Nothing is compiled, where umap-learn takes 10 to 20 s in each process. It finds exact neighbours, which suits some
+    Nothing is compiled, which umap-learn does anew in each process. It finds exact neighbours, which suits some
     thousands of points. Further points are placed between those that were fitted, each by itself: as the mean of the
     places of its three nearest ones, with weights exp(−3 (d − d₁) / mean(d − d₁)) for their squared distances d. (With
     weights that fall off more slowly, points between two groups lie in the gap between them.)
@@ -185,11 +185,14 @@ def choose_library(backend: str) -> tuple[str, str | None]:
     RaypipeError
         If cuML is asked for, and it or a GPU is missing.
     """
-    on_cpu = "fastumap" if backend == "quick" and packages.is_installed("fastumap") else "umap-learn"
-    if backend == "cpu":
-        return on_cpu, None
-    if backend != "cuml" and not packages.sees_gpu():
-        return on_cpu, None
+    on_cpu, reason = "umap-learn", None
+    if backend == "quick":
+        if packages.is_installed("fastumap"):
+            on_cpu = "fastumap"
+        else:
+            reason = "fastumap is not installed: umap-learn, which is slower"
+    if backend == "cpu" or (backend != "cuml" and not packages.sees_gpu()):
+        return on_cpu, reason
     try:
         if not _count_gpus():
             raise RaypipeError("cuml needs a GPU and there is none: set reduce.backend=cpu")

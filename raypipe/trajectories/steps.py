@@ -44,8 +44,8 @@ class LocalSteps:
 
     def reduce(self) -> Reducer:
         """Reduce the trajectories; return the fitted reducer."""
-        self._reduced, reducer = reduce_trajectories(self.paths, self._config.reduce)
-        return reducer
+        self._reduced, self._reducer = reduce_trajectories(self.paths, self._config.reduce)
+        return self._reducer
 
     def fit(self) -> Clustering:
         """Group the reduced trajectories."""
@@ -57,11 +57,12 @@ class LocalSteps:
         assert self._reduced is not None
         return self._reduced
 
-    def project(self) -> None:
-        """Reduce the trajectories to the two dimensions of the pictures, and write all to ``trajectories/``."""
+    def project(self) -> Reducer:
+        """Reduce the trajectories to the two dimensions of the pictures, and write all; return the fitted reducer."""
         flat = self._config.reduce.for_picture()
         if self._reduced is not None and flat == self._config.reduce:
-            self.picture = self._reduced
+            self.picture, reducer = self._reduced, self._reducer
         else:
-            self.picture, _ = reduce_trajectories(self.paths, flat)
+            self.picture, reducer = reduce_trajectories(self.paths, flat)
         write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
+        return reducer
