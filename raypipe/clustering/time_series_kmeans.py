@@ -328,7 +328,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     def _distances(self, series: Series) -> np.ndarray:
         """Return the distance of each series to each center, (n, k) float64."""
         if self.backend_ == "tslearn":
-            fitted = self._make_tslearn(self.gamma_)
+            fitted = self._make_tslearn(series, self.gamma_)
             fitted.cluster_centers_ = self.cluster_centers_
             return fitted.transform(pad_series(series))
         found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, backend=self.backend)
@@ -386,20 +386,26 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         return found.n_empty
 
     def _check_init(self, series: Series) -> np.ndarray:
+        """Return the centers given to begin with, (k, T, d) float64, shorter ones padded with NaN.
+
+        An array keeps its width, even if no center fills it: like tslearn, the fit stretches them all to it.
+        """
         centers = read_series(self.init)
         if centers.values.shape[2] != series.values.shape[2]:
             raise UsageError(
                 f"init has centers of {centers.values.shape[2]} dimensions, the series have {series.values.shape[2]}"
             )
-        return pad_series(centers)
+        padded = pad_series(centers)
+        n_steps = self.init.shape[1] if getattr(self.init, "ndim", 1) > 1 else padded.shape[1]
+        return np.pad(padded, ((0, 0), (0, n_steps - padded.shape[1]), (0, 0)), constant_values=np.nan)
 
-    def _make_tslearn(self, gamma: float | None) -> Any:
-        """Make tslearn's estimator with these parameters, γ resolved."""
+    def _make_tslearn(self, series: Series, gamma: float | None) -> Any:
+        """Make tslearn's estimator for such series with these parameters, γ resolved."""
         parameters = self.get_params(deep=False)
         for ours in ("solver", "precision", "backend", "divergence"):
             del parameters[ours]
         if not isinstance(self.init, str):
-            parameters["init"] = pad_series(read_series(self.init))
+            parameters["init"] = self._check_init(series)
         if gamma is not None:
             parameters["metric_params"] = {**(self.metric_params or {}), "gamma": gamma}
         return tslearn.load("tslearn.clustering").TimeSeriesKMeans(**parameters)
@@ -410,7 +416,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Where all its runs fail it keeps the centers of the last one and the labels by them. It raises nevertheless if
         only the last labelling left a cluster empty, and otherwise leaves an ``inertia_`` of other centers.
         """
-        fitted = self._make_tslearn(gamma)
+        fitted = self._make_tslearn(series, gamma)
         with suppress(tslearn.load("tslearn.clustering").EmptyClusterError):
             fitted.fit(pad_series(series))
         self.gamma_ = gamma

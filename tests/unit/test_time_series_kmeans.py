@@ -543,15 +543,9 @@ class TestCasesThatTslearnPublishes:
         series = pad([[1, 2, 3, 4], [1, 2, 3], [2, 5, 6, 7, 8, 9]])
         begin = series[:2] if init == "given" else init
         model = TimeSeriesKMeans(2, max_iter=5, random_state=0, init=begin, **parameters).fit(series)
-        assert model.cluster_centers_.shape == (
-            2,
-            4 if init == "given" else 6,
-            1,
-        )  # given ones lose steps that all lack
+        assert model.cluster_centers_.shape == (2, 6, 1)
         assert np.isfinite(model.cluster_centers_).all()
-        assert len(set(model.labels_)) == 2
-        if init != "given":
-            assert model.labels_[0] == model.labels_[1] != model.labels_[2]
+        assert model.labels_[0] == model.labels_[1] != model.labels_[2]
 
     @EVERY_METRIC
     def test_centers_have_the_length_of_the_series(self, parameters):
