@@ -142,9 +142,23 @@ class OpenVideo:
         return (np.asarray(ticks) - origin) * base.numerator / base.denominator
 
     def to_ticks(self, times_s: np.ndarray, origin: int) -> np.ndarray:
-        """Return for each time from ``origin`` the last tick that is not after it, up to `TOLERANCE_S`."""
+        """Return for each time from ``origin`` the last tick that is not after it, up to `find_tolerance`."""
         base = self.stream.time_base
-        return np.floor((times_s + TOLERANCE_S) * base.denominator / base.numerator).astype(np.int64) + origin
+        reached_s = times_s + self.find_tolerance(origin)
+        return np.floor(reached_s * base.denominator / base.numerator).astype(np.int64) + origin
+
+    def find_tolerance(self, origin: int) -> float:
+        """Return by how many seconds a frame may seem to come late, its time and ``origin`` being whole ticks.
+
+        Matroska, FLV and ASF count milliseconds: at 30 frames a second the frame of 0.6667 s is noted at 0.667 s. So
+        where the average frame does not last whole ticks, a time is taken for one that was rounded. Where a tick is as
+        long as half a frame, or longer, a rounded time cannot be told from another frame's.
+        """
+        base, rate = self.stream.time_base, self.rate
+        if not rate or (1 / (rate * base)).denominator == 1 or 2 * rate * base > 1:
+            return TOLERANCE_S
+        n_ticks = 1.0 if origin else 0.5
+        return TOLERANCE_S + min(n_ticks * float(base), 0.25 / float(rate))
 
     def place(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return when frames with the times ``ticks`` (n,) float64 are shown, and (n,) bool, whether they are."""

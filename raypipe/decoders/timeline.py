@@ -14,7 +14,6 @@ from av.error import FFmpegError
 
 from raypipe.decoders.container import (
     REORDERED,
-    TOLERANCE_S,
     OpenVideo,
     decode_all,
     find_start,
@@ -44,6 +43,8 @@ class Timeline:
         When the last frame's own duration ends.
     end_s
         The time until which the last frame counts as on display.
+    tolerance_s
+        By how much a frame may seem to come late, because times are rounded.
     n_hidden
         Number of packets that an edit list hides.
     n_leading
@@ -60,6 +61,7 @@ class Timeline:
     times_s: np.ndarray
     duration_s: float
     end_s: float
+    tolerance_s: float
     n_hidden: int = 0
     n_leading: int = 0
     is_sound: bool = True
@@ -70,7 +72,7 @@ class Timeline:
         """Return the frames on display at given times, as (n,) indices, and why later times are left out."""
         reached = np.asarray(times_s, dtype=np.float64)
         reached = reached[reached < self.end_s]
-        numbers = np.maximum(np.searchsorted(self.times_s, reached + TOLERANCE_S, side="right") - 1, 0)
+        numbers = np.maximum(np.searchsorted(self.times_s, reached + self.tolerance_s, side="right") - 1, 0)
         if len(reached) == len(times_s):
             return numbers, None
         return numbers, f"ends at {self.times_s[-1]:.1f} s, before {times_s[len(reached)]:.1f} s"
@@ -291,7 +293,8 @@ def _make(
     last_s = float(durations[-1] * video.stream.time_base)
     last = durations[-1] or _period(video, ticks, durations)
     duration_s = float(video.to_seconds(ticks[-1] + last, origin))
-    return Timeline(origin, times_s, duration_s, video.find_end(times_s[-1], last_s), n_hidden, n_leading)
+    end_s, tolerance_s = video.find_end(times_s[-1], last_s), video.find_tolerance(origin)
+    return Timeline(origin, times_s, duration_s, end_s, tolerance_s, n_hidden, n_leading)
 
 
 def _period(video: OpenVideo, ticks: np.ndarray, durations: np.ndarray) -> float:

@@ -320,10 +320,14 @@ EPISODES = [37, 8, 61, 17, 45, 29]  # The frames of each, joined as LeRobot does
 
 
 @pytest.mark.parametrize(
-    ("decoder", "fps"), [("pyav", 30), ("pyav", 29), pytest.param("decord", 30, marks=needs_decord)]
+    ("decoder", "fps", "suffix"),
+    [
+        *(("pyav", 30, "mp4"), ("pyav", 29, "mp4"), ("pyav", 30, "mkv"), ("pyav", 24, "flv"), ("pyav", 30, "ts")),
+        pytest.param("decord", 30, "mp4", marks=needs_decord),
+    ],
 )
-def test_spans_at_a_hairs_breadth_hold_their_own_frames_alone(tmp_path, decoder, fps):
-    path = numbered.write(tmp_path / "joined.mp4", options=B_FRAMES, n_frames=sum(EPISODES), rate=fps)
+def test_spans_at_a_hairs_breadth_hold_their_own_frames_alone(tmp_path, decoder, fps, suffix):
+    path = numbered.write(tmp_path / f"joined.{suffix}", options=B_FRAMES, n_frames=sum(EPISODES), rate=fps)
     probe = make_decoder("pyav").probe(str(path))
     edges = np.cumsum([0, *EPISODES])
     for spell in (float, lambda s: float(np.float32(s)), lambda s: round(s, 3)):
@@ -333,6 +337,21 @@ def test_spans_at_a_hairs_breadth_hold_their_own_frames_alone(tmp_path, decoder,
             for pattern in patterns if decoder == "pyav" else patterns[:1]:
                 numbers = sample(str(path), probe, pattern, start_s, end_s, decoder)[0]
                 assert numbers == list(range(first, after)), (first, pattern)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv", "a.ts", "late.mkv", "late.flv"])
+def test_a_frame_whose_time_the_container_rounds_is_shown_in_time(tmp_path, name):
+    """Of 30 frames a second Matroska and FLV note two in three at another time; "late" notes the first so as well."""
+    begin = 601 if name.startswith("late") else 0
+    path = numbered.write(
+        tmp_path / name, options=B_FRAMES, n_frames=90, rate=30, ticks=lambda i: begin + i, ticks_a_second=30
+    )
+    probe = make_decoder("pyav").probe(str(path))
+    for fps in (30, 15, 6, 3):
+        numbers, errors = sample(str(path), probe, SampleConfig(fps=fps))
+        assert errors == {None}
+        assert numbers == list(range(0, 90, 30 // fps)), fps
+    assert sample(str(path), probe, SampleConfig(n_frames=45))[0] == list(range(1, 90, 2))
 
 
 def test_edges_move_less_than_a_quarter_of_a_frame():
