@@ -532,7 +532,7 @@ class TestPrecomputed:
         torch = pytest.importorskip("torch")
         good, masked = np.ones((2, 2)), np.ma.masked_greater(np.arange(4.0).reshape(2, 2), 2.5)
         for wrong, said in (
-            (torch.eye(2).to_sparse(), "video 1 holds Tensor, which is no array: .*to_dense"),
+            (torch.eye(2).to_sparse(), "video 1 holds Tensor, which is no array: .*dense"),
             (torch.eye(2).to("meta"), "video 1 holds Tensor, which is no array"),
             (masked, "video 1, clip 1 holds NaN"),
             (np.zeros((2, 2), "V2"), "video 1 holds something that is not a number"),
