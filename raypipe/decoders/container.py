@@ -29,6 +29,7 @@ TOLERANCE_S = 1e-6
 LONGEST_FRAME_S = 120.0
 _MOST_FPS = 1000.0
 _MOST_STRETCHED = 10.0
+_STEADY = 0.001  # At a steady rate the average and the rate that all times are multiples of differ by less.
 
 REORDERED = 16
 """Frames are shown at most so many places from where they lie in the file (H.264 and HEVC allow 16)."""
@@ -151,11 +152,13 @@ class OpenVideo:
         """Return by how many seconds a frame may seem to come late, its time and ``origin`` being whole ticks.
 
         Matroska, FLV and ASF count milliseconds: at 30 frames a second the frame of 0.6667 s is noted at 0.667 s. So
-        where the average frame does not last whole ticks, a time is taken for one that was rounded. Where a tick is as
-        long as half a frame, or longer, a rounded time cannot be told from another frame's.
+        where the rate is steady and a frame does not last whole ticks, a time is taken for one that was rounded. Where
+        a tick is as long as half a frame, or longer, a rounded time cannot be told from another frame's.
         """
-        base, rate = self.stream.time_base, self.rate
-        if not rate or (1 / (rate * base)).denominator == 1 or 2 * rate * base > 1:
+        base, rate, own_rate = self.stream.time_base, self.rate, self.stream.base_rate
+        if not rate or not own_rate or abs(own_rate / rate - 1) > _STEADY:
+            return TOLERANCE_S
+        if (1 / (rate * base)).denominator == 1 or 2 * rate * base > 1:
             return TOLERANCE_S
         n_ticks = 1.0 if origin else 0.5
         return TOLERANCE_S + min(n_ticks * float(base), 0.25 / float(rate))

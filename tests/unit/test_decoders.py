@@ -83,7 +83,7 @@ def box_average(picture: np.ndarray) -> np.ndarray:
     """Scale to SIZE × SIZE by exact averages over areas."""
     height, width, _ = picture.shape
     rows = averaging(height) @ picture.reshape(height, -1).astype(np.float32)
-    return np.einsum("xw,ywc->yxc", averaging(width), rows.reshape(SIZE, width, 3), optimize=True)
+    return averaging(width) @ rows.reshape(SIZE, width, 3)
 
 
 def patterns(times: np.ndarray) -> dict[str, np.ndarray]:
