@@ -344,13 +344,14 @@ def assert_in_registers(arch, kernels):
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_everything_is_in_registers(arch):
-    assert_in_registers(arch, variants([64], [2, 8, 17]))
+    """Of the largest tiles; the slow test below has every size."""
+    assert_in_registers(arch, variants([64], [2, 17]))
 
 
 def test_a_spill_is_found():
-    """Twice the largest tile cannot be in registers: the check above is able to fail."""
-    with pytest.raises(AssertionError, match="spill"):
-        registers("statistics<float, 2, 16, 16>", 90)
+    """A tile wider than the widest cannot be in registers: the check above is able to fail."""
+    with pytest.raises(AssertionError, match="[1-9][0-9]* bytes spill stores"):
+        registers("statistics<float, 2, 16, 8>", 90)
 
 
 @pytest.mark.slow
