@@ -88,7 +88,7 @@ class TrajectoryConfig(_Section):
     time_axis: Literal["time", "index"] = Field("time", description="interpolate over seconds or over clip numbers")
 
 
-PICTURE_POINTS = 4000
+PICTURE_POINTS = 2000
 """Steps on which a picture is fitted at most, as its exact neighbours cost the square of them."""
 
 

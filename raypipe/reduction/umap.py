@@ -17,6 +17,7 @@ from raypipe.errors import RaypipeError
 from raypipe.reduction.pca import PCAReducer
 
 _NEAREST, _SHARPNESS = 3, 3.0
+_EPOCHS = 200  # umap-learn's number for large collections; 500, that for small ones, shows the same in twice the time.
 _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
 
 
@@ -157,7 +158,7 @@ class FastUMAP:
         """Lay out (n, dim) points; return their places, (n, n_components) float32."""
         fastumap = packages.require("fastumap")
         self.embedding_ = fastumap.umap_project(
-            points, self._n_components, n_neighbors=self.n_neighbors, **self._options
+            points, self._n_components, n_neighbors=self.n_neighbors, n_epochs=_EPOCHS, **self._options
         )
         self._neighbors = NearestNeighbors(n_neighbors=min(_NEAREST, len(points)), algorithm="brute")
         self._neighbors.fit(self._comparable(points))

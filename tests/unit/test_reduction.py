@@ -144,7 +144,7 @@ def test_quick_umap_of_few_points_or_dimensions(lengths, dim):
 def test_pictures_are_quick_unless_the_reduction_is_one(monkeypatch):
     picture = ReduceConfig(seed=3).for_picture()
     assert (picture.method, picture.n_components, picture.backend, picture.seed) == ("umap", 2, "quick", 3)
-    assert picture.fit_points == 4000 and ReduceConfig(fit_points=50).for_picture().fit_points == 50
+    assert picture.fit_points == 2000 and ReduceConfig(fit_points=50).for_picture().fit_points == 50
     assert ReduceConfig(method="umap", backend="cpu").for_picture().backend == "cpu"
     flat = ReduceConfig(method="umap", n_components=2)
     assert flat.for_picture() is flat
