@@ -124,6 +124,8 @@ _DARK = np.array((0.19, 0.21, 0.26))
 _GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
 """Colours of the lights at feeder, scanner and bin."""
 _SHADOW = np.array((0.10, 0.09, 0.12))
+_X = (np.arange(WIDTH, dtype=np.float32)[None, :] + 0.5) / HEIGHT
+_Y = (np.arange(HEIGHT, dtype=np.float32)[:, None] + 0.5) / HEIGHT
 
 
 def render_demo(
@@ -349,14 +351,14 @@ class _Canvas:
         along = end - start
         length = max(float(along @ along), 1e-12)
         x, y = x - start[0], y - start[1]
-        nearest = ((x * along[0] + y * along[1]) / length).clip(0, 1)
+        nearest = np.minimum(np.maximum((x * along[0] + y * along[1]) / length, 0), 1)
         x, y = x - nearest * along[0], y - nearest * along[1]
         if sheen:
             colour = colour * (1 - sheen * (0.6 * x + 0.8 * y) / radius)[..., None]
         self._blend(window, np.hypot(x, y) - radius, colour, soft, opacity)
 
     def _blend(self, window: Any, distance: np.ndarray, colour: np.ndarray, soft: float, opacity: float) -> None:
-        cover = (0.5 - distance / soft).clip(0, 1)
+        cover = np.minimum(np.maximum(0.5 - distance / soft, 0), 1)
         cover = opacity * cover * cover * (3 - 2 * cover)
         region = self.pixels[window]
         region += cover[..., None] * (colour - region)
@@ -364,12 +366,10 @@ class _Canvas:
 
 def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.ndarray, np.ndarray]:
     """Return the slices of the pixels between two corners, and the x (1, w) and y (h, 1) of the pixels' centres."""
-    left, top = np.maximum(((low - margin) * HEIGHT).astype(int), 0)
-    right, bottom = np.maximum(((high + margin) * HEIGHT).astype(int) + 1, 0)
-    window = (slice(top, bottom), slice(left, right))
-    x = (np.arange(left, min(right, WIDTH), dtype=np.float32) + 0.5) / HEIGHT
-    y = (np.arange(top, min(bottom, HEIGHT), dtype=np.float32) + 0.5) / HEIGHT
-    return window, x[None, :], y[:, None]
+    (left, top), (right, bottom) = ((low - margin) * HEIGHT).tolist(), ((high + margin) * HEIGHT).tolist()
+    across = slice(max(int(left), 0), max(int(right) + 1, 0))
+    down = slice(max(int(top), 0), max(int(bottom) + 1, 0))
+    return (down, across), _X[:, across], _Y[down]
 
 
 def _elbow(shoulder: np.ndarray, wrist: np.ndarray) -> np.ndarray:

@@ -151,6 +151,8 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     """
     from raypipe.analysis.evaluation import score_mean_pooled
     from raypipe.demo import BEHAVIOURS, render_demo
+    from raypipe.engine.session import ray_session
+    from raypipe.engine.transform import map_tasks
     from raypipe.runs.results import read_truth
     from raypipe.trajectories import build_trajectories
 
@@ -161,14 +163,18 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     def map_counted(render: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
         jobs = list(jobs)
         with progress.count("rendering", len(jobs)) as advance:
-            for job in jobs:
-                yield render(job)
+            for path in map_tasks(render, jobs):
+                yield path
                 advance(1)
 
-    with run.step("render"):
-        render_demo(folder, seed=seed, map=map_counted)
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
-    run_all(folder, run, config.model_copy(update={"cluster": k}), progress)
+    config = config.model_copy(update={"cluster": k})
+    with ray_session(config.ray):
+        with run.step("render"):
+            render_demo(folder, seed=seed, map=map_counted)
+        embed(folder, run, config, progress)
+    cluster(run, config, progress)
+    report(run, config, progress)
     _, truth = read_truth(run)
     pooled = score_mean_pooled(build_trajectories(run, None).values, truth, len(BEHAVIOURS), config.cluster.seed)
     scores = {"trajectories": run.read_json("metrics.json")["ari"], "mean_pooled": pooled}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -116,10 +116,17 @@ def gather(tasks: list[Any], answer_s: float = ANSWER_S) -> list[Any]:
         try:
             ray.get(done)
         except RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, RaypipeError) else error) from None
+            raise (error.cause if isinstance(error.cause, RaypipeError | OSError) else error) from None
         except RayError as error:
             raise RaypipeError(f"a task failed: {one_line(error)}") from error
     return ray.get(tasks)
+
+
+def map_tasks(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+    """Call a function on each job in Ray tasks of a CPU each, and yield the results in the jobs' order."""
+    task = as_task(function, num_cpus=1)
+    for waiting in [task.remote(job) for job in jobs]:
+        yield gather([waiting])[0]
 
 
 def _read(run: Run, name: str) -> Trajectories:

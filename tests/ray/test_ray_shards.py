@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from raypipe.clustering.shards import LocalShards, Measure, find_origin
 from raypipe.clustering.sums import add_exactly
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import ReduceConfig
+from raypipe.engine.transform import map_tasks
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
@@ -610,3 +612,15 @@ def test_shards_are_read_from_parquet_files(ray_two_cpus, tmp_path, monkeypatch,
     model = TimeSeriesKMeans(3, **SOFT_DTW)
     with RayShards(loaders, Resources(0.1, 0, 1), placing_s=60) as shards:
         assert_same_fit(clone(model).fit_shards(shards), model.fit(values))
+
+
+def test_tasks_give_their_results_in_order_and_an_error_of_the_disk_as_it_is(ray_local, tmp_path):
+    def make_folder(path: Path) -> str:  # Workers cannot import this file.
+        path.mkdir()
+        return path.name
+
+    folders = [tmp_path / name for name in "cab"]
+    assert list(map_tasks(make_folder, folders)) == ["c", "a", "b"]
+    with pytest.raises(FileExistsError) as caught:
+        list(map_tasks(make_folder, [tmp_path / "d", tmp_path / "a"]))
+    assert type(caught.value) is FileExistsError

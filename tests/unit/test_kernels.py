@@ -350,7 +350,7 @@ def test_everything_is_in_registers(arch):
 
 def test_a_spill_is_found():
     """A tile wider than the widest cannot be in registers: the check above is able to fail."""
-    with pytest.raises(AssertionError, match="[1-9][0-9]* bytes spill stores"):
+    with pytest.raises(AssertionError, match=r"[1-9]\d* bytes spill stores"):
         registers("statistics<float, 2, 16, 8>", 90)
 
 
