@@ -18,7 +18,7 @@ from raypipe.packages import package_versions
 from raypipe.progress import Progress
 from raypipe.runs.accounting import account, write_accounts
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Ledger
+from raypipe.runs.ledger import FOLDER, Ledger, split_clips
 from raypipe.runs.plan import PLAN_FILE, find_quarantined, open_plan, portion_size
 from raypipe.runs.results import remove_clusters, remove_report
 from raypipe.schema import EMBEDDING, Trajectories
@@ -195,13 +195,18 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
     """Take trajectories that somebody else computed in place of embeddings."""
     progress.say(f"found {len(found)} precomputed trajectories")
     chosen = found[: config.source.limit]
-    fingerprint = hashlib.sha256(b"".join(path.tobytes() for path in paths)).hexdigest()
-    encoder_id = {"name": "precomputed", "dim": paths[0].shape[1], "fingerprint": fingerprint}
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.tobytes())
+    fingerprint, dim = digest.hexdigest(), paths[0].shape[1]
+    encoder_id = {"name": "precomputed", "dim": dim, "fingerprint": fingerprint}
     rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)
-    run.write_table("embeddings/precomputed.parquet", clips)
+    run.remove(FOLDER)  # All of it is written again.
+    for number, part in enumerate(split_clips(clips, dim)):
+        run.write_table(f"{FOLDER}/{number:05d}.parquet", part)
     write_accounts(run, [account(found, Ledger(run, rows))], found.n_ignored, progress.say)
 
 

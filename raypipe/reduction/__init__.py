@@ -10,6 +10,8 @@ from raypipe.config import ReduceConfig, validate
 from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.schema import Trajectories
 
+_BLOCK = 1 << 16  # So many points are checked at a time.
+
 
 class Reducer(Protocol):
     """A map from dim to c dimensions, learned from points.
@@ -191,7 +193,7 @@ def stack_steps(trajectories: Trajectories) -> np.ndarray:
     """Stack the steps of all paths to (Σ T_i, dim); raise `RaypipeError` with the video if a step is not finite."""
     values = trajectories.values
     points = values.reshape(-1, values.shape[2]) if isinstance(values, np.ndarray) else np.concatenate(values)
-    finite = np.isfinite(points).all(axis=1)
+    finite = np.concatenate([np.isfinite(points[i : i + _BLOCK]).all(axis=1) for i in range(0, len(points), _BLOCK)])
     if not finite.all():
         ends = np.cumsum([len(path) for path in values])
         first = np.searchsorted(ends, np.argmin(finite), side="right")

@@ -16,6 +16,7 @@ from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
 from raypipe.reduction.pca import PCAReducer
 
+_BLOCK = 1 << 16  # So many points are placed at a time: a copy of all of them would need as much memory again.
 _NEAREST, _SHARPNESS = 3, 3.0
 _EPOCHS = 200  # umap-learn's number for large collections; 500, that for small ones, shows the same in twice the time.
 _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
@@ -166,6 +167,9 @@ class FastUMAP:
 
     def transform(self, points: np.ndarray) -> np.ndarray:
         """Place (n, dim) points between the fitted ones: (n, n_components) float32."""
+        return np.concatenate([self._place(points[i : i + _BLOCK]) for i in range(0, len(points), _BLOCK)])
+
+    def _place(self, points: np.ndarray) -> np.ndarray:
         distances, nearest = self._neighbors.kneighbors(self._comparable(points))
         excess = distances**2 - distances[:, :1] ** 2
         mean = excess.mean(axis=1, keepdims=True)

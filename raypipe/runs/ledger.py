@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,19 @@ class _File:
     name: str
     units: slice
     repeated: np.ndarray
+
+
+def split_clips(clips: pa.Table, dim: int) -> Iterator[pa.Table]:
+    """Split the clips of whole segments into tables of the size of a file; no segment lies in two."""
+    starts = np.flatnonzero(clips["clip_index"].to_numpy() == 0)
+    files = starts // _rows_per_file(dim)
+    edges = starts[np.append(True, files[1:] > files[:-1])] if len(starts) else starts
+    for start, end in pairwise([*edges.tolist(), clips.num_rows]):
+        yield clips.slice(start, end - start)
+
+
+def _rows_per_file(dim: int) -> int:
+    return FILE_BYTES // (4 * dim + 100)  # A row is a vector and some text.
 
 
 class Ledger:
@@ -125,7 +139,7 @@ class Ledger:
         files it came from are removed: a kill in between leaves both, and the newer one counts.
         """
         others = self._row == _UNPLANNED
-        full = FILE_BYTES // (4 * dim + 100)  # So many rows fill a file; a row is a vector and some text.
+        full = _rows_per_file(dim)
         group: list[_File] = []
         n_rows = 0
         for file in self._files:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.config import TrajectoryConfig, validate
 from raypipe.errors import RaypipeError, check_type
@@ -77,28 +79,76 @@ def build_trajectories(
 
 def gather_paths(ledger: Ledger, n_steps: int | None, time_axis: Literal["time", "index"]) -> Trajectories:
     """Gather the clips of a ledger's plan as `build_trajectories` does; without a clip the result is empty."""
-    counts = np.diff(ledger.first, append=ledger.plan.num_rows).tolist()
-    missing = dict(zip(ledger.video_ids.to_pylist(), counts, strict=True))
-    paths: dict[str, tuple[np.ndarray, int]] = {}
-    pending: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    ids = ledger.video_ids.to_pylist()
+    row_of = {video_id: row for row, video_id in enumerate(ids)}
+    missing = np.diff(ledger.first, append=ledger.plan.num_rows)
+    pending: dict[int, list[_Segment]] = {}
+    paths = _Paths(len(ids), n_steps, time_axis)
     columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
-    for table in ledger.iter_clips(columns):
-        for video_id, segment, times, values in _segments(table):
-            pending.setdefault(video_id, []).append((segment, times, values))
-            missing[video_id] -= 1
-            if missing[video_id] == 0:  # All its segments are read now: keep the path, and free the clips.
-                _finish(paths, video_id, pending.pop(video_id), n_steps, time_axis)
-    for video_id, segments in pending.items():
-        _finish(paths, video_id, segments, n_steps, time_axis)
-    ids = tuple(video_id for video_id in missing if video_id in paths)
-    found = [paths[video_id][0] for video_id in ids]
-    n_clips = np.array([paths[video_id][1] for video_id in ids], np.int64)
-    return Trajectories(ids, np.stack(found) if n_steps is not None and ids else found, n_clips)
+    for clips in ledger.iter_clips(columns):
+        for video_id, segment in _segments(clips):
+            row = row_of[video_id]
+            pending.setdefault(row, []).append(segment)
+            missing[row] -= 1
+            if missing[row] == 0:  # All its segments are read now: keep the path, and free the clips.
+                paths.keep(row, pending.pop(row))
+    for row, segments in pending.items():
+        paths.keep(row, segments)
+    kept, values = paths.gathered()
+    return Trajectories(tuple(ids[row] for row in kept), values, paths.n_clips[kept])
 
 
-def _segments(table: pa.Table) -> Iterable[tuple[str, int, np.ndarray, np.ndarray]]:
-    """Yield each segment of a table of clips, in the order of its rows: id, number, middle times, values."""
-    table = table.sort_by([("video_id", "ascending"), ("segment", "ascending"), ("clip_index", "ascending")])
+class _Segment(NamedTuple):
+    """A segment's number, and its clips' middle times in seconds (n,) and embeddings (n, dim)."""
+
+    number: int
+    times_s: np.ndarray
+    values: np.ndarray
+
+
+class _Paths:
+    """The paths of a plan's videos by row; those of one length go into one array at once, so that none is there twice.
+
+    Attributes
+    ----------
+    n_clips
+        (n_videos,) int64, the clips of each video whose path was kept; 0 for the others.
+    """
+
+    def __init__(self, n_videos: int, n_steps: int | None, time_axis: str) -> None:
+        self.n_clips = np.zeros(n_videos, np.int64)
+        self._n_steps, self._time_axis = n_steps, time_axis
+        self._paths: Any = [np.empty((0, 0))] * n_videos
+
+    def keep(self, row: int, segments: list[_Segment]) -> None:
+        """Keep the path of a video, from all its segments."""
+        segments.sort(key=lambda segment: segment.number)
+        values = np.concatenate([segment.values for segment in segments])
+        self.n_clips[row] = len(values)
+        if len(values) and self._n_steps is not None:
+            times_s = np.concatenate([segment.times_s for segment in segments])
+            times = np.linspace(0, 1, len(values)) if self._time_axis == "index" else times_s
+            values = interpolate(values, times, self._n_steps)
+            if isinstance(self._paths, list):
+                self._paths = np.empty((len(self._paths), *values.shape), values.dtype)
+        if len(values):
+            self._paths[row] = values
+
+    def gathered(self) -> tuple[np.ndarray, Any]:
+        """Return the rows of the videos with a clip, and their paths: (n, n_steps, dim), or n of (T_i, dim)."""
+        kept = np.flatnonzero(self.n_clips)
+        if isinstance(self._paths, list):
+            return kept, [self._paths[row] for row in kept]
+        if len(kept) < len(self._paths):
+            for place, row in enumerate(kept):  # In the array itself: a row only ever moves up.
+                self._paths[place] = self._paths[row]
+        return kept, self._paths[: len(kept)]
+
+
+def _segments(table: pa.Table) -> Iterable[tuple[str, _Segment]]:
+    """Yield each segment of a table of clips, with the id of its video."""
+    keys = table.select(["video_id", "segment", "clip_index"])
+    order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]).to_numpy()
     embedding = table.column("embedding").combine_chunks()
     if isinstance(embedding, pa.ChunkedArray):
         embedding = pa.concat_arrays(embedding.chunks)
@@ -106,27 +156,11 @@ def _segments(table: pa.Table) -> Iterable[tuple[str, int, np.ndarray, np.ndarra
     values = embedding.flatten().to_numpy().reshape(-1, embedding.type.list_size)
     row_of = np.cumsum(valid) - 1  # flatten() has left out the null rows.
     middle = (table.column("start_s").to_numpy() + table.column("end_s").to_numpy()) / 2
-    ids = table.column("video_id").to_pylist()
-    numbers = table.column("segment").to_numpy()
-    starts = [0, *(i for i in range(1, len(ids)) if ids[i] != ids[i - 1] or numbers[i] != numbers[i - 1])]
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        kept = np.flatnonzero(valid[start:end]) + start
-        yield ids[start], int(numbers[start]), middle[kept], values[row_of[kept]].copy()
-
-
-def _finish(
-    paths: dict[str, tuple[np.ndarray, int]],
-    video_id: str,
-    segments: list[tuple[int, np.ndarray, np.ndarray]],
-    n_steps: int | None,
-    time_axis: str,
-) -> None:
-    segments.sort(key=lambda segment: segment[0])
-    times = np.concatenate([segment[1] for segment in segments])
-    values = np.concatenate([segment[2] for segment in segments])
-    if len(values) == 0:
-        return
-    if time_axis == "index":
-        times = np.linspace(0, 1, len(values))
-    path = values if n_steps is None else interpolate(values, times, n_steps)
-    paths[video_id] = (path, len(values))
+    encoded = pc.dictionary_encode(keys["video_id"]).combine_chunks()
+    codes, numbers = encoded.indices.to_numpy()[order], keys["segment"].to_numpy()[order]
+    changes = np.flatnonzero((np.diff(codes) != 0) | (np.diff(numbers) != 0)) + 1
+    for start, end in pairwise([0, *changes.tolist(), len(order)]):
+        kept = order[start:end]
+        kept = kept[valid[kept]]
+        video_id = encoded.dictionary[int(codes[start])].as_py()
+        yield video_id, _Segment(int(numbers[start]), middle[kept], values[row_of[kept]])

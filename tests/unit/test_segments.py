@@ -9,6 +9,7 @@ from raypipe.encoders import make_encoder
 from raypipe.errors import RaypipeError
 from raypipe.runs.accounting import account, failed_before, write_accounts
 from raypipe.runs.directory import Run
+from raypipe.runs import ledger
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import FAILED, OK, SKIPPED, Failure, Probe, embeddings_schema
 from raypipe.segments.planning import mean_frames, plan_precomputed, plan_segments
@@ -169,6 +170,15 @@ def test_precomputed(run):
     run.write_table("embeddings/precomputed.parquet", clips)
     table = account(Videos(tuple(videos)), Ledger(run, plan))
     assert table.column("status").to_pylist() == [OK, FAILED]
+
+
+def test_clips_are_split_into_files_between_segments(monkeypatch):
+    monkeypatch.setattr(ledger, "FILE_BYTES", 10 * (4 * 2 + 100))
+    paths = [np.full((n, 2), n, np.float32) for n in (4, 4, 4, 25, 1, 2)]
+    clips = plan_precomputed([Video(str(i), f"x#{i}") for i in range(6)], paths, "source")[1]
+    files = [part["video_id"].unique().to_pylist() for part in ledger.split_clips(clips, 2)]
+    assert files == [["0", "1", "2"], ["3"], ["4", "5"]]
+    assert list(ledger.split_clips(clips[:0], 2)) == []
 
 
 def test_account(run):
