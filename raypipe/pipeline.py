@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +69,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
         plan.portion_size = portion_size(resources.get("CPU", 1))
         if n_lacking := len(plan.lacking()):
             pools = plan_pools(resources, config.ray, n_lacking)
-            made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
+            made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
             with run.step("plan"), progress.count("probing", n_lacking) as advance:
                 probe_videos(plan, versions, made_with, config, pools, advance)
         plan.settle()
