@@ -237,9 +237,11 @@ def _evaluate(
     clustering: Clustering,
 ) -> None:
     """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
-    from raypipe.analysis.evaluation import describe_empty, evaluate
+    from raypipe.analysis.averages import average_paths
+    from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.outliers import score_outliers
-    from raypipe.runs.results import read_truth, write_clusters
+    from raypipe.analysis.sizes import describe_empty
+    from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
         name, truth = read_truth(run)
@@ -252,7 +254,11 @@ def _evaluate(
             truth=truth,
         )
         scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
+        near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
+        members = {int(k): near[clustering.labels[near] == k] for k in np.unique(clustering.labels)}
+        centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
     write_clusters(run, clustering, scores, flags, picture)
+    write_barycenters(run, centers)
     run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
     if empty := describe_empty(metrics):
         progress.say(empty)

@@ -9,11 +9,11 @@ where a clip lies in two files, the newest counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,13 @@ import pyarrow.parquet as pq
 
 from raypipe.runs.directory import Run
 from raypipe.schema import FRAMES
+from raypipe.storage import numbers_of
 
 FOLDER = "frames"
 _EMBEDDINGS = "embeddings"
 _PLAN_FILE = "plan.parquet"
 _KEY = ["video_id", "segment", "fingerprint"]
-_PLACE = ["video_id", "clip_index", "time_s", "fingerprint"]  # what is read before a picture is chosen
+_PLACE = ("video_id", "clip_index", "time_s", "fingerprint")  # what is read before a picture is chosen
 # A picture has some 4 KB, and to read one its row group is read.
 _GROUP_ROWS = 256
 
@@ -113,23 +114,33 @@ def read_frames(run: Run, asked_s: Mapping[str, np.ndarray]) -> dict[str, Pictur
     By ``video_id``, each picture that lies nearest to one of the times, once. Videos without a picture are left out.
     """
     names = _split_orphans(run)[0]
-    ids = pa.array(list(asked_s), pa.string())
-    if not names or not len(ids) or not run.exists(_PLAN_FILE):
+    if not names or not run.exists(_PLAN_FILE):
         return {}
     plan = run.read_table(_PLAN_FILE, ["video_id", "fingerprint"])
-    current = pc.unique(_key(plan.filter(pc.is_in(plan["video_id"], value_set=ids))))
-    found = run.for_each(names, lambda name: run.read_parquet(name, lambda file: _find(file, ids, current)))
-    places = pa.concat_tables(
-        table.append_column("file", pa.array(np.full(table.num_rows, number))) for number, table in enumerate(found)
-    )
-    chosen = places.take(pa.array(_choose(places, asked_s)))
-    jpegs: list[Any] = [None] * chosen.num_rows
-    for number in np.unique(chosen["file"].to_numpy()).tolist():
-        at = np.flatnonzero(chosen["file"].to_numpy() == number)
-        rows = chosen.take(pa.array(at))
-        for place, jpeg in zip(at, run.read_parquet(names[number], lambda file: list(_fetch(file, rows))), strict=True):  # noqa: B023
-            jpegs[place] = jpeg
-    return dict(_by_video(chosen, jpegs))
+    pairs = zip(plan["video_id"].to_pylist(), plan["fingerprint"].to_pylist(), strict=True)
+    current = {video_id: fingerprint for video_id, fingerprint in pairs if video_id in asked_s}
+    found: dict[str, dict[int, _Place]] = {}
+    for places in run.for_each(names, lambda name: run.read_parquet(name, lambda file: _find(file, name, current))):
+        for place in places:  # A later file is newer.
+            found.setdefault(place.video_id, {})[place.clip_index] = place
+    chosen = {video_id: _nearest(list(clips.values()), asked_s[video_id]) for video_id, clips in found.items()}
+    jpegs = _fetch(run, [place for places in chosen.values() for place in places])
+    return {
+        video_id: Pictures(np.array([place.time_s for place in places]), [jpegs[place] for place in places])
+        for video_id, places in chosen.items()
+        if places
+    }
+
+
+class _Place(NamedTuple):
+    """Where a picture lies."""
+
+    video_id: str
+    clip_index: int
+    time_s: float
+    file: str
+    group: int
+    row: int
 
 
 def _split_orphans(run: Run) -> tuple[list[str], list[str]]:
@@ -140,58 +151,41 @@ def _split_orphans(run: Run) -> tuple[list[str], list[str]]:
 
 
 def _key(table: pa.Table) -> pa.ChunkedArray:
-    """Return one text for each row that says which columns of `_KEY` it has, as far as the table has them."""
-    columns = [table[name].cast(pa.string()) for name in _KEY if name in table.column_names]
-    return pc.binary_join_element_wise(*columns, "/")
+    """Return one text for each row that says which segment it is of."""
+    return pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "/")
 
 
-def _find(file: pq.ParquetFile, ids: pa.Array, current: pa.Array) -> pa.Table:
-    """Return where the pictures of some videos lie in a file: `_PLACE`, the row group, and the row within it."""
-    parts = []
+def _find(file: pq.ParquetFile, name: str, current: Mapping[str, str]) -> list[_Place]:
+    """Return where the pictures of some videos lie in a file; ``current`` has each video's present fingerprint."""
+    found = []
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, _PLACE)
-        counts = pc.and_(
-            pc.is_in(table["video_id"], value_set=ids),
-            pc.is_in(_key(table.select(["video_id", "fingerprint"])), value_set=current),
-        )
-        rows = np.arange(table.num_rows)
-        table = table.append_column("group", pa.array(np.full(table.num_rows, group)))
-        parts.append(table.append_column("row", pa.array(rows)).filter(counts))
-    return pa.concat_tables(parts)
+        table = file.read_row_group(group, [*_PLACE])
+        videos = table["video_id"].combine_chunks().dictionary_encode()
+        is_asked = np.array([video_id in current for video_id in videos.dictionary.to_pylist()], bool)
+        for row in np.flatnonzero(is_asked[numbers_of(videos.indices)]).tolist():
+            video_id, clip_index, time_s, fingerprint = (table[column][row].as_py() for column in _PLACE)
+            if fingerprint == current[video_id]:
+                found.append(_Place(video_id, clip_index, time_s, name, group, row))
+    return found
 
 
-def _choose(places: pa.Table, asked_s: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the rows of the pictures that are nearest to a time that is asked for, by video and in order of time."""
-    video = pc.index_in(places["video_id"], value_set=pa.array(list(asked_s), pa.string())).to_numpy()
-    clip, time_s = places["clip_index"].to_numpy(), places["time_s"].to_numpy()
-    order = np.lexsort((np.arange(len(video)), clip, video))
-    is_newest = np.ones(len(order), bool)
-    is_newest[:-1] = (video[order][1:] != video[order][:-1]) | (clip[order][1:] != clip[order][:-1])
-    order = order[is_newest]
-    chosen = [np.empty(0, np.int64)]
-    for number, wanted_s in enumerate(asked_s.values()):
-        start, stop = np.searchsorted(video[order], [number, number + 1])
-        if stop > start:
-            away_s = np.abs(time_s[order[start:stop]][None, :] - np.asarray(wanted_s)[:, None])
-            chosen.append(order[start:stop][np.unique(away_s.argmin(axis=1))])
-    return np.concatenate(chosen)
+def _nearest(places: list[_Place], asked_s: np.ndarray) -> list[_Place]:
+    """Return the pictures of one video that lie nearest to the times asked for, each once and in order of time."""
+    places = sorted(places, key=lambda place: place.time_s)
+    away_s = np.abs(np.array([place.time_s for place in places])[None, :] - np.asarray(asked_s)[:, None])
+    return [places[i] for i in sorted(set(away_s.argmin(axis=1).tolist()))]
 
 
-def _fetch(file: pq.ParquetFile, rows: pa.Table) -> Iterator[bytes]:
-    """Yield the picture of each row, one row group in memory at a time."""
-    group, frames = -1, None
-    order = np.lexsort((rows["row"].to_numpy(), rows["group"].to_numpy()))
-    found: list[Any] = [None] * rows.num_rows
-    for place in order.tolist():
-        if group != rows["group"][place].as_py():
-            group = rows["group"][place].as_py()
-            frames = file.read_row_group(group, ["frame"])["frame"]
-        found[place] = frames[rows["row"][place].as_py()].as_py()  # type: ignore[index]
-    yield from found
+def _fetch(run: Run, places: Sequence[_Place]) -> dict[_Place, bytes]:
+    """Read pictures, a row group of a file at a time."""
+    found = {}
+    for name, of_file in groupby(sorted(places, key=attrgetter("file", "group")), key=attrgetter("file")):
+        wanted = {group: list(of_group) for group, of_group in groupby(of_file, key=attrgetter("group"))}
 
+        def fetch(file: pq.ParquetFile, wanted: Mapping[int, list[_Place]] = wanted) -> None:
+            for group, of_group in wanted.items():
+                frames = file.read_row_group(group, ["frame"])["frame"]
+                found.update({place: frames[place.row].as_py() for place in of_group})
 
-def _by_video(chosen: pa.Table, jpegs: list[bytes]) -> Iterator[tuple[str, Pictures]]:
-    rows = zip(chosen["video_id"].to_pylist(), chosen["time_s"].to_pylist(), jpegs, strict=True)
-    for video_id, mine in groupby(rows, key=itemgetter(0)):
-        _, times_s, pictures = zip(*mine, strict=True)
-        yield video_id, Pictures(np.array(times_s), list(pictures))
+        run.read_parquet(name, fetch)
+    return found
