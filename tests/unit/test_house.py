@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "raypipe"
@@ -156,6 +157,27 @@ def test_importing_raypipe_is_light():
 def test_help_is_light():
     help_screen = "exec('try:\\n  cli.app([\"--help\"])\\nexcept SystemExit:\\n  pass')"
     assert not loaded_by("from raypipe import cli", help_screen) & HEAVY
+
+
+def ran(*arguments) -> str:
+    """Return a statement that runs the command line to its end."""
+    code = f"try:\n  cli.app({list(map(str, arguments))})\nexcept SystemExit as end:\n  assert not end.code"
+    return f"exec({code!r})"
+
+
+def test_each_step_loads_what_it_needs(tmp_path):
+    """Clustering without a neural reduction needs no torch; the report draws what has been computed."""
+    paths = np.random.default_rng(0).normal(size=(8, 4, 3)).cumsum(axis=1)
+    (tmp_path / "paths.json").write_text(json.dumps({f"v{i}": path.tolist() for i, path in enumerate(paths)}))
+    folder = tmp_path / "run"
+    once = ("--set", "cluster.n_init=1", "--quiet")
+    clustered = loaded_by("from raypipe import cli", ran("run", tmp_path / "paths.json", "-o", folder, "-k", 2, *once))
+    assert (folder / "report.html").exists()
+    assert "numba" in clustered and not clustered & {"torch", "ray", "umap", "tslearn"}
+    (folder / "report.html").unlink()
+    reported = loaded_by("from raypipe import cli", ran("report", folder, "--quiet"))
+    assert (folder / "report.html").exists()
+    assert "matplotlib" in reported and not reported & (HEAVY - {"numpy", "pyarrow", "matplotlib"} | {"scipy"})
 
 
 def test_the_light_tests_can_fail():
