@@ -159,24 +159,18 @@ def test_help_is_light():
     assert not loaded_by("from raypipe import cli", help_screen) & HEAVY
 
 
-def ran(*arguments) -> str:
-    """Return a statement that runs the command line to its end."""
-    code = f"try:\n  cli.app({list(map(str, arguments))})\nexcept SystemExit as end:\n  assert not end.code"
-    return f"exec({code!r})"
-
-
 def test_each_step_loads_what_it_needs(tmp_path):
     """Clustering without a neural reduction needs no torch; the report draws what has been computed."""
     paths = np.random.default_rng(0).normal(size=(8, 4, 3)).cumsum(axis=1)
     (tmp_path / "paths.json").write_text(json.dumps({f"v{i}": path.tolist() for i, path in enumerate(paths)}))
-    folder = tmp_path / "run"
-    once = ("--set", "cluster.n_init=1", "--quiet")
-    clustered = loaded_by("from raypipe import cli", ran("run", tmp_path / "paths.json", "-o", folder, "-k", 2, *once))
-    assert (folder / "report.html").exists()
-    assert "numba" in clustered and not clustered & {"torch", "ray", "umap", "tslearn"}
-    (folder / "report.html").unlink()
-    reported = loaded_by("from raypipe import cli", ran("report", folder, "--quiet"))
-    assert (folder / "report.html").exists()
+    begin = "from raypipe import config, pipeline, progress; from raypipe.runs import Run"
+    sets = ("cluster.n_clusters=2", "cluster.n_init=1")
+    form = f"Run({str(tmp_path / 'run')!r}), config.make_config(sets={sets}), progress.Progress()"
+    source = str(tmp_path / "paths.json")
+    clustered = loaded_by(begin, f"pipeline.embed({source!r}, {form})", f"pipeline.cluster({form})")
+    assert "numba" in clustered and not clustered & {"torch", "ray", "umap", "tslearn", "matplotlib"}
+    reported = loaded_by(begin, f"pipeline.report({form})")
+    assert (tmp_path / "run/report.html").exists()
     assert "matplotlib" in reported and not reported & (HEAVY - {"numpy", "pyarrow", "matplotlib"} | {"scipy"})
 
 
