@@ -1,6 +1,6 @@
 """What it costs to keep small pictures in ``frames/``: CPU time of decoding and encoding with them, over that without.
 
-    python -m bench.frames [--rounds 7]
+    python -m bench.frames [--rounds 14]
 
 Videos of three sizes are decoded in the sandbox and encoded by the descriptor, which is the quickest encoder there is:
 beside any other the pictures cost a smaller part. Both sides alternate in one process on one thread, and the figures
@@ -8,7 +8,6 @@ are medians; "added" is the median of the rounds' ratios, less 1. A picture is k
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -72,7 +71,7 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=14)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     encoder = make_encoder("descriptor")
@@ -83,16 +82,16 @@ def main() -> None:
             uri = make_video(Path(folder) / f"{name}.mp4", *size).as_uri()
             (row,) = plan_segments([Video(name, uri)], [probe(uri)], SampleConfig()).to_pylist()
             taken: dict[str, list] = {side: [] for side in sides}
-            for _ in range(rounds + 1):  # The first round warms up.
-                for side, stages in sides.items():
-                    taken[side].append(stages.measure(row))
+            for number in range(rounds + 1):  # The first round warms up.
+                for side in sorted(sides, reverse=number % 2 == 1):  # Neither side is always the second.
+                    taken[side].append(sides[side].measure(row))
             times = {side: np.array(rows[1:]) for side, rows in taken.items()}
             whole = {side: each[:, 0] + each[:, 1] for side, each in times.items()}
             figures[name] = {
                 "pictures": int(times["with"][0, 2]),
-                **{f"decode_s_{side}": round(statistics.median(each[:, 0]), 4) for side, each in times.items()},
-                **{f"whole_s_{side}": round(statistics.median(each), 4) for side, each in whole.items()},
-                "added": round(statistics.median(whole["with"] / whole["without"]) - 1, 4),
+                **{f"decode_s_{side}": round(float(np.median(each[:, 0])), 4) for side, each in times.items()},
+                **{f"whole_s_{side}": round(float(np.median(each)), 4) for side, each in whole.items()},
+                "added": round(float(np.median(whole["with"] / whole["without"])) - 1, 4),
             }
             print(name, figures[name])
     probe.close()
