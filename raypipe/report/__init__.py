@@ -37,7 +37,7 @@ def write_report_files(
     frames_of
         A function ``(uri, times_s (n,) float64, image_size) -> Frames``, which is called in a thread of the report's
         own, one call after another. If it raises a `RaypipeError`, the report has no pictures of that video. Only
-        videos that are shown and have no pictures in ``frames/`` are decoded, each once.
+        videos that are shown and have fewer pictures in ``frames/`` than a sheet shows are decoded, each once.
     report_config
         The number of videos and frames on a contact sheet.
     written
@@ -99,9 +99,12 @@ def _write_sheets(
     kept = read_frames(run, asked)
 
     def take_filmstrip(member: Member, n: int) -> contact_sheets.Filmstrip:
-        if member.video_id in kept:
-            return contact_sheets.join_kept(member, kept[member.video_id])
-        return contact_sheets.decode_filmstrip(member, frames_of, n)
+        strip = contact_sheets.join_kept(member, kept[member.video_id]) if member.video_id in kept else None
+        if strip and len(strip.pictures) >= n:
+            return strip
+        # A video of fewer clips is short, so it costs little to decode, and its few pictures would not tell it.
+        decoded = contact_sheets.decode_filmstrip(member, frames_of, n)
+        return strip if strip and decoded.poster is None else decoded
 
     thumbnails: dict[str, bytes | None] = {}
     cards = []

@@ -307,9 +307,11 @@ def test_kept_pictures_are_shown_and_nothing_is_decoded(tmp_path):
     assert min(size_of(run, "plots/cluster_1.png")) > 300
 
 
-def test_of_a_short_video_each_picture_is_shown_once(tmp_path):
+def test_a_video_of_fewer_clips_is_decoded_or_else_shows_each_picture_once(tmp_path):
     run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
     keep_pictures(run, 2)
+    shown = sheets(run, frames_of, 5)
+    assert [(len(each.times_s), each.width, each.note) for each in shown] == [(5, 1.0, "")] * 2
     shown = sheets(run, failing, 5)
     assert [(each.times_s, each.width, each.note) for each in shown] == [((0.0, 1.0), 0.4, "")] * 2
     with Image.open(io.BytesIO(shown[0].strip)) as strip:
