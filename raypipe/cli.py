@@ -171,7 +171,12 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     return _exit_code(made, options["max_failed"])
 
 
-@_verb(_CONFIG, _EMBED, epilog="Example:  raypipe embed videos/ -o runs/first --encoder clip")
+@_verb(
+    _CONFIG,
+    _EMBED,
+    epilog="Examples:  raypipe embed videos/ -o runs/first --encoder clip  |  "
+    "raypipe embed videos/ -o runs/first --set sample.thumbnails=16 --set sample.thumbnail_px=96",
+)
 def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed only; running it again resumes where it stopped."""
     config, progress = _prepare(options)

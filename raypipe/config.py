@@ -43,6 +43,18 @@ class SampleConfig(_Section):
         "mean", description="how the frames of a clip become one embedding"
     )
     segment_s: float = Field(120.0, gt=0, le=3600, description="seconds of video that one task takes at most")
+    thumbnails: int = Field(
+        64,
+        ge=0,
+        le=10_000,
+        description="clips a video, evenly spread, of which frames/ keeps a small picture for the report; 0: none. "
+        "A change holds for what is embedded from then on",
+    )
+    thumbnail_px: int = Field(160, ge=16, le=1024, description="shorter side of these pictures, in pixels")
+
+    def pattern(self) -> dict[str, Any]:
+        """Return the parameters that embeddings depend on; small pictures may change without embedding anew."""
+        return self.model_dump(mode="json", exclude={"thumbnails", "thumbnail_px"})
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +69,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
         plan.portion_size = portion_size(resources.get("CPU", 1))
         if n_lacking := len(plan.lacking()):
             pools = plan_pools(resources, config.ray, n_lacking)
-            made_with = f"{encoder.fingerprint} {config.sample.model_dump_json()}"
+            made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
             with run.step("plan"), progress.count("probing", n_lacking) as advance:
                 probe_videos(plan, versions, made_with, config, pools, advance)
         plan.settle()
@@ -247,9 +248,11 @@ def _evaluate(
     clustering: Clustering,
 ) -> None:
     """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
-    from raypipe.analysis.evaluation import describe_empty, evaluate
+    from raypipe.analysis.averages import average_paths
+    from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.outliers import score_outliers
-    from raypipe.runs.results import read_truth, write_clusters
+    from raypipe.analysis.sizes import describe_empty
+    from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
         name, truth = read_truth(run)
@@ -262,7 +265,11 @@ def _evaluate(
             truth=truth,
         )
         scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
+        near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
+        members = {int(k): near[clustering.labels[near] == k] for k in np.unique(clustering.labels)}
+        centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
     write_clusters(run, clustering, scores, flags, picture)
+    write_barycenters(run, centers)
     run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
     if empty := describe_empty(metrics):
         progress.say(empty)

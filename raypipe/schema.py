@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,21 @@ def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
     )
 
 
+FRAMES = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("segment", pa.int32()),
+        ("clip_index", pa.int32()),
+        ("start_s", pa.float64()),
+        ("time_s", pa.float64()),
+        ("frame", pa.binary()),
+        ("fingerprint", pa.string()),
+    ]
+)
+"""A row a kept clip: ``frames/*.parquet``. ``frame`` is the clip's first frame as a small JPEG, and ``time_s`` the time
+from which it is on display, in seconds of the file. The other columns are those of the clip in ``embeddings/``."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """What a container says of its video stream.
@@ -161,6 +177,22 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class ThumbnailRequest:
+    """Which frames a decoder shall also return as small pictures, and how small.
+
+    Attributes
+    ----------
+    short_side
+        Pixels of the picture's shorter side; a smaller frame keeps its size.
+    of
+        Indices of the requested times whose frames are wanted.
+    """
+
+    short_side: int
+    of: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Frames:
     """Frames decoded at requested times.
 
@@ -177,6 +209,8 @@ class Frames:
     error
         Where and why decoding stopped early, so that no time after that point has a frame; or how many frames are
         damaged; or None.
+    thumbnails
+        The whole frame as a small JPEG, by the index of the requested time; only of times in the `ThumbnailRequest`.
     """
 
     pixels: np.ndarray
@@ -184,6 +218,7 @@ class Frames:
     requested: np.ndarray
     decoder: str
     error: str | None = None
+    thumbnails: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

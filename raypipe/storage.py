@@ -310,6 +310,12 @@ def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
         Path(path).unlink()
 
 
+def numbers_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return a column of numbers without nulls; pyarrow's own `to_numpy` would import pandas, where it is installed."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.from_dlpack(whole)
+
+
 def take_rows(table: Rows, rows: np.ndarray) -> Rows:
     """Take rows of a table or chunked array a window at a time.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,20 +78,6 @@ def evaluate(
         "n_empty": int(np.count_nonzero(sizes == 0)),
         **score_agreement(labels, truth),
     }
-
-
-def describe_empty(figures: Mapping[str, Any]) -> str | None:
-    """Return the line that says how many clusters hold a video, or None if all do.
-
-    Parameters
-    ----------
-    figures
-        What `evaluate` returned, or ``metrics.json``.
-    """
-    if not figures.get("n_empty"):
-        return None
-    n = len(figures["sizes"])
-    return f"only {n - figures['n_empty']} of {n} clusters hold any video: lower n_clusters, or try another seed"
 
 
 def score_agreement(labels: np.ndarray, truth: Sequence[str | None] | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import Timeline, check_sound, read_packets
 from raypipe.errors import DecodeError
 from raypipe.packages import require
-from raypipe.schema import Frames
+from raypipe.schema import Frames, ThumbnailRequest
 from raypipe.storage import local_path, shown
 
 
@@ -47,8 +47,15 @@ class DecordDecoder(ContainerReader):
         self.n_threads = n_threads
         self._decord = require("decord")
 
-    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
-        """See `raypipe.decoders.Decoder.frames`."""
+    def frames(
+        self,
+        uri: str,
+        times_s: np.ndarray,
+        image_size: int,
+        resize_mode: str,
+        thumbnails: ThumbnailRequest | None = None,
+    ) -> Frames:
+        """See `raypipe.decoders.Decoder.frames`; with ``thumbnails`` it makes small pictures too."""
         packets = read_packets(uri)
         with open_video(uri) as video:
             check_indexed(video, self.name)
@@ -59,7 +66,7 @@ class DecordDecoder(ContainerReader):
             _check_colors(uri, first)
             orientation = read_orientation(first)
             turns = _count_turns(video, orientation)
-            resize = Resizer(image_size, resize_mode, video.pixel_aspect, orientation)
+            resize = Resizer(image_size, resize_mode, video.pixel_aspect, orientation, thumbnails)
         numbers, error = packets.find(times_s)
         pixels = np.empty((len(numbers), image_size, image_size, 3), dtype=np.uint8)
         n = 0
@@ -68,15 +75,18 @@ class DecordDecoder(ContainerReader):
             if len(sizes) > 1 and sorted(reader[0].shape[:2]) != sizes[0]:
                 raise DecodeError(f"{shown(uri)}: decord takes another of its {len(sizes)} video tracks")
             for number in numbers.tolist():
-                repeated = n and numbers[n - 1] == number
-                pixels[n] = pixels[n - 1] if repeated else resize(_to_frame(reader[number], turns))
+                if not n or numbers[n - 1] != number:
+                    frame = _to_frame(reader[number], turns)
+                    square = resize(frame)
+                pixels[n] = square
+                resize.keep(n, frame)
                 n += 1
         except self._decord.DECORDError as failure:
             stopped = f"stopped after {packets.times_s[numbers[n - 1]]:.1f} s: " if n else ""
             error = stopped + _reason_of(failure)
         if error and not n:
             raise DecodeError(f"{shown(uri)}: {error}")
-        return Frames(pixels[:n], packets.times_s[numbers[:n]], np.arange(n), self.name, error)
+        return Frames(pixels[:n], packets.times_s[numbers[:n]], np.arange(n), self.name, error, resize.thumbnails)
 
     def _open(self, uri: str, n_frames: int) -> Any:
         try:

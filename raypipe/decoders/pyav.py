@@ -23,7 +23,7 @@ from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import count_frames, read_origin, read_packets
 from raypipe.errors import DecodeError
-from raypipe.schema import Frames
+from raypipe.schema import Frames, ThumbnailRequest
 from raypipe.storage import shown
 
 # A shorter gap is read through, which costs little, because packets that are not needed are not decoded.
@@ -33,6 +33,8 @@ _SKIPPING = {"h264", "mpeg4", "mpeg2video"}
 _CUT_OFF = "the file was cut off there"
 # These bound the packets that wait undecoded, and so the memory.
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20
+
+_Form = tuple[int, str, ThumbnailRequest | None]  # The size and the mode of the squares, and the small pictures.
 
 
 class PyAVDecoder(ContainerReader):
@@ -49,15 +51,23 @@ class PyAVDecoder(ContainerReader):
     def __init__(self, n_threads: int = N_THREADS) -> None:
         self.n_threads = n_threads
 
-    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
-        """See `raypipe.decoders.Decoder.frames`."""
+    def frames(
+        self,
+        uri: str,
+        times_s: np.ndarray,
+        image_size: int,
+        resize_mode: str,
+        thumbnails: ThumbnailRequest | None = None,
+    ) -> Frames:
+        """See `raypipe.decoders.Decoder.frames`; with ``thumbnails`` it makes small pictures too."""
         times_s = np.asarray(times_s, dtype=np.float64)
+        form = image_size, resize_mode, thumbnails
         try:
-            return self._seek(uri, times_s, image_size, resize_mode)
+            return self._seek(uri, times_s, form)
         except _Lost:
-            return self._count(uri, times_s, image_size, resize_mode)
+            return self._count(uri, times_s, form)
 
-    def _seek(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
+    def _seek(self, uri: str, times_s: np.ndarray, form: _Form) -> Frames:
         """Decode as few frames as possible; raise `_Lost` if the container's times do not lead to the right ones."""
         origin = None
         with open_video(uri, self.n_threads) as video:
@@ -67,7 +77,7 @@ class PyAVDecoder(ContainerReader):
             start = find_start(video) if video.is_indexed else None
             if start is not None:
                 origin, packets = start
-                return self._follow(_Walk(video, times_s, origin, packets), len(times_s), image_size, resize_mode)
+                return self._follow(_Walk(video, times_s, origin, packets), len(times_s), form)
             is_indexed = video.is_indexed
         if is_indexed:
             origin = read_origin(uri)
@@ -78,17 +88,19 @@ class PyAVDecoder(ContainerReader):
             raise _Lost
         with open_video(uri, self.n_threads) as video:
             packets = video.container.demux(video.stream)
-            return self._follow(_Walk(video, times_s, origin, packets), len(times_s), image_size, resize_mode)
+            return self._follow(_Walk(video, times_s, origin, packets), len(times_s), form)
 
-    def _follow(self, walk: _Walk, n_times: int, image_size: int, resize_mode: str) -> Frames:
+    def _follow(self, walk: _Walk, n_times: int, form: _Form) -> Frames:
         video = walk.video
+        image_size, resize_mode, thumbnails = form
         pixels = np.empty((n_times, image_size, image_size, 3), dtype=np.uint8)
         ticks: list[int] = []
         n_damaged = 0
-        resize = Resizer(image_size, resize_mode, video.pixel_aspect)
+        resize = Resizer(image_size, resize_mode, video.pixel_aspect, request=thumbnails)
         for i, (tick, frame) in enumerate(walk):
             try:
                 pixels[i] = pixels[i - 1] if i and ticks[-1] == tick else resize(frame)
+                resize.keep(i, frame)
             except DecodeError as failure:  # Later frames would have the same colours.
                 at_s = float(video.to_seconds(tick, walk.origin))
                 walk.error = _describe_stop(at_s, None, str(failure)) if ticks else str(failure)
@@ -99,10 +111,12 @@ class PyAVDecoder(ContainerReader):
             raise DecodeError(f"{shown(video.uri)}: {walk.error}")
         n = len(ticks)
         times_s = video.to_seconds(np.array(ticks, dtype=np.int64), walk.origin)
-        return Frames(pixels[:n], times_s, np.arange(n), self.name, _join(walk.error, _count_damaged(n_damaged, n)))
+        error = _join(walk.error, _count_damaged(n_damaged, n))
+        return Frames(pixels[:n], times_s, np.arange(n), self.name, error, resize.thumbnails)
 
-    def _count(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str) -> Frames:
+    def _count(self, uri: str, times_s: np.ndarray, form: _Form) -> Frames:
         """Decode from the start and count, which is slow and always right."""
+        image_size, resize_mode, thumbnails = form
         timeline = count_frames(uri)
         numbers, error = timeline.find(times_s)
         pixels = np.empty((len(numbers), image_size, image_size, 3), dtype=np.uint8)
@@ -113,13 +127,15 @@ class PyAVDecoder(ContainerReader):
             error = _describe_stop(timeline.duration_s, claim_s, failure) if error and failure else error
             if error and not len(numbers):
                 raise DecodeError(f"{shown(uri)}: {error}")
-            resize = Resizer(image_size, resize_mode, video.pixel_aspect)
+            resize = Resizer(image_size, resize_mode, video.pixel_aspect, request=thumbnails)
             frames = (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
             for number, frame in enumerate(frames if len(numbers) else ()):
                 if number == numbers[n]:
                     end = n + np.searchsorted(numbers[n:], number, side="right")
                     try:
                         pixels[n:end] = resize(frame)
+                        for index in range(n, end):
+                            resize.keep(index, frame)
                     except DecodeError as failure:
                         if not n:
                             raise DecodeError(f"{shown(uri)}: {failure}") from failure
@@ -130,7 +146,7 @@ class PyAVDecoder(ContainerReader):
                 if n == len(numbers):
                     break
         error = _join(error, _count_damaged(n_damaged, n), timeline.remark)
-        return Frames(pixels[:n], timeline.times_s[numbers[:n]], np.arange(n), self.name, error)
+        return Frames(pixels[:n], timeline.times_s[numbers[:n]], np.arange(n), self.name, error, resize.thumbnails)
 
 
 def _describe_stop(end_s: float, claim_s: float | None, failure: str) -> str:

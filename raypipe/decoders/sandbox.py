@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.decoders import describe, make_decoder, resolve_chain
+from raypipe.decoders import DECODERS, describe, make_decoder, resolve_chain
+from raypipe.decoders.thumbnails import thumbnails_of_squares
 from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError
-from raypipe.schema import Frames, Probe
+from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.storage import shown
 
 _START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
@@ -102,16 +103,28 @@ class Sandbox:
 
         return self._try_chain(uri, span_s, attempt)
 
-    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
-        """See `raypipe.decoders.Decoder.frames`; the deadline grows with ``span_s``; raises as `probe` does."""
+    def frames(
+        self,
+        uri: str,
+        times_s: np.ndarray,
+        image_size: int,
+        resize_mode: str,
+        span_s: float,
+        thumbnails: ThumbnailRequest | None = None,
+    ) -> Frames:
+        """See `raypipe.decoders.Decoder.frames`; the deadline grows with ``span_s``; raises as `probe` does.
+
+        With ``thumbnails`` the decoder makes small pictures in the same pass.
+        """
         times_s = np.asarray(times_s, dtype=np.float64)
 
         def attempt(child: _Child, name: str, limit_s: float) -> Frames:
             child.give_arrays(times_s)
-            n, error = child.ask(limit_s, "frames", name, uri, len(times_s), image_size, resize_mode)
+            form = len(times_s), image_size, resize_mode, thumbnails
+            n, error, small = child.ask(limit_s, "frames", name, uri, *form)
             shape = (n, image_size, image_size, 3)
             pixels, shown_s, requested = child.take_arrays((shape, np.uint8), ((n,), np.float64), ((n,), np.int64))
-            return Frames(pixels, shown_s, requested, name, error)
+            return Frames(pixels, shown_s, requested, name, error, small)
 
         return self._try_chain(uri, span_s, attempt)
 
@@ -353,7 +366,7 @@ def _bound_memory(name: str) -> None:
 
 
 def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
-    decoder = _decoder(name)
+    decoder: Any = _decoder(name)
     _bound_memory(name)
     if method == "probe":
         return vars(decoder.probe(uri))
@@ -361,11 +374,17 @@ def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> A
         times_s = np.asarray(decoder.frame_times(uri), dtype=np.float64)
         write_arrays(memory, times_s)
         return len(times_s)
-    n, image_size, resize_mode = arguments
+    n, image_size, resize_mode, thumbnails = arguments
     (times_s,) = read_arrays(memory, ((n,), np.float64))
-    frames = decoder.frames(uri, times_s, image_size, resize_mode)
+    if name in DECODERS:
+        frames = decoder.frames(uri, times_s, image_size, resize_mode, thumbnails)
+        small = frames.thumbnails
+    else:  # A user's own decoder need not know of small pictures.
+        frames = decoder.frames(uri, times_s, image_size, resize_mode)
+        request = thumbnails or ThumbnailRequest(1, frozenset())
+        small = thumbnails_of_squares(frames.pixels, frames.requested, resize_mode, request.short_side, request.of)
     write_arrays(memory, frames.pixels, frames.times_s, frames.requested.astype(np.int64))
-    return len(frames.times_s), frames.error
+    return len(frames.times_s), frames.error, small
 
 
 _decoder = cache(make_decoder)

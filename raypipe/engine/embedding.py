@@ -1,4 +1,4 @@
-"""Segments to ``embeddings/``: the streaming chain on Ray Data, from the plan's rows to the committer."""
+"""Segments to ``embeddings/`` and ``frames/``: the streaming chain on Ray Data, from plan to committer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def embed_segments(
     progress: Callable[[float], None],
     n_segments: int | None = None,
 ) -> Stages:
-    """Decode and encode segments and commit their clips to ``embeddings/``.
+    """Decode and encode segments and commit their clips to ``embeddings/``, with pictures of some in ``frames/``.
 
     What is lost with a worker (killed, crashed, out of memory, on a node that went away) is tried again. A segment that
     takes its worker with it every time is committed as failed. After each commit the run records how far it is.
@@ -112,9 +112,10 @@ def embed_segments(
         with Committer(run, lambda n_rows: record(), config.ray.commit_s) as committer, closing(results):
             for batch in results:
                 rows = stages.add(batch)
-                clips = [pa.ipc.open_stream(each.as_buffer()).read_all() for each in batch["clips"].drop_null()]
+                clips, frames = _unpack(batch["clips"]), _unpack(batch["frames"])
                 if clips:
-                    committer.add(pa.concat_tables(clips), _age(batch))
+                    pictures = pa.concat_tables(frames) if frames else None
+                    committer.add(pa.concat_tables(clips), _age(batch), pictures)
                 progress(float(share[rows].sum()))
     if stages.refused:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in stages.refused.items())
@@ -143,6 +144,11 @@ def _results(
         with progressing(lambda: int(left.sum()), log) as losses:
             todo = plan.filter(pa.array(left))
             yield from once(_chain(todo, config, encoder, pools.for_tasks(todo.num_rows), losses), left)
+
+
+def _unpack(packed: pa.ChunkedArray) -> list[pa.Table]:
+    """Return the tables that actors have packed; null is none."""
+    return [pa.ipc.open_stream(each.as_buffer()).read_all() for each in packed.drop_null()]
 
 
 def _done(results: pa.Table) -> pa.Table:

@@ -60,7 +60,7 @@ class EncoderActor(Worker):
         self._attempts.end("encode", *keys)
         took_s = time.monotonic() - started
         return pa.concat_tables(
-            _result(row["row"], clips, len(row["pixels"]), row["decode_s"], took_s / len(rows), took_s)
+            _result(row["row"], clips, row["frames"], len(row["pixels"]), row["decode_s"], took_s / len(rows), took_s)
             for clips, row in zip(tables, rows, strict=True)
         )
 
@@ -86,14 +86,14 @@ class GpuActor(Worker):
         for row in batch.to_pylist():
             started = time.monotonic()
             key = row["row"]
-            n_frames, clips, reason = 0, None, LOST
+            n_frames, clips, frames, reason = 0, None, None, LOST
             if self._attempts.begin("decode", key) <= TRIES:
                 decoded, clips = self._segments(row)
-                n_frames, reason = len(decoded["pixels"]), decoded["error"]
+                n_frames, frames, reason = len(decoded["pixels"]), _to_bytes(decoded["frames"]), decoded["error"]
             self._attempts.end("decode", key)
             took_s = time.monotonic() - started
             refused = reason if clips is None else None
-            yield _result(key, clips, 0 if clips is None else n_frames, took_s, 0.0, took_s, refused)
+            yield _result(key, clips, frames, 0 if clips is None else n_frames, took_s, 0.0, took_s, refused)
 
 
 def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
@@ -114,6 +114,7 @@ def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
             "error": pa.array([row["error"]], pa.string()),
             "members": pa.array([row["members"].ravel()], pa.list_(pa.int64())),
             **clips,
+            "frames": pa.array([_to_bytes(row["frames"])], pa.large_binary()),
             "pixels": binary,
         }
     )
@@ -134,6 +135,7 @@ def _unpack(batch: pa.Table, size: int) -> list[dict[str, Any]]:
 def _result(
     number: int,
     clips: pa.Table | None,
+    frames: bytes | None,
     n_frames: int,
     decode_s: float,
     encode_s: float,
@@ -141,12 +143,8 @@ def _result(
     refused: str | None = None,
 ) -> pa.Table:
     """Pack a segment's clips and figures into one row, which Ray cannot cut in two."""
-    packed = None
-    if clips is not None:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, clips.schema) as writer:
-            writer.write_table(clips)
-        packed = sink.getvalue().to_pybytes()
+    if clips is None or clips["clip_index"].null_count:
+        frames = None  # A picture without its clip would be of no use.
     return pa.table(
         {
             "row": pa.array([number]),
@@ -156,6 +154,15 @@ def _result(
             "took_s": pa.array([took_s]),
             "ended": pa.array([time.time()]),
             "refused": pa.array([refused], pa.string()),
-            "clips": pa.array([packed], pa.large_binary()),
+            "clips": pa.array([None if clips is None else _to_bytes(clips)], pa.large_binary()),
+            "frames": pa.array([frames], pa.large_binary()),
         }
     )
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    """Return a table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()

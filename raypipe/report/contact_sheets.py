@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -15,30 +15,31 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raypipe.errors import RaypipeError
-from raypipe.report.style import INK, MUTED, color_of, ink_on
+from raypipe.report.style import INK, MUTED, color_of, encode_png, ink_on
 from raypipe.report.tables import Cluster, Facts, Member
+from raypipe.runs.frames import Pictures
 from raypipe.schema import Frames
 
 FramesOf = Callable[[str, np.ndarray, int], Frames]
 
 PICTURE = 192
-"""Side in pixels of a decoded picture and of a thumbnail."""
-_TILE = 144
-"""Side in pixels of a picture on a sheet."""
+"""Side in pixels of a decoded picture, and of a thumbnail at most."""
+TILE = 144
+"""Side in pixels of a picture on a sheet, and on the page at most."""
 _GAP, _MARGIN, _SIDE, _HEAD, _CAPTION = 4, 20, 210, 64, 22
 _EMPTY, _RULE = "#E9EBEF", "#D5D9E0"
 
 
 @dataclass(frozen=True)
 class Filmstrip:
-    """A video's pictures at equal fractions of its length.
+    """A video's pictures at about equal fractions of its length.
 
     Attributes
     ----------
     member
         The video.
     pictures
-        The picture at each time, (PICTURE, PICTURE, 3) uint8 RGB, or None if it is missing.
+        The picture at each time, (side, side, 3) uint8 RGB, or None if it is missing.
     times_s
         The time of each picture, in seconds of the file; for a missing picture the requested time.
     note
@@ -57,17 +58,32 @@ class Filmstrip:
         there = [i for i, picture in enumerate(self.pictures) if picture is not None]
         return self.pictures[min(there, key=lambda i: abs(i - middle))] if there else None
 
+    @cached_property
+    def tiles(self) -> list[Image.Image | None]:
+        """The pictures, `TILE` pixels a side."""
+        return [None if picture is None else _resize(picture, TILE) for picture in self.pictures]
+
     @property
     def thumbnail(self) -> bytes | None:
         """The poster as JPEG."""
         return None if self.poster is None else _encode(Image.fromarray(self.poster), "JPEG", quality=85)
 
 
-def take_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Filmstrip:
+def middles_of(member: Member, n: int) -> np.ndarray:
+    """Return the times of the middles of ``n`` equal parts of a video: (n,), none if its length is not known."""
+    return member.origin_s + (member.span_s or 0.0) * (np.arange(n if member.span_s else 0) + 0.5) / n
+
+
+def join_kept(member: Member, kept: Pictures) -> Filmstrip:
+    """Make a strip of the pictures that the run has kept of a video; of a short video it may have few."""
+    return Filmstrip(member, tuple(map(_cut_square, kept.jpegs)), tuple(kept.times_s.tolist()))
+
+
+def decode_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Filmstrip:
     """Decode a video at the middles of ``n_frames`` equal parts of its span; an error becomes the strip's note."""
-    if not member.span_s:
+    asked = middles_of(member, n_frames)
+    if not len(asked):
         return Filmstrip(member, (None,) * n_frames, (math.nan,) * n_frames, "the video's length is not known")
-    asked = member.origin_s + member.span_s * (np.arange(n_frames) + 0.5) / n_frames
     try:
         frames = frames_of(member.uri, asked, PICTURE)
     except RaypipeError as error:
@@ -84,8 +100,8 @@ def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], far
     """Draw a cluster's contact sheet as a PNG, with a row for each video and time from left to right."""
     strips = [*central, farthest] if farthest else list(central)
     n_frames = max(len(strip.pictures) for strip in strips)
-    row_height = _TILE + _CAPTION
-    width = 2 * _MARGIN + _SIDE + n_frames * (_TILE + _GAP) - _GAP
+    row_height = TILE + _CAPTION
+    width = 2 * _MARGIN + _SIDE + n_frames * (TILE + _GAP) - _GAP
     height = 2 * _MARGIN + _HEAD + len(strips) * row_height + (_GAP + _CAPTION if farthest else 0)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
@@ -98,7 +114,7 @@ def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], far
         draw.line([(_MARGIN, y + _GAP // 2), (width - _MARGIN, y + _GAP // 2)], fill=_RULE, width=1)
         draw.text((_MARGIN, y + _GAP + 3), "The farthest from the center", font=_font(13, bold=True), fill=MUTED)
         _draw_row(sheet, draw, farthest, y + _GAP + _CAPTION)
-    return _encode(sheet, "PNG")
+    return encode_png(np.asarray(sheet))
 
 
 def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
@@ -106,9 +122,10 @@ def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
     if strip.poster is None:
         return None
     joined = Image.new("RGB", (tile * len(strip.pictures), tile), _EMPTY)
-    for i, picture in enumerate(strip.pictures):
+    for i, picture in enumerate(strip.tiles):
         if picture is not None:
-            joined.paste(_resize(picture, tile), (i * tile, 0))
+            smaller = picture if tile == TILE else picture.resize((tile, tile), Image.Resampling.LANCZOS)
+            joined.paste(smaller, (i * tile, 0))
     return _encode(joined, "JPEG", quality=78)
 
 
@@ -135,19 +152,19 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y
     facts = [_wrap(text, _font(12), _SIDE - 16, lines=1) for text in (member.label or member.group,) if text]
     facts += [f"distance {member.distance:.3g}", *(["outlier"] if member.outlier else [])]
     draw.multiline_text((_MARGIN, below), "\n".join(facts), font=_font(12), fill=MUTED, spacing=4)
-    for i, picture in enumerate(strip.pictures):
-        if picture is not None:
-            sheet.paste(_resize(picture, _TILE), (_tile_x(i), y))
-            draw.text((_tile_x(i) + 2, y + _TILE + 3), f"{strip.times_s[i]:.2f} s", font=_font(11), fill=MUTED)
+    for i, tile in enumerate(strip.tiles):
+        if tile is not None:
+            sheet.paste(tile, (_tile_x(i), y))
+            draw.text((_tile_x(i) + 2, y + TILE + 3), f"{strip.times_s[i]:.2f} s", font=_font(11), fill=MUTED)
     for first, past in _gaps(strip.pictures):
         left, right = _tile_x(first), _tile_x(past) - _GAP - 1
-        draw.rectangle([left, y, right, y + _TILE - 1], fill=_EMPTY)
+        draw.rectangle([left, y, right, y + TILE - 1], fill=_EMPTY)
         reason = _wrap(f"No picture: {strip.note}", _font(12), right - left - 20, lines=7)
         draw.multiline_text((left + 10, y + 9), reason, font=_font(12), fill=MUTED, spacing=4)
 
 
 def _tile_x(i: int) -> int:
-    return _MARGIN + _SIDE + i * (_TILE + _GAP)
+    return _MARGIN + _SIDE + i * (TILE + _GAP)
 
 
 def _gaps(pictures: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
@@ -191,6 +208,15 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     # Matplotlib brings this font with it, so a sheet looks the same on every machine.
     folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
+
+
+def _cut_square(jpeg: bytes) -> np.ndarray:
+    """Return the middle of a kept picture, `PICTURE` pixels a side at most."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square if side <= PICTURE else square.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS))
 
 
 def _resize(picture: np.ndarray, side: int) -> Image.Image:

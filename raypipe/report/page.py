@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from raypipe.analysis.evaluation import describe_empty
-from raypipe.report.contact_sheets import Filmstrip, join_pictures
+from raypipe.analysis.sizes import describe_empty
+from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
 
@@ -40,11 +40,15 @@ _METRICS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A video on the page: its strip as a JPEG, the times of the strip's pictures, and why pictures are missing."""
+    """A video on the page: its strip as a JPEG, the times of its pictures, its width, and why pictures are missing.
+
+    The width is the part that the strip takes of the row: a short video may have few pictures, which are no larger.
+    """
 
     member: Member
     strip: bytes | None
     times_s: tuple[float, ...]
+    width: float
     note: str
 
 
@@ -66,12 +70,12 @@ def layout(n_clusters: int, n_videos: int, n_frames: int) -> tuple[int, int]:
     per_row = n_clusters * n_frames
     n_rows = max(1, min(n_videos, MAX_TILES // max(per_row, 1) - 1))
     side = math.sqrt(STRIP_BYTES / (0.3 * max(per_row * (n_rows + 1), 1)))
-    return n_rows, int(min(max(side, 48), 160))
+    return n_rows, int(min(max(side, 48), TILE))
 
 
-def show(strip: Filmstrip, tile: int) -> Shown:
-    """Encode a film strip for the page, with pictures of ``tile`` pixels a side."""
-    return Shown(strip.member, join_pictures(strip, tile), strip.times_s, strip.note)
+def show(strip: Filmstrip, tile: int, n_frames: int) -> Shown:
+    """Encode a film strip for the page, with pictures of ``tile`` pixels a side, in a row for ``n_frames`` of them."""
+    return Shown(strip.member, join_pictures(strip, tile), strip.times_s, len(strip.pictures) / n_frames, strip.note)
 
 
 def render_page(
@@ -220,9 +224,12 @@ def _row(shown: Shown) -> str:
     else:
         times = "".join(f"<span>{time_s:.2f} s</span>" for time_s in shown.times_s)
         note = f'<p class="muted small">Some pictures are missing: {escape(shown.note)}</p>' if shown.note else ""
+        width = f"width:{shown.width:.2%}"
         picture = (
-            f'<img src="{_data(shown.strip, "jpeg")}" alt="{_count(len(shown.times_s), "frame")} of the video">'
-            f'<div class="times" style="grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>{note}'
+            f'<img src="{_data(shown.strip, "jpeg")}" alt="{_count(len(shown.times_s), "frame")} of the video" '
+            f'style="{width}">'
+            f'<div class="times" style="{width};grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
+            f"{note}"
         )
     return f'<div class="row"><div class="who">{_who(shown.member)}</div><div class="strip">{picture}</div></div>'
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,11 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from raypipe.report.style import COLORS, FAINT, INK, MARKERS, TINTS, as_png, color_of, ink_on, open_figure
-from raypipe.report.tables import Cluster, Facts
-from raypipe.softdtw import auto_gamma, soft_dtw_barycenter
+from raypipe.report.tables import Cluster, Facts, paths_of
 
 MAX_LINES = 300  # More paths of one cluster would be a blot, and the barycenter shows what they have in common.
 MAX_RINGS = 100  # Only the farthest outliers are ringed, because thousands of rings would hide the map.
 MAX_BACKDROP = 150  # A small panel shows at most this many paths of other clusters, in grey.
-MAX_AVERAGED = 50  # A drawn barycenter is computed from at most this many of the most central members.
-MAX_STEPS = 64  # A drawn barycenter has at most this many steps.
 MAX_ASIDE = 3000  # Among more points, a number need not look for a free place: the few that it hides do not matter.
 OVERVIEW_CLUSTERS = len(COLORS)  # One panel with all clusters is readable as long as no two have the same colour.
 
@@ -36,27 +33,6 @@ _RINGS = np.array(
         for angle in np.linspace(math.pi / 2, 5 * math.pi / 2, 24, endpoint=False)
     ]
 )
-
-
-def average_paths(paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) -> dict[int, np.ndarray]:
-    """Return the soft-DTW barycenter of the 2-D paths of each cluster's most central members.
-
-    Parameters
-    ----------
-    paths
-        The path of each ``video_id``, (n_steps, 2) float64; lengths may differ.
-    clusters
-        The clusters.
-
-    Returns
-    -------
-    dict
-        The barycenter of each cluster's number, (n_steps, 2). ``n_steps`` is the median of its members' lengths, and
-        `MAX_STEPS` at most.
-    """
-    central = {cluster.number: _paths_of(cluster, paths)[:MAX_AVERAGED] for cluster in clusters}
-    gamma = auto_gamma([path for group in central.values() for path in group])
-    return {number: _average(group, gamma) for number, group in central.items()}
 
 
 def draw_points(facts: Facts) -> bytes:
@@ -97,9 +73,9 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
     paths
         The path of each ``video_id``, (n_steps, 2).
     centers
-        The barycenter of each cluster's number, (n_steps, 2), as `average_paths` returns it.
+        The barycenter of each cluster's number, (n_steps, 2), as `raypipe.report.tables.read_centers` returns it.
     """
-    lines = {c.number: _thin_out(_paths_of(c, paths), MAX_LINES) for c in facts.clusters}
+    lines = {c.number: _thin_out(paths_of(c, paths), MAX_LINES) for c in facts.clusters}
     k = len(facts.clusters)
     overview = k <= OVERVIEW_CLUSTERS
     panels = 0 if k == 1 else k
@@ -288,23 +264,6 @@ def _scatter(axes: Axes, points: np.ndarray, **style: Any) -> None:
 
 
 # Paths.
-
-
-def _paths_of(cluster: Cluster, paths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    return [paths[m.video_id] for m in cluster.members if m.video_id in paths]
-
-
-def _average(paths: list[np.ndarray], gamma: float) -> np.ndarray:
-    n_steps = min(int(np.median([len(path) for path in paths])), MAX_STEPS)
-    paths = [path if len(path) <= MAX_STEPS else _resample(path, MAX_STEPS) for path in paths]
-    start = np.mean([_resample(path, n_steps) for path in paths], axis=0)
-    return soft_dtw_barycenter(paths, gamma, init=start)
-
-
-def _resample(path: np.ndarray, n_steps: int) -> np.ndarray:
-    at = np.linspace(0, 1, n_steps)
-    own = np.linspace(0, 1, len(path))
-    return np.column_stack([np.interp(at, own, path[:, axis]) for axis in range(path.shape[1])])
 
 
 def _thin_out(paths: list[np.ndarray], at_most: int) -> list[np.ndarray]:

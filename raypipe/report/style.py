@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -84,12 +86,31 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
         # Characters that no installed font has become boxes here; the page shows them with the reader's fonts.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="w")
-        FigureCanvasAgg(figure)
         yield figure
 
 
 def as_png(figure: Figure) -> bytes:
     """Return the figure as a PNG, with the same bytes for the same picture."""
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", metadata={"Software": None})  # matplotlib's version would change the bytes.
-    return sink.getvalue()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # `savefig` would draw everything once more, only to lay it out.
+    return encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """Encode (height, width, 3) uint8 RGB as a PNG.
+
+    Each byte is stored as its difference from the pixel on the left, at zlib's quickest level. Pillow tries five
+    filters for each row, which takes twice as long and makes the file a tenth smaller.
+    """
+    height, width, _ = picture.shape
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = 1  # the filter "Sub"
+    rows[:, 1:] = picture.reshape(height, -1)
+    rows[:, 4:] -= picture[:, :-1].reshape(height, -1)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
+    content = zlib.compress(rows.tobytes(), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", content) + chunk(b"IEND", b"")

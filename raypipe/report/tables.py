@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from raypipe.runs.directory import Run
+from raypipe.runs.results import read_barycenters, split_paths
 from raypipe.schema import FAILED, SKIPPED
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
@@ -158,8 +159,22 @@ def read_facts(run: Run) -> Facts:
 def read_paths(run: Run) -> dict[str, np.ndarray]:
     """Return the 2-D path of each ``video_id``, (n_steps, 2) float64."""
     table = run.read_table("trajectories", ["video_id", "picture"])
-    ids, values = table["video_id"].to_pylist(), table["picture"]
-    return {i: np.asarray(flat.values, dtype=np.float64).reshape(-1, 2) for i, flat in zip(ids, values, strict=True)}
+    return dict(zip(table["video_id"].to_pylist(), split_paths(table["picture"]), strict=True))
+
+
+def read_centers(run: Run, paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) -> dict[int, np.ndarray]:
+    """Return the barycenter of each cluster's paths on the map, (n_steps, 2) float64, by the cluster's number."""
+    found = read_barycenters(run)
+    if any(cluster.number not in found for cluster in clusters):  # The run is older than their file.
+        from raypipe.analysis.averages import average_paths
+
+        found = average_paths({cluster.number: paths_of(cluster, paths) for cluster in clusters})
+    return found
+
+
+def paths_of(cluster: Cluster, paths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Return the paths of a cluster's videos, the most central first."""
+    return [paths[m.video_id] for m in cluster.members if m.video_id in paths]
 
 
 def name_of(uri: str) -> str:

@@ -1,4 +1,4 @@
-"""Writing clips to ``embeddings/``, a file at a time, in a thread of its own."""
+"""Writing clips to ``embeddings/`` and their pictures beside them, a file at a time, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from raypipe.runs.directory import Run
+from raypipe.runs.frames import write_frames
 from raypipe.runs.ledger import FOLDER
+from raypipe.schema import FRAMES
 
 COMMIT_BYTES = 64 << 20
 # Two files are begun this part of the interval apart at least: where batches take long, each would otherwise be due as
@@ -46,7 +48,7 @@ class Committer:
     ):
         self._run, self._on_commit = run, on_commit
         self._every_s, self._max_bytes = every_s, max_bytes
-        self._waiting: list[pa.Table] = []
+        self._waiting: list[tuple[pa.Table, pa.Table]] = []
         self._n_bytes = 0
         self._since = math.inf  # when the oldest waiting work began
         self._begun = -math.inf  # when writing the last file began
@@ -68,7 +70,7 @@ class Committer:
         if kind is None:
             self._check()
 
-    def add(self, clips: pa.Table, age_s: float = 0.0) -> None:
+    def add(self, clips: pa.Table, age_s: float = 0.0, frames: pa.Table | None = None) -> None:
         """Take rows of whole segments; wait while more than two files' worth of rows is unwritten.
 
         Parameters
@@ -77,6 +79,8 @@ class Committer:
             An `embeddings_schema` table.
         age_s
             Seconds since work on them began.
+        frames
+            Pictures of these clips, a `schema.FRAMES` table; none by default.
 
         Raises
         ------
@@ -87,8 +91,9 @@ class Committer:
             self._changed.wait_for(lambda: self._n_bytes < 2 * self._max_bytes or self._failure)
             self._check()
             self._since = min(self._since, time.monotonic() - age_s)
-            self._waiting.append(clips)
-            self._n_bytes += clips.nbytes
+            frames = FRAMES.empty_table() if frames is None else frames
+            self._waiting.append((clips, frames))
+            self._n_bytes += clips.nbytes + frames.nbytes
             self._changed.notify_all()
 
     def _check(self) -> None:
@@ -98,9 +103,13 @@ class Committer:
     def _work(self) -> None:
         """Write files as they fall due, until closed."""
         try:
-            while (clips := self._take()) is not None:
+            while (taken := self._take()) is not None:
+                clips, frames = taken
                 self._begun = time.monotonic()
-                self._run.write_table(self._run.next_name(FOLDER), clips)
+                name = self._run.next_name(FOLDER)
+                # Clips count from the moment that they are written, so what belongs to them is there before.
+                write_frames(self._run, name, frames)
+                self._run.write_table(name, clips)
                 self._on_commit(clips.num_rows)
                 self._write_s = time.monotonic() - self._begun
         except Exception as error:  # It is raised again by the next `add`, or on leaving the context.
@@ -108,14 +117,16 @@ class Committer:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _take(self) -> pa.Table | None:
-        """Wait until a file is due, and return its clips; None when no more will come."""
+    def _take(self) -> tuple[pa.Table, pa.Table] | None:
+        """Wait until a file is due, and return its clips and their pictures; None when no more will come."""
         with self._changed:
             while not (self._closed or self._n_bytes >= self._max_bytes or (self._waiting and self._left_s() <= 0)):
                 self._changed.wait(self._left_s() if self._waiting else None)
-            clips, self._waiting, self._n_bytes, self._since = self._waiting, [], 0, math.inf
+            taken, self._waiting, self._n_bytes, self._since = self._waiting, [], 0, math.inf
             self._changed.notify_all()
-        return pa.concat_tables(clips) if clips else None
+        if not taken:
+            return None
+        return pa.concat_tables(clips for clips, _ in taken), pa.concat_tables(frames for _, frames in taken)
 
     def _left_s(self) -> float:
         due = self._since + self._every_s - self._write_s

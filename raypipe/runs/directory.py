@@ -93,6 +93,17 @@ class Run:
         names = (entry.rsplit("/", 1)[-1] for entry in self._do("list", folder, list_names))
         return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the bytes of each of the folder's finished files, by its name as in `files`."""
+
+        def list_sizes(path: str) -> list[tuple[str, int]]:
+            self._fs.invalidate_cache(path)
+            entries = self._fs.ls(path, detail=True) if self._fs.isdir(path) else []
+            return [(entry["name"].rsplit("/", 1)[-1], entry["size"] or 0) for entry in entries]
+
+        found = self._do("list", folder, list_sizes)
+        return {f"{folder}/{name}": size for name, size in found if not name.startswith(".")}
+
     def for_each(self, names: Sequence[str], call: Callable[[str], T]) -> list[T]:
         """Call for each file: one by one on a local disk, several at once on an object store to hide its latency."""
         if isinstance(self._fs, LocalFileSystem):
@@ -237,7 +248,7 @@ class Run:
 
     def n_groups(self, name: str) -> int:
         """Return the number of a Parquet file's row groups."""
-        return self._read_parquet(name, lambda file: pq.ParquetFile(file).num_row_groups)
+        return self.read_parquet(name, lambda file: file.num_row_groups)
 
     def read_table(self, name: str, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
         """Read a Parquet file, or all files of a folder in the order of their names.
@@ -263,17 +274,17 @@ class Run:
             return pa.concat_tables(tables)
 
         if group is None:
-            return self._read_parquet(name, lambda file: pq.read_table(file, columns=columns))
-        return self._read_parquet(name, lambda file: pq.ParquetFile(file).read_row_group(group, columns))
+            return self.read_parquet(name, lambda file: file.read(columns))
+        return self.read_parquet(name, lambda file: file.read_row_group(group, columns))
 
-    def _read_parquet(self, name: str, call: Callable[[Any], T]) -> T:
+    def read_parquet(self, name: str, call: Callable[[pq.ParquetFile], T]) -> T:
         """Call with a Parquet file that has been opened, and name it in the error if that fails."""
 
         def read(path: str) -> T:
             # Without a cache of fsspec's own, a few columns of a big remote file cost no more than their bytes.
             with self._fs.open(path, "rb", cache_type="none") as file:
                 try:
-                    return call(file)
+                    return call(pq.ParquetFile(file, pre_buffer=True))
                 except OSError as error:
                     if error.errno is not None or is_transient(error):
                         raise

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
+from raypipe.runs import frames
 from raypipe.runs.directory import Run
 from raypipe.schema import AWAY
 
 FOLDER = "embeddings"
 FILE_BYTES = 128 << 20
-"""The size of a file after compaction."""
+"""The size of a file after compaction, its pictures in ``frames/`` included."""
 
 _KEY = ["video_id", "segment", "fingerprint"]
 _OUTCOME = ["decoder", "error_stage", "error"]  # columns that are equal in all rows of a segment
@@ -45,14 +46,14 @@ class _File:
 def split_clips(clips: pa.Table, dim: int) -> Iterator[pa.Table]:
     """Split the clips of whole segments into tables of the size of a file; no segment lies in two."""
     starts = np.flatnonzero(clips["clip_index"].to_numpy() == 0)
-    files = starts // _rows_per_file(dim)
+    files = starts // (FILE_BYTES // _row_bytes(dim))
     edges = starts[np.append(True, files[1:] > files[:-1])] if len(starts) else starts
     for start, end in pairwise([*edges.tolist(), clips.num_rows]):
         yield clips.slice(start, end - start)
 
 
-def _rows_per_file(dim: int) -> int:
-    return FILE_BYTES // (4 * dim + 100)  # A row is a vector and some text.
+def _row_bytes(dim: int) -> int:
+    return 4 * dim + 100  # a vector and some text
 
 
 class Ledger:
@@ -132,39 +133,46 @@ class Ledger:
                 yield self._read(file, self._counts, columns)
 
     def compact(self, dim: int) -> None:
-        """Merge small files, and drop rows that count for nothing.
+        """Merge small files, each with its pictures, and drop rows that count for nothing.
 
         The plan may be a portion of the run's. Rows of other videos stay in their file, and that file keeps its place
         in the order, because only their own portion knows which of them count. A merged file is written before the
         files it came from are removed: a kill in between leaves both, and the newer one counts.
         """
         others = self._row == _UNPLANNED
-        full = _rows_per_file(dim)
+        of_frames = self._run.sizes(frames.FOLDER)
         group: list[_File] = []
-        n_rows = 0
+        n_bytes = 0
         for file in self._files:
-            counts, sizes = self._counts[file.units], self._n_rows[file.units]
-            size = int(sizes[counts].sum())
-            if _is_clean(file, counts | others[file.units]) and (size == 0 or sizes.sum() >= full // 2):
+            counts, n_rows = self._counts[file.units], self._n_rows[file.units]
+            a_row = _row_bytes(dim)
+            a_row += of_frames.get(frames.name_beside(file.name), 0) // max(int(n_rows.sum()), 1)
+            size = a_row * int(n_rows[counts].sum())
+            if _is_clean(file, counts | others[file.units]) and (size == 0 or a_row * n_rows.sum() >= FILE_BYTES // 2):
                 continue
             group.append(file)
-            n_rows += size
-            if n_rows >= full:
+            n_bytes += size
+            if n_bytes >= FILE_BYTES:
                 self._merge(group, others)
-                group, n_rows = [], 0
+                group, n_bytes = [], 0
         self._merge(group, others)
 
     def _merge(self, group: list[_File], others: np.ndarray) -> None:
         if len(group) == 1 and _is_clean(group[0], (self._counts | others)[group[0].units]):
             return
-        parts = [self._read(file, self._counts) for file in group if self._counts[file.units].any()]
+        parts = {file.name: self._read(file, self._counts) for file in group if self._counts[file.units].any()}
         if parts:
-            self._run.write_table(self._run.next_name(FOLDER), pa.concat_tables(parts))
+            name = self._run.next_name(FOLDER)
+            frames.move_frames(self._run, parts, name)
+            self._run.write_table(name, pa.concat_tables(parts.values()))
         for file in group:
             if others[file.units].any():
-                self._run.write_table(file.name, self._read(file, others))
+                rest = self._read(file, others)
+                self._run.write_table(file.name, rest)
+                frames.move_frames(self._run, {file.name: rest}, file.name)
             else:
                 self._run.remove(file.name)
+                self._run.remove(frames.name_beside(file.name))
 
     def _read(self, file: _File, kept: np.ndarray, columns: list[str] | None = None) -> pa.Table:
         """Read a file's rows of the segments that are kept, each once."""

@@ -23,6 +23,7 @@ from raypipe.config import Config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.accounting import VIDEOS_FILE, account, failed_before
 from raypipe.runs.directory import Run
+from raypipe.runs.frames import remove_orphans
 from raypipe.runs.ledger import FOLDER, Ledger
 from raypipe.schema import AWAY, PLAN
 from raypipe.sources.videos import Videos
@@ -158,6 +159,7 @@ class Plan:
                 self.run.log("not compacted", reason=str(error))
                 say(f"small files of embeddings/ stay as they are: {error}")
             yield account(found[start:stop], committed, quarantine[start:stop])
+        remove_orphans(self.run)
         nothing = Ledger(self.run, PLAN.empty_table(), [])
         for start in range(len(self.videos), len(found), self.portion_size):
             stop = start + self.portion_size
@@ -221,7 +223,8 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
         ``source.re_embed`` does not ask for them to be made again.
     """
     before, again = run.info(), config.source.re_embed
-    same = before.get("encoder") == encoder_id and before["config"]["sample"] == config.sample.model_dump(mode="json")
+    same = before.get("encoder") == encoder_id
+    same = same and before["config"]["sample"].items() >= config.sample.pattern().items()
     if not same and again:
         run.remove(PLAN_FILE)
         run.remove(PLAN_FOLDER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,18 @@ from raypipe.clustering import Clustering
 from raypipe.config import Config, to_yaml
 from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, OK, Trajectories
+from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
 
 
+BARYCENTERS = "barycenters.parquet"
+
+
 def remove_clusters(run: Run) -> None:
     """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
-    for name in ("trajectories", "clusters.parquet", "model", "metrics.json"):
+    for name in ("trajectories", "clusters.parquet", BARYCENTERS, "model", "metrics.json"):
         run.remove(name)
     remove_report(run)
 
@@ -100,6 +105,30 @@ def write_clusters(
     columns.update(cluster=clustering.labels, distance=clustering.distances, outlier_score=scores, outlier=flags)
     columns.update(x=middle[:, 0], y=middle[:, 1])
     run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))
+
+
+def write_barycenters(run: Run, centers: Mapping[int, np.ndarray]) -> None:
+    """Write ``barycenters.parquet``: for each cluster the (n_steps, 2) path in its middle on the map, row-major."""
+    columns = {
+        "cluster": pa.array(list(centers), pa.int32()),
+        "picture": pa.array([np.ravel(center) for center in centers.values()], pa.list_(pa.float64())),
+    }
+    run.write_table(BARYCENTERS, pa.table(columns))
+
+
+def read_barycenters(run: Run) -> dict[int, np.ndarray]:
+    """Read them back, by the cluster's number; a run that was clustered before there was this file has none."""
+    if not run.exists(BARYCENTERS):
+        return {}
+    table = run.read_table(BARYCENTERS)
+    return dict(zip(table["cluster"].to_pylist(), split_paths(table["picture"]), strict=True))
+
+
+def split_paths(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Return the paths on the map that a list column holds, (n_steps, 2) float64 each."""
+    lists = column.combine_chunks()
+    ends = np.cumsum(numbers_of(lists.value_lengths()))
+    return np.split(numbers_of(lists.flatten()).astype(np.float64).reshape(-1, 2), ends[:-1] // 2)
 
 
 def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[str, np.ndarray]) -> None:

@@ -21,7 +21,7 @@ from raypipe.decoders.sandbox import Sandbox, read_arrays, serve, write_arrays
 from raypipe.decoders.torchcodec import TorchCodecDecoder
 from raypipe.encoders import make_encoder
 from raypipe.errors import DecodeError, EncoderError
-from raypipe.schema import Frames
+from raypipe.schema import Frames, ThumbnailRequest
 from raypipe.segments.stages import DecodeSegments, EncodeSegments
 from raypipe.storage import shown
 
@@ -124,7 +124,15 @@ class EncodingSandbox(Sandbox):
         """See `raypipe.decoders.sandbox.Sandbox.frame_times`."""
         return self._reference.frame_times(uri, span_s)
 
-    def frames(self, uri: str, times_s: np.ndarray, image_size: int, resize_mode: str, span_s: float) -> Frames:
+    def frames(
+        self,
+        uri: str,
+        times_s: np.ndarray,
+        image_size: int,
+        resize_mode: str,
+        span_s: float,
+        thumbnails: ThumbnailRequest | None = None,
+    ) -> Frames:
         """Decode and encode the frames on display at ``times_s``.
 
         Raises
@@ -140,9 +148,10 @@ class EncodingSandbox(Sandbox):
 
         def attempt(child: Any, name: str, limit_s: float) -> Frames:
             child.give_arrays(np.asarray(times_s, dtype=np.float64))
-            n, error = child.ask(limit_s, "encode", name, uri, len(times_s), image_size, resize_mode)
+            form = len(times_s), image_size, resize_mode, thumbnails
+            n, error, small = child.ask(limit_s, "encode", name, uri, *form)
             vectors, shown_s = child.take_arrays(((n, self._dim), np.float32), ((n,), np.float64))
-            return Frames(vectors, shown_s, np.arange(n), self._name, error)
+            return Frames(vectors, shown_s, np.arange(n), self._name, error, small)
 
         encoded = self._try_chain(uri, span_s, attempt)
         self._n_starts = 0
@@ -212,15 +221,15 @@ class _Worker:
             return self._load(*arguments)
         if method == "kind":
             return self._decoder.kind(uri)
-        n, image_size, resize_mode = arguments
+        n, image_size, resize_mode, thumbnails = arguments
         (times_s,) = read_arrays(memory, ((n,), np.float64))
-        frames = self._decoder.frames_on_device(uri, times_s, image_size, resize_mode)
+        frames = self._decoder.frames_on_device(uri, times_s, image_size, resize_mode, thumbnails)
         if method == "encode":
             write_arrays(memory, self._encoder(frames.pixels)[frames.numbers], frames.times_s)
         else:  # The frames are compared with the CPU's.
             pixels = frames.pixels.cpu().numpy()[frames.numbers]
             write_arrays(memory, pixels, frames.times_s, np.arange(len(pixels)))
-        return len(frames.numbers), frames.error
+        return len(frames.numbers), frames.error, frames.thumbnails
 
     def _load(self, device: str, encode: dict[str, Any]) -> None:
         if device.startswith("cuda"):

@@ -41,6 +41,8 @@ class Sampling:
     ----------
     times_s
         (m,) float64 ascending, the times of the frames to decode.
+    n_clips
+        How many clips the whole video has, whatever the segment.
     clip_index
         (c,) int64, each clip's number within its video.
     clip_start_s, clip_end_s
@@ -51,6 +53,7 @@ class Sampling:
     """
 
     times_s: np.ndarray
+    n_clips: int
     clip_index: np.ndarray
     clip_start_s: np.ndarray
     clip_end_s: np.ndarray
@@ -146,7 +149,19 @@ def sample_span(span: Span, sample: SampleConfig, frame_times_s: np.ndarray | No
         ends = np.append(starts[1:], max(end_of_video, starts[-1])) if len(starts) else starts
     mine = np.flatnonzero((starts >= span.start_s - 1e-9) & (starts < span.end_s - 1e-9))
     pairs = np.repeat(np.arange(len(mine))[:, None], 2, axis=1)
-    return Sampling(times[mine], mine, starts[mine], ends[mine], pairs)
+    return Sampling(times[mine], len(starts), mine, starts[mine], ends[mine], pairs)
+
+
+def choose_evenly(sampling: Sampling, at_most: int) -> np.ndarray:
+    """Return which of a segment's clips are among ``at_most`` of the video's that are evenly spread: (c,) bool.
+
+    They are the clips in the middles of so many equal parts of the video, or all if it has no more. That depends on a
+    clip's number alone, so however a video is cut into segments, the same clips are chosen.
+    """
+    if sampling.n_clips <= at_most:
+        return np.ones(len(sampling.clip_index), bool)
+    middles = ((np.arange(at_most) + 0.5) * sampling.n_clips / max(at_most, 1)).astype(np.int64)
+    return np.isin(sampling.clip_index, middles)
 
 
 def pool_frames(embeddings: np.ndarray, members: np.ndarray, pool: str) -> tuple[np.ndarray, np.ndarray]:
@@ -192,4 +207,5 @@ def _by_rate(span: Span, sample: SampleConfig, fps: float) -> Sampling:
     clip, _ = kept = np.nonzero((wanted < end_of_video - 1e-6) | (np.arange(wanted.shape[1]) == 0)[None, :])
     times, frame = np.unique(wanted[kept], return_inverse=True)
     ends = np.minimum(starts + sample.clip_s, end_of_video)
-    return Sampling(times, index, starts, ends, np.stack([clip, frame], axis=1))
+    n_clips = max(math.ceil(span.length_s / stride - 1e-9), 1)
+    return Sampling(times, n_clips, index, starts, ends, np.stack([clip, frame], axis=1))

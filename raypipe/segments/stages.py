@@ -15,8 +15,8 @@ from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.encoders import Encoder
 from raypipe.errors import DecodeError, one_line
-from raypipe.schema import Failure, Probe, embeddings_schema
-from raypipe.segments.sampling import Span, pool_frames, sample_span
+from raypipe.schema import FRAMES, Failure, Probe, ThumbnailRequest, embeddings_schema
+from raypipe.segments.sampling import Sampling, Span, choose_evenly, pool_frames, sample_span
 
 # Where the frames of a file end so long before its length, it is asked whether the last one lasts until then.
 _SILENT_S = 1.0
@@ -73,7 +73,8 @@ class DecodeSegments:
         -------
         ``video_id, segment, fingerprint``; ``pixels`` (n, image_size, image_size, 3) uint8; the clips ``clip_index,
         clip_start_s, clip_end_s`` and ``members`` (p, 2) as in `sampling.Sampling`, its frames counted in ``pixels``;
-        ``decoder``; ``error_stage`` and ``error``, or None. A segment that cannot be decoded has no pixels.
+        ``frames``, a `schema.FRAMES` table; ``decoder``; ``error_stage`` and ``error``, or None. A segment that cannot
+        be decoded has no pixels.
         """
         span = Span(row["origin_s"], row["span_s"], row["start_s"], row["end_s"])
         size = self._image_size
@@ -87,8 +88,10 @@ class DecodeSegments:
             if times is not None and span.end_s - times[-1] > _SILENT_S:
                 # Nothing is asked for after the last frame, so the end of a file that was cut off would go unnoticed.
                 wanted_s = np.append(wanted_s, span.end_s - _LAST_S)
+            kept = self._first_frames(sampling)
+            request = ThumbnailRequest(self._sample.thumbnail_px, frozenset(kept.values())) if kept else None
             frames = self._sandbox.frames(
-                row["uri"], wanted_s, size, self._resize_mode, span_s=span.end_s - span.start_s
+                row["uri"], wanted_s, size, self._resize_mode, span_s=span.end_s - span.start_s, thumbnails=request
             )
         except DecodeError as error:
             return self.refuse(row, Failure.of("decode", error))
@@ -99,7 +102,14 @@ class DecodeSegments:
         out.update(pixels=frames.pixels[:n], members=members[members[:, 1] >= 0], clip_index=sampling.clip_index)
         out.update(clip_start_s=sampling.clip_start_s, clip_end_s=sampling.clip_end_s)
         out.update(decoder=frames.decoder, error_stage=frames.error and "decode", error=frames.error)
+        out["frames"] = _tabulate(out, kept, frames.thumbnails, frames.times_s, position)
         return out
+
+    def _first_frames(self, sampling: Sampling) -> dict[int, int]:
+        """Return the clips of which a small picture is kept, and for each the place of its first frame's time."""
+        clips, first = np.unique(sampling.members[:, 0], return_index=True)
+        chosen = choose_evenly(sampling, self._sample.thumbnails)[clips]
+        return dict(zip(clips[chosen].tolist(), sampling.members[first[chosen], 1].tolist(), strict=True))
 
     def refuse(self, row: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
         """Return what a segment that cannot be decoded comes to."""
@@ -107,11 +117,46 @@ class DecodeSegments:
         out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
         out.update(pixels=np.empty((0, size, size, 3), np.uint8), members=np.empty((0, 2), int))
         out.update(clip_index=np.empty(0, int), clip_start_s=np.empty(0), clip_end_s=np.empty(0))
+        out["frames"] = FRAMES.empty_table()
         return {**out, "decoder": None, "error_stage": failure.stage, "error": failure.error}
 
     def close(self) -> None:
         """End the child process."""
         self._sandbox.close()
+
+
+def _tabulate(
+    segment: Mapping[str, Any],
+    kept: Mapping[int, int],
+    thumbnails: Mapping[int, bytes],
+    times_s: np.ndarray,
+    position: np.ndarray,
+) -> pa.Table:
+    """Return a segment's small pictures as a `FRAMES` table.
+
+    Parameters
+    ----------
+    segment
+        Its keys and its clips, as `DecodeSegments` returns them.
+    kept
+        For each clip with a picture the place of the picture's time among the requested ones.
+    thumbnails
+        The pictures by that place; one may be missing.
+    times_s, position
+        The time of each decoded frame, and for each requested time the place of its frame among these.
+    """
+    there = {clip: place for clip, place in kept.items() if place in thumbnails}
+    clips, places = list(there), list(there.values())
+    columns = {
+        "video_id": [segment["video_id"]] * len(clips),
+        "segment": [segment["segment"]] * len(clips),
+        "clip_index": segment["clip_index"][clips],
+        "start_s": segment["clip_start_s"][clips],
+        "time_s": times_s[position[places]],
+        "frame": [thumbnails[place] for place in places],
+        "fingerprint": [segment["fingerprint"]] * len(clips),
+    }
+    return pa.table(columns, schema=FRAMES)
 
 
 class EncodeSegments:

@@ -106,6 +106,26 @@ def test_only_what_is_missing_is_embedded(library, done):
     assert Path(done.path(done.files("embeddings")[0])).stat().st_mtime_ns == stamp
 
 
+def test_every_clip_has_its_picture_and_other_pictures_need_no_other_embeddings(library, done):
+    keys = ["video_id", "segment", "clip_index", "start_s", "fingerprint"]
+    clips = done.read_table("embeddings")
+    clips = clips.filter(clips["clip_index"].is_valid()).select(keys).sort_by([(key, "ascending") for key in keys[:3]])
+    frames = done.read_table("frames").sort_by([(key, "ascending") for key in keys[:3]])
+    assert frames.select(keys) == clips
+    assert all(jpeg.startswith(b"\xff\xd8") for jpeg in frames["frame"].to_pylist())
+    pipeline.embed(library, done, make("sample.thumbnails=2"), QUIET)
+    assert n_done(done) == 0
+    assert done.read_table("frames").num_rows == frames.num_rows, "what is kept stays"
+    (name,) = done.files("embeddings")
+    lost = done.read_table(name)["video_id"][0]
+    table = done.read_table(name)
+    done.write_table(name, table.filter(pc.not_equal(table["video_id"], lost)))
+    pipeline.embed(library, done, make("sample.thumbnails=2"), QUIET)
+    assert n_done(done) == 1
+    counts = done.read_table("frames").group_by("video_id").aggregate([("frame", "count")]).to_pylist()
+    assert {row["video_id"]: row["frame_count"] for row in counts}[lost.as_py()] == 2, "it holds from then on"
+
+
 def test_a_changed_file_is_refused_or_embedded_again(library, done, tmp_path):
     before = read_clips(done)
     shutil.copy2(library / "3.mp4", tmp_path)

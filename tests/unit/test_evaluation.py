@@ -6,8 +6,9 @@ import pytest
 from sklearn import metrics
 
 from raypipe.analysis import evaluation
-from raypipe.analysis.evaluation import affordable_videos, describe_empty, evaluate, score_mean_pooled
+from raypipe.analysis.evaluation import affordable_videos, evaluate, score_mean_pooled
 from raypipe.analysis.outliers import score_outliers
+from raypipe.analysis.sizes import describe_empty
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
 

@@ -8,14 +8,18 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
+from raypipe import report
 from raypipe.config import Config, ReportConfig
+from raypipe.decoders.thumbnails import encode_jpeg
 from raypipe.errors import DecodeError, RaypipeError
 from raypipe.report import write_report_files
 from raypipe.runs.directory import Run
-from raypipe.schema import CLUSTERS, VIDEOS, Frames
+from raypipe.runs.frames import write_frames
+from raypipe.schema import CLUSTERS, FRAMES, VIDEOS, Frames
 
 WRITTEN = datetime(2025, 1, 31, 12, 30, tzinfo=UTC)
 HOSTILE = "<script>alert('x')</script>\"&$\\frac{'.mp4"
@@ -267,6 +271,73 @@ def test_frames_are_asked_for_at_equal_fractions_of_the_span(tmp_path):
     assert "a.mp4 [10–18 s]" in page.text and "a.mp4 [0–4 s]" in page.text
 
 
+def keep_pictures(run, n_clips) -> None:
+    """Write what an embedding keeps of the run's videos: ``n_clips`` pictures each, a second apart."""
+    rows = run.read_table("videos.parquet", ["video_id", "uri"]).to_pylist()
+    segment = {"fingerprint": "f", "origin_s": 0.0, "span_s": float(n_clips)}
+    run.write_table("plan.parquet", pa.Table.from_pylist([{"video_id": row["video_id"], **segment} for row in rows]))
+    run.write_table("embeddings/0.parquet", pa.table({"n": [0]}))
+    frames = []
+    for row in rows:
+        keys = {"video_id": row["video_id"], "fingerprint": "f"}
+        shown = frames_of(row["uri"], np.arange(n_clips), 200).pixels[:, 20:180]  # wider than high
+        frames += [
+            {**keys, "clip_index": i, "time_s": float(i), "frame": encode_jpeg(picture)}
+            for i, picture in enumerate(shown)
+        ]
+    write_frames(run, "embeddings/0.parquet", pa.Table.from_pylist(frames, schema=FRAMES))
+
+
+def sheets(run, frames, n_frames):
+    """Write what shows pictures, without the plots; return the videos on the page."""
+    from raypipe.report.tables import read_facts
+
+    config = ReportConfig(sheet_videos=2, sheet_frames=n_frames)
+    cards, _ = report._write_sheets(run, read_facts(run), frames, config)
+    return [shown for card in cards for shown in (*card.central, card.farthest) if shown]
+
+
+def test_kept_pictures_are_shown_and_nothing_is_decoded(tmp_path):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(8)], k=2)
+    keep_pictures(run, 12)
+    shown = sheets(run, failing, 3)
+    assert [each.times_s for each in shown] == [(2.0, 6.0, 10.0)] * 6
+    assert not any(each.note for each in shown) and {each.width for each in shown} == {1.0}
+    assert size_of(run, run.files("thumbnails")[0]) == (160, 160)
+    assert min(size_of(run, "plots/cluster_1.png")) > 300
+
+
+def test_a_video_of_fewer_clips_is_decoded_or_else_shows_each_picture_once(tmp_path):
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    keep_pictures(run, 2)
+    shown = sheets(run, frames_of, 5)
+    assert [(len(each.times_s), each.width, each.note) for each in shown] == [(5, 1.0, "")] * 2
+    shown = sheets(run, failing, 5)
+    assert [(each.times_s, each.width, each.note) for each in shown] == [((0.0, 1.0), 0.4, "")] * 2
+    with Image.open(io.BytesIO(shown[0].strip)) as strip:
+        assert strip.width == 2 * strip.height, "no larger than others, and nothing beside them"
+
+
+def test_videos_without_kept_pictures_are_decoded(tmp_path):
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    keep_pictures(run, 3)
+    asked = []
+    ids = run.read_table("videos.parquet")["video_id"]
+    kept = run.read_table("frames")
+    run.write_table("frames/0.parquet", kept.filter(pc.equal(kept["video_id"], ids[0])))
+    sheets(run, lambda uri, *request: asked.append(uri) or frames_of(uri, *request), 3)
+    assert asked == ["file:///data/robots/b.mp4"]
+
+
+def test_a_png_holds_its_pixels():
+    from raypipe.report.style import encode_png
+
+    picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    with Image.open(io.BytesIO(encode_png(picture))) as image:
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), picture)
+
+
 @pytest.mark.parametrize(
     "n, k, n_steps", [(1, 1, 16), (2, 2, 1), (5, 1, 4), (17, 3, None), (60, 13, 8)], ids=lambda value: str(value)
 )
@@ -332,11 +403,10 @@ def test_any_scheme_but_web_and_file_is_no_link():
 
 
 def test_a_drawn_barycenter_lies_along_its_members_paths(run):
-    from raypipe.report.plots import average_paths
-    from raypipe.report.tables import read_facts, read_paths
+    from raypipe.report.tables import read_centers, read_facts, read_paths
 
     facts, paths = read_facts(run), read_paths(run)
-    centers = average_paths(paths, facts.clusters)
+    centers = read_centers(run, paths, facts.clusters)
     assert sorted(centers) == [0, 1, 2, 3]
     for cluster in facts.clusters:
         members = np.concatenate([paths[member.video_id] for member in cluster.members])

@@ -7,9 +7,9 @@ import pytest
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.encoders import make_encoder
 from raypipe.errors import RaypipeError
+from raypipe.runs import ledger
 from raypipe.runs.accounting import account, failed_before, write_accounts
 from raypipe.runs.directory import Run
-from raypipe.runs import ledger
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import FAILED, OK, SKIPPED, Failure, Probe, embeddings_schema
 from raypipe.segments.planning import mean_frames, plan_precomputed, plan_segments
