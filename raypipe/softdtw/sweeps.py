@@ -18,6 +18,7 @@ from numba.extending import overload
 from raypipe.softdtw.lanes import (
     exponent,
     fraction,
+    lane_bytes,
     least,
     load,
     most,
@@ -83,50 +84,96 @@ def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, 
     kept = isinstance(probabilities, types.Array)
 
     def banded(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+        zero = first - first  # For a literal 0 numba would compile the sweep once more.
         for top in range(first, last, BAND):
             n_rows = min(BAND, last - top)
             measure(x, z, paired, dims, n_columns, top, n_rows, distances)
             if kept:
                 room = probabilities[2 * (top - first) * n_columns * width(x) :]
-                sweep(distances, n_columns, None, None, border, n_columns, 0, n_rows, room)
+                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, room)
             else:
-                sweep(distances, n_columns, None, None, border, n_columns, 0, n_rows, None)
+                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, None)
 
     return banded
 
 
-@njit(cache=True, nogil=True)
 def measure(x, z, paired, d, n_columns, first, n_rows, distances):
-    """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight rows at a time.
+    """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight sums in flight.
 
     Rows beyond the last one are read and written too, to no effect, so z and the distances must have room for them.
+    Where lanes have 64 bytes the sums are of eight rows and a column, and an instruction spreads a number of z as it
+    reads it. Else they are of four rows and two columns: what is spread by an instruction of its own serves twice. In
+    both the sums fit in the registers; a product ``x · z`` would save no time, because the subtractions of one sum run
+    beside the multiplications of another, and it loses digits.
     """
-    w = width(x)
-    zero = splat(x.dtype.type(0))
-    row = n_columns * w
-    for j in range(n_columns):
-        for i in range(0, n_rows, MEASURED):
-            z0 = (first + i) * d
-            z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
-            z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
-            s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
-            for q in range(d):
-                step = load(x, (j * d + q) * w)
-                t0, t1 = step - at_step(z, z0 + q, paired), step - at_step(z, z1 + q, paired)
-                t2, t3 = step - at_step(z, z2 + q, paired), step - at_step(z, z3 + q, paired)
-                t4, t5 = step - at_step(z, z4 + q, paired), step - at_step(z, z5 + q, paired)
-                t6, t7 = step - at_step(z, z6 + q, paired), step - at_step(z, z7 + q, paired)
-                s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
-                s4, s5, s6, s7 = s4 + t4 * t4, s5 + t5 * t5, s6 + t6 * t6, s7 + t7 * t7
-            at = i * row + j * w
-            store(distances, at, s0)
-            store(distances, at + row, s1)
-            store(distances, at + 2 * row, s2)
-            store(distances, at + 3 * row, s3)
-            store(distances, at + 4 * row, s4)
-            store(distances, at + 5 * row, s5)
-            store(distances, at + 6 * row, s6)
-            store(distances, at + 7 * row, s7)
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(measure, jit_options={"nogil": True})
+def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
+    def tall(x, z, paired, d, n_columns, first, n_rows, distances):
+        w = width(x)
+        zero = splat(x.dtype.type(0))
+        row = n_columns * w
+        for j in range(n_columns):
+            for i in range(0, n_rows, MEASURED):
+                z0 = (first + i) * d
+                z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
+                z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
+                s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+                for q in range(d):
+                    step = load(x, (j * d + q) * w)
+                    t0, t1 = step - at_step(z, z0 + q, paired), step - at_step(z, z1 + q, paired)
+                    t2, t3 = step - at_step(z, z2 + q, paired), step - at_step(z, z3 + q, paired)
+                    t4, t5 = step - at_step(z, z4 + q, paired), step - at_step(z, z5 + q, paired)
+                    t6, t7 = step - at_step(z, z6 + q, paired), step - at_step(z, z7 + q, paired)
+                    s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
+                    s4, s5, s6, s7 = s4 + t4 * t4, s5 + t5 * t5, s6 + t6 * t6, s7 + t7 * t7
+                at = i * row + j * w
+                store(distances, at, s0)
+                store(distances, at + row, s1)
+                store(distances, at + 2 * row, s2)
+                store(distances, at + 3 * row, s3)
+                store(distances, at + 4 * row, s4)
+                store(distances, at + 5 * row, s5)
+                store(distances, at + 6 * row, s6)
+                store(distances, at + 7 * row, s7)
+
+    def square(x, z, paired, d, n_columns, first, n_rows, distances):
+        w = width(x)
+        zero = splat(x.dtype.type(0))
+        row = n_columns * w
+        for j in range(0, n_columns, 2):
+            beside = min(j + 1, n_columns - 1)
+            for i in range(0, n_rows, 4):
+                z0 = (first + i) * d
+                z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
+                s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+                for q in range(d):
+                    a, b = load(x, (j * d + q) * w), load(x, (beside * d + q) * w)
+                    step = at_step(z, z0 + q, paired)
+                    t, u = a - step, b - step
+                    s0, s4 = s0 + t * t, s4 + u * u
+                    step = at_step(z, z1 + q, paired)
+                    t, u = a - step, b - step
+                    s1, s5 = s1 + t * t, s5 + u * u
+                    step = at_step(z, z2 + q, paired)
+                    t, u = a - step, b - step
+                    s2, s6 = s2 + t * t, s6 + u * u
+                    step = at_step(z, z3 + q, paired)
+                    t, u = a - step, b - step
+                    s3, s7 = s3 + t * t, s7 + u * u
+                left, right = i * row + j * w, i * row + beside * w
+                store(distances, left, s0)
+                store(distances, left + row, s1)
+                store(distances, left + 2 * row, s2)
+                store(distances, left + 3 * row, s3)
+                store(distances, right, s4)
+                store(distances, right + row, s5)
+                store(distances, right + 2 * row, s6)
+                store(distances, right + 3 * row, s7)
+
+    return tall if lane_bytes() == 64 else square
 
 
 @njit(cache=True, nogil=True)
