@@ -153,6 +153,29 @@ def test_the_same_bits_every_time(backend, precision):
     assert first.weights.sum() == 3000
 
 
+def test_the_same_bits_on_any_number_of_threads(monkeypatch):
+    import numba
+
+    from raypipe.softdtw import numba as backend
+
+    monkeypatch.setattr(backend, "_PART", 1)  # so that a small pass has parts for several threads
+    monkeypatch.setattr(backend, "_SUMS", 5)
+    x = paths(90, 10, 5, ragged=True)
+    centers = paths(3, 10, 5, seed=1).values
+    prepared = backend.prepare(x, "float32")
+    weights = np.linspace(0.5, 2, 90)
+    found, most = [], numba.get_num_threads()
+    for threads in (1, most, most):
+        numba.set_num_threads(threads)
+        labels, values = backend.assign(prepared, centers, 0.3, np.zeros(3))
+        sums = backend.statistics(prepared, centers, labels, 0.3, weights)
+        found.append([labels, values, backend.cdist(prepared, None, 0.3), sums.sums, sums.mass, sums.values])
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
+    np.testing.assert_allclose(sums.mass, reference.statistics(x, centers, labels, 0.3, weights).mass, rtol=1e-4)
+
+
 def test_float32_is_not_lost_to_an_offset(backend):
     near = paths(4, 20, 2)
     far = Series(near.values + 1e6, None, near.largest + 1e6)
