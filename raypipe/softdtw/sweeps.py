@@ -30,7 +30,8 @@ from raypipe.softdtw.lanes import (
     width,
 )
 
-_INLINE = {"forceinline": True}
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Only compiled code calls these functions.
+_INLINE = {"forceinline": True} | _INNER
 
 ROWS = 4  # This many rows are swept at a time.
 MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
@@ -52,7 +53,7 @@ _EXP2_FLOAT64 = (
 )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def begin(border, n_columns):
     """Set the border above the first row, where only the corner can be reached."""
     w = width(border)
@@ -73,7 +74,7 @@ def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, d
     raise NotImplementedError("only in compiled code")
 
 
-@overload(advance)
+@overload(advance, jit_options=_INNER)
 def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
     if isinstance(dims, types.BaseTuple):
 
@@ -109,7 +110,7 @@ def measure(x, z, paired, d, n_columns, first, n_rows, distances):
     raise NotImplementedError("only in compiled code")
 
 
-@overload(measure, jit_options={"nogil": True})
+@overload(measure, jit_options=_INNER)
 def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
     def tall(x, z, paired, d, n_columns, first, n_rows, distances):
         w = width(x)
@@ -176,7 +177,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
     return tall if lane_bytes() == 64 else square
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
     """Carry the border from below row ``first − 1`` to below row ``last − 1``.
 
@@ -251,7 +252,7 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
         i += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def sweep_back(probabilities, arriving, n_columns, n_rows):
     """Turn the probabilities of ``n_rows`` rows into expected alignments, which overwrite those from above.
 
@@ -273,7 +274,7 @@ def sweep_back(probabilities, arriving, n_columns, n_rows):
             to_diagonal = expected - up - from_right
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def gather_sums(expected, x, d, n_columns, n_rows, sums, first):
     """Add ``Σ_j E[i, j]`` and ``Σ_j E[i, j] x_j`` to the sums ``(T_z, d + 1, w)`` of rows from ``first`` on."""
     w = width(x)
@@ -303,7 +304,7 @@ def gather_sums(expected, x, d, n_columns, n_rows, sums, first):
                     _add(sums, to + (d + 2) * w, s3)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def read_values(border, column, out):
     """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
     w = width(border)
@@ -311,18 +312,18 @@ def read_values(border, column, out):
     store(out, 0, load(border, at) - log2_of_fraction(load(border, at + w)))
 
 
-@njit(forceinline=True)
+@njit(**_INLINE)
 def _add(sums, at, value):
     store(sums, at, load(sums, at) + value)
 
 
-@njit(forceinline=True)
+@njit(**_INLINE)
 def normal(e, m):
     """Return the same number with m in [1, 2)."""
     return e - exponent(m), fraction(m)
 
 
-@njit(forceinline=True)
+@njit(**_INLINE)
 def log2_of_fraction(m):
     """Return log2 of m in [1, 2), by the series of atanh around √2, whose remainder is 2e-18."""
     t = (m - 1.4142135623730951) / (m + 1.4142135623730951)
