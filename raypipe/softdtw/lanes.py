@@ -80,6 +80,17 @@ def _width(array):
 
 
 @intrinsic
+def hide(typing: Any, number: Any):
+    """Return a whole number of which LLVM knows nothing: it does not unroll a loop that advances by it."""
+
+    def emit(context, builder, signature, values):
+        kind = ir.FunctionType(values[0].type, [values[0].type])
+        return builder.asm(kind, "", "=r,0", values, False)
+
+    return types.intp(types.intp), emit
+
+
+@intrinsic
 def load(typing: Any, array: Any, index: Any):
     """Read lanes from a flat array, from ``array[index]`` on."""
     lanes = Lanes(array.dtype)

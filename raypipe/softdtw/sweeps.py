@@ -18,6 +18,7 @@ from numba.extending import overload
 from raypipe.softdtw.lanes import (
     exponent,
     fraction,
+    hide,
     lane_bytes,
     least,
     load,
@@ -115,6 +116,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
     def tall(x, z, paired, d, n_columns, first, n_rows, distances):
         w = width(x)
         zero = splat(x.dtype.type(0))
+        one = hide(1)  # If LLVM unrolled the loop over dimensions, it would keep some of the sums in memory.
         row = n_columns * w
         for j in range(n_columns):
             for i in range(0, n_rows, MEASURED):
@@ -122,7 +124,8 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
                 z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
                 z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
                 s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
-                for q in range(d):
+                q = 0
+                while q < d:
                     step = load(x, (j * d + q) * w)
                     t0, t1 = step - at_step(z, z0 + q, paired), step - at_step(z, z1 + q, paired)
                     t2, t3 = step - at_step(z, z2 + q, paired), step - at_step(z, z3 + q, paired)
@@ -130,6 +133,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
                     t6, t7 = step - at_step(z, z6 + q, paired), step - at_step(z, z7 + q, paired)
                     s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
                     s4, s5, s6, s7 = s4 + t4 * t4, s5 + t5 * t5, s6 + t6 * t6, s7 + t7 * t7
+                    q += one
                 at = i * row + j * w
                 store(distances, at, s0)
                 store(distances, at + row, s1)
@@ -143,6 +147,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
     def square(x, z, paired, d, n_columns, first, n_rows, distances):
         w = width(x)
         zero = splat(x.dtype.type(0))
+        one = hide(1)
         row = n_columns * w
         for j in range(0, n_columns, 2):
             beside = min(j + 1, n_columns - 1)
@@ -150,7 +155,8 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
                 z0 = (first + i) * d
                 z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
                 s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
-                for q in range(d):
+                q = 0
+                while q < d:
                     a, b = load(x, (j * d + q) * w), load(x, (beside * d + q) * w)
                     step = at_step(z, z0 + q, paired)
                     t, u = a - step, b - step
@@ -164,6 +170,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
                     step = at_step(z, z3 + q, paired)
                     t, u = a - step, b - step
                     s3, s7 = s3 + t * t, s7 + u * u
+                    q += one
                 left, right = i * row + j * w, i * row + beside * w
                 store(distances, left, s0)
                 store(distances, left + row, s1)
