@@ -250,12 +250,12 @@ def _total(x: np.ndarray, centers: np.ndarray) -> float:
 @contextmanager
 def cores(n: int) -> Iterator[None]:
     """Make the passes use this many cores."""
-    every = numba.config.NUMBA_NUM_THREADS
-    numba.config.NUMBA_NUM_THREADS = n
+    every = numba.get_num_threads()
+    numba.set_num_threads(n)
     try:
         yield
     finally:
-        numba.config.NUMBA_NUM_THREADS = every
+        numba.set_num_threads(every)
 
 
 def assign_rate(size: Size, rounds: int) -> float:

@@ -1,6 +1,6 @@
 """The best speed of the soft-DTW kernel on this processor, from its instructions, the vector pipes and the clock.
 
-The loop that sweeps four cells of 16 float32 lanes is found in the kernel's disassembly, and its vector arithmetic is
+The loop that sweeps four cells of float32 lanes is found in the kernel's disassembly, and its vector arithmetic is
 counted. Moves, loads and stores are left out: they take other pipes. What feeds the loop – layout, the rows left over
 from fours, reading the result – is left out too, so the floor is below what any schedule of these instructions reaches.
 """
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
+from raypipe.softdtw.lanes import lane_bytes
 from raypipe.softdtw.sweeps import ROWS, sweep
 
-LANES = 16
+LANES = lane_bytes() // 4
 _ROUND = "vrndscaleps", "vroundps"  # These occur once in each cell and nowhere else, so they count the cells.
 _EVERY = 4  # m is renormalised in every fourth column, so a block without a cell runs once in so many columns.
 _KINDS = {
@@ -42,11 +43,12 @@ def describe_floor(dim: int = 2) -> dict[str, Any]:
     cycles = total * bits / (pipes[0] * pipes[1])
     return {
         "register_bits": bits,
-        "instructions_a_cell_of_16_lanes": total,
+        "lanes": LANES,
+        "instructions_a_cell": total,
         "by_kind": counts,
         "pipes_assumed": f"{pipes[0]} of {pipes[1]} bits",
         "clock_ghz": clock / 1e9,
-        "cycles_a_cell_of_16_lanes": cycles,
+        "cycles_a_cell": cycles,
         "cells_per_s_one_core": LANES * clock / cycles,
     }
 
@@ -99,8 +101,8 @@ def _four_cells(assembly: str) -> str:
 
 
 def _registers(loop: str) -> int:
-    """Return the number of registers that 16 lanes take."""
-    return 1 if "%zmm" in loop else 2 if "%ymm" in loop else 4
+    """Return the number of registers that the lanes take."""
+    return LANES * 32 // (512 if "%zmm" in loop else 256 if "%ymm" in loop else 128)
 
 
 def _count(loop: str, pattern: str) -> float:

@@ -133,6 +133,7 @@ def _davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
 def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: float) -> float | None:
     if not _is_defined(labels):
         return None
-    distances = np.maximum(cdist_soft_dtw(paths, gamma=gamma, divergence=True), 0)  # Only rounding makes any negative.
+    distances = cdist_soft_dtw(paths, gamma=gamma, divergence=True, precision="float64")
+    distances = np.maximum(distances, 0)  # Only rounding makes any negative.
     np.fill_diagonal(distances, 0)
     return _silhouette(distances, labels, "precomputed")

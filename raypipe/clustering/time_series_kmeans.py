@@ -331,7 +331,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             fitted = self._make_tslearn(series, self.gamma_)
             fitted.cluster_centers_ = self.cluster_centers_
             return fitted.transform(pad_series(series))
-        found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, backend=self.backend)
+        options = {"precision": "float64", "backend": self.backend}
+        found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, **options)
         return to_host(found)
 
     def _label(self, shards: Shards, here: str) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ _SAMPLED_STEPS = 1000  # They form half a million pairs, whose median distance i
 
 
 def soft_dtw(
-    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "float64", backend: str = "auto"
+    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "auto", backend: str = "auto"
 ) -> float:
     """Return soft-DTW between two series.
 
@@ -58,7 +58,7 @@ def cdist_soft_dtw(
     gamma: float = 1.0,
     divergence: bool = False,
     *,
-    precision: str = "float64",
+    precision: str = "auto",
     backend: str = "auto",
 ) -> np.ndarray:
     """Return soft-DTW between every series of ``X`` and every series of ``Y``.
@@ -73,7 +73,8 @@ def cdist_soft_dtw(
         Subtract half of each series' value with itself, so that equal series are 0 apart. Apart from rounding, the
         result is not negative.
     precision
-        ``"float64"``, or ``"float32"``, which is faster and accurate to 1e-4 of the larger of the values and γ.
+        ``"float64"``; ``"float32"``, which is two to three times as fast, and accurate to 1e-4 of the larger of the
+        values and γ; or ``"auto"``, float32 if all series are of float32, else float64.
     backend
         ``"cupy"``, ``"numba"``, or ``"auto"``: cupy if it is installed and there is a GPU or the series are on one.
 
@@ -89,6 +90,7 @@ def cdist_soft_dtw(
     gamma = check_gamma(gamma)
     x = read_series(X)
     y = None if Y is None else read_series(Y)
+    precision = _resolve_precision(precision, x, y or x)
     module, prepared = _prepare(x, y, gamma, precision, backend)
     other = None if y is None else module.prepare(y, precision)
     values = module.cdist(prepared, other, gamma)
@@ -99,7 +101,7 @@ def cdist_soft_dtw(
 
 
 def soft_dtw_gradient(
-    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "float64", backend: str = "auto"
+    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "auto", backend: str = "auto"
 ) -> tuple[float, np.ndarray]:
     """Return soft-DTW between two series, and its gradient by the steps of the first.
 
@@ -121,6 +123,7 @@ def soft_dtw_gradient(
     """
     gamma = check_gamma(gamma)
     center, y = read_path(X), read_path(Y)
+    precision = _resolve_precision(precision, center, y)
     path = to_host(center.values)[0].astype(np.float64)
     found = _evaluate(y, center, path, gamma, precision, backend)
     value, gradient = found.values[0], slope(found, path)
@@ -141,7 +144,7 @@ def soft_dtw_barycenter(
     solver: str | None = None,
     max_iter: int = 100,
     tol: float = 1e-6,
-    precision: str = "float64",
+    precision: str = "auto",
     backend: str = "auto",
 ) -> np.ndarray:
     """Find the series with the least weighted sum of soft-DTW to all of ``X``.
@@ -164,7 +167,7 @@ def soft_dtw_barycenter(
     max_iter, tol
         Maximum number of steps, and the relative gain below which they end.
     precision, backend
-        As in `cdist_soft_dtw`.
+        As in `cdist_soft_dtw`; "auto" looks at X alone, and is float64 under "lbfgs", whose line search needs it.
 
     Returns
     -------
@@ -180,6 +183,7 @@ def soft_dtw_barycenter(
     if solver not in ("mm", "lbfgs") or (divergence and solver == "mm"):
         raise UsageError(f"solver must be mm or lbfgs, and lbfgs for the divergence; got {solver!r}")
     x = read_series(X)
+    precision = "float64" if precision == "auto" and solver == "lbfgs" else _resolve_precision(precision, x)
     shares = None if weights is None else check_weights(weights, len(x))
     if init is None:
         paths = [resample(path, x.values.shape[1]) for path in Series(to_host(x.values), to_host(x.lengths)).rows()]
@@ -275,10 +279,17 @@ def check_weights(weights: Any, n: int) -> np.ndarray:
     return found
 
 
+def _resolve_precision(precision: str, *series: Series) -> str:
+    """Return "float32" or "float64"; "auto" is float32 if all series are."""
+    if precision == "auto":
+        return "float32" if all(one.values.dtype == np.float32 for one in series) else "float64"
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of auto, {', '.join(PRECISIONS)}; got {precision!r}")
+    return precision
+
+
 def _prepare(x: Series, y: Series | None, gamma: float, precision: str, backend: str) -> tuple[Any, Any]:
     """Check that ``x`` and ``y`` can be compared; return the backend's module, and ``x`` prepared for it."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     y = x if y is None else y
     if x.values.shape[2] != y.values.shape[2]:
         raise UsageError(f"series of {x.values.shape[2]} and of {y.values.shape[2]} dimensions cannot be compared")

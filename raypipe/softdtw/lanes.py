@@ -1,8 +1,9 @@
 """A numba type for several numbers that are computed at once, one series a lane, so that no loop needs vectorising.
 
-`Lanes` is an LLVM vector of 64 bytes (16 float32 or 8 float64). LLVM splits it into the registers of the machine: one
-of AVX-512, two of AVX2, four of NEON. Kernels read and write lanes with `load` and `store` at an index into a flat
-array, and calculate with ``+ - * /`` between lanes, or between lanes and scalars, as with plain numbers.
+`Lanes` is an LLVM vector of `lane_bytes`: of 64 bytes where registers are as wide (AVX-512), else of 32, which is one
+register of AVX2 and two of NEON. So a kernel has 32 or 16 values in registers, and about 16 everywhere else. Kernels
+read and write lanes with `load` and `store` at an index into a flat array, and calculate with ``+ - * /`` between
+lanes, or between lanes and scalars, as with plain numbers.
 
 numba's cache on disk checks only the file of a compiled function. After a change here or in `sweeps`, save the files
 that use it too (`touch raypipe/softdtw/*.py`), or the old code runs.
@@ -10,20 +11,35 @@ that use it too (`touch raypipe/softdtw/*.py`), or the old code runs.
 
 import operator
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
-_BYTES = 64
 _INLINE = {"forceinline": True}
 _FLAGS = ("nnan", "ninf", "nsz", "contract")  # All numbers are finite; "contract" fuses a * b + c.
 
 
+@cache
+def lane_bytes() -> int:
+    """Return 64 if LLVM adds 64 bytes in one register of the processor that numba compiles for, else 32."""
+    vector = ir.VectorType(ir.FloatType(), 16)
+    module = ir.Module()
+    probe = ir.Function(module, ir.FunctionType(vector, [vector, vector]), "probe")
+    builder = ir.IRBuilder(probe.append_basic_block())
+    builder.ret(builder.fadd(*probe.args))
+    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+    target = binding.Target.from_triple(triple).create_target_machine(cpu=processor, features=features)
+    return 64 if "zmm" in target.emit_assembly(binding.parse_assembly(str(module))) else 32
+
+
 class Lanes(types.Type):
-    """64 bytes of one float type."""
+    """`lane_bytes` of one float type."""
 
     def __init__(self, dtype: types.Float):
         self.dtype = dtype
@@ -32,7 +48,7 @@ class Lanes(types.Type):
     @property
     def count(self) -> int:
         """Number of lanes."""
-        return _BYTES * 8 // self.dtype.bitwidth
+        return lane_bytes() * 8 // self.dtype.bitwidth
 
     @property
     def fraction_bits(self) -> int:
@@ -61,6 +77,17 @@ def width(array: Any) -> int:
 def _width(array):
     count = Lanes(array.dtype).count
     return lambda array: count
+
+
+@intrinsic
+def hide(typing: Any, number: Any):
+    """Return a whole number of which LLVM knows nothing: it does not unroll a loop that advances by it."""
+
+    def emit(context, builder, signature, values):
+        kind = ir.FunctionType(values[0].type, [values[0].type])
+        return builder.asm(kind, "", "=r,0", values, False)
+
+    return types.intp(types.intp), emit
 
 
 @intrinsic
@@ -115,14 +142,19 @@ def _binary(emit_one: Callable[..., Any]) -> Any:
         lanes = a if isinstance(a, Lanes) else b
 
         def emit(context, builder, signature, values):
-            pairs = zip(signature.args, values, strict=True)
-            both = [v if isinstance(t, Lanes) else _splat(builder, v, lanes) for t, v in pairs]
-            return emit_one(builder, *both)
+            return emit_one(builder, *_both(builder, signature.args, values))
 
         taken = [one if isinstance(one, Lanes) else lanes.dtype for one in (a, b)]
         return lanes(*taken), emit
 
     return operation
+
+
+def _both(builder: Any, kinds: Any, values: Any) -> list[Any]:
+    """Return the values of two arguments as lanes, if one of them is."""
+    lanes = next(one for one in kinds if isinstance(one, Lanes))
+    pairs = zip(kinds, values, strict=True)
+    return [value if isinstance(kind, Lanes) else _splat(builder, value, lanes) for kind, value in pairs]
 
 
 def _pick(sign: str) -> Callable[..., Any]:
@@ -131,24 +163,30 @@ def _pick(sign: str) -> Callable[..., Any]:
 
 least = _binary(_pick("<"))
 most = _binary(_pick(">"))
-_OPERATIONS = {
-    operator.add: _binary(lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS)),
-    operator.sub: _binary(lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS)),
-    operator.mul: _binary(lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS)),
-    operator.truediv: _binary(lambda builder, a, b: builder.fdiv(a, b, flags=_FLAGS)),
-}
 
 
-def _give_operator(sign: Any, operation: Any) -> None:
-    @overload(sign, jit_options=_INLINE)
-    def _operator(a, b):
-        if isinstance(a, Lanes) or isinstance(b, Lanes):
-            return lambda a, b: operation(a, b)
-        return None
+def _give_operator(sign: Any, emit_one: Callable[..., Any]) -> None:
+    """Let an operator take two lanes, or lanes and a scalar; an overload of it would be compiled for each pair."""
+
+    @infer_global(sign)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            found = [one for one in args if isinstance(one, Lanes)]
+            if len(args) != 2 or not found:
+                return None
+            return signature(found[0], *(one if isinstance(one, Lanes) else found[0].dtype for one in args))
+
+    def emit(context, builder, signature, values):
+        return emit_one(builder, *_both(builder, signature.args, values))
+
+    for pair in ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes)):
+        lower_builtin(sign, *pair)(emit)
 
 
-for _sign, _operation in _OPERATIONS.items():
-    _give_operator(_sign, _operation)
+_give_operator(operator.add, lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS))
+_give_operator(operator.sub, lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS))
+_give_operator(operator.mul, lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS))
+_give_operator(operator.truediv, lambda builder, a, b: builder.fdiv(a, b, flags=_FLAGS))
 
 
 @intrinsic
@@ -165,11 +203,17 @@ def nearest(typing: Any, value: Any):
 
 @intrinsic
 def scale_by_power(typing: Any, value: Any, power: Any):
-    """Return ``value · 2^power``, by adding whole powers to the exponent's bits; the result must be a normal number."""
+    """Return ``value · 2^power``, by adding whole powers to the exponent's bits; the result must be a normal number.
+
+    Where a number has no bits below 1, its lowest bits are the whole number itself. To add ``1.5 · 2^fraction_bits``
+    brings powers there, and is quick in any type; AVX2 has no conversion between float64 and int64.
+    """
 
     def emit(context, builder, signature, values):
         whole, constant = _integers(value)
-        moved = builder.shl(builder.fptosi(values[1], whole), constant(value.fraction_bits))
+        magic = ir.Constant(values[1].type, [1.5 * 2.0**value.fraction_bits] * value.count)
+        lowest = builder.bitcast(builder.fadd(values[1], magic), whole)
+        moved = builder.shl(lowest, constant(value.fraction_bits))
         return builder.bitcast(builder.add(builder.bitcast(values[0], whole), moved), values[0].type)
 
     return value(value, power), emit
@@ -177,12 +221,19 @@ def scale_by_power(typing: Any, value: Any, power: Any):
 
 @intrinsic
 def exponent(typing: Any, value: Any):
-    """Return e for positive normal numbers ``f · 2^e``, f in [1, 2)."""
+    """Return e for positive normal numbers ``f · 2^e``, f in [1, 2).
+
+    The exponent's bits become the lowest bits of ``2^fraction_bits``, which is then subtracted: no conversion, as in
+    `scale_by_power`.
+    """
 
     def emit(context, builder, signature, values):
         whole, constant = _integers(value)
         shifted = builder.lshr(builder.bitcast(values[0], whole), constant(value.fraction_bits))
-        return builder.sitofp(builder.sub(shifted, constant(value.bias)), values[0].type)
+        base = 2.0**value.fraction_bits
+        raised = builder.or_(shifted, constant((value.fraction_bits + value.bias) << value.fraction_bits))
+        off = ir.Constant(values[0].type, [base + value.bias] * value.count)
+        return builder.fsub(builder.bitcast(raised, values[0].type), off)
 
     return value(value), emit
 

@@ -1,44 +1,29 @@
 """Soft-DTW on the CPU's cores: blocks of series, a lane each, swept against one center after another.
 
-Series are not copied as a whole: each block is scaled and laid out when it is swept. So beyond the series a pass needs
-memory only for its result, for the order of the series, and for the blocks in progress.
+Series are not copied as a whole: a thread scales and lays out a piece, some blocks, and sweeps it. So beyond the series
+a pass needs memory only for its result, for the order of the series, and for the pieces in progress. Threads are
+Python's, and compiled functions release its lock: numba's own parallel loops take several times as long to compile.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import config, get_num_threads, njit, prange, set_num_threads
+from numba import get_num_threads, njit
 
+from raypipe.softdtw.lanes import lane_bytes
 from raypipe.softdtw.series import Series, Statistics
 from raypipe.softdtw.sweeps import BAND, MEASURED, ROWS, UNROLLED, advance, begin, gather_sums, read_values, sweep_back
 
-_CHUNKS_A_CORE = 8  # This balances the cores; more chunks would allocate their buffers more often.
-_PARTS = 128  # Statistics are summed in about this many parts on any number of cores, so the bits are always the same.
-_FLUSHED = 64  # This many blocks are summed in the series' precision before the sum is added up in float64.
+_PART = 10_000_000  # A part of a pass has at least so many operations; a smaller one would take less than its start.
+_SUMS = 128  # Statistics are summed in at most about this many parts.
+_FLUSHED = 64  # This many blocks at most are laid out, and summed in the series' precision, at a time.
+_LAID_OUT_BYTES = 1 << 20  # So much at most is laid out at a time, if it is more than one block.
 _KEPT_BYTES = 512 << 10  # The probabilities of a strip of rows fit in this, and so in a core's cache.
 _LOG2_E = float(np.log2(np.e))
 _SAMPLED = 256  # The data are centred on the mean of at most this many series.
-_SHARED = 2_000_000  # With fewer operations, waking a second core takes longer than it saves.
-
-_alone = threading.Lock()  # numba's simplest threading layer ends the process if it is entered twice.
-
-
-@contextmanager
-def _cores(x: "HostSeries", n_centers: int, n_rows: int) -> Iterator[None]:
-    """Reserve the cores for a pass over all cells: all cores, or one if there is little to do."""
-    _, n_steps, dim = x.shape
-    work = len(x.series) * n_steps * n_centers * n_rows * (dim + 8)
-    allowed = get_num_threads()
-    with _alone:
-        set_num_threads(allowed if work > _SHARED else 1)
-        try:
-            yield
-        finally:
-            set_num_threads(allowed)
 
 
 @dataclass(frozen=True)
@@ -62,6 +47,17 @@ class HostSeries:
         """Shape of the values, (n, T, d)."""
         return self.series.values.shape
 
+    @property
+    def lanes(self) -> int:
+        """Number of series in a block."""
+        return lane_bytes() // self.dtype.itemsize
+
+    @property
+    def dims(self) -> Any:
+        """The number of dimensions, as `sweep` takes it: a few are a tuple, so that they can be unrolled."""
+        dim = self.shape[2]
+        return (0,) * dim if dim <= UNROLLED else dim
+
 
 def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> HostSeries:
     """Choose the origin (d,) that is subtracted from the steps, unless it is given; nothing is copied."""
@@ -82,8 +78,8 @@ def cdist(x: HostSeries, y: HostSeries | None, gamma: float) -> np.ndarray:
     out = np.empty((n, m), x.dtype)
     order = _order(np.zeros(n, np.int32), 1, x)
     others = order if y is None else np.arange(m, dtype=np.int32)
-    with _cores(x, m, (y or x).shape[1]):
-        _fill_matrix(*_blocks(x, order, gamma), *_centers(y or x, x, gamma), others, y is None, out)
+    nobody = np.empty(0, x.dtype)
+    _compare_all(x, order, y or x, gamma, others, y is None, out, nobody, np.empty(0, np.int32), nobody)
     out *= gamma / _LOG2_E
     return out
 
@@ -91,8 +87,13 @@ def cdist(x: HostSeries, y: HostSeries | None, gamma: float) -> np.ndarray:
 def self_values(x: HostSeries, gamma: float) -> np.ndarray:
     """Return soft-DTW of each of n series with itself: (n,)."""
     out = np.empty(len(x.series), x.dtype)
-    with _cores(x, 1, x.shape[1]):
-        _fill_own(*_blocks(x, _order(np.zeros(len(out), np.int32), 1, x), gamma), out)
+    starts, stops = _cut(len(out), x.lanes)
+
+    def compare(piece: _Piece, room: _Room, first: int) -> None:
+        _compare_own(*piece, x.dims, *room, out)
+
+    blocks = _Blocks(x, gamma, _order(np.zeros(len(out), np.int32), 1, x), starts, stops)
+    blocks.share(compare, blocks.parts(1, x.shape[1]))
     return out * (gamma / _LOG2_E)
 
 
@@ -105,8 +106,9 @@ def assign(x: HostSeries, centers: np.ndarray, gamma: float, offsets: np.ndarray
     labels, values = np.empty(n, np.int32), np.empty(n, x.dtype)
     order = _order(np.zeros(n, np.int32), 1, x)
     less = (offsets * (_LOG2_E / gamma)).astype(x.dtype)
-    with _cores(x, *centers.shape[:2]):
-        _find_nearest(*_blocks(x, order, gamma), *_centers(Series(centers), x, gamma), less, labels, values)
+    others = np.arange(len(centers), dtype=np.int32)
+    no_matrix = np.empty((0, 0), x.dtype)
+    _compare_all(x, order, Series(centers), gamma, others, False, no_matrix, less, labels, values)
     values *= gamma / _LOG2_E
     return labels, values
 
@@ -115,50 +117,153 @@ def statistics(
     x: HostSeries, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
 ) -> Statistics:
     """Sum the values and expected alignments of each center's series, to the same bits on any number of cores."""
-    k, n_steps, dim = centers.shape
+    k, n_rows, dim = centers.shape
     labels = labels.astype(np.int32, copy=False)
     counts = np.bincount(labels, minlength=k)
-    lanes = 64 // x.dtype.itemsize
-    blocks = -(-counts // lanes)
-    taken = lanes * max(1, -(-int(blocks.sum()) // _PARTS))  # series in a part
-    parts = -(-counts // taken)
-    cluster = np.repeat(np.arange(k), parts)
-    within = np.arange(len(cluster)) - np.repeat(np.cumsum(parts) - parts, parts)
-    starts = (np.cumsum(counts) - counts)[cluster] + within * taken
-    stops = np.minimum(starts + taken, np.cumsum(counts)[cluster])
-    sums = np.zeros((len(cluster), n_steps, dim + 1))
-    values = np.zeros(len(cluster))
-    order = _order(labels, k, x)
+    ends = np.cumsum(counts)
+    n_blocks = -(-counts // x.lanes)
+    cluster = np.repeat(np.arange(k), n_blocks)  # of each block
+    within = np.arange(len(cluster)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    starts = (ends - counts)[cluster] + within * x.lanes
+    stops = np.minimum(starts + x.lanes, ends[cluster])
+    blocks = _Blocks(x, gamma, _order(labels, k, x), starts, stops)
+    edges = blocks.parts(3, n_rows, _SUMS)
+    part = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    # A part's blocks of one cluster have a sum of their own, so that no two threads add to one.
+    new = np.diff(cluster, prepend=-1).astype(bool) | np.diff(part, prepend=-1).astype(bool)
+    to = np.cumsum(new) - 1
+    sums, values = np.zeros((int(new.sum()), n_rows, dim + 1)), np.zeros(int(new.sum()))
     own = np.empty(0, x.dtype) if weights is None else weights.astype(x.dtype)
     z, _ = _centers(Series(centers), x, gamma)
-    with _cores(x, 3, n_steps):
-        _sum_alignments(*_blocks(x, order, gamma), z, own, cluster, starts, stops, sums, values)
-    total = np.zeros((k, n_steps, dim + 1))
-    np.add.at(total, cluster, sums)
-    value = np.bincount(cluster, values, minlength=k) * (gamma / _LOG2_E)
+    height = _strip_height(n_rows, x.shape[1], 2 * lane_bytes())
+
+    def add_up(piece: _Piece, room: _Room, first: int) -> None:
+        of = slice(first, first + len(piece.starts))
+        size = 2 * (x.shape[1] + 1) * x.lanes
+        more = (
+            _scratch(-(-n_rows // height) * size, x.dtype),
+            _scratch(2 * height * x.shape[1] * x.lanes, x.dtype),
+            _scratch(x.shape[1] * x.lanes, x.dtype),
+            _scratch(n_rows * (dim + 1) * x.lanes, x.dtype),
+        )
+        _sum_alignments(*piece, x.dims, *room, z, own, cluster[of], to[of], height, *more, sums, values)
+
+    blocks.share(add_up, edges)
+    total = np.zeros((k, n_rows, dim + 1))
+    np.add.at(total, cluster[new], sums)
+    value = np.bincount(cluster[new], values, minlength=k) * (gamma / _LOG2_E)
     weight = np.bincount(labels, weights, minlength=k).astype(np.float64)
     mass = total[:, :, 0]
     steps = total[:, :, 1:] * np.sqrt(gamma / _LOG2_E) + x.origin * mass[:, :, None]
     return Statistics(steps, mass, value, weight)
 
 
-def _blocks(x: HostSeries, order: np.ndarray, gamma: float) -> tuple[Any, ...]:
-    """Return the arguments with which kernels lay out blocks of series."""
-    dim = x.shape[2]
-    dims = (0,) * dim if dim <= UNROLLED else dim
-    n_blocks = -(-len(order) * x.dtype.itemsize // 64)
-    n_chunks = min(n_blocks, _CHUNKS_A_CORE * config.NUMBA_NUM_THREADS)
-    return x.series.values, x.lengths, order, n_chunks, x.origin, np.sqrt(_LOG2_E / gamma), dims
+class _Piece(NamedTuple):
+    """Some blocks, laid out: x (b, T · d · w), their series' lengths (b, w), and whose these are."""
+
+    x: np.ndarray
+    widths: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+
+class _Room(NamedTuple):
+    """The memory that a thread sweeps in: the border, distances, and a column's values (w,)."""
+
+    border: np.ndarray
+    distances: np.ndarray
+    column: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of at most w series: those at ``starts`` to ``stops`` of the order."""
+
+    x: HostSeries
+    gamma: float
+    order: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+    def parts(self, n_centers: int, n_rows: int, most: int | None = None) -> np.ndarray:
+        """Return where the parts of a pass begin and end; they depend on the work, but on no number of cores."""
+        n_blocks, (_, n_steps, dim) = len(self.starts), self.x.shape
+        operations = n_blocks * self.x.lanes * n_steps * n_centers * n_rows * (dim + 8)
+        n_parts = min(n_blocks, most or n_blocks, 1 + operations // _PART)
+        return np.linspace(0, n_blocks, n_parts + 1).astype(np.int64)
+
+    def share(self, work: Callable[[_Piece, _Room, int], None], edges: np.ndarray) -> None:
+        """Share out parts to threads, which call ``work`` with each piece and the number of its first block.
+
+        There are no more threads than `numba.get_num_threads` allows. They end with the pass: threads that were kept
+        would be missing in a process that is forked off.
+        """
+        left = iter([*zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)])
+        n_threads = min(get_num_threads(), len(edges) - 1)
+        if n_threads <= 1:
+            return self._work_off(left, work)
+        with ThreadPoolExecutor(n_threads - 1) as pool:
+            others = [pool.submit(self._work_off, left, work) for _ in range(n_threads - 1)]
+            try:
+                self._work_off(left, work)
+            finally:
+                for _ in left:  # After an interrupt the others stop at the end of their parts.
+                    pass
+            for one in others:
+                one.result()
+
+    def _work_off(self, left: Iterator[tuple[int, int]], work: Callable[[_Piece, _Room, int], None]) -> None:
+        """Take parts until none is left."""
+        x, w = self.x, self.x.lanes
+        _, n_steps, dim = x.shape
+        size = (n_steps + MEASURED) * dim * w
+        n_laid_out = max(1, min(_FLUSHED, _LAID_OUT_BYTES // (size * x.dtype.itemsize), len(self.starts)))
+        laid_out = _scratch(n_laid_out * size, x.dtype).reshape(n_laid_out, size)
+        widths = np.empty((n_laid_out, w), np.int64)
+        room = _Room(*(_scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * n_steps, 1)))
+        values, lengths, scale = x.series.values, x.lengths, np.sqrt(_LOG2_E / self.gamma)
+        for begin_, end in left:
+            for first in range(begin_, end, n_laid_out):
+                of = slice(first, min(first + n_laid_out, end))
+                piece = _Piece(laid_out, widths, self.order, self.starts[of], self.stops[of])
+                _lay_out(values, lengths, x.origin, scale, *piece)
+                work(piece, room, first)
+
+
+def _compare_all(
+    x: HostSeries,
+    order: np.ndarray,
+    y: HostSeries | Series,
+    gamma: float,
+    others: np.ndarray,
+    symmetric: bool,
+    *found: Any,
+) -> None:
+    """Compare all series with all others, and write what is asked for: see `_compare`."""
+    z, z_lengths = _centers(y, x, gamma)
+    blocks = _Blocks(x, gamma, order, *_cut(len(order), x.lanes))
+
+    def compare(piece: _Piece, room: _Room, first: int) -> None:
+        _compare(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found)
+
+    blocks.share(compare, blocks.parts(len(others), int(z_lengths.max())))
+
+
+def _cut(n: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the starts and stops of blocks of w out of n."""
+    starts = np.arange(0, n, w)
+    return starts, np.minimum(starts + w, n)
 
 
 def _centers(y: HostSeries | Series, x: HostSeries, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return m centers (m, T + MEASURED, d), scaled and centred for a pass over ``x``, and their lengths (m,)."""
+    """Return m centers (m, (T + MEASURED) · d), scaled and centred for a pass over ``x``, and their lengths (m,)."""
     series = y.series if isinstance(y, HostSeries) else y
     m, n_steps, dim = series.values.shape
     z = np.zeros((m, n_steps + MEASURED, dim), x.dtype)
     z[:, :n_steps] = (series.values - x.origin) * np.sqrt(_LOG2_E / gamma)
     lengths = np.full(m, n_steps) if series.lengths is None else series.lengths
-    return z, lengths.astype(np.int64, copy=False)
+    return z.reshape(m, -1), lengths.astype(np.int64, copy=False)
 
 
 def _order(labels: np.ndarray, n_labels: int, x: HostSeries) -> np.ndarray:
@@ -168,7 +273,21 @@ def _order(labels: np.ndarray, n_labels: int, x: HostSeries) -> np.ndarray:
     return _count_sort(labels, n_labels, x.lengths, x.shape[1])
 
 
-@njit(cache=True)
+def _scratch(size: int, dtype: np.dtype) -> np.ndarray:
+    """Allocate a flat array, aligned so that no lanes lie across two cache lines."""
+    memory = np.empty(size * dtype.itemsize + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size * dtype.itemsize].view(dtype)
+
+
+def _strip_height(n_rows: int, n_columns: int, cell_bytes: int) -> int:
+    """Return how many rows' probabilities are kept together: all rows', or about the square root of many."""
+    if n_rows * n_columns * cell_bytes <= _KEPT_BYTES:
+        return n_rows
+    return ROWS * max(1, int(np.sqrt(n_rows) / ROWS))
+
+
+@njit(cache=True, nogil=True)
 def _count_sort(labels, n_labels, lengths, longest):
     n_keys = longest + 1 if len(lengths) else 1
     ends = np.zeros(n_labels * n_keys + 1, np.int64)
@@ -184,186 +303,131 @@ def _count_sort(labels, n_labels, lengths, longest):
     return order
 
 
-@njit(cache=True)
-def _scratch(size, like):
-    """Allocate a flat array of the type of ``like``, aligned so that no lanes lie across two cache lines."""
-    memory = np.empty(size * like.itemsize + 64, np.uint8)
-    first = -memory.ctypes.data % 64
-    return memory[first : first + size * like.itemsize].view(like.dtype)
-
-
-@njit(cache=True)
-def _workspace(n_steps, dim, like):
-    """Allocate a chunk's buffers: x, border, distances, a column, a block's values, and its series' lengths."""
-    w = 64 // like.itemsize
-    return (
-        _scratch((n_steps + MEASURED) * dim * w, like),
-        _scratch(2 * (n_steps + 1) * w, like),
-        _scratch(BAND * n_steps * w, like),
-        _scratch(w, like),
-        _scratch(w, like),
-        np.empty(w, np.int64),
-    )
-
-
-@njit(cache=True)
-def _compare(x, center, dims, border, longest, n_rows, rows, widths, column, found, distances):
-    """Write soft-DTW between a block's series and one center to found (w,)."""
-    begin(border, longest)
-    top = longest - longest  # This is 0, but not a literal, for which numba would compile the sweep once more.
-    advance(x, center, None, dims, border, longest, top, n_rows, None, distances)
-    _read(border, widths, len(rows), column, found)
-
-
-@njit(cache=True)
-def _lay_out(values, lengths, rows, origin, scale, x, widths):
-    """Write the series of these rows to x (T, d, w) and their lengths to widths (w,); return the longest length."""
-    w = len(widths)
+@njit(cache=True, nogil=True)
+def _lay_out(values, lengths, origin, scale, x, widths, order, starts, stops):
+    """Write blocks of series to x (b, T · d · w), and their lengths to widths (b, w), 0 where a lane has none."""
     _, n_steps, dim = values.shape
-    longest = 0
-    for lane in range(w):
-        widths[lane] = 0
-        if lane < len(rows):
-            widths[lane] = lengths[rows[lane]] if len(lengths) else n_steps
-        longest = max(longest, widths[lane])
-    for lane in range(w):
-        row = rows[min(lane, len(rows) - 1)]
-        for j in range(longest):
-            for q in range(dim):
-                number = (values[row, j, q] - origin[q]) * scale if j < widths[lane] else 0.0
-                x[(j * dim + q) * w + lane] = number
-    return longest
+    _, w = widths.shape
+    for block in range(len(starts)):
+        last = stops[block] - 1
+        longest = lengths[order[last]] if len(lengths) else n_steps  # Lanes are sorted from the shortest series.
+        for lane in range(w):
+            at = starts[block] + lane
+            row = order[min(at, last)]
+            length = lengths[row] if len(lengths) else n_steps
+            widths[block, lane] = length if at <= last else 0
+            for j in range(longest):
+                for q in range(dim):
+                    number = (values[row, j, q] - origin[q]) * scale if j < length else 0.0
+                    x[block, (j * dim + q) * w + lane] = number
 
 
-@njit(cache=True)
-def _read(border, widths, n_lanes, column, found):
-    """Write each lane's value to found (w,)."""
-    read_values(border, widths[0], column)
-    at = widths[0]
-    for lane in range(n_lanes):
+@njit(cache=True, nogil=True)
+def _compare(
+    x, widths, order, starts, stops, dims, border, distances, column,
+    z, z_lengths, others, symmetric, matrix, offsets, labels, nearest,
+):  # fmt: skip
+    """Compare blocks of series with others: write the matrix (n, m), or labels and values (n,) if there are offsets.
+
+    In a symmetric matrix the others are the series, in their order, and each pair is compared once.
+    """
+    top = np.int64(0)  # For a literal 0 numba would compile the sweep once more.
+    for block in range(len(starts)):
+        start, stop = starts[block], stops[block]
+        own, longest = x[block], widths[block, stop - start - 1]
+        for place in range(start if symmetric else 0, len(others)):
+            other = others[place]
+            begin(border, longest)
+            advance(own, z[other], None, dims, border, longest, top, z_lengths[other], None, distances)
+            at = 0
+            for lane in range(stop - start):
+                if widths[block, lane] != at:
+                    at = widths[block, lane]
+                    read_values(border, at, column)
+                row, value = order[start + lane], column[lane]
+                if len(offsets):
+                    if place == 0 or value - offsets[other] < nearest[row] - offsets[labels[row]]:
+                        nearest[row] = value
+                        labels[row] = other
+                elif not symmetric:
+                    matrix[row, other] = value
+                elif place >= start + lane:
+                    matrix[row, other] = value
+                    matrix[other, row] = value
+
+
+@njit(cache=True, nogil=True)
+def _compare_own(x, widths, order, starts, stops, dims, border, distances, column, out):
+    """Compare each series of some blocks with itself, and write the values to out (n,)."""
+    for block in range(len(starts)):
+        own = x[block]
+        n = stops[block] - starts[block]
+        longest = widths[block, n - 1]
+        begin(border, longest)
+        done = np.int64(0)
+        for lane in range(n):
+            width = widths[block, lane]
+            if width > done:
+                advance(own, own, True, dims, border, longest, done, width, None, distances)
+                done = width
+                read_values(border, done, column)
+            out[order[starts[block] + lane]] = column[lane]
+
+
+@njit(cache=True, nogil=True)
+def _sum_alignments(
+    x, widths, order, starts, stops, dims, border, distances, column,
+    z, weights, clusters, to, height, borders, probabilities, arriving, held, sums, totals,
+):  # fmt: skip
+    """Add the alignments of blocks with their clusters' centers to the sums, and their values to the totals.
+
+    Borders (strips, T + 1, 2, w) are those above the strips of the center's rows.
+    """
+    w = widths.shape[1]
+    n_rows, n_sums = sums.shape[1:]
+    n_strips = (n_rows + height - 1) // height
+    size = len(border)
+    _clear(held)
+    for block in range(len(starts)):
+        start, stop = starts[block], stops[block]
+        longest = widths[block, stop - start - 1]
+        own, center = x[block], z[clusters[block]]
+        begin(borders, longest)
+        for strip in range(n_strips - 1):
+            above, below = strip * size, borders[(strip + 1) * size :]
+            for i in range(size):
+                below[i] = borders[above + i]
+            first = strip * height
+            advance(own, center, None, dims, below, longest, first, first + height, None, distances)
+        for strip in range(n_strips - 1, -1, -1):
+            first, last = strip * height, min((strip + 1) * height, n_rows)
+            below = borders[strip * size :]
+            advance(own, center, None, dims, below, longest, first, last, probabilities, distances)
+            if strip == n_strips - 1:
+                rows = order[start:stop]
+                totals[to[block]] += _enter(below, widths[block], rows, weights, column, arriving)
+            sweep_back(probabilities, arriving, longest, last - first)
+            gather_sums(probabilities, own, n_sums - 1, longest, last - first, held, first)
+        if block + 1 == len(starts) or to[block + 1] != to[block]:
+            _flush(held, w, sums[to[block]])
+
+
+@njit(cache=True, nogil=True)
+def _enter(border, widths, rows, weights, column, arriving):
+    """Let each series' weight arrive where its alignment ends, (T, w); return the weighted sum of the values."""
+    _clear(arriving)
+    total, at = 0.0, 0
+    for lane in range(len(rows)):
         if widths[lane] != at:
             at = widths[lane]
             read_values(border, at, column)
-        found[lane] = column[lane]
+        weight = weights[rows[lane]] if len(weights) else border.dtype.type(1)
+        arriving[(at - 1) * len(widths) + lane] = weight
+        total += weight * np.float64(column[lane])
+    return total
 
 
-@njit(cache=True, parallel=True)
-def _fill_matrix(values, lengths, order, n_chunks, origin, scale, dims, z, z_lengths, others, symmetric, out):
-    w = 64 // out.itemsize
-    n, n_steps, dim = values.shape
-    n_blocks = (n + w - 1) // w
-    for chunk in prange(n_chunks):
-        x, border, distances, column, found, widths = _workspace(n_steps, dim, out)
-        # Blocks go round the chunks, because for a symmetric matrix the first blocks are the most work.
-        for block in range(chunk, n_blocks, n_chunks):
-            rows = order[block * w : (block + 1) * w]
-            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
-            for place in range(block * w if symmetric else 0, len(others)):
-                other = others[place]
-                center = z[other].reshape(-1)
-                _compare(x, center, dims, border, longest, z_lengths[other], rows, widths, column, found, distances)
-                for lane in range(len(rows)):
-                    if not symmetric:
-                        out[rows[lane], other] = found[lane]
-                    elif place >= block * w + lane:
-                        out[rows[lane], other] = found[lane]
-                        out[other, rows[lane]] = found[lane]
-
-
-@njit(cache=True, parallel=True)
-def _fill_own(values, lengths, order, n_chunks, origin, scale, dims, out):
-    w = 64 // out.itemsize
-    n, n_steps, dim = values.shape
-    n_blocks = (n + w - 1) // w
-    for chunk in prange(n_chunks):
-        x, border, distances, column, _, widths = _workspace(n_steps, dim, out)
-        for block in range(chunk, n_blocks, n_chunks):
-            rows = order[block * w : (block + 1) * w]
-            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
-            begin(border, longest)
-            done = 0
-            for lane in range(len(rows)):  # Lanes are sorted from the shortest series to the longest.
-                if widths[lane] > done:
-                    advance(x, x, True, dims, border, longest, done, widths[lane], None, distances)
-                    done = widths[lane]
-                    read_values(border, done, column)
-                out[rows[lane]] = column[lane]
-
-
-@njit(cache=True, parallel=True)
-def _find_nearest(values, lengths, order, n_chunks, origin, scale, dims, z, z_lengths, offsets, labels, nearest):
-    w = 64 // nearest.itemsize
-    n, n_steps, dim = values.shape
-    n_blocks = (n + w - 1) // w
-    for chunk in prange(n_chunks):
-        x, border, distances, column, found, widths = _workspace(n_steps, dim, nearest)
-        for block in range(chunk, n_blocks, n_chunks):
-            rows = order[block * w : (block + 1) * w]
-            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
-            for k in range(len(z)):
-                center = z[k].reshape(-1)
-                _compare(x, center, dims, border, longest, z_lengths[k], rows, widths, column, found, distances)
-                for lane in range(len(rows)):
-                    row = rows[lane]
-                    if k == 0 or found[lane] - offsets[k] < nearest[row] - offsets[labels[row]]:
-                        nearest[row] = found[lane]
-                        labels[row] = k
-
-
-@njit(cache=True, parallel=True)
-def _sum_alignments(
-    values, lengths, order, n_chunks, origin, scale, dims, z, weights, cluster, starts, stops, sums, totals
-):  # fmt: skip
-    w = 64 // z.itemsize
-    _, n_steps, dim = values.shape
-    _, n_rows, _ = sums.shape
-    height = _strip_height(n_rows, n_steps, z.itemsize * 2 * w)
-    n_strips = (n_rows + height - 1) // height
-    for part in prange(len(cluster)):
-        x, _, distances, column, found, widths = _workspace(n_steps, dim, z)
-        borders = _scratch((n_strips + 1) * 2 * (n_steps + 1) * w, z).reshape(n_strips + 1, -1)
-        probabilities = _scratch(2 * height * n_steps * w, z)
-        arriving = _scratch(n_steps * w, z)
-        held = _scratch(n_rows * (dim + 1) * w, z)
-        center = z[cluster[part]].reshape(-1)
-        held[:] = 0
-        for start in range(starts[part], stops[part], w):
-            rows = order[start : min(start + w, stops[part])]
-            longest = _lay_out(values, lengths, rows, origin, scale, x, widths)
-            begin(borders[0], longest)
-            for strip in range(n_strips):
-                borders[strip + 1] = borders[strip]
-                first, last = strip * height, min((strip + 1) * height, n_rows)
-                if strip + 1 < n_strips:
-                    advance(x, center, None, dims, borders[strip + 1], longest, first, last, None, distances)
-                else:
-                    advance(x, center, None, dims, borders[strip + 1], longest, first, last, probabilities, distances)
-            _read(borders[n_strips], widths, len(rows), column, found)
-            arriving[:] = 0
-            for lane in range(len(rows)):
-                weight = weights[rows[lane]] if len(weights) else z.dtype.type(1)
-                arriving[(widths[lane] - 1) * w + lane] = weight
-                totals[part] += weight * np.float64(found[lane])
-            for strip in range(n_strips - 1, -1, -1):
-                first, last = strip * height, min((strip + 1) * height, n_rows)
-                if strip + 1 < n_strips:
-                    advance(x, center, None, dims, borders[strip], longest, first, last, probabilities, distances)
-                sweep_back(probabilities, arriving, longest, last - first)
-                gather_sums(probabilities, x, dim, longest, last - first, held, first)
-            if (start - starts[part]) // w % _FLUSHED == _FLUSHED - 1:
-                _flush(held, w, sums[part])
-        _flush(held, w, sums[part])
-
-
-@njit(cache=True)
-def _strip_height(n_rows, n_columns, cell_bytes):
-    """Return how many rows' probabilities are kept together: all rows', or about the square root of many."""
-    if n_rows * n_columns * cell_bytes <= _KEPT_BYTES:
-        return n_rows
-    return ROWS * max(1, int(np.sqrt(n_rows) / ROWS))
-
-
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _flush(held, w, sums):
     """Add the lanes' sums to (T, d + 1) float64, and set them to 0."""
     n_rows, n_sums = sums.shape
@@ -371,4 +435,10 @@ def _flush(held, w, sums):
         for q in range(n_sums):
             for lane in range(w):
                 sums[i, q] += held[(i * n_sums + q) * w + lane]
-    held[:] = 0
+    _clear(held)
+
+
+@njit(cache=True, nogil=True)
+def _clear(array):
+    for i in range(len(array)):
+        array[i] = 0

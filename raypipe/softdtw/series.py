@@ -126,9 +126,10 @@ def check_range(x: Series, y: Series, gamma: float, dtype: str) -> None:
         cost = np.square(np.float64(x.largest) + y.largest) * x.values.shape[2] * longest
         reached = max(cost, cost / gamma, gamma * longest, 1 / np.float64(gamma))
     if not reached < (1e29 if dtype == "float32" else 1e149):
+        remedy = "scale the data by a factor, and gamma by its square"
         raise UsageError(
             f"values up to {max(x.largest, y.largest):.3g} with gamma={gamma:.3g} leave the range of {dtype}: "
-            "scale the data by a factor, and gamma by its square"
+            + (f"{remedy}; or take precision float64" if dtype == "float32" else remedy)
         )
 
 

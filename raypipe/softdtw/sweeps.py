@@ -18,6 +18,8 @@ from numba.extending import overload
 from raypipe.softdtw.lanes import (
     exponent,
     fraction,
+    hide,
+    lane_bytes,
     least,
     load,
     most,
@@ -29,7 +31,8 @@ from raypipe.softdtw.lanes import (
     width,
 )
 
-_INLINE = {"forceinline": True}
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Only compiled code calls these functions.
+_INLINE = {"forceinline": True} | _INNER
 
 ROWS = 4  # This many rows are swept at a time.
 MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
@@ -51,7 +54,7 @@ _EXP2_FLOAT64 = (
 )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def begin(border, n_columns):
     """Set the border above the first row, where only the corner can be reached."""
     w = width(border)
@@ -72,7 +75,7 @@ def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, d
     raise NotImplementedError("only in compiled code")
 
 
-@overload(advance)
+@overload(advance, jit_options=_INNER)
 def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
     if isinstance(dims, types.BaseTuple):
 
@@ -83,53 +86,105 @@ def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, 
     kept = isinstance(probabilities, types.Array)
 
     def banded(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+        zero = first - first  # For a literal 0 numba would compile the sweep once more.
         for top in range(first, last, BAND):
             n_rows = min(BAND, last - top)
             measure(x, z, paired, dims, n_columns, top, n_rows, distances)
             if kept:
                 room = probabilities[2 * (top - first) * n_columns * width(x) :]
-                sweep(distances, n_columns, None, None, border, n_columns, 0, n_rows, room)
+                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, room)
             else:
-                sweep(distances, n_columns, None, None, border, n_columns, 0, n_rows, None)
+                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, None)
 
     return banded
 
 
-@njit(cache=True, nogil=True)
 def measure(x, z, paired, d, n_columns, first, n_rows, distances):
-    """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight rows at a time.
+    """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight sums in flight.
 
     Rows beyond the last one are read and written too, to no effect, so z and the distances must have room for them.
+    Where lanes have 64 bytes the sums are of eight rows and a column, and an instruction spreads a number of z as it
+    reads it. Else they are of four rows and two columns: what is spread by an instruction of its own serves twice. In
+    both the sums fit in the registers; a product ``x · z`` would save no time, because the subtractions of one sum run
+    beside the multiplications of another, and it loses digits.
     """
-    w = width(x)
-    zero = splat(x.dtype.type(0))
-    row = n_columns * w
-    for j in range(n_columns):
-        for i in range(0, n_rows, MEASURED):
-            z0 = (first + i) * d
-            z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
-            z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
-            s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
-            for q in range(d):
-                step = load(x, (j * d + q) * w)
-                t0, t1 = step - at_step(z, z0 + q, paired), step - at_step(z, z1 + q, paired)
-                t2, t3 = step - at_step(z, z2 + q, paired), step - at_step(z, z3 + q, paired)
-                t4, t5 = step - at_step(z, z4 + q, paired), step - at_step(z, z5 + q, paired)
-                t6, t7 = step - at_step(z, z6 + q, paired), step - at_step(z, z7 + q, paired)
-                s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
-                s4, s5, s6, s7 = s4 + t4 * t4, s5 + t5 * t5, s6 + t6 * t6, s7 + t7 * t7
-            at = i * row + j * w
-            store(distances, at, s0)
-            store(distances, at + row, s1)
-            store(distances, at + 2 * row, s2)
-            store(distances, at + 3 * row, s3)
-            store(distances, at + 4 * row, s4)
-            store(distances, at + 5 * row, s5)
-            store(distances, at + 6 * row, s6)
-            store(distances, at + 7 * row, s7)
+    raise NotImplementedError("only in compiled code")
 
 
-@njit(cache=True, nogil=True)
+@overload(measure, jit_options=_INNER)
+def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
+    def tall(x, z, paired, d, n_columns, first, n_rows, distances):
+        w = width(x)
+        zero = splat(x.dtype.type(0))
+        one = hide(1)  # If LLVM unrolled the loop over dimensions, it would keep some of the sums in memory.
+        row = n_columns * w
+        for j in range(n_columns):
+            for i in range(0, n_rows, MEASURED):
+                z0 = (first + i) * d
+                z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
+                z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
+                s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+                q = 0
+                while q < d:
+                    step = load(x, (j * d + q) * w)
+                    t0, t1 = step - at_step(z, z0 + q, paired), step - at_step(z, z1 + q, paired)
+                    t2, t3 = step - at_step(z, z2 + q, paired), step - at_step(z, z3 + q, paired)
+                    t4, t5 = step - at_step(z, z4 + q, paired), step - at_step(z, z5 + q, paired)
+                    t6, t7 = step - at_step(z, z6 + q, paired), step - at_step(z, z7 + q, paired)
+                    s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
+                    s4, s5, s6, s7 = s4 + t4 * t4, s5 + t5 * t5, s6 + t6 * t6, s7 + t7 * t7
+                    q += one
+                at = i * row + j * w
+                store(distances, at, s0)
+                store(distances, at + row, s1)
+                store(distances, at + 2 * row, s2)
+                store(distances, at + 3 * row, s3)
+                store(distances, at + 4 * row, s4)
+                store(distances, at + 5 * row, s5)
+                store(distances, at + 6 * row, s6)
+                store(distances, at + 7 * row, s7)
+
+    def square(x, z, paired, d, n_columns, first, n_rows, distances):
+        w = width(x)
+        zero = splat(x.dtype.type(0))
+        one = hide(1)
+        row = n_columns * w
+        for j in range(0, n_columns, 2):
+            beside = min(j + 1, n_columns - 1)
+            for i in range(0, n_rows, 4):
+                z0 = (first + i) * d
+                z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
+                s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+                q = 0
+                while q < d:
+                    a, b = load(x, (j * d + q) * w), load(x, (beside * d + q) * w)
+                    step = at_step(z, z0 + q, paired)
+                    t, u = a - step, b - step
+                    s0, s4 = s0 + t * t, s4 + u * u
+                    step = at_step(z, z1 + q, paired)
+                    t, u = a - step, b - step
+                    s1, s5 = s1 + t * t, s5 + u * u
+                    step = at_step(z, z2 + q, paired)
+                    t, u = a - step, b - step
+                    s2, s6 = s2 + t * t, s6 + u * u
+                    step = at_step(z, z3 + q, paired)
+                    t, u = a - step, b - step
+                    s3, s7 = s3 + t * t, s7 + u * u
+                    q += one
+                left, right = i * row + j * w, i * row + beside * w
+                store(distances, left, s0)
+                store(distances, left + row, s1)
+                store(distances, left + 2 * row, s2)
+                store(distances, left + 3 * row, s3)
+                store(distances, right, s4)
+                store(distances, right + row, s5)
+                store(distances, right + 2 * row, s6)
+                store(distances, right + 3 * row, s7)
+
+    return tall if lane_bytes() == 64 else square
+
+
+@njit(cache=True, **_INNER)
 def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
     """Carry the border from below row ``first − 1`` to below row ``last − 1``.
 
@@ -204,7 +259,7 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
         i += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def sweep_back(probabilities, arriving, n_columns, n_rows):
     """Turn the probabilities of ``n_rows`` rows into expected alignments, which overwrite those from above.
 
@@ -226,7 +281,7 @@ def sweep_back(probabilities, arriving, n_columns, n_rows):
             to_diagonal = expected - up - from_right
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def gather_sums(expected, x, d, n_columns, n_rows, sums, first):
     """Add ``Σ_j E[i, j]`` and ``Σ_j E[i, j] x_j`` to the sums ``(T_z, d + 1, w)`` of rows from ``first`` on."""
     w = width(x)
@@ -256,7 +311,7 @@ def gather_sums(expected, x, d, n_columns, n_rows, sums, first):
                     _add(sums, to + (d + 2) * w, s3)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **_INNER)
 def read_values(border, column, out):
     """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
     w = width(border)
@@ -264,18 +319,18 @@ def read_values(border, column, out):
     store(out, 0, load(border, at) - log2_of_fraction(load(border, at + w)))
 
 
-@njit(forceinline=True)
+@njit(**_INLINE)
 def _add(sums, at, value):
     store(sums, at, load(sums, at) + value)
 
 
-@njit(forceinline=True)
+@njit(**_INLINE)
 def normal(e, m):
     """Return the same number with m in [1, 2)."""
     return e - exponent(m), fraction(m)
 
 
-@njit(forceinline=True)
+@njit(**_INLINE)
 def log2_of_fraction(m):
     """Return log2 of m in [1, 2), by the series of atanh around √2, whose remainder is 2e-18."""
     t = (m - 1.4142135623730951) / (m + 1.4142135623730951)

@@ -1,5 +1,9 @@
 """Every backend of soft-DTW against the numpy reference, and the reference against the definition."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from test_softdtw import brute_force, make_series
@@ -149,9 +153,71 @@ def test_the_same_bits_every_time(backend, precision):
     assert first.weights.sum() == 3000
 
 
+def test_the_same_bits_on_any_number_of_threads(monkeypatch):
+    import numba
+
+    from raypipe.softdtw import numba as backend
+
+    monkeypatch.setattr(backend, "_PART", 1)  # so that a small pass has parts for several threads
+    monkeypatch.setattr(backend, "_SUMS", 5)
+    x = paths(90, 10, 5, ragged=True)
+    centers = paths(3, 10, 5, seed=1).values
+    prepared = backend.prepare(x, "float32")
+    weights = np.linspace(0.5, 2, 90)
+    found, most = [], numba.get_num_threads()
+    for threads in (1, most, most):
+        numba.set_num_threads(threads)
+        labels, values = backend.assign(prepared, centers, 0.3, np.zeros(3))
+        sums = backend.statistics(prepared, centers, labels, 0.3, weights)
+        found.append([labels, values, backend.cdist(prepared, None, 0.3), sums.sums, sums.mass, sums.values])
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
+    np.testing.assert_allclose(sums.mass, reference.statistics(x, centers, labels, 0.3, weights).mass, rtol=1e-4)
+
+
 def test_float32_is_not_lost_to_an_offset(backend):
     near = paths(4, 20, 2)
     far = Series(near.values + 1e6, None, near.largest + 1e6)
     expected = reference.cdist(near, None, 1.0)
     found = backend.cdist(backend.prepare(far, "float32"), None, 1.0)
     np.testing.assert_allclose(to_host(found), expected, atol=1e-4 * expected.max())
+
+
+def test_float32_keeps_its_digits_where_groups_lie_far_apart(backend):
+    """No value is off by more than 1e-4 of itself, though squares of the steps are 10,000 times their distances."""
+    rng = np.random.default_rng(0)
+    groups = rng.choice([-100.0, 100.0], (20, 1, 33)) + rng.normal(size=(20, 12, 33))
+    groups[10:] = groups[:10] + rng.normal(size=(10, 12, 33))
+    x = read_series((groups + 1e3).astype(np.float32))
+    expected = reference.cdist(x, None, 0.1)
+    assert expected[np.arange(10), np.arange(10, 20)].max() < 1e-4 * expected.max()
+    found = to_host(backend.cdist(backend.prepare(x, "float32"), None, 0.1))
+    apart = ~np.eye(20, dtype=bool)
+    np.testing.assert_allclose(found[apart], expected[apart], rtol=1e-4)
+
+
+def check_lanes(n_bytes: int) -> None:
+    """Compare all that numba's kernels compute, where lanes have so many bytes, with the reference."""
+    from raypipe.softdtw import lanes, numba
+
+    assert lanes.lane_bytes() == n_bytes
+    numba._KEPT_BYTES = 1  # so that probabilities are kept strip by strip
+    for precision, dim in (("float32", 5), ("float64", 5), ("float32", 2)):
+        x = paths(19, 21, dim, ragged=True)
+        check(numba, x, paths(3, 9, dim, seed=1).values, 0.5, precision)
+        own = numba.self_values(numba.prepare(x, precision), 0.5)
+        close = {"rtol": 0, "atol": PRECISIONS[precision] * 21 * x.largest**2}
+        np.testing.assert_allclose(own, reference.self_values(x, 0.5), **close)
+
+
+def test_kernels_for_processors_without_avx512():
+    """The name alone would leave them the features of this processor."""
+    from raypipe.softdtw.lanes import lane_bytes
+
+    if lane_bytes() == 32:
+        pytest.skip("all tests have run with lanes of 32 bytes: this processor has no wider registers")
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    environment = os.environ | narrow | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", "from test_backends import check_lanes; check_lanes(32)"]
+    subprocess.run(command, env=environment, check=True)

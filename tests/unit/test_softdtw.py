@@ -68,11 +68,43 @@ def test_divergence_is_zero_for_equal_series_and_positive_for_others(gamma):
     np.testing.assert_allclose(across, plain - own[:2, None] / 2 - own[None, 2:] / 2, rtol=1e-9, atol=1e-9 * gamma)
 
 
-def test_float32_and_python_lists_are_taken_as_float64():
+def test_precision_follows_the_input():
+    """float32 stays float32; float64, lists and mixtures are float64, to the bit."""
     series = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
-    values = cdist_soft_dtw(series)
-    assert values.dtype == np.float64
-    np.testing.assert_array_equal(values, cdist_soft_dtw(series.astype(np.float64)))
+    exact, rough = (cdist_soft_dtw(series, precision=name) for name in ("float64", "float32"))
+    assert (exact.dtype, rough.dtype) == (np.float64, np.float32)
+    assert not np.array_equal(exact, rough)
+    wide = series.astype(np.float64)
+    for found in (cdist_soft_dtw(series), cdist_soft_dtw([*series]), cdist_soft_dtw(series, series)):
+        np.testing.assert_array_equal(found, rough, strict=True)
+    pairs = [(wide, None), (wide, series), (series, wide), (series.tolist(), None), (series, wide.tolist())]
+    for x, y in pairs:
+        np.testing.assert_array_equal(cdist_soft_dtw(x, y), cdist_soft_dtw(x, y, precision="float64"), strict=True)
+        np.testing.assert_allclose(cdist_soft_dtw(x, y), exact, rtol=1e-12)
+
+
+def test_all_functions_take_the_precision_of_the_input():
+    x, y = (one.astype(np.float32) for one in make_series(5, 7))
+    for call in (
+        lambda x, y, **how: soft_dtw(x, y, divergence=True, **how),
+        lambda x, y, **how: soft_dtw_gradient(x, y, divergence=True, **how)[1],
+        lambda x, y, **how: soft_dtw_barycenter([x, y], **how),
+    ):
+        np.testing.assert_array_equal(call(x, y), call(x, y, precision="float32"))
+        wide = x.astype(np.float64), y.astype(np.float64)
+        np.testing.assert_array_equal(call(*wide), call(x, y, precision="float64"))
+        assert not np.array_equal(call(x, y), call(*wide))
+    by_line_search = soft_dtw_barycenter([x, y], solver="lbfgs")
+    np.testing.assert_array_equal(by_line_search, soft_dtw_barycenter([x, y], solver="lbfgs", precision="float64"))
+
+
+def test_a_mixture_of_types_is_one_precision_throughout():
+    x, y = make_series(5, 7)
+    narrow = y.astype(np.float32)
+    mixed = soft_dtw_gradient(x, narrow, divergence=True)
+    wide = soft_dtw_gradient(x, narrow.astype(np.float64), divergence=True)
+    assert mixed[0] == wide[0]
+    np.testing.assert_array_equal(mixed[1], wide[1])
 
 
 def test_barycenter_of_one_series_at_small_gamma_is_that_series():
@@ -254,7 +286,7 @@ def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):
         "x = np.zeros((3, 4, 2), np.float32)\n"
         "s.cdist_soft_dtw(x, precision='float32')\n"
         "from raypipe.softdtw import numba\n"
-        "print(sum(numba._fill_matrix.stats.cache_misses.values()))"
+        "print(sum(numba._compare.stats.cache_misses.values()))"
     )
     assert int(_python(code)) == 1
     assert int(_python(code)) == 0
