@@ -91,6 +91,7 @@ def test_lbfgs_finds_what_tslearn_finds_in_real_series(data_dir, name, step, n_c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # tslearn takes minutes for Trace.
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", ["Trace", "JapaneseVowels", "SyntheticControl"])
 def test_lbfgs_finds_what_tslearn_finds_in_all_of_the_series(data_dir, name, seed):
