@@ -274,17 +274,21 @@ class Run:
             return pa.concat_tables(tables)
 
         if group is None:
-            return self.read_parquet(name, lambda file: file.read(columns))
+            # Unlike ParquetFile.read, it can also read nested columns that come in several chunks.
+            return self._read_open(name, lambda file: pq.read_table(file, columns=columns))
         return self.read_parquet(name, lambda file: file.read_row_group(group, columns))
 
     def read_parquet(self, name: str, call: Callable[[pq.ParquetFile], T]) -> T:
         """Call with a Parquet file that has been opened, and name it in the error if that fails."""
+        return self._read_open(name, lambda file: call(pq.ParquetFile(file, pre_buffer=True)))
+
+    def _read_open(self, name: str, call: Callable[[Any], T]) -> T:
 
         def read(path: str) -> T:
             # Without a cache of fsspec's own, a few columns of a big remote file cost no more than their bytes.
             with self._fs.open(path, "rb", cache_type="none") as file:
                 try:
-                    return call(pq.ParquetFile(file, pre_buffer=True))
+                    return call(file)
                 except OSError as error:
                     if error.errno is not None or is_transient(error):
                         raise
