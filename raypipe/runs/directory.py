@@ -274,8 +274,7 @@ class Run:
             return pa.concat_tables(tables)
 
         if group is None:
-            # Unlike ParquetFile.read, it can also read nested columns that come in several chunks.
-            return self._read_open(name, lambda file: pq.read_table(file, columns=columns))
+            return self._read_open(name, lambda file: _read_whole(file, columns))
         return self.read_parquet(name, lambda file: file.read_row_group(group, columns))
 
     def read_parquet(self, name: str, call: Callable[[pq.ParquetFile], T]) -> T:
@@ -363,3 +362,10 @@ def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> N
         while table is not None:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
             table = next(rest, None)
+
+
+def _read_whole(file: Any, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.ParquetFile(file, pre_buffer=True).read(columns)
+    except pa.ArrowNotImplementedError:  # of nested columns in several chunks; read_table can, and imports pandas
+        return pq.read_table(file, columns=columns)
