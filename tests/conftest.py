@@ -63,10 +63,19 @@ def pytest_collection_modifyitems(config, items):
         if uses & RAY_FIXTURES:
             item.add_marker("ray")
     # In one process the unit tests are first: a mistake shows early. In two, those with Ray, as they take longest; and
-    # of these the ones that share a Ray come before those with one of their own.
-    unit_first = not hasattr(config, "workerinput")
+    # of these the ones that share a Ray come before those with one of their own. Of the others the long files come
+    # first, so that both processes end at about the same time.
+    if not hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not is_unit(item))
+        return
+    n_bytes = {path: path.stat().st_size if path.parent.name == "unit" else 0 for path in {i.path for i in items}}
     items.sort(
-        key=lambda item: (is_unit(item) != unit_first, has_own_ray(item.path), "ray_local" not in item.fixturenames)
+        key=lambda item: (
+            is_unit(item),
+            has_own_ray(item.path),
+            "ray_local" not in item.fixturenames,
+            -n_bytes[item.path],
+        )
     )
 
 
