@@ -5,7 +5,8 @@ python -m bench.latency --against e21d3cd          # an older commit as well, in
 python -m bench.latency --only run report --rounds 5
 
 run      `raypipe run` on 444 trajectories of about 20 steps and 256 dimensions, with the defaults, beside the lines
-         of the notebook that the preset embedding-analysis repeats (umap-learn, tslearn, matplotlib)
+         of the notebook that the preset embedding-analysis repeats (umap-learn, tslearn, matplotlib), with the
+         same 16 steps and 5 clusters
 demo     `raypipe demo` with the caches of all compilers empty, and again with what the first time left
 cluster  `raypipe cluster` on the demo's run, of which everything has been done before
 report   `raypipe report` on it
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import keep
+from bench.machine import RESULTS, keep
 
 HERE = Path(__file__).resolve().parent.parent
 N_TRAJECTORIES, DIM = 444, 256
@@ -46,11 +47,11 @@ import umap
 from tslearn.clustering import TimeSeriesKMeans
 
 paths = [np.array(path) for path in json.load(open(sys.argv[1]))]
-grid = np.linspace(0, 1, 6)
+grid = np.linspace(0, 1, 16)
 steps = np.stack([np.stack([np.interp(grid, np.linspace(0, 1, len(p)), c) for c in p.T], axis=1) for p in paths])
 reducer = umap.UMAP(n_neighbors=15, min_dist=0.1, n_components=2, metric="cosine", random_state=1, n_jobs=1)
-flat = reducer.fit_transform(steps.reshape(-1, steps.shape[2])).reshape(len(paths), 6, 2)
-labels = TimeSeriesKMeans(n_clusters=3, metric="softdtw", max_iter=50, random_state=1).fit_predict(flat)
+flat = reducer.fit_transform(steps.reshape(-1, steps.shape[2])).reshape(len(paths), 16, 2)
+labels = TimeSeriesKMeans(n_clusters=5, metric="softdtw", max_iter=50, random_state=1).fit_predict(flat)
 figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6))
 for path, label in zip(flat, labels):
     left.plot(*path.T, color=f"C{label}", alpha=0.3)
@@ -77,8 +78,9 @@ from raypipe.config import ReduceConfig
 from raypipe.reduction import choose_points, make_reducer
 fitted, placed = np.load(sys.argv[1]), np.load(sys.argv[2])
 begin = time.monotonic()
-reducer = make_reducer(ReduceConfig(method="umap").for_picture())
-reducer.fit(fitted[choose_points(len(fitted), reducer.config)])
+config = ReduceConfig().for_picture()
+reducer = make_reducer(config)
+reducer.fit(fitted[choose_points(len(fitted), config)])
 reducer.transform(fitted)
 middle = time.monotonic()
 reducer.transform(placed)
@@ -283,13 +285,13 @@ def main() -> None:
             subprocess.run(["git", "clone", "--quiet", str(HERE), str(older)], check=True)
             subprocess.run(["git", "checkout", "--quiet", chosen.against], cwd=older, check=True)
             builds.append(Build("older_build", older, folder))
-        figures: dict[str, Any] = {"older_build": chosen.against}
+        kept = RESULTS / "latency.json"
+        figures: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
         for part in chosen.only:
             measure, rounds = PARTS[part]
             print(part, flush=True)
-            figures[part] = measure(builds, folder, chosen.rounds or rounds)
-    if len(chosen.only) == len(PARTS):
-        print(keep("latency", figures))
+            figures[part] = {"older_build": chosen.against, **measure(builds, folder, chosen.rounds or rounds)}
+            keep("latency", figures)
 
 
 if __name__ == "__main__":
