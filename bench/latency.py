@@ -191,7 +191,9 @@ def time_again(command: str) -> Callable[[list[Build], Path, int], dict[str, Any
             build.call(command, str(run), "--quiet")
         runs = {build.name: str(build.folder / "demo") for build in builds}
         works = {b.name: (lambda _, b=b: b.call(command, runs[b.name], "--quiet")) for b in builds}
-        return compare(in_turns(rounds, works))
+        figures = compare(in_turns(rounds, works))
+        steps = json.loads((builds[0].folder / "demo" / "run.json").read_text())["seconds"]
+        return {**figures, "seconds_by_step": steps}  # of the last round; those before ``trajectories`` are the demo's
 
     return measure
 

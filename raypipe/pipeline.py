@@ -205,9 +205,13 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)
-    run.remove(FOLDER)  # All of it is written again.
+    before = set(run.files(FOLDER, ".parquet"))
     for number, part in enumerate(split_clips(clips, dim)):
-        run.write_table(f"{FOLDER}/{number:05d}.parquet", part)
+        name = f"{FOLDER}/{number:05d}.parquet"
+        run.write_table(name, part)
+        before.discard(name)
+    for name in before:  # They hold nothing of these trajectories, and go only now that all of these are there.
+        run.remove(name)
     write_accounts(run, [account(found, Ledger(run, rows))], found.n_ignored, progress.say)
 
 

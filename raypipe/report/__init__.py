@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ def _write_sheets(
             return strip
         # A video of fewer clips is short, so it costs little to decode, and its few pictures would not tell it.
         decoded = contact_sheets.decode_filmstrip(member, frames_of, n)
-        return strip if strip and decoded.poster is None else decoded
+        return replace(strip, note=decoded.note) if strip and decoded.poster is None else decoded
 
     thumbnails: dict[str, bytes | None] = {}
     cards = []

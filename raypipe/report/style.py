@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
+import io
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Six colours of Okabe & Ito (2008) and two dark ones. The closest pair is 7.6 (OKLab × 100) apart under simulated
 # protanopia, deuteranopia and tritanopia. With more than 8 clusters the markers differ too, and the plots show numbers.
@@ -97,20 +97,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """Encode (height, width, 3) uint8 RGB as a PNG.
-
-    Each byte is stored as its difference from the pixel on the left, at zlib's quickest level. Pillow tries five
-    filters for each row, which takes twice as long and makes the file a tenth smaller.
-    """
-    height, width, _ = picture.shape
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = 1  # the filter "Sub"
-    rows[:, 1:] = picture.reshape(height, -1)
-    rows[:, 4:] -= picture[:, :-1].reshape(height, -1)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
-    content = zlib.compress(rows.tobytes(), 1)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    """Encode (height, width, 3) uint8 RGB as a PNG, at zlib's quickest level."""
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
