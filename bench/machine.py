@@ -13,13 +13,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the processor, the cores and the versions."""
-    model = platform.processor() or platform.machine()
+    """Return the processor, its widest vector instructions where they are known, the cores and the versions."""
+    model, isa = platform.processor() or platform.machine(), None
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
         model = names[0] if names else model
-    return {"cpu": model, "cores": os.cpu_count(), "versions": package_versions()}
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        isa = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), None)
+    return {"cpu": model, "isa": isa, "cores": os.cpu_count(), "versions": package_versions()}
 
 
 def keep(name: str, figures: Any) -> Path:
