@@ -165,6 +165,20 @@ least = _binary(_pick("<"))
 most = _binary(_pick(">"))
 
 
+@intrinsic
+def between(typing: Any, value: Any, number: Any, low: Any, high: Any, otherwise: Any):
+    """Return the value in lanes where ``low ≤ number < high``, and elsewhere what is given ``otherwise``."""
+
+    def emit(context, builder, signature, values):
+        value, number, low, high, otherwise = values
+        number = _splat(builder, number, signature.args[0])
+        inside = builder.fcmp_ordered("<=", low, number, flags=_FLAGS)
+        inside = builder.and_(inside, builder.fcmp_ordered("<", number, high, flags=_FLAGS))
+        return builder.select(inside, value, otherwise)
+
+    return value(value, value.dtype, value, value, value), emit
+
+
 def _give_operator(sign: Any, emit_one: Callable[..., Any]) -> None:
     """Let an operator take two lanes, or lanes and a scalar; an overload of it would be compiled for each pair."""
 
