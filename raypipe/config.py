@@ -145,6 +145,11 @@ class ClusterConfig(_Section):
     )
     n_clusters: int = Field(5, ge=1)
     gamma: float | Literal["auto"] = Field("auto", description="smoothness of soft-DTW")
+    global_constraint: Literal["sakoe_chiba", "itakura"] | None = Field(
+        None, description="softdtw, dtw: let an alignment pass near the diagonal only"
+    )
+    sakoe_chiba_radius: int | None = Field(None, ge=0, description="so many steps from it; 1 for sakoe_chiba alone")
+    itakura_max_slope: float | None = Field(None, ge=1, description="so steep at most; 2 for itakura alone")
     divergence: bool = Field(False, description="softdtw, solver mm: assign by the soft-DTW divergence")
     solver: Literal["mm", "lbfgs"] = Field("mm", description="how centers are found; lbfgs as in tslearn, slower")
     precision: Literal["auto", "float32", "float64"] = Field("auto", description="auto: float32 under mm")
@@ -160,6 +165,14 @@ class ClusterConfig(_Section):
     def _gamma_positive(self) -> ClusterConfig:
         if self.gamma != "auto" and self.gamma <= 0:
             raise ValueError("gamma must be greater than 0")
+        return self
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> ClusterConfig:
+        if self.global_constraint is None and None not in (self.sakoe_chiba_radius, self.itakura_max_slope):
+            raise ValueError(
+                "sakoe_chiba_radius and itakura_max_slope exclude each other: say by global_constraint which one counts"
+            )
         return self
 
 

@@ -77,13 +77,21 @@ def _make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
         max_iter=config.max_iter,
         n_init=config.n_init,
         metric=config.method,
-        metric_params={"gamma": config.gamma} if config.method == "softdtw" else None,
+        metric_params=_metric_params(config),
         random_state=config.seed,
         solver=config.solver,
         precision=config.precision,
         backend=config.backend,
         divergence=config.divergence,
     )
+
+
+def _metric_params(config: ClusterConfig) -> dict[str, Any]:
+    found = {"gamma": config.gamma} if config.method == "softdtw" else {}
+    if config.method == "euclidean":
+        return found
+    names = ("global_constraint", "sakoe_chiba_radius", "itakura_max_slope")
+    return found | {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:
