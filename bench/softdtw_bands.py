@@ -68,14 +68,14 @@ def measure_size(size: Size, rounds: int) -> list[dict[str, Any]]:
         cells = constraint.mask(size.n_steps, size.n_steps).mean()
         expected = peer_cdist(x[:FEW], centers, GAMMA, sakoe_chiba_radius=radius)
         for precision, tolerance in TOLERANCES.items():
-            how = {"precision": precision, "backend": "numba"}
+            how: dict[str, Any] = {"precision": precision, "backend": "numba"}
             found = cdist_soft_dtw(x[:FEW], centers, GAMMA, sakoe_chiba_radius=radius, **how)
             if not abs(found - expected).max() <= tolerance * abs(expected).max():
                 raise SystemExit(f"{precision} differs from tslearn at {size}, radius {radius}: nothing is timed")
             prepared = backend.prepare(read_series(x), precision)
             sums = partial(backend.statistics, prepared, centers, labels, GAMMA, None)
             whole = partial(cdist_soft_dtw, x, centers, GAMMA, **how)
-            calls = {
+            calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
                 "cdist": (partial(whole, sakoe_chiba_radius=radius), whole),
                 "statistics": (partial(sums, constraint), sums),
             }
@@ -101,7 +101,7 @@ def measure_size(size: Size, rounds: int) -> list[dict[str, Any]]:
 
 def measure_compilation() -> dict[str, Any]:
     """Return seconds and the number of compilations of a first distance and barycenter, without a band and with one."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, options in {"no band": {}, "band": {"sakoe_chiba_radius": 3}}.items():
         with tempfile.TemporaryDirectory() as folder:
             environment = os.environ | {"NUMBA_CACHE_DIR": folder}

@@ -183,7 +183,7 @@ def test_what_tslearn_raises_at_is_refused_in_words(parameters, message):
 
 
 def test_a_radius_that_is_no_number_of_steps_is_refused():
-    """tslearn finds no path below 0, and cuts a fraction off without a word."""
+    """tslearn finds no path below 0, and takes a fraction without a word."""
     x, y = make_series(4, 4)
     assert theirs.soft_dtw(x, y, sakoe_chiba_radius=-1) == np.inf
     assert np.isfinite(theirs.soft_dtw(x, y, sakoe_chiba_radius=1.5))
