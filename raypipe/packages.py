@@ -51,6 +51,24 @@ def require(name: str) -> ModuleType:
         raise RaypipeError(f"{name} is needed here and cannot be imported ({error}): {remedy}") from error
 
 
+def require_on_gpu(name: str, remedy: str) -> ModuleType:
+    """Import a package that needs a GPU, or raise an error that says what else to do.
+
+    Raises
+    ------
+    RaypipeError
+        If the package cannot be imported, or sees no GPU.
+    """
+    runtime = require("cupy").cuda.runtime
+    try:
+        n_gpus = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError:  # CuPy raises this if there is no driver.
+        n_gpus = 0
+    if not n_gpus:
+        raise RaypipeError(f"{name.partition('.')[0]} needs a GPU and there is none: {remedy}")
+    return require(name)
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that a result may depend on."""
     found = {"python": platform.python_version()}
