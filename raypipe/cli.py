@@ -51,7 +51,11 @@ _ANY = {
 _CONFIG = {
     "config": Annotated[str | None, typer.Option("--config", metavar="FILE.yaml", help="Parameters from a file.")],
     "preset": Annotated[
-        str | None, typer.Option("--preset", help="A pinned recipe: embedding-analysis or outlier-detection.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="A pinned recipe: embedding-analysis, outlier-detection, video-kmeans or video-density.",
+        ),
     ],
     "set": Annotated[
         list[str] | None,
@@ -95,6 +99,13 @@ _EMBED = {
 _SEED = {"seed": Annotated[int | None, typer.Option("--seed", help="Seed of reduction and clustering.")]}
 _CLUSTER = {
     "cluster.n_clusters": Annotated[int | None, typer.Option("--n-clusters", "-k", help="Number of clusters.")],
+    "cluster.min_cluster_size": Annotated[
+        int | None, typer.Option("--min-cluster-size", help="Density: videos that make a cluster at least.")
+    ],
+    "reduce.n_neighbors": Annotated[int | None, typer.Option("--n-neighbors", help="UMAP: neighbours of a point.")],
+    "cluster.assign_all": Annotated[
+        bool | None, typer.Option("--assign-all", help="Density: noise goes to the nearest video's cluster.")
+    ],
     **_SEED,
 }
 _DEFAULTS: dict[str, Any] = {"quiet": False, "debug": False, "dry_run": False, "max_failed": 0.05}
@@ -154,7 +165,8 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
     _CLUSTER,
     epilog="Examples:  raypipe run videos/ -o runs/first --encoder descriptor -k 6  |  "
     "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
-    "raypipe run manifest.csv -o runs/m --set sample.n_frames=5",
+    "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
+    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""
@@ -191,7 +203,13 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     return _exit_code(made, options["max_failed"])
 
 
-@_verb(_CONFIG, _CLUSTER, epilog="Example:  raypipe cluster runs/first -k 8 --set reduce.method=pca")
+@_verb(
+    _CONFIG,
+    _CLUSTER,
+    epilog="Examples:  raypipe cluster runs/first -k 8 --set reduce.method=pca  |  "
+    "raypipe cluster runs/first --preset video-kmeans -k 4  |  "
+    "raypipe cluster runs/first --set cluster.method=density --min-cluster-size 4 --assign-all",
+)
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report."""
     from raypipe import pipeline
@@ -299,6 +317,7 @@ def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = No
         raise UsageError(f"nothing has been embedded in {base.url}: run raypipe embed SOURCE -o {base.url}")
     config = make_config(
         base=made_with,
+        embedded=base is not None,
         preset=options.get("preset"),
         file=options.get("config"),
         flags=chosen,

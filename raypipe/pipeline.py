@@ -100,14 +100,16 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         with run.step("reduce"):
             reducer = steps.reduce()
         run.record_stage("reduce", reducer.implementation, reducer.reason)
-        progress.say(f"clustering into {config.cluster.n_clusters}{steps.where}: {config.cluster.method}")
+        density = config.cluster.method == "density"
+        into = "by" if density else f"into {config.cluster.n_clusters}{steps.where}:"
+        progress.say(f"clustering {into} {config.cluster.method}")
         with run.step("cluster"):
             clustering = steps.fit()
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
-            picture = steps.project()
+            picture = steps.project(clustering)
         run.record_stage("picture", picture.implementation, picture.reason)
-    _evaluate(run, config, progress, steps.reduced, steps.picture, clustering)
+    _evaluate(run, config, progress, steps.reduced, steps.picture, clustering, steps.centers)
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
@@ -250,12 +252,16 @@ def _evaluate(
     paths: Trajectories,
     picture: Trajectories,
     clustering: Clustering,
+    centers: dict[int, np.ndarray] | None = None,
 ) -> None:
-    """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
+    """Evaluate a clustering of trajectories, and write the clusters and the metrics.
+
+    ``centers`` are the clusters' paths on the map, where the picture has placed them.
+    """
     from raypipe.analysis.averages import average_paths
     from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.outliers import score_outliers
-    from raypipe.analysis.sizes import describe_empty
+    from raypipe.analysis.sizes import describe_empty, describe_noise
     from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
@@ -269,12 +275,14 @@ def _evaluate(
             truth=truth,
         )
         scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
-        near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
-        members = {int(k): near[clustering.labels[near] == k] for k in np.unique(clustering.labels)}
-        centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
+        if centers is None:
+            near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
+            members = {k: near[clustering.labels[near] == k] for k in clustering.paths_of_centers()}
+            centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
     write_clusters(run, clustering, scores, flags, picture)
     write_barycenters(run, centers)
-    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
-    if empty := describe_empty(metrics):
-        progress.say(empty)
-    run.record_stage("cluster", clustering.implementation)
+    metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
+    run.write_json("metrics.json", metrics)
+    for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
+        progress.say(line)
+    run.record_stage("cluster", clustering.implementation, clustering.reason)

@@ -29,13 +29,21 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     values
         (n, T, c), or a list of (T_i, c) arrays where lengths differ.
     config
-        Under "kmeans" at least ten runs are made, whatever ``n_init``.
+        Under "kmeans" at least ten runs are made, whatever ``n_init``. Under "density" there may be noise, which has
+        the label −1, and ``n_clusters`` does not count.
 
     Raises
     ------
     UsageError
-        If there are fewer trajectories than clusters, or their lengths differ under "euclidean".
+        If there are fewer trajectories than clusters (or than a dense group has), or their lengths differ under
+        "euclidean", or the method does not have the backend.
     """
+    if config.method == "density":
+        from raypipe.clustering.density import cluster_density
+
+        return cluster_density(values, config)
+    if config.backend in ("cuml", "sklearn"):
+        raise UsageError(f"cluster.backend={config.backend} is for method density, not {config.method}")
     if config.n_clusters > len(values):
         raise UsageError(
             f"{config.n_clusters} clusters asked for, but there are only {len(values)} videos: lower n_clusters"

@@ -15,13 +15,15 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from raypipe.clustering.result import NOISE
+from raypipe.report.channels import count_channels
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_barycenters, split_paths
 from raypipe.schema import FAILED, SKIPPED
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
-_SHOWN = ["video_id", "uri", "duration_s", "status", "error_stage", "error"]
+_SHOWN = ["video_id", "uri", "caption", "duration_s", "status", "error_stage", "error"]
 _WEB = ("file://", "http://", "https://")
 
 
@@ -30,7 +32,8 @@ class Member:
     """A clustered video: its row of ``clusters.parquet``, its name, and the span of the file that it covers.
 
     ``distance`` is the distance to its own center, and ``x`` and ``y`` are its place on the 2-D map. The video begins
-    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known.
+    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known. ``caption`` is
+    the source's own, of ``videos.parquet``.
     """
 
     video_id: str
@@ -46,14 +49,30 @@ class Member:
     y: float
     origin_s: float
     span_s: float | None
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster and its videos, the most central first."""
+    """A cluster and its videos, the most central first; or the noise, in source order, whose number is −1."""
 
     number: int
     members: tuple[Member, ...]
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether these are the videos that belong to no cluster."""
+        return self.number == NOISE
+
+    @property
+    def short_name(self) -> str:
+        """The cluster's number, or "noise": what chips, axes, anchors and the names of files say."""
+        return "noise" if self.is_noise else str(self.number)
+
+    @property
+    def title(self) -> str:
+        """The cluster's name at the head of its part."""
+        return "Noise" if self.is_noise else f"Cluster {self.number}"
 
     def __len__(self) -> int:
         """Return the number of the cluster's videos."""
@@ -67,6 +86,12 @@ class Cluster:
     def central_and_farthest(self, n: int) -> tuple[tuple[Member, ...], Member | None]:
         """Return the ``n`` most central videos, and the farthest one unless it is among them."""
         return self.members[:n], self.members[-1] if len(self) > n else None
+
+    def sample(self, n: int, seed: int) -> tuple[Member, ...]:
+        """Return ``n`` random videos, each cluster's by a seed of its own, in the members' order."""
+        rng = np.random.default_rng([seed, self.number + 1])
+        chosen = rng.choice(len(self), min(n, len(self)), replace=False)
+        return tuple(self.members[i] for i in np.sort(chosen))
 
     def mix(self, column: str | None) -> list[tuple[str, int]]:
         """Return how many videos have each value of ``label`` or ``group``, the most frequent first."""
@@ -99,6 +124,8 @@ class Facts:
         The clustered videos in source order.
     clusters
         The clusters that have videos, by number.
+    noise
+        The videos that belong to none, or None if there are none.
     problems
         The videos that failed entirely or in part, in source order.
     """
@@ -109,6 +136,17 @@ class Facts:
     members: tuple[Member, ...]
     clusters: tuple[Cluster, ...]
     problems: tuple[Problem, ...]
+    noise: Cluster | None = None
+
+    @property
+    def clusters_and_noise(self) -> tuple[Cluster, ...]:
+        """The clusters, and behind them the noise if there is any."""
+        return (*self.clusters, self.noise) if self.noise else self.clusters
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether each video is a vector, its clips pooled, and not a path."""
+        return bool(self.info.get("config", {}).get("trajectory", {}).get("pool"))
 
     @cached_property
     def outliers(self) -> list[Member]:
@@ -144,8 +182,13 @@ def read_facts(run: Run) -> Facts:
     rows = run.read_table("clusters.parquet").to_pylist()
     spans = _read_spans(run, videos)
     names = _name_videos(rows, spans)
-    members = tuple(_as_member(row, name, *spans[row["video_id"]]) for row, name in zip(rows, names, strict=True))
-    numbers = sorted({member.cluster for member in members})
+    captions = {row["video_id"]: row["caption"] for row in videos}
+    members = tuple(
+        _as_member(row, name, captions.get(row["video_id"]), *spans[row["video_id"]])
+        for row, name in zip(rows, names, strict=True)
+    )
+    numbers = sorted({member.cluster for member in members} - {NOISE})
+    odd = tuple(member for member in members if member.cluster == NOISE)
     return Facts(
         url=run.url,
         info=run.read_json("run.json"),
@@ -153,6 +196,7 @@ def read_facts(run: Run) -> Facts:
         members=members,
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
         problems=tuple(_find_problems(videos)),
+        noise=Cluster(NOISE, odd) if odd else None,
     )
 
 
@@ -234,6 +278,9 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "counts": facts.info.get("counts", {}),
         "n_clusters": len(facts.clusters),
         "clusters": [_summarise_cluster(cluster, len(facts.members)) for cluster in facts.clusters],
+        "n_noise": len(facts.noise or ()),
+        "noise": _summarise_noise(facts.noise, len(facts.members)) if facts.noise else None,
+        "channels": count_channels([(m.cluster, m.group, m.name) for m in facts.members]),
         "n_outliers": len(facts.outliers),
         "outliers": [_brief(member) for member in facts.outliers[:OUTLIERS_IN_SUMMARY]],
         "metrics": {name: _finite(value) for name, value in facts.metrics.items()},
@@ -252,6 +299,15 @@ def _summarise_cluster(cluster: Cluster, n_videos: int) -> dict[str, Any]:
         "most_central": [_brief(member) for member in cluster.members[:CENTRAL_IN_SUMMARY]],
         "farthest": _brief(cluster.members[-1]),
         "n_outliers": len(cluster.outliers),
+    }
+
+
+def _summarise_noise(noise: Cluster, n_videos: int) -> dict[str, Any]:
+    return {
+        "size": len(noise),
+        "share": round(len(noise) / n_videos, 4),
+        "labels": dict(noise.mix("label")),
+        "groups": dict(noise.mix("group")),
     }
 
 
@@ -287,7 +343,7 @@ def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, f
     return names
 
 
-def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | None) -> Member:
+def _as_member(row: dict[str, Any], name: str, caption: str | None, origin_s: float, span_s: float | None) -> Member:
     def number(column: str) -> float:
         return math.nan if row[column] is None else float(row[column])
 
@@ -305,6 +361,7 @@ def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | 
         y=number("y"),
         origin_s=origin_s,
         span_s=span_s,
+        caption=caption,
     )
 
 

@@ -126,6 +126,8 @@ def read_barycenters(run: Run) -> dict[int, np.ndarray]:
 
 def split_paths(column: pa.ChunkedArray) -> list[np.ndarray]:
     """Return the paths on the map that a list column holds, (n_steps, 2) float64 each."""
+    if not len(column):
+        return []
     lists = column.combine_chunks()
     ends = np.cumsum(numbers_of(lists.value_lengths()))
     return np.split(numbers_of(lists.flatten()).astype(np.float64).reshape(-1, 2), ends[:-1] // 2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from raypipe.clustering import Clustering, fit_clusters
 from raypipe.config import Config
-from raypipe.reduction import Reducer, reduce_trajectories
+from raypipe.reduction import Reducer, reduce_trajectories, reduce_with_centers
 from raypipe.runs.directory import Run
 from raypipe.runs.results import write_trajectories
 from raypipe.schema import Trajectories
@@ -27,10 +29,14 @@ class LocalSteps:
         How a line of progress says where the clustering runs.
     picture
         The trajectories in the two dimensions of the pictures.
+    centers
+        There the path of each cluster's center, (T, 2), by the cluster's number; None where the picture does not place
+        centers.
     """
 
     where = ""
     picture: Trajectories
+    centers: dict[int, np.ndarray] | None = None
     _reduced: Trajectories | None = None
 
     def __init__(self, run: Run, config: Config):
@@ -38,8 +44,7 @@ class LocalSteps:
 
     def build(self) -> int:
         """Gather each video's clips into a trajectory; return the number of trajectories."""
-        how = self._config.trajectory
-        self.paths = build_trajectories(self._run, how.n_steps, how.time_axis)
+        self.paths = build_trajectories(self._run, **self._config.trajectory.model_dump())
         return len(self.paths)
 
     def reduce(self) -> Reducer:
@@ -57,11 +62,17 @@ class LocalSteps:
         assert self._reduced is not None
         return self._reduced
 
-    def project(self) -> Reducer:
-        """Reduce the trajectories to the two dimensions of the pictures, and write all; return the fitted reducer."""
+    def project(self, clustering: Clustering | None = None) -> Reducer:
+        """Reduce the trajectories to the two dimensions of the pictures, and write all; return the fitted reducer.
+
+        t-SNE lays out what was clustered, together with the centers of ``clustering`` where that is given.
+        """
         flat = self._config.reduce.for_picture()
         if self._reduced is not None and flat == self._config.reduce:
             self.picture, reducer = self._reduced, self._reducer
+        elif self._reduced is not None and flat.method == "tsne":
+            centers = clustering.paths_of_centers() if clustering is not None else {}
+            self.picture, self.centers, reducer = reduce_with_centers(self._reduced, centers, flat)
         else:
             self.picture, reducer = reduce_trajectories(self.paths, flat)
         write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})

@@ -1,0 +1,41 @@
+"""How a collection's channels, its groups of videos, are spread over the clusters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from raypipe.clustering.result import NOISE
+
+_SAMPLES = 10  # So many videos of each cluster are named.
+
+
+def count_channels(videos: Sequence[tuple[int, str | None, str]]) -> dict[str, Any] | None:
+    """Count each cluster's videos by channel.
+
+    Parameters
+    ----------
+    videos
+        The cluster of each video, its group and its name, in source order.
+
+    Returns
+    -------
+    ``summary`` with totals and ``clusters`` by name, in the keys of a published clusterer's own report (CLIP, UMAP and
+    HDBSCAN), so that what reads that reads this; None if no video has a group.
+    """
+    if not any(group for _, group, _ in videos):
+        return None
+    numbers = sorted({number for number, _, _ in videos}, key=lambda number: (number == NOISE, number))
+    found = {}
+    for number in numbers:
+        mine = [(group, name) for cluster, group, name in videos if cluster == number]
+        found["noise" if number == NOISE else f"cluster_{number}"] = {
+            "id": number,
+            "size": len(mine),
+            "channel_distribution": dict(Counter(group for group, _ in mine if group).most_common()),
+            "sample_videos": [name for _, name in mine[:_SAMPLES]],
+        }
+    n_noise = sum(number == NOISE for number, _, _ in videos)
+    counts = {"total_videos": len(videos), "num_clusters": len(set(numbers) - {NOISE}), "num_noise": n_noise}
+    return {"summary": counts, "clusters": found}
