@@ -186,6 +186,13 @@ class ClusterConfig(_Section):
             raise ValueError("gamma must be greater than 0")
         return self
 
+    @model_validator(mode="after")
+    def _backend_fits(self) -> ClusterConfig:
+        unfit = {"density": {"tslearn"}, "kmeans": set()}.get(self.method, {"cuml", "sklearn"})
+        if self.backend in unfit:
+            raise ValueError(f"backend={self.backend} is not for method {self.method}: set cluster.backend=auto")
+        return self
+
 
 class ReportConfig(_Section):
     """Parameters of the report."""
@@ -225,7 +232,7 @@ class Config(_Section):
     ray: RayConfig = RayConfig()
 
 
-_EMBEDDED = ("sample", "encode")
+_CLUSTERED = ("trajectory", "reduce", "cluster", "report")  # The sections for what follows from the embeddings.
 _PINNED_REDUCE = {"backend": "cpu"}
 _PINNED_CLUSTER = {"method": "softdtw", "gamma": 1.0, "solver": "lbfgs", "n_init": 1, "max_iter": 50}
 
@@ -293,7 +300,8 @@ def make_config(
     base
         A config as a dict, such as an earlier run's. It overrides the defaults.
     embedded
-        Whether the run of ``base`` is embedded: how it was sampled and encoded is then a fact that no preset changes.
+        Whether the run of ``base`` is embedded. How it was sampled and encoded is then a fact that no preset changes;
+        of what follows from the embeddings a preset replaces all, that of an earlier preset too.
     preset
         A name in `PRESETS`.
     file
@@ -314,9 +322,10 @@ def make_config(
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}; choose one of: {', '.join(PRESETS)}")
     merged: dict[str, Any] = {}
-    pinned = (
-        {name: keys for name, keys in PRESETS[preset].items() if not (embedded and name in _EMBEDDED)} if preset else {}
-    )
+    pinned = PRESETS[preset] if preset else {}
+    if preset and embedded:
+        base = {name: keys for name, keys in (base or {}).items() if name not in _CLUSTERED}
+        pinned = {name: keys for name, keys in pinned.items() if name in _CLUSTERED}
     layers = [base or {}, pinned, _read_yaml(Path(file)) if file else {}, flags or {}]
     for layer in (*layers, *map(_parse_assignment, sets)):
         check_type("a layer of the config", layer, dict, "a dict for each section")

@@ -36,14 +36,12 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     ------
     UsageError
         If there are fewer trajectories than clusters (or than a dense group has), or their lengths differ under
-        "euclidean", or the method does not have the backend.
+        "euclidean".
     """
     if config.method == "density":
         from raypipe.clustering.density import cluster_density
 
         return cluster_density(values, config)
-    if config.backend in ("cuml", "sklearn"):
-        raise UsageError(f"cluster.backend={config.backend} is for method density, not {config.method}")
     if config.n_clusters > len(values):
         raise UsageError(
             f"{config.n_clusters} clusters asked for, but there are only {len(values)} videos: lower n_clusters"

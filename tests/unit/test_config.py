@@ -75,7 +75,12 @@ def test_presets_are_valid_and_pinned():
     assert make_config() == Config()
 
 
-def test_a_preset_does_not_change_how_a_run_was_embedded():
+def test_a_preset_does_not_change_how_a_run_was_embedded_and_replaces_what_follows():
+    base = make_config(preset="video-density", flags={"ray": {"shards": 2}}).model_dump(mode="json")
+    config = make_config(base=base, embedded=True, preset="outlier-detection")
+    other = make_config(preset="outlier-detection")
+    assert (config.trajectory, config.reduce, config.cluster) == (other.trajectory, other.reduce, other.cluster)
+    assert (config.sample.n_frames, config.ray.shards) == (5, 2)
     base = make_config(flags={"sample": {"fps": 1.0}}).model_dump(mode="json")
     config = make_config(base=base, embedded=True, preset="video-kmeans")
     assert (config.sample.fps, config.sample.every_n, config.encode.normalize) == (1.0, None, True)

@@ -11,7 +11,7 @@ from sklearn.datasets import make_blobs
 from raypipe import packages
 from raypipe.clustering import density, fit_clusters
 from raypipe.clustering.density import compare_paths
-from raypipe.config import ClusterConfig
+from raypipe.config import ClusterConfig, make_config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.softdtw import cdist_soft_dtw
 
@@ -156,10 +156,9 @@ def test_bad_input_is_one_line():
         fit_clusters(values, by_density())
     with pytest.raises(UsageError, match="min_samples is 6, but there are only 4 videos"):
         fit_clusters(values, by_density(min_cluster_size=2, min_samples=6))
-    with pytest.raises(UsageError, match="backend=tslearn"):
-        fit_clusters(values, by_density(min_cluster_size=2, backend="tslearn"))
-    with pytest.raises(UsageError, match="backend=sklearn is for method density"):
-        fit_clusters(values, ClusterConfig(backend="sklearn", n_clusters=2))
+    for cluster in ({"method": "density", "backend": "tslearn"}, {"backend": "sklearn"}, {"backend": "cuml"}):
+        with pytest.raises(UsageError, match=r"backend=.* is not for method .*: set cluster\.backend=auto"):
+            make_config(flags={"cluster": cluster})
 
 
 @pytest.mark.parametrize("min_samples", [2, 5, 9])
