@@ -90,9 +90,9 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.runs.results import write_model
 
     _check_embedded(run)
-    remove_clusters(run)
-    run.record(config=config.model_dump(mode="json"))
     with _open_steps(run, config) as steps:
+        remove_clusters(run)
+        run.record(config=config.model_dump(mode="json"))
         progress.say("building trajectories")
         with run.step("trajectories"):
             n = steps.build()

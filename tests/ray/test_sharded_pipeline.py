@@ -9,6 +9,7 @@ from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_trajectories
+from raypipe.trajectories import build_trajectories
 
 N = 60
 
@@ -56,7 +57,20 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     assert run.exists("report.html")
 
 
-def test_what_shards_cannot_do_is_said(ray_local, run):
-    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", "cluster.method=kmeans"))
-    with pytest.raises(UsageError, match=r"cluster\.method=kmeans works in one process only"):
+@pytest.mark.parametrize("setting", ["cluster.method=kmeans", "cluster.method=density", "reduce.picture=tsne"])
+def test_what_shards_cannot_do_is_said_and_nothing_is_lost(ray_local, run, setting):
+    run.write_bytes("clusters.parquet", b"of before")
+    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", setting))
+    with pytest.raises(UsageError, match=f"{setting} works in one process only"):
         pipeline.cluster(run, config, Progress())
+    assert run.read_bytes("clusters.parquet") == b"of before"
+
+
+def test_shards_build_pooled_videos_too(ray_local, run):
+    from raypipe.engine.transform import build_files
+
+    config = make_config(sets=("trajectory.pool=max", "trajectory.normalize=true")).trajectory
+    assert build_files(run, config, per_file=25) == N
+    found = read_trajectories(run, "trajectory")
+    np.testing.assert_array_equal(found.values, build_trajectories(run, **config.model_dump()).values)
+    assert found.values.shape == (N, 1, 8)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from commands import call_raypipe, run_raypipe
 
+from raypipe.config import PRESETS
 from raypipe.runs.directory import Run
 
 
@@ -189,3 +190,33 @@ def test_the_figure_that_compares_runs_is_the_mean_distance_that_was_minimised(d
     distances = pq.read_table(run / "clusters.parquet").column("distance").to_numpy()
     assert json.loads((run / "metrics.json").read_text())["inertia"] == pytest.approx(distances.mean())
     assert "What k-means made small" in (run / "report.html").read_text()
+
+
+def test_the_help_names_every_preset():
+    page = " ".join(call_raypipe("run", "--help").stdout.replace("│", " ").split())
+    assert all(name in page for name in PRESETS)
+
+
+def test_flags_of_density_clustering(trajectories, tmp_path):
+    flags = ["--preset", "video-density", "--n-neighbors", "8", "--min-cluster-size", "4", "--assign-all"]
+    result = call_raypipe("run", trajectories, "-o", tmp_path / "run", "--dry-run", *flags)
+    assert result.exit_code == 0, result.stderr
+    for line in ("n_neighbors: 8", "min_cluster_size: 4", "min_samples: 2", "assign_all: true", "method: density"):
+        assert f"  {line}\n" in result.stdout
+
+
+def test_bad_input_for_density_clustering_is_one_line(trajectories, tmp_path):
+    source = ["run", trajectories, "-o", tmp_path / "run", "--set", "cluster.method=density"]
+    for more, line in (
+        (["--min-cluster-size", "25"], "cluster.min_cluster_size is 25, but there are only 24 videos: lower it"),
+        (["--min-cluster-size", "1"], "config cluster.min_cluster_size: Input should be greater than or equal to 2"),
+        (["--set", "cluster.backend=tslearn"], "backend=tslearn is not for method density: set cluster.backend=auto"),
+        (
+            ["--set", "trajectory.pool=sum"],
+            "config trajectory.pool: Input should be 'mean', 'max', 'median' or 'first'",
+        ),
+        (["--set", "reduce.method=tsne"], "t-SNE has at most 3 components: set reduce.n_components, or use umap"),
+    ):
+        result = call_raypipe(*source, *more)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1].endswith(line)
