@@ -11,6 +11,7 @@ from sklearn import metrics
 from raypipe.clustering.result import NOISE
 from raypipe.clustering.vectors import cluster_vectors, pool_steps
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
+from raypipe.softdtw.series import to_host
 
 _MAX_SOFTDTW_VIDEOS = 2_000
 _MAX_POINT_VIDEOS = 20_000  # The silhouette of so many points takes about ten seconds, as it compares all pairs.
@@ -141,6 +142,6 @@ def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: floa
     if not _is_defined(labels):
         return None
     distances = cdist_soft_dtw(paths, gamma=gamma, divergence=True, precision="float64")
-    distances = np.maximum(distances, 0)  # Only rounding makes any negative.
+    distances = np.maximum(to_host(distances), 0)  # Only rounding makes any negative.
     np.fill_diagonal(distances, 0)
     return _silhouette(distances, labels, "precomputed")

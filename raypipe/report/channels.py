@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,16 +26,18 @@ def count_channels(videos: Sequence[tuple[int, str | None, str]]) -> dict[str, A
     """
     if not any(group for _, group, _ in videos):
         return None
-    numbers = sorted({number for number, _, _ in videos}, key=lambda number: (number == NOISE, number))
-    found = {}
-    for number in numbers:
-        mine = [(group, name) for cluster, group, name in videos if cluster == number]
-        found["noise" if number == NOISE else f"cluster_{number}"] = {
+    mine = defaultdict(list)
+    for number, group, name in videos:
+        mine[number].append((group, name))
+    found = {
+        "noise" if number == NOISE else f"cluster_{number}": {
             "id": number,
-            "size": len(mine),
-            "channel_distribution": dict(Counter(group for group, _ in mine if group).most_common()),
-            "sample_videos": [name for _, name in mine[:_SAMPLES]],
+            "size": len(mine[number]),
+            "channel_distribution": dict(Counter(group for group, _ in mine[number] if group).most_common()),
+            "sample_videos": [name for _, name in mine[number][:_SAMPLES]],
         }
-    n_noise = sum(number == NOISE for number, _, _ in videos)
-    counts = {"total_videos": len(videos), "num_clusters": len(set(numbers) - {NOISE}), "num_noise": n_noise}
+        for number in sorted(mine, key=lambda number: (number == NOISE, number))
+    }
+    n_noise = len(mine.get(NOISE, ()))
+    counts = {"total_videos": len(videos), "num_clusters": len(mine.keys() - {NOISE}), "num_noise": n_noise}
     return {"summary": counts, "clusters": found}
