@@ -220,7 +220,9 @@ def _grow_tree(apart: np.ndarray, min_samples: int) -> tuple[np.ndarray, np.ndar
     """
     n = len(apart)
     kth = min_samples - 1  # Each row has the point's distance 0 to itself.
-    core = np.concatenate([np.partition(apart[i : i + _BLOCK], kth, axis=1)[:, kth] for i in range(0, n, _BLOCK)])
+    core = np.empty(n, np.float32)
+    for start in range(0, n, _BLOCK):
+        core[start : start + _BLOCK] = np.partition(apart[start : start + _BLOCK], kth, axis=1)[:, kth]
     order, reached = np.zeros(n, np.int64), np.zeros(n - 1)
     nearest, outside = np.full(n, np.inf, np.float32), np.ones(n, bool)
     at = 0

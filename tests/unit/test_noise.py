@@ -12,6 +12,7 @@ from PIL import Image
 from test_report import HOSTILE, Page, frames_of, make_run, size_of, write
 
 from raypipe import pipeline
+from raypipe.clustering import density
 from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.report import hover, write_report_files
@@ -177,6 +178,15 @@ def test_density_of_paths_from_the_clips_to_the_page(tmp_path):
     assert any(line.startswith("4 of 24 videos are noise") for line in lines)
     assert list(read_barycenters(run)) == [0, 1]
     assert np.load(io.BytesIO(run.read_bytes("model/centers.npy"))).shape == (2, 16, 5)
+
+
+def test_more_paths_than_can_be_compared_are_clustered_by_their_means_and_the_page_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(density, "MAX_COMPARED", 23)
+    run, _ = run_steps(tmp_path / "run", cluster={"method": "density"})
+    reason = "on mean vectors: 24 trajectories are more than the 23 that are compared in pairs"
+    assert run.info()["fallbacks"] == {"cluster": reason}
+    assert reason in Page(run.read_bytes("report.html").decode()).text
+    assert np.load(io.BytesIO(run.read_bytes("model/centers.npy"))).shape[1:] == (1, 5)
 
 
 @pytest.mark.parametrize("picture", ["umap", "tsne"])
