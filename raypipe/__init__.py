@@ -15,6 +15,7 @@ _HOMES = {
     "Videos": "raypipe.sources.videos",
     "find_videos": "raypipe.sources",
     "embed_videos": "raypipe.api",
+    "find_outliers": "raypipe.api",
     "write_report": "raypipe.api",
     "build_trajectories": "raypipe.trajectories",
     "reduce": "raypipe.reduction",

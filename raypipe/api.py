@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from raypipe.config import Config, make_config
 from raypipe.errors import UsageError, check_type
@@ -14,6 +14,7 @@ from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
+    from raypipe.runs.outlier_table import Outlier
 
 
 def embed_videos(
@@ -63,6 +64,40 @@ def embed_videos(
     run = run if isinstance(run, Run) else Run(os.fspath(run))
     pipeline.embed(source, run, config, progress or Progress())
     return run
+
+
+def find_outliers(
+    run: Run, *, by: Literal["score", "distance"] | None = None, quantile: float | None = None
+) -> list[Outlier]:
+    """Find the odd videos of a clustered run: which, why, and where in them. Nothing is written.
+
+    Parameters
+    ----------
+    run
+        A clustered run. Its directory alone is read.
+    by
+        "score", the soft-DTW divergence from the nearest center that other videos support, so that a lone odd video
+        does not hide in a cluster of its own; or "distance", that to the own center. None for the run's config.
+    quantile
+        Videos beyond this quantile are outliers, 0 < quantile < 1. None for the run's config.
+
+    Returns
+    -------
+    Every clustered video, the farthest first, with ``score``, ``distance``, ``outlier``, ``verdict`` ("keep" or
+    "drop"), ``reason``, and ``start_s`` and ``end_s`` in seconds of the file; see `raypipe.runs.outlier_table.Outlier`.
+
+    Raises
+    ------
+    UsageError
+        If the run has no clusters of its own, or an argument is out of range.
+    """
+    from raypipe.runs.outlier_table import judge_run, list_outliers
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    Run.open(run.url)
+    given = {"outlier_by": by, "outlier_quantile": quantile}
+    flags = {"cluster": {name: value for name, value in given.items() if value is not None}}
+    return list_outliers(run, judge_run(run, make_config(base=run.info()["config"], flags=flags)))
 
 
 def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: Progress | None = None) -> None:

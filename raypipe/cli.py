@@ -204,6 +204,35 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     progress.say(f"report: {made.path('report.html')}")
 
 
+@_verb(
+    _CONFIG,
+    {
+        "cluster.outlier_by": Annotated[
+            str | None,
+            typer.Option(
+                "--by",
+                help="score: the divergence from the nearest center that other videos support; distance: to the own "
+                "center.",
+            ),
+        ],
+        "cluster.outlier_quantile": Annotated[
+            float | None, typer.Option("--quantile", help="Videos beyond this quantile of it are outliers.")
+        ],
+    },
+    epilog="Example:  raypipe outliers runs/first --by distance --quantile 0.9",
+)
+def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
+    """Find the odd videos of a clustered run again: which, why, and where in them; and report."""
+    from raypipe import pipeline
+    from raypipe.runs.directory import Run
+
+    made = Run.open(run)
+    config, progress = _prepare(options, base=made)
+    pipeline.find_outliers(made, config, progress)
+    pipeline.report(made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+
+
 @_verb(_CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
 def report(run: ExistingRun, options: dict[str, Any]) -> None:
     """Write the report of a clustered run again."""

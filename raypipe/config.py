@@ -152,9 +152,12 @@ class ClusterConfig(_Section):
     max_iter: int = Field(50, ge=1)
     n_init: int = Field(5, ge=1, description="runs from different seeds; the best is kept")
     seed: int = Field(0, ge=0, lt=2**32)
-    outlier_quantile: float = Field(
-        0.95, gt=0, lt=1, description="videos beyond this quantile of the distances to their center are outliers"
+    outlier_by: Literal["score", "distance"] = Field(
+        "score",
+        description="what makes an outlier: the divergence from the nearest center that other videos support, or the "
+        "distance to the own center",
     )
+    outlier_quantile: float = Field(0.95, gt=0, lt=1, description="videos beyond this quantile of it are outliers")
 
     @model_validator(mode="after")
     def _gamma_positive(self) -> ClusterConfig:
@@ -219,7 +222,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "encode": {"normalize": False},
         "trajectory": {"n_steps": 20, "time_axis": "index"},
         "reduce": {**_PINNED_REDUCE, "method": "pca", "n_components": 3, "seed": 1234},
-        "cluster": {**_PINNED_CLUSTER, "n_clusters": 6, "seed": 1234, "outlier_quantile": 0.95},
+        "cluster": {
+            **_PINNED_CLUSTER,
+            "n_clusters": 6,
+            "seed": 1234,
+            "outlier_by": "distance",
+            "outlier_quantile": 0.95,
+        },
     },
 }
 

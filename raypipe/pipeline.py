@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Source = str | Path | Videos
 
+WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
+
 
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed a source, cluster its trajectories, and write the report."""
@@ -124,6 +126,24 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
         picture = steps.project()
     run.record_stage("picture", picture.implementation, picture.reason)
     _evaluate(run, config, progress, steps.paths, steps.picture, from_estimator(model))
+
+
+def find_outliers(run: Run, config: Config, progress: Progress) -> None:
+    """Judge the videos of a clustered run again, by another measure or quantile, from the run directory alone."""
+    from raypipe.runs.outlier_table import describe_outliers, judge_run, list_outliers, write_outliers
+    from raypipe.runs.results import mark_outliers
+
+    with run.step("outliers"):
+        found = judge_run(run, config)
+        remove_report(run)
+        run.record(config=config.model_dump(mode="json"))
+        mark_outliers(run, found.scores, found.flags)
+        listed = list_outliers(run, found)
+        write_outliers(run, listed)
+        run.write_json("metrics.json", {**run.read_json("metrics.json"), "outliers": found.summary()})
+    run.record_stage("outliers", f"by {found.by}", found.note)
+    for line in describe_outliers(found, listed, WORST):
+        progress.say(line)
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -254,8 +274,8 @@ def _evaluate(
     """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
     from raypipe.analysis.averages import average_paths
     from raypipe.analysis.evaluation import evaluate
-    from raypipe.analysis.outliers import score_outliers
     from raypipe.analysis.sizes import describe_empty
+    from raypipe.runs.outlier_table import describe_outliers, judge_videos, list_outliers, write_outliers
     from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
@@ -268,13 +288,22 @@ def _evaluate(
             n_clusters=clustering.n_clusters,
             truth=truth,
         )
-        scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
         near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
         members = {int(k): near[clustering.labels[near] == k] for k in np.unique(clustering.labels)}
         centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
-    write_clusters(run, clustering, scores, flags, picture)
+    with run.step("outliers"):
+        found = judge_videos(
+            run, paths, clustering.labels, clustering.distances, clustering.centers, clustering.gamma, config
+        )
+        write_clusters(run, clustering, found.scores, found.flags, picture)
+        listed = list_outliers(run, found)
+        write_outliers(run, listed)
     write_barycenters(run, centers)
-    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
+    more = {"gamma": clustering.gamma, "truth": name, "outliers": found.summary()}
+    run.write_json("metrics.json", {**metrics, **more})
+    for line in describe_outliers(found, listed, WORST if found.by == "distance" else 0):
+        progress.say(line)
+    run.record_stage("outliers", f"by {found.by}", found.note)
     if empty := describe_empty(metrics):
         progress.say(empty)
     run.record_stage("cluster", clustering.implementation)

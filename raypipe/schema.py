@@ -82,7 +82,10 @@ CLUSTERS = pa.schema(
         ("y", pa.float64()),
     ]
 )
-"""A row an ok video, in the order of the source: ``clusters.parquet``."""
+"""A row an ok video, in the order of the source: ``clusters.parquet``. ``distance`` is that to the own center, and
+``outlier_score`` the divergence from the nearest center that other videos support. (In earlier versions the score was
+the rank of the distance, which is ``quantile`` in ``outliers.csv`` now.) ``outlier`` says whether one of the two, as
+``cluster.outlier_by`` names it, lies beyond its quantile."""
 
 
 def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:

@@ -72,12 +72,13 @@ def _write_plots(
     run: Run, facts: Facts, paths: dict[str, np.ndarray], centers: dict[int, np.ndarray]
 ) -> dict[str, bytes]:
     """Draw the plots, and return them as PNG."""
-    from raypipe.report import plots
+    from raypipe.report import histogram, plots
 
     drawn = {
         "points": plots.draw_points(facts),
         "trajectories": plots.draw_trajectories(facts, paths, centers),
         "sizes": plots.draw_sizes(facts),
+        "outliers": histogram.draw_histogram(facts),
     }
     for name, png in drawn.items():
         run.write_bytes(f"plots/{name}.png", png)
@@ -87,20 +88,23 @@ def _write_plots(
 def _write_sheets(
     run: Run, facts: Facts, frames_of: FramesOf, report_config: ReportConfig
 ) -> tuple[list[Card], list[tuple[Member, bytes | None]]]:
-    """Write contact sheets and thumbnails; return the page's cards, and the outliers with their thumbnails."""
+    """Write contact sheets and thumbnails; return the page's cards, and the outliers with a picture of what is odd."""
     from raypipe.report import contact_sheets, page
 
     n_videos, n_frames = report_config.sheet_videos, report_config.sheet_frames
     n_rows, tile = page.layout(len(facts.clusters), n_videos, n_frames)
     odd = {member.video_id: member for member in facts.outliers[:SHOWN_OUTLIERS]}
     on_sheets = [cluster.central_and_farthest(n_videos) for cluster in facts.clusters]
-    asked = {video_id: contact_sheets.middles_of(member, 1) for video_id, member in odd.items()}
-    for central, farthest in on_sheets:
-        asked |= {m.video_id: contact_sheets.middles_of(m, n_frames) for m in (*central, farthest) if m}
-    kept = read_frames(run, asked)
+    wanted = {video_id: (member, 1) for video_id, member in odd.items()}
+    wanted |= {m.video_id: (m, n_frames) for central, farthest in on_sheets for m in (*central, farthest) if m}
+    asked = {video_id: contact_sheets.middles_of(*how) for video_id, how in wanted.items()}
+    of_span = {video_id: contact_sheets.times_in_span(member) for video_id, member in odd.items()}
+    none = np.empty(0)
+    kept = read_frames(run, {i: np.concatenate([times_s, of_span.get(i, none)]) for i, times_s in asked.items()})
 
     def take_filmstrip(member: Member, n: int) -> contact_sheets.Filmstrip:
-        strip = contact_sheets.join_kept(member, kept[member.video_id]) if member.video_id in kept else None
+        found = kept.get(member.video_id)
+        strip = contact_sheets.join_kept(member, found.nearest_to(asked[member.video_id])) if found else None
         if strip and len(strip.pictures) >= n:
             return strip
         # A video of fewer clips is short, so it costs little to decode, and its few pictures would not tell it.
@@ -121,4 +125,5 @@ def _write_sheets(
     for video_id, jpeg in thumbnails.items():
         if jpeg is not None:
             run.write_bytes(f"thumbnails/{video_id}.jpg", jpeg)
-    return cards, [(member, thumbnails[video_id]) for video_id, member in odd.items()]
+    shows = {video_id: contact_sheets.show_span(kept.get(video_id), of_span[video_id]) for video_id in odd}
+    return cards, [(member, shows[video_id] or thumbnails[video_id]) for video_id, member in odd.items()]

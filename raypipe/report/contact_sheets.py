@@ -74,6 +74,27 @@ def middles_of(member: Member, n: int) -> np.ndarray:
     return member.origin_s + (member.span_s or 0.0) * (np.arange(n if member.span_s else 0) + 0.5) / n
 
 
+def times_in_span(member: Member) -> np.ndarray:
+    """Return four times in the part of an outlier that is odd, evenly spread: (4,), or (0,) if no part is known."""
+    if member.odd_s is None:
+        return np.empty(0)
+    start_s, end_s = member.odd_s
+    return start_s + (end_s - start_s) * (np.arange(4) + 0.5) / 4
+
+
+def show_span(kept: Pictures | None, times_s: np.ndarray) -> bytes | None:
+    """Return a JPEG of the kept pictures nearest to some times: four in a square, else one; None if there are none."""
+    if kept is None or not len(times_s):
+        return None
+    pictures = [_cut_square(jpeg) for jpeg in kept.nearest_to(times_s).jpegs]
+    if len(pictures) < 4:
+        return _encode(Image.fromarray(pictures[len(pictures) // 2]), "JPEG", quality=85)
+    square = Image.new("RGB", (2 * TILE, 2 * TILE), _EMPTY)
+    for i, picture in enumerate(pictures):
+        square.paste(_resize(picture, TILE), (i % 2 * TILE, i // 2 * TILE))
+    return _encode(square, "JPEG", quality=78)
+
+
 def join_kept(member: Member, kept: Pictures) -> Filmstrip:
     """Make a strip of the pictures that the run has kept of a video; of a short video it may have few."""
     return Filmstrip(member, tuple(map(_cut_square, kept.jpegs)), tuple(kept.times_s.tolist()))

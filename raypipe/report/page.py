@@ -92,7 +92,7 @@ def render_page(
     facts
         The run's facts.
     plots
-        PNG bytes of ``points``, ``trajectories`` and ``sizes``.
+        PNG bytes of ``points``, ``trajectories``, ``sizes`` and ``outliers``.
     cards
         A card for each cluster.
     outliers
@@ -183,12 +183,18 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes]) -> str:
         "drawn here, and paths of unlike order can share the same ground.",
         "sizes": "How many videos each cluster has"
         + (f", and how its videos' {facts.mix_column}s mix." if facts.mix_column else "."),
+        "outliers": "How far the videos lie off, and the threshold beyond which they are outliers. "
+        + (
+            "Shown is the distance to the own center."
+            if facts.outliers_by == "distance"
+            else "Shown is the distance to the nearest center that other videos support."
+        ),
     }
     figures = "\n".join(
         f'<figure><div class="paper"><img{" class=narrow" if name != "trajectories" else ""} '
         f'src="{_data(plots[name], "png")}" alt="{escape(captions[name])}"></div>'
         f"<figcaption>{escape(captions[name])}</figcaption></figure>"
-        for name in ("points", "trajectories", "sizes")
+        for name in captions
     )
     return f"<h2>The map</h2>\n{figures}"
 
@@ -252,13 +258,24 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     cells = "\n".join(
         f'<div>{_thumbnail(jpeg)}<div class="text">'
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
-        f'{_chip(member.cluster)} <span class="muted">score {_number(member.outlier_score)}</span></div></div>'
+        f"{_chip(member.cluster)} "
+        f'<span class="muted">{facts.outliers_by} {_number(member.oddness(facts.outliers_by))}</span>'
+        f"{_reason(member)}</div></div>"
         for member, jpeg in outliers
     )
+    far = "the center of their own cluster" if facts.outliers_by == "distance" else "what groups of other videos do"
     return (
-        f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from the center of their own cluster.{rest}'
-        f'</p>\n<div class="gallery">{cells}</div>'
+        f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from {far}. The pictures are of the part '
+        f"that is odd, where the run has kept them; outliers.csv has all.{rest}</p>\n"
+        f'<div class="gallery">{cells}</div>'
     )
+
+
+def _reason(member: Member) -> str:
+    if not member.reason:
+        return ""
+    where = f'<br><span class="muted">{member.odd_s[0]:.1f} to {member.odd_s[1]:.1f} s</span>' if member.odd_s else ""
+    return f"<div>{escape(member.reason)}{where}</div>"
 
 
 def _thumbnail(jpeg: bytes | None) -> str:

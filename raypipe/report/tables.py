@@ -16,8 +16,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_barycenters, split_paths
+from raypipe.runs.results import read_barycenters, read_reasons, split_paths
 from raypipe.schema import FAILED, SKIPPED
+from raypipe.storage import inert
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
@@ -30,7 +31,8 @@ class Member:
     """A clustered video: its row of ``clusters.parquet``, its name, and the span of the file that it covers.
 
     ``distance`` is the distance to its own center, and ``x`` and ``y`` are its place on the 2-D map. The video begins
-    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known.
+    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known. Of an outlier
+    ``reason`` says what is odd, and ``odd_s`` from when to when, in seconds of the file; else they are empty and None.
     """
 
     video_id: str
@@ -46,6 +48,12 @@ class Member:
     y: float
     origin_s: float
     span_s: float | None
+    reason: str = ""
+    odd_s: tuple[float, float] | None = None
+
+    def oddness(self, by: str) -> float:
+        """Return that by which outliers are told, "score" or "distance"."""
+        return self.distance if by == "distance" else self.outlier_score
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class Cluster:
 
     @cached_property
     def outliers(self) -> list[Member]:
-        """The cluster's outliers, the farthest first."""
-        return by_outlier_score(self.members)
+        """The cluster's outliers."""
+        return [member for member in self.members if member.outlier]
 
     def central_and_farthest(self, n: int) -> tuple[tuple[Member, ...], Member | None]:
         """Return the ``n`` most central videos, and the farthest one unless it is among them."""
@@ -113,7 +121,13 @@ class Facts:
     @cached_property
     def outliers(self) -> list[Member]:
         """The outliers of all clusters, the farthest first."""
-        return by_outlier_score(self.members)
+        odd = (member for member in self.members if member.outlier)
+        return sorted(odd, key=lambda member: -member.oddness(self.outliers_by))
+
+    @property
+    def outliers_by(self) -> str:
+        """That by which the run told its outliers, "score" or "distance"."""
+        return (self.metrics.get("outliers") or {}).get("by", "score")
 
     @cached_property
     def mix_column(self) -> str | None:
@@ -125,11 +139,6 @@ class Facts:
     def wall_s(self) -> float:
         """Seconds that all stages took together."""
         return float(sum(self.info.get("seconds", {}).values()))
-
-
-def by_outlier_score(members: Iterable[Member]) -> list[Member]:
-    """Return the outliers among the members, the farthest first."""
-    return sorted((m for m in members if m.outlier), key=lambda m: -m.outlier_score)
 
 
 def read_facts(run: Run) -> Facts:
@@ -144,7 +153,11 @@ def read_facts(run: Run) -> Facts:
     rows = run.read_table("clusters.parquet").to_pylist()
     spans = _read_spans(run, videos)
     names = _name_videos(rows, spans)
-    members = tuple(_as_member(row, name, *spans[row["video_id"]]) for row, name in zip(rows, names, strict=True))
+    reasons = read_reasons(run)
+    members = tuple(
+        _as_member(row, name, spans[row["video_id"]], reasons.get(row["video_id"]))
+        for row, name in zip(rows, names, strict=True)
+    )
     numbers = sorted({member.cluster for member in members})
     return Facts(
         url=run.url,
@@ -223,7 +236,7 @@ def mapping_csv(facts: Facts) -> bytes:
     )
     for m in facts.members:
         numbers = [m.cluster, _number(m.distance), _number(m.outlier_score), str(m.outlier).lower()]
-        texts = [_inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
+        texts = [inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
         writer.writerow([*texts[:2], *numbers, *texts[2:]])
     return sink.getvalue().encode()
 
@@ -263,6 +276,7 @@ def _brief(member: Member) -> dict[str, Any]:
         "cluster": member.cluster,
         "distance": _finite(member.distance),
         "outlier_score": _finite(member.outlier_score),
+        **({"reason": member.reason, "odd_s": member.odd_s} if member.reason else {}),
     }
 
 
@@ -287,7 +301,12 @@ def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, f
     return names
 
 
-def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | None) -> Member:
+def _as_member(
+    row: dict[str, Any],
+    name: str,
+    span: tuple[float, float | None],
+    odd: tuple[str, float | None, float | None] | None,
+) -> Member:
     def number(column: str) -> float:
         return math.nan if row[column] is None else float(row[column])
 
@@ -303,8 +322,10 @@ def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | 
         outlier=bool(row["outlier"]),
         x=number("x"),
         y=number("y"),
-        origin_s=origin_s,
-        span_s=span_s,
+        origin_s=span[0],
+        span_s=span[1],
+        reason=odd[0] if odd else "",
+        odd_s=(odd[1], odd[2]) if odd and odd[1] is not None and odd[2] is not None else None,
     )
 
 
@@ -319,12 +340,6 @@ def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
         if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
             reason = row["error"] or "no reason was recorded"
             yield Problem(name_of(row["uri"]), row["uri"], row["status"], row["error_stage"] or "", reason)
-
-
-def _inert(text: str | None) -> str:
-    if text is None:
-        return ""
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r", "\n")) else text
 
 
 def _number(value: float) -> str:

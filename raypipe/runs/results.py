@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +21,12 @@ ROWS_PER_FILE = 10_000
 
 
 BARYCENTERS = "barycenters.parquet"
+OUTLIERS = "outliers.csv"
 
 
 def remove_clusters(run: Run) -> None:
     """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
-    for name in ("trajectories", "clusters.parquet", BARYCENTERS, "model", "metrics.json"):
+    for name in ("trajectories", "clusters.parquet", BARYCENTERS, "model", "metrics.json", OUTLIERS):
         run.remove(name)
     remove_report(run)
 
@@ -105,6 +107,30 @@ def write_clusters(
     columns.update(cluster=clustering.labels, distance=clustering.distances, outlier_score=scores, outlier=flags)
     columns.update(x=middle[:, 0], y=middle[:, 1])
     run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))
+
+
+def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
+    """Write other scores, (n,) float64, and flags, (n,) bool, into ``clusters.parquet``."""
+    table = run.read_table("clusters.parquet")
+    for name, values in (("outlier_score", scores), ("outlier", flags)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    run.write_table("clusters.parquet", table.cast(CLUSTERS))
+
+
+def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
+    """Return the reason and the span, in seconds of the file, of each video that was examined, by its ``video_id``."""
+    if not run.exists(OUTLIERS):  # The run was clustered before there was this file.
+        return {}
+    content = io.StringIO(run.read_bytes(OUTLIERS).decode(), newline="")
+
+    def seconds(text: str) -> float | None:
+        return float(text) if text else None
+
+    return {
+        row["video_id"]: (row["reason"], seconds(row["start_s"]), seconds(row["end_s"]))
+        for row in csv.DictReader(content)
+        if row["reason"]
+    }
 
 
 def write_barycenters(run: Run, centers: Mapping[int, np.ndarray]) -> None:

@@ -7,7 +7,6 @@ from sklearn import metrics
 
 from raypipe.analysis import evaluation
 from raypipe.analysis.evaluation import affordable_videos, evaluate, score_mean_pooled
-from raypipe.analysis.outliers import score_outliers
 from raypipe.analysis.sizes import describe_empty
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
@@ -114,21 +113,3 @@ def test_mean_pooling_is_blind_to_order_and_sees_place():
     truth = [str(label) for label in labels]
     assert score_mean_pooled(values, truth, 2) < 0.5
     assert score_mean_pooled(values + labels[:, None, None], truth, 2) == 1
-
-
-def test_outliers_lie_above_the_quantile_and_scores_are_ranks():
-    distances = np.random.default_rng(0).normal(size=101) - 5  # soft-DTW may be negative
-    scores, flags = score_outliers(distances, 0.95)
-    np.testing.assert_array_equal(flags, distances > np.percentile(distances, 95))
-    assert flags.sum() == 5
-    assert (scores.min(), scores.max()) == (0, 1)
-    np.testing.assert_array_equal(np.argsort(scores), np.argsort(distances))
-    assert scores[flags].min() > scores[~flags].max()
-
-
-def test_outliers_of_equal_distances_and_of_one_video():
-    scores, flags = score_outliers(np.full(4, 2.5), 0.95)
-    np.testing.assert_array_equal(scores, 0.5)
-    assert not flags.any()
-    scores, flags = score_outliers(np.array([3.0]), 0.5)
-    assert (scores.tolist(), flags.tolist()) == ([0.0], [False])
