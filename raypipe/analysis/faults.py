@@ -18,6 +18,7 @@ PER_CENTER = 30  # So many videos of each center say what is usual there.
 NEAREST_CENTERS = 3  # An outlier is compared with so many centers at most.
 CALM_PART = 0.05  # So large a part of the moves from clip to clip belongs to pauses; and the length of pauses is taken
 RESTLESS = 4.0  # from all moves up to so many times theirs, because some cameras have more noise than others.
+WIDEST = 4.0  # What is usual is at most so many times the median distance.
 LONGER = 1.5  # A picture is frozen that rests more than so many times as long as any other.
 TOO_SHORT = 0.25  # A video is too short if it has less than this part of the usual length.
 UNDONE = 1.5  # A fault is found if what is left without it is at most so many times what is usual,
@@ -155,8 +156,10 @@ class Examiner:
         paths = [np.asarray(self.values[row], np.float64) for row in rows]
         steps = np.array([spread_of(path, self.centers[center], self.gamma)[1] for path in paths])
         lengths = [len(self.clips[row].start_s) for row in rows if row in self.clips]
+        far = self.scores.values[rows]
         return Usual(
-            distance=float(np.quantile(self.scores.values[rows], 0.95)),
+            # The median bounds it, because among the videos that are not flagged there may be odd ones too.
+            distance=float(min(np.quantile(far, 0.95), WIDEST * np.median(far))),
             steps=np.quantile(steps, 0.9, axis=0),
             n_clips=float(np.median(lengths)) if lengths else 0.0,
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raypipe import pipeline
+from raypipe import find_outliers, pipeline
 from raypipe.config import make_config
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
@@ -28,12 +28,16 @@ def run(tmp_path):
 CONFIG = make_config(sets=("cluster.n_clusters=3", "cluster.precision=float64", "reduce.n_components=3"))
 
 
+def outlier_ids(run: Run) -> list[str]:
+    return [video.video_id for video in find_outliers(run) if video.reason]
+
+
 def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     from raypipe.engine import transform as sharded
 
     pipeline.cluster(run, CONFIG, Progress())
     expected = {name: run.read_table(name) for name in ("clusters.parquet", "trajectories")}
-    metrics = run.read_json("metrics.json")
+    metrics, odd = run.read_json("metrics.json"), outlier_ids(run)
     files = run.files("model")
 
     original = sharded.build_files
@@ -44,8 +48,10 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     found = {name: run.read_table(name) for name in expected}
     for column in ("video_id", "cluster"):
         assert found["clusters.parquet"][column].to_pylist() == expected["clusters.parquet"][column].to_pylist()
-    for column in ("distance", "x", "y"):
-        np.testing.assert_allclose(found["clusters.parquet"][column], expected["clusters.parquet"][column], rtol=1e-6)
+    for column in ("distance", "outlier_score", "x", "y"):
+        one, other = found["clusters.parquet"][column], expected["clusters.parquet"][column]
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    assert outlier_ids(run) == odd
     assert found["trajectories"]["trajectory"].to_pylist() == expected["trajectories"]["trajectory"].to_pylist()
     assert run.files("model") == files
     told = run.read_json("metrics.json")

@@ -283,6 +283,23 @@ def test_a_run_without_centers_of_its_own_is_refused(clustered, tmp_path):
         rp.find_outliers(run)
 
 
+@pytest.mark.parametrize(
+    "sets",
+    [{"cluster.method": "kmeans"}, {"trajectory.n_steps": "null"}, {"trajectory.n_steps": 1}],
+    ids=["mean vectors", "own lengths", "one step"],
+)
+def test_other_ways_to_cluster_have_outliers_too(tmp_path, sets):
+    from raypipe import pipeline
+    from raypipe.progress import Progress
+
+    away = np.full((24, 6), 9.0) + np.random.default_rng(0).normal(size=(24, 6))
+    run = make_run(tmp_path / "run", make_videos({"away": away, "again": away + 0.1}, n_each=6), **sets)
+    pipeline.cluster(run, rp.make_config(base=run.info()["config"]), Progress())
+    found = rp.find_outliers(run)
+    assert found[0].video_id in ("away", "again") and found[0].verdict == "drop"
+    assert found[0].reason.startswith("unlike any cluster from ") and found[-1].reason == ""
+
+
 def test_the_verb_judges_again(clustered, tmp_path):
     run = Run(str(tmp_path / "run"))
     shutil.copytree(clustered.url, run.url)
