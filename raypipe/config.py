@@ -163,6 +163,25 @@ class ClusterConfig(_Section):
         return self
 
 
+class DescribeConfig(_Section):
+    """Parameters of describing clusters in words."""
+
+    method: Literal["auto", "captions", "keybert", "tags", "none"] = Field(
+        "auto",
+        description="captions: words that set a cluster's captions apart; keybert: of summarised captions, by language "
+        "models (text extra); tags: terms of the vocabulary that suit the pictures, by CLIP; auto: captions if there "
+        "are any, else tags if the encoder is clip, else none",
+    )
+    keywords: int = Field(5, ge=1, description="words or terms a cluster, at most")
+    min_score: float = Field(0.0, ge=0, description="terms below this score are left out")
+    vocabulary: str | None = Field(None, description="tags: a file with a term a line; default raypipe's own list")
+    model: str = Field("all-MiniLM-L6-v2", description="keybert: sentence-transformers model, a folder or a name")
+    summarizer: str | None = Field(
+        "sshleifer/distilbart-cnn-12-6",
+        description="keybert: sequence-to-sequence model that summarises, a folder or a name; null: no summary",
+    )
+
+
 class ReportConfig(_Section):
     """Parameters of the report."""
 
@@ -193,6 +212,7 @@ class Config(_Section):
     trajectory: TrajectoryConfig = TrajectoryConfig()
     reduce: ReduceConfig = ReduceConfig()
     cluster: ClusterConfig = ClusterConfig()
+    describe: DescribeConfig = DescribeConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 

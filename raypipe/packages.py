@@ -16,11 +16,14 @@ EXTRAS = {
     "torchcodec": "gpu",
     "s3fs": "s3",
     "gcsfs": "gcs",
+    "keybert": "text",
+    "transformers": "text",
 }
 
 PACKAGES = (
     "raypipe", "ray", "numpy", "pyarrow", "torch", "open_clip_torch", "av", "decord", "torchcodec", "tslearn",
     "scikit-learn", "umap-learn", "fastumap", "numba", "cupy-cuda13x", "cuml-cu13", "matplotlib",
+    "keybert", "transformers",
 )  # fmt: skip
 
 

@@ -87,9 +87,11 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
+    from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model
 
     _check_embedded(run)
+    check_describable(run, config)
     remove_clusters(run)
     run.record(config=config.model_dump(mode="json"))
     with _open_steps(run, config) as steps:
@@ -251,7 +253,7 @@ def _evaluate(
     picture: Trajectories,
     clustering: Clustering,
 ) -> None:
-    """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
+    """Evaluate and describe a clustering of trajectories, and write the clusters, the metrics and the descriptions."""
     from raypipe.analysis.averages import average_paths
     from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.outliers import score_outliers
@@ -278,3 +280,8 @@ def _evaluate(
     if empty := describe_empty(metrics):
         progress.say(empty)
     run.record_stage("cluster", clustering.implementation)
+    from raypipe.runs.descriptions import write_descriptions
+    with run.step("describe"):
+        described_by = write_descriptions(run, config, clustering.labels, clustering.distances)
+    if described_by:
+        run.record_stage("describe", described_by)

@@ -198,13 +198,14 @@ def _card(card: Card, facts: Facts) -> str:
     share = len(cluster) / len(facts.members)
     n_odd = len(cluster.outliers)
     odd = f", {_count(n_odd, 'outlier')}" if n_odd else ""
-    rows = "\n".join(_row(shown) for shown in card.central)
-    far = f'<div class="far"><h4>Farthest from the center</h4>{_row(card.farthest)}</div>' if card.farthest else ""
+    rows = "\n".join(_row(shown, facts) for shown in card.central)
+    last = _row(card.farthest, facts) if card.farthest else ""
+    far = f'<div class="far"><h4>Farthest from the center</h4>{last}</div>' if last else ""
     return (
         f'<section class="card cluster" id="cluster-{cluster.number}">\n<header>{_chip(cluster.number)}'
         f"<h3>Cluster {cluster.number}</h3>"
         f'<span class="muted">{_count(len(cluster), "video")} ({share:.0%}){odd}</span>'
-        f"{_pills(cluster, facts)}</header>\n{rows}\n{far}\n</section>"
+        f"{_pills(cluster, facts)}{_keywords(cluster, facts)}</header>\n{rows}\n{far}\n</section>"
     )
 
 
@@ -218,7 +219,14 @@ def _pills(cluster: Cluster, facts: Facts) -> str:
     return f'<ul class="pills">{"".join(items)}</ul>'
 
 
-def _row(shown: Shown) -> str:
+def _keywords(cluster: Cluster, facts: Facts) -> str:
+    words = facts.keywords.get(cluster.number)
+    if not words:
+        return ""
+    return f'<p class="keywords" title="What sets it apart">{escape(_shorten(" · ".join(words), 200))}</p>'
+
+
+def _row(shown: Shown, facts: Facts) -> str:
     if shown.strip is None:
         picture = f'<div class="none">No picture: {escape(shown.note)}</div>'
     else:
@@ -231,10 +239,13 @@ def _row(shown: Shown) -> str:
             f'<div class="times" style="{width};grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
             f"{note}"
         )
-    return f'<div class="row"><div class="who">{_who(shown.member)}</div><div class="strip">{picture}</div></div>'
+    return (
+        f'<div class="row"><div class="who">{_who(shown.member, facts)}</div><div class="strip">{picture}</div></div>'
+    )
 
 
-def _who(member: Member) -> str:
+def _who(member: Member, facts: Facts) -> str:
+    caption = facts.captions.get(member.video_id)
     said = " · ".join(escape(_shorten(text)) for text in dict.fromkeys((member.label, member.group)) if text)
     return (
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
@@ -250,6 +261,7 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     more = len(facts.outliers) - len(outliers)
     rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
     cells = "\n".join(
+        + (f'<div class="small" title="{escape(caption)}">{escape(_shorten(caption, 90))}</div>' if caption else "")
         f'<div>{_thumbnail(jpeg)}<div class="text">'
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         f'{_chip(member.cluster)} <span class="muted">score {_number(member.outlier_score)}</span></div></div>'

@@ -7,7 +7,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from raypipe.runs.descriptions import read_descriptions
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_barycenters, split_paths
 from raypipe.schema import FAILED, SKIPPED
@@ -101,6 +102,10 @@ class Facts:
         The clusters that have videos, by number.
     problems
         The videos that failed entirely or in part, in source order.
+    keywords
+        The words that describe each cluster, by its number.
+    captions
+        The captions of the most central videos, by ``video_id``.
     """
 
     url: str
@@ -111,6 +116,8 @@ class Facts:
     problems: tuple[Problem, ...]
 
     @cached_property
+    keywords: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
     def outliers(self) -> list[Member]:
         """The outliers of all clusters, the farthest first."""
         return by_outlier_score(self.members)
@@ -149,6 +156,8 @@ def read_facts(run: Run) -> Facts:
     return Facts(
         url=run.url,
         info=run.read_json("run.json"),
+    described = read_descriptions(run)
+    central = [video for cluster in described.values() for video in cluster["central"]]
         metrics=run.read_json("metrics.json"),
         members=members,
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
@@ -156,6 +165,8 @@ def read_facts(run: Run) -> Facts:
     )
 
 
+        keywords={n: [each["keyword"] for each in cluster["keywords"]] for n, cluster in described.items()},
+        captions={video["video_id"]: video["caption"] for video in central if video["caption"]},
 def read_paths(run: Run) -> dict[str, np.ndarray]:
     """Return the 2-D path of each ``video_id``, (n_steps, 2) float64."""
     table = run.read_table("trajectories", ["video_id", "picture"])

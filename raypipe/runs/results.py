@@ -24,7 +24,7 @@ BARYCENTERS = "barycenters.parquet"
 
 def remove_clusters(run: Run) -> None:
     """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
-    for name in ("trajectories", "clusters.parquet", BARYCENTERS, "model", "metrics.json"):
+    for name in ("trajectories", "clusters.parquet", BARYCENTERS, "model", "metrics.json", "descriptions.json"):
         run.remove(name)
     remove_report(run)
 
