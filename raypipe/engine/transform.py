@@ -123,10 +123,18 @@ def gather(tasks: list[Any], answer_s: float = ANSWER_S) -> list[Any]:
 
 
 def map_tasks(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-    """Call a function on each job in Ray tasks of a CPU each, and yield the results in the jobs' order."""
-    task = as_task(function, num_cpus=1)
-    for waiting in [task.remote(job) for job in jobs]:
+    """Call a function on each job in Ray tasks of a CPU each, and yield the results in the jobs' order.
+
+    What the function holds, arrays perhaps, is stored once, and not with each job; there they are read-only.
+    """
+    task = as_task(_call, num_cpus=1)
+    stored = ray.put(function)
+    for waiting in [task.remote(stored, job) for job in jobs]:
         yield gather([waiting])[0]
+
+
+def _call(function: Callable[[Any], Any], job: Any) -> Any:
+    return function(job)
 
 
 def _read(run: Run, name: str) -> Trajectories:
