@@ -16,6 +16,7 @@ _HOMES = {
     "find_videos": "raypipe.sources",
     "embed_videos": "raypipe.api",
     "write_report": "raypipe.api",
+    "sweep": "raypipe.api",
     "build_trajectories": "raypipe.trajectories",
     "reduce": "raypipe.reduction",
     "TimeSeriesKMeans": "raypipe.clustering.time_series_kmeans",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raypipe.config import Config, make_config
 from raypipe.errors import UsageError, check_type
@@ -97,6 +98,50 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     elif not run.exists("clusters.parquet"):
         pipeline.cluster(run, config, progress)
     pipeline.report(run, config, progress)
+
+
+def sweep(
+    run: Run,
+    ks: Sequence[int] | None = None,
+    gammas: Sequence[float | str] = ("auto",),
+    *,
+    seeds: int = 5,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Find out how many clusters an embedded run has, on Ray; ``sweep.json`` and a picture are written.
+
+    Parameters
+    ----------
+    run
+        An embedded run, clustered or not.
+    ks
+        Numbers of clusters; by default 2 to 12, and half of the videos at most.
+    gammas
+        Values of γ to compare, "auto" among them perhaps.
+    seeds
+        Fits from so many seeds, and as many splits in halves.
+    config
+        How trajectories are built, reduced and clustered; by default as the run's own config says.
+    progress
+        Where progress is shown; by default nowhere.
+
+    Returns
+    -------
+    What `raypipe.analysis.sweep.sweep_clusters` returns: the figures of each fit, the recommendation and its reason.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, or a number of clusters, γ or the number of seeds is out of range.
+    """
+    from raypipe import pipeline
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("config", config, (Config, type(None)), "what make_config returns")
+    Run.open(run.url)
+    config = config or make_config(base=run.info()["config"])
+    return pipeline.sweep(run, config, ks, gammas, seeds, progress or Progress())
 
 
 def _check_fitted(model: TimeSeriesKMeans) -> None:

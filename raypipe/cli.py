@@ -58,6 +58,12 @@ _CONFIG = {
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any parameter, such as sample.every_n=10."),
     ],
 }
+_ADDRESS = {
+    "ray.address": Annotated[
+        str | None,
+        typer.Option("--address", help="A Ray cluster's address. [default: RAY_ADDRESS, else a local one]"),
+    ],
+}
 _EMBED = {
     "encode.encoder": Annotated[
         str | None, typer.Option("--encoder", help="clip, descriptor (needs no weights), or package.module:Name.")
@@ -82,10 +88,7 @@ _EMBED = {
             help="Embed videos again whose embeddings come from another encoder or sampling, or whose files changed.",
         ),
     ],
-    "ray.address": Annotated[
-        str | None,
-        typer.Option("--address", help="A Ray cluster's address. [default: RAY_ADDRESS, else a local one]"),
-    ],
+    **_ADDRESS,
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")],
     "max_failed": Annotated[
         float,
@@ -202,6 +205,38 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     pipeline.cluster(made, config, progress)
     pipeline.report(made, config, progress)
     progress.say(f"report: {made.path('report.html')}")
+
+
+@_verb(
+    _CONFIG,
+    _SEED,
+    _ADDRESS,
+    epilog="Examples:  raypipe sweep runs/first  |  raypipe sweep runs/first --k 2:8 --gamma auto,0.1 --seeds 3",
+)
+def sweep(
+    run: ExistingRun,
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="FROM:TO", help="Numbers of clusters, both ends included. [default: 2:12]"),
+    ] = None,
+    gamma: Annotated[
+        str, typer.Option("--gamma", metavar="G[,G…]", help="Values of γ to compare; auto fits it to the data.")
+    ] = "auto",
+    seeds: Annotated[int, typer.Option("--seeds", help="Fits from so many seeds, and as many splits in halves.")] = 5,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Find out how many clusters an embedded run has: fits of many numbers, their figures, and a recommendation."""
+    from raypipe import pipeline
+    from raypipe.analysis.recommendation import describe_sweep
+    from raypipe.analysis.sweep import read_gammas, read_range
+    from raypipe.runs.directory import Run
+
+    ks, gammas = k and read_range(k), read_gammas(gamma)
+    made = Run.open(run)
+    config, progress = _prepare(options, base=made)
+    print(describe_sweep(pipeline.sweep(made, config, ks or None, gammas, seeds, progress)))
+    progress.say(f"picture: {made.path('plots/sweep.png')}")
 
 
 @_verb(_CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")

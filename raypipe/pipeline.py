@@ -144,6 +144,50 @@ def report(run: Run, config: Config, progress: Progress) -> None:
         write_report_files(run, frames_of, config.report)
 
 
+def sweep(
+    run: Run,
+    config: Config,
+    ks: Sequence[int] | None,
+    gammas: Sequence[float | str],
+    n_seeds: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit many numbers of clusters to an embedded run, and write ``sweep.json`` and ``plots/sweep.png``.
+
+    Returns
+    -------
+    What ``sweep.json`` holds: the result of `raypipe.analysis.sweep.sweep_clusters`, and what it was computed from.
+    """
+    from raypipe.analysis.sweep import MAX_VIDEOS, affordable_sweep, sweep_clusters
+    from raypipe.engine.session import ray_session
+    from raypipe.engine.transform import map_tasks
+    from raypipe.report.sweep_figure import draw_sweep
+    from raypipe.trajectories.samples import sample_trajectories
+
+    _check_embedded(run)
+    with run.step("sweep"):
+        progress.say("building trajectories")
+        paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed)
+        values = affordable_sweep(paths.values, config.cluster.seed)
+        if len(values) < n_videos:
+            progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
+
+        def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+            jobs = list(jobs)
+            with progress.count("fitting", len(jobs), "jobs") as advance:
+                for done in map_tasks(do, jobs):
+                    yield done
+                    advance(1)
+
+        with ray_session(config.ray):
+            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=map_counted)
+    parameters = {name: getattr(config, name).model_dump(mode="json") for name in ("trajectory", "reduce", "cluster")}
+    found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
+    run.write_json("sweep.json", found)
+    run.write_bytes("plots/sweep.png", draw_sweep(found))
+    return found
+
+
 def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, float]:
     """Render the labelled sample, run everything on it, and score it beside mean pooling.
 
@@ -220,6 +264,7 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
 def _begin(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
     """Record what the embeddings are made with, and remove what followed from those of before."""
     remove_clusters(run)
+    run.remove("sweep.json")
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 
@@ -258,6 +303,7 @@ def _evaluate(
     from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.outliers import score_outliers
     from raypipe.analysis.sizes import describe_empty
+    from raypipe.runs.descriptions import write_descriptions
     from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
@@ -280,7 +326,6 @@ def _evaluate(
     if empty := describe_empty(metrics):
         progress.say(empty)
     run.record_stage("cluster", clustering.implementation)
-    from raypipe.runs.descriptions import write_descriptions
     with run.step("describe"):
         described_by = write_descriptions(run, config, clustering.labels, clustering.distances)
     if described_by:

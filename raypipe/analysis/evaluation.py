@@ -67,9 +67,9 @@ def evaluate(
     gamma = auto_gamma(values, seed) if gamma is None else gamma
     sizes = np.bincount(labels, minlength=n_clusters or 0)
     return {
-        "silhouette": _silhouette(means[points], labels[points], "euclidean"),
+        "silhouette": score_silhouette(means[points], labels[points], "euclidean"),
         "silhouette_n": len(points),
-        "davies_bouldin": _davies_bouldin(means, labels),
+        "davies_bouldin": score_davies_bouldin(means, labels),
         "silhouette_softdtw": _silhouette_softdtw([values[i] for i in paths], labels[paths], gamma),
         "silhouette_softdtw_n": len(paths),
         "silhouette_softdtw_gamma": gamma,
@@ -122,18 +122,23 @@ def _is_defined(labels: np.ndarray) -> bool:
     return 2 <= len(np.unique(labels)) < len(labels)
 
 
-def _silhouette(distances: np.ndarray, labels: np.ndarray, metric: str) -> float | None:
+def score_silhouette(distances: np.ndarray, labels: np.ndarray, metric: str) -> float | None:
+    """Return the mean silhouette, or None where it is not defined; of points, or of "precomputed" distances."""
     return float(metrics.silhouette_score(distances, labels, metric=metric)) if _is_defined(labels) else None
 
 
-def _davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
+def score_davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the Davies–Bouldin index of points, or None where it is not defined."""
     return float(metrics.davies_bouldin_score(means, labels)) if _is_defined(labels) else None
 
 
 def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: float) -> float | None:
-    if not _is_defined(labels):
-        return None
+    return score_silhouette(compare_pairs(paths, gamma), labels, "precomputed") if _is_defined(labels) else None
+
+
+def compare_pairs(paths: Any, gamma: float) -> np.ndarray:
+    """Return the soft-DTW divergence of every pair of n paths, (n, n) float64, none negative."""
     distances = cdist_soft_dtw(paths, gamma=gamma, divergence=True, precision="float64")
     distances = np.maximum(distances, 0)  # Only rounding makes any negative.
     np.fill_diagonal(distances, 0)
-    return _silhouette(distances, labels, "precomputed")
+    return distances

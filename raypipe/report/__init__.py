@@ -73,12 +73,15 @@ def _write_plots(
 ) -> dict[str, bytes]:
     """Draw the plots, and return them as PNG."""
     from raypipe.report import plots
+    from raypipe.report.sweep_figure import draw_sweep
 
     drawn = {
         "points": plots.draw_points(facts),
         "trajectories": plots.draw_trajectories(facts, paths, centers),
         "sizes": plots.draw_sizes(facts),
     }
+    if facts.sweep:
+        drawn["sweep"] = draw_sweep(facts.sweep)
     for name, png in drawn.items():
         run.write_bytes(f"plots/{name}.png", png)
     return drawn

@@ -92,7 +92,7 @@ def render_page(
     facts
         The run's facts.
     plots
-        PNG bytes of ``points``, ``trajectories`` and ``sizes``.
+        PNG bytes of ``points``, ``trajectories`` and ``sizes``, and of ``sweep`` where the facts have one.
     cards
         A card for each cluster.
     outliers
@@ -109,6 +109,7 @@ def render_page(
             _pictures(facts, plots),
             "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
             _outliers(facts, outliers),
+            _sweep(facts, plots),
             _problems(facts.problems),
             _record(facts),
         ]
@@ -193,6 +194,16 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes]) -> str:
     return f"<h2>The map</h2>\n{figures}"
 
 
+def _sweep(facts: Facts, plots: Mapping[str, bytes]) -> str:
+    if not facts.sweep:
+        return ""
+    reason = escape(facts.sweep["reason"])
+    return (
+        f'<h2>How many clusters there are</h2>\n<p class="lead">{reason}</p>\n<figure><div class="paper">'
+        f'<img class=narrow src="{_data(plots["sweep"], "png")}" alt="{reason}"></div></figure>'
+    )
+
+
 def _card(card: Card, facts: Facts) -> str:
     cluster = card.cluster
     share = len(cluster) / len(facts.members)
@@ -250,6 +261,7 @@ def _who(member: Member, facts: Facts) -> str:
     return (
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         + (f'<div class="muted">{said}</div>' if said else "")
+        + (f'<div class="small" title="{escape(caption)}">{escape(_shorten(caption, 90))}</div>' if caption else "")
         + f'<div class="muted">distance {_number(member.distance)}</div>'
         + ('<span class="tag">outlier</span>' if member.outlier else "")
     )
@@ -261,7 +273,6 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     more = len(facts.outliers) - len(outliers)
     rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
     cells = "\n".join(
-        + (f'<div class="small" title="{escape(caption)}">{escape(_shorten(caption, 90))}</div>' if caption else "")
         f'<div>{_thumbnail(jpeg)}<div class="text">'
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         f'{_chip(member.cluster)} <span class="muted">score {_number(member.outlier_score)}</span></div></div>'

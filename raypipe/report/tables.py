@@ -106,6 +106,8 @@ class Facts:
         The words that describe each cluster, by its number.
     captions
         The captions of the most central videos, by ``video_id``.
+    sweep
+        The contents of ``sweep.json``, or None if there is no such file.
     """
 
     url: str
@@ -114,10 +116,11 @@ class Facts:
     members: tuple[Member, ...]
     clusters: tuple[Cluster, ...]
     problems: tuple[Problem, ...]
-
-    @cached_property
     keywords: Mapping[int, Sequence[str]] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
+    sweep: Mapping[str, Any] | None = None
+
+    @cached_property
     def outliers(self) -> list[Member]:
         """The outliers of all clusters, the farthest first."""
         return by_outlier_score(self.members)
@@ -153,20 +156,21 @@ def read_facts(run: Run) -> Facts:
     names = _name_videos(rows, spans)
     members = tuple(_as_member(row, name, *spans[row["video_id"]]) for row, name in zip(rows, names, strict=True))
     numbers = sorted({member.cluster for member in members})
+    described = read_descriptions(run)
+    central = [video for cluster in described.values() for video in cluster["central"]]
     return Facts(
         url=run.url,
         info=run.read_json("run.json"),
-    described = read_descriptions(run)
-    central = [video for cluster in described.values() for video in cluster["central"]]
         metrics=run.read_json("metrics.json"),
         members=members,
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
         problems=tuple(_find_problems(videos)),
+        keywords={n: [each["keyword"] for each in cluster["keywords"]] for n, cluster in described.items()},
+        captions={video["video_id"]: video["caption"] for video in central if video["caption"]},
+        sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
     )
 
 
-        keywords={n: [each["keyword"] for each in cluster["keywords"]] for n, cluster in described.items()},
-        captions={video["video_id"]: video["caption"] for video in central if video["caption"]},
 def read_paths(run: Run) -> dict[str, np.ndarray]:
     """Return the 2-D path of each ``video_id``, (n_steps, 2) float64."""
     table = run.read_table("trajectories", ["video_id", "picture"])

@@ -152,8 +152,7 @@ def _read_captions(run: Run) -> list[str]:
 def _describe_by_keybert(how: DescribeConfig, captions: dict[int, list[str]]) -> Keywords:
     from raypipe.analysis.summaries import describe_summaries
 
-    options = {"model": how.model, "summarizer": how.summarizer}
-    return describe_summaries(captions, how.keywords, how.min_score, **options)
+    return describe_summaries(captions, how.keywords, how.min_score, model=how.model, summarizer=how.summarizer)
 
 
 def _describe_by_clip(run: Run, config: Config, labels: np.ndarray, numbers: list[int]) -> Keywords:

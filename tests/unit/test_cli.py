@@ -35,7 +35,7 @@ def done(trajectories):
 def test_help_names_every_verb():
     result = call_raypipe("--help")
     assert result.exit_code == 0
-    for verb in ("run", "embed", "cluster", "report", "demo", "inspect", "doctor"):
+    for verb in ("run", "embed", "cluster", "report", "sweep", "demo", "inspect", "doctor"):
         assert f" {verb} " in result.stdout
         page = call_raypipe(verb, "--help").stdout
         assert "Example" in page
@@ -53,7 +53,7 @@ def test_run_on_precomputed_trajectories(done):
     assert info["counts"] == {"found": 24, "ok": 24, "failed": 0, "skipped": 0, "ignored": 0}
     expected = ["run.json", "plan.parquet", "videos.parquet", "embeddings", "trajectories", "clusters.parquet", "model"]
     expected += ["metrics.json", "summary.json", "video_cluster_mapping.csv", "plots", "report.html", "thumbnails"]
-    expected += ["log.jsonl", "barycenters.parquet"]
+    expected += ["log.jsonl", "barycenters.parquet", "descriptions.json"]
     assert {path.name for path in run.iterdir()} | {"thumbnails"} == set(expected)
 
 
