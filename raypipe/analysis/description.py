@@ -115,10 +115,9 @@ def describe_vectors(
 
 
 def drop_common(keywords: Keywords) -> Keywords:
-    """Leave out the terms that every one of several clusters has: they describe none."""
-    if len(keywords) < 2:
-        return keywords
-    common = set.intersection(*({term for term, _ in terms} for terms in keywords.values()))
+    """Leave out the terms that every one of several clusters has, but for those without any: they describe none."""
+    found = [{term for term, _ in terms} for terms in keywords.values() if terms]
+    common = set.intersection(*found) if len(found) > 1 else set()
     return {number: [each for each in terms if each[0] not in common] for number, terms in keywords.items()}
 
 

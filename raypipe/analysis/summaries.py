@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raypipe.analysis.description import Keywords, drop_common
@@ -52,8 +53,7 @@ def describe_summaries(
     texts = {number: " ".join(each.strip() for each in many if each.strip()) for number, many in captions.items()}
     if not any(texts.values()):
         raise UsageError("no clustered video has a caption: give the manifest a caption column, or set describe.method")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # These packages warn of their own dependencies and of unset parameters.
+    with _quiet():
         extractor = _load(model, lambda: require("keybert").KeyBERT(model=model))
         summarise = _load(summarizer, lambda: _Summarizer(summarizer)) if summarizer else str
         found: Keywords = {}
@@ -64,6 +64,21 @@ def describe_summaries(
                 pairs = extractor.extract_keywords(summarise(text), **options)
             found[number] = [(str(term), float(score)) for term, score in pairs if score >= min_score]
     return drop_common(found)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep these packages from drawing bars, and from warning of their own dependencies and of unset parameters."""
+    bars = require("transformers").utils.logging
+    is_on = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if is_on:
+            bars.enable_progress_bar()
 
 
 class _Summarizer:

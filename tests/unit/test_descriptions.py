@@ -94,8 +94,8 @@ def test_tags_are_terms_that_suit_one_cluster_more_than_the_others():
 
 
 def test_keywords_of_all_clusters_are_dropped():
-    found = drop_common({0: [("robot", 0.9), ("cup", 0.5)], 1: [("robot", 0.8)]})
-    assert found == {0: [("cup", 0.5)], 1: []}
+    found = drop_common({0: [("robot", 0.9), ("cup", 0.5)], 1: [("robot", 0.8)], 2: []})
+    assert found == {0: [("cup", 0.5)], 1: [], 2: []}
     assert drop_common({0: [("robot", 0.9)]}) == {0: [("robot", 0.9)]}
 
 
