@@ -194,7 +194,12 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     return _exit_code(made, options["max_failed"])
 
 
-@_verb(_CONFIG, _CLUSTER, epilog="Example:  raypipe cluster runs/first -k 8 --set reduce.method=pca")
+@_verb(
+    _CONFIG,
+    _CLUSTER,
+    epilog="Examples:  raypipe cluster runs/first -k 8 --set reduce.method=pca  |  "
+    "raypipe cluster runs/first --set describe.keywords=8",
+)
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report."""
     from raypipe import pipeline
@@ -217,7 +222,7 @@ def sweep(
     run: ExistingRun,
     k: Annotated[
         str | None,
-        typer.Option("--k", metavar="FROM:TO", help="Numbers of clusters, both ends included. [default: 2:12]"),
+        typer.Option("--k", metavar="FROM:TO", help="Numbers of clusters, both ends included; else 2:12."),
     ] = None,
     gamma: Annotated[
         str, typer.Option("--gamma", metavar="G[,G…]", help="Values of γ to compare; auto fits it to the data.")

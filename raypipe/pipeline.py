@@ -115,9 +115,11 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
     """Take the clusters of an estimator that was fitted on the run's trajectories elsewhere."""
     from raypipe.clustering import from_estimator
+    from raypipe.runs.descriptions import check_describable
     from raypipe.trajectories.steps import LocalSteps
 
     _check_embedded(run)
+    check_describable(run, config)
     steps = LocalSteps(run, config)
     if (n := steps.build()) != len(model.labels_):
         raise UsageError(f"the model has {len(model.labels_)} labels, and the run {n} trajectories: fit it anew")

@@ -28,7 +28,7 @@ _COLUMNS = {
 
 
 def recommend(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:
-    """Choose a row of `sweep_clusters`, or none, and say why.
+    """Choose one of the rows of `raypipe.analysis.sweep.sweep_clusters`, or none, and say why.
 
     Of each γ the largest k is taken whose clusters are all stable and lie further apart than without structure; of
     several γ the one with the largest gain.
@@ -45,12 +45,13 @@ def recommend(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | No
     then = "no larger number was tried"
     if more:
         following = min(more, key=lambda row: row["k"])
-        then = f"at {following['k']} clusters one does not ({following['stability_weakest']:.2f})"
+        then = f"with {following['k']} clusters they do not (the weakest has {following['stability_weakest']:.2f})"
         if following["stability_weakest"] >= STABLE:
-            then = f"at {following['k']} clusters the silhouette is not far enough above that without structure"
+            then = f"with {following['k']} clusters the silhouette is not far enough above that without structure"
     return chosen, (
         f"{chosen['k']} clusters are recommended: it is the largest number for which fits of half of the videos find "
-        f"every cluster again (Jaccard {chosen['stability_weakest']:.2f} or more; {STABLE:g} is stable); {then}. "
+        f"every cluster again (the weakest has a Jaccard index of {chosen['stability_weakest']:.2f}; {STABLE:g} is "
+        f"stable); {then}. "
         f"The silhouette is {chosen['silhouette_softdtw']:.2f}, and {chosen['reference']:.2f} without structure."
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.analysis.recommendation import STABLE
 from raypipe.report.style import COLORS, FAINT, INK, MUTED, as_png, open_figure
 
 # The title of a panel, and the column of each of its lines with its style.
@@ -38,6 +39,9 @@ def draw_sweep(sweep: Mapping[str, Any]) -> bytes:
             for i, gamma in enumerate(gammas):
                 rows = [row for row in sweep["rows"] if row["gamma"] == gamma]
                 _draw_lines(axes, rows, columns, COLORS[i % len(COLORS)])
+            if "stability_weakest" in columns:
+                axes.axhline(STABLE, color=MUTED, linewidth=0.8, zorder=0)
+                axes.set_ylim(-0.05, 1.05)
             axes.set_title(title)
             axes.set_xlabel("number of clusters")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -42,7 +42,7 @@ def three_groups():
 def test_groups_are_counted(three_groups):
     _, found = three_groups
     assert found["recommended"]["k"] == 3
-    assert "3 clusters are recommended" in found["reason"] and "at 4 clusters one does not" in found["reason"]
+    assert "3 clusters are recommended" in found["reason"] and "with 4 clusters they do not" in found["reason"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -96,7 +96,7 @@ def row_of(k, weakest, gain, gamma=0.1, noise=0.01):
 def test_the_largest_number_of_stable_clusters_that_lie_apart_is_recommended():
     rows = [row_of(2, 1.0, 0.6), row_of(3, 0.6, 0.5), row_of(4, 0.8, 0.4), row_of(5, 0.9, 0.05), row_of(6, 0.7, 0.4)]
     assert recommend(rows)[0]["k"] == 4
-    assert "at 5 clusters the silhouette is not far enough above" in recommend(rows)[1]
+    assert "with 5 clusters the silhouette is not far enough above" in recommend(rows)[1]
     assert "no larger number was tried" in recommend(rows[:1])[1]
     noisy = [row_of(4, 0.8, 0.2, noise=0.1)]
     assert recommend(noisy)[0] is None and "0.30 is needed" in recommend(noisy)[1]
