@@ -160,7 +160,7 @@ def sweep(
     -------
     What ``sweep.json`` holds: the result of `raypipe.analysis.sweep.sweep_clusters`, and what it was computed from.
     """
-    from raypipe.analysis.sweep import MAX_VIDEOS, affordable_sweep, sweep_clusters
+    from raypipe.analysis.sweep import MAX_VIDEOS, affordable_sweep, check_sweep, sweep_clusters
     from raypipe.engine.session import ray_session
     from raypipe.engine.transform import map_tasks
     from raypipe.report.sweep_figure import draw_sweep
@@ -171,6 +171,7 @@ def sweep(
         progress.say("building trajectories")
         paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed)
         values = affordable_sweep(paths.values, config.cluster.seed)
+        check_sweep(values, config.cluster, ks, gammas, n_seeds)  # before Ray starts
         if len(values) < n_videos:
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 

@@ -33,6 +33,7 @@ from raypipe.softdtw.barycenter import resample
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
+METHODS = ("softdtw", "dtw", "euclidean", "kmeans")  # Those that take a number of clusters.
 MAX_VIDEOS = 1000  # More are not compared: silhouettes and stability of so many are known to two digits.
 DEFAULT_MOST = 12  # The largest number of clusters that is tried if none is given.
 N_REFERENCES = 4  # Collections without structure; the spread of their silhouettes is small beside a real gain.
@@ -167,8 +168,7 @@ def sweep_clusters(
     UsageError
         If a number of clusters or of seeds is out of range, or γ is given to a method that has none.
     """
-    n = len(values)
-    ks, resolved = _check(n, config, ks, gammas, n_seeds, values)
+    ks, resolved = check_sweep(values, config, ks, gammas, n_seeds)
     rng = np.random.default_rng(config.seed)
     collections = (values, *(make_reference(values, rng) for _ in range(N_REFERENCES)))
     jobs = [_Fit(number, gamma, k) for number in range(len(collections)) for gamma in resolved for k in ks]
@@ -291,11 +291,14 @@ def read_gammas(text: str) -> list[float | str]:
         raise UsageError(f"--gamma takes auto or numbers with commas, such as auto,0.1; got {text!r}") from None
 
 
-def _check(
-    n: int, config: ClusterConfig, ks: Sequence[int] | None, gammas: Sequence[float | str], n_seeds: int, values: Any
+def check_sweep(
+    values: Any, config: ClusterConfig, ks: Sequence[int] | None, gammas: Sequence[float | str], n_seeds: int
 ) -> tuple[list[int], list[float | None]]:
-    """Return the numbers of clusters and the values of γ to try, or raise `UsageError`."""
+    """Return the numbers of clusters and the values of γ that `sweep_clusters` tries, or raise its `UsageError`."""
+    n = len(values)
     most = n // 2  # Halves of the videos are clustered too.
+    if config.method not in METHODS:
+        raise UsageError(f"cluster.method={config.method} finds the number of clusters itself: sweep another method")
     if n < 4:
         raise UsageError(f"a sweep needs at least 4 videos, and there are {n}")
     ks = list(range(2, min(DEFAULT_MOST, most) + 1)) if ks is None else sorted(set(ks))

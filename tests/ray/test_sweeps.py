@@ -47,8 +47,8 @@ def test_the_verb_prints_a_table_and_writes_what_it_found(ray_local, run):
     assert run.exists("plots/sweep.png") and run.exists("sweep.json")
     assert "How many clusters there are" in run.read_bytes("report.html").decode()
     # The figures do not depend on whether the run was clustered meanwhile.
-    again = rp.sweep(run, [2, 3, 4], ["auto", 0.5], seeds=2)
-    assert again == found
+    again = rp.sweep(run, [3], seeds=2)
+    assert again["rows"] == [found["rows"][1]]
 
     rng = np.random.default_rng(1)  # Other embeddings: the sweep of the earlier ones does not hold any more.
     np.savez(run.path("../other.npz"), **{f"v{i}": rng.normal(size=(4, 3)) for i in range(5)})
