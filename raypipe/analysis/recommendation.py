@@ -70,7 +70,8 @@ def _explain_none(rows: Sequence[Mapping[str, Any]], least: float) -> str:
         f"the silhouette is {stable['silhouette_softdtw']:.2f} there, and {stable['reference']:.2f} without structure"
     )
     most = f"it exceeds the latter the most with {apart['k']} clusters, by {apart['gain']:.2f}; {least:.2f} is needed"
-    return f"no structure found: {is_stable}; {lies}; {most}."
+    found = "no stable structure found" if apart["gain"] >= least else "no structure found"
+    return f"{found}: {is_stable}; {lies}; {most}."
 
 
 def describe_sweep(sweep: Mapping[str, Any]) -> str:
