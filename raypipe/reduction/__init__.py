@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from raypipe.config import ReduceConfig, validate
 from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.schema import Trajectories
+
+if TYPE_CHECKING:
+    from raypipe.reduction.pca import PCAReducer
+    from raypipe.reduction.placement import Placement
 
 _BLOCK = 1 << 16  # So many points are checked at a time.
 
@@ -87,6 +92,23 @@ def make_reducer(config: ReduceConfig) -> Reducer:
         from raypipe.reduction.pca import PCAReducer
 
         return PCAReducer(config.n_components, config.seed)
+    return Identity()
+
+
+def restore_reducer(arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+    """Return the map to fewer dimensions that a fitted reducer's `arrays` describe.
+
+    PCA maps as it did. UMAP's points keep the places that they were given, and other points are placed between them
+    (`raypipe.reduction.placement`), instead of fitting it again: on another machine or by another version of the
+    library that could end in another map, in which the centers of clusters mean nothing.
+    """
+    from raypipe.reduction.pca import PCAReducer
+    from raypipe.reduction.placement import Placement
+
+    if "components" in arrays:
+        return PCAReducer.of(arrays)
+    if "points" in arrays:
+        return Placement(arrays["points"], arrays["embedding"], str(arrays["metric"]), keeps=True)
     return Identity()
 
 

@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
 
 from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
 from raypipe.reduction.pca import PCAReducer
+from raypipe.reduction.placement import Placement
 
-_BLOCK = 1 << 16  # So many points are placed at a time: a copy of all of them would need as much memory again.
-_NEAREST, _SHARPNESS = 3, 3.0
 _EPOCHS = 200  # umap-learn's number for large collections; 500, that for small ones, shows the same in twice the time.
 _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
 
@@ -135,9 +132,7 @@ class FastUMAP:
     """fastumap behind the methods of umap-learn that `UMAPReducer` calls.
 
     Nothing is compiled, which umap-learn does anew in each process. It finds exact neighbours, which suits some
-    thousands of points. Further points are placed between those that were fitted, each by itself: as the mean of the
-    places of its three nearest ones, with weights exp(−3 (d − d₁) / mean(d − d₁)) for their squared distances d. (With
-    weights that fall off more slowly, points between two groups lie in the gap between them.)
+    thousands of points. Further points are placed between those that were fitted, each by itself (`Placement`).
 
     Parameters
     ----------
@@ -161,25 +156,12 @@ class FastUMAP:
         self.embedding_ = fastumap.umap_project(
             points, self._n_components, n_neighbors=self.n_neighbors, n_epochs=_EPOCHS, **self._options
         )
-        self._neighbors = NearestNeighbors(n_neighbors=min(_NEAREST, len(points)), algorithm="brute")
-        self._neighbors.fit(self._comparable(points))
+        self._placement = Placement(points, self.embedding_, self._options["metric"])
         return self.embedding_.astype(np.float32)
 
     def transform(self, points: np.ndarray) -> np.ndarray:
         """Place (n, dim) points between the fitted ones: (n, n_components) float32."""
-        return np.concatenate([self._place(points[i : i + _BLOCK]) for i in range(0, len(points), _BLOCK)])
-
-    def _place(self, points: np.ndarray) -> np.ndarray:
-        distances, nearest = self._neighbors.kneighbors(self._comparable(points))
-        excess = distances**2 - distances[:, :1] ** 2
-        mean = excess.mean(axis=1, keepdims=True)
-        weights = np.exp(-_SHARPNESS * excess / np.where(mean > 0, mean, 1.0))
-        weights /= weights.sum(axis=1, keepdims=True)
-        return np.einsum("nk,nkc->nc", weights, self.embedding_[nearest]).astype(np.float32)
-
-    def _comparable(self, points: np.ndarray) -> np.ndarray:
-        """Return points whose Euclidean neighbours are the metric's."""
-        return normalize(points) if self._options["metric"] == "cosine" else points
+        return self._placement.transform(points)
 
 
 def choose_library(backend: str) -> tuple[str, str | None]:
