@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from scipy.sparse.linalg import ArpackNoConvergence
 
 from raypipe import packages
 from raypipe.config import ReduceConfig
@@ -16,6 +17,7 @@ from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 
 _EPOCHS = 200  # umap-learn's number for large collections; 500, that for small ones, shows the same in twice the time.
+_EXTENT = 10.0  # A layout begins with coordinates of this size, as the spectral start's.
 _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
 
 
@@ -153,9 +155,14 @@ class FastUMAP:
     def fit_transform(self, points: np.ndarray) -> np.ndarray:
         """Lay out (n, dim) points; return their places, (n, n_components) float32."""
         fastumap = packages.require("fastumap")
-        self.embedding_ = fastumap.umap_project(
-            points, self._n_components, n_neighbors=self.n_neighbors, n_epochs=_EPOCHS, **self._options
-        )
+        options = {**self._options, "n_neighbors": self.n_neighbors, "n_epochs": _EPOCHS}
+        try:
+            self.embedding_ = fastumap.umap_project(points, self._n_components, **options)
+        except ArpackNoConvergence:  # umap-learn too goes on without the spectral start, with a warning that begins so.
+            warnings.warn("Spectral initialisation failed: it began from PCA instead", stacklevel=2)
+            start = PCAReducer(self._n_components, seed=0).fit_transform(points)
+            start = start * (_EXTENT / np.abs(start).max())
+            self.embedding_ = fastumap.umap_project(points, self._n_components, init=start, **options)
         self._placement = Placement(points, self.embedding_, self._options["metric"])
         return self.embedding_.astype(np.float32)
 

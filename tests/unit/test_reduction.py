@@ -308,3 +308,26 @@ def test_the_installed_cuml_has_the_parameters_that_are_passed():
         pytest.skip("cuml is not installed here: pip install 'raypipe[gpu]'")
     parameters = inspect.signature(packages.require("cuml.manifold").UMAP).parameters
     assert set(parameters) >= {"n_neighbors", "n_components", "min_dist", "metric", "random_state", "output_type"}
+
+
+def test_a_spectral_start_that_does_not_converge_is_replaced_and_noted(monkeypatch):
+    """ARPACK gave up on 192 steps of twelve short videos of two kinds; which data it gives up on is its own affair."""
+    import fastumap
+    from scipy.sparse.linalg import ArpackNoConvergence
+
+    original = fastumap.umap_project
+
+    def give_up(points, n_components, *, init=None, **options):
+        if init is None:
+            raise ArpackNoConvergence("No convergence", np.empty(0), np.empty((len(points), 0)))
+        return original(points, n_components, init=init, **options)
+
+    monkeypatch.setattr(fastumap, "umap_project", give_up)
+    groups = np.repeat(np.eye(3) * 20, 30, axis=0)
+    points = (groups + np.random.default_rng(0).normal(size=groups.shape)).astype(np.float32)
+    reducer = make_reducer(ReduceConfig(method="umap", n_components=2, backend="quick", metric="euclidean"))
+    places = reducer.fit_transform(points)
+    assert reducer.reason == "Spectral initialisation failed: it began from PCA instead"
+    middles = places.reshape(3, 30, 2).mean(axis=1)
+    nearest = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
+    assert (nearest == np.repeat(range(3), 30)).all()
