@@ -99,3 +99,19 @@ def _diagonals(n_rows: int, n_columns: int) -> list[tuple[np.ndarray, np.ndarray
         i = np.arange(max(1, total - n_columns), min(n_rows, total - 1) + 1)
         found.append((i, total - i))
     return found
+
+
+def match_ends(query: np.ndarray, path: np.ndarray, gamma: float) -> np.ndarray:
+    """Return soft-DTW of (m, d) with the best pieces of (T, d) that end at each step: (T,) float64.
+
+    See `raypipe.softdtw.subsequence`. It is computed by column, each cell from the textbook's logarithm of a sum.
+    """
+    cost = np.square(query[:, None] - path[None]).sum(axis=2)
+    rows = np.full((len(query) + 1, len(path) + 1), np.inf)
+    rows[0, 1:] = 0.0
+    for i in range(1, len(query) + 1):
+        for j in range(1, len(path) + 1):
+            corner = np.inf if i == 1 else rows[i - 1, j - 1]
+            ways = np.array([rows[i - 1, j], corner, rows[i, j - 1]]) / -gamma
+            rows[i, j] = cost[i - 1, j - 1] - gamma * np.logaddexp.reduce(ways)
+    return rows[-1, 1:]
