@@ -65,6 +65,55 @@ def embed_videos(
     return run
 
 
+def predict(
+    run: Run,
+    source: Videos | str | Path,
+    output: str | Path | Run,
+    *,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Embed new videos as a run's were, and give each the nearest of the run's clusters.
+
+    Parameters
+    ----------
+    run
+        A clustered run. Its encoder, sampling, reduction and centers are taken; nothing of it is changed.
+    source
+        The new videos, as `embed_videos` takes them, or precomputed trajectories if the run was made of such.
+    output
+        The new videos' run directory. A second call resumes there.
+    config
+        Parameters of decoding and of Ray, and of the encoder's device; the rest must be as in the run.
+    progress
+        Where progress is shown; by default nowhere.
+
+    Returns
+    -------
+    The new videos' run, clustered: its ``clusters.parquet`` has each one's cluster, its distance to the center, its
+    outlier score, which is the fraction of the run's own videos that are nearer to their centers, and its place on the
+    run's map. `write_report` writes its report.
+
+    Raises
+    ------
+    SourceError, EncoderError, UsageError, RaypipeError
+        As `embed_videos`; or if the run is not clustered, or the encoder is not the one that it was embedded by.
+    """
+    from raypipe import pipeline
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("output", output, (str, os.PathLike, Run))
+    check_type("config", config, (Config, type(None)), "what make_config returns")
+    check_type("progress", progress, (Progress, type(None)))
+    if not (isinstance(output, Run) or os.fspath(output)):
+        raise UsageError("output must name a folder or a URL")
+    output = output if isinstance(output, Run) else Run(os.fspath(output))
+    Run.open(run.url)
+    config = config or make_config(base={**run.info().get("config", {}), "source": {}})
+    pipeline.predict(run, source, output, config, progress or Progress())
+    return output
+
+
 def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: Progress | None = None) -> None:
     """Write the report of a run: tables, pictures and ``report.html``.
 

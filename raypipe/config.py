@@ -288,6 +288,13 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def from_yaml(text: str) -> Config:
+    """Return the config that `to_yaml` wrote."""
+    import yaml
+
+    return make_config(base=yaml.safe_load(text))
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 

@@ -18,6 +18,7 @@ from raypipe.errors import UsageError
 from raypipe.packages import package_versions
 from raypipe.progress import Progress
 from raypipe.runs.accounting import account, write_accounts
+from raypipe.runs.comparison import PRECOMPUTED, check_comparable, check_sections
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import FOLDER, Ledger, split_clips
 from raypipe.runs.plan import PLAN_FILE, find_quarantined, open_plan, portion_size
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
+_KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its map: twice what the map is fitted on.
 
 
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
@@ -43,12 +45,15 @@ def run_all(source: Source, run: Run, config: Config, progress: Progress) -> Non
     report(run, config, progress)
 
 
-def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
-    """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
+def embed(source: Source, run: Run, config: Config, progress: Progress, like: Run | None = None) -> None:
+    """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``.
+
+    With another run in ``like``, the embeddings must be comparable with that run's.
+    """
     with run.step("find"):
         found, paths = read_source(source, config.source.allow_pickle)
     if paths is not None:
-        return _take_precomputed(found, paths, run, config, progress)
+        return _take_precomputed(found, paths, run, config, progress, like)
     from raypipe.engine.embedding import embed_segments, time_frame
     from raypipe.engine.probing import probe_videos
     from raypipe.engine.session import plan_pools, ray_session
@@ -59,6 +64,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
+    check_comparable(encoder_id, like)
     chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
@@ -108,6 +114,48 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
             picture = steps.project()
         run.record_stage("picture", picture.implementation, picture.reason)
     _evaluate(run, config, progress, steps.reduced, steps.picture, clustering)
+
+
+def predict(model_run: Run, source: Source, run: Run, config: Config, progress: Progress) -> None:
+    """Embed new videos as a run's were, and give them its clusters: ``run`` becomes a run directory of its own."""
+    from raypipe.analysis.evaluation import evaluate
+    from raypipe.analysis.prediction import score_against
+    from raypipe.clustering import Clustering
+    from raypipe.clustering.assignment import assign_to_centers
+    from raypipe.runs import results
+    from raypipe.trajectories.steps import LocalSteps
+
+    if run.path() == model_run.path():
+        raise UsageError(f"{run.url} is the run that predicts: choose another -o for the new videos")
+    model = results.read_model(model_run)
+    known = results.read_distances(model_run)
+    check_sections(model_run, model.config, config)
+    embed(source, run, config, progress, like=model_run)
+    steps = LocalSteps(run, config)
+    with run.step("trajectories"):
+        n = steps.build()
+    progress.say(f"assigning {n} trajectories to the clusters of {model_run.url}")
+    with run.step("reduce"):
+        reducer = steps.restore(model.reducer)
+    run.record_stage("reduce", reducer.implementation)
+    with run.step("cluster"):
+        labels, distances = assign_to_centers(steps.reduced.values, model.centers, config.cluster, model.gamma)
+        scores, flags = score_against(distances, known, config.cluster.outlier_quantile)
+        made_by = f"the clusters of {model_run.url}"
+        clustering = Clustering(labels, distances, model.centers, float(distances.mean()), 0, model.gamma, made_by)
+    results.write_model(run, config, clustering, model.reducer)
+    with run.step("picture"):
+        steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
+    with run.step("evaluate"):
+        name, truth = results.read_truth(run)
+        metrics = evaluate(steps.reduced.values, labels, gamma=model.gamma, truth=truth)
+    del metrics["n_empty"]  # Clusters without a new video say nothing of the clustering.
+    results.write_clusters(run, clustering, scores, flags, steps.picture)
+    results.write_barycenters(run, results.read_barycenters(model_run))
+    run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name})
+    run.record_stage("cluster", made_by)
+    counts = ", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels))
+    progress.say(f"{counts}; {flags.sum()} farther from their center than {config.cluster.outlier_quantile:.0%} there")
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
@@ -192,7 +240,9 @@ def preview(source: Source, config: Config) -> list[str]:
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 
-def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, config: Config, progress: Progress) -> None:
+def _take_precomputed(
+    found: Videos, paths: Sequence[np.ndarray], run: Run, config: Config, progress: Progress, like: Run | None
+) -> None:
     """Take trajectories that somebody else computed in place of embeddings."""
     progress.say(f"found {len(found)} precomputed trajectories")
     chosen = found[: config.source.limit]
@@ -200,7 +250,8 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
     for path in paths:
         digest.update(path.tobytes())
     fingerprint, dim = digest.hexdigest(), paths[0].shape[1]
-    encoder_id = {"name": "precomputed", "dim": dim, "fingerprint": fingerprint}
+    encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
+    check_comparable(encoder_id, like)
     rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)

@@ -54,7 +54,7 @@ def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
     """Group series that may lie on many machines as `fit_clusters` does; it raises the same errors."""
     check_shardable(config)
     with expecting_empty():
-        return from_estimator(_make_estimator(config).fit_shards(shards))
+        return from_estimator(make_estimator(config).fit_shards(shards))
 
 
 def check_shardable(config: ClusterConfig) -> None:
@@ -66,10 +66,11 @@ def check_shardable(config: ClusterConfig) -> None:
 
 def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
     with expecting_empty():
-        return from_estimator(_make_estimator(config).fit(values))
+        return from_estimator(make_estimator(config).fit(values))
 
 
-def _make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
+def make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
+    """Make the estimator of series that ``config`` describes, without fitting it."""
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 
     return TimeSeriesKMeans(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.clustering import Clustering
-from raypipe.config import Config, to_yaml
+from raypipe.config import Config, from_yaml, to_yaml
+from raypipe.errors import UsageError
 from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, OK, Trajectories
 from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
-
+_SAMPLED_FILES = 4
 
 BARYCENTERS = "barycenters.parquet"
 
@@ -140,6 +142,65 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     np.savez_compressed(sink, allow_pickle=False, **reducer)
     run.write_bytes("model/reducer.npz", sink.getvalue())
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What `write_model` wrote, and the γ of the clustering beside it.
+
+    Attributes
+    ----------
+    config
+        The config of the run that was clustered.
+    centers
+        (k, T, c) float64.
+    reducer
+        The arrays of its `raypipe.reduction.Reducer`.
+    gamma
+        The γ of soft-DTW; None under any other distance.
+    """
+
+    config: Config
+    centers: np.ndarray
+    reducer: dict[str, np.ndarray]
+    gamma: float | None
+
+
+def read_model(run: Run) -> SavedModel:
+    """Read a run's model.
+
+    Raises
+    ------
+    UsageError
+        If the run has none, because it is not clustered, or because an estimator's clusters took the place of its own.
+    """
+    if not run.exists("model/centers.npy"):
+        others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
+        raise UsageError(f"{run.url} has no model of its clusters{others}: run raypipe cluster {run.url}")
+    centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
+    with np.load(io.BytesIO(run.read_bytes("model/reducer.npz")), allow_pickle=False) as file:
+        reducer = dict(file)
+    config = from_yaml(run.read_bytes("model/config.yaml").decode())
+    return SavedModel(config, centers, reducer, run.read_json("metrics.json").get("gamma"))
+
+
+def read_distances(run: Run) -> np.ndarray:
+    """Return the distance of each of a run's videos to its center, (n,) float64."""
+    return run.read_table("clusters.parquet", ["distance"])["distance"].to_numpy()
+
+
+def read_known_places(run: Run, at_most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read steps of a run's trajectories, (n, dim), and their places on its map, (n, 2): evenly spread, n at most."""
+    names = run.files("trajectories", ".parquet")
+    names = names[:: -(-len(names) // _SAMPLED_FILES)]  # A file may have some hundred MB.
+    steps, places = [], []
+    for name in names:
+        table = run.read_table(name, ["video_id", "n_clips", "trajectory", "picture"])
+        points = np.concatenate(list(from_table(table).values))
+        taken = slice(None, None, -(-len(points) * len(names) // at_most))
+        steps.append(points[taken])
+        places.append(np.concatenate(list(from_table(table, "picture").values))[taken])
+    return np.concatenate(steps), np.concatenate(places)
 
 
 def read_truth(run: Run) -> tuple[str | None, list[str | None]]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from raypipe.clustering import Clustering, fit_clusters
 from raypipe.config import Config
-from raypipe.reduction import Reducer, reduce_trajectories
+from raypipe.reduction import Identity, Reducer, reduce_trajectories, restore_reducer, split_steps, stack_steps
+from raypipe.reduction.pca import PCAReducer
+from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
 from raypipe.runs.results import write_trajectories
 from raypipe.schema import Trajectories
@@ -47,6 +53,12 @@ class LocalSteps:
         self._reduced, self._reducer = reduce_trajectories(self.paths, self._config.reduce)
         return self._reducer
 
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+        """Reduce the trajectories as an earlier run's were, from its reducer's arrays; return the reducer."""
+        reducer = restore_reducer(arrays)
+        self._reduced = split_steps(reducer.transform(stack_steps(self.paths)), self.paths)
+        return reducer
+
     def fit(self) -> Clustering:
         """Group the reduced trajectories."""
         return fit_clusters(self.reduced.values, self._config.cluster)
@@ -66,3 +78,14 @@ class LocalSteps:
             self.picture, reducer = reduce_trajectories(self.paths, flat)
         write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
         return reducer
+
+    def place(self, points: np.ndarray, places: np.ndarray) -> None:
+        """Place the trajectories on an earlier run's map, of which some points are known, and write all."""
+        if self._config.reduce == self._config.reduce.for_picture():
+            self.picture = self.reduced
+        else:
+            placed = Placement(points, places, self._config.reduce.metric, keeps=True).transform(
+                stack_steps(self.paths)
+            )
+            self.picture = split_steps(placed, self.paths)
+        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
