@@ -204,6 +204,74 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     progress.say(f"report: {made.path('report.html')}")
 
 
+@_verb(
+    _CONFIG,
+    _EMBED,
+    epilog="Example:  raypipe predict runs/first new_videos/ -o runs/new",
+)
+def predict(run: ExistingRun, source: Source, output: Output, options: dict[str, Any]) -> int | None:
+    """Give new videos the clusters of a run: embedded as it was, they become a run of their own."""
+    from raypipe.runs.directory import Run
+
+    known = Run.open(run)
+    config, progress = _prepare(options, base=known, afresh="source")
+    if options["dry_run"]:
+        _dry_run(source, config)
+        return DONE
+    from raypipe import pipeline
+
+    made = Run(output)
+    pipeline.predict(known, source, made, config, progress)
+    pipeline.report(made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+    return _exit_code(made, options["max_failed"])
+
+
+@_verb(
+    epilog="Examples:  raypipe search runs/first --like videos/a.mp4  |  "
+    "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20  |  "
+    "raypipe search runs/clip --like 'a hand opens a drawer'  |  "
+    "raypipe search runs/first --diverse 12  |  raypipe search runs/first --duplicates --json",
+)
+def search(
+    run: ExistingRun,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="URI|ID|TEXT", help="A video of the run, a new one, or words (encoder clip)."),
+    ] = None,
+    least: Annotated[bool, typer.Option("--least", help="The least alike instead.")] = False,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many to find.")] = 9,
+    from_s: Annotated[
+        float | None, typer.Option("--from", metavar="SECONDS", help="With --to: find where this part happens.")
+    ] = None,
+    to_s: Annotated[float | None, typer.Option("--to", metavar="SECONDS", help="Where the part ends.")] = None,
+    diverse: Annotated[
+        int | None, typer.Option("--diverse", metavar="N", min=1, help="The N videos most unlike one another instead.")
+    ] = None,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Groups of near-duplicate videos instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Find videos of a run: like a video, a part of one or a text; the most unlike one another; near-duplicates."""
+    from raypipe import similarity
+    from raypipe.runs.directory import Run
+
+    asked = Run.open(run)
+    if (like is not None) + (diverse is not None) + duplicates != 1:
+        raise UsageError("say what to search for: one of --like, --diverse and --duplicates")
+    if like is None and (least or from_s is not None or to_s is not None):
+        raise UsageError("--least, --from and --to go with --like")
+    if duplicates:
+        groups = similarity.find_duplicates(asked)
+        print(similarity.as_text(groups, as_json))
+    elif diverse is not None:
+        print(similarity.as_text(similarity.find_diverse(asked, diverse), as_json))
+    else:
+        found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)  # type: ignore[arg-type]
+        print(similarity.as_text(found, as_json))
+
+
 @_verb(_CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
 def report(run: ExistingRun, options: dict[str, Any]) -> None:
     """Write the report of a clustered run again."""
@@ -281,8 +349,13 @@ def _exit_code(run: Any, max_failed: float) -> int:
     return DONE
 
 
-def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = None) -> tuple[Config, Progress]:
-    """Resolve the options to a config and a progress display; the options override the config of the run ``base``."""
+def _prepare(
+    options: dict[str, Any], base: Any = None, encoder: str | None = None, afresh: str | None = None
+) -> tuple[Config, Progress]:
+    """Resolve the options to a config and a progress display.
+
+    The options override the config of the run ``base``, of which the section ``afresh`` is left out.
+    """
     from raypipe.config import make_config
     from raypipe.progress import make_progress
 
@@ -298,7 +371,7 @@ def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = No
     if base is not None and (made_with := base.info().get("config")) is None:
         raise UsageError(f"nothing has been embedded in {base.url}: run raypipe embed SOURCE -o {base.url}")
     config = make_config(
-        base=made_with,
+        base={name: section for name, section in (made_with or {}).items() if name != afresh},
         preset=options.get("preset"),
         file=options.get("config"),
         flags=chosen,
