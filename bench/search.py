@@ -11,16 +11,19 @@ ten nearest, against comparing all in full. Copies: the demo's videos encoded ag
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 
 from bench.machine import keep
 from bench.quality import embed
+from raypipe.analysis.duplicates import group_duplicates
 from raypipe.analysis.search import divergences, rank_paths, rank_pieces
 from raypipe.config import ReduceConfig
 from raypipe.demo import render_demo
@@ -30,6 +33,7 @@ from raypipe.runs.results import ROWS_PER_FILE, to_table
 from raypipe.schema import EMBEDDED, OK, VIDEOS, ClipPath, Trajectories
 from raypipe.similarity import search
 from raypipe.softdtw import auto_gamma
+from raypipe.sources import find_videos
 
 REDUCTIONS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},
@@ -115,6 +119,56 @@ def measure_parts(n_videos: int, n_seeds: int) -> dict[str, Any]:
     return figures
 
 
+COPIES: dict[str, dict[str, Any]] = {
+    "encoded again": {},
+    "half the size": {"scale": 0.5},
+    "darker": {"gain": 0.8},
+    "half a second cut off": {"skip_s": 0.5},
+}
+
+
+def copy_video(source: Path, target: Path, scale: float = 1.0, gain: float = 1.0, skip_s: float = 0.0) -> None:
+    """Encode a video again, and change it on the way."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        video = read.streams.video[0]
+        stream = written.add_stream("libx264", rate=video.average_rate, options={"crf": "23"})
+        stream.width, stream.height = (2 * round(scale * side / 2) for side in (video.width, video.height))
+        stream.pix_fmt = "yuv420p"
+        for frame in read.decode(video):
+            if frame.time >= skip_s - 1e-6:
+                pixels = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
+                written.mux(stream.encode(av.VideoFrame.from_ndarray((pixels * gain).astype(np.uint8), format="rgb24")))
+        written.mux(stream.encode())
+
+
+def measure_copies(videos: Path, folder: Path) -> dict[str, Any]:
+    """Return how many of the copies of a collection's videos are grouped with what they are copies of, and no other."""
+    (folder / "all").mkdir()
+    originals = sorted(videos.rglob("*.mp4"))
+    kinds = {}
+    for number, source in enumerate(originals):
+        shutil.copy(source, folder / "all" / source.name)
+        if number % 4 == 0:
+            kind = list(COPIES)[number // 4 % len(COPIES)]
+            kinds[f"copy-{source.name}"] = kind
+            copy_video(source, folder / "all" / f"copy-{source.name}", **COPIES[kind])
+    paths, _ = embed(folder / "all", folder / "run-copies")
+    names = [video.uri.rpartition("/")[2] for video in find_videos(folder / "all")]
+    reduced, _ = reduce_trajectories(paths, ReduceConfig())
+    found = group_duplicates(reduced.values)
+    groups = [{names[i] for i in group} for group in found.groups]
+    figures: dict[str, Any] = {"videos": len(names), "copies": len(kinds), "threshold": found.threshold}
+    figures["found"] = {
+        kind: sum({name, name.removeprefix("copy-")} in groups for name in kinds if kinds[name] == kind)
+        for kind in COPIES
+    }
+    figures["wrong groups"] = sum(not any(name in kinds for name in group) or len(group) > 2 for group in groups)
+    copies = np.array([name in kinds or f"copy-{name}" in kinds for name in names])
+    figures["distance to the nearest, copies"] = np.quantile(found.nearest[copies], [0, 0.5, 1]).tolist()
+    figures["distance to the nearest, others"] = np.quantile(found.nearest[~copies], [0, 0.5, 1]).tolist()
+    return figures
+
+
 def make_paths(rng: np.random.Generator, n: int, n_steps: int, dim: int, n_kinds: int = 200) -> np.ndarray:
     """Return n paths of some kinds, each warped in time, shifted a little by a path of its own, and noisy."""
     at = np.linspace(0, 1, n_steps)
@@ -183,25 +237,34 @@ def measure_scale(n: int, n_steps: int, dim: int, n_queries: int, folder: Path) 
     }
 
 
+def _demo(folder: Path, seed: int) -> Path:
+    """Return the demo's videos, rendered unless they are there."""
+    videos = folder / f"videos-{seed}"
+    if not videos.exists():
+        render_demo(videos, seed=seed)
+    return videos
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo-seeds", type=int, nargs="*", default=[101, 102, 103])
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--only", nargs="*", default=["whole", "parts", "scale"])
+    parser.add_argument("--only", nargs="*", default=["whole", "copies", "parts", "scale"])
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "whole" in arguments.only:
             for seed in arguments.demo_seeds:
-                render_demo(folder / f"videos-{seed}", seed=seed)
-                paths, labels = embed(folder / f"videos-{seed}", folder / f"run-{seed}")
+                paths, labels = embed(_demo(folder, seed), folder / f"run-{seed}")
                 figures[f"precision, demo, seed {seed}"] = measure_precision(paths, labels)
             robots = Path(os.environ.get("RAYPIPE_TEST_DATA", "../shared/data")) / "videos" / "robot_tasks"
             if robots.is_dir():
-                figures["precision, robot_tasks"] = measure_precision(*embed(robots, folder / "run-robots"))
+                figures["precision, robot_tasks"] = measure_precision(*embed(robots, folder / "run-robots"), None)
+        if "copies" in arguments.only:
+            figures["copies"] = measure_copies(_demo(folder, arguments.demo_seeds[0]), folder)
         if "parts" in arguments.only:
             figures["parts"] = measure_parts(arguments.videos, arguments.seeds)
         if "scale" in arguments.only:

@@ -11,9 +11,9 @@ from sklearn.neighbors import NearestNeighbors
 
 N_NEIGHBORS = 8
 """So many of each video's nearest are looked at: larger groups of copies are joined through each other."""
-LEAST_RATIO = 3.0
-"""Copies are told by a gap in the distances; beyond it they are so many times as large."""
-_SURE = 0.01  # What is nearer than this part of the typical distance is a copy, and no gap below it counts.
+NEARER = 4.0
+"""A copy is so many times nearer than the third nearest of a video usually is."""
+_USUAL = 3  # Even where every video has a copy or two, its third nearest is none.
 _STEPS = 16  # Paths of several lengths are brought to so many steps.
 _DIMENSIONS = 12  # A tree finds neighbours quickly in so few.
 
@@ -21,7 +21,7 @@ _DIMENSIONS = 12  # A tree finds neighbours quickly in so few.
 class Duplicates(NamedTuple):
     """Groups of near-duplicates: indices of the videos, the largest group first; and the distance that tells them.
 
-    ``nearest`` is each video's distance to its nearest other; ``threshold`` is None if there are no near-duplicates.
+    ``nearest`` is each video's distance to its nearest other; ``threshold`` is None for fewer than three videos.
     """
 
     groups: list[list[int]]
@@ -33,10 +33,8 @@ def group_duplicates(values: Any) -> Duplicates:
     """Find groups of near-duplicate videos.
 
     The distance of two paths is the root of the mean squared distance of their steps, without warping: a copy does
-    the same at the same time. The distances of all videos to their nearest eight, in order of size, have a gap between
-    copies and what is only alike: the threshold is the middle, in logarithms, of the gap of the largest ratio. Without
-    a gap of ratio three there are none. Videos nearer than the threshold to each other are of one group (connected
-    components).
+    the same at the same time. The threshold is a quarter of the median, over all videos, of the distance to the third
+    nearest. Videos nearer than that to each other are of one group (connected components).
 
     Parameters
     ----------
@@ -48,9 +46,7 @@ def group_duplicates(values: Any) -> Duplicates:
     if n < 3:  # There is nothing to compare the only distance with.
         return Duplicates([], np.full(n, np.inf), None)
     nearest, others = _find_nearest(vectors, min(N_NEIGHBORS, n - 1))
-    threshold = _find_gap(nearest)
-    if threshold is None:
-        return Duplicates([], nearest.min(axis=1), None)
+    threshold = float(np.median(np.sort(nearest, axis=1)[:, :_USUAL][:, -1])) / NEARER
     row, column = np.nonzero(nearest <= threshold)
     linked = coo_array((np.ones(len(row), bool), (row, others[row, column])), shape=(n, n))
     _, component = connected_components(linked, directed=False)
@@ -79,14 +75,3 @@ def _find_nearest(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     others = others[~own].reshape(len(flat), k)
     apart = [np.linalg.norm(vectors[others[:, i]] - vectors, axis=1) for i in range(k)]
     return np.stack(apart, axis=1), others
-
-
-def _find_gap(nearest: np.ndarray) -> float | None:
-    """Return the middle of the widest gap in the distances up to a typical one, or None if none is wide."""
-    typical = float(np.median(nearest.max(axis=1)))
-    near = np.unique(np.maximum(nearest[nearest <= typical], _SURE * typical))
-    if len(near) < 2:
-        return None
-    ratios = near[1:] / near[:-1]
-    at = int(ratios.argmax())
-    return float(np.sqrt(near[at] * near[at + 1])) if ratios[at] >= LEAST_RATIO else None
