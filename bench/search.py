@@ -1,6 +1,7 @@
 """How well and how fast videos are found: whole, by part, among many, and copies of them.
 
-    python -m bench.search [--demo-seeds 101 102 103] [--n 100000] [--videos 40] [--seeds 10]
+    python -m bench.search [--demo-seeds 101 102 103] [--n 100000 1000000] [--videos 40] [--seeds 5]
+                           [--only whole copies parts scale] [--folder FOLDER]
 
 Whole: for each video of the demo and of the robot videos below RAYPIPE_TEST_DATA, embedded by the descriptor, the
 fraction of the seven nearest others that have its label (of the robots: as many as there are others of its task), for
@@ -10,6 +11,7 @@ ten nearest, against comparing all in full. Copies: the demo's videos encoded ag
 """
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -21,10 +23,10 @@ import av
 import numpy as np
 import pyarrow as pa
 
-from bench.machine import keep
+from bench.machine import RESULTS, keep
 from bench.quality import embed
 from raypipe.analysis.duplicates import group_duplicates
-from raypipe.analysis.search import divergences, rank_paths, rank_pieces
+from raypipe.analysis.search import divergences, is_affordable, rank_paths, rank_pieces
 from raypipe.config import ReduceConfig
 from raypipe.demo import render_demo
 from raypipe.reduction import reduce_trajectories
@@ -143,6 +145,8 @@ def copy_video(source: Path, target: Path, scale: float = 1.0, gain: float = 1.0
 
 def measure_copies(videos: Path, folder: Path) -> dict[str, Any]:
     """Return how many of the copies of a collection's videos are grouped with what they are copies of, and no other."""
+    for name in ("all", "run-copies"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "all").mkdir()
     originals = sorted(videos.rglob("*.mp4"))
     kinds = {}
@@ -205,7 +209,7 @@ def write_run(folder: Path, paths: np.ndarray, gamma: float) -> Run:
 def measure_scale(n: int, n_steps: int, dim: int, n_queries: int, folder: Path) -> dict[str, Any]:
     """Return seconds a query and the recall of sifting among n synthetic trajectories."""
     rng = np.random.default_rng(0)
-    paths = np.concatenate([make_paths(rng, min(100_000, n - i), n_steps, dim) for i in range(0, n, 100_000)])
+    paths = np.concatenate([make_paths(rng, min(10_000, n - i), n_steps, dim) for i in range(0, n, 10_000)])
     gamma = auto_gamma(paths[:10_000])
     ids = tuple(f"v{i:08d}" for i in range(n))
     parts = [
@@ -233,7 +237,7 @@ def measure_scale(n: int, n_steps: int, dim: int, n_queries: int, folder: Path) 
         **{f"seconds a query, {name}": float(np.median(each)) for name, each in seconds.items()},
         "recall at 10, sifted": float(np.mean(recalls)),
         "seconds of a search, files read": time.perf_counter() - started,
-        "sifted there": n * n_steps**2 * (dim + 8) > 1e11,
+        "sifted there": not is_affordable(n, n_steps, dim),
     }
 
 
@@ -248,14 +252,15 @@ def _demo(folder: Path, seed: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo-seeds", type=int, nargs="*", default=[101, 102, 103])
-    parser.add_argument("--n", type=int, default=100_000)
+    parser.add_argument("--n", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--videos", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where videos and runs are kept, to go on from")
     parser.add_argument("--only", nargs="*", default=["whole", "copies", "parts", "scale"])
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = arguments.folder or Path(name)
         if "whole" in arguments.only:
             for seed in arguments.demo_seeds:
                 paths, labels = embed(_demo(folder, seed), folder / f"run-{seed}")
@@ -268,11 +273,13 @@ def main() -> None:
         if "parts" in arguments.only:
             figures["parts"] = measure_parts(arguments.videos, arguments.seeds)
         if "scale" in arguments.only:
-            shapes = ((16, 5), (64, 5), (64, 32))
-            figures["scale"] = [measure_scale(arguments.n, *shape, 10, folder) for shape in shapes]
+            sizes = [(n, *shape) for n in arguments.n for shape in ((16, 5), (64, 16)) if n * shape[0] * shape[1] < 2e8]
+            figures["scale"] = [measure_scale(*size, 10, folder) for size in sizes]
     for title, content in figures.items():
         print(title, content, flush=True)
-    print(f"kept in {keep('search', figures)}")
+    kept = RESULTS / "search.json"
+    before = json.loads(kept.read_text())["figures"] if kept.exists() else {}
+    print(f"kept in {keep('search', {**before, **figures})}")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 N_NEIGHBORS = 8
 """So many of each video's nearest are looked at: larger groups of copies are joined through each other."""
 NEARER = 4.0
-"""A copy is so many times nearer than the third nearest of a video usually is."""
-_USUAL = 3  # Even where every video has a copy or two, its third nearest is none.
+"""A copy is so many times nearer than the second nearest of a video usually is."""
+_USUAL = 2  # Even where every video has a copy, its second nearest is none.
 _STEPS = 16  # Paths of several lengths are brought to so many steps.
 _DIMENSIONS = 12  # A tree finds neighbours quickly in so few.
 
@@ -33,8 +34,8 @@ def group_duplicates(values: Any) -> Duplicates:
     """Find groups of near-duplicate videos.
 
     The distance of two paths is the root of the mean squared distance of their steps, without warping: a copy does
-    the same at the same time. The threshold is a quarter of the median, over all videos, of the distance to the third
-    nearest. Videos nearer than that to each other are of one group (connected components).
+    the same at the same time. The threshold is a quarter of the median, over all videos, of the distance to the
+    second nearest. Videos nearer than that to each other are of one group (connected components).
 
     Parameters
     ----------
@@ -66,9 +67,8 @@ def _flatten(values: Any) -> np.ndarray:
 
 def _find_nearest(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each vector's distances to its k nearest in the directions in which all vary most, and which these are."""
-    centred = vectors - vectors.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)
-    flat = centred @ directions[:, -_DIMENSIONS:]
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a total variance of 0, if all are equal
+        flat = PCA(min(_DIMENSIONS, *vectors.shape), random_state=0).fit_transform(vectors)
     _, others = NearestNeighbors(n_neighbors=k + 1).fit(flat).kneighbors(flat)
     own = others == np.arange(len(flat))[:, None]
     own[~own.any(axis=1), -1] = True  # Of many equal vectors a vector itself may not be among the nearest.

@@ -13,9 +13,9 @@ from raypipe.errors import UsageError
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
-BUDGET = 1e11
-"""Operations that a search may take to compare the query with all videos. A cell of soft-DTW takes 8 and one for each
-dimension, and two cores do at least 1e10 a second."""
+BUDGET = 1e10
+"""Operations that a search may take to compare the query with all videos, about a second's on two cores. A cell of
+soft-DTW takes 8 and one for each dimension."""
 POOLED_STEPS = 8
 """Steps of the pooled paths that a larger collection is sifted by."""
 _SIFTED = 50  # For each video wanted, so many are compared in full after sifting, ...
@@ -162,7 +162,8 @@ def rank_pieces(
 
     Returns
     -------
-    The pieces in order, `Match.distance` being soft-DTW for each step of the query.
+    The pieces, in the order of `Match.distance`: the soft-DTW divergence of the piece from the part, for each step of
+    the part.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def rank_pieces(
         distances, _ = find_best_ends(part.values, np.concatenate([video.values for video in some]), edges, gamma)
         kept += zip(sign * distances, some, strict=True)
         kept = sorted(kept, key=lambda pair: pair[0])[:n]
-    # The n best pieces of all lie in the n videos whose best piece is best.
+    # By soft-DTW the n best pieces of all lie in the n videos whose best piece is best.
     found = [match for _, video in kept for match in _find_in(video, part, part_s, gamma, 1 if least else n)]
     return sorted(found, key=lambda match: sign * match.distance)[:n]
 
@@ -203,7 +204,8 @@ def _find_in(video: ClipPath, part: ClipPath, part_s: tuple[float, float], gamma
         start_s = max(first_s - rate * (asked_s[0] - part_s[0]), video.start_s[0])
         end_s = min(last_s + rate * (part_s[1] - asked_s[-1]), video.end_s[-1])
         if all(end_s <= other.start_s or start_s >= other.end_s for other in found):
-            found.append(Match(video.video_id, piece.distance / len(asked), float(start_s), float(end_s)))
+            away = divergences(asked, [values[piece.first : piece.after]], gamma, "float64")[0] / len(asked)
+            found.append(Match(video.video_id, float(away), float(start_s), float(end_s)))
     return found
 
 
