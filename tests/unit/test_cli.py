@@ -35,7 +35,7 @@ def done(trajectories):
 def test_help_names_every_verb():
     result = call_raypipe("--help")
     assert result.exit_code == 0
-    for verb in ("run", "embed", "cluster", "report", "demo", "inspect", "doctor"):
+    for verb in ("run", "embed", "cluster", "report", "predict", "search", "demo", "inspect", "doctor"):
         assert f" {verb} " in result.stdout
         page = call_raypipe(verb, "--help").stdout
         assert "Example" in page
