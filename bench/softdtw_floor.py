@@ -14,11 +14,10 @@ import numpy as np
 from numba import njit, types
 
 from raypipe.softdtw.lanes import lane_bytes
-from raypipe.softdtw.sweeps import ROWS, sweep
+from raypipe.softdtw.sweeps import NORMALISED, ROWS, sweep
 
 LANES = lane_bytes() // 4
 _ROUND = "vrndscaleps", "vroundps"  # These occur once in each cell and nowhere else, so they count the cells.
-_EVERY = 4  # m is renormalised in every fourth column, so a block without a cell runs once in so many columns.
 _KINDS = {
     "multiply": r"vf?n?m(ul|add|sub).*ps",
     "add": r"v(add|sub)ps",
@@ -110,7 +109,7 @@ def _count(loop: str, pattern: str) -> float:
     total = 0.0
     for block in re.split(r"^\S+:$", loop, flags=re.M):
         found = sum(bool(re.fullmatch(pattern, name)) for name in re.findall(r"^\s+(v\w+)", block, flags=re.M))
-        total += found if any(name in block for name in _ROUND) else found / _EVERY
+        total += found if any(name in block for name in _ROUND) else found / NORMALISED
     return total
 
 

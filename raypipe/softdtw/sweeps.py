@@ -16,13 +16,14 @@ from numba import njit, types
 from numba.extending import overload
 
 from raypipe.softdtw.lanes import (
+    align_stack,
     exponent,
     fraction,
     hide,
+    in_units,
     lane_bytes,
     least,
     load,
-    most,
     nearest,
     scale_by_power,
     splat,
@@ -38,9 +39,9 @@ ROWS = 4  # This many rows are swept at a time.
 MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
 BAND = 2 * MEASURED  # With many dimensions, distances of this many rows are computed before these rows are swept.
 UNROLLED = 3  # Up to this many dimensions are unrolled; more are looped over.
+NORMALISED = 16  # m of cells that pass in registers is brought to [1, 2) in every column of this number.
 
-_FARTHEST = -100.0  # A way whose probability is below 2 to this power counts for nothing, in float64 too.
-_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e30, 1e300  # e of a cell that cannot be reached
+_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e38, 1e300  # e of a cell that cannot be reached
 
 # Polynomials of least relative error (9e-8 and 3e-18) to 2^f for f in [−½, ½]. They are exact at 0, near which a large
 # γ makes most f.
@@ -114,6 +115,7 @@ def measure(x, z, paired, d, n_columns, first, n_rows, distances):
 @overload(measure, jit_options=_INNER)
 def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
     def tall(x, z, paired, d, n_columns, first, n_rows, distances):
+        align_stack()
         w = width(x)
         zero = splat(x.dtype.type(0))
         one = hide(1)  # If LLVM unrolled the loop over dimensions, it would keep some of the sums in memory.
@@ -145,6 +147,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
                 store(distances, at + 7 * row, s7)
 
     def square(x, z, paired, d, n_columns, first, n_rows, distances):
+        align_stack()
         w = width(x)
         zero = splat(x.dtype.type(0))
         one = hide(1)
@@ -206,6 +209,7 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
     probabilities
         The array for the probabilities of the rows from ``first`` on, or None.
     """
+    align_stack()
     w = width(x)
     one = splat(x.dtype.type(1))
     never = unreached(x)
@@ -232,15 +236,18 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
             e1, m1 = e_next, m_next
             e_next, m_next = cell(d3, e, m, e3, m3, e2, m2, probabilities, kept + 3 * row)
             e2, m2 = e, m
-            e3, m3 = normal(e_next, m_next)
-            # Between two normalisations lie eight steps, each of which multiplies m by at most 3 · 1.41: far from
-            # overflow.
-            if j % 4 == 3:
+            e3, m3 = e_next, m_next
+            # What is stored is normal, and so is the row in every so many columns, but no cell waits for that of the
+            # column before: it would take half as long as the cell. Between two normalisations lie at most 20 steps,
+            # each of which multiplies m by at most 3 · 1.41: far from overflow.
+            if j % NORMALISED == NORMALISED - 1:
                 e0, m0 = normal(e0, m0)
                 e1, m1 = normal(e1, m1)
                 e2, m2 = normal(e2, m2)
-            store(border, above, e3)
-            store(border, above + w, m3)
+                e3, m3 = normal(e3, m3)
+            e, m = normal(e_next, m_next)
+            store(border, above, e)
+            store(border, above + w, m)
         i += ROWS
     while i < last:
         e_diagonal, m_diagonal = load(border, 0), load(border, w)
@@ -251,11 +258,13 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
             e_above, m_above = load(border, above), load(border, above + w)
             distance = distance_at(x, j, z, i, paired, dims)
             kept = 2 * ((i - first) * n_columns + j) * w
-            e, m = cell(distance, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
-            e0, m0 = normal(e, m)
+            e0, m0 = cell(distance, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
             e_diagonal, m_diagonal = e_above, m_above
-            store(border, above, e0)
-            store(border, above + w, m0)
+            e, m = normal(e0, m0)
+            store(border, above, e)
+            store(border, above + w, m)
+            if j % NORMALISED == NORMALISED - 1:
+                e0, m0 = e, m
         i += 1
 
 
@@ -316,7 +325,8 @@ def read_values(border, column, out):
     """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
     w = width(border)
     at = 2 * column * w
-    store(out, 0, load(border, at) - log2_of_fraction(load(border, at + w)))
+    one = in_units(splat(border.dtype.type(1)))
+    store(out, 0, load(border, at) / one - log2_of_fraction(load(border, at + w)))
 
 
 @njit(**_INLINE)
@@ -360,15 +370,17 @@ def _cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, pr
 
     def impl(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
         whole = nearest(distance)
-        e = least(least(e_above, e_left), e_diagonal)
-        above = scale_by_power(m_above, most(e - e_above, _FARTHEST))
-        left = scale_by_power(m_left, most(e - e_left, _FARTHEST))
-        total = above + left + scale_by_power(m_diagonal, most(e - e_diagonal, _FARTHEST))
+        # The cell above is the newest, so it comes last.
+        e = least(least(e_left, e_diagonal), e_above)
+        left = scale_by_power(m_left, e - e_left)
+        before = left + scale_by_power(m_diagonal, e - e_diagonal)
+        above = scale_by_power(m_above, e - e_above)
+        total = before + above
         if keep:
             share = 1.0 / total
             store(probabilities, at, above * share)
             store(probabilities, at + width(probabilities), left * share)
-        return e + whole, total * exp2_of_fraction(whole - distance)
+        return e + in_units(whole), total * exp2_of_fraction(whole - distance)
 
     return impl
 
