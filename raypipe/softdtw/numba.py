@@ -221,7 +221,7 @@ class _Blocks:
         n_laid_out = max(1, min(_FLUSHED, _LAID_OUT_BYTES // (size * x.dtype.itemsize), len(self.starts)))
         laid_out = _scratch(n_laid_out * size, x.dtype).reshape(n_laid_out, size)
         widths = np.empty((n_laid_out, w), np.int64)
-        room = _Room(*(_scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * n_steps, 1)))
+        room = _Room(*(_scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * (n_steps | 1), 1)))
         values, lengths, scale = x.series.values, x.lengths, np.sqrt(_LOG2_E / self.gamma)
         for begin_, end in left:
             for first in range(begin_, end, n_laid_out):

@@ -93,9 +93,9 @@ def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, 
             measure(x, z, paired, dims, n_columns, top, n_rows, distances)
             if kept:
                 room = probabilities[2 * (top - first) * n_columns * width(x) :]
-                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, room)
+                sweep(distances, n_columns | 1, None, None, border, n_columns, zero, n_rows, room)
             else:
-                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, None)
+                sweep(distances, n_columns | 1, None, None, border, n_columns, zero, n_rows, None)
 
     return banded
 
@@ -119,7 +119,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
         w = width(x)
         zero = splat(x.dtype.type(0))
         one = hide(1)  # If LLVM unrolled the loop over dimensions, it would keep some of the sums in memory.
-        row = n_columns * w
+        row = (n_columns | 1) * w
         for j in range(n_columns):
             for i in range(0, n_rows, MEASURED):
                 z0 = (first + i) * d
@@ -151,7 +151,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
         w = width(x)
         zero = splat(x.dtype.type(0))
         one = hide(1)
-        row = n_columns * w
+        row = (n_columns | 1) * w
         for j in range(0, n_columns, 2):
             beside = min(j + 1, n_columns - 1)
             for i in range(0, n_rows, 4):
