@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.machine import keep
 from bench.throughput import make_videos
-from raypipe.config import DecodeConfig, ReduceConfig
+from raypipe.config import DecodeConfig, ReduceConfig, TrajectoryConfig
 from raypipe.reduction import Reducer, choose_points, make_reducer
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
@@ -55,7 +55,7 @@ def build(paths: np.ndarray) -> dict[str, float]:
         plan, clips = plan_precomputed([Video(f"v{i}", f"file:///v{i}") for i in range(len(paths))], list(paths), "x")
         return {
             "committed_clips_per_s": per_second(clips.num_rows, lambda: run.write_table("embeddings/0.parquet", clips)),
-            "built_videos_per_s": per_second(len(paths), lambda: gather_paths(Ledger(run, plan), 16, "time")),
+            "built_videos_per_s": per_second(len(paths), lambda: gather_paths(Ledger(run, plan), TrajectoryConfig())),
         }
 
 

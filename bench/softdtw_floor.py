@@ -14,11 +14,10 @@ import numpy as np
 from numba import njit, types
 
 from raypipe.softdtw.lanes import lane_bytes
-from raypipe.softdtw.sweeps import ROWS, sweep
+from raypipe.softdtw.sweeps import NORMALISED, ROWS, sweep
 
 LANES = lane_bytes() // 4
 _ROUND = "vrndscaleps", "vroundps"  # These occur once in each cell and nowhere else, so they count the cells.
-_EVERY = 4  # m is renormalised in every fourth column, so a block without a cell runs once in so many columns.
 _KINDS = {
     "multiply": r"vf?n?m(ul|add|sub).*ps",
     "add": r"v(add|sub)ps",
@@ -27,6 +26,9 @@ _KINDS = {
     "whole numbers": r"vp.*|v(and|or|xor|andn)ps",
 }
 # Vector pipes of any kind and their bits, by vendor and family; Zen 4 takes two turns for 512 bits, Zen 5 one.
+# On Zen 3 and 4 only half of the pipes do the operations of _FEW: an addition and a minimum share a turn with none of
+# their kind, while an addition and a product run side by side.
+_FEW = r"v(add|sub|min|max|rndscale|round)ps|vcvt.*|vps[lr]l.*"
 _PIPES = {("AuthenticAMD", 25): (4, 256), ("AuthenticAMD", 26): (4, 512), ("GenuineIntel", 6): (2, 512)}
 
 
@@ -40,12 +42,15 @@ def describe_floor(dim: int = 2) -> dict[str, Any]:
     total = _count(loop, r"v(?!mov|broadcast).*") / ROWS
     bits = LANES * 32 // _registers(loop)
     clock = measure_clock()
-    cycles = total * bits / (pipes[0] * pipes[1])
+    few = _count(loop, _FEW) / ROWS
+    turns = max(total, 2 * few) if _processor() == ("AuthenticAMD", 25) else total
+    cycles = turns * bits / (pipes[0] * pipes[1])
     return {
         "register_bits": bits,
         "lanes": LANES,
         "instructions_a_cell": total,
         "by_kind": counts,
+        "on_half_of_the_pipes": few,
         "pipes_assumed": f"{pipes[0]} of {pipes[1]} bits",
         "clock_ghz": clock / 1e9,
         "cycles_a_cell": cycles,
@@ -110,7 +115,7 @@ def _count(loop: str, pattern: str) -> float:
     total = 0.0
     for block in re.split(r"^\S+:$", loop, flags=re.M):
         found = sum(bool(re.fullmatch(pattern, name)) for name in re.findall(r"^\s+(v\w+)", block, flags=re.M))
-        total += found if any(name in block for name in _ROUND) else found / _EVERY
+        total += found if any(name in block for name in _ROUND) else found / NORMALISED
     return total
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from raypipe.config import Config, make_config
 from raypipe.errors import UsageError, check_type
@@ -14,6 +15,7 @@ from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
+    from raypipe.runs.outlier_table import Outlier
 
 
 def embed_videos(
@@ -65,6 +67,89 @@ def embed_videos(
     return run
 
 
+def predict(
+    run: Run,
+    source: Videos | str | Path,
+    output: str | Path | Run,
+    *,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Embed new videos as a run's were, and give each the nearest of the run's clusters.
+
+    Parameters
+    ----------
+    run
+        A clustered run. Its encoder, sampling, reduction and centers are taken; nothing of it is changed.
+    source
+        The new videos, as `embed_videos` takes them, or precomputed trajectories if the run was made of such.
+    output
+        The new videos' run directory. A second call resumes there.
+    config
+        Parameters of decoding and of Ray, and of the encoder's device; the rest must be as in the run.
+    progress
+        Where progress is shown; by default nowhere.
+
+    Returns
+    -------
+    The new videos' run, clustered: its ``clusters.parquet`` has each one's cluster, its distance to the center, its
+    outlier score, by which it is flagged beyond the threshold of the run's own videos, and its place on the run's
+    map. `write_report` writes its report.
+
+    Raises
+    ------
+    SourceError, EncoderError, UsageError, RaypipeError
+        As `embed_videos`; or if the run is not clustered, or the encoder is not the one that it was embedded by.
+    """
+    from raypipe import pipeline
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("output", output, (str, os.PathLike, Run))
+    check_type("config", config, (Config, type(None)), "what make_config returns")
+    check_type("progress", progress, (Progress, type(None)))
+    if not (isinstance(output, Run) or os.fspath(output)):
+        raise UsageError("output must name a folder or a URL")
+    output = output if isinstance(output, Run) else Run(os.fspath(output))
+    Run.open(run.url)
+    config = config or make_config(base={**run.info().get("config", {}), "source": {}})
+    pipeline.predict(run, source, output, config, progress or Progress())
+    return output
+
+
+def find_outliers(
+    run: Run, *, by: Literal["score", "distance"] | None = None, quantile: float | None = None
+) -> list[Outlier]:
+    """Find the odd videos of a clustered run: which, why, and where in them. Nothing is written.
+
+    Parameters
+    ----------
+    run
+        A clustered run. Its directory alone is read.
+    by
+        "score", the soft-DTW divergence from the nearest center that other videos support, so that a lone odd video
+        does not hide in a cluster of its own; or "distance", that to the own center. None for the run's config.
+    quantile
+        Videos beyond this quantile are outliers, 0 < quantile < 1. None for the run's config.
+
+    Returns
+    -------
+    Every clustered video, the farthest first, with ``score``, ``distance``, ``outlier``, ``verdict`` ("keep" or
+    "drop"), ``reason``, and ``start_s`` and ``end_s`` in seconds of the file; see `raypipe.runs.outlier_table.Outlier`.
+
+    Raises
+    ------
+    UsageError
+        If the run has no clusters of its own, or an argument is out of range.
+    """
+    from raypipe.runs.outlier_table import judge_run, list_outliers
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    Run.open(run.url)
+    given = {"outlier_by": by, "outlier_quantile": quantile}
+    flags = {"cluster": {name: value for name, value in given.items() if value is not None}}
+    return list_outliers(run, judge_run(run, make_config(base=run.info()["config"], flags=flags)))
+
+
 def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: Progress | None = None) -> None:
     """Write the report of a run: tables, pictures and ``report.html``.
 
@@ -97,6 +182,50 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     elif not run.exists("clusters.parquet"):
         pipeline.cluster(run, config, progress)
     pipeline.report(run, config, progress)
+
+
+def sweep(
+    run: Run,
+    ks: Sequence[int] | None = None,
+    gammas: Sequence[float | str] = ("auto",),
+    *,
+    seeds: int = 5,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Find out how many clusters an embedded run has, on Ray; ``sweep.json`` and a picture are written.
+
+    Parameters
+    ----------
+    run
+        An embedded run, clustered or not.
+    ks
+        Numbers of clusters; by default 2 to 12, and half of the videos at most.
+    gammas
+        Values of γ to compare, "auto" among them perhaps.
+    seeds
+        Fits from so many seeds, and as many splits in halves.
+    config
+        How trajectories are built, reduced and clustered; by default as the run's own config says.
+    progress
+        Where progress is shown; by default nowhere.
+
+    Returns
+    -------
+    What `raypipe.analysis.sweep.sweep_clusters` returns: the figures of each fit, the recommendation and its reason.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run, or a number of clusters, γ or the number of seeds is out of range.
+    """
+    from raypipe import pipeline
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("config", config, (Config, type(None)), "what make_config returns")
+    Run.open(run.url)
+    config = config or make_config(base=run.info()["config"])
+    return pipeline.sweep(run, config, ks, gammas, seeds, progress or Progress())
 
 
 def _check_fitted(model: TimeSeriesKMeans) -> None:

@@ -51,11 +51,21 @@ _ANY = {
 _CONFIG = {
     "config": Annotated[str | None, typer.Option("--config", metavar="FILE.yaml", help="Parameters from a file.")],
     "preset": Annotated[
-        str | None, typer.Option("--preset", help="A pinned recipe: embedding-analysis or outlier-detection.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="A pinned recipe: embedding-analysis, outlier-detection, video-kmeans or video-density.",
+        ),
     ],
     "set": Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any parameter, such as sample.every_n=10."),
+    ],
+}
+_ADDRESS = {
+    "ray.address": Annotated[
+        str | None,
+        typer.Option("--address", help="A Ray cluster's address. [default: RAY_ADDRESS, else a local one]"),
     ],
 }
 _EMBED = {
@@ -82,10 +92,7 @@ _EMBED = {
             help="Embed videos again whose embeddings come from another encoder or sampling, or whose files changed.",
         ),
     ],
-    "ray.address": Annotated[
-        str | None,
-        typer.Option("--address", help="A Ray cluster's address. [default: RAY_ADDRESS, else a local one]"),
-    ],
+    **_ADDRESS,
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")],
     "max_failed": Annotated[
         float,
@@ -95,6 +102,13 @@ _EMBED = {
 _SEED = {"seed": Annotated[int | None, typer.Option("--seed", help="Seed of reduction and clustering.")]}
 _CLUSTER = {
     "cluster.n_clusters": Annotated[int | None, typer.Option("--n-clusters", "-k", help="Number of clusters.")],
+    "cluster.min_cluster_size": Annotated[
+        int | None, typer.Option("--min-cluster-size", help="Density: videos that make a cluster at least.")
+    ],
+    "reduce.n_neighbors": Annotated[int | None, typer.Option("--n-neighbors", help="UMAP: neighbours of a point.")],
+    "cluster.assign_all": Annotated[
+        bool | None, typer.Option("--assign-all", help="Density: noise goes to the nearest video's cluster.")
+    ],
     **_SEED,
 }
 _DEFAULTS: dict[str, Any] = {"quiet": False, "debug": False, "dry_run": False, "max_failed": 0.05}
@@ -154,7 +168,8 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
     _CLUSTER,
     epilog="Examples:  raypipe run videos/ -o runs/first --encoder descriptor -k 6  |  "
     "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
-    "raypipe run manifest.csv -o runs/m --set sample.n_frames=5",
+    "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
+    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""
@@ -191,7 +206,14 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     return _exit_code(made, options["max_failed"])
 
 
-@_verb(_CONFIG, _CLUSTER, epilog="Example:  raypipe cluster runs/first -k 8 --set reduce.method=pca")
+@_verb(
+    _CONFIG,
+    _CLUSTER,
+    epilog="Examples:  raypipe cluster runs/first -k 8 --set reduce.method=pca  |  "
+    "raypipe cluster runs/first --preset video-kmeans -k 4  |  "
+    "raypipe cluster runs/first --set cluster.method=density --min-cluster-size 4 --assign-all  |  "
+    "raypipe cluster runs/first --set describe.keywords=8",
+)
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report."""
     from raypipe import pipeline
@@ -200,6 +222,135 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     made = Run.open(run)
     config, progress = _prepare(options, base=made)
     pipeline.cluster(made, config, progress)
+    pipeline.report(made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+
+
+@_verb(
+    _CONFIG,
+    _SEED,
+    _ADDRESS,
+    epilog="Examples:  raypipe sweep runs/first  |  raypipe sweep runs/first --k 2:8 --gamma auto,0.1 --seeds 3",
+)
+def sweep(
+    run: ExistingRun,
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="FROM:TO", help="Numbers of clusters, both ends included; else 2:12."),
+    ] = None,
+    gamma: Annotated[
+        str, typer.Option("--gamma", metavar="G[,G…]", help="Values of γ to compare; auto fits it to the data.")
+    ] = "auto",
+    seeds: Annotated[int, typer.Option("--seeds", help="Fits from so many seeds, and as many splits in halves.")] = 5,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Find out how many clusters an embedded run has: fits of many numbers, their figures, and a recommendation."""
+    from raypipe import pipeline
+    from raypipe.analysis.recommendation import describe_sweep
+    from raypipe.analysis.sweep import read_gammas, read_range
+    from raypipe.runs.directory import Run
+
+    ks, gammas = k and read_range(k), read_gammas(gamma)
+    made = Run.open(run)
+    config, progress = _prepare(options, base=made)
+    print(describe_sweep(pipeline.sweep(made, config, ks or None, gammas, seeds, progress)))
+    progress.say(f"picture: {made.path('plots/sweep.png')}")
+
+
+@_verb(
+    _CONFIG,
+    _EMBED,
+    epilog="Example:  raypipe predict runs/first new_videos/ -o runs/new",
+)
+def predict(run: ExistingRun, source: Source, output: Output, options: dict[str, Any]) -> int | None:
+    """Give new videos the clusters of a run: embedded as it was, they become a run of their own."""
+    from raypipe.runs.directory import Run
+
+    known = Run.open(run)
+    config, progress = _prepare(options, base=known, afresh="source")
+    if options["dry_run"]:
+        _dry_run(source, config)
+        return DONE
+    from raypipe import pipeline
+
+    made = Run(output)
+    pipeline.predict(known, source, made, config, progress)
+    pipeline.report(made, config, progress)
+    progress.say(f"report: {made.path('report.html')}")
+    return _exit_code(made, options["max_failed"])
+
+
+@_verb(
+    epilog="Examples:  raypipe search runs/first --like videos/a.mp4  |  "
+    "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20  |  "
+    "raypipe search runs/clip --like 'a hand opens a drawer'  |  "
+    "raypipe search runs/first --diverse 12  |  raypipe search runs/first --duplicates --json",
+)
+def search(
+    run: ExistingRun,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="URI|ID|TEXT", help="A video of the run, a new one, or words (encoder clip)."),
+    ] = None,
+    least: Annotated[bool, typer.Option("--least", help="The least alike instead.")] = False,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many to find.")] = 9,
+    from_s: Annotated[
+        float | None, typer.Option("--from", metavar="SECONDS", help="With --to: find where this part happens.")
+    ] = None,
+    to_s: Annotated[float | None, typer.Option("--to", metavar="SECONDS", help="Where the part ends.")] = None,
+    diverse: Annotated[
+        int | None, typer.Option("--diverse", metavar="N", min=1, help="The N videos most unlike one another instead.")
+    ] = None,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Groups of near-duplicate videos instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Find videos of a run: like a video, a part of one or a text; the most unlike one another; near-duplicates."""
+    from raypipe import similarity
+    from raypipe.runs.directory import Run
+
+    asked = Run.open(run)
+    if (like is not None) + (diverse is not None) + duplicates != 1:
+        raise UsageError("say what to search for: one of --like, --diverse and --duplicates")
+    if like is None and (least or from_s is not None or to_s is not None):
+        raise UsageError("--least, --from and --to go with --like")
+    if duplicates:
+        groups = similarity.find_duplicates(asked)
+        print(similarity.as_text(groups, as_json))
+    elif diverse is not None:
+        print(similarity.as_text(similarity.find_diverse(asked, diverse), as_json))
+    else:
+        found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)  # type: ignore[arg-type]
+        print(similarity.as_text(found, as_json))
+
+
+@_verb(
+    _CONFIG,
+    {
+        "cluster.outlier_by": Annotated[
+            str | None,
+            typer.Option(
+                "--by",
+                help="score: the divergence from the nearest center that other videos support; distance: to the own "
+                "center.",
+            ),
+        ],
+        "cluster.outlier_quantile": Annotated[
+            float | None, typer.Option("--quantile", help="Videos beyond this quantile of it are outliers.")
+        ],
+    },
+    epilog="Example:  raypipe outliers runs/first --by distance --quantile 0.9",
+)
+def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
+    """Find the odd videos of a clustered run again: which, why, and where in them; and report."""
+    from raypipe import pipeline
+    from raypipe.runs.directory import Run
+
+    made = Run.open(run)
+    config, progress = _prepare(options, base=made)
+    pipeline.find_outliers(made, config, progress)
     pipeline.report(made, config, progress)
     progress.say(f"report: {made.path('report.html')}")
 
@@ -281,8 +432,13 @@ def _exit_code(run: Any, max_failed: float) -> int:
     return DONE
 
 
-def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = None) -> tuple[Config, Progress]:
-    """Resolve the options to a config and a progress display; the options override the config of the run ``base``."""
+def _prepare(
+    options: dict[str, Any], base: Any = None, encoder: str | None = None, afresh: str | None = None
+) -> tuple[Config, Progress]:
+    """Resolve the options to a config and a progress display.
+
+    The options override the config of the run ``base``, of which the section ``afresh`` is left out.
+    """
     from raypipe.config import make_config
     from raypipe.progress import make_progress
 
@@ -298,7 +454,8 @@ def _prepare(options: dict[str, Any], base: Any = None, encoder: str | None = No
     if base is not None and (made_with := base.info().get("config")) is None:
         raise UsageError(f"nothing has been embedded in {base.url}: run raypipe embed SOURCE -o {base.url}")
     config = make_config(
-        base=made_with,
+        embedded=base is not None,
+        base={name: section for name, section in (made_with or {}).items() if name != afresh},
         preset=options.get("preset"),
         file=options.get("config"),
         flags=chosen,

@@ -98,10 +98,17 @@ class TrajectoryConfig(_Section):
 
     n_steps: int | None = Field(16, ge=1, description="points a trajectory; null keeps each video's own length")
     time_axis: Literal["time", "index"] = Field("time", description="interpolate over seconds or over clip numbers")
+    pool: Literal["mean", "max", "median", "first"] | None = Field(
+        None, description="instead of a path: one step a video, its clips pooled so; n_steps and time_axis do not count"
+    )
+    normalize: bool = Field(False, description="pool: L2-normalise the pooled vector")
 
 
 PICTURE_POINTS = 2000
-"""Steps on which a picture is fitted at most, as its exact neighbours cost the square of them."""
+"""Steps on which a UMAP picture is fitted at most, as its exact neighbours cost the square of them."""
+
+TSNE_POINTS = 10_000
+"""Steps on which a t-SNE picture is fitted at most, which takes about a minute."""
 
 
 class ReduceConfig(_Section):
@@ -110,7 +117,7 @@ class ReduceConfig(_Section):
     # PCA is the default because on real robot videos clusters agree with the tasks much better under PCA-5 (ARI 0.89)
     # than under UMAP-5 (about 0.4), where a step's neighbours are other steps of its own video. On the demo both are
     # perfect. See bench/quality.py.
-    method: Literal["umap", "pca", "none"] = Field("pca")
+    method: Literal["umap", "pca", "tsne", "none"] = Field("pca")
     n_components: int = Field(5, ge=1)
     n_neighbors: int = Field(15, ge=2, description="umap: number of neighbours of a point")
     min_dist: float = Field(0.1, ge=0, le=1, description="umap: least distance between points")
@@ -121,40 +128,65 @@ class ReduceConfig(_Section):
         "auto with fastumap on the CPU",
     )
     fit_points: int = Field(100_000, ge=10, description="points to fit on at most, sampled with the seed")
+    picture: Literal["umap", "tsne"] = Field(
+        "umap", description="the 2-D map of the pictures; tsne: of what is clustered, with the centers"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
 
     def for_picture(self) -> ReduceConfig:
-        """Return these parameters with UMAP in two dimensions, which the pictures show.
+        """Return these parameters with UMAP or t-SNE in two dimensions, which the pictures show.
 
-        Unless it is the reduction itself, it is fitted on `PICTURE_POINTS` at most, and by the quicker library.
+        Unless it is the reduction itself, it is fitted on `PICTURE_POINTS` or `TSNE_POINTS` at most, and UMAP by the
+        quicker library.
         """
-        if self.method == "umap" and self.n_components == 2:
+        if self.method == self.picture and self.n_components == 2:
             return self
         backend = "quick" if self.backend == "auto" else self.backend
-        fit_points = min(self.fit_points, PICTURE_POINTS)
+        fit_points = min(self.fit_points, TSNE_POINTS if self.picture == "tsne" else PICTURE_POINTS)
         return self.model_copy(
-            update={"method": "umap", "n_components": 2, "backend": backend, "fit_points": fit_points}
+            update={"method": self.picture, "n_components": 2, "backend": backend, "fit_points": fit_points}
         )
 
 
 class ClusterConfig(_Section):
     """Parameters of the clustering."""
 
-    method: Literal["softdtw", "dtw", "euclidean", "kmeans"] = Field(
-        "softdtw", description="k-means under that distance; kmeans: on each trajectory's mean"
+    method: Literal["softdtw", "dtw", "euclidean", "kmeans", "density"] = Field(
+        "softdtw",
+        description="k-means under that distance; kmeans: on each trajectory's mean; density: HDBSCAN, which finds "
+        "the number of clusters itself and leaves noise",
     )
     n_clusters: int = Field(5, ge=1)
+    min_cluster_size: int = Field(5, ge=2, description="density: videos that make a cluster at least")
+    min_samples: int | None = Field(
+        None,
+        ge=1,
+        description="density: videos, itself counted, within the distance that says how dense it is around a video "
+        "(hdbscan and cuML do not count it: theirs is one less); default min_cluster_size",
+    )
+    assign_all: bool = Field(False, description="density: noise goes to the cluster of the nearest video that has one")
     gamma: float | Literal["auto"] = Field("auto", description="smoothness of soft-DTW")
+    global_constraint: Literal["sakoe_chiba", "itakura"] | None = Field(
+        None, description="softdtw, dtw: let an alignment pass near the diagonal only"
+    )
+    sakoe_chiba_radius: int | None = Field(None, ge=0, description="so many steps from it; 1 for sakoe_chiba alone")
+    itakura_max_slope: float | None = Field(None, ge=1, description="so steep at most; 2 for itakura alone")
     divergence: bool = Field(False, description="softdtw, solver mm: assign by the soft-DTW divergence")
     solver: Literal["mm", "lbfgs"] = Field("mm", description="how centers are found; lbfgs as in tslearn, slower")
     precision: Literal["auto", "float32", "float64"] = Field("auto", description="auto: float32 under mm")
-    backend: Literal["auto", "cupy", "numba", "tslearn"] = Field("auto", description="auto: cupy on a GPU, else numba")
+    backend: Literal["auto", "cupy", "numba", "tslearn", "cuml", "sklearn"] = Field(
+        "auto",
+        description="auto: cupy on a GPU, else numba; density on vectors: cuml on a GPU, else sklearn",
+    )
     max_iter: int = Field(50, ge=1)
     n_init: int = Field(5, ge=1, description="runs from different seeds; the best is kept")
     seed: int = Field(0, ge=0, lt=2**32)
-    outlier_quantile: float = Field(
-        0.95, gt=0, lt=1, description="videos beyond this quantile of the distances to their center are outliers"
+    outlier_by: Literal["score", "distance"] = Field(
+        "score",
+        description="what makes an outlier: the divergence from the nearest center that other videos support, or the "
+        "distance to the own center",
     )
+    outlier_quantile: float = Field(0.95, gt=0, lt=1, description="videos beyond this quantile of it are outliers")
 
     @model_validator(mode="after")
     def _gamma_positive(self) -> ClusterConfig:
@@ -162,12 +194,50 @@ class ClusterConfig(_Section):
             raise ValueError("gamma must be greater than 0")
         return self
 
+    @model_validator(mode="after")
+    def _backend_fits(self) -> ClusterConfig:
+        unfit = {"density": {"tslearn"}, "kmeans": set()}.get(self.method, {"cuml", "sklearn"})
+        if self.backend in unfit:
+            raise ValueError(f"backend={self.backend} is not for method {self.method}: set cluster.backend=auto")
+        return self
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> ClusterConfig:
+        if self.global_constraint is None and None not in (self.sakoe_chiba_radius, self.itakura_max_slope):
+            raise ValueError(
+                "sakoe_chiba_radius and itakura_max_slope exclude each other: say by global_constraint which one counts"
+            )
+        return self
+
+
+class DescribeConfig(_Section):
+    """Parameters of describing clusters in words."""
+
+    method: Literal["auto", "captions", "keybert", "tags", "none"] = Field(
+        "auto",
+        description="captions: words that set a cluster's captions apart; keybert: of summarised captions, by language "
+        "models (text extra); tags: terms of the vocabulary that suit the pictures, by CLIP; auto: captions if there "
+        "are any, else tags if the encoder is clip, else none",
+    )
+    keywords: int = Field(5, ge=1, description="words or terms a cluster, at most")
+    min_score: float = Field(0.0, ge=0, description="terms below this score are left out")
+    vocabulary: str | None = Field(None, description="tags: a file with a term a line; default raypipe's own list")
+    model: str = Field("all-MiniLM-L6-v2", description="keybert: sentence-transformers model, a folder or a name")
+    summarizer: str | None = Field(
+        "sshleifer/distilbart-cnn-12-6",
+        description="keybert: sequence-to-sequence model that summarises, a folder or a name; null: no summary",
+    )
+
 
 class ReportConfig(_Section):
     """Parameters of the report."""
 
     sheet_videos: int = Field(6, ge=1, description="videos on a cluster's contact sheet")
     sheet_frames: int = Field(8, ge=1, description="frames of each video on a contact sheet")
+    sheet_choice: Literal["central", "random"] = Field(
+        "central", description="its most central videos over time; or random ones, a frame each, with their captions"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the random choice")
 
 
 class RayConfig(_Section):
@@ -193,10 +263,12 @@ class Config(_Section):
     trajectory: TrajectoryConfig = TrajectoryConfig()
     reduce: ReduceConfig = ReduceConfig()
     cluster: ClusterConfig = ClusterConfig()
+    describe: DescribeConfig = DescribeConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 
 
+_CLUSTERED = ("trajectory", "reduce", "cluster", "report")  # The sections for what follows from the embeddings.
 _PINNED_REDUCE = {"backend": "cpu"}
 _PINNED_CLUSTER = {"method": "softdtw", "gamma": 1.0, "solver": "lbfgs", "n_init": 1, "max_iter": 50}
 
@@ -219,7 +291,37 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "encode": {"normalize": False},
         "trajectory": {"n_steps": 20, "time_axis": "index"},
         "reduce": {**_PINNED_REDUCE, "method": "pca", "n_components": 3, "seed": 1234},
-        "cluster": {**_PINNED_CLUSTER, "n_clusters": 6, "seed": 1234, "outlier_quantile": 0.95},
+        "cluster": {
+            **_PINNED_CLUSTER,
+            "n_clusters": 6,
+            "seed": 1234,
+            "outlier_by": "distance",
+            "outlier_quantile": 0.95,
+        },
+    },
+    "video-kmeans": {
+        "sample": {"every_n": 10},
+        "encode": {"normalize": False},
+        "trajectory": {"pool": "mean"},
+        "reduce": {"method": "none", "picture": "tsne", "seed": 28},
+        "cluster": {"method": "kmeans", "n_clusters": 20, "n_init": 10, "max_iter": 300, "seed": 28},
+        "report": {"sheet_choice": "random", "sheet_videos": 9, "seed": 28},
+    },
+    "video-density": {
+        "sample": {"n_frames": 5},
+        "encode": {"normalize": False},
+        "trajectory": {"pool": "mean", "normalize": True},
+        "reduce": {
+            **_PINNED_REDUCE,
+            "method": "umap",
+            "n_components": 5,
+            "metric": "cosine",
+            "n_neighbors": 15,
+            "min_dist": 0.0,
+            "seed": 42,
+        },
+        # The clusterer's hdbscan does not count the video itself: its min_samples is 1.
+        "cluster": {"method": "density", "min_cluster_size": 10, "min_samples": 2, "backend": "sklearn", "seed": 42},
     },
 }
 
@@ -227,6 +329,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 def make_config(
     *,
     base: dict[str, Any] | None = None,
+    embedded: bool = False,
     preset: str | None = None,
     file: str | Path | None = None,
     flags: dict[str, dict[str, Any]] | None = None,
@@ -238,6 +341,9 @@ def make_config(
     ----------
     base
         A config as a dict, such as an earlier run's. It overrides the defaults.
+    embedded
+        Whether the run of ``base`` is embedded. How it was sampled and encoded is then a fact that no preset changes;
+        of what follows from the embeddings a preset replaces all, that of an earlier preset too.
     preset
         A name in `PRESETS`.
     file
@@ -258,7 +364,11 @@ def make_config(
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}; choose one of: {', '.join(PRESETS)}")
     merged: dict[str, Any] = {}
-    layers = [base or {}, PRESETS[preset] if preset else {}, _read_yaml(Path(file)) if file else {}, flags or {}]
+    pinned = PRESETS[preset] if preset else {}
+    if preset and embedded:
+        base = {name: keys for name, keys in (base or {}).items() if name not in _CLUSTERED}
+        pinned = {name: keys for name, keys in pinned.items() if name in _CLUSTERED}
+    layers = [base or {}, pinned, _read_yaml(Path(file)) if file else {}, flags or {}]
     for layer in (*layers, *map(_parse_assignment, sets)):
         check_type("a layer of the config", layer, dict, "a dict for each section")
         _merge(merged, layer)
@@ -286,6 +396,13 @@ def to_yaml(config: Config) -> str:
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def from_yaml(text: str) -> Config:
+    """Return the config that `to_yaml` wrote."""
+    import yaml
+
+    return make_config(base=yaml.safe_load(text))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -164,24 +164,34 @@ def render_demo(
 
 def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
     """Write one video: ``job`` is its path, its behaviour's name and the seed of its look and pace."""
-    import av
-
     path, behaviour, seed = job
+    write_pictures(path, film(behaviour, seed))
+    return path
+
+
+def film(behaviour: str, seed: tuple[int, ...], every: int = 1) -> Iterator[np.ndarray]:
+    """Yield one video's pictures, (HEIGHT, WIDTH, 3) uint8 RGB, by its behaviour's name and its seed; every n-th."""
     rng = np.random.default_rng(seed)
     look = draw_look(rng)
-    positions = follow_loop(behaviour, *draw_pace(rng))
+    positions = follow_loop(behaviour, *draw_pace(rng))[::every]
+    for scene in render_frames(positions, look):
+        noisy = scene + look.noise * rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
+        yield (255 * noisy.clip(0, 1)).astype(np.uint8)
+
+
+def write_pictures(path: Path, pictures: Iterable[np.ndarray], fps: int = FPS) -> None:
+    """Write pictures, (HEIGHT, WIDTH, 3) uint8 RGB, as a video; make its folder."""
+    import av
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         # One thread and a fixed quantiser give the same file each time. Under x264's rate control its macroblock tree
         # differs from run to run on processors with AVX-512.
-        stream = container.add_stream("libx264", rate=FPS, options={"qp": "25", "preset": "veryfast", "threads": "1"})
+        stream = container.add_stream("libx264", rate=fps, options={"qp": "25", "preset": "veryfast", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for scene in render_frames(positions, look):
-            noisy = scene + look.noise * rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
-            pixels = (255 * noisy.clip(0, 1)).astype(np.uint8)
+        for pixels in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    return path
 
 
 def draw_look(rng: np.random.Generator) -> Look:

@@ -16,11 +16,14 @@ EXTRAS = {
     "torchcodec": "gpu",
     "s3fs": "s3",
     "gcsfs": "gcs",
+    "keybert": "text",
+    "transformers": "text",
 }
 
 PACKAGES = (
     "raypipe", "ray", "numpy", "pyarrow", "torch", "open_clip_torch", "av", "decord", "torchcodec", "tslearn",
     "scikit-learn", "umap-learn", "fastumap", "numba", "cupy-cuda13x", "cuml-cu13", "matplotlib",
+    "keybert", "transformers",
 )  # fmt: skip
 
 
@@ -49,6 +52,24 @@ def require(name: str) -> ModuleType:
         extra = EXTRAS.get(package)
         remedy = f"pip install 'raypipe[{extra}]'" if extra else f"pip install {package}"
         raise RaypipeError(f"{name} is needed here and cannot be imported ({error}): {remedy}") from error
+
+
+def require_on_gpu(name: str, remedy: str) -> ModuleType:
+    """Import a package that needs a GPU, or raise an error that says what else to do.
+
+    Raises
+    ------
+    RaypipeError
+        If the package cannot be imported, or sees no GPU.
+    """
+    runtime = require("cupy").cuda.runtime
+    try:
+        n_gpus = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError:  # CuPy raises this if there is no driver.
+        n_gpus = 0
+    if not n_gpus:
+        raise RaypipeError(f"{name.partition('.')[0]} needs a GPU and there is none: {remedy}")
+    return require(name)
 
 
 def package_versions() -> dict[str, str]:

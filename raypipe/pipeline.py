@@ -18,6 +18,7 @@ from raypipe.errors import UsageError
 from raypipe.packages import package_versions
 from raypipe.progress import Progress
 from raypipe.runs.accounting import account, write_accounts
+from raypipe.runs.comparison import PRECOMPUTED, check_comparable, check_sections
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import FOLDER, Ledger, split_clips
 from raypipe.runs.plan import PLAN_FILE, find_quarantined, open_plan, portion_size
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
+_KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its map: twice what the map is fitted on.
+
+
+WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
 
 
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
@@ -43,12 +48,15 @@ def run_all(source: Source, run: Run, config: Config, progress: Progress) -> Non
     report(run, config, progress)
 
 
-def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
-    """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``."""
+def embed(source: Source, run: Run, config: Config, progress: Progress, like: Run | None = None) -> None:
+    """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``.
+
+    With another run in ``like``, the embeddings must be comparable with that run's.
+    """
     with run.step("find"):
         found, paths = read_source(source, config.source.allow_pickle)
     if paths is not None:
-        return _take_precomputed(found, paths, run, config, progress)
+        return _take_precomputed(found, paths, run, config, progress, like)
     from raypipe.engine.embedding import embed_segments, time_frame
     from raypipe.engine.probing import probe_videos
     from raypipe.engine.session import plan_pools, ray_session
@@ -59,6 +67,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
     resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
+    check_comparable(encoder_id, like)
     chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
@@ -87,12 +96,14 @@ def embed(source: Source, run: Run, config: Config, progress: Progress) -> None:
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
+    from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model
 
     _check_embedded(run)
-    remove_clusters(run)
-    run.record(config=config.model_dump(mode="json"))
+    check_describable(run, config)
     with _open_steps(run, config) as steps:
+        remove_clusters(run)
+        run.record(config=config.model_dump(mode="json"))
         progress.say("building trajectories")
         with run.step("trajectories"):
             n = steps.build()
@@ -100,22 +111,74 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         with run.step("reduce"):
             reducer = steps.reduce()
         run.record_stage("reduce", reducer.implementation, reducer.reason)
-        progress.say(f"clustering into {config.cluster.n_clusters}{steps.where}: {config.cluster.method}")
+        density = config.cluster.method == "density"
+        into = "by" if density else f"into {config.cluster.n_clusters}{steps.where}:"
+        progress.say(f"clustering {into} {config.cluster.method}")
         with run.step("cluster"):
             clustering = steps.fit()
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
-            picture = steps.project()
+            picture = steps.project(clustering)
         run.record_stage("picture", picture.implementation, picture.reason)
-    _evaluate(run, config, progress, steps.reduced, steps.picture, clustering)
+    _evaluate(run, config, progress, steps.reduced, steps.picture, clustering, steps.centers)
+
+
+def predict(model_run: Run, source: Source, run: Run, config: Config, progress: Progress) -> None:
+    """Embed new videos as a run's were, and give them its clusters: ``run`` becomes a run directory of its own."""
+    from raypipe.analysis.evaluation import evaluate
+    from raypipe.clustering import Clustering
+    from raypipe.clustering.assignment import assign_to_centers
+    from raypipe.runs import outlier_table, results
+    from raypipe.trajectories.steps import LocalSteps
+
+    if run.path() == model_run.path():
+        raise UsageError(f"{run.url} is the run that predicts: choose another -o for the new videos")
+    model = results.read_model(model_run)
+    known = outlier_table.read_known(model_run, model.config)
+    check_sections(model_run, model.config, config)
+    embed(source, run, config, progress, like=model_run)
+    steps = LocalSteps(run, config)
+    with run.step("trajectories"):
+        n = steps.build()
+    progress.say(f"assigning {n} trajectories to the clusters of {model_run.url}")
+    with run.step("reduce"):
+        reducer = steps.restore(model.reducer)
+    run.record_stage("reduce", reducer.implementation)
+    with run.step("cluster"):
+        labels, distances = assign_to_centers(steps.reduced.values, model.centers, config.cluster, model.gamma)
+        made_by = f"the clusters of {model_run.url}"
+        clustering = Clustering(labels, distances, model.centers, float(distances.mean()), 0, model.gamma, made_by)
+    results.write_model(run, config, clustering, model.reducer)
+    with run.step("picture"):
+        steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
+    with run.step("evaluate"):
+        name, truth = results.read_truth(run)
+        metrics = evaluate(steps.reduced.values, labels, gamma=model.gamma, truth=truth)
+    del metrics["n_empty"]  # Clusters without a new video say nothing of the clustering.
+    with run.step("outliers"):
+        found = outlier_table.judge_videos(
+            run, steps.reduced, labels, distances, model.centers, model.gamma, model.config, known
+        )
+        results.write_clusters(run, clustering, found.scores, found.flags, steps.picture)
+        listed = outlier_table.list_outliers(run, found)
+        outlier_table.write_outliers(run, listed)
+    results.write_barycenters(run, results.read_barycenters(model_run))
+    run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
+    run.record_stage("cluster", made_by)
+    counts = ", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels))
+    progress.say(counts)
+    for line in outlier_table.describe_outliers(found, listed, WORST):
+        progress.say(line)
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
     """Take the clusters of an estimator that was fitted on the run's trajectories elsewhere."""
     from raypipe.clustering import from_estimator
+    from raypipe.runs.descriptions import check_describable
     from raypipe.trajectories.steps import LocalSteps
 
     _check_embedded(run)
+    check_describable(run, config)
     steps = LocalSteps(run, config)
     if (n := steps.build()) != len(model.labels_):
         raise UsageError(f"the model has {len(model.labels_)} labels, and the run {n} trajectories: fit it anew")
@@ -124,6 +187,24 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
         picture = steps.project()
     run.record_stage("picture", picture.implementation, picture.reason)
     _evaluate(run, config, progress, steps.paths, steps.picture, from_estimator(model))
+
+
+def find_outliers(run: Run, config: Config, progress: Progress) -> None:
+    """Judge the videos of a clustered run again, by another measure or quantile, from the run directory alone."""
+    from raypipe.runs.outlier_table import describe_outliers, judge_run, list_outliers, write_outliers
+    from raypipe.runs.results import mark_outliers
+
+    with run.step("outliers"):
+        found = judge_run(run, config)
+        remove_report(run)
+        run.record(config=config.model_dump(mode="json"))
+        mark_outliers(run, found.scores, found.flags)
+        listed = list_outliers(run, found)
+        write_outliers(run, listed)
+        run.write_json("metrics.json", {**run.read_json("metrics.json"), "outliers": found.summary()})
+    run.record_stage("outliers", f"by {found.by}", found.note)
+    for line in describe_outliers(found, listed, WORST):
+        progress.say(line)
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -140,6 +221,51 @@ def report(run: Run, config: Config, progress: Progress) -> None:
             return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
 
         write_report_files(run, frames_of, config.report)
+
+
+def sweep(
+    run: Run,
+    config: Config,
+    ks: Sequence[int] | None,
+    gammas: Sequence[float | str],
+    n_seeds: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit many numbers of clusters to an embedded run, and write ``sweep.json`` and ``plots/sweep.png``.
+
+    Returns
+    -------
+    What ``sweep.json`` holds: the result of `raypipe.analysis.sweep.sweep_clusters`, and what it was computed from.
+    """
+    from raypipe.analysis.sweep import MAX_VIDEOS, affordable_sweep, check_sweep, sweep_clusters
+    from raypipe.engine.session import ray_session
+    from raypipe.engine.transform import map_tasks
+    from raypipe.report.sweep_figure import draw_sweep
+    from raypipe.trajectories.samples import sample_trajectories
+
+    _check_embedded(run)
+    with run.step("sweep"):
+        progress.say("building trajectories")
+        paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed)
+        values = affordable_sweep(paths.values, config.cluster.seed)
+        check_sweep(values, config.cluster, ks, gammas, n_seeds)  # before Ray starts
+        if len(values) < n_videos:
+            progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
+
+        def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+            jobs = list(jobs)
+            with progress.count("fitting", len(jobs), "jobs") as advance:
+                for done in map_tasks(do, jobs):
+                    yield done
+                    advance(1)
+
+        with ray_session(config.ray):
+            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=map_counted)
+    parameters = {name: getattr(config, name).model_dump(mode="json") for name in ("trajectory", "reduce", "cluster")}
+    found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
+    run.write_json("sweep.json", found)
+    run.write_bytes("plots/sweep.png", draw_sweep(found))
+    return found
 
 
 def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, float]:
@@ -192,7 +318,9 @@ def preview(source: Source, config: Config) -> list[str]:
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 
-def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, config: Config, progress: Progress) -> None:
+def _take_precomputed(
+    found: Videos, paths: Sequence[np.ndarray], run: Run, config: Config, progress: Progress, like: Run | None
+) -> None:
     """Take trajectories that somebody else computed in place of embeddings."""
     progress.say(f"found {len(found)} precomputed trajectories")
     chosen = found[: config.source.limit]
@@ -200,7 +328,8 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
     for path in paths:
         digest.update(path.tobytes())
     fingerprint, dim = digest.hexdigest(), paths[0].shape[1]
-    encoder_id = {"name": "precomputed", "dim": dim, "fingerprint": fingerprint}
+    encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
+    check_comparable(encoder_id, like)
     rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
@@ -218,6 +347,7 @@ def _take_precomputed(found: Videos, paths: Sequence[np.ndarray], run: Run, conf
 def _begin(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
     """Record what the embeddings are made with, and remove what followed from those of before."""
     remove_clusters(run)
+    run.remove("sweep.json")
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 
@@ -250,12 +380,17 @@ def _evaluate(
     paths: Trajectories,
     picture: Trajectories,
     clustering: Clustering,
+    centers: dict[int, np.ndarray] | None = None,
 ) -> None:
-    """Evaluate a clustering of trajectories, and write the clusters and the metrics."""
+    """Evaluate and describe a clustering of trajectories, and write the clusters, the metrics and the descriptions.
+
+    ``centers`` are the clusters' paths on the map, where the picture has placed them.
+    """
     from raypipe.analysis.averages import average_paths
     from raypipe.analysis.evaluation import evaluate
-    from raypipe.analysis.outliers import score_outliers
-    from raypipe.analysis.sizes import describe_empty
+    from raypipe.analysis.sizes import describe_empty, describe_noise
+    from raypipe.runs.descriptions import write_descriptions
+    from raypipe.runs.outlier_table import describe_outliers, judge_videos, list_outliers, write_outliers
     from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
@@ -268,13 +403,27 @@ def _evaluate(
             n_clusters=clustering.n_clusters,
             truth=truth,
         )
-        scores, flags = score_outliers(clustering.distances, config.cluster.outlier_quantile)
-        near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
-        members = {int(k): near[clustering.labels[near] == k] for k in np.unique(clustering.labels)}
-        centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
-    write_clusters(run, clustering, scores, flags, picture)
+        if centers is None:
+            near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
+            members = {k: near[clustering.labels[near] == k] for k in clustering.paths_of_centers()}
+            centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
+    with run.step("outliers"):
+        found = judge_videos(
+            run, paths, clustering.labels, clustering.distances, clustering.centers, clustering.gamma, config
+        )
+        write_clusters(run, clustering, found.scores, found.flags, picture)
+        listed = list_outliers(run, found)
+        write_outliers(run, listed)
     write_barycenters(run, centers)
-    run.write_json("metrics.json", {**metrics, "gamma": clustering.gamma, "truth": name})
-    if empty := describe_empty(metrics):
-        progress.say(empty)
-    run.record_stage("cluster", clustering.implementation)
+    metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
+    run.write_json("metrics.json", {**metrics, "outliers": found.summary()})
+    for line in describe_outliers(found, listed, WORST if found.by == "distance" else 0):
+        progress.say(line)
+    run.record_stage("outliers", f"by {found.by}", found.note)
+    for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
+        progress.say(line)
+    run.record_stage("cluster", clustering.implementation, clustering.reason)
+    with run.step("describe"):
+        described_by = write_descriptions(run, config, clustering.labels, clustering.distances)
+    if described_by:
+        run.record_stage("describe", described_by)

@@ -82,7 +82,10 @@ CLUSTERS = pa.schema(
         ("y", pa.float64()),
     ]
 )
-"""A row an ok video, in the order of the source: ``clusters.parquet``."""
+"""A row an ok video, in the order of the source: ``clusters.parquet``. ``distance`` is that to the own center, and
+``outlier_score`` the divergence from the nearest center that other videos support. (In earlier versions the score was
+the rank of the distance, which is ``quantile`` in ``outliers.csv`` now.) ``outlier`` says whether one of the two, as
+``cluster.outlier_by`` names it, lies beyond its quantile."""
 
 
 def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
@@ -242,3 +245,44 @@ class Trajectories:
     def __len__(self) -> int:
         """Return the number of trajectories."""
         return len(self.video_ids)
+
+
+@dataclass(frozen=True)
+class ClipPath:
+    """A video's clips in order of time.
+
+    Attributes
+    ----------
+    video_id
+        The video.
+    values
+        (n, dim), a row a clip.
+    start_s, end_s
+        (n,) float64, where each clip begins and ends, in seconds of the file.
+    """
+
+    video_id: str
+    values: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+
+    def within(self, start_s: float, end_s: float) -> ClipPath:
+        """Return the clips that lie in a part of the video; if none does as a whole, those whose middle does."""
+        inside = (self.start_s >= start_s - 1e-6) & (self.end_s <= end_s + 1e-6)
+        if not inside.any():
+            middles_s = (self.start_s + self.end_s) / 2
+            inside = (middles_s >= start_s) & (middles_s < end_s)
+        return ClipPath(self.video_id, self.values[inside], self.start_s[inside], self.end_s[inside])
+
+    def sampled(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return n points for each clip, from the first clip's middle to the last one's, linearly interpolated.
+
+        Returns
+        -------
+        times_s, values
+            (m,) and (m, dim) float64.
+        """
+        known = np.arange(len(self.values))
+        wanted = np.arange((len(known) - 1) * n + 1) / n
+        values = np.stack([np.interp(wanted, known, column) for column in self.values.T], axis=1)
+        return np.interp(wanted, known, (self.start_s + self.end_s) / 2), values

@@ -332,3 +332,10 @@ def take_rows(table: Rows, rows: np.ndarray) -> Rows:
         parts.append(table.slice(start, _WINDOW).take(pa.array(rows[some] - start)))
     taken = pa.concat_tables(parts)
     return taken if (np.diff(order) > 0).all() else taken.take(pa.array(np.argsort(order)))
+
+
+def inert(text: str | None) -> str:
+    """Return a text as a cell of a CSV that no spreadsheet runs as a formula (OWASP, CSV injection); None is empty."""
+    if text is None:
+        return ""
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r", "\n")) else text

@@ -50,7 +50,13 @@ if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child 
 RAY_FIXTURES = {"ray_local", "own_ray", "ray_elsewhere"}
 ON_A_GPU = {"gpu", "cupy", "cuda"}  # the fixture's name, and what a parameter names that runs on a device
 WITH_OWN_RAY = {"test_gpu_pools.py", "test_nodes.py", "test_object_store.py", "test_s3.py"}
-WITH_UMAP = {"test_api.py", "test_cli.py", "test_presets.py", "test_reduction.py"}  # each process compiles it anew
+WITH_UMAP = {
+    "test_api.py",
+    "test_cli.py",
+    "test_notebooks.py",
+    "test_presets.py",
+    "test_reduction.py",
+}  # each process compiles it anew
 
 
 def pytest_collection_modifyitems(config, items):

@@ -26,6 +26,8 @@ def average_paths(groups: Mapping[int, Sequence[np.ndarray]]) -> dict[int, np.nd
         The barycenter of each cluster's number, (n_steps, 2). ``n_steps`` is the median of its members' lengths, and
         `MAX_STEPS` at most.
     """
+    if not groups:  # A density may find no cluster.
+        return {}
     central = {number: list(paths[:MAX_AVERAGED]) for number, paths in groups.items() if len(paths)}
     gamma = auto_gamma([path for group in central.values() for path in group])
     return {number: _average(group, gamma) for number, group in central.items()}

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
+from raypipe.clustering.result import NOISE
 from raypipe.clustering.vectors import cluster_vectors, pool_steps
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
+from raypipe.softdtw.series import to_host
 
 _MAX_SOFTDTW_VIDEOS = 2_000
 _MAX_POINT_VIDEOS = 20_000  # The silhouette of so many points takes about ten seconds, as it compares all pairs.
@@ -34,7 +36,7 @@ def evaluate(
     values
         The trajectories that were clustered: (n, T, c), or a list of (T_i, c) arrays.
     labels
-        (n,) integers from 0, the cluster of each trajectory.
+        (n,) integers from 0, the cluster of each trajectory; −1 for noise.
     gamma
         γ of the soft-DTW silhouette; None chooses it by `auto_gamma`.
     inertia
@@ -52,30 +54,36 @@ def evaluate(
     or without truth) is None.
 
     ``silhouette, davies_bouldin``
-        Computed on the mean of each trajectory over its steps, Euclidean; ``silhouette_n`` videos were compared.
+        Computed on the mean of each trajectory over its steps, Euclidean; ``silhouette_n`` videos were compared. Noise
+        is left out of these and of ``silhouette_softdtw``.
     ``silhouette_softdtw``
         Computed on the soft-DTW divergence, with ``silhouette_softdtw_gamma``, among ``silhouette_softdtw_n`` videos.
     ``inertia, sizes, n_empty``
         The given inertia, the number of videos of each cluster, and how many clusters have none.
+    ``n_noise``
+        How many videos are noise.
     ``ari, nmi, v_measure``
-        Agreement with ``truth``, over ``n_truth`` videos.
+        Agreement with ``truth``, over ``n_truth`` videos. Noise counts as a cluster of its own, as it does where
+        scikit-learn's functions are given HDBSCAN's labels.
     """
     rng = np.random.default_rng(seed)
+    held = np.flatnonzero(labels != NOISE)
     means = pool_steps(values).astype(np.float64)
-    points = _sample(rng, len(labels), _MAX_POINT_VIDEOS)
-    paths = _sample(rng, len(labels), affordable_videos(values))
+    points = held[_sample(rng, len(held), _MAX_POINT_VIDEOS)]
+    paths = held[_sample(rng, len(held), affordable_videos(values))]
     gamma = auto_gamma(values, seed) if gamma is None else gamma
-    sizes = np.bincount(labels, minlength=n_clusters or 0)
+    sizes = np.bincount(labels[held], minlength=n_clusters or 0)
     return {
-        "silhouette": _silhouette(means[points], labels[points], "euclidean"),
+        "silhouette": score_silhouette(means[points], labels[points], "euclidean"),
         "silhouette_n": len(points),
-        "davies_bouldin": _davies_bouldin(means, labels),
+        "davies_bouldin": score_davies_bouldin(means[held], labels[held]),
         "silhouette_softdtw": _silhouette_softdtw([values[i] for i in paths], labels[paths], gamma),
         "silhouette_softdtw_n": len(paths),
         "silhouette_softdtw_gamma": gamma,
         "inertia": inertia,
         "sizes": sizes.tolist(),
         "n_empty": int(np.count_nonzero(sizes == 0)),
+        "n_noise": len(labels) - len(held),
         **score_agreement(labels, truth),
     }
 
@@ -122,18 +130,23 @@ def _is_defined(labels: np.ndarray) -> bool:
     return 2 <= len(np.unique(labels)) < len(labels)
 
 
-def _silhouette(distances: np.ndarray, labels: np.ndarray, metric: str) -> float | None:
+def score_silhouette(distances: np.ndarray, labels: np.ndarray, metric: str) -> float | None:
+    """Return the mean silhouette, or None where it is not defined; of points, or of "precomputed" distances."""
     return float(metrics.silhouette_score(distances, labels, metric=metric)) if _is_defined(labels) else None
 
 
-def _davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
+def score_davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the Davies–Bouldin index of points, or None where it is not defined."""
     return float(metrics.davies_bouldin_score(means, labels)) if _is_defined(labels) else None
 
 
 def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: float) -> float | None:
-    if not _is_defined(labels):
-        return None
+    return score_silhouette(compare_pairs(paths, gamma), labels, "precomputed") if _is_defined(labels) else None
+
+
+def compare_pairs(paths: Any, gamma: float) -> np.ndarray:
+    """Return the soft-DTW divergence of every pair of n paths, (n, n) float64, none negative."""
     distances = cdist_soft_dtw(paths, gamma=gamma, divergence=True, precision="float64")
-    distances = np.maximum(distances, 0)  # Only rounding makes any negative.
+    distances = np.maximum(to_host(distances), 0)  # Only rounding makes any negative.
     np.fill_diagonal(distances, 0)
-    return _silhouette(distances, labels, "precomputed")
+    return distances

@@ -29,13 +29,19 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
     values
         (n, T, c), or a list of (T_i, c) arrays where lengths differ.
     config
-        Under "kmeans" at least ten runs are made, whatever ``n_init``.
+        Under "kmeans" at least ten runs are made, whatever ``n_init``. Under "density" there may be noise, which has
+        the label −1, and ``n_clusters`` does not count.
 
     Raises
     ------
     UsageError
-        If there are fewer trajectories than clusters, or their lengths differ under "euclidean".
+        If there are fewer trajectories than clusters (or than a dense group has), or their lengths differ under
+        "euclidean".
     """
+    if config.method == "density":
+        from raypipe.clustering.density import cluster_density
+
+        return cluster_density(values, config)
     if config.n_clusters > len(values):
         raise UsageError(
             f"{config.n_clusters} clusters asked for, but there are only {len(values)} videos: lower n_clusters"
@@ -54,7 +60,7 @@ def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
     """Group series that may lie on many machines as `fit_clusters` does; it raises the same errors."""
     check_shardable(config)
     with expecting_empty():
-        return from_estimator(_make_estimator(config).fit_shards(shards))
+        return from_estimator(make_estimator(config).fit_shards(shards))
 
 
 def check_shardable(config: ClusterConfig) -> None:
@@ -66,10 +72,11 @@ def check_shardable(config: ClusterConfig) -> None:
 
 def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
     with expecting_empty():
-        return from_estimator(_make_estimator(config).fit(values))
+        return from_estimator(make_estimator(config).fit(values))
 
 
-def _make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
+def make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
+    """Make the estimator of series that ``config`` describes, without fitting it."""
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 
     return TimeSeriesKMeans(
@@ -77,13 +84,21 @@ def _make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
         max_iter=config.max_iter,
         n_init=config.n_init,
         metric=config.method,
-        metric_params={"gamma": config.gamma} if config.method == "softdtw" else None,
+        metric_params=_metric_params(config),
         random_state=config.seed,
         solver=config.solver,
         precision=config.precision,
         backend=config.backend,
         divergence=config.divergence,
     )
+
+
+def _metric_params(config: ClusterConfig) -> dict[str, Any]:
+    found = {"gamma": config.gamma} if config.method == "softdtw" else {}
+    if config.method == "euclidean":
+        return found
+    names = ("global_constraint", "sakoe_chiba_radius", "itakura_max_slope")
+    return found | {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:

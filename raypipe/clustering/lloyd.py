@@ -10,6 +10,7 @@ import numpy as np
 from raypipe.clustering.shards import Assignment, Shards
 from raypipe.softdtw import half_self_values
 from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
+from raypipe.softdtw.constraints import Constraint
 
 # As in tslearn, a fit takes what it has when so many runs have ended with an empty cluster.
 _LEAST_ATTEMPTS = 10
@@ -34,10 +35,13 @@ class Rules:
     tol: float = 1e-6
     max_iter_barycenter: int = 100
     report: Callable[[str], None] = lambda line: None
+    constraint: Constraint | None = None
 
     def offsets(self, centers: np.ndarray) -> np.ndarray:
         """Return what is subtracted from soft-DTW to each center: half its self-value under the divergence, else 0."""
-        return half_self_values(centers, self.gamma, self.backend) if self.divergence else np.zeros(len(centers))
+        if not self.divergence:
+            return np.zeros(len(centers))
+        return half_self_values(centers, self.gamma, self.backend, self.constraint)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NOISE = -1
+"""The cluster of trajectories that belong to none."""
+
 
 @dataclass(frozen=True)
 class Clustering:
@@ -16,32 +19,47 @@ class Clustering:
     ----------
     labels
         (n,) int64, the cluster of each trajectory, 0 to k − 1, numbered as the method found them. Some may have none.
+        Density clustering gives −1 (`NOISE`) to trajectories that belong to none.
     distances
-        (n,) float64, from each trajectory to its own center, in the method's distance. Soft-DTW may be negative.
+        (n,) float64, from each trajectory to its own center, in the method's distance. Soft-DTW may be negative. Noise
+        has no center: not a number.
     centers
-        (k, T, c) float64; T is 1 where the method clusters mean vectors.
+        (k, T, c) float64; T is 1 where the method clusters mean vectors. Where lengths differ, the steps behind a
+        shorter center's end are not numbers. A density finds no cluster at all where nothing is dense: k is 0.
     inertia
         Mean of what the method made small, so that the lower of two is the better: soft-DTW to the nearest center, or
         the squared distance where the method has another (`raypipe.TimeSeriesKMeans.objective_`, not ``inertia_``).
+        None where it made nothing small, as a density.
     n_iter
         Passes of the run that was kept.
     gamma
         The γ of soft-DTW; None under any other distance.
     implementation
         What computed it, with its version.
+    reason
+        Why it was computed otherwise than asked for, or None if it was not.
+    n_assigned
+        How many trajectories were noise, and were given to the nearest cluster.
     """
 
     labels: np.ndarray
     distances: np.ndarray
     centers: np.ndarray
-    inertia: float
+    inertia: float | None
     n_iter: int
     gamma: float | None
     implementation: str
+    reason: str | None = None
+    n_assigned: int = 0
+
+    def paths_of_centers(self) -> dict[int, np.ndarray]:
+        """Return the center of each cluster that holds a trajectory, (T, c), by the cluster's number."""
+        held = np.unique(self.labels[self.labels != NOISE]).tolist()
+        return {k: self.centers[k][~np.isnan(self.centers[k]).all(axis=1)] for k in held}
 
     @property
     def n_clusters(self) -> int:
-        """The number of clusters that were asked for, k."""
+        """The number of clusters that were asked for, or that a density found: k."""
         return len(self.centers)
 
 

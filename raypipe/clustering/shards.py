@@ -18,6 +18,7 @@ import numpy as np
 from raypipe.clustering.sums import add_exactly
 from raypipe.softdtw import choose_steps
 from raypipe.softdtw.backends import backend_name, load_backend
+from raypipe.softdtw.constraints import Constraint
 from raypipe.softdtw.series import Series, Statistics, pad_series, pick, read_series, to_host
 
 T = TypeVar("T")
@@ -30,12 +31,16 @@ _SAMPLED = 256
 
 @dataclass(frozen=True)
 class Measure:
-    """How series are compared; see `raypipe.TimeSeriesKMeans`."""
+    """How series are compared; see `raypipe.TimeSeriesKMeans`.
+
+    The rows of the constraint are the steps of a series, and its columns those of a center.
+    """
 
     gamma: float
     precision: str = "float64"
     backend: str = "auto"
     divergence: bool = False
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -269,8 +274,9 @@ class LocalShards:
                 self.series = self.outline.take(np.flatnonzero(self.weights))
                 self.weights = self.weights[self.weights > 0]
         self.n_series = len(self.series)
-        self.measure, self.gamma = measure, measure.gamma
-        self.backend = load_backend(measure.backend, self.series.values)
+        self.measure, self.gamma, self.constraint = measure, measure.gamma, measure.constraint
+        self.turned = measure.constraint and measure.constraint.turned
+        self.backend = load_backend(measure.backend, self.series.values, measure.constraint)
         self.backend_name = backend_name(self.backend)
         self._prepared = self._prepare(self.series)
         self.labels, self.values = np.zeros(self.n_series, np.int32), None
@@ -286,7 +292,7 @@ class LocalShards:
         """Make a pass over the series."""
         self._members = self._potential = self._tried = self._own = None
         prepared = self._prepare(self.series, "float64") if exact else self._prepared
-        labels, values = self.backend.assign(prepared, centers, self.gamma, offsets)
+        labels, values = self.backend.assign(prepared, centers, self.gamma, offsets, self.constraint)
         self._n_clusters = len(centers)
         self.labels, self.values = to_host(labels), to_host(values)
         found = Assignment(np.zeros(len(centers), np.int64), (Fraction(),) * 4)
@@ -302,18 +308,20 @@ class LocalShards:
     def statistics(self, centers: np.ndarray, cluster: int | None = None) -> Statistics:
         """Make a pass over the series, or over those of one cluster, which are kept prepared."""
         if cluster is None:
-            return self.backend.statistics(self._prepared, centers, self.labels, self.gamma, self.weights)
+            found = self.backend.statistics
+            return found(self._prepared, centers, self.labels, self.gamma, self.weights, self.turned)
         if self._members is None or self._members[0] != cluster:
             rows = np.flatnonzero(self.labels == cluster)
             prepared = self._prepare(self.series.take(rows))
             weights = None if self.weights is None else self.weights[rows]
             self._members = cluster, prepared, weights, np.zeros(len(rows), np.int32)
         _, prepared, weights, labels = self._members
-        return self.backend.statistics(prepared, centers, labels, self.gamma, weights)
+        # As in tslearn, where a barycenter's steps are the rows, though series were assigned by the mask turned.
+        return self.backend.statistics(prepared, centers, labels, self.gamma, weights, self.constraint)
 
     def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sort by the values of the last pass, less what a series has to itself."""
-        own = to_host(self.backend.self_values(self._prepared, self.gamma))
+        own = to_host(self.backend.self_values(self._prepared, self.gamma, self.constraint))
         gains = self.values - (own / 2 if self.measure.divergence else own)
         rows = np.argsort(-gains, kind="stable")[:n]
         return rows, self.labels[rows], gains[rows]
@@ -327,27 +335,29 @@ class LocalShards:
         """Return the last pass's results, under the divergence less half of the series' self-values."""
         distances = self.values.astype(np.float64)
         if self.measure.divergence:
-            own = self.backend.self_values(self._prepare(self.series, "float64"), self.gamma)
+            own = self.backend.self_values(self._prepare(self.series, "float64"), self.gamma, self.constraint)
             distances -= to_host(own) / 2
         return Outcome(self.labels, distances, self.weights)
 
     def begin_seeding(self) -> None:
         """Set the potential to infinity."""
         self._potential = np.full(self.n_series, np.inf)
-        own = self.backend.self_values(self._prepared, self.gamma) if self.measure.divergence else None
-        self._own = None if own is None else to_host(own) / 2
+        self._own = None
+        if self.measure.divergence:
+            self._own = to_host(self.backend.self_values(self._prepared, self.gamma, self.constraint)) / 2
 
     def try_seeds(self, candidates: np.ndarray) -> list[Fraction]:
         """Compute the distances to the candidates, and keep them."""
         seeds = self._prepare(read_series(candidates))
         if self.n_series >= len(candidates):
-            self._tried = to_host(self.backend.cdist(self._prepared, seeds, self.gamma))
+            self._tried = to_host(self.backend.cdist(self._prepared, seeds, self.gamma, self.turned))
         else:  # A backend may exchange both arguments, which changes the last bit.
             each = [self._prepare(read_series(one[None])) for one in candidates]
-            self._tried = np.hstack([to_host(self.backend.cdist(self._prepared, one, self.gamma)) for one in each])
+            compare = self.backend.cdist
+            self._tried = np.hstack([to_host(compare(self._prepared, one, self.gamma, self.turned)) for one in each])
         if self._own is not None:
             self._tried -= self._own[:, None]
-            self._tried -= to_host(self.backend.self_values(seeds, self.gamma)) / 2
+            self._tried -= to_host(self.backend.self_values(seeds, self.gamma, self.constraint)) / 2
         sums = [add_exactly(self._nearest(part)) for part in self._parts()]
         return [sum(each, Fraction()) for each in zip(*sums, strict=True)]
 

@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from raypipe.clustering.lloyd import Rules, fit
 from raypipe.clustering.shards import LocalShards, Measure, Shards, sample_steps
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma, check_weights, tslearn
+from raypipe.softdtw import auto_gamma, check_gamma, check_weights, compare, tslearn
 from raypipe.softdtw.backends import BACKENDS, PRECISIONS
+from raypipe.softdtw.constraints import PARAMETERS, Constraint, read_constraint
 from raypipe.softdtw.series import Series, check_range, pad_series, read_series, to_host
 
 METRICS = ("euclidean", "dtw", "softdtw")
@@ -50,7 +51,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         Steps of the solver for each update of a center; "dtw", and "softdtw" under "lbfgs".
     metric_params
         Parameters of the metric. For "softdtw" ``gamma`` is its smoothness (default 1.0); ``"auto"`` fits it to the
-        data (`raypipe.softdtw.auto_gamma`); any other, such as ``global_constraint``, takes backend "tslearn".
+        data (`raypipe.softdtw.auto_gamma`). ``global_constraint``, ``sakoe_chiba_radius`` and ``itakura_max_slope``
+        say which cells an alignment may pass through, as in `raypipe.softdtw`. Any other takes backend "tslearn".
     n_jobs
         Threads for distances by tslearn; the other backends use all cores.
     dtw_inertia
@@ -241,12 +243,13 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         """
         return self._distances(self._check_fitted(X))
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the opposite of what ``objective_`` is for these series: the more the better."""
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the opposite of what ``objective_`` is for these series, and (n,) weights: the more the better."""
         series = self._check_fitted(X)
+        weights = None if sample_weight is None else check_weights(sample_weight, len(series))
         if self.backend_ == "tslearn":
-            return -self._average(self._distances(series).min(axis=1))
-        return -self._average(self._label(LocalShards(series), self.backend)[1])
+            return -self._average(self._distances(series).min(axis=1), weights)
+        return -self._average(self._label(LocalShards(series), self.backend)[1], weights)
 
     @property
     def _n_features_out(self) -> int:
@@ -285,12 +288,15 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             raise UsageError("divergence goes with metric 'softdtw', solver 'mm' and raypipe's own backends")
         if self.metric == "softdtw" and self.backend == "tslearn" and self.solver == "mm":
             raise UsageError("backend 'tslearn' solves by L-BFGS only: add solver='lbfgs'")
+        if self._resolve_constraint() is not None and self.backend == "cupy":
+            raise UsageError("backend cupy knows no global constraint: take backend numba")
 
     def _is_tslearns(self) -> bool:
         """Whether tslearn does the work: all that we have no code of our own for."""
-        needed = self.dtw_inertia or set(self.metric_params or ()) - {"gamma", "n_jobs"}
+        needed = self.dtw_inertia or set(self.metric_params or ()) - {"gamma", "n_jobs", *PARAMETERS}
         if self.metric == "softdtw" and needed and self.backend in ("cupy", "numba"):
-            raise UsageError(f"backend {self.backend!r} knows neither dtw_inertia nor any metric_params but gamma")
+            known = ", ".join(("gamma", *PARAMETERS))
+            raise UsageError(f"backend {self.backend!r} knows neither dtw_inertia nor any metric_params but {known}")
         return self.metric != "softdtw" or self.backend == "tslearn" or bool(needed)
 
     def _check_series(self, X: Any) -> Series:
@@ -313,6 +319,11 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         gamma = (self.metric_params or {}).get("gamma", 1.0)
         return auto_gamma(sample_steps(shards)) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
 
+    def _resolve_constraint(self) -> Constraint | None:
+        if self.metric != "softdtw":
+            return None
+        return read_constraint(*((self.metric_params or {}).get(name) for name in PARAMETERS))
+
     def _check_fitted(self, X: Any) -> Series:
         """Return the series of an X that the fitted centers can be held against."""
         check_is_fitted(self, "cluster_centers_")
@@ -331,16 +342,17 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             fitted = self._make_tslearn(series, self.gamma_)
             fitted.cluster_centers_ = self.cluster_centers_
             return fitted.transform(pad_series(series))
-        options = {"precision": "float64", "backend": self.backend}
-        found = cdist_soft_dtw(series, self.cluster_centers_, self.gamma_, self.divergence, **options)
-        return to_host(found)
+        how = self.gamma_, self.divergence, self._resolve_constraint()
+        return to_host(compare(series, self.cluster_centers_, *how, precision="float64", backend=self.backend))
 
     def _label(self, shards: Shards, here: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest cluster of each series and its distance, without a matrix of all: (n,) both."""
         centers, gamma = self.cluster_centers_, self.gamma_
         check_range(shards.outline, read_series(centers), gamma, "float64")
-        shards.open(Measure(gamma, "float64", self.backend, self.divergence), weighted=False)
-        shards.assign(centers, Rules(len(centers), gamma, divergence=self.divergence, backend=here).offsets(centers))
+        constraint = self._resolve_constraint()
+        shards.open(Measure(gamma, "float64", self.backend, self.divergence, constraint), weighted=False)
+        rules = Rules(len(centers), gamma, divergence=self.divergence, backend=here, constraint=constraint)
+        shards.assign(centers, rules.offsets(centers))
         found = shards.outcome()
         return found.labels.astype(np.int64), found.distances
 
@@ -361,6 +373,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             max_iter=self.max_iter,
             tol=self.tol,
             max_iter_barycenter=self.max_iter_barycenter,
+            constraint=self._resolve_constraint(),
             report=(lambda line: print(line, end=" ")) if self.verbose else lambda line: None,
         )
         precision = self.precision
@@ -368,7 +381,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             precision = "float32" if self.solver == "mm" else "float64"
         begin = shards.outline if isinstance(rules.init, str) else read_series(rules.init)
         check_range(shards.outline, begin, gamma, precision)
-        shards.open(Measure(gamma, precision, self.backend, self.divergence))
+        shards.open(Measure(gamma, precision, self.backend, self.divergence, rules.constraint))
         found = fit(shards, rules, random)
         if self.verbose:
             print()

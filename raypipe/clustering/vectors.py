@@ -27,17 +27,19 @@ def pool_steps(values: Any) -> np.ndarray:
 
 
 def cluster_vectors(points: np.ndarray, n_clusters: int, *, n_init: int, max_iter: int, seed: int) -> Clustering:
-    """k-means of (n, c) points by scikit-learn, the best of ``n_init`` runs; centers are paths of one step.
+    """k-means of (n, c) points by scikit-learn, in their own precision; centers are paths of one step.
+
+    The best of ``n_init`` runs is kept.
 
     If fewer points are distinct than there are clusters, some clusters are empty.
     """
-    points = points.astype(np.float64)
     with expecting_empty():
         model = KMeans(n_clusters, n_init=n_init, max_iter=max_iter, random_state=seed).fit(points)
+    centers = model.cluster_centers_.astype(np.float64)
     return Clustering(
         labels=model.labels_.astype(np.int64),
-        distances=np.linalg.norm(points - model.cluster_centers_[model.labels_], axis=1),
-        centers=model.cluster_centers_[:, None, :],
+        distances=np.linalg.norm(points - centers[model.labels_], axis=1),
+        centers=centers[:, None, :],
         inertia=float(model.inertia_) / len(points),
         n_iter=int(model.n_iter_),
         gamma=None,

@@ -1,4 +1,4 @@
-"""CLIP image towers from open_clip: any of its architectures, with its published weights or a checkpoint."""
+"""CLIP from open_clip: image and text towers of any of its architectures, with published weights or a checkpoint."""
 
 import contextlib
 import difflib
@@ -9,7 +9,7 @@ import ssl
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Clip:
     def __init__(self, model: str, pretrained: str, *, precision: str = "auto", device: str = "cpu") -> None:
         with _quiet():
             weights = _locate_weights(model, pretrained)
-            network = _load_image_tower(weights)
+            network = _load_model(weights).visual.eval()
         preprocess = network.preprocess_cfg
         self.image_size, self.resize_mode = _frame_format(model, preprocess)
         self._tower = ImageTower(network, preprocess["mean"], preprocess["std"], device=device, precision=precision)
@@ -67,6 +67,48 @@ class Clip:
     def batches(self, frames: Any, batch_size: int) -> Iterator[np.ndarray]:
         """Encode frames, or a tensor of them on the device, batch by batch; see `ImageTower.batches`."""
         return self._tower.batches(frames, batch_size)
+
+
+class ClipText:
+    """The text tower of a CLIP model: texts become vectors of the space in which `Clip` puts pictures.
+
+    Parameters
+    ----------
+    model, pretrained
+        As of `Clip`.
+
+    Attributes
+    ----------
+    fingerprint
+        Names the weights. The fingerprints of `Clip` with the same weights begin with it, and a slash.
+
+    Raises
+    ------
+    EncoderError
+        As `Clip`.
+    """
+
+    _batch = 256
+
+    def __init__(self, model: str, pretrained: str) -> None:
+        import open_clip
+
+        with _quiet():
+            weights = _locate_weights(model, pretrained)
+            self._network = _load_model(weights).eval()
+            self._tokenize = open_clip.get_tokenizer(weights.options["model_name"])
+        self.fingerprint = f"clip/{weights.name}"
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode n texts as float32 (n, dim), each divided by its L2 norm."""
+        import torch
+
+        vectors = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), self._batch):
+                tokens = self._tokenize(list(texts[start : start + self._batch]))
+                vectors.append(self._network.encode_text(tokens, normalize=True).numpy())
+        return np.concatenate(vectors).astype(np.float32)
 
 
 def _frame_format(model: str, preprocess: dict[str, Any]) -> tuple[int, str]:
@@ -94,19 +136,18 @@ class _Weights(NamedTuple):
     options: dict[str, Any]
 
 
-def _load_image_tower(weights: _Weights) -> Any:
-    """Build the model, load it without running pickled code, and keep only its image tower."""
+def _load_model(weights: _Weights) -> Any:
+    """Build the model with both towers, and load it without running pickled code."""
     import open_clip
 
     try:
-        model = open_clip.create_model(
+        return open_clip.create_model(
             **weights.options, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
         )
     except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
         raise _unusable(f"{weights.place} is not a checkpoint of plain tensors") from error
     except Exception as error:  # open_clip, torch and safetensors may raise anything.
         raise _unusable(f"{weights.place} cannot be loaded ({one_line(error)})") from error
-    return model.visual.eval()
 
 
 def _locate_weights(model: str, pretrained: str) -> _Weights:

@@ -17,7 +17,7 @@ from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.devices import as_task
 from raypipe.engine.ray_shards import RayShards, split_trajectories
-from raypipe.errors import RaypipeError, one_line
+from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.reduction import Reducer, choose_points, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
@@ -123,10 +123,18 @@ def gather(tasks: list[Any], answer_s: float = ANSWER_S) -> list[Any]:
 
 
 def map_tasks(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-    """Call a function on each job in Ray tasks of a CPU each, and yield the results in the jobs' order."""
-    task = as_task(function, num_cpus=1)
-    for waiting in [task.remote(job) for job in jobs]:
+    """Call a function on each job in Ray tasks of a CPU each, and yield the results in the jobs' order.
+
+    What the function holds, arrays perhaps, is stored once, and not with each job; there they are read-only.
+    """
+    task = as_task(_call, num_cpus=1)
+    stored = ray.put(function)
+    for waiting in [task.remote(stored, job) for job in jobs]:
         yield gather([waiting])[0]
+
+
+def _call(function: Callable[[Any], Any], job: Any) -> Any:
+    return function(job)
 
 
 def _read(run: Run, name: str) -> Trajectories:
@@ -196,7 +204,7 @@ def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FIL
 
 
 def _build_file(run: Run, name: str, plan: pa.Table, files: list[str], config: TrajectoryConfig) -> int:
-    paths = gather_paths(Ledger(run, plan, files), config.n_steps, config.time_axis)
+    paths = gather_paths(Ledger(run, plan, files), config)
     if len(paths):
         run.write_table(name, to_table(paths, slice(None), {}))
     return len(paths)
@@ -210,13 +218,16 @@ class RaySteps:
     Raises
     ------
     UsageError
-        If the config asks for a clustering that works in one process only.
+        If the config asks for a clustering, or a picture, that works in one process only.
     """
 
     def __init__(self, run: Run, config: Config):
         check_shardable(config.cluster)
+        if config.reduce.for_picture().method == "tsne":
+            raise UsageError("reduce.picture=tsne works in one process only: leave ray.shards out")
         self._run, self._config, self._n_shards = run, config, config.ray.shards or 1
         self.where = f" over {self._n_shards} shards"
+        self.centers = None
 
     def build(self) -> int:
         """Gather each video's clips into a trajectory, in Ray tasks; return the number of trajectories."""
@@ -231,7 +242,7 @@ class RaySteps:
         with RayShards(split_trajectories(self._run, self._n_shards)) as shards:
             return fit_shards(shards, self._config.cluster)
 
-    def project(self) -> Fitted:
+    def project(self, clustering: Clustering | None = None) -> Fitted:
         """Reduce the trajectories to the two dimensions of the pictures, as a further column of their files."""
         return reduce_files(self._run, self._config.reduce.for_picture(), "picture")
 

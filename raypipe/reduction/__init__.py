@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from raypipe.config import ReduceConfig, validate
 from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.schema import Trajectories
+
+if TYPE_CHECKING:
+    from raypipe.reduction.pca import PCAReducer
+    from raypipe.reduction.placement import Placement
 
 _BLOCK = 1 << 16  # So many points are checked at a time.
 
@@ -73,12 +78,16 @@ def make_reducer(config: ReduceConfig) -> Reducer:
     Raises
     ------
     UsageError
-        If cuML is asked for and the method is not UMAP.
+        If cuML is asked for and the method is neither UMAP nor t-SNE, or t-SNE for more than three components.
     RaypipeError
         If cuML is asked for and cannot be used here.
     """
-    if config.backend == "cuml" and config.method != "umap":
+    if config.backend == "cuml" and config.method not in ("umap", "tsne"):
         raise UsageError(f"reduce.backend=cuml is for method umap, not {config.method}")
+    if config.method == "tsne":
+        from raypipe.reduction.tsne import TSNEReducer
+
+        return TSNEReducer(config)
     if config.method == "umap":
         from raypipe.reduction.umap import UMAPReducer
 
@@ -90,9 +99,26 @@ def make_reducer(config: ReduceConfig) -> Reducer:
     return Identity()
 
 
+def restore_reducer(arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+    """Return the map to fewer dimensions that a fitted reducer's `arrays` describe.
+
+    PCA maps as it did. UMAP's points keep the places that they were given, and other points are placed between them
+    (`raypipe.reduction.placement`), instead of fitting it again: on another machine or by another version of the
+    library that could end in another map, in which the centers of clusters mean nothing.
+    """
+    from raypipe.reduction.pca import PCAReducer
+    from raypipe.reduction.placement import Placement
+
+    if "components" in arrays:
+        return PCAReducer.of(arrays)
+    if "points" in arrays:
+        return Placement(arrays["points"], arrays["embedding"], str(arrays["metric"]), keeps=True)
+    return Identity()
+
+
 def reduce(
     trajectories: Trajectories,
-    method: Literal["umap", "pca", "none"] = "pca",
+    method: Literal["umap", "pca", "tsne", "none"] = "pca",
     *,
     n_components: int = 5,
     n_neighbors: int = 15,
@@ -109,7 +135,7 @@ def reduce(
     trajectories
         Paths of one length or of several.
     method
-        "umap", "pca", or "none" to leave them as they are.
+        "umap", "pca", "tsne" (to three dimensions at most), or "none" to leave them as they are.
     n_components
         Number of dimensions to reduce to.
     n_neighbors, min_dist, metric
@@ -117,7 +143,7 @@ def reduce(
     backend
         UMAP's library: "cuml" (on a GPU), "cpu" (umap-learn), or "auto": cuML if it is installed and there is a GPU,
         else umap-learn. "quick" is "auto" with fastumap on the CPU, as for the pictures: it compiles nothing, and suits
-        some thousands of points.
+        some thousands of points. t-SNE's is cuML or scikit-learn.
     fit_points
         Most steps to fit the reducer on, sampled with ``seed``; it then maps all steps.
     seed
@@ -171,6 +197,36 @@ def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tup
     else:
         reduced = reducer.fit(points[choose_points(len(points), config)]).transform(points)
     return split_steps(reduced, trajectories), reducer
+
+
+def reduce_with_centers(
+    trajectories: Trajectories, centers: Mapping[int, np.ndarray], config: ReduceConfig
+) -> tuple[Trajectories, dict[int, np.ndarray], Reducer]:
+    """Reduce trajectories together with the centers of their clusters.
+
+    Parameters
+    ----------
+    trajectories
+        What was clustered.
+    centers
+        The path of each center, (T, dim), by the cluster's number.
+    config
+        The reducer.
+
+    Returns
+    -------
+    The reduced trajectories, the reduced centers by number, and the fitted reducer.
+    """
+    n, first = len(trajectories), trajectories.values[0]
+    paths = [*trajectories.values, *(center.astype(first.dtype) for center in centers.values())]
+    ids = (*trajectories.video_ids, *(f"center {number}" for number in centers))
+    n_clips = np.concatenate([trajectories.n_clips, np.zeros(len(centers), np.int64)])
+    reduced, reducer = reduce_trajectories(Trajectories(ids, paths, n_clips), config)
+    videos: Any = reduced.values[:n]
+    if isinstance(trajectories.values, np.ndarray):
+        videos = np.stack(videos)
+    found = Trajectories(trajectories.video_ids, videos, trajectories.n_clips)
+    return found, dict(zip(centers, reduced.values[n:], strict=True)), reducer
 
 
 def choose_points(n: int, config: ReduceConfig) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import sklearn
 from sklearn.decomposition import PCA
@@ -27,6 +29,14 @@ class PCAReducer:
         self._n_components = n_components
         self._seed = seed
         self._model: PCA | None = None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> PCAReducer:
+        """Return the fitted reducer whose `arrays` these are."""
+        made = cls(len(arrays["components"]), seed=0)
+        made._model = PCA(n_components=len(arrays["components"]))
+        made._model.mean_, made._model.components_ = arrays["mean"], arrays["components"]
+        return made
 
     def fit(self, points: np.ndarray) -> PCAReducer:
         """Learn from (n, dim) points."""

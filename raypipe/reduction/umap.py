@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
+from scipy.sparse.linalg import ArpackNoConvergence
 
 from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
 from raypipe.reduction.pca import PCAReducer
+from raypipe.reduction.placement import Placement
 
-_BLOCK = 1 << 16  # So many points are placed at a time: a copy of all of them would need as much memory again.
-_NEAREST, _SHARPNESS = 3, 3.0
 _EPOCHS = 200  # umap-learn's number for large collections; 500, that for small ones, shows the same in twice the time.
+_EXTENT = 10.0  # A layout begins with coordinates of this size, as the spectral start's.
 _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
 
 
@@ -135,9 +134,7 @@ class FastUMAP:
     """fastumap behind the methods of umap-learn that `UMAPReducer` calls.
 
     Nothing is compiled, which umap-learn does anew in each process. It finds exact neighbours, which suits some
-    thousands of points. Further points are placed between those that were fitted, each by itself: as the mean of the
-    places of its three nearest ones, with weights exp(−3 (d − d₁) / mean(d − d₁)) for their squared distances d. (With
-    weights that fall off more slowly, points between two groups lie in the gap between them.)
+    thousands of points. Further points are placed between those that were fitted, each by itself (`Placement`).
 
     Parameters
     ----------
@@ -158,28 +155,20 @@ class FastUMAP:
     def fit_transform(self, points: np.ndarray) -> np.ndarray:
         """Lay out (n, dim) points; return their places, (n, n_components) float32."""
         fastumap = packages.require("fastumap")
-        self.embedding_ = fastumap.umap_project(
-            points, self._n_components, n_neighbors=self.n_neighbors, n_epochs=_EPOCHS, **self._options
-        )
-        self._neighbors = NearestNeighbors(n_neighbors=min(_NEAREST, len(points)), algorithm="brute")
-        self._neighbors.fit(self._comparable(points))
+        options = {**self._options, "n_neighbors": self.n_neighbors, "n_epochs": _EPOCHS}
+        try:
+            self.embedding_ = fastumap.umap_project(points, self._n_components, **options)
+        except ArpackNoConvergence:  # umap-learn too goes on without the spectral start, with a warning that begins so.
+            warnings.warn("Spectral initialisation failed: it began from PCA instead", stacklevel=2)
+            start = PCAReducer(self._n_components, seed=0).fit_transform(points)
+            start = start * (_EXTENT / np.abs(start).max())
+            self.embedding_ = fastumap.umap_project(points, self._n_components, init=start, **options)
+        self._placement = Placement(points, self.embedding_, self._options["metric"])
         return self.embedding_.astype(np.float32)
 
     def transform(self, points: np.ndarray) -> np.ndarray:
         """Place (n, dim) points between the fitted ones: (n, n_components) float32."""
-        return np.concatenate([self._place(points[i : i + _BLOCK]) for i in range(0, len(points), _BLOCK)])
-
-    def _place(self, points: np.ndarray) -> np.ndarray:
-        distances, nearest = self._neighbors.kneighbors(self._comparable(points))
-        excess = distances**2 - distances[:, :1] ** 2
-        mean = excess.mean(axis=1, keepdims=True)
-        weights = np.exp(-_SHARPNESS * excess / np.where(mean > 0, mean, 1.0))
-        weights /= weights.sum(axis=1, keepdims=True)
-        return np.einsum("nk,nkc->nc", weights, self.embedding_[nearest]).astype(np.float32)
-
-    def _comparable(self, points: np.ndarray) -> np.ndarray:
-        """Return points whose Euclidean neighbours are the metric's."""
-        return normalize(points) if self._options["metric"] == "cosine" else points
+        return self._placement.transform(points)
 
 
 def choose_library(backend: str) -> tuple[str, str | None]:
@@ -199,22 +188,12 @@ def choose_library(backend: str) -> tuple[str, str | None]:
     if backend == "cpu" or (backend != "cuml" and not packages.sees_gpu()):
         return on_cpu, reason
     try:
-        if not _count_gpus():
-            raise RaypipeError("cuml needs a GPU and there is none: set reduce.backend=cpu")
-        packages.require("cuml.manifold")
+        packages.require_on_gpu("cuml.manifold", "set reduce.backend=cpu")
     except RaypipeError as error:
         if backend == "cuml":
             raise
         return on_cpu, str(error)
     return "cuml", None
-
-
-def _count_gpus() -> int:
-    runtime = packages.require("cupy").cuda.runtime
-    try:
-        return runtime.getDeviceCount()
-    except runtime.CUDARuntimeError:  # CuPy raises this if there is no driver.
-        return 0
 
 
 def _obstacle(points: np.ndarray, n_components: int, library: str) -> str | None:

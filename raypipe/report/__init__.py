@@ -18,7 +18,8 @@ from raypipe.schema import Frames
 if TYPE_CHECKING:
     from raypipe.report.contact_sheets import FramesOf
     from raypipe.report.page import Card
-    from raypipe.report.tables import Facts, Member
+    from raypipe.report.plots import VideoMap
+    from raypipe.report.tables import Cluster, Facts, Member
 
 SHOWN_OUTLIERS = 24
 
@@ -62,45 +63,53 @@ def write_report_files(
     # Scaling and encoding pictures lets other threads work, matplotlib hardly does.
     with ThreadPoolExecutor(1, "raypipe-sheets") as beside:
         sheets = beside.submit(_write_sheets, run, facts, frames_of, report_config)
-        drawn = _write_plots(run, facts, paths, tables.read_centers(run, paths, facts.clusters))
+        drawn, video_map = _write_plots(run, facts, paths, tables.read_centers(run, paths, facts.clusters))
         cards, outliers = sheets.result()
-    html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC))
+    html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map)
     run.write_bytes("report.html", html.encode())
 
 
 def _write_plots(
     run: Run, facts: Facts, paths: dict[str, np.ndarray], centers: dict[int, np.ndarray]
-) -> dict[str, bytes]:
-    """Draw the plots, and return them as PNG."""
-    from raypipe.report import plots
+) -> tuple[dict[str, bytes], VideoMap]:
+    """Draw the plots, and return them as PNG, and where the map shows which video."""
+    from raypipe.report import histogram, plots
+    from raypipe.report.sweep_figure import draw_sweep
 
-    drawn = {
-        "points": plots.draw_points(facts),
-        "trajectories": plots.draw_trajectories(facts, paths, centers),
-        "sizes": plots.draw_sizes(facts),
-    }
+    video_map = plots.draw_points(facts, centers if facts.is_pooled else None)
+    drawn = {"points": video_map.png}
+    if not facts.is_pooled:  # A vector has no path.
+        drawn["trajectories"] = plots.draw_trajectories(facts, paths, centers)
+    drawn["sizes"] = plots.draw_sizes(facts)
+    drawn["outliers"] = histogram.draw_histogram(facts)
+    if facts.sweep:
+        drawn["sweep"] = draw_sweep(facts.sweep)
     for name, png in drawn.items():
         run.write_bytes(f"plots/{name}.png", png)
-    return drawn
+    return drawn, video_map
 
 
 def _write_sheets(
     run: Run, facts: Facts, frames_of: FramesOf, report_config: ReportConfig
 ) -> tuple[list[Card], list[tuple[Member, bytes | None]]]:
-    """Write contact sheets and thumbnails; return the page's cards, and the outliers with their thumbnails."""
+    """Write contact sheets and thumbnails; return the page's cards, and the outliers with a picture of what is odd."""
     from raypipe.report import contact_sheets, page
 
     n_videos, n_frames = report_config.sheet_videos, report_config.sheet_frames
-    n_rows, tile = page.layout(len(facts.clusters), n_videos, n_frames)
+    groups = facts.clusters_and_noise
+    n_rows, tile = page.layout(len(groups), n_videos, n_frames)
     odd = {member.video_id: member for member in facts.outliers[:SHOWN_OUTLIERS]}
-    on_sheets = [cluster.central_and_farthest(n_videos) for cluster in facts.clusters]
-    asked = {video_id: contact_sheets.middles_of(member, 1) for video_id, member in odd.items()}
-    for central, farthest in on_sheets:
-        asked |= {m.video_id: contact_sheets.middles_of(m, n_frames) for m in (*central, farthest) if m}
-    kept = read_frames(run, asked)
+    on_sheets = [_choose(cluster, report_config) for cluster in groups]
+    wanted = {video_id: (member, 1) for video_id, member in odd.items()}
+    wanted |= {m.video_id: (m, n_frames) for central, farthest in on_sheets for m in (*central, farthest) if m}
+    asked = {video_id: contact_sheets.middles_of(*how) for video_id, how in wanted.items()}
+    of_span = {video_id: contact_sheets.times_in_span(member) for video_id, member in odd.items()}
+    none = np.empty(0)
+    kept = read_frames(run, {i: np.concatenate([times_s, of_span.get(i, none)]) for i, times_s in asked.items()})
 
     def take_filmstrip(member: Member, n: int) -> contact_sheets.Filmstrip:
-        strip = contact_sheets.join_kept(member, kept[member.video_id]) if member.video_id in kept else None
+        found = kept.get(member.video_id)
+        strip = contact_sheets.join_kept(member, found.nearest_to(asked[member.video_id])) if found else None
         if strip and len(strip.pictures) >= n:
             return strip
         # A video of fewer clips is short, so it costs little to decode, and its few pictures would not tell it.
@@ -109,10 +118,14 @@ def _write_sheets(
 
     thumbnails: dict[str, bytes | None] = {}
     cards = []
-    for cluster, (central, farthest) in zip(facts.clusters, on_sheets, strict=True):
+    for cluster, (central, farthest) in zip(groups, on_sheets, strict=True):
         strips = [take_filmstrip(member, n_frames) for member in central]
         last = take_filmstrip(farthest, n_frames) if farthest else None
-        run.write_bytes(f"plots/cluster_{cluster.number}.png", contact_sheets.draw_sheet(facts, cluster, strips, last))
+        if report_config.sheet_choice == "random":
+            sheet = contact_sheets.draw_grid(facts, cluster, strips)
+        else:
+            sheet = contact_sheets.draw_sheet(facts, cluster, strips, last)
+        run.write_bytes(f"plots/cluster_{cluster.short_name}.png", sheet)
         shown = [page.show(strip, tile, n_frames) for strip in strips[:n_rows]]
         cards.append(page.Card(cluster, shown, page.show(last, tile, n_frames) if last else None))
         thumbnails.update((s.member.video_id, s.thumbnail) for s in [*strips, *([last] if last else [])])
@@ -121,4 +134,12 @@ def _write_sheets(
     for video_id, jpeg in thumbnails.items():
         if jpeg is not None:
             run.write_bytes(f"thumbnails/{video_id}.jpg", jpeg)
-    return cards, [(member, thumbnails[video_id]) for video_id, member in odd.items()]
+    shows = {video_id: contact_sheets.show_span(kept.get(video_id), of_span[video_id]) for video_id in odd}
+    return cards, [(member, shows[video_id] or thumbnails[video_id]) for video_id, member in odd.items()]
+
+
+def _choose(cluster: Cluster, config: ReportConfig) -> tuple[tuple[Member, ...], Member | None]:
+    """Return the videos of a cluster that its sheet shows, and the farthest if that is shown too."""
+    if config.sheet_choice == "random" or cluster.is_noise:  # Noise has no center.
+        return cluster.sample(config.sheet_videos, config.seed), None
+    return cluster.central_and_farthest(config.sheet_videos)

@@ -1,4 +1,4 @@
-"""Contact sheets: frames over time of a cluster's most central videos and of its farthest video."""
+"""Contact sheets: a cluster's most central videos over time and its farthest, or a grid of random ones."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ PICTURE = 192
 TILE = 144
 """Side in pixels of a picture on a sheet, and on the page at most."""
 _GAP, _MARGIN, _SIDE, _HEAD, _CAPTION = 4, 20, 210, 64, 22
+_LINES, _LINE = 3, 18  # Lines of a caption in the grid, and the height of one.
 _EMPTY, _RULE = "#E9EBEF", "#D5D9E0"
 
 
@@ -74,6 +75,27 @@ def middles_of(member: Member, n: int) -> np.ndarray:
     return member.origin_s + (member.span_s or 0.0) * (np.arange(n if member.span_s else 0) + 0.5) / n
 
 
+def times_in_span(member: Member) -> np.ndarray:
+    """Return four times in the part of an outlier that is odd, evenly spread: (4,), or (0,) if no part is known."""
+    if member.odd_s is None:
+        return np.empty(0)
+    start_s, end_s = member.odd_s
+    return start_s + (end_s - start_s) * (np.arange(4) + 0.5) / 4
+
+
+def show_span(kept: Pictures | None, times_s: np.ndarray) -> bytes | None:
+    """Return a JPEG of the kept pictures nearest to some times: four in a square, else one; None if there are none."""
+    if kept is None or not len(times_s):
+        return None
+    pictures = [_cut_square(jpeg) for jpeg in kept.nearest_to(times_s).jpegs]
+    if len(pictures) < 4:
+        return _encode(Image.fromarray(pictures[len(pictures) // 2]), "JPEG", quality=85)
+    square = Image.new("RGB", (2 * TILE, 2 * TILE), _EMPTY)
+    for i, picture in enumerate(pictures):
+        square.paste(_resize(picture, TILE), (i % 2 * TILE, i // 2 * TILE))
+    return _encode(square, "JPEG", quality=78)
+
+
 def join_kept(member: Member, kept: Pictures) -> Filmstrip:
     """Make a strip of the pictures that the run has kept of a video; of a short video it may have few."""
     return Filmstrip(member, tuple(map(_cut_square, kept.jpegs)), tuple(kept.times_s.tolist()))
@@ -117,6 +139,28 @@ def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], far
     return encode_png(np.asarray(sheet))
 
 
+def draw_grid(facts: Facts, cluster: Cluster, strips: Sequence[Filmstrip]) -> bytes:
+    """Draw videos of a cluster as a grid: the picture in the middle of each, and its caption, or else its name."""
+    columns = max(3, math.ceil(math.sqrt(len(strips))))
+    cell, text_width = PICTURE + 2 * _GAP, PICTURE
+    row_height = PICTURE + _LINES * _LINE + 4 * _GAP
+    width = 2 * _MARGIN + columns * cell - 2 * _GAP
+    sheet = Image.new("RGB", (width, 2 * _MARGIN + _HEAD + math.ceil(len(strips) / columns) * row_height), "white")
+    draw = ImageDraw.Draw(sheet)
+    _draw_head(draw, facts, cluster, width)
+    for i, strip in enumerate(strips):
+        x, y = _MARGIN + i % columns * cell, _MARGIN + _HEAD + i // columns * row_height
+        if strip.poster is None:
+            draw.rectangle([x, y, x + PICTURE - 1, y + PICTURE - 1], fill=_EMPTY)
+            reason = _wrap(f"No picture: {strip.note}", _font(12), PICTURE - 20, lines=9)
+            draw.multiline_text((x + 10, y + 9), reason, font=_font(12), fill=MUTED, spacing=4)
+        else:
+            sheet.paste(_resize(strip.poster, PICTURE), (x, y))
+        text = _wrap(strip.member.caption or strip.member.name, _font(12), text_width, lines=_LINES)
+        draw.multiline_text((x, y + PICTURE + _GAP), text, font=_font(12), fill=INK, spacing=3)
+    return encode_png(np.asarray(sheet))
+
+
 def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
     """Return the strip's pictures side by side as one JPEG, ``tile`` pixels high, or None if there are none."""
     if strip.poster is None:
@@ -131,12 +175,12 @@ def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
 
 def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width: int) -> None:
     color, font = color_of(cluster.number), _font(22, bold=True)
-    number = str(cluster.number)
+    number = cluster.short_name
     chip = max(font.getlength(number) + 20, 38)
     draw.rounded_rectangle([_MARGIN, _MARGIN, _MARGIN + chip, _MARGIN + 38], radius=9, fill=color)
     draw.text((_MARGIN + chip / 2, _MARGIN + 19), number, font=font, fill=ink_on(color), anchor="mm")
     x = _MARGIN + chip + 14
-    title = f"Cluster {number}: {len(cluster):,} video{'s'[: len(cluster) != 1]}"
+    title = f"{cluster.title}: {len(cluster):,} video{'s'[: len(cluster) != 1]}"
     draw.text((x, _MARGIN - 1), title, font=_font(17, bold=True), fill=INK)
     mix = cluster.mix(facts.mix_column) if facts.mix_column else []
     text = " · ".join(f"{name} ({count:,})" for name, count in mix[:12])
@@ -150,7 +194,8 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y
     draw.multiline_text((_MARGIN, y + 2), name, font=_font(13, bold=True), fill=INK, spacing=3)
     below = y + 8 + 18 * (name.count("\n") + 1)
     facts = [_wrap(text, _font(12), _SIDE - 16, lines=1) for text in (member.label or member.group,) if text]
-    facts += [f"distance {member.distance:.3g}", *(["outlier"] if member.outlier else [])]
+    facts += [] if math.isnan(member.distance) else [f"distance {member.distance:.3g}"]
+    facts += ["outlier"] if member.outlier else []
     draw.multiline_text((_MARGIN, below), "\n".join(facts), font=_font(12), fill=MUTED, spacing=4)
     for i, tile in enumerate(strip.tiles):
         if tile is not None:

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from raypipe.analysis.sizes import describe_empty
+from raypipe.analysis.sizes import describe_empty, describe_noise
+from raypipe.clustering.result import NOISE
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
+from raypipe.report.hover import draw_hover
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
+
+if TYPE_CHECKING:
+    from raypipe.report.plots import VideoMap
 
 STRIP_BYTES = 2_600_000  # All film strips together take about this many bytes, so that the page stays below 5 MB.
 MAX_TILES = 2400  # With more pictures on the page, each would be too small to show anything.
@@ -54,7 +59,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Card:
-    """A cluster's part of the page: its most central videos, and its farthest."""
+    """A cluster's part of the page: its most central videos (or random ones), and its farthest."""
 
     cluster: Cluster
     central: Sequence[Shown]
@@ -84,6 +89,7 @@ def render_page(
     cards: Sequence[Card],
     outliers: Sequence[tuple[Member, bytes | None]],
     written: datetime,
+    video_map: VideoMap,
 ) -> str:
     """Return the page as HTML.
 
@@ -92,13 +98,16 @@ def render_page(
     facts
         The run's facts.
     plots
-        PNG bytes of ``points``, ``trajectories`` and ``sizes``.
+        PNG bytes of ``points``, ``trajectories``, ``sizes`` and ``outliers``, and of ``sweep`` where the facts have
+        one; those that are missing are not shown.
     cards
-        A card for each cluster.
+        A card for each cluster, and for the noise.
     outliers
         The outliers to show, the farthest first, each with a JPEG or None. The run may have more.
     written
         The time in the head of the page.
+    video_map
+        Where ``points`` shows which video.
     """
     style = resources.files("raypipe.report").joinpath("page.css").read_text(encoding="utf-8")
     body = "\n".join(
@@ -106,9 +115,10 @@ def render_page(
             _head(facts, written),
             _counts(facts),
             _metrics(facts),
-            _pictures(facts, plots),
+            _pictures(facts, plots, video_map),
             "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
             _outliers(facts, outliers),
+            _sweep(facts, plots),
             _problems(facts.problems),
             _record(facts),
         ]
@@ -124,7 +134,7 @@ def render_page(
 
 def _title(facts: Facts) -> str:
     n_videos, n_clusters = len(facts.members), len(facts.clusters)
-    return f"{_count(n_videos, 'video')} in {_count(n_clusters, 'cluster')}"
+    return f"{_count(n_videos, 'video')} in {_count(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
 
 
 def _head(facts: Facts, written: datetime) -> str:
@@ -137,11 +147,14 @@ def _head(facts: Facts, written: datetime) -> str:
     )
     if empty := describe_empty(facts.metrics):
         notices += f'<p class="notice"><b>cluster</b> left some empty: {escape(empty)}</p>'
-    jumps = " ".join(f'<a href="#cluster-{c.number}">{_chip(c.number)}</a>' for c in facts.clusters)
+    if noise := describe_noise(facts.metrics):
+        notices += f'<p class="notice"><b>cluster</b> by density: {escape(noise)}</p>'
+    jumps = " ".join(f'<a href="#cluster-{c.short_name}">{_chip(c.number)}</a>' for c in facts.clusters_and_noise)
+    by = "what the videos show on the whole" if facts.is_pooled else "the paths that the videos take through time"
     return (
         f'<header>\n<div class="eyebrow">raypipe report{escape(f" · {version}" if version else "")}</div>\n'
         f"<h1>{escape(_title(facts))}</h1>\n"
-        f'<p class="lead">{where}rouped by the paths that the videos take through time. '
+        f'<p class="lead">{where}rouped by {by}. '
         f"Written {written:%Y-%m-%d %H:%M} UTC.</p>\n"
         f'<nav class="jump" aria-label="clusters">{jumps}</nav>\n{notices}</header>'
     )
@@ -174,23 +187,45 @@ def _explain(name: str, facts: Facts) -> str:
     return _METRICS[name].format(column=facts.mix_column or "label")
 
 
-def _pictures(facts: Facts, plots: Mapping[str, bytes]) -> str:
+def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> str:
+    place = "on a 2-D map" if facts.is_pooled else "at the mean of its path on a 2-D map"
+    hover, n_told = draw_hover(facts, video_map)
+    told = "each" if n_told == len(facts.members) else f"{n_told:,} of {len(facts.members):,}"
     captions = {
-        "points": "Each mark is a video, at the mean of its path on a 2-D map of the embeddings. The map keeps what is "
-        "near together; how far apart two distant groups lie on it means little. Rings are outliers.",
+        "points": f"Each mark is a video, {place} of the embeddings. The map keeps what is near together; how far "
+        "apart two distant groups lie on it means little. Rings are outliers"
+        f"{', crosses centers' if facts.is_pooled else ''}{', gray marks noise' if facts.noise else ''}. Under the "
+        f"pointer {told} says its name and its caption.",
         "trajectories": "The paths themselves: each thin line is a video from its start (dot) to its end (arrow), the "
         "bold line its cluster's soft-DTW barycenter on the map. Clusters were found in more dimensions than the two "
         "drawn here, and paths of unlike order can share the same ground.",
         "sizes": "How many videos each cluster has"
         + (f", and how its videos' {facts.mix_column}s mix." if facts.mix_column else "."),
+        "outliers": "How far the videos lie off, and the threshold beyond which they are outliers. "
+        + (
+            "Shown is the distance to the own center."
+            if facts.outliers_by == "distance"
+            else "Shown is the distance to the nearest center that other videos support."
+        ),
     }
     figures = "\n".join(
-        f'<figure><div class="paper"><img{" class=narrow" if name != "trajectories" else ""} '
-        f'src="{_data(plots[name], "png")}" alt="{escape(captions[name])}"></div>'
-        f"<figcaption>{escape(captions[name])}</figcaption></figure>"
-        for name in ("points", "trajectories", "sizes")
+        f'<figure><div class="paper"><div class="map{" narrow" if name != "trajectories" else ""}">'
+        f'<img src="{_data(plots[name], "png")}" alt="{escape(captions[name])}">{hover if name == "points" else ""}'
+        f"</div></div><figcaption>{escape(captions[name])}</figcaption></figure>"
+        for name in captions
+        if name in plots
     )
     return f"<h2>The map</h2>\n{figures}"
+
+
+def _sweep(facts: Facts, plots: Mapping[str, bytes]) -> str:
+    if not facts.sweep:
+        return ""
+    reason = escape(facts.sweep["reason"])
+    return (
+        f'<h2>How many clusters there are</h2>\n<p class="lead">{reason}</p>\n<figure><div class="paper">'
+        f'<img class=narrow src="{_data(plots["sweep"], "png")}" alt="{reason}"></div></figure>'
+    )
 
 
 def _card(card: Card, facts: Facts) -> str:
@@ -199,12 +234,13 @@ def _card(card: Card, facts: Facts) -> str:
     n_odd = len(cluster.outliers)
     odd = f", {_count(n_odd, 'outlier')}" if n_odd else ""
     rows = "\n".join(_row(shown) for shown in card.central)
-    far = f'<div class="far"><h4>Farthest from the center</h4>{_row(card.farthest)}</div>' if card.farthest else ""
+    last = _row(card.farthest) if card.farthest else ""
+    far = f'<div class="far"><h4>Farthest from the center</h4>{last}</div>' if last else ""
     return (
-        f'<section class="card cluster" id="cluster-{cluster.number}">\n<header>{_chip(cluster.number)}'
-        f"<h3>Cluster {cluster.number}</h3>"
+        f'<section class="card cluster" id="cluster-{cluster.short_name}">\n<header>{_chip(cluster.number)}'
+        f"<h3>{cluster.title}</h3>"
         f'<span class="muted">{_count(len(cluster), "video")} ({share:.0%}){odd}</span>'
-        f"{_pills(cluster, facts)}</header>\n{rows}\n{far}\n</section>"
+        f"{_pills(cluster, facts)}{_keywords(cluster, facts)}</header>\n{rows}\n{far}\n</section>"
     )
 
 
@@ -216,6 +252,13 @@ def _pills(cluster: Cluster, facts: Facts) -> str:
     if len(mix) > MAX_PILLS:
         items.append(f"<li>and {len(mix) - MAX_PILLS:,} more</li>")
     return f'<ul class="pills">{"".join(items)}</ul>'
+
+
+def _keywords(cluster: Cluster, facts: Facts) -> str:
+    words = facts.keywords.get(cluster.number)
+    if not words:
+        return ""
+    return f'<p class="keywords" title="What sets it apart">{escape(_shorten(" · ".join(words), 200))}</p>'
 
 
 def _row(shown: Shown) -> str:
@@ -239,7 +282,8 @@ def _who(member: Member) -> str:
     return (
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         + (f'<div class="muted">{said}</div>' if said else "")
-        + f'<div class="muted">distance {_number(member.distance)}</div>'
+        + (f'<div class="muted clip">{escape(_shorten(member.caption, 120))}</div>' if member.caption else "")
+        + (f'<div class="muted">distance {_number(member.distance)}</div>' if member.cluster != NOISE else "")
         + ('<span class="tag">outlier</span>' if member.outlier else "")
     )
 
@@ -252,13 +296,24 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     cells = "\n".join(
         f'<div>{_thumbnail(jpeg)}<div class="text">'
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
-        f'{_chip(member.cluster)} <span class="muted">score {_number(member.outlier_score)}</span></div></div>'
+        f"{_chip(member.cluster)} "
+        f'<span class="muted">{facts.outliers_by} {_number(member.oddness(facts.outliers_by))}</span>'
+        f"{_reason(member)}</div></div>"
         for member, jpeg in outliers
     )
+    far = "the center of their own cluster" if facts.outliers_by == "distance" else "what groups of other videos do"
     return (
-        f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from the center of their own cluster.{rest}'
-        f'</p>\n<div class="gallery">{cells}</div>'
+        f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from {far}. The pictures are of the part '
+        f"that is odd, where the run has kept them; outliers.csv has all.{rest}</p>\n"
+        f'<div class="gallery">{cells}</div>'
     )
+
+
+def _reason(member: Member) -> str:
+    if not member.reason:
+        return ""
+    where = f'<br><span class="muted">{member.odd_s[0]:.1f} to {member.odd_s[1]:.1f} s</span>' if member.odd_s else ""
+    return f"<div>{escape(member.reason)}{where}</div>"
 
 
 def _thumbnail(jpeg: bytes | None) -> str:
@@ -317,7 +372,8 @@ def _pairs(pairs: Mapping[str, Any]) -> str:
 
 def _chip(cluster: int) -> str:
     color = color_of(cluster)
-    return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{cluster}</span>'
+    name = "noise" if cluster == NOISE else cluster
+    return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{name}</span>'
 
 
 def _link(name: str, uri: str) -> str:

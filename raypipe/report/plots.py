@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
-from raypipe.report.style import COLORS, FAINT, INK, MARKERS, TINTS, as_png, color_of, ink_on, open_figure
+from raypipe.report.style import COLORS, DPI, FAINT, INK, TINTS, as_png, color_of, ink_on, marker_of, open_figure
 from raypipe.report.tables import Cluster, Facts, paths_of
 
 MAX_LINES = 300  # More paths of one cluster would be a blot, and the barycenter shows what they have in common.
@@ -35,8 +36,38 @@ _RINGS = np.array(
 )
 
 
-def draw_points(facts: Facts) -> bytes:
-    """Draw every clustered video on the 2-D map, at the mean of its path, with rings around outliers."""
+@dataclass(frozen=True)
+class VideoMap:
+    """The map of videos as a picture, and where they are on it.
+
+    Attributes
+    ----------
+    png
+        The picture.
+    size
+        Its width and height in pixels.
+    spots
+        The place of each ``video_id``, in pixels from the left and from the top.
+    radius
+        That of a video's mark, in pixels.
+    """
+
+    png: bytes
+    size: tuple[int, int]
+    spots: Mapping[str, tuple[float, float]]
+    radius: float
+
+
+def draw_points(facts: Facts, centers: Mapping[int, np.ndarray] | None = None) -> VideoMap:
+    """Draw every clustered video on the 2-D map, at the mean of its path, with rings around outliers.
+
+    Parameters
+    ----------
+    facts
+        The run's facts.
+    centers
+        The path of each cluster's center on the map, (n_steps, 2), of which the mean is marked; by default none is.
+    """
     members = [m for m in facts.members if math.isfinite(m.x) and math.isfinite(m.y)]
     spots = np.array([(m.x, m.y) for m in members]).reshape(-1, 2)
     numbers = np.array([m.cluster for m in members], dtype=int)
@@ -46,21 +77,32 @@ def draw_points(facts: Facts) -> bytes:
         axes = figure.add_subplot()
         # The order is random, so that where clusters overlap, the last one does not cover the others.
         order = np.random.default_rng(0).permutation(len(members))
-        for shape, marker in enumerate(MARKERS):
-            mine = order[numbers[order] // len(COLORS) % len(MARKERS) == shape]
+        markers = np.array([marker_of(n) for n in numbers], dtype=str)
+        for marker in dict.fromkeys(markers.tolist()):
+            mine = order[markers[order] == marker]
             colors = [color_of(n) for n in numbers[mine]]
             _scatter(axes, spots[mine], s=area, c=colors, marker=marker, alpha=0.85, linewidths=edge, edgecolors="w")
         odd = np.array([(m.x, m.y) for m in facts.outliers[:MAX_RINGS]]).reshape(-1, 2)
         _scatter(axes, odd, s=3.2 * area + 25, facecolors="none", edgecolors=INK, linewidths=1.1)
+        for number, center in (centers or {}).items():
+            style: dict[str, Any] = {"marker": "X", "s": 130, "edgecolors": INK, "linewidths": 1.2, "zorder": 8}
+            _scatter(axes, center.mean(axis=0, keepdims=True), c=color_of(number), **style)
         _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
         _dress_map(axes, "Videos by cluster")
-        handles = [_legend_dot(cluster) for cluster in facts.clusters]
+        handles = [_legend_dot(cluster) for cluster in facts.clusters_and_noise]
+        if centers:
+            handles.append(_legend_mark("X", 9, "w", INK, "center"))
         if len(odd):
             more = len(facts.outliers) - len(odd)
             text = f"{len(odd)} farthest\nof {len(facts.outliers):,}\noutliers" if more else f"outlier  ({len(odd)})"
             handles.append(_legend_mark("o", 10, "none", INK, text))
         figure.legend(handles=handles, loc="outside right upper", ncols=math.ceil(len(handles) / 26))
-        return as_png(figure)
+        png = as_png(figure)
+        width, height = (round(side * DPI) for side in figure.get_size_inches())
+        at = axes.transData.transform(spots) if len(spots) else spots
+    ids = (member.video_id for member in members)
+    places = {video_id: (float(x), float(height - y)) for video_id, (x, y) in zip(ids, at, strict=True)}
+    return VideoMap(png, (width, height), places, math.sqrt(area) / 2 * DPI / 72)
 
 
 def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Mapping[int, np.ndarray]) -> bytes:
@@ -75,8 +117,9 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
     centers
         The barycenter of each cluster's number, (n_steps, 2), as `raypipe.report.tables.read_centers` returns it.
     """
-    lines = {c.number: _thin_out(paths_of(c, paths), MAX_LINES) for c in facts.clusters}
-    k = len(facts.clusters)
+    groups = facts.clusters_and_noise
+    lines = {c.number: _thin_out(paths_of(c, paths), MAX_LINES) for c in groups}
+    k = len(groups)
     overview = k <= OVERVIEW_CLUSTERS
     panels = 0 if k == 1 else k
     rows, columns = _grid(panels, overview)
@@ -94,15 +137,15 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
             figure.suptitle("Trajectories, one panel for each cluster", x=0.01, ha="left", weight="bold", size=12)
         if panels:
             box = _limits(lines.values())
-            for i, cluster in enumerate(facts.clusters):
+            for i, cluster in enumerate(groups):
                 axes = grid.add_subplot(rows, columns, i + 1)
-                _draw_panel(axes, cluster, lines, centers[cluster.number], box, min(cell, 2.6))
+                _draw_panel(axes, cluster, lines, centers.get(cluster.number), box, min(cell, 2.6))
         return as_png(figure)
 
 
 def draw_sizes(facts: Facts) -> bytes:
     """Draw how many videos each cluster has, split by label (or group) if there are at most a dozen of them."""
-    clusters = facts.clusters
+    clusters = facts.clusters_and_noise
     column = facts.mix_column
     parts = sorted({p for c in clusters for p, _ in c.mix(column)}) if column else []
     if len(parts) > len(TINTS):
@@ -121,7 +164,7 @@ def draw_sizes(facts: Facts) -> bytes:
         for row, cluster in enumerate(clusters):
             note = f"{len(cluster):,}  ({len(cluster) / len(facts.members):.0%})"
             axes.annotate(note, (len(cluster), row), (5, 0), textcoords="offset points", va="center", size=8.5)
-        axes.set_yticks(rows, [str(c.number) for c in clusters])
+        axes.set_yticks(rows, [c.short_name for c in clusters])
         for tick, cluster in zip(axes.get_yticklabels(), clusters, strict=True):
             color = color_of(cluster.number)
             tick.set(color=ink_on(color), weight="bold")
@@ -158,7 +201,7 @@ def _draw_panel(
     axes: Axes,
     cluster: Cluster,
     lines: Mapping[int, list[np.ndarray]],
-    center: np.ndarray,
+    center: np.ndarray | None,
     box: tuple[np.ndarray, np.ndarray],
     weight: float,
 ) -> None:
@@ -166,11 +209,12 @@ def _draw_panel(
     axes.add_collection(LineCollection(_thin_out(others, MAX_BACKDROP), colors=FAINT, linewidths=0.5, alpha=0.7))
     alpha = float(np.clip(7 / math.sqrt(len(cluster)), 0.15, 0.6))
     _draw_paths(axes, lines[cluster.number], color_of(cluster.number), alpha)
-    _draw_center(axes, center, color_of(cluster.number), weight)
+    if center is not None:
+        _draw_center(axes, center, color_of(cluster.number), weight)
     axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color(FAINT)
-    axes.set_title(f"{cluster.number}", size=9.5, pad=3)
+    axes.set_title(cluster.short_name, size=9.5, pad=3)
     axes.set_title(f"{len(cluster):,} video{'s'[: len(cluster) != 1]}", size=8, pad=3, loc="right", weight="normal")
 
 
@@ -196,6 +240,8 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
 
     With ``aside`` it stands where it hides no point of any cluster, if there is such a place nearby.
     """
+    if not spots:
+        return
     everything = np.concatenate([*spots.values(), np.empty((0, 2))])
     extent = max(float(np.ptp(everything, axis=0).max()), 1e-9)
     taken = np.empty((0, 2))
@@ -249,9 +295,8 @@ def _dress_map(axes: Axes, title: str) -> None:
 
 
 def _legend_dot(cluster: Cluster) -> Line2D:
-    marker = MARKERS[cluster.number // len(COLORS) % len(MARKERS)]
-    text = f"{cluster.number}  ({len(cluster):,})"
-    return _legend_mark(marker, 7, color_of(cluster.number), "w", text)
+    text = f"{cluster.short_name}  ({len(cluster):,})"
+    return _legend_mark(marker_of(cluster.number), 7, color_of(cluster.number), "w", text)
 
 
 def _legend_mark(marker: str, size: float, face: str, edge: str, label: str) -> Line2D:

@@ -15,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from raypipe.clustering.result import NOISE
+
 # Six colours of Okabe & Ito (2008) and two dark ones. The closest pair is 7.6 (OKLab × 100) apart under simulated
 # protanopia, deuteranopia and tritanopia. With more than 8 clusters the markers differ too, and the plots show numbers.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7A1F5C", "#5B4A00")
@@ -35,6 +37,7 @@ TINTS = (
     "#9FB0BC",
 )
 
+NOISE_COLOR, NOISE_MARKER = "#A7ADB8", "o"  # Noise is no cluster: gray, which no cluster is.
 INK, MUTED, FAINT = "#1F2430", "#667085", "#D5D9E0"
 DPI = 160
 
@@ -66,8 +69,13 @@ _WIDE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microso
 
 
 def color_of(cluster: int) -> str:
-    """Return the colour that a cluster has in every plot and on the page."""
-    return COLORS[cluster % len(COLORS)]
+    """Return the colour that a cluster, or noise, has in every plot and on the page."""
+    return NOISE_COLOR if cluster == NOISE else COLORS[cluster % len(COLORS)]
+
+
+def marker_of(cluster: int) -> str:
+    """Return the marker that the videos of a cluster, or of noise, have on the map."""
+    return NOISE_MARKER if cluster == NOISE else MARKERS[cluster // len(COLORS) % len(MARKERS)]
 
 
 def ink_on(color: str) -> str:

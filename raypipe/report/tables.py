@@ -7,7 +7,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -15,13 +15,17 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from raypipe.clustering.result import NOISE
+from raypipe.report.channels import count_channels
+from raypipe.runs.descriptions import read_descriptions
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_barycenters, split_paths
+from raypipe.runs.results import read_barycenters, read_reasons, split_paths
 from raypipe.schema import FAILED, SKIPPED
+from raypipe.storage import inert
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
-_SHOWN = ["video_id", "uri", "duration_s", "status", "error_stage", "error"]
+_SHOWN = ["video_id", "uri", "caption", "duration_s", "status", "error_stage", "error"]
 _WEB = ("file://", "http://", "https://")
 
 
@@ -30,7 +34,9 @@ class Member:
     """A clustered video: its row of ``clusters.parquet``, its name, and the span of the file that it covers.
 
     ``distance`` is the distance to its own center, and ``x`` and ``y`` are its place on the 2-D map. The video begins
-    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known.
+    at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known. ``caption`` is
+    the source's own, of ``videos.parquet``. Of an outlier ``reason`` says what is odd, and ``odd_s`` from when to when,
+    in seconds of the file; else they are empty and None.
     """
 
     video_id: str
@@ -46,14 +52,36 @@ class Member:
     y: float
     origin_s: float
     span_s: float | None
+    caption: str | None = None
+    reason: str = ""
+    odd_s: tuple[float, float] | None = None
+
+    def oddness(self, by: str) -> float:
+        """Return that by which outliers are told, "score" or "distance"."""
+        return self.distance if by == "distance" else self.outlier_score
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster and its videos, the most central first."""
+    """A cluster and its videos, the most central first; or the noise, in source order, whose number is −1."""
 
     number: int
     members: tuple[Member, ...]
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether these are the videos that belong to no cluster."""
+        return self.number == NOISE
+
+    @property
+    def short_name(self) -> str:
+        """The cluster's number, or "noise": what chips, axes, anchors and the names of files say."""
+        return "noise" if self.is_noise else str(self.number)
+
+    @property
+    def title(self) -> str:
+        """The cluster's name at the head of its part."""
+        return "Noise" if self.is_noise else f"Cluster {self.number}"
 
     def __len__(self) -> int:
         """Return the number of the cluster's videos."""
@@ -61,12 +89,18 @@ class Cluster:
 
     @cached_property
     def outliers(self) -> list[Member]:
-        """The cluster's outliers, the farthest first."""
-        return by_outlier_score(self.members)
+        """The cluster's outliers."""
+        return [member for member in self.members if member.outlier]
 
     def central_and_farthest(self, n: int) -> tuple[tuple[Member, ...], Member | None]:
         """Return the ``n`` most central videos, and the farthest one unless it is among them."""
         return self.members[:n], self.members[-1] if len(self) > n else None
+
+    def sample(self, n: int, seed: int) -> tuple[Member, ...]:
+        """Return ``n`` random videos, each cluster's by a seed of its own, in the members' order."""
+        rng = np.random.default_rng([seed, self.number + 1])
+        chosen = rng.choice(len(self), min(n, len(self)), replace=False)
+        return tuple(self.members[i] for i in np.sort(chosen))
 
     def mix(self, column: str | None) -> list[tuple[str, int]]:
         """Return how many videos have each value of ``label`` or ``group``, the most frequent first."""
@@ -99,8 +133,14 @@ class Facts:
         The clustered videos in source order.
     clusters
         The clusters that have videos, by number.
+    noise
+        The videos that belong to none, or None if there are none.
     problems
         The videos that failed entirely or in part, in source order.
+    keywords
+        The words that describe each cluster, by its number.
+    sweep
+        The contents of ``sweep.json``, or None if there is no such file.
     """
 
     url: str
@@ -109,11 +149,30 @@ class Facts:
     members: tuple[Member, ...]
     clusters: tuple[Cluster, ...]
     problems: tuple[Problem, ...]
+    keywords: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    sweep: Mapping[str, Any] | None = None
+    noise: Cluster | None = None
+
+    @property
+    def clusters_and_noise(self) -> tuple[Cluster, ...]:
+        """The clusters, and behind them the noise if there is any."""
+        return (*self.clusters, self.noise) if self.noise else self.clusters
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether each video is a vector, its clips pooled, and not a path."""
+        return bool(self.info.get("config", {}).get("trajectory", {}).get("pool"))
 
     @cached_property
     def outliers(self) -> list[Member]:
         """The outliers of all clusters, the farthest first."""
-        return by_outlier_score(self.members)
+        odd = (member for member in self.members if member.outlier)
+        return sorted(odd, key=lambda member: -member.oddness(self.outliers_by))
+
+    @property
+    def outliers_by(self) -> str:
+        """That by which the run told its outliers, "score" or "distance"."""
+        return (self.metrics.get("outliers") or {}).get("by", "score")
 
     @cached_property
     def mix_column(self) -> str | None:
@@ -125,11 +184,6 @@ class Facts:
     def wall_s(self) -> float:
         """Seconds that all stages took together."""
         return float(sum(self.info.get("seconds", {}).values()))
-
-
-def by_outlier_score(members: Iterable[Member]) -> list[Member]:
-    """Return the outliers among the members, the farthest first."""
-    return sorted((m for m in members if m.outlier), key=lambda m: -m.outlier_score)
 
 
 def read_facts(run: Run) -> Facts:
@@ -144,8 +198,15 @@ def read_facts(run: Run) -> Facts:
     rows = run.read_table("clusters.parquet").to_pylist()
     spans = _read_spans(run, videos)
     names = _name_videos(rows, spans)
-    members = tuple(_as_member(row, name, *spans[row["video_id"]]) for row, name in zip(rows, names, strict=True))
-    numbers = sorted({member.cluster for member in members})
+    captions = {row["video_id"]: row["caption"] for row in videos}
+    reasons = read_reasons(run)
+    members = tuple(
+        _as_member(row, name, captions.get(row["video_id"]), spans[row["video_id"]], reasons.get(row["video_id"]))
+        for row, name in zip(rows, names, strict=True)
+    )
+    numbers = sorted({member.cluster for member in members} - {NOISE})
+    odd = tuple(member for member in members if member.cluster == NOISE)
+    described = read_descriptions(run)
     return Facts(
         url=run.url,
         info=run.read_json("run.json"),
@@ -153,6 +214,9 @@ def read_facts(run: Run) -> Facts:
         members=members,
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
         problems=tuple(_find_problems(videos)),
+        noise=Cluster(NOISE, odd) if odd else None,
+        keywords={n: [each["keyword"] for each in cluster["keywords"]] for n, cluster in described.items()},
+        sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
     )
 
 
@@ -223,7 +287,7 @@ def mapping_csv(facts: Facts) -> bytes:
     )
     for m in facts.members:
         numbers = [m.cluster, _number(m.distance), _number(m.outlier_score), str(m.outlier).lower()]
-        texts = [_inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
+        texts = [inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
         writer.writerow([*texts[:2], *numbers, *texts[2:]])
     return sink.getvalue().encode()
 
@@ -234,6 +298,9 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "counts": facts.info.get("counts", {}),
         "n_clusters": len(facts.clusters),
         "clusters": [_summarise_cluster(cluster, len(facts.members)) for cluster in facts.clusters],
+        "n_noise": len(facts.noise or ()),
+        "noise": _summarise_noise(facts.noise, len(facts.members)) if facts.noise else None,
+        "channels": count_channels([(m.cluster, m.group, m.name) for m in facts.members]),
         "n_outliers": len(facts.outliers),
         "outliers": [_brief(member) for member in facts.outliers[:OUTLIERS_IN_SUMMARY]],
         "metrics": {name: _finite(value) for name, value in facts.metrics.items()},
@@ -255,6 +322,15 @@ def _summarise_cluster(cluster: Cluster, n_videos: int) -> dict[str, Any]:
     }
 
 
+def _summarise_noise(noise: Cluster, n_videos: int) -> dict[str, Any]:
+    return {
+        "size": len(noise),
+        "share": round(len(noise) / n_videos, 4),
+        "labels": dict(noise.mix("label")),
+        "groups": dict(noise.mix("group")),
+    }
+
+
 def _brief(member: Member) -> dict[str, Any]:
     return {
         "video_id": member.video_id,
@@ -263,6 +339,7 @@ def _brief(member: Member) -> dict[str, Any]:
         "cluster": member.cluster,
         "distance": _finite(member.distance),
         "outlier_score": _finite(member.outlier_score),
+        **({"reason": member.reason, "odd_s": member.odd_s} if member.reason else {}),
     }
 
 
@@ -287,7 +364,13 @@ def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, f
     return names
 
 
-def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | None) -> Member:
+def _as_member(
+    row: dict[str, Any],
+    name: str,
+    caption: str | None,
+    span: tuple[float, float | None],
+    odd: tuple[str, float | None, float | None] | None,
+) -> Member:
     def number(column: str) -> float:
         return math.nan if row[column] is None else float(row[column])
 
@@ -303,8 +386,11 @@ def _as_member(row: dict[str, Any], name: str, origin_s: float, span_s: float | 
         outlier=bool(row["outlier"]),
         x=number("x"),
         y=number("y"),
-        origin_s=origin_s,
-        span_s=span_s,
+        origin_s=span[0],
+        span_s=span[1],
+        caption=caption,
+        reason=odd[0] if odd else "",
+        odd_s=(odd[1], odd[2]) if odd and odd[1] is not None and odd[2] is not None else None,
     )
 
 
@@ -319,12 +405,6 @@ def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
         if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
             reason = row["error"] or "no reason was recorded"
             yield Problem(name_of(row["uri"]), row["uri"], row["status"], row["error_stage"] or "", reason)
-
-
-def _inert(text: str | None) -> str:
-    if text is None:
-        return ""
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r", "\n")) else text
 
 
 def _number(value: float) -> str:

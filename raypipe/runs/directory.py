@@ -319,8 +319,15 @@ class Run:
         self.write_json("run.json", info)
 
     def record_stage(self, stage: str, implementation: str, reason: str | None = None) -> None:
-        """Record in ``run.json`` what implemented a stage, and the reason if that was a fallback."""
-        self.record(implementations={stage: implementation}, **({"fallbacks": {stage: reason}} if reason else {}))
+        """Record in ``run.json`` what implemented a stage, and the reason if that was a fallback.
+
+        A reason that an earlier run of the stage has left is removed.
+        """
+        info = self.info()
+        fallbacks = {name: why for name, why in info.get("fallbacks", {}).items() if name != stage}
+        fallbacks |= {stage: reason} if reason else {}
+        implementations = {**info.get("implementations", {}), stage: implementation}
+        self.write_json("run.json", {**info, "implementations": implementations, "fallbacks": fallbacks})
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:

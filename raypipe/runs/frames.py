@@ -48,6 +48,11 @@ class Pictures:
     times_s: np.ndarray
     jpegs: list[bytes]
 
+    def nearest_to(self, asked_s: np.ndarray) -> Pictures:
+        """Return each picture that lies nearest to one of some times, once."""
+        rows = sorted(set(np.abs(self.times_s - np.asarray(asked_s)[:, None]).argmin(axis=1).tolist()))
+        return Pictures(self.times_s[rows], [self.jpegs[row] for row in rows])
+
 
 def name_beside(name: str) -> str:
     """Return the name of the file of pictures that belongs to a file of ``embeddings/``."""

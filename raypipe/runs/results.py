@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.clustering import Clustering
-from raypipe.config import Config, to_yaml
+from raypipe.config import Config, from_yaml, to_yaml
+from raypipe.errors import UsageError
 from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, OK, Trajectories
 from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
-
+_SAMPLED_FILES = 4
 
 BARYCENTERS = "barycenters.parquet"
+OUTLIERS = "outliers.csv"
 
 
 def remove_clusters(run: Run) -> None:
     """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
-    for name in ("trajectories", "clusters.parquet", BARYCENTERS, "model", "metrics.json"):
+    for name in (
+        "trajectories",
+        "clusters.parquet",
+        BARYCENTERS,
+        "model",
+        "metrics.json",
+        "descriptions.json",
+        OUTLIERS,
+    ):
         run.remove(name)
     remove_report(run)
 
@@ -107,6 +119,30 @@ def write_clusters(
     run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))
 
 
+def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
+    """Write other scores, (n,) float64, and flags, (n,) bool, into ``clusters.parquet``."""
+    table = run.read_table("clusters.parquet")
+    for name, values in (("outlier_score", scores), ("outlier", flags)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    run.write_table("clusters.parquet", table.cast(CLUSTERS))
+
+
+def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
+    """Return the reason and the span, in seconds of the file, of each video that was examined, by its ``video_id``."""
+    if not run.exists(OUTLIERS):  # The run was clustered before there was this file.
+        return {}
+    content = io.StringIO(run.read_bytes(OUTLIERS).decode(), newline="")
+
+    def seconds(text: str) -> float | None:
+        return float(text) if text else None
+
+    return {
+        row["video_id"]: (row["reason"], seconds(row["start_s"]), seconds(row["end_s"]))
+        for row in csv.DictReader(content)
+        if row["reason"]
+    }
+
+
 def write_barycenters(run: Run, centers: Mapping[int, np.ndarray]) -> None:
     """Write ``barycenters.parquet``: for each cluster the (n_steps, 2) path in its middle on the map, row-major."""
     columns = {
@@ -126,6 +162,8 @@ def read_barycenters(run: Run) -> dict[int, np.ndarray]:
 
 def split_paths(column: pa.ChunkedArray) -> list[np.ndarray]:
     """Return the paths on the map that a list column holds, (n_steps, 2) float64 each."""
+    if not len(column):
+        return []
     lists = column.combine_chunks()
     ends = np.cumsum(numbers_of(lists.value_lengths()))
     return np.split(numbers_of(lists.flatten()).astype(np.float64).reshape(-1, 2), ends[:-1] // 2)
@@ -140,6 +178,60 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     np.savez_compressed(sink, allow_pickle=False, **reducer)
     run.write_bytes("model/reducer.npz", sink.getvalue())
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What `write_model` wrote, and the γ of the clustering beside it.
+
+    Attributes
+    ----------
+    config
+        The config of the run that was clustered.
+    centers
+        (k, T, c) float64.
+    reducer
+        The arrays of its `raypipe.reduction.Reducer`.
+    gamma
+        The γ of soft-DTW; None under any other distance.
+    """
+
+    config: Config
+    centers: np.ndarray
+    reducer: dict[str, np.ndarray]
+    gamma: float | None
+
+
+def read_model(run: Run) -> SavedModel:
+    """Read a run's model.
+
+    Raises
+    ------
+    UsageError
+        If the run has none, because it is not clustered, or because an estimator's clusters took the place of its own.
+    """
+    if not run.exists("model/centers.npy"):
+        others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
+        raise UsageError(f"{run.url} has no model of its clusters{others}: run raypipe cluster {run.url}")
+    centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
+    with np.load(io.BytesIO(run.read_bytes("model/reducer.npz")), allow_pickle=False) as file:
+        reducer = dict(file)
+    config = from_yaml(run.read_bytes("model/config.yaml").decode())
+    return SavedModel(config, centers, reducer, run.read_json("metrics.json").get("gamma"))
+
+
+def read_known_places(run: Run, at_most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read steps of a run's trajectories, (n, dim), and their places on its map, (n, 2): evenly spread, n at most."""
+    names = run.files("trajectories", ".parquet")
+    names = names[:: -(-len(names) // _SAMPLED_FILES)]  # A file may have some hundred MB.
+    steps, places = [], []
+    for name in names:
+        table = run.read_table(name, ["video_id", "n_clips", "trajectory", "picture"])
+        points = np.concatenate(list(from_table(table).values))
+        taken = slice(None, None, -(-len(points) * len(names) // at_most))
+        steps.append(points[taken])
+        places.append(np.concatenate(list(from_table(table, "picture").values))[taken])
+    return np.concatenate(steps), np.concatenate(places)
 
 
 def read_truth(run: Run) -> tuple[str | None, list[str | None]]:

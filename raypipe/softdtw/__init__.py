@@ -8,6 +8,12 @@ up to γ·log(number of alignments) below DTW², so it may be negative, and ``so
 
 Series come as an array (n, T, d) whose trailing all-NaN steps mean a shorter series, as (n, T) where d is 1, or as a
 list of (T_i, d) or (T_i,) arrays; arrays on a GPU stay there, and so does what is computed from them.
+
+A global constraint lets an alignment pass through some cells only, those of tslearn 0.10 for the same parameters:
+``sakoe_chiba_radius``, a number of steps from the diagonal, or ``itakura_max_slope``, at least 1.
+``global_constraint``, "sakoe_chiba" or "itakura", says which one counts if both are given, and alone stands for a
+radius of 1 or a slope of 2. The other cells are not computed, so a narrow band is as much faster. Constraints are
+computed on the CPU, by backend "numba".
 """
 
 from numbers import Real
@@ -18,6 +24,7 @@ import numpy as np
 from raypipe.errors import UsageError
 from raypipe.softdtw.backends import PRECISIONS, load_backend
 from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
+from raypipe.softdtw.constraints import Constraint, read_constraint
 from raypipe.softdtw.series import Series, Statistics, check_range, pick, read_path, read_series, to_host
 
 __all__ = ["auto_gamma", "cdist_soft_dtw", "soft_dtw", "soft_dtw_barycenter", "soft_dtw_gradient"]
@@ -26,7 +33,16 @@ _SAMPLED_STEPS = 1000  # They form half a million pairs, whose median distance i
 
 
 def soft_dtw(
-    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "auto", backend: str = "auto"
+    X: Any,
+    Y: Any,
+    gamma: float = 1.0,
+    divergence: bool = False,
+    *,
+    global_constraint: str | None = None,
+    sakoe_chiba_radius: int | None = None,
+    itakura_max_slope: float | None = None,
+    precision: str = "auto",
+    backend: str = "auto",
 ) -> float:
     """Return soft-DTW between two series.
 
@@ -38,18 +54,18 @@ def soft_dtw(
         Smoothness, greater than 0; towards 0 the value tends to DTW².
     divergence
         Subtract half of each series' value with itself.
-    precision, backend
+    global_constraint, sakoe_chiba_radius, itakura_max_slope, precision, backend
         As in `cdist_soft_dtw`.
 
     Raises
     ------
     UsageError
-        If ``gamma`` is not positive, a series is empty or not finite, their dimensions differ, or values are so large
-        that the result would not be a number.
+        If ``gamma`` is not positive, a series is empty or not finite, their dimensions differ, values are so large
+        that the result would not be a number, or no alignment keeps to the constraint.
     """
-    return float(
-        cdist_soft_dtw(read_path(X), read_path(Y), gamma, divergence, precision=precision, backend=backend)[0, 0]
-    )
+    options = {"precision": precision, "backend": backend}
+    constraint = read_constraint(global_constraint, sakoe_chiba_radius, itakura_max_slope)
+    return float(compare(read_path(X), read_path(Y), gamma, divergence, constraint, **options)[0, 0])
 
 
 def cdist_soft_dtw(
@@ -58,6 +74,9 @@ def cdist_soft_dtw(
     gamma: float = 1.0,
     divergence: bool = False,
     *,
+    global_constraint: str | None = None,
+    sakoe_chiba_radius: int | None = None,
+    itakura_max_slope: float | None = None,
     precision: str = "auto",
     backend: str = "auto",
 ) -> np.ndarray:
@@ -72,6 +91,8 @@ def cdist_soft_dtw(
     divergence
         Subtract half of each series' value with itself, so that equal series are 0 apart. Apart from rounding, the
         result is not negative.
+    global_constraint, sakoe_chiba_radius, itakura_max_slope
+        Which cells an alignment may pass through; see the module.
     precision
         ``"float64"``; ``"float32"``, which is two to three times as fast, and accurate to 1e-4 of the larger of the
         values and γ; or ``"auto"``, float32 if all series are of float32, else float64.
@@ -87,21 +108,45 @@ def cdist_soft_dtw(
     UsageError
         As in `soft_dtw`, or if the precision or the backend is unknown.
     """
+    constraint = read_constraint(global_constraint, sakoe_chiba_radius, itakura_max_slope)
+    return compare(X, Y, gamma, divergence, constraint, precision=precision, backend=backend)
+
+
+def compare(
+    X: Any,
+    Y: Any,
+    gamma: float,
+    divergence: bool = False,
+    constraint: Constraint | None = None,
+    *,
+    precision: str = "auto",
+    backend: str = "auto",
+) -> np.ndarray:
+    """Return what `cdist_soft_dtw` returns, for a constraint that has been read."""
     gamma = check_gamma(gamma)
     x = read_series(X)
     y = None if Y is None else read_series(Y)
     precision = _resolve_precision(precision, x, y or x)
-    module, prepared = _prepare(x, y, gamma, precision, backend)
+    module, prepared = _prepare(x, y, gamma, precision, backend, constraint)
     other = None if y is None else module.prepare(y, precision)
-    values = module.cdist(prepared, other, gamma)
+    values = module.cdist(prepared, other, gamma, constraint)
     if divergence:
-        own = module.self_values(prepared, gamma) / 2
-        values = values - own[:, None] - (own if other is None else module.self_values(other, gamma) / 2)
+        own = module.self_values(prepared, gamma, constraint) / 2
+        values = values - own[:, None] - (own if other is None else module.self_values(other, gamma, constraint) / 2)
     return values
 
 
 def soft_dtw_gradient(
-    X: Any, Y: Any, gamma: float = 1.0, divergence: bool = False, *, precision: str = "auto", backend: str = "auto"
+    X: Any,
+    Y: Any,
+    gamma: float = 1.0,
+    divergence: bool = False,
+    *,
+    global_constraint: str | None = None,
+    sakoe_chiba_radius: int | None = None,
+    itakura_max_slope: float | None = None,
+    precision: str = "auto",
+    backend: str = "auto",
 ) -> tuple[float, np.ndarray]:
     """Return soft-DTW between two series, and its gradient by the steps of the first.
 
@@ -109,7 +154,7 @@ def soft_dtw_gradient(
 
     Parameters
     ----------
-    X, Y, gamma, divergence, precision, backend
+    X, Y, gamma, divergence, global_constraint, sakoe_chiba_radius, itakura_max_slope, precision, backend
         As in `soft_dtw`.
 
     Returns
@@ -121,15 +166,23 @@ def soft_dtw_gradient(
     UsageError
         As in `soft_dtw`.
     """
+    constraint = read_constraint(global_constraint, sakoe_chiba_radius, itakura_max_slope)
+    return _differentiate(X, Y, gamma, divergence, constraint, precision, backend)
+
+
+def _differentiate(
+    X: Any, Y: Any, gamma: float, divergence: bool, constraint: Constraint | None, precision: str, backend: str
+) -> tuple[float, np.ndarray]:
     gamma = check_gamma(gamma)
     center, y = read_path(X), read_path(Y)
     precision = _resolve_precision(precision, center, y)
     path = to_host(center.values)[0].astype(np.float64)
-    found = _evaluate(y, center, path, gamma, precision, backend)
+    found = _evaluate(y, center, path, gamma, precision, backend, constraint)
     value, gradient = found.values[0], slope(found, path)
     if divergence:
-        own = _evaluate(center, center, path, gamma, precision, backend)
-        value -= (own.values[0] + soft_dtw(Y, Y, gamma, precision=precision, backend=backend)) / 2
+        own = _evaluate(center, center, path, gamma, precision, backend, constraint)
+        other = compare(y, y, gamma, False, constraint, precision=precision, backend=backend)
+        value -= (own.values[0] + float(other[0, 0])) / 2
         gradient = gradient - slope(own, path)  # Half of the gradient by each of the two equal arguments.
     return float(value), gradient
 
@@ -144,6 +197,9 @@ def soft_dtw_barycenter(
     solver: str | None = None,
     max_iter: int = 100,
     tol: float = 1e-6,
+    global_constraint: str | None = None,
+    sakoe_chiba_radius: int | None = None,
+    itakura_max_slope: float | None = None,
     precision: str = "auto",
     backend: str = "auto",
 ) -> np.ndarray:
@@ -166,6 +222,8 @@ def soft_dtw_barycenter(
         divergence, which "mm" cannot minimise.
     max_iter, tol
         Maximum number of steps, and the relative gain below which they end.
+    global_constraint, sakoe_chiba_radius, itakura_max_slope
+        As in `cdist_soft_dtw`.
     precision, backend
         As in `cdist_soft_dtw`; "auto" looks at X alone, and is float64 under "lbfgs", whose line search needs it.
 
@@ -179,6 +237,7 @@ def soft_dtw_barycenter(
         As in `soft_dtw`, or if the solver is unknown or cannot minimise the divergence, or the weights do not fit.
     """
     gamma = check_gamma(gamma)
+    constraint = read_constraint(global_constraint, sakoe_chiba_radius, itakura_max_slope)
     solver = solver or ("lbfgs" if divergence else "mm")
     if solver not in ("mm", "lbfgs") or (divergence and solver == "mm"):
         raise UsageError(f"solver must be mm or lbfgs, and lbfgs for the divergence; got {solver!r}")
@@ -191,18 +250,18 @@ def soft_dtw_barycenter(
     else:
         center = read_path(init)
     start = to_host(center.values)[0].astype(np.float64)
-    module, prepared = _prepare(x, center, gamma, precision, backend)
+    module, prepared = _prepare(x, center, gamma, precision, backend, constraint)
     labels = np.zeros(len(x), np.int32)
     total = len(x) if shares is None else shares.sum()
 
     def evaluate(centers: np.ndarray) -> Statistics:
-        return module.statistics(prepared, centers, labels, gamma, shares)
+        return module.statistics(prepared, centers, labels, gamma, shares, constraint)
 
     def objective(center: np.ndarray) -> tuple[float, np.ndarray]:
         found = evaluate(center[None])
         value, gradient = found.values[0], slope(found, center)
         if divergence:
-            own, own_gradient = soft_dtw_gradient(center, center, gamma, precision=precision, backend=backend)
+            own, own_gradient = _differentiate(center, center, gamma, False, constraint, precision, backend)
             value, gradient = value - total * own / 2, gradient - total * own_gradient
         return value, gradient
 
@@ -211,11 +270,11 @@ def soft_dtw_barycenter(
     return descend_lbfgs(objective, start, max_iter, tol)
 
 
-def half_self_values(X: Any, gamma: float, backend: str = "auto") -> np.ndarray:
+def half_self_values(X: Any, gamma: float, backend: str = "auto", constraint: Constraint | None = None) -> np.ndarray:
     """Return half of each series' soft-DTW with itself, which the divergence subtracts: (n,) float64."""
     x = read_series(X)
-    module, prepared = _prepare(x, None, gamma, "float64", backend)
-    return to_host(module.self_values(prepared, gamma)) / 2
+    module, prepared = _prepare(x, None, gamma, "float64", backend, constraint)
+    return to_host(module.self_values(prepared, gamma, constraint)) / 2
 
 
 def auto_gamma(X: Any, seed: int = 0) -> float:
@@ -288,17 +347,27 @@ def _resolve_precision(precision: str, *series: Series) -> str:
     return precision
 
 
-def _prepare(x: Series, y: Series | None, gamma: float, precision: str, backend: str) -> tuple[Any, Any]:
+def _prepare(
+    x: Series, y: Series | None, gamma: float, precision: str, backend: str, constraint: Constraint | None = None
+) -> tuple[Any, Any]:
     """Check that ``x`` and ``y`` can be compared; return the backend's module, and ``x`` prepared for it."""
     y = x if y is None else y
     if x.values.shape[2] != y.values.shape[2]:
         raise UsageError(f"series of {x.values.shape[2]} and of {y.values.shape[2]} dimensions cannot be compared")
     check_range(x, y, gamma, precision)
-    module = load_backend(backend, x.values)
+    module = load_backend(backend, x.values, constraint)
     return module, module.prepare(x, precision)
 
 
-def _evaluate(x: Series, y: Series, center: np.ndarray, gamma: float, precision: str, backend: str) -> Statistics:
+def _evaluate(
+    x: Series,
+    y: Series,
+    center: np.ndarray,
+    gamma: float,
+    precision: str,
+    backend: str,
+    constraint: Constraint | None = None,
+) -> Statistics:
     """Return the statistics of one series at one center, where ``center`` is the host's copy of ``y``."""
-    module, prepared = _prepare(x, y, gamma, precision, backend)
-    return module.statistics(prepared, center[None], np.zeros(1, np.int32), gamma)
+    module, prepared = _prepare(x, y, gamma, precision, backend, constraint)
+    return module.statistics(prepared, center[None], np.zeros(1, np.int32), gamma, None, constraint)

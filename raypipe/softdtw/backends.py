@@ -4,7 +4,8 @@ A backend is a module with the functions ``prepare``, ``cdist``, ``self_values``
 `raypipe.softdtw.reference` shows them in plain numpy. ``prepare(series, dtype, origin=None)`` brings series into the
 backend's own form, relative to a point (d,) near their middle, and the other functions take what it returns. Relative
 to the same point, the results of a series are the same bits, whatever other series are prepared with it. Results lie
-where the backend works (for "cupy" on the GPU), except for statistics, which always lie on the host.
+where the backend works (for "cupy" on the GPU), except for statistics, which always lie on the host. The last argument
+of each is a `Constraint` or None.
 """
 
 from functools import cache
@@ -17,20 +18,26 @@ BACKENDS = ("auto", "cupy", "numba")
 PRECISIONS = ("float32", "float64")
 
 
-def load_backend(name: str, values: Any = None) -> Any:
+def load_backend(name: str, values: Any = None, constraint: Any = None) -> Any:
     """Return a backend's module.
 
-    "auto" is "cupy" if it is installed and there is a GPU, or if ``values`` lie on a GPU, else "numba".
+    "auto" is "cupy" if it is installed and there is a GPU, or if ``values`` lie on a GPU, else "numba". Under a global
+    constraint it is always "numba".
 
     Raises
     ------
     UsageError
-        If there is no backend of that name, or it is "numba" and ``values`` lie on a GPU.
+        If there is no backend of that name, or it is "numba" and ``values`` lie on a GPU, or "cupy" and there is a
+        constraint.
     RaypipeError
         If the backend's package is not installed.
     """
     if name not in BACKENDS:
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
+    if constraint is not None:
+        if name == "cupy":
+            raise UsageError("backend cupy knows no global constraint: take backend numba")
+        name = "numba"
     if name == "numba" and hasattr(values, "__cuda_array_interface__"):
         raise UsageError("backend numba does not take series on a GPU: copy them to the host, or use backend cupy")
     if name == "auto":

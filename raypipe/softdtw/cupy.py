@@ -339,17 +339,17 @@ def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> DeviceSe
     return _engine().prepare(x, dtype, origin)
 
 
-def cdist(x: DeviceSeries, y: DeviceSeries | None, gamma: float) -> Any:
+def cdist(x: DeviceSeries, y: DeviceSeries | None, gamma: float, constraint: None = None) -> Any:
     """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m), a CuPy array."""
     return _engine().cdist(x, y, gamma)
 
 
-def self_values(x: DeviceSeries, gamma: float) -> Any:
+def self_values(x: DeviceSeries, gamma: float, constraint: None = None) -> Any:
     """Return soft-DTW of each of n series with itself: (n,), a CuPy array."""
     return _engine().self_values(x, gamma)
 
 
-def assign(x: DeviceSeries, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
+def assign(x: DeviceSeries, centers: Any, gamma: float, offsets: Any, constraint: None = None) -> tuple[Any, Any]:
     """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
 
     Returns (n,) labels, and the (n,) values of soft-DTW without the offset, as CuPy arrays.
@@ -357,7 +357,9 @@ def assign(x: DeviceSeries, centers: Any, gamma: float, offsets: Any) -> tuple[A
     return _engine().assign(x, centers, gamma, offsets)
 
 
-def statistics(x: DeviceSeries, centers: Any, labels: Any, gamma: float, weights: Any | None = None) -> Statistics:
+def statistics(
+    x: DeviceSeries, centers: Any, labels: Any, gamma: float, weights: Any | None = None, constraint: None = None
+) -> Statistics:
     """Sum the values and expected alignments of each center's series."""
     return _engine().statistics(x, centers, labels, gamma, weights)
 

@@ -60,6 +60,16 @@ class Lanes(types.Type):
         """Value of the exponent's bits for 2⁰."""
         return 127 if self.dtype.bitwidth == 32 else 1023
 
+    @property
+    def unit(self) -> float:
+        """What exponents count in: the lowest bit of the exponent as an integer; but 1 in float64."""
+        return 2.0**self.fraction_bits if self.dtype.bitwidth == 32 else 1.0
+
+    @property
+    def farthest(self) -> int:
+        """The power below which `scale_by_power` does not go: what is scaled remains a normal number."""
+        return -100 if self.dtype.bitwidth == 32 else -900
+
 
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
@@ -88,6 +98,24 @@ def hide(typing: Any, number: Any):
         return builder.asm(kind, "", "=r,0", values, False)
 
     return types.intp(types.intp), emit
+
+
+@intrinsic
+def align_stack(typing: Any):
+    """Let the function that calls this keep lanes in memory where none lies across two cache lines.
+
+    LLVM aligns a function's stack to lanes only for a variable, not for values that find no register. Across two lines
+    a store and a load take several times as long, and whether they are depends on what calls the function, even on the
+    size of the environment: the same sweep took 15 cycles a cell or 34.
+    """
+
+    def emit(context, builder, signature, values):
+        room = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), lane_bytes()))
+        room.align = lane_bytes()
+        builder.asm(ir.FunctionType(ir.VoidType(), [room.type]), "", "r", [room], True)
+        return context.get_dummy_value()
+
+    return types.void(), emit
 
 
 @intrinsic
@@ -165,6 +193,20 @@ least = _binary(_pick("<"))
 most = _binary(_pick(">"))
 
 
+@intrinsic
+def between(typing: Any, value: Any, number: Any, low: Any, high: Any, otherwise: Any):
+    """Return the value in lanes where ``low ≤ number < high``, and elsewhere what is given ``otherwise``."""
+
+    def emit(context, builder, signature, values):
+        value, number, low, high, otherwise = values
+        number = _splat(builder, number, signature.args[0])
+        inside = builder.fcmp_ordered("<=", low, number, flags=_FLAGS)
+        inside = builder.and_(inside, builder.fcmp_ordered("<", number, high, flags=_FLAGS))
+        return builder.select(inside, value, otherwise)
+
+    return value(value, value.dtype, value, value, value), emit
+
+
 def _give_operator(sign: Any, emit_one: Callable[..., Any]) -> None:
     """Let an operator take two lanes, or lanes and a scalar; an overload of it would be compiled for each pair."""
 
@@ -203,33 +245,58 @@ def nearest(typing: Any, value: Any):
 
 @intrinsic
 def scale_by_power(typing: Any, value: Any, power: Any):
-    """Return ``value · 2^power``, by adding whole powers to the exponent's bits; the result must be a normal number.
+    """Return ``value · 2^power`` for a whole power of at most 0, which counts in `Lanes.unit`; see `Lanes.farthest`.
 
-    Where a number has no bits below 1, its lowest bits are the whole number itself. To add ``1.5 · 2^fraction_bits``
-    brings powers there, and is quick in any type; AVX2 has no conversion between float64 and int64.
+    The power is added to the exponent's bits. In float32 it is there already once it is an integer. (What does not fit
+    in an integer becomes the lowest one on x86 and on ARM, hence the farthest.) AVX2 has neither a conversion between
+    float64 and int64 nor a maximum of int64. But where a number has no bits below 1, its lowest bits are the whole
+    number itself, and to add ``1.5 · 2^fraction_bits`` brings powers there.
     """
 
     def emit(context, builder, signature, values):
         whole, constant = _integers(value)
-        magic = ir.Constant(values[1].type, [1.5 * 2.0**value.fraction_bits] * value.count)
-        lowest = builder.bitcast(builder.fadd(values[1], magic), whole)
-        moved = builder.shl(lowest, constant(value.fraction_bits))
+        if value.dtype.bitwidth == 32:
+            least_bits = constant(value.farthest << value.fraction_bits)
+            bits = builder.fptosi(values[1], whole)
+            moved = builder.select(builder.icmp_signed(">", bits, least_bits), bits, least_bits)
+        else:
+            far, magic = (
+                ir.Constant(values[1].type, [number] * value.count)
+                for number in (float(value.farthest), 1.5 * 2.0**value.fraction_bits)
+            )
+            near = _pick(">")(builder, values[1], far)
+            moved = builder.shl(builder.bitcast(builder.fadd(near, magic), whole), constant(value.fraction_bits))
         return builder.bitcast(builder.add(builder.bitcast(values[0], whole), moved), values[0].type)
 
     return value(value, power), emit
 
 
 @intrinsic
-def exponent(typing: Any, value: Any):
-    """Return e for positive normal numbers ``f · 2^e``, f in [1, 2).
+def in_units(typing: Any, value: Any):
+    """Return whole numbers in `Lanes.unit`."""
 
-    The exponent's bits become the lowest bits of ``2^fraction_bits``, which is then subtracted: no conversion, as in
-    `scale_by_power`.
+    def emit(context, builder, signature, values):
+        unit = ir.Constant(values[0].type, [value.unit] * value.count)
+        return builder.fmul(values[0], unit, flags=_FLAGS)
+
+    return value(value), emit
+
+
+@intrinsic
+def exponent(typing: Any, value: Any):
+    """Return e, in `Lanes.unit`, for positive normal numbers ``f · 2^e``, f in [1, 2).
+
+    In float32 the exponent's bits, less those of 2⁰, are converted. In float64 they become the lowest bits of
+    ``2^fraction_bits``, which is then subtracted: no conversion, as in `scale_by_power`.
     """
 
     def emit(context, builder, signature, values):
         whole, constant = _integers(value)
-        shifted = builder.lshr(builder.bitcast(values[0], whole), constant(value.fraction_bits))
+        bits = builder.bitcast(values[0], whole)
+        if value.dtype.bitwidth == 32:
+            above = builder.and_(bits, constant(-1 << value.fraction_bits))
+            return builder.sitofp(builder.sub(above, constant(value.bias << value.fraction_bits)), values[0].type)
+        shifted = builder.lshr(bits, constant(value.fraction_bits))
         base = 2.0**value.fraction_bits
         raised = builder.or_(shifted, constant((value.fraction_bits + value.bias) << value.fraction_bits))
         off = ir.Constant(values[0].type, [base + value.bias] * value.count)

@@ -7,15 +7,29 @@ Python's, and compiled functions release its lock: numba's own parallel loops ta
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads, njit, types
+from numba.extending import overload
 
+from raypipe.softdtw.constraints import Constraint, tabulate
 from raypipe.softdtw.lanes import lane_bytes
 from raypipe.softdtw.series import Series, Statistics
-from raypipe.softdtw.sweeps import BAND, MEASURED, ROWS, UNROLLED, advance, begin, gather_sums, read_values, sweep_back
+from raypipe.softdtw.sweeps import (
+    BAND,
+    MEASURED,
+    ROWS,
+    UNROLLED,
+    advance,
+    begin,
+    gather_sums,
+    limits_from,
+    read_values,
+    sweep_back,
+)
 
 _PART = 10_000_000  # A part of a pass has at least so many operations; a smaller one would take less than its start.
 _SUMS = 128  # Statistics are summed in at most about this many parts.
@@ -23,6 +37,7 @@ _FLUSHED = 64  # This many blocks at most are laid out, and summed in the series
 _LAID_OUT_BYTES = 1 << 20  # So much at most is laid out at a time, if it is more than one block.
 _KEPT_BYTES = 512 << 10  # The probabilities of a strip of rows fit in this, and so in a core's cache.
 _LOG2_E = float(np.log2(np.e))
+_TABLE = 1 << 24  # A table of the limits of pairs of lengths has at most so many rows.
 _SAMPLED = 256  # The data are centred on the mean of at most this many series.
 
 
@@ -47,6 +62,14 @@ class HostSeries:
         """Shape of the values, (n, T, d)."""
         return self.series.values.shape
 
+    @cached_property
+    def kinds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lengths that there are, in order, and which of them each series has: (c,) and (n,) int32."""
+        if self.series.lengths is None:
+            return np.array([self.shape[1]]), np.zeros(len(self.series), np.int32)
+        lengths, kinds = np.unique(self.lengths, return_inverse=True)
+        return lengths, kinds.astype(np.int32)
+
     @property
     def lanes(self) -> int:
         """Number of series in a block."""
@@ -70,37 +93,52 @@ def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> HostSeri
     return HostSeries(x, sample.reshape(-1, x.values.shape[2]).mean(axis=0), np.dtype(dtype))
 
 
-def cdist(x: HostSeries, y: HostSeries | None, gamma: float) -> np.ndarray:
-    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m)."""
+def cdist(x: HostSeries, y: HostSeries | None, gamma: float, constraint: Constraint | None = None) -> np.ndarray:
+    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m).
+
+    The rows of the constraint are the steps of ``x``, and among the n those of the series of the lower number.
+    """
     if y is not None and len(x.series) < len(y.series):
-        return cdist(y, x, gamma).T
+        return cdist(y, x, gamma, constraint and constraint.turned).T
+    if y is None and constraint is not None and len(x.lengths):
+        # Blocks are sorted by length, so a pair may come in either order.
+        full = cdist(x, x, gamma, constraint)
+        return np.triu(full) + np.triu(full, 1).T
+    if y is not None and constraint is not None and len(y.kinds[0]) > max(1, _TABLE // (len(x.kinds[0]) * y.shape[1])):
+        halves = np.array_split(np.argsort(y.lengths, kind="stable"), 2)
+        parts = [cdist(x, replace(y, series=y.series.take(half)), gamma, constraint) for half in halves]
+        return np.hstack(parts)[:, np.argsort(np.concatenate(halves))]
     n, m = len(x.series), len((y or x).series)
     out = np.empty((n, m), x.dtype)
     order = _order(np.zeros(n, np.int32), 1, x)
     others = order if y is None else np.arange(m, dtype=np.int32)
     nobody = np.empty(0, x.dtype)
-    _compare_all(x, order, y or x, gamma, others, y is None, out, nobody, np.empty(0, np.int32), nobody)
+    _compare_all(x, order, y or x, gamma, constraint, others, y is None, out, nobody, np.empty(0, np.int32), nobody)
     out *= gamma / _LOG2_E
     return out
 
 
-def self_values(x: HostSeries, gamma: float) -> np.ndarray:
+def self_values(x: HostSeries, gamma: float, constraint: Constraint | None = None) -> np.ndarray:
     """Return soft-DTW of each of n series with itself: (n,)."""
     out = np.empty(len(x.series), x.dtype)
     starts, stops = _cut(len(out), x.lanes)
+    limits = _Limits.of_own(constraint, x) if constraint else None
 
     def compare(piece: _Piece, room: _Room, first: int) -> None:
-        _compare_own(*piece, x.dims, *room, out)
+        _compare_own(*piece, x.dims, *room, out, limits and limits.room(x))
 
-    blocks = _Blocks(x, gamma, _order(np.zeros(len(out), np.int32), 1, x), starts, stops)
+    blocks = _Blocks(x, gamma, _order(np.zeros(len(out), np.int32), 1, x), starts, stops, limits)
     blocks.share(compare, blocks.parts(1, x.shape[1]))
     return out * (gamma / _LOG2_E)
 
 
-def assign(x: HostSeries, centers: np.ndarray, gamma: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assign(
+    x: HostSeries, centers: np.ndarray, gamma: float, offsets: np.ndarray, constraint: Constraint | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
 
-    Returns (n,) labels, and the (n,) values of soft-DTW without the offset.
+    The rows of the constraint are the steps of ``x``. Returns (n,) labels, and the (n,) values of soft-DTW without the
+    offset.
     """
     n = len(x.series)
     labels, values = np.empty(n, np.int32), np.empty(n, x.dtype)
@@ -108,15 +146,23 @@ def assign(x: HostSeries, centers: np.ndarray, gamma: float, offsets: np.ndarray
     less = (offsets * (_LOG2_E / gamma)).astype(x.dtype)
     others = np.arange(len(centers), dtype=np.int32)
     no_matrix = np.empty((0, 0), x.dtype)
-    _compare_all(x, order, Series(centers), gamma, others, False, no_matrix, less, labels, values)
+    _compare_all(x, order, Series(centers), gamma, constraint, others, False, no_matrix, less, labels, values)
     values *= gamma / _LOG2_E
     return labels, values
 
 
 def statistics(
-    x: HostSeries, centers: np.ndarray, labels: np.ndarray, gamma: float, weights: np.ndarray | None = None
+    x: HostSeries,
+    centers: np.ndarray,
+    labels: np.ndarray,
+    gamma: float,
+    weights: np.ndarray | None = None,
+    constraint: Constraint | None = None,
 ) -> Statistics:
-    """Sum the values and expected alignments of each center's series, to the same bits on any number of cores."""
+    """Sum the values and expected alignments of each center's series, to the same bits on any number of cores.
+
+    The rows of the constraint are the steps of the centers.
+    """
     k, n_rows, dim = centers.shape
     labels = labels.astype(np.int32, copy=False)
     counts = np.bincount(labels, minlength=k)
@@ -126,7 +172,8 @@ def statistics(
     within = np.arange(len(cluster)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
     starts = (ends - counts)[cluster] + within * x.lanes
     stops = np.minimum(starts + x.lanes, ends[cluster])
-    blocks = _Blocks(x, gamma, _order(labels, k, x), starts, stops)
+    limits = _Limits.of(constraint, np.array([n_rows]), x) if constraint else None
+    blocks = _Blocks(x, gamma, _order(labels, k, x), starts, stops, limits)
     edges = blocks.parts(3, n_rows, _SUMS)
     part = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
     # A part's blocks of one cluster have a sum of their own, so that no two threads add to one.
@@ -135,7 +182,7 @@ def statistics(
     sums, values = np.zeros((int(new.sum()), n_rows, dim + 1)), np.zeros(int(new.sum()))
     own = np.empty(0, x.dtype) if weights is None else weights.astype(x.dtype)
     z, _ = _centers(Series(centers), x, gamma)
-    height = _strip_height(n_rows, x.shape[1], 2 * lane_bytes())
+    height = _strip_height(n_rows, blocks.n_columns, 2 * lane_bytes())
 
     def add_up(piece: _Piece, room: _Room, first: int) -> None:
         of = slice(first, first + len(piece.starts))
@@ -146,7 +193,8 @@ def statistics(
             _scratch(x.shape[1] * x.lanes, x.dtype),
             _scratch(n_rows * (dim + 1) * x.lanes, x.dtype),
         )
-        _sum_alignments(*piece, x.dims, *room, z, own, cluster[of], to[of], height, *more, sums, values)
+        bounds = limits and limits.room(x)
+        _sum_alignments(*piece, x.dims, *room, z, own, cluster[of], to[of], height, *more, sums, values, bounds)
 
     blocks.share(add_up, edges)
     total = np.zeros((k, n_rows, dim + 1))
@@ -177,6 +225,57 @@ class _Room(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Limits:
+    """The limits of rows under a constraint, by the lengths of both series.
+
+    Attributes
+    ----------
+    table
+        (r, c, T_z, 2) int32, by kinds of lengths of centers and of series.
+    row_kinds, column_kinds
+        (m,) the kind of each center, and (n,) of each series.
+    """
+
+    table: np.ndarray
+    row_kinds: np.ndarray
+    column_kinds: np.ndarray
+
+    @classmethod
+    def of(cls, constraint: Constraint, z_lengths: np.ndarray, x: HostSeries) -> "_Limits | None":
+        """Return the limits of centers of these lengths with all series; None if they exclude no cell."""
+        lengths, kinds = x.kinds
+        rows, row_kinds = np.unique(z_lengths, return_inverse=True)
+        table = tabulate(constraint, rows.tolist(), lengths.tolist())
+        return None if table is None else cls(table, row_kinds, kinds)
+
+    @classmethod
+    def of_own(cls, constraint: Constraint, x: HostSeries) -> "_Limits | None":
+        """Return the limits of series with themselves: (1, c, T, 2); None if they exclude no cell."""
+        lengths, kinds = x.kinds
+        table = np.empty((1, len(lengths), x.shape[1], 2), np.int32)
+        table[:] = x.shape[1], 0
+        found = [tabulate(constraint, [n], [n]) for n in lengths.tolist()]
+        if all(one is None for one in found):
+            return None
+        for kind, n in enumerate(lengths):
+            table[0, kind, :n] = constraint.limits(n, n)
+        return cls(table, np.zeros(1, np.int64), kinds)
+
+    @property
+    def n_columns(self) -> int:
+        """The largest number of columns of rows that are swept together, for all series."""
+        first, stop = self.table[..., 0].min(axis=(0, 1)), self.table[..., 1].max(axis=(0, 1))
+        last = np.minimum(np.arange(len(first)) + ROWS, len(first)) - 1
+        return int((stop[last] - first).max())
+
+    def room(self, x: HostSeries) -> tuple[Any, ...]:
+        """Return the table and a thread's own memory for the limits of a block."""
+        n_rows = self.table.shape[2]
+        own = _scratch(2 * (n_rows + MEASURED) * x.lanes, x.dtype), np.empty(2 * (n_rows + MEASURED), np.int64)
+        return self.table, self.row_kinds, self.column_kinds, own
+
+
+@dataclass(frozen=True)
 class _Blocks:
     """Blocks of at most w series: those at ``starts`` to ``stops`` of the order."""
 
@@ -185,11 +284,17 @@ class _Blocks:
     order: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
+    limits: _Limits | None = None
+
+    @property
+    def n_columns(self) -> int:
+        """The number of columns of a row that a pass computes."""
+        return self.x.shape[1] if self.limits is None else self.limits.n_columns
 
     def parts(self, n_centers: int, n_rows: int, most: int | None = None) -> np.ndarray:
         """Return where the parts of a pass begin and end; they depend on the work, but on no number of cores."""
-        n_blocks, (_, n_steps, dim) = len(self.starts), self.x.shape
-        operations = n_blocks * self.x.lanes * n_steps * n_centers * n_rows * (dim + 8)
+        n_blocks, dim = len(self.starts), self.x.shape[2]
+        operations = n_blocks * self.x.lanes * self.n_columns * n_centers * n_rows * (dim + 8)
         n_parts = min(n_blocks, most or n_blocks, 1 + operations // _PART)
         return np.linspace(0, n_blocks, n_parts + 1).astype(np.int64)
 
@@ -221,7 +326,7 @@ class _Blocks:
         n_laid_out = max(1, min(_FLUSHED, _LAID_OUT_BYTES // (size * x.dtype.itemsize), len(self.starts)))
         laid_out = _scratch(n_laid_out * size, x.dtype).reshape(n_laid_out, size)
         widths = np.empty((n_laid_out, w), np.int64)
-        room = _Room(*(_scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * n_steps, 1)))
+        room = _Room(*(_scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * (n_steps | 1), 1)))
         values, lengths, scale = x.series.values, x.lengths, np.sqrt(_LOG2_E / self.gamma)
         for begin_, end in left:
             for first in range(begin_, end, n_laid_out):
@@ -236,16 +341,18 @@ def _compare_all(
     order: np.ndarray,
     y: HostSeries | Series,
     gamma: float,
+    constraint: Constraint | None,
     others: np.ndarray,
     symmetric: bool,
     *found: Any,
 ) -> None:
     """Compare all series with all others, and write what is asked for: see `_compare`."""
     z, z_lengths = _centers(y, x, gamma)
-    blocks = _Blocks(x, gamma, order, *_cut(len(order), x.lanes))
+    limits = _Limits.of(constraint.turned, z_lengths, x) if constraint else None
+    blocks = _Blocks(x, gamma, order, *_cut(len(order), x.lanes), limits)
 
     def compare(piece: _Piece, room: _Room, first: int) -> None:
-        _compare(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found)
+        _compare(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found, limits and limits.room(x))
 
     blocks.share(compare, blocks.parts(len(others), int(z_lengths.max())))
 
@@ -325,20 +432,23 @@ def _lay_out(values, lengths, origin, scale, x, widths, order, starts, stops):
 @njit(cache=True, nogil=True)
 def _compare(
     x, widths, order, starts, stops, dims, border, distances, column,
-    z, z_lengths, others, symmetric, matrix, offsets, labels, nearest,
+    z, z_lengths, others, symmetric, matrix, offsets, labels, nearest, limits,
 ):  # fmt: skip
     """Compare blocks of series with others: write the matrix (n, m), or labels and values (n,) if there are offsets.
 
     In a symmetric matrix the others are the series, in their order, and each pair is compared once.
     """
     top = np.int64(0)  # For a literal 0 numba would compile the sweep once more.
+    kind = -1
     for block in range(len(starts)):
         start, stop = starts[block], stops[block]
         own, longest = x[block], widths[block, stop - start - 1]
+        kind = forget(limits, kind)
         for place in range(start if symmetric else 0, len(others)):
             other = others[place]
+            kind, bounds = lookup(limits, kind, other, order[start:stop], widths.shape[1])
             begin(border, longest)
-            advance(own, z[other], None, dims, border, longest, top, z_lengths[other], None, distances)
+            advance(own, z[other], None, dims, border, longest, top, z_lengths[other], None, distances, bounds)
             at = 0
             for lane in range(stop - start):
                 if widths[block, lane] != at:
@@ -357,10 +467,11 @@ def _compare(
 
 
 @njit(cache=True, nogil=True)
-def _compare_own(x, widths, order, starts, stops, dims, border, distances, column, out):
+def _compare_own(x, widths, order, starts, stops, dims, border, distances, column, out, limits):
     """Compare each series of some blocks with itself, and write the values to out (n,)."""
     for block in range(len(starts)):
         own = x[block]
+        _, bounds = lookup(limits, -1, 0, order[starts[block] : stops[block]], widths.shape[1])
         n = stops[block] - starts[block]
         longest = widths[block, n - 1]
         begin(border, longest)
@@ -368,7 +479,7 @@ def _compare_own(x, widths, order, starts, stops, dims, border, distances, colum
         for lane in range(n):
             width = widths[block, lane]
             if width > done:
-                advance(own, own, True, dims, border, longest, done, width, None, distances)
+                advance(own, own, True, dims, border, longest, done, width, None, distances, bounds)
                 done = width
                 read_values(border, done, column)
             out[order[starts[block] + lane]] = column[lane]
@@ -377,7 +488,7 @@ def _compare_own(x, widths, order, starts, stops, dims, border, distances, colum
 @njit(cache=True, nogil=True)
 def _sum_alignments(
     x, widths, order, starts, stops, dims, border, distances, column,
-    z, weights, clusters, to, height, borders, probabilities, arriving, held, sums, totals,
+    z, weights, clusters, to, height, borders, probabilities, arriving, held, sums, totals, limits,
 ):  # fmt: skip
     """Add the alignments of blocks with their clusters' centers to the sums, and their values to the totals.
 
@@ -387,8 +498,11 @@ def _sum_alignments(
     n_rows, n_sums = sums.shape[1:]
     n_strips = (n_rows + height - 1) // height
     size = len(border)
+    kind = -1
     _clear(held)
     for block in range(len(starts)):
+        kind = forget(limits, kind)
+        kind, bounds = lookup(limits, kind, 0, order[starts[block] : stops[block]], w)
         start, stop = starts[block], stops[block]
         longest = widths[block, stop - start - 1]
         own, center = x[block], z[clusters[block]]
@@ -398,18 +512,66 @@ def _sum_alignments(
             for i in range(size):
                 below[i] = borders[above + i]
             first = strip * height
-            advance(own, center, None, dims, below, longest, first, first + height, None, distances)
+            advance(own, center, None, dims, below, longest, first, first + height, None, distances, bounds)
         for strip in range(n_strips - 1, -1, -1):
             first, last = strip * height, min((strip + 1) * height, n_rows)
             below = borders[strip * size :]
-            advance(own, center, None, dims, below, longest, first, last, probabilities, distances)
+            advance(own, center, None, dims, below, longest, first, last, probabilities, distances, bounds)
             if strip == n_strips - 1:
                 rows = order[start:stop]
                 totals[to[block]] += _enter(below, widths[block], rows, weights, column, arriving)
-            sweep_back(probabilities, arriving, longest, last - first)
-            gather_sums(probabilities, own, n_sums - 1, longest, last - first, held, first)
+            below_first = limits_from(bounds, first, w)
+            sweep_back(probabilities, arriving, longest, last - first, below_first)
+            gather_sums(probabilities, own, n_sums - 1, longest, last - first, held, first, below_first)
         if block + 1 == len(starts) or to[block + 1] != to[block]:
             _flush(held, w, sums[to[block]])
+
+
+@njit(cache=True, nogil=True)
+def _set_limits(table, kinds, rows, own, both):
+    """Write the limits of a block's lanes, and of all of them together, for centers of one kind."""
+    n_rows = table.shape[1]
+    w = len(own) // (len(both) // 2) // 2
+    for i in range(n_rows):
+        low, high = table[kinds[rows[0]], i, 0], table[kinds[rows[0]], i, 1]
+        for lane in range(w):
+            kind = kinds[rows[min(lane, len(rows) - 1)]]
+            first, stop = table[kind, i, 0], table[kind, i, 1]
+            own[2 * i * w + lane], own[(2 * i + 1) * w + lane] = first, stop
+            low, high = min(low, first), max(high, stop)
+        both[2 * i], both[2 * i + 1] = low, high
+
+
+def forget(limits, kind):
+    """Return the kind of center that the limits last set are of in the next block: -1 if they do not hold there."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(forget, jit_options={"forceinline": True})
+def _forget(limits, kind):
+    if isinstance(limits, types.NoneType):
+        return lambda limits, kind: kind
+    return lambda limits, kind: kind if limits[0].shape[1] == 1 else -1
+
+
+def lookup(limits, kind, other, rows, w):
+    """Set the limits of a block with a center, unless they are set; return the center's kind, and them or None."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(lookup, jit_options={"forceinline": True})
+def _lookup(limits, kind, other, rows, w):
+    if isinstance(limits, types.NoneType):
+        return lambda limits, kind, other, rows, w: (kind, None)
+
+    def impl(limits, kind, other, rows, w):
+        table, row_kinds, column_kinds, bounds = limits
+        now = row_kinds[other]
+        if now != kind:
+            _set_limits(table[now], column_kinds, rows, bounds[0], bounds[1])
+        return now, bounds
+
+    return impl
 
 
 @njit(cache=True, nogil=True)

@@ -10,19 +10,26 @@ ways into a cell have the probabilities ``p / Σ p``, and carrying them back fro
 Rows are steps of the center and columns those of the series; rows are swept four at a time, so that a column's steps,
 once loaded, serve four distances and four cells pass in registers. Layouts, flat, ``w`` lanes each: x ``(T, d, w)``;
 the border below the last row swept ``(T + 1, 2, w)``, e and m; probabilities ``(rows, T, 2, w)``, from above and left.
+
+Under a global constraint a row has few columns. ``limits`` then hold these, ``(T_z, 2, w)`` numbers, the first column
+and the last + 1 of each lane; and ``(T_z, 2)`` whole numbers, the same of all lanes together. Neither falls from row to
+row. The rows that are swept together take the columns of any of them, and what lies outside a row's own is never
+reached. Without a constraint ``limits`` is None, and nothing of this is compiled.
 """
 
 from numba import njit, types
 from numba.extending import overload
 
 from raypipe.softdtw.lanes import (
+    align_stack,
+    between,
     exponent,
     fraction,
     hide,
+    in_units,
     lane_bytes,
     least,
     load,
-    most,
     nearest,
     scale_by_power,
     splat,
@@ -38,9 +45,9 @@ ROWS = 4  # This many rows are swept at a time.
 MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
 BAND = 2 * MEASURED  # With many dimensions, distances of this many rows are computed before these rows are swept.
 UNROLLED = 3  # Up to this many dimensions are unrolled; more are looped over.
+NORMALISED = 16  # m of cells that pass in registers is brought to [1, 2) in every column of this number.
 
-_FARTHEST = -100.0  # A way whose probability is below 2 to this power counts for nothing, in float64 too.
-_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e30, 1e300  # e of a cell that cannot be reached
+_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e38, 1e300  # e of a cell that cannot be reached
 
 # Polynomials of least relative error (9e-8 and 3e-18) to 2^f for f in [−½, ½]. They are exact at 0, near which a large
 # γ makes most f.
@@ -66,60 +73,67 @@ def begin(border, n_columns):
     store(border, 0, one - one)
 
 
-def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances, limits):
     """Sweep rows ``first`` to ``last``; with many dimensions, their distances are computed beforehand, band by band.
 
-    Parameters are those of `sweep`, and ``distances`` (BAND, T, w), a buffer that is overwritten. All rows of a band
-    use a column's steps while these are in the nearest cache, as in a blocked matrix product.
+    Parameters are those of `sweep`, and ``distances`` (BAND, T | 1, w), a buffer that is overwritten. All rows of a
+    band use a column's steps while these are in the nearest cache, as in a blocked matrix product.
     """
     raise NotImplementedError("only in compiled code")
 
 
 @overload(advance, jit_options=_INNER)
-def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances, limits):
     if isinstance(dims, types.BaseTuple):
 
-        def direct(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
-            sweep(x, z, paired, dims, border, n_columns, first, last, probabilities)
+        def direct(x, z, paired, dims, border, n_columns, first, last, probabilities, distances, limits):
+            sweep(x, z, paired, dims, border, n_columns, first, last, probabilities, limits)
 
         return direct
     kept = isinstance(probabilities, types.Array)
 
-    def banded(x, z, paired, dims, border, n_columns, first, last, probabilities, distances):
+    def banded(x, z, paired, dims, border, n_columns, first, last, probabilities, distances, limits):
         zero = first - first  # For a literal 0 numba would compile the sweep once more.
         for top in range(first, last, BAND):
             n_rows = min(BAND, last - top)
-            measure(x, z, paired, dims, n_columns, top, n_rows, distances)
+            measure(x, z, paired, dims, n_columns, top, n_rows, distances, limits)
+            own = limits_from(limits, top, width(x))
             if kept:
                 room = probabilities[2 * (top - first) * n_columns * width(x) :]
-                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, room)
+                sweep(distances, n_columns | 1, None, None, border, n_columns, zero, n_rows, room, own)
             else:
-                sweep(distances, n_columns, None, None, border, n_columns, zero, n_rows, None)
+                sweep(distances, n_columns | 1, None, None, border, n_columns, zero, n_rows, None, own)
 
     return banded
 
 
-def measure(x, z, paired, d, n_columns, first, n_rows, distances):
+def measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):
     """Write the squared distances (n_rows, T, w) of rows from ``first`` on, eight sums in flight.
 
     Rows beyond the last one are read and written too, to no effect, so z and the distances must have room for them.
     Where lanes have 64 bytes the sums are of eight rows and a column, and an instruction spreads a number of z as it
     reads it. Else they are of four rows and two columns: what is spread by an instruction of its own serves twice. In
-    both the sums fit in the registers; a product ``x · z`` would save no time, because the subtractions of one sum run
-    beside the multiplications of another, and it loses digits.
+    both the sums fit in the registers. Rows have an odd number of columns, so that they do not compete for one place of
+    the nearest cache. A product ``x · z`` would save little, because the subtractions of one sum run beside the
+    multiplications of another (on Zen 4, 0.50 cycles a number at best for both; measured 0.60 and 0.53 with 32
+    dimensions on AVX2, 1.05 and 1.04 with lanes twice as wide on AVX-512), and it loses digits.
     """
     raise NotImplementedError("only in compiled code")
 
 
 @overload(measure, jit_options=_INNER)
-def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
-    def tall(x, z, paired, d, n_columns, first, n_rows, distances):
+def _measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):  # noqa: C901 - it holds two functions
+    def tall(x, z, paired, d, n_columns, first, n_rows, distances, limits):
+        align_stack()
         w = width(x)
         zero = splat(x.dtype.type(0))
         one = hide(1)  # If LLVM unrolled the loop over dimensions, it would keep some of the sums in memory.
-        row = n_columns * w
-        for j in range(n_columns):
+        row = (n_columns | 1) * w
+        start, stop = columns(limits, first, n_rows, n_columns)
+        for j in range(start, stop):
             for i in range(0, n_rows, MEASURED):
+                if is_outside(limits, first + i, min(MEASURED, n_rows - i), j, j + 1):
+                    continue
                 z0 = (first + i) * d
                 z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
                 z4, z5, z6, z7 = z0 + 4 * d, z0 + 5 * d, z0 + 6 * d, z0 + 7 * d
@@ -144,14 +158,18 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
                 store(distances, at + 6 * row, s6)
                 store(distances, at + 7 * row, s7)
 
-    def square(x, z, paired, d, n_columns, first, n_rows, distances):
+    def square(x, z, paired, d, n_columns, first, n_rows, distances, limits):
+        align_stack()
         w = width(x)
         zero = splat(x.dtype.type(0))
         one = hide(1)
-        row = n_columns * w
-        for j in range(0, n_columns, 2):
+        row = (n_columns | 1) * w
+        start, stop = columns(limits, first, n_rows, n_columns)
+        for j in range(start, stop, 2):
             beside = min(j + 1, n_columns - 1)
             for i in range(0, n_rows, 4):
+                if is_outside(limits, first + i, min(4, n_rows - i), j, j + 2):
+                    continue
                 z0 = (first + i) * d
                 z1, z2, z3 = z0 + d, z0 + 2 * d, z0 + 3 * d
                 s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
@@ -185,7 +203,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances):
 
 
 @njit(cache=True, **_INNER)
-def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
+def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities, limits):
     """Carry the border from below row ``first − 1`` to below row ``last − 1``.
 
     Parameters
@@ -205,63 +223,81 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities):
         Length of the longest series; first row of the center to sweep, counted from 0, and last + 1.
     probabilities
         The array for the probabilities of the rows from ``first`` on, or None.
+    limits
+        The rows' columns, or None.
     """
+    align_stack()
     w = width(x)
     one = splat(x.dtype.type(1))
     never = unreached(x)
     i = first
     while i + ROWS <= last:
-        e_diagonal, m_diagonal = load(border, 0), load(border, w)
-        store(border, 0, never)
+        start, stop = columns(limits, i, ROWS, n_columns)
+        e_diagonal, m_diagonal = load(border, 2 * start * w), load(border, (2 * start + 1) * w)
+        store(border, 2 * start * w, never)
         e0, e1, e2, e3 = never, never, never, never
         m0, m1, m2, m3 = one, one, one, one
-        for j in range(n_columns):
+        for j in range(start, stop):
             above = 2 * (j + 1) * w
             kept = 2 * ((i - first) * n_columns + j) * w
             row = 2 * n_columns * w
             e_above, m_above = load(border, above), load(border, above + w)
-            d0 = distance_at(x, j, z, i, paired, dims)
-            d1 = distance_at(x, j, z, i + 1, paired, dims)
-            d2 = distance_at(x, j, z, i + 2, paired, dims)
-            d3 = distance_at(x, j, z, i + 3, paired, dims)
+            d0 = bounded(distance_at(x, j, z, i, paired, dims), limits, i, j)
+            d1 = bounded(distance_at(x, j, z, i + 1, paired, dims), limits, i + 1, j)
+            d2 = bounded(distance_at(x, j, z, i + 2, paired, dims), limits, i + 2, j)
+            d3 = bounded(distance_at(x, j, z, i + 3, paired, dims), limits, i + 3, j)
             e, m = cell(d0, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
+            e = clipped(e, limits, never)
             e_diagonal, m_diagonal = e_above, m_above
             e_next, m_next = cell(d1, e, m, e1, m1, e0, m0, probabilities, kept + row)
+            e_next = clipped(e_next, limits, never)
             e0, m0 = e, m
             e, m = cell(d2, e_next, m_next, e2, m2, e1, m1, probabilities, kept + 2 * row)
+            e = clipped(e, limits, never)
             e1, m1 = e_next, m_next
             e_next, m_next = cell(d3, e, m, e3, m3, e2, m2, probabilities, kept + 3 * row)
+            e_next = clipped(e_next, limits, never)
             e2, m2 = e, m
-            e3, m3 = normal(e_next, m_next)
-            # Between two normalisations lie eight steps, each of which multiplies m by at most 3 · 1.41: far from
-            # overflow.
-            if j % 4 == 3:
+            e3, m3 = e_next, m_next
+            # What is stored is normal, and so is the row in every so many columns, but no cell waits for that of the
+            # column before: that would then wait for the whole chain. Between two normalisations lie at most 20 steps,
+            # each of which multiplies m by at most 3 · 1.41: far from overflow.
+            if j % NORMALISED == NORMALISED - 1:
                 e0, m0 = normal(e0, m0)
                 e1, m1 = normal(e1, m1)
                 e2, m2 = normal(e2, m2)
-            store(border, above, e3)
-            store(border, above + w, m3)
+                e3, m3 = normal(e3, m3)
+            e, m = normal(e_next, m_next)
+            store(border, above, e)
+            store(border, above + w, m)
         i += ROWS
+    top = i
     while i < last:
-        e_diagonal, m_diagonal = load(border, 0), load(border, w)
-        store(border, 0, never)
+        start, stop = columns(limits, top, last - top, n_columns)
+        e_diagonal, m_diagonal = load(border, 2 * start * w), load(border, (2 * start + 1) * w)
+        store(border, 2 * start * w, never)
         e0, m0 = never, one
-        for j in range(n_columns):
+        for j in range(start, stop):
             above = 2 * (j + 1) * w
             e_above, m_above = load(border, above), load(border, above + w)
-            distance = distance_at(x, j, z, i, paired, dims)
+            distance = bounded(distance_at(x, j, z, i, paired, dims), limits, i, j)
             kept = 2 * ((i - first) * n_columns + j) * w
-            e, m = cell(distance, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
-            e0, m0 = normal(e, m)
+            e0, m0 = cell(distance, e_above, m_above, e0, m0, e_diagonal, m_diagonal, probabilities, kept)
+            e0 = clipped(e0, limits, never)
             e_diagonal, m_diagonal = e_above, m_above
-            store(border, above, e0)
-            store(border, above + w, m0)
+            e, m = normal(e0, m0)
+            store(border, above, e)
+            store(border, above + w, m)
+            if j % NORMALISED == NORMALISED - 1:
+                e0, m0 = e, m
         i += 1
 
 
 @njit(cache=True, **_INNER)
-def sweep_back(probabilities, arriving, n_columns, n_rows):
+def sweep_back(probabilities, arriving, n_columns, n_rows, limits):
     """Turn the probabilities of ``n_rows`` rows into expected alignments, which overwrite those from above.
+
+    The limits are those of the rows from the first of these on.
 
     ``arriving`` (T, w) holds what flows from below into each column of the last row, and afterwards what flows into the
     row above the first. Where an alignment ends, 1 flows in.
@@ -271,7 +307,8 @@ def sweep_back(probabilities, arriving, n_columns, n_rows):
     for i in range(n_rows - 1, -1, -1):
         from_right = zero
         to_diagonal = zero
-        for j in range(n_columns - 1, -1, -1):
+        start, stop = columns_of_group(limits, i, n_rows, n_columns)
+        for j in range(stop - 1, start - 1, -1):
             at = 2 * (i * n_columns + j) * w
             expected = load(arriving, j * w) + from_right
             up = expected * load(probabilities, at)
@@ -279,25 +316,29 @@ def sweep_back(probabilities, arriving, n_columns, n_rows):
             store(probabilities, at, expected)
             store(arriving, j * w, up + to_diagonal)
             to_diagonal = expected - up - from_right
+        if start > 0:  # The row above may begin further left.
+            store(arriving, (start - 1) * w, to_diagonal)
 
 
 @njit(cache=True, **_INNER)
-def gather_sums(expected, x, d, n_columns, n_rows, sums, first):
+def gather_sums(expected, x, d, n_columns, n_rows, sums, first, limits):
     """Add ``Σ_j E[i, j]`` and ``Σ_j E[i, j] x_j`` to the sums ``(T_z, d + 1, w)`` of rows from ``first`` on."""
     w = width(x)
     zero = splat(x.dtype.type(0))
     row = 2 * n_columns * w
     for i in range(n_rows):
         mass = zero
-        for j in range(n_columns):
+        start, stop = columns_of_group(limits, i, n_rows, n_columns)
+        for j in range(start, stop):
             mass = mass + load(expected, i * row + 2 * j * w)
         _add(sums, (first + i) * (d + 1) * w, mass)
     for i in range(0, n_rows, 2):
         a, b = i * row, min(i + 1, n_rows - 1) * row
+        start, stop = columns_of_group(limits, i, n_rows, n_columns)
         for q in range(0, d, 2):
             p, r = q * w, min(q + 1, d - 1) * w
             s0, s1, s2, s3 = zero, zero, zero, zero
-            for j in range(n_columns):
+            for j in range(start, stop):
                 x0, x1 = load(x, j * d * w + p), load(x, j * d * w + r)
                 e0, e1 = load(expected, a + 2 * j * w), load(expected, b + 2 * j * w)
                 s0, s1, s2, s3 = s0 + e0 * x0, s1 + e0 * x1, s2 + e1 * x0, s3 + e1 * x1
@@ -316,7 +357,8 @@ def read_values(border, column, out):
     """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
     w = width(border)
     at = 2 * column * w
-    store(out, 0, load(border, at) - log2_of_fraction(load(border, at + w)))
+    one = in_units(splat(border.dtype.type(1)))
+    store(out, 0, load(border, at) / one - log2_of_fraction(load(border, at + w)))
 
 
 @njit(**_INLINE)
@@ -360,15 +402,17 @@ def _cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, pr
 
     def impl(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
         whole = nearest(distance)
-        e = least(least(e_above, e_left), e_diagonal)
-        above = scale_by_power(m_above, most(e - e_above, _FARTHEST))
-        left = scale_by_power(m_left, most(e - e_left, _FARTHEST))
-        total = above + left + scale_by_power(m_diagonal, most(e - e_diagonal, _FARTHEST))
+        # The cell above is the newest, so it comes last.
+        e = least(least(e_left, e_diagonal), e_above)
+        left = scale_by_power(m_left, e - e_left)
+        before = left + scale_by_power(m_diagonal, e - e_diagonal)
+        above = scale_by_power(m_above, e - e_above)
+        total = before + above
         if keep:
             share = 1.0 / total
             store(probabilities, at, above * share)
             store(probabilities, at + width(probabilities), left * share)
-        return e + whole, total * exp2_of_fraction(whole - distance)
+        return e + in_units(whole), total * exp2_of_fraction(whole - distance)
 
     return impl
 
@@ -390,6 +434,95 @@ def _exp2_of_fraction(f):
         return f * (f * (f * (f * (f * (f * high + b5) + b4) + b3) + b2) + b1) + b0
 
     return impl
+
+
+def columns(limits, first, n_rows, n_columns):
+    """Return the first column of any of some rows, and the last + 1."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(columns, jit_options=_INLINE)
+def _columns(limits, first, n_rows, n_columns):
+    if isinstance(limits, types.NoneType):
+        return lambda limits, first, n_rows, n_columns: (0, n_columns)
+    return lambda limits, first, n_rows, n_columns: (limits[1][2 * first], limits[1][2 * (first + n_rows) - 1])
+
+
+def columns_of_group(limits, i, n_rows, n_columns):
+    """Return the columns of the rows that are swept together with row i of ``n_rows``."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(columns_of_group, jit_options=_INLINE)
+def _columns_of_group(limits, i, n_rows, n_columns):
+    if isinstance(limits, types.NoneType):
+        return lambda limits, i, n_rows, n_columns: (0, n_columns)
+
+    def impl(limits, i, n_rows, n_columns):
+        top = i - i % ROWS
+        return columns(limits, top, min(ROWS, n_rows - top), n_columns)
+
+    return impl
+
+
+def is_outside(limits, first, n_rows, start, stop):
+    """Return whether none of some rows has a column from ``start`` to ``stop - 1``."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(is_outside, jit_options=_INLINE)
+def _is_outside(limits, first, n_rows, start, stop):
+    if isinstance(limits, types.NoneType):
+        return lambda limits, first, n_rows, start, stop: False
+
+    def impl(limits, first, n_rows, start, stop):
+        low, high = columns(limits, first, n_rows, stop)
+        return stop <= low or start >= high
+
+    return impl
+
+
+def bounded(distance, limits, i, j):
+    """Return the distance, and in lanes where column j lies outside of row i one that is never overcome."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(bounded, jit_options=_INLINE)
+def _bounded(distance, limits, i, j):
+    if isinstance(limits, types.NoneType):
+        return lambda distance, limits, i, j: distance
+
+    def impl(distance, limits, i, j):
+        own = limits[0]
+        w = width(own)
+        low, high = load(own, 2 * i * w), load(own, (2 * i + 1) * w)
+        return between(distance, own.dtype.type(j), low, high, unreached(own) / in_units(splat(own.dtype.type(1))))
+
+    return impl
+
+
+def clipped(e, limits, never):
+    """Return e of a cell, which outside of a constraint is that of a cell that cannot be reached, and never more."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(clipped, jit_options=_INLINE)
+def _clipped(e, limits, never):
+    if isinstance(limits, types.NoneType):
+        return lambda e, limits, never: e
+    return lambda e, limits, never: least(e, never)
+
+
+def limits_from(limits, first, w):
+    """Return the limits of the rows from ``first`` on."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(limits_from, jit_options=_INLINE)
+def _limits_from(limits, first, w):
+    if isinstance(limits, types.NoneType):
+        return lambda limits, first, w: None
+    return lambda limits, first, w: (limits[0][2 * first * w :], limits[1][2 * first :])
 
 
 def unreached(array):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -43,8 +43,24 @@ def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarr
     return (low + weight * (high - low)).astype(values.dtype)
 
 
+Pool = Literal["mean", "max", "median", "first"]
+
+
+def pool_clips(values: np.ndarray, pool: Pool, normalize: bool = False) -> np.ndarray:
+    """Pool a video's clips, (n_clips, dim), to a path of one step: (1, dim) of the same dtype, perhaps of length 1."""
+    functions: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max, "median": np.median}
+    pooled = values[:1]
+    if pool != "first":
+        pooled = functions[pool](values, axis=0, keepdims=True).astype(values.dtype)
+    return pooled / (np.linalg.norm(pooled) or 1) if normalize else pooled
+
+
 def build_trajectories(
-    run: Run, n_steps: int | None = 16, time_axis: Literal["time", "index"] = "time"
+    run: Run,
+    n_steps: int | None = 16,
+    time_axis: Literal["time", "index"] = "time",
+    pool: Pool | None = None,
+    normalize: bool = False,
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -56,6 +72,11 @@ def build_trajectories(
         Points a trajectory; None keeps every video's own clips.
     time_axis
         Interpolate over the clips' middle times in seconds, or over their numbers (``linspace(0, 1, n)``).
+    pool
+        How all clips of a video become one step, "mean", "max", "median" or "first"; None makes paths. ``n_steps`` and
+        ``time_axis`` do not count then.
+    normalize
+        L2-normalise that step.
 
     Returns
     -------
@@ -69,21 +90,22 @@ def build_trajectories(
         If no video has a clip.
     """
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
-    how = validate(TrajectoryConfig, {"n_steps": n_steps, "time_axis": time_axis})
+    values = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize}
+    how = validate(TrajectoryConfig, values)
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
-    found = gather_paths(Ledger(run, plan), how.n_steps, how.time_axis)
+    found = gather_paths(Ledger(run, plan), how)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     return found
 
 
-def gather_paths(ledger: Ledger, n_steps: int | None, time_axis: Literal["time", "index"]) -> Trajectories:
+def gather_paths(ledger: Ledger, how: TrajectoryConfig) -> Trajectories:
     """Gather the clips of a ledger's plan as `build_trajectories` does; without a clip the result is empty."""
     ids = ledger.video_ids.to_pylist()
     row_of = {video_id: row for row, video_id in enumerate(ids)}
     missing = np.diff(ledger.first, append=ledger.plan.num_rows)
     pending: dict[int, list[_Segment]] = {}
-    paths = _Paths(len(ids), n_steps, time_axis)
+    paths = _Paths(len(ids), how)
     columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
     for clips in ledger.iter_clips(columns):
         for video_id, segment in _segments(clips):
@@ -115,9 +137,9 @@ class _Paths:
         (n_videos,) int64, the clips of each video whose path was kept; 0 for the others.
     """
 
-    def __init__(self, n_videos: int, n_steps: int | None, time_axis: str) -> None:
+    def __init__(self, n_videos: int, how: TrajectoryConfig) -> None:
         self.n_clips = np.zeros(n_videos, np.int64)
-        self._n_steps, self._time_axis = n_steps, time_axis
+        self._how = how
         self._paths: Any = [np.empty((0, 0))] * n_videos
 
     def keep(self, row: int, segments: list[_Segment]) -> None:
@@ -125,13 +147,16 @@ class _Paths:
         segments.sort(key=lambda segment: segment.number)
         values = np.concatenate([segment.values for segment in segments])
         self.n_clips[row] = len(values)
-        if len(values) and self._n_steps is not None:
+        how = self._how
+        if len(values) and how.pool is not None:
+            values = pool_clips(values, how.pool, how.normalize)
+        elif len(values) and how.n_steps is not None:
             times_s = np.concatenate([segment.times_s for segment in segments])
-            times = np.linspace(0, 1, len(values)) if self._time_axis == "index" else times_s
-            values = interpolate(values, times, self._n_steps)
-            if isinstance(self._paths, list):
-                self._paths = np.empty((len(self._paths), *values.shape), values.dtype)
+            times = np.linspace(0, 1, len(values)) if how.time_axis == "index" else times_s
+            values = interpolate(values, times, how.n_steps)
         if len(values):
+            if isinstance(self._paths, list) and (how.pool or how.n_steps):
+                self._paths = np.empty((len(self._paths), *values.shape), values.dtype)
             self._paths[row] = values
 
     def gathered(self) -> tuple[np.ndarray, Any]:

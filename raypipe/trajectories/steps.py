@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from raypipe.clustering import Clustering, fit_clusters
 from raypipe.config import Config
-from raypipe.reduction import Reducer, reduce_trajectories
+from raypipe.reduction import (
+    Identity,
+    Reducer,
+    reduce_trajectories,
+    reduce_with_centers,
+    restore_reducer,
+    split_steps,
+    stack_steps,
+)
+from raypipe.reduction.pca import PCAReducer
+from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
 from raypipe.runs.results import write_trajectories
 from raypipe.schema import Trajectories
@@ -27,10 +41,14 @@ class LocalSteps:
         How a line of progress says where the clustering runs.
     picture
         The trajectories in the two dimensions of the pictures.
+    centers
+        There the path of each cluster's center, (T, 2), by the cluster's number; None where the picture does not place
+        centers.
     """
 
     where = ""
     picture: Trajectories
+    centers: dict[int, np.ndarray] | None = None
     _reduced: Trajectories | None = None
 
     def __init__(self, run: Run, config: Config):
@@ -38,14 +56,19 @@ class LocalSteps:
 
     def build(self) -> int:
         """Gather each video's clips into a trajectory; return the number of trajectories."""
-        how = self._config.trajectory
-        self.paths = build_trajectories(self._run, how.n_steps, how.time_axis)
+        self.paths = build_trajectories(self._run, **self._config.trajectory.model_dump())
         return len(self.paths)
 
     def reduce(self) -> Reducer:
         """Reduce the trajectories; return the fitted reducer."""
         self._reduced, self._reducer = reduce_trajectories(self.paths, self._config.reduce)
         return self._reducer
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+        """Reduce the trajectories as an earlier run's were, from its reducer's arrays; return the reducer."""
+        reducer = restore_reducer(arrays)
+        self._reduced = split_steps(reducer.transform(stack_steps(self.paths)), self.paths)
+        return reducer
 
     def fit(self) -> Clustering:
         """Group the reduced trajectories."""
@@ -57,12 +80,29 @@ class LocalSteps:
         assert self._reduced is not None
         return self._reduced
 
-    def project(self) -> Reducer:
-        """Reduce the trajectories to the two dimensions of the pictures, and write all; return the fitted reducer."""
+    def project(self, clustering: Clustering | None = None) -> Reducer:
+        """Reduce the trajectories to the two dimensions of the pictures, and write all; return the fitted reducer.
+
+        t-SNE lays out what was clustered, together with the centers of ``clustering`` where that is given.
+        """
         flat = self._config.reduce.for_picture()
         if self._reduced is not None and flat == self._config.reduce:
             self.picture, reducer = self._reduced, self._reducer
+        elif self._reduced is not None and flat.method == "tsne":
+            centers = clustering.paths_of_centers() if clustering is not None else {}
+            self.picture, self.centers, reducer = reduce_with_centers(self._reduced, centers, flat)
         else:
             self.picture, reducer = reduce_trajectories(self.paths, flat)
         write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
         return reducer
+
+    def place(self, points: np.ndarray, places: np.ndarray) -> None:
+        """Place the trajectories on an earlier run's map, of which some points are known, and write all."""
+        if self._config.reduce == self._config.reduce.for_picture():
+            self.picture = self.reduced
+        else:
+            placed = Placement(points, places, self._config.reduce.metric, keeps=True).transform(
+                stack_steps(self.paths)
+            )
+            self.picture = split_steps(placed, self.paths)
+        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})

@@ -135,6 +135,7 @@ FITS = {
     "mm, divergence": {"divergence": True, "metric_params": {"gamma": 5.0}},
     "mm, at random, the best of three": {"init": "random", "n_init": 3},
     "mm, many clusters": {"n_clusters": 12},
+    "mm, in a band": {"divergence": True, "metric_params": {"gamma": 1.0, "sakoe_chiba_radius": 2}},
     "lbfgs": {"solver": "lbfgs"},
     "lbfgs, the best of two": {"solver": "lbfgs", "n_init": 2, "n_clusters": 6, "max_iter": 4},
 }

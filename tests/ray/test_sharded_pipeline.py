@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from raypipe import pipeline
+from raypipe import find_outliers, pipeline
 from raypipe.config import make_config
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_trajectories
+from raypipe.trajectories import build_trajectories
 
 N = 60
 
@@ -28,12 +29,16 @@ def run(tmp_path):
 CONFIG = make_config(sets=("cluster.n_clusters=3", "cluster.precision=float64", "reduce.n_components=3"))
 
 
+def outlier_ids(run: Run) -> list[str]:
+    return [video.video_id for video in find_outliers(run) if video.reason]
+
+
 def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     from raypipe.engine import transform as sharded
 
     pipeline.cluster(run, CONFIG, Progress())
     expected = {name: run.read_table(name) for name in ("clusters.parquet", "trajectories")}
-    metrics = run.read_json("metrics.json")
+    metrics, odd = run.read_json("metrics.json"), outlier_ids(run)
     files = run.files("model")
 
     original = sharded.build_files
@@ -44,8 +49,10 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     found = {name: run.read_table(name) for name in expected}
     for column in ("video_id", "cluster"):
         assert found["clusters.parquet"][column].to_pylist() == expected["clusters.parquet"][column].to_pylist()
-    for column in ("distance", "x", "y"):
-        np.testing.assert_allclose(found["clusters.parquet"][column], expected["clusters.parquet"][column], rtol=1e-6)
+    for column in ("distance", "outlier_score", "x", "y"):
+        one, other = found["clusters.parquet"][column], expected["clusters.parquet"][column]
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    assert outlier_ids(run) == odd
     assert found["trajectories"]["trajectory"].to_pylist() == expected["trajectories"]["trajectory"].to_pylist()
     assert run.files("model") == files
     told = run.read_json("metrics.json")
@@ -56,7 +63,20 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     assert run.exists("report.html")
 
 
-def test_what_shards_cannot_do_is_said(ray_local, run):
-    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", "cluster.method=kmeans"))
-    with pytest.raises(UsageError, match=r"cluster\.method=kmeans works in one process only"):
+@pytest.mark.parametrize("setting", ["cluster.method=kmeans", "cluster.method=density", "reduce.picture=tsne"])
+def test_what_shards_cannot_do_is_said_and_nothing_is_lost(ray_local, run, setting):
+    run.write_bytes("clusters.parquet", b"of before")
+    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", setting))
+    with pytest.raises(UsageError, match=f"{setting} works in one process only"):
         pipeline.cluster(run, config, Progress())
+    assert run.read_bytes("clusters.parquet") == b"of before"
+
+
+def test_shards_build_pooled_videos_too(ray_local, run):
+    from raypipe.engine.transform import build_files
+
+    config = make_config(sets=("trajectory.pool=max", "trajectory.normalize=true")).trajectory
+    assert build_files(run, config, per_file=25) == N
+    found = read_trajectories(run, "trajectory")
+    np.testing.assert_array_equal(found.values, build_trajectories(run, **config.model_dump()).values)
+    assert found.values.shape == (N, 1, 8)

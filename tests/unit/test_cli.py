@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from commands import call_raypipe, run_raypipe
 
+from raypipe.config import PRESETS
 from raypipe.runs.directory import Run
 
 
@@ -35,7 +36,8 @@ def done(trajectories):
 def test_help_names_every_verb():
     result = call_raypipe("--help")
     assert result.exit_code == 0
-    for verb in ("run", "embed", "cluster", "report", "demo", "inspect", "doctor"):
+    verbs = "run embed cluster outliers report sweep predict search demo inspect doctor".split()
+    for verb in verbs:
         assert f" {verb} " in result.stdout
         page = call_raypipe(verb, "--help").stdout
         assert "Example" in page
@@ -53,7 +55,7 @@ def test_run_on_precomputed_trajectories(done):
     assert info["counts"] == {"found": 24, "ok": 24, "failed": 0, "skipped": 0, "ignored": 0}
     expected = ["run.json", "plan.parquet", "videos.parquet", "embeddings", "trajectories", "clusters.parquet", "model"]
     expected += ["metrics.json", "summary.json", "video_cluster_mapping.csv", "plots", "report.html", "thumbnails"]
-    expected += ["log.jsonl", "barycenters.parquet"]
+    expected += ["log.jsonl", "barycenters.parquet", "descriptions.json", "outliers.csv"]
     assert {path.name for path in run.iterdir()} | {"thumbnails"} == set(expected)
 
 
@@ -189,3 +191,33 @@ def test_the_figure_that_compares_runs_is_the_mean_distance_that_was_minimised(d
     distances = pq.read_table(run / "clusters.parquet").column("distance").to_numpy()
     assert json.loads((run / "metrics.json").read_text())["inertia"] == pytest.approx(distances.mean())
     assert "What k-means made small" in (run / "report.html").read_text()
+
+
+def test_the_help_names_every_preset():
+    page = " ".join(call_raypipe("run", "--help").stdout.replace("│", " ").split())
+    assert all(name in page for name in PRESETS)
+
+
+def test_flags_of_density_clustering(trajectories, tmp_path):
+    flags = ["--preset", "video-density", "--n-neighbors", "8", "--min-cluster-size", "4", "--assign-all"]
+    result = call_raypipe("run", trajectories, "-o", tmp_path / "run", "--dry-run", *flags)
+    assert result.exit_code == 0, result.stderr
+    for line in ("n_neighbors: 8", "min_cluster_size: 4", "min_samples: 2", "assign_all: true", "method: density"):
+        assert f"  {line}\n" in result.stdout
+
+
+def test_bad_input_for_density_clustering_is_one_line(trajectories, tmp_path):
+    source = ["run", trajectories, "-o", tmp_path / "run", "--set", "cluster.method=density"]
+    for more, line in (
+        (["--min-cluster-size", "25"], "cluster.min_cluster_size is 25, but there are only 24 videos: lower it"),
+        (["--min-cluster-size", "1"], "config cluster.min_cluster_size: Input should be greater than or equal to 2"),
+        (["--set", "cluster.backend=tslearn"], "backend=tslearn is not for method density: set cluster.backend=auto"),
+        (
+            ["--set", "trajectory.pool=sum"],
+            "config trajectory.pool: Input should be 'mean', 'max', 'median' or 'first'",
+        ),
+        (["--set", "reduce.method=tsne"], "t-SNE has at most 3 components: set reduce.n_components, or use umap"),
+    ):
+        result = call_raypipe(*source, *more)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1].endswith(line)

@@ -67,7 +67,24 @@ def test_broken_files(tmp_path, text):
 def test_presets_are_valid_and_pinned():
     for name in PRESETS:
         config = make_config(preset=name)
-        assert config.cluster.gamma == 1.0
-        assert config.reduce.backend == "cpu"
+        pooled = config.trajectory.pool is not None  # A vector needs no soft-DTW.
+        assert config.cluster.gamma == 1.0 or pooled
+        assert config.reduce.backend == "cpu" or config.reduce.method == "none"
+        assert config.cluster.backend == "sklearn" or config.cluster.method != "density"
         assert not config.encode.normalize
     assert make_config() == Config()
+
+
+def test_a_preset_does_not_change_how_a_run_was_embedded_and_replaces_what_follows():
+    base = make_config(preset="video-density", flags={"ray": {"shards": 2}}).model_dump(mode="json")
+    config = make_config(base=base, embedded=True, preset="outlier-detection")
+    other = make_config(preset="outlier-detection")
+    assert (config.trajectory, config.reduce, config.cluster) == (other.trajectory, other.reduce, other.cluster)
+    assert (config.sample.n_frames, config.ray.shards) == (5, 2)
+    base = make_config(flags={"sample": {"fps": 1.0}}).model_dump(mode="json")
+    config = make_config(base=base, embedded=True, preset="video-kmeans")
+    assert (config.sample.fps, config.sample.every_n, config.encode.normalize) == (1.0, None, True)
+    assert (config.cluster.method, config.trajectory.pool) == ("kmeans", "mean")
+    assert make_config(preset="video-kmeans").sample.every_n == 10
+    with pytest.raises(UsageError, match="one of fps, every_n"):
+        make_config(base=base, embedded=True, flags={"sample": {"every_n": 10}})

@@ -7,8 +7,7 @@ from sklearn import metrics
 
 from raypipe.analysis import evaluation
 from raypipe.analysis.evaluation import affordable_videos, evaluate, score_mean_pooled
-from raypipe.analysis.outliers import score_outliers
-from raypipe.analysis.sizes import describe_empty
+from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
 
@@ -116,19 +115,24 @@ def test_mean_pooling_is_blind_to_order_and_sees_place():
     assert score_mean_pooled(values + labels[:, None, None], truth, 2) == 1
 
 
-def test_outliers_lie_above_the_quantile_and_scores_are_ranks():
-    distances = np.random.default_rng(0).normal(size=101) - 5  # soft-DTW may be negative
-    scores, flags = score_outliers(distances, 0.95)
-    np.testing.assert_array_equal(flags, distances > np.percentile(distances, 95))
-    assert flags.sum() == 5
-    assert (scores.min(), scores.max()) == (0, 1)
-    np.testing.assert_array_equal(np.argsort(scores), np.argsort(distances))
-    assert scores[flags].min() > scores[~flags].max()
+def test_noise_counts_in_no_silhouette_and_is_a_class_of_its_own():
+    values, labels = make_groups()
+    truth = ["forth" if label else "back" for label in labels]
+    odd = np.random.default_rng(1).normal(scale=9, size=(4, 6, 2))
+    noisy, found_labels = np.concatenate([values, odd]), np.r_[labels, [-1] * 4]
+    found = evaluate(noisy, found_labels, gamma=0.1, n_clusters=2, truth=[*truth, *"back back back back".split()])
+    without = evaluate(values, labels, gamma=0.1, n_clusters=2)
+    for name in ("silhouette", "davies_bouldin", "silhouette_softdtw", "silhouette_n", "sizes", "n_empty"):
+        assert found[name] == without[name], name
+    assert (found["n_noise"], without["n_noise"]) == (4, 0)
+    assert found["ari"] == metrics.adjusted_rand_score([*truth, *["back"] * 4], found_labels) < 1
+    assert describe_noise(found).startswith("4 of 16 videos are noise")
+    assert describe_noise(without) is None
+    assert describe_noise({**without, "n_assigned": 3}).startswith("3 of 12 videos were noise, and went to")
 
 
-def test_outliers_of_equal_distances_and_of_one_video():
-    scores, flags = score_outliers(np.full(4, 2.5), 0.95)
-    np.testing.assert_array_equal(scores, 0.5)
-    assert not flags.any()
-    scores, flags = score_outliers(np.array([3.0]), 0.5)
-    assert (scores.tolist(), flags.tolist()) == ([0.0], [False])
+def test_where_all_is_noise_nothing_is_measured():
+    found = evaluate(make_groups()[0], np.full(12, -1), n_clusters=0, truth=["a", "b"] * 6)
+    assert (found["silhouette"], found["davies_bouldin"], found["silhouette_softdtw"]) == (None, None, None)
+    assert (found["sizes"], found["n_empty"], found["n_noise"], found["ari"]) == ([], 0, 12, 0)
+    assert describe_noise(found).startswith("no cluster was found, all 12 videos are noise")

@@ -1,15 +1,17 @@
 """The published recipes, written out with their libraries, against the presets that stand for them."""
 
+import json
 import warnings
 
 import numpy as np
 import pytest
+from commands import call_raypipe
 from scipy.interpolate import interp1d
 from sklearn.decomposition import PCA
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 from raypipe.analysis.evaluation import evaluate
-from raypipe.analysis.outliers import score_outliers
+from raypipe.analysis.outliers import find_threshold
 from raypipe.clustering import fit_clusters
 from raypipe.config import make_config
 from raypipe.reduction import reduce_trajectories
@@ -99,7 +101,8 @@ def test_outlier_detection_is_its_recipe(libraries, seed):
     config = make_config(preset="outlier-detection")
     ours, reduction = reduce_trajectories(our_trajectories(videos, config.trajectory.n_steps), config.reduce)
     found = fit_clusters(ours.values, config.cluster)
-    _, flags = score_outliers(found.distances, config.cluster.outlier_quantile)
+    assert config.cluster.outlier_by == "distance"
+    flags = found.distances > find_threshold(found.distances, config.cluster.outlier_quantile)
     assert ours.values.dtype == np.float64
     assert reduction.reason is None
     np.testing.assert_allclose(ours.values, reduced, atol=1e-12)
@@ -107,3 +110,33 @@ def test_outlier_detection_is_its_recipe(libraries, seed):
     np.testing.assert_allclose(found.distances, distances, atol=1e-6)
     np.testing.assert_array_equal(flags, outliers)
     assert flags.sum() == 3
+
+
+def test_outlier_detection_says_and_draws_what_its_recipe_does(libraries, tmp_path):
+    """The threshold, how many lie beyond it, the ten worst, and the histogram with the threshold."""
+    _, TimeSeriesKMeans = libraries
+    videos = make_clips(42, 32, 0)
+    file = tmp_path / "trajectories.json"
+    file.write_text(json.dumps([clips.tolist() for clips in videos]))
+    result = call_raypipe("run", file, "-o", tmp_path / "run", "--preset", "outlier-detection")
+    assert result.exit_code == 0, result.stderr
+
+    trajectories = np.stack([recipe_interpolate(clips, 20) for clips in videos])
+    reduced = PCA(n_components=3, random_state=1234).fit_transform(trajectories.reshape(-1, 32)).reshape(42, 20, 3)
+    kmeans = TimeSeriesKMeans(n_clusters=6, metric="softdtw", max_iter=50, random_state=1234)
+    labels = kmeans.fit_predict(reduced)
+    distances = np.array([soft_dtw(x, kmeans.cluster_centers_[c]) for x, c in zip(reduced, labels, strict=True)])
+    threshold = np.percentile(distances, 95)
+    worst = np.argsort(-distances)[:10]
+
+    lines = result.stderr.splitlines()
+    said = f"outliers: 3 of 42 videos have a distance beyond {threshold:.4g}, its 95 % quantile;"
+    first = next(number for number, line in enumerate(lines) if line.startswith(said))
+    assert lines[first + 1] == "the 10 farthest:"
+    for place, (line, row) in enumerate(zip(lines[first + 2 : first + 12], worst, strict=True), 1):
+        expected = f"{place:4d}. distance {distances[row]:.4g}  cluster {labels[row]}  trajectories.json#{row}"
+        assert line.startswith(expected)
+    assert (tmp_path / "run/plots/outliers.png").stat().st_size > 5_000
+    page = (tmp_path / "run/report.html").read_text()
+    assert "the threshold beyond which they are outliers" in page and page.count("data:image/png") >= 4
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["outliers"]["threshold"] == pytest.approx(threshold)

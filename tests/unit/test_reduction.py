@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from sklearn.manifold import trustworthiness
+from sklearn.manifold import TSNE, trustworthiness
 
 import raypipe.reduction.umap as umap_room
 from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.reduction import make_reducer, reduce, reduce_trajectories
+from raypipe.reduction import make_reducer, reduce, reduce_trajectories, reduce_with_centers
 from raypipe.schema import Trajectories
 
 # cuml.manifold.UMAP of cuml 26.10, as its source and documentation give it; all by keyword.
@@ -308,3 +308,120 @@ def test_the_installed_cuml_has_the_parameters_that_are_passed():
         pytest.skip("cuml is not installed here: pip install 'raypipe[gpu]'")
     parameters = inspect.signature(packages.require("cuml.manifold").UMAP).parameters
     assert set(parameters) >= {"n_neighbors", "n_components", "min_dist", "metric", "random_state", "output_type"}
+
+
+# cuml.manifold.TSNE of cuml 26.10, as its source gives it; all by keyword.
+CUML_TSNE_PARAMETERS = """
+    n_components perplexity early_exaggeration late_exaggeration learning_rate n_iter n_iter_without_progress
+    min_grad_norm metric metric_params init random_state method angle n_neighbors perplexity_max_iter exaggeration_iter
+    pre_momentum post_momentum learning_rate_method square_distances precomputed_knn verbose handle output_type
+""".split()
+
+
+def digits(n: int) -> np.ndarray:
+    return load_digits().data[:n].astype(np.float32)
+
+
+def test_tsne_is_scikit_learns_with_its_own_defaults():
+    points = digits(60)
+    reducer = make_reducer(ReduceConfig(method="tsne", n_components=2, seed=28, backend="cpu"))
+    placed = reducer.fit_transform(points)
+    np.testing.assert_array_equal(placed, TSNE(n_components=2, random_state=28).fit_transform(points))
+    assert reducer.implementation.startswith("scikit-learn") and reducer.reason is None
+    between = reducer.transform(points)
+    assert between.shape == (60, 2) and between.dtype == np.float32
+    assert np.linalg.norm(between - placed, axis=1).max() < 0.1 * np.ptp(placed)
+    assert set(reducer.arrays()) == {"points", "embedding", "perplexity", "n_components", "metric", "seed"}
+
+
+def test_tsne_of_few_points_has_a_lower_perplexity_and_says_so():
+    reducer = make_reducer(ReduceConfig(method="tsne", n_components=2))
+    assert np.isfinite(reducer.fit_transform(digits(13))).all()
+    assert "perplexity lowered to 4: there are 13 points" in (reducer.reason or "")
+
+
+@pytest.mark.parametrize(
+    "points, why",
+    [
+        (digits(3), "need at least 4 points, there are 3"),
+        (np.ones((9, 5), np.float32), "all points are the same"),
+        (digits(9)[:, 20:21], "points of 1 dimensions"),
+    ],
+)
+def test_where_tsne_cannot_be_pca_is_and_says_so(points, why):
+    reducer = make_reducer(ReduceConfig(method="tsne", n_components=2))
+    assert reducer.fit(points).transform(points).shape == (len(points), 2)
+    assert reducer.implementation.startswith("scikit-learn")
+    assert why in (reducer.reason or "") and "PCA instead of t-SNE" in reducer.reason
+
+
+def test_tsne_of_four_components_is_an_error_of_one_line():
+    with pytest.raises(UsageError, match="t-SNE has at most 3 components"):
+        reduce(make_trajectories(4, 4), "tsne", n_components=4)
+
+
+def test_cumls_tsne_is_taken_where_it_and_a_gpu_are(monkeypatch):
+    class FakeCumlTSNE:
+        def __init__(self, **parameters):
+            assert set(parameters) <= set(CUML_TSNE_PARAMETERS)
+            assert (parameters.pop("output_type"), parameters["init"], parameters["perplexity"]) == ("numpy", "pca", 30)
+            self._model = TSNE(**parameters)
+
+        def fit_transform(self, points):
+            return self._model.fit_transform(points)
+
+    pretend_cuml(monkeypatch, n_gpus=1)
+    packages.require("cuml.manifold").TSNE = FakeCumlTSNE
+    for backend in ("auto", "quick", "cuml"):
+        reducer = make_reducer(ReduceConfig(method="tsne", n_components=2, backend=backend))
+        assert reducer.fit_transform(digits(31)).shape == (31, 2)
+        assert (reducer.implementation, reducer.reason) == ("cuml 26.10.00", None)
+    wide = make_reducer(ReduceConfig(method="tsne", n_components=3))
+    assert wide.fit_transform(digits(31)).shape == (31, 3)
+    assert "cuML's t-SNE has 2 components, not 3" in (wide.reason or "")
+
+
+def test_centers_are_placed_together_with_their_videos():
+    paths = make_trajectories(*[1] * 40)
+    centers = {3: paths.values[:5].mean(axis=0).astype(np.float64), 7: paths.values[5:9].mean(axis=0)}
+    config = ReduceConfig(method="tsne", n_components=2, backend="cpu", seed=1)
+    videos, placed, _ = reduce_with_centers(paths, centers, config)
+    together = TSNE(n_components=2, random_state=1).fit_transform(
+        np.concatenate([paths.values[:, 0], *centers.values()], dtype=np.float32)
+    )
+    np.testing.assert_array_equal(videos.values[:, 0], together[:40])
+    assert list(placed) == [3, 7] and videos.video_ids == paths.video_ids
+    np.testing.assert_array_equal(np.concatenate(list(placed.values())), together[40:])
+
+
+def test_the_picture_is_what_its_key_says():
+    assert ReduceConfig(picture="tsne", fit_points=50_000).for_picture().model_dump(
+        include={"method", "n_components", "backend", "fit_points"}
+    ) == {"method": "tsne", "n_components": 2, "backend": "quick", "fit_points": 10_000}
+    own = ReduceConfig(method="umap", n_components=2)
+    assert own.for_picture() == own
+    assert own.model_copy(update={"picture": "tsne"}).for_picture().method == "tsne"
+    assert ReduceConfig(method="tsne", n_components=2).for_picture().method == "umap"
+
+
+def test_a_spectral_start_that_does_not_converge_is_replaced_and_noted(monkeypatch):
+    """ARPACK gave up on 192 steps of twelve short videos of two kinds; which data it gives up on is its own affair."""
+    import fastumap
+    from scipy.sparse.linalg import ArpackNoConvergence
+
+    original = fastumap.umap_project
+
+    def give_up(points, n_components, *, init=None, **options):
+        if init is None:
+            raise ArpackNoConvergence("No convergence", np.empty(0), np.empty((len(points), 0)))
+        return original(points, n_components, init=init, **options)
+
+    monkeypatch.setattr(fastumap, "umap_project", give_up)
+    groups = np.repeat(np.eye(3) * 20, 30, axis=0)
+    points = (groups + np.random.default_rng(0).normal(size=groups.shape)).astype(np.float32)
+    reducer = make_reducer(ReduceConfig(method="umap", n_components=2, backend="quick", metric="euclidean"))
+    places = reducer.fit_transform(points)
+    assert reducer.reason == "Spectral initialisation failed: it began from PCA instead"
+    middles = places.reshape(3, 30, 2).mean(axis=1)
+    nearest = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
+    assert (nearest == np.repeat(range(3), 30)).all()

@@ -144,9 +144,9 @@ def run(tmp_path_factory) -> Run:
 
 
 def test_every_file_is_written_and_can_be_read(run):
-    for name in ("points", "trajectories", "sizes", *(f"cluster_{i}" for i in range(4))):
+    for name in ("points", "trajectories", "sizes", "outliers", *(f"cluster_{i}" for i in range(4))):
         assert min(size_of(run, f"plots/{name}.png")) > 300
-    assert len(run.files("plots")) == 7
+    assert len(run.files("plots")) == 8
     clusters = run.read_table("clusters.parquet").to_pylist()
     thumbnails = {name.rpartition("/")[2].removesuffix(".jpg") for name in run.files("thumbnails", ".jpg")}
     assert {row["video_id"] for row in clusters if row["outlier"]} < thumbnails
@@ -346,7 +346,7 @@ def test_sizes_and_lengths_of_every_kind(tmp_path, n, k, n_steps):
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(n)], k=k, n_steps=n_steps)
     page = Page(write(run, sheet_frames=1))
     assert f"{n} video{'s' * (n > 1)} in {k} cluster{'s' * (k > 1)}" in page.text
-    assert len(run.files("plots", ".png")) == 3 + k
+    assert len(run.files("plots", ".png")) == 4 + k
     assert "could not be read" not in page.text
 
 

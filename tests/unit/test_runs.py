@@ -110,3 +110,12 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert run.read_bytes("a.txt") == b"old"
+
+
+def test_a_stage_that_no_longer_falls_back_leaves_no_reason(tmp_path):
+    run = Run(str(tmp_path / "run"))
+    run.record_stage("reduce", "PCA 1", "few points")
+    run.record_stage("cluster", "numba 1", "no GPU")
+    run.record_stage("reduce", "PCA 2")
+    assert run.info()["fallbacks"] == {"cluster": "no GPU"}
+    assert run.info()["implementations"] == {"reduce": "PCA 2", "cluster": "numba 1"}

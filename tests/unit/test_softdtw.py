@@ -1,3 +1,6 @@
+import math
+import platform
+import re
 import subprocess
 import sys
 from functools import lru_cache
@@ -220,6 +223,29 @@ def test_what_would_leave_the_numbers_is_refused():
             soft_dtw(x, x, gamma, precision=precision)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_values_near_the_end_of_the_range_are_right(precision):
+    x, y = make_series(9, 6)
+    size = 1e10 if precision == "float32" else 1e70
+    found = soft_dtw(size * x, size * y, 1e-6, precision=precision)
+    assert found / size**2 == pytest.approx(brute_force(x, y, 1e-9), rel=1e-5 if precision == "float32" else 1e-8)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize(("n", "m"), [(64, 64), (300, 7), (7, 300)])
+def test_many_ways_that_cost_nothing_overflow_nothing(n, m, precision, tolerance):
+    """Each cell then holds the number of ways to it, which grows the fastest there is."""
+    x, y = np.zeros((n, 4)), np.zeros((m, 4))
+    ways = [[1] * m]
+    for _ in range(n - 1):
+        row = [1]
+        for above, diagonal in zip(ways[-1][1:], ways[-1][:-1], strict=True):
+            row.append(above + diagonal + row[-1])
+        ways.append(row)
+    expected = -math.log(ways[-1][-1])  # Python's integers have no end.
+    assert soft_dtw(x, y, 1.0, precision=precision) == pytest.approx(expected, rel=tolerance)
+
+
 def test_masked_steps_at_the_end_are_not_there():
     (x,) = make_series(5)
     masked = np.ma.masked_array(np.concatenate([x, x]), mask=np.repeat([[False], [True]], [5, 5], axis=0).repeat(2, 1))
@@ -277,6 +303,27 @@ def test_importing_it_loads_numpy_alone():
     heavy = "sorted({'numba', 'tslearn', 'sklearn', 'scipy'} & set(sys.modules))"
     assert _python(f"import raypipe.softdtw, sys; print({heavy})") == "[]\n"
     assert _python(f"import scipy, sys; print({heavy})") == "['scipy']\n"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86")
+def test_lanes_on_the_stack_lie_in_one_cache_line():
+    from numba import njit, types
+
+    from raypipe.softdtw.lanes import lane_bytes
+    from raypipe.softdtw.sweeps import measure, sweep
+
+    floats, whole = types.float32[::1], types.int64
+    swept = njit(sweep.py_func)
+    swept.compile((floats, whole, types.none, types.none, floats, whole, whole, whole, types.none, types.none))
+
+    @njit
+    def measured(x, z, d, n_columns, first, n_rows, distances):
+        measure(x, z, None, d, n_columns, first, n_rows, distances, None)
+
+    measured.compile((floats, floats, whole, whole, whole, whole, floats))
+    for compiled in (swept, measured):
+        (assembly,) = compiled.inspect_asm().values()
+        assert re.search(rf"andq\s+\$-{lane_bytes()}, %rsp", assembly)
 
 
 def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):

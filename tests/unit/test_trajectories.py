@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, to_table
 from raypipe.schema import PLAN, embeddings_schema
@@ -99,3 +99,19 @@ def test_no_clip_at_all(tmp_path):
     run.write_table("embeddings/1.parquet", clips([("dead", 0, None, None, None)]))
     with pytest.raises(RaypipeError, match="no video of this run has a clip"):
         build_trajectories(run)
+
+
+@pytest.mark.parametrize("pool, value", [("mean", 10 / 3), ("max", 6), ("median", 4), ("first", 0)])
+def test_a_pooled_video_is_a_path_of_one_step(run, pool, value):
+    found = build_trajectories(run, n_steps=None, pool=pool)
+    assert found.video_ids == ("b", "a", "one")
+    assert found.values.shape == (3, 1, 2) and found.values.dtype == np.float32
+    np.testing.assert_allclose(found.values[:, 0, 0], [value, 1, 9], rtol=1e-6)
+    np.testing.assert_array_equal(found.n_clips, [3, 1, 1])
+    unit = build_trajectories(run, pool=pool, normalize=True).values[:, 0]
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), [1 if value else 0, 1, 1], rtol=1e-6)
+
+
+def test_an_unknown_pool_is_an_error_of_one_line(run):
+    with pytest.raises(UsageError, match=r"pool: Input should be 'mean', 'max', 'median' or 'first'"):
+        build_trajectories(run, pool="sum")

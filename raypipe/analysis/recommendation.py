@@ -1,0 +1,93 @@
+"""What a sweep's figures recommend, and why; and the same as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+STABLE = 0.75  # The Jaccard index from which a cluster counts as stable, by Hennig.
+MIN_GAIN = 0.1  # Silhouettes of collections without structure, however shaped, exceed the reference's by less.
+MIN_DEVIATIONS = 3.0  # And the gain is so many standard deviations of the references, which are large in small runs.
+
+_COLUMNS = {
+    "k": ("k", "d"),
+    "gamma": ("γ", ".4g"),
+    "silhouette_softdtw": ("silhouette", ".3f"),
+    "reference": ("reference", ".3f"),
+    "gain": ("gain", ".3f"),
+    "stability_weakest": ("weakest", ".2f"),
+    "stability_halves": ("halves", ".2f"),
+    "stability_seeds": ("seeds", ".2f"),
+    "silhouette": ("of means", ".3f"),
+    "davies_bouldin": ("Davies–Bouldin", ".2f"),
+    "objective": ("objective", ".4g"),
+    "smallest": ("smallest", "d"),
+}
+
+
+def recommend(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:
+    """Choose one of the rows of `raypipe.analysis.sweep.sweep_clusters`, or none, and say why.
+
+    Of each γ the largest k is taken whose clusters are all stable and lie further apart than without structure; of
+    several γ the one with the largest gain.
+    """
+    known = [row for row in rows if row["gain"] is not None and row["noise"] is not None]
+    noise = float(np.sqrt(np.mean([row["noise"] ** 2 for row in known]))) if known else 0.0
+    least = max(MIN_GAIN, MIN_DEVIATIONS * noise)
+    found = [row for row in known if row["stability_weakest"] >= STABLE and row["gain"] >= least]
+    if not found:
+        return None, _explain_none(known, least)
+    largest = {row["gamma"]: row for row in sorted(found, key=lambda row: row["k"])}
+    chosen = max(largest.values(), key=lambda row: row["gain"])
+    more = [row for row in rows if row["gamma"] == chosen["gamma"] and row["k"] > chosen["k"]]
+    then = "no larger number was tried"
+    if more:
+        following = min(more, key=lambda row: row["k"])
+        then = f"with {following['k']} clusters they do not (the weakest has {following['stability_weakest']:.2f})"
+        if following["stability_weakest"] >= STABLE:
+            then = f"with {following['k']} clusters the silhouette is not far enough above that without structure"
+    return chosen, (
+        f"{chosen['k']} clusters are recommended: it is the largest number for which fits of half of the videos find "
+        f"every cluster again (the weakest has a Jaccard index of {chosen['stability_weakest']:.2f}; {STABLE:g} is "
+        f"stable); {then}. "
+        f"The silhouette is {chosen['silhouette_softdtw']:.2f}, and {chosen['reference']:.2f} without structure."
+    )
+
+
+def _explain_none(rows: Sequence[Mapping[str, Any]], least: float) -> str:
+    if not rows:
+        return "no structure found: all videos fall into one cluster"
+    stable = max(rows, key=lambda row: row["stability_weakest"])
+    apart = max(rows, key=lambda row: row["gain"])
+    is_stable = (
+        f"with {stable['k']} clusters, the most stable number, fits of half of the videos "
+        f"{'find' if stable['stability_weakest'] >= STABLE else 'do not find'} every cluster again (Jaccard "
+        f"{stable['stability_weakest']:.2f}; {STABLE:g} is stable)"
+    )
+    lies = (
+        f"the silhouette is {stable['silhouette_softdtw']:.2f} there, and {stable['reference']:.2f} without structure"
+    )
+    most = f"it exceeds the latter the most with {apart['k']} clusters, by {apart['gain']:.2f}; {least:.2f} is needed"
+    found = "no stable structure found" if apart["gain"] >= least else "no structure found"
+    return f"{found}: {is_stable}; {lies}; {most}."
+
+
+def describe_sweep(sweep: Mapping[str, Any]) -> str:
+    """Return the table of a sweep's rows, and the recommendation, as text."""
+    rows = [{**row, "smallest": min(row["sizes"])} for row in sweep["rows"]]
+    lines = [[title for title, _ in _COLUMNS.values()]]
+    lines += [
+        ["–" if row[name] is None else format(row[name], form) for name, (_, form) in _COLUMNS.items()] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    chosen = sweep["recommended"]
+    marks = [""] + [" ◀" if chosen == {"k": row["k"], "gamma": row["gamma"]} else "" for row in rows]
+    table = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + mark
+        for line, mark in zip(lines, marks, strict=True)
+    ]
+    few = sweep.get("n_compared", 0) < sweep.get("n_videos", 0)
+    sampled = [f"computed on {sweep['n_compared']} of {sweep['n_videos']} videos, chosen at random"] if few else []
+    return "\n".join([*table, "", *sampled, sweep["reason"]])

@@ -1,0 +1,361 @@
+"""How many clusters, and which γ: fits of many, and what they are worth beside data without structure.
+
+Two things make clusters: they come back when other videos of the same kind are fitted, and they lie further apart than
+pieces of one cloud would. The first is measured by fits of random halves of the videos: for each cluster the Jaccard
+index with the most similar cluster of the half's fit, averaged over halves; at 0.75 or more a cluster is stable
+(Hennig, Cluster-wise assessment of cluster stability, 2007, who draws bootstrap samples). Splitting a true group in two
+puts one such index far below, however many other clusters there are, which is less plain in the adjusted Rand index.
+
+The second is measured by the silhouette beside that of collections of the data's size, mean and covariance, smoothness
+in time included, that have no groups: the reference of the gap statistic (Tibshirani, Walther & Hastie, 2001, §3, "b"),
+for silhouettes instead of inertia. Halving one long cloud is perfectly stable, and silhouettes without any structure
+differ from 0, so neither would do alone; `raypipe.analysis.recommendation` takes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
+
+from raypipe.analysis.evaluation import affordable_videos, compare_pairs, score_davies_bouldin, score_silhouette
+from raypipe.analysis.recommendation import recommend
+from raypipe.clustering import Clustering, fit_clusters
+from raypipe.clustering.vectors import pool_steps
+from raypipe.config import ClusterConfig
+from raypipe.errors import UsageError
+from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma
+from raypipe.softdtw.barycenter import resample
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+METHODS = ("softdtw", "dtw", "euclidean", "kmeans")  # Those that take a number of clusters.
+MAX_VIDEOS = 1000  # More are not compared: silhouettes and stability of so many are known to two digits.
+DEFAULT_MOST = 12  # The largest number of clusters that is tried if none is given.
+N_REFERENCES = 4  # Collections without structure; the spread of their silhouettes is small beside a real gain.
+_RUNS = 2  # Runs of a fit of a half, or of a reference, of which the better one is kept.
+_PASSES = 12  # Of a fit at most; later passes move few videos.
+_TO_DTW = 1e-3  # Soft-DTW at this fraction of the usual γ finds the nearest center by DTW.
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A job: fits of one collection (0 is the data, the others are references) with one γ and k."""
+
+    collection: int
+    gamma: float | None
+    n_clusters: int
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What a job found.
+
+    ``labels`` is (n,), of the fit of the lowest ``objective``. The rest is not computed for references: ``seeds`` is
+    the mean pairwise ARI of fits from different seeds, ``halves`` the mean ARI of fits of two halves, and ``weakest``
+    the least of the clusters' mean Jaccard indices with the fits of halves.
+    """
+
+    labels: np.ndarray
+    objective: float
+    seeds: float = np.nan
+    halves: float = np.nan
+    weakest: float = np.nan
+
+
+def _objective(fit: Clustering) -> float:
+    assert fit.inertia is not None  # Only a density has none, and it has no number of clusters to choose.
+    return fit.inertia
+
+
+@dataclass(frozen=True)
+class _Fitter:
+    """Does the jobs; it travels to other processes with all collections."""
+
+    collections: tuple[Any, ...]
+    config: ClusterConfig
+    n_seeds: int
+
+    def __call__(self, job: _Fit) -> _Fitted:
+        values = _own(self.collections[job.collection])
+        changes: dict[str, Any] = {"n_clusters": job.n_clusters, "max_iter": min(self.config.max_iter, _PASSES)}
+        changes |= {} if job.gamma is None else {"gamma": job.gamma}
+        config = self.config.model_copy(update=changes)
+        if job.collection:
+            fit = self._fit(values, config, 0, _RUNS)
+            return _Fitted(fit.labels, _objective(fit))
+        fits = [self._fit(values, config, seed) for seed in range(self.n_seeds)]
+        best = min(fits, key=_objective)
+        halves = self._fit_halves(values, config)
+        recovered = [measure_recovery(best.labels, labels, job.n_clusters) for pair in halves for labels in pair]
+        return _Fitted(
+            labels=best.labels,
+            objective=_objective(best),
+            seeds=_agreement([fit.labels for fit in fits]),
+            halves=float(np.mean([_agreement(pair) for pair in halves])),
+            weakest=float(np.mean(recovered, axis=0).min()),
+        )
+
+    def _fit(self, values: Any, config: ClusterConfig, seed: int, n_init: int = 1) -> Clustering:
+        return fit_clusters(values, config.model_copy(update={"seed": config.seed + seed, "n_init": n_init}))
+
+    def _fit_halves(self, values: Any, config: ClusterConfig) -> list[list[np.ndarray]]:
+        """Split the collection in halves, once for each seed; return the labels that both give to all of it."""
+        found = []
+        for seed in range(self.n_seeds):
+            order = np.random.default_rng((config.seed, seed)).permutation(len(values))
+            fits = [self._fit(take(values, part), config, seed, _RUNS) for part in np.array_split(order, 2)]
+            found.append([assign(values, fit, config) for fit in fits])
+        return found
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores the labellings of one collection by silhouettes of the divergence, which is computed once for a γ."""
+
+    collections: tuple[Any, ...]
+
+    def __call__(self, job: tuple[int, float, Sequence[np.ndarray]]) -> list[float | None]:
+        number, gamma, labellings = job
+        values = _own(self.collections[number])
+        apart = compare_pairs(values, gamma)
+        return [score_silhouette(apart, labels, "precomputed") for labels in labellings]
+
+
+def sweep_clusters(
+    values: Any,
+    config: ClusterConfig,
+    ks: Sequence[int] | None = None,
+    gammas: Sequence[float | str] = ("auto",),
+    n_seeds: int = 5,
+    *,
+    map: Map = map,
+) -> dict[str, Any]:
+    """Fit many numbers of clusters and values of γ, and recommend one of them, or none.
+
+    Parameters
+    ----------
+    values
+        The trajectories as they would be clustered: (n, T, c), or a list of (T_i, c) arrays.
+    config
+        How to cluster; ``n_clusters``, ``gamma`` and ``n_init`` are replaced.
+    ks
+        Numbers of clusters, each between 2 and n / 2; by default all of these up to 12.
+    gammas
+        Values of γ, "auto" among them perhaps; of no meaning for methods other than soft-DTW.
+    n_seeds
+        Fits from so many seeds, and as many splits in halves.
+    map
+        A function that is called as the built-in ``map``; a parallel one is quicker.
+
+    Returns
+    -------
+    A dict that can be written as JSON.
+
+    ``rows``
+        For each γ and k: ``silhouette`` and ``davies_bouldin`` on mean vectors, ``silhouette_softdtw`` on the
+        divergence with that γ; ``reference`` and ``noise``, its mean and standard deviation over collections without
+        structure, and ``gain``, how much more the data have; ``objective``, of the best of the seeds, whose clusters
+        are the ones judged; ``stability_seeds``, the mean pairwise ARI of the seeds' fits; ``stability_halves``, the
+        mean ARI of fits of two random halves, on all videos; ``stability_weakest``, the Jaccard index of the cluster
+        that these halves find again the least; ``sizes``.
+    ``recommended``
+        The row's ``k`` and ``gamma``, or None if there is no structure.
+    ``reason``
+        Why, in words.
+
+    Raises
+    ------
+    UsageError
+        If a number of clusters or of seeds is out of range, or γ is given to a method that has none.
+    """
+    ks, resolved = check_sweep(values, config, ks, gammas, n_seeds)
+    rng = np.random.default_rng(config.seed)
+    collections = (values, *(make_reference(values, rng) for _ in range(N_REFERENCES)))
+    jobs = [_Fit(number, gamma, k) for number in range(len(collections)) for gamma in resolved for k in ks]
+    fitted = dict(zip(jobs, map(_Fitter(collections, config, n_seeds), jobs), strict=True))
+
+    to_score = [
+        (
+            number,
+            gamma if gamma is not None else auto_gamma(values),
+            [fitted[_Fit(number, gamma, k)].labels for k in ks],
+        )
+        for number in range(len(collections))
+        for gamma in resolved
+    ]
+    scored = iter(map(_Scorer(collections), to_score))
+    silhouettes = np.array(
+        [[[_or_nan(each) for each in next(scored)] for _ in resolved] for _ in collections]
+    )  # (collection, γ, k)
+    means = pool_steps(values).astype(np.float64)
+    rows = [
+        _row(k, gamma, fitted[_Fit(0, gamma, k)], silhouettes[:, g, i], means)
+        for g, gamma in enumerate(resolved)
+        for i, k in enumerate(ks)
+    ]
+    chosen, reason = recommend(rows)
+    return {
+        "recommended": chosen and {"k": chosen["k"], "gamma": chosen["gamma"]},
+        "reason": reason,
+        "rows": rows,
+        "method": config.method,
+        "seeds": n_seeds,
+        "several_gammas": len(resolved) > 1,
+    }
+
+
+def measure_recovery(labels: np.ndarray, others: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return for each cluster the Jaccard index with the most similar cluster of other labels, (n_clusters,) float64.
+
+    It is 0 for a cluster without videos.
+    """
+    both = metrics.cluster.contingency_matrix(labels, others).astype(np.float64)
+    either = both.sum(axis=1, keepdims=True) + both.sum(axis=0) - both
+    found = np.zeros(n_clusters)
+    found[np.unique(labels)] = (both / either).max(axis=1)
+    return found
+
+
+def make_reference(values: Any, rng: np.random.Generator) -> Any:
+    """Make a collection without structure that is as large as another, and has its mean and covariance.
+
+    Paths are points of n_steps × c dimensions. Along each of their principal axes the new points are uniform, with the
+    variance that the old ones have there. Where lengths differ, paths are taken at their median length, and stretched
+    to those lengths again.
+
+    Parameters
+    ----------
+    values
+        (n, T, c), or a list of (T_i, c) arrays.
+    rng
+        Draws the points.
+
+    Returns
+    -------
+    The same form, in the same floats.
+    """
+    n_steps = int(np.median([len(path) for path in values]))
+    points = np.stack([resample(path, n_steps) for path in values]).astype(np.float64)
+    shape = points.shape
+    points = points.reshape(len(points), -1)
+    middle = points.mean(axis=0)
+    axes = np.linalg.eigh((points - middle) @ (points - middle).T)[1]  # (n, n): what each path has of each axis
+    uniform = rng.uniform(-np.sqrt(3), np.sqrt(3), axes.shape) / np.sqrt(len(points))
+    made = (middle + (uniform @ axes.T) @ (points - middle)).reshape(shape)
+    if isinstance(values, np.ndarray):
+        return made.astype(values.dtype)
+    return [resample(path, len(old)).astype(old.dtype) for path, old in zip(made, values, strict=True)]
+
+
+def take(values: Any, rows: np.ndarray) -> Any:
+    """Return some of the trajectories."""
+    return values[rows] if isinstance(values, np.ndarray) else [values[i] for i in rows]
+
+
+def assign(values: Any, fitted: Clustering, config: ClusterConfig) -> np.ndarray:
+    """Return the nearest center of each trajectory, (n,) int64, in the distance of ``config.method``."""
+    centers = fitted.centers
+    if config.method == "kmeans":
+        return metrics.pairwise_distances_argmin(pool_steps(values), pool_steps(centers))
+    if config.method == "euclidean":
+        return metrics.pairwise_distances_argmin(*(np.reshape(each, (len(each), -1)) for each in (values, centers)))
+    gamma = fitted.gamma or auto_gamma(values) * _TO_DTW
+    return cdist_soft_dtw(values, centers, gamma, config.divergence, precision="float64").argmin(axis=1)
+
+
+def affordable_sweep(values: Any, seed: int = 0) -> Any:
+    """Return the trajectories, or a random sample of as many as a sweep compares in minutes, `MAX_VIDEOS` at most."""
+    most = min(MAX_VIDEOS, affordable_videos(values))
+    if len(values) <= most:
+        return values
+    return take(values, np.sort(np.random.default_rng(seed).choice(len(values), most, replace=False)))
+
+
+def read_range(text: str) -> list[int]:
+    """Read numbers of clusters, such as ``2:12`` (both ends included) or ``5``."""
+    first, colon, last = text.partition(":")
+    try:
+        found = list(range(int(first), int(last if colon else first) + 1))
+    except ValueError:
+        found = []
+    if not found:
+        raise UsageError(f"--k takes FROM:TO, such as 2:12; got {text!r}")
+    return found
+
+
+def read_gammas(text: str) -> list[float | str]:
+    """Read values of γ, such as ``auto,0.1``."""
+    try:
+        return [each if each == "auto" else float(each) for each in (part.strip() for part in text.split(","))]
+    except ValueError:
+        raise UsageError(f"--gamma takes auto or numbers with commas, such as auto,0.1; got {text!r}") from None
+
+
+def check_sweep(
+    values: Any, config: ClusterConfig, ks: Sequence[int] | None, gammas: Sequence[float | str], n_seeds: int
+) -> tuple[list[int], list[float | None]]:
+    """Return the numbers of clusters and the values of γ that `sweep_clusters` tries, or raise its `UsageError`."""
+    n = len(values)
+    most = n // 2  # Halves of the videos are clustered too.
+    if config.method not in METHODS:
+        raise UsageError(f"cluster.method={config.method} finds the number of clusters itself: sweep another method")
+    if n < 4:
+        raise UsageError(f"a sweep needs at least 4 videos, and there are {n}")
+    ks = list(range(2, min(DEFAULT_MOST, most) + 1)) if ks is None else sorted(set(ks))
+    if not ks or ks[0] < 2 or ks[-1] > most:
+        asked = f"{ks[0]} to {ks[-1]}" if ks else "none"
+        raise UsageError(f"k goes from 2 to half the number of videos, here {most}; {asked} was asked for")
+    if n_seeds < 2:
+        raise UsageError(f"seeds must be 2 or more, for fits to be compared; got {n_seeds}")
+    if config.method != "softdtw":
+        if list(gammas) != ["auto"]:
+            raise UsageError(f"cluster.method={config.method} has no gamma: leave it out")
+        return ks, [None]
+    resolved = [auto_gamma(values) if gamma == "auto" else check_gamma(gamma) for gamma in gammas]  # type: ignore[arg-type]
+    return ks, list(dict.fromkeys(resolved))
+
+
+def _row(k: int, gamma: float | None, fitted: _Fitted, silhouettes: np.ndarray, means: np.ndarray) -> dict[str, Any]:
+    """Return the figures of one γ and k; ``silhouettes`` are those of the data and of each reference."""
+    own, reference = silhouettes[0], silhouettes[1:].mean()
+    return {
+        "k": k,
+        "gamma": gamma,
+        "silhouette_softdtw": _or_none(own),
+        "reference": _or_none(reference),
+        "gain": _or_none(own - reference),
+        "noise": _or_none(silhouettes[1:].std(ddof=1)),
+        "stability_seeds": fitted.seeds,
+        "stability_halves": fitted.halves,
+        "stability_weakest": fitted.weakest,
+        "silhouette": score_silhouette(means, fitted.labels, "euclidean"),
+        "davies_bouldin": score_davies_bouldin(means, fitted.labels),
+        "objective": fitted.objective,
+        "sizes": np.bincount(fitted.labels, minlength=k).tolist(),
+    }
+
+
+def _agreement(labellings: Sequence[np.ndarray]) -> float:
+    """Return the mean ARI of all pairs of labellings."""
+    pairs = combinations(labellings, 2)
+    return float(np.mean([metrics.adjusted_rand_score(*pair) for pair in pairs]))
+
+
+def _own(values: Any) -> Any:
+    """Return arrays that may be written to, for which the kernels are compiled: those that travelled may not."""
+    if isinstance(values, np.ndarray):
+        return values if values.flags.writeable else values.copy()
+    return [_own(path) for path in values]
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

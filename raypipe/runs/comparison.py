@@ -1,0 +1,50 @@
+"""Whether the embeddings of one run may be held against another's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raypipe.config import Config
+from raypipe.errors import UsageError
+from raypipe.runs.directory import Run
+from raypipe.storage import shown
+
+PRECOMPUTED = "precomputed"
+"""The encoder's name of a run that took trajectories in place of videos; their fingerprint is that of their content."""
+
+
+def check_comparable(encoder_id: dict[str, Any], like: Run | None) -> None:
+    """Raise `UsageError` if embeddings by that encoder cannot be compared with those of the run ``like``.
+
+    Parameters
+    ----------
+    encoder_id
+        The encoder's name, dim and fingerprint, as ``run.json`` has them.
+    like
+        An embedded run; None, and anything will do.
+    """
+    if like is None:
+        return
+    theirs = like.info().get("encoder", {})
+    both = encoder_id["name"] == PRECOMPUTED == theirs.get("name")
+    if encoder_id["dim"] == theirs.get("dim") and (both or encoder_id == theirs):
+        return
+    raise UsageError(
+        f"{shown(like.url)} was embedded by {_describe(theirs)}, and these videos would be by {_describe(encoder_id)}: "
+        "the two cannot be compared"
+    )
+
+
+def check_sections(run: Run, model: Config, config: Config) -> None:
+    """Raise `UsageError` unless ``config`` samples, builds and groups trajectories as a run's model does."""
+    if config.sample.pattern() != model.sample.pattern():
+        raise UsageError(f"config sample: must be as in {shown(run.url)}, whose clusters are wanted")
+    for name in ("trajectory", "reduce", "cluster"):
+        if getattr(config, name) != getattr(model, name):
+            raise UsageError(f"config {name}: must be as in {shown(run.url)}, whose clusters are wanted")
+
+
+def _describe(encoder_id: dict[str, Any]) -> str:
+    if encoder_id.get("name") == PRECOMPUTED:
+        return f"other software ({encoder_id['dim']} numbers a clip)"
+    return f"the encoder {encoder_id.get('name')} ({encoder_id.get('fingerprint')})"

@@ -1,0 +1,202 @@
+"""``descriptions.json``: what each cluster of a run is about, in words."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from raypipe.analysis.description import Keywords, describe_captions, describe_vectors
+from raypipe.config import Config, DescribeConfig
+from raypipe.errors import EncoderError, UsageError
+from raypipe.packages import is_installed, require
+from raypipe.runs.directory import Run
+from raypipe.runs.results import from_table
+from raypipe.schema import OK
+
+DESCRIPTIONS = "descriptions.json"
+N_CENTRAL = 5  # So many of the most central videos of each cluster are named, with their captions.
+
+_PROMPT = "a video of {}"  # CLIP knows captions of pictures rather than single words (Radford et al. 2021, §3.1.4).
+
+
+def check_describable(run: Run, config: Config) -> None:
+    """Raise unless the clusters of an embedded run can be described as the config asks.
+
+    Raises
+    ------
+    UsageError
+        If there are no captions and the method needs some, if tags are asked for and the embeddings are not CLIP's, or
+        if the vocabulary cannot be read or is empty.
+    RaypipeError
+        If the method needs packages that are not installed.
+    """
+    method, _ = _choose(run, config)
+    if method in ("captions", "keybert") and not any(_read_captions(run)):
+        raise UsageError(
+            f"describe.method={method} needs captions, and no video of {run.url} has one: give the manifest a caption "
+            "column, or take tags or none"
+        )
+    if method == "tags":
+        if not _is_clip(run):
+            name = run.info().get("encoder", {}).get("name")
+            raise UsageError(
+                f"describe.method=tags needs embeddings of CLIP, and those of {run.url} come from {name}: embed with "
+                "--encoder clip, or give the manifest captions"
+            )
+        _read_vocabulary(config.describe.vocabulary)
+    if method == "keybert":
+        for package in ("keybert", "transformers"):
+            if not is_installed(package):
+                require(package)
+
+
+def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: np.ndarray) -> str | None:
+    """Describe the clusters of a run, and write ``descriptions.json``.
+
+    Its ``clusters`` are a list with, for each cluster, its number and size, its ``keywords`` with their scores, and its
+    most central videos with their captions, the nearest to the center first; ``keywords`` has the terms alone, by
+    cluster. Noise (cluster −1) has nothing in common and is not described.
+
+    Parameters
+    ----------
+    run
+        A run whose ``trajectories/`` have been written.
+    config
+        How to describe.
+    labels, distances
+        (n,) each, the cluster of each ok video and its distance to the center.
+
+    Returns
+    -------
+    What computed the keywords, or None if nothing did.
+    """
+    method, reason = _choose(run, config)
+    captions = _read_captions(run)
+    numbers = [int(n) for n in np.unique(labels) if n >= 0]
+    nearest = np.argsort(distances, kind="stable")  # not a number comes last
+    members = {n: nearest[labels[nearest] == n] for n in numbers}
+    how = config.describe
+    found: Keywords = {}
+    implementation: str | None = None
+    try:
+        if method == "captions":
+            found = describe_captions(captions, labels, how.keywords, how.min_score)
+            implementation = f"c-TF-IDF, scikit-learn {require('sklearn').__version__}"
+        elif method == "keybert":
+            found = _describe_by_keybert(how, {n: [captions[i] for i in rows] for n, rows in members.items()})
+            implementation = f"KeyBERT {require('keybert').__version__}"
+        elif method == "tags":
+            found = _describe_by_clip(run, config, labels, numbers)
+            implementation = f"CLIP {config.encode.model}"
+    except (EncoderError, UsageError) as error:
+        if how.method != "auto":
+            raise
+        reason = str(error)  # Nobody asked for this way of describing: the clusters are worth having without.
+    ids = _read_ok(run, "video_id")
+    clusters = [
+        {
+            "cluster": n,
+            "size": len(members[n]),
+            "keywords": [{"keyword": term, "score": score} for term, score in found.get(n, [])],
+            "central": [{"video_id": ids[i], "caption": captions[i] or None} for i in members[n][:N_CENTRAL]],
+        }
+        for n in numbers
+    ]
+    content = {
+        "method": method if implementation else "none",
+        "implementation": implementation,
+        "reason": reason,
+        "clusters": clusters,
+        "keywords": {str(n): [term for term, _ in found.get(n, [])] for n in numbers},
+    }
+    run.write_json(DESCRIPTIONS, content)
+    return implementation
+
+
+def read_descriptions(run: Run) -> dict[int, dict[str, Any]]:
+    """Return what `write_descriptions` wrote of each cluster, by its number; nothing if the run has no such file."""
+    if not run.exists(DESCRIPTIONS):
+        return {}
+    return {cluster["cluster"]: cluster for cluster in run.read_json(DESCRIPTIONS)["clusters"]}
+
+
+def _choose(run: Run, config: Config) -> tuple[str, str | None]:
+    """Return the method that describes the run's clusters, and why it is none."""
+    if config.describe.method != "auto":
+        return config.describe.method, None
+    if any(_read_captions(run)):
+        return "captions", None
+    if _is_clip(run):
+        return "tags", None
+    return "none", "the videos have no captions, and the encoder is not clip"
+
+
+def _is_clip(run: Run) -> bool:
+    return run.info().get("encoder", {}).get("name") == "clip"
+
+
+def _read_ok(run: Run, column: str) -> list[Any]:
+    videos = run.read_table("videos.parquet", ["status", column])
+    return videos.filter(pc.equal(videos["status"], OK))[column].to_pylist()
+
+
+def _read_captions(run: Run) -> list[str]:
+    """Return the caption of each ok video, "" if it has none."""
+    return [(caption or "").strip() for caption in _read_ok(run, "caption")]
+
+
+def _describe_by_keybert(how: DescribeConfig, captions: dict[int, list[str]]) -> Keywords:
+    from raypipe.analysis.summaries import describe_summaries
+
+    return describe_summaries(captions, how.keywords, how.min_score, model=how.model, summarizer=how.summarizer)
+
+
+def _describe_by_clip(run: Run, config: Config, labels: np.ndarray, numbers: list[int]) -> Keywords:
+    from raypipe.encoders.clip import ClipText
+
+    tower = ClipText(config.encode.model, config.encode.pretrained)
+    made_with = run.info()["encoder"]["fingerprint"]
+    if not made_with.startswith(f"{tower.fingerprint}/"):
+        raise EncoderError(
+            f"the embeddings of {run.url} were made with {made_with}, and the text tower is {tower.fingerprint}: "
+            "leave encode.model and encode.pretrained as they were"
+        )
+    terms = _read_vocabulary(config.describe.vocabulary)
+    term_vectors = tower([_PROMPT.format(term) for term in terms])
+    vectors = _average_embeddings(run, labels, numbers)
+    return describe_vectors(vectors, numbers, terms, term_vectors, config.describe.keywords, config.describe.min_score)
+
+
+def _average_embeddings(run: Run, labels: np.ndarray, numbers: list[int]) -> np.ndarray:
+    """Return the mean embedding of each cluster's videos, (k, dim) float64; a file is in memory at a time."""
+    from raypipe.clustering.vectors import pool_steps  # The report reads descriptions, and needs no scikit-learn.
+
+    sums: Any = 0
+    start = 0
+    for table in run.iter_tables("trajectories", ["video_id", "n_clips", "trajectory"]):
+        means = pool_steps(from_table(table).values).astype(np.float64)
+        belongs = labels[start : start + len(means)] == np.array(numbers)[:, None]
+        sums = sums + belongs.astype(np.float64) @ means
+        start += len(means)
+    return sums / np.bincount(np.searchsorted(numbers, labels[labels >= 0]))[:, None]
+
+
+def _read_vocabulary(name: str | None) -> list[str]:
+    """Return the terms of a file, one a line, or of raypipe's own list; each once, in their order."""
+    if name is None:
+        text = resources.files("raypipe.analysis").joinpath("vocabulary.txt").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(name).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot read the vocabulary {name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the vocabulary {name} is not text in UTF-8: {error}") from error
+    terms = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not terms:
+        raise UsageError(f"the vocabulary {name} is empty: write a term a line")
+    return terms

@@ -1,0 +1,111 @@
+"""Single videos of a run, looked up without reading all of it into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import RaypipeError, SourceError, UsageError
+from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.directory import Run
+from raypipe.runs.results import from_table
+from raypipe.schema import OK, Trajectories
+from raypipe.storage import canonical_uri, shown
+
+_SHOWN = ["video_id", "uri", "group", "label", "caption"]
+
+
+def find_id(run: Run, name: str) -> str | None:
+    """Return the id of the video that an id, a URI or a path names, or None if the run has no such video.
+
+    Raises
+    ------
+    UsageError
+        If the video is not ok, or if several videos, spans of one file, have that URI.
+    """
+    try:
+        uri = canonical_uri(name)
+    except SourceError:
+        uri = name
+    for table in _video_tables(run, ["video_id", "uri", "status", "error"]):
+        asked = pc.is_in(table["uri"], value_set=pa.array([uri, name]))
+        rows = table.filter(pc.or_(pc.equal(table["video_id"], name), asked)).to_pylist()
+        if len(rows) > 1:
+            raise UsageError(
+                f"{shown(name)} holds {len(rows)} videos of {run.url}: give one's id, such as {rows[0]['video_id']}"
+            )
+        if rows and rows[0]["status"] != OK:
+            raise UsageError(f"{shown(name)} has no clips in {run.url}: {rows[0]['error']}")
+        if rows:
+            return rows[0]["video_id"]
+    return None
+
+
+def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return ``uri, group, label, caption`` and ``cluster`` of some videos by id; a video without cluster has None."""
+    wanted = pa.array(ids, pa.string())
+    found: dict[str, dict[str, Any]] = {}
+    for table in _video_tables(run, _SHOWN):
+        for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
+            found[row.pop("video_id")] = {**row, "cluster": None}
+    if run.exists("clusters.parquet"):
+        table = run.read_table("clusters.parquet", ["video_id", "cluster"])
+        for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
+            found[row["video_id"]]["cluster"] = row["cluster"]
+    return found
+
+
+def path_column(run: Run) -> str:
+    """Return which column of ``trajectories/`` the clusters were found in: "reduced", or "trajectory" without it.
+
+    Raises
+    ------
+    UsageError
+        If the run has no trajectories, because it is not clustered.
+    """
+    names = run.files("trajectories", ".parquet")
+    if not names:
+        raise UsageError(f"{run.url} has no trajectories, as it is not clustered: run raypipe cluster {run.url}")
+    columns = run.read_parquet(names[0], lambda file: file.schema_arrow.names)
+    return "reduced" if "reduced" in columns else "trajectory"
+
+
+def iter_trajectories(run: Run, column: str) -> Iterator[Trajectories]:
+    """Yield one path of every video, such as "reduced", a file in memory at a time."""
+    for table in run.iter_tables("trajectories", ["video_id", "n_clips", column]):
+        paths = from_table(table, column)
+        if isinstance(paths.values, np.ndarray):  # numba would compile everything anew for arrays that are read-only.
+            paths = replace(paths, values=paths.values.copy())
+        yield paths
+
+
+def count_trajectories(run: Run) -> int:
+    """Return the number of rows in ``trajectories/``."""
+    names = run.files("trajectories", ".parquet")
+    return sum(run.for_each(names, lambda name: run.read_parquet(name, lambda file: file.metadata.num_rows)))
+
+
+def read_path(run: Run, video_id: str, column: str) -> Any:
+    """Read one path of one video, (T, c).
+
+    Raises
+    ------
+    RaypipeError
+        If it is not there.
+    """
+    for name in run.files("trajectories", ".parquet"):
+        table = run.read_table(name, ["video_id"])
+        if pc.any(pc.equal(table["video_id"], video_id)).as_py():
+            paths = from_table(run.read_table(name, ["video_id", "n_clips", column]), column)
+            return paths.values[paths.video_ids.index(video_id)]
+    raise RaypipeError(f"{run.url} has no trajectory of {video_id}: run raypipe cluster {run.url}")
+
+
+def _video_tables(run: Run, columns: list[str]) -> Iterator[pa.Table]:
+    for group in range(run.n_groups(VIDEOS_FILE)):
+        yield run.read_table(VIDEOS_FILE, columns, group)

@@ -1,0 +1,114 @@
+"""The verb ``raypipe sweep`` on Ray, from a run directory to a table and a picture; descriptions of real videos."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import call_raypipe
+
+import raypipe as rp
+from raypipe import cli, pipeline
+from raypipe.analysis import sweep as analysis
+from raypipe.analysis.recommendation import describe_sweep
+from raypipe.config import make_config
+from raypipe.engine.transform import map_tasks
+from raypipe.progress import Progress
+from raypipe.runs.directory import Run
+
+N = 48
+CONFIG = make_config(sets=("cluster.n_init=1", "reduce.n_components=3"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return an embedded run of trajectories of three shapes."""
+    rng = np.random.default_rng(0)
+    steps = np.linspace(0, 1, 12)[:, None]
+    paths = [np.sin((i % 3 + 1) * 3 * steps + np.arange(8)) + rng.normal(0, 0.1, (12, 8)) for i in range(N)]
+    np.savez(tmp_path / "paths.npz", **{f"video-{i:02d}": path.astype(np.float32) for i, path in enumerate(paths)})
+    made = Run(str(tmp_path / "run"))
+    pipeline.embed(tmp_path / "paths.npz", made, CONFIG, Progress())
+    return made
+
+
+def test_the_verb_prints_a_table_and_writes_what_it_found(ray_local, run):
+    done = call_raypipe("sweep", run.url, "--k", "2:4", "--gamma", "auto,0.5", "--seeds", "2")
+    assert done.exit_code == 0
+    told = done.stdout
+    found = run.read_json("sweep.json")
+    assert found["recommended"]["k"] == 3
+    assert [row["k"] for row in found["rows"]] == [2, 3, 4, 2, 3, 4]
+    assert found["reason"] in told and told.count("◀") == 1
+    assert run.read_bytes("plots/sweep.png").startswith(b"\x89PNG")
+    assert not run.exists("clusters.parquet")
+
+    pipeline.cluster(run, CONFIG, Progress())
+    pipeline.report(run, CONFIG, Progress())
+    assert run.exists("plots/sweep.png") and run.exists("sweep.json")
+    assert "How many clusters there are" in run.read_bytes("report.html").decode()
+    # The figures do not depend on whether the run was clustered meanwhile.
+    again = rp.sweep(run, [3], seeds=2)
+    assert again["rows"] == [found["rows"][1]]
+
+    rng = np.random.default_rng(1)  # Other embeddings: the sweep of the earlier ones does not hold any more.
+    np.savez(run.path("../other.npz"), **{f"v{i}": rng.normal(size=(4, 3)) for i in range(5)})
+    pipeline.embed(run.path("../other.npz"), run, make_config(flags={"source": {"re_embed": True}}), Progress())
+    assert not run.exists("sweep.json")
+
+
+def test_a_large_run_is_sampled_and_the_result_says_so(ray_local, run, monkeypatch):
+    monkeypatch.setattr(analysis, "MAX_VIDEOS", 20)
+    found = rp.sweep(run, [3], seeds=2)
+    assert (found["n_videos"], found["n_compared"]) == (N, 20)
+    assert sum(found["rows"][0]["sizes"]) == 20
+    assert "20 of 48 videos" in describe_sweep(found)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--k", "2:48"), "k goes from 2 to half the number of videos, here 24; 2 to 48 was asked for"),
+        (("--k", "1:3"), "k goes from 2"),
+        (("--k", "5:3"), "--k takes FROM:TO, such as 2:12; got '5:3'"),
+        (("--k", "many"), "--k takes FROM:TO"),
+        (("--gamma", "small"), "--gamma takes auto or numbers with commas"),
+        (("--gamma", "-1"), "gamma must be a number greater than 0"),
+        (("--seeds", "1"), "seeds must be 2 or more"),
+        (("--gamma", "0.1", "--set", "cluster.method=kmeans"), "cluster.method=kmeans has no gamma"),
+    ],
+)
+def test_bad_input_is_one_line(ray_local, run, arguments, message):
+    done = call_raypipe("sweep", run.url, *arguments)
+    assert done.exit_code == cli.USAGE
+    told = done.stderr.strip().splitlines()[-1]
+    assert told.startswith("raypipe: ") and message in told
+    assert not run.exists("sweep.json")
+
+
+def test_what_a_function_holds_is_stored_once_for_all_jobs(ray_local):
+    values = np.arange(100_000.0)
+
+    def multiply(factor: float) -> float:
+        assert not values.flags.writeable  # It lies in the object store, and was not copied.
+        return float(values[-1] * factor)
+
+    assert list(map_tasks(multiply, [1, 2, 3])) == [99_999.0, 199_998.0, 299_997.0]
+
+
+def test_descriptions_of_real_videos_name_their_tasks(ray_local, data_dir, tmp_path):
+    """Captions are the tasks' names, and a cluster's first keyword is a word of the task that most of it shows."""
+    folder = data_dir / "videos" / "robot_tasks"
+    videos = sorted(folder.glob("*/*.mp4"))
+    rows = [{"uri": str(path), "caption": path.parent.name.replace("_", " ")} for path in videos]
+    (tmp_path / "videos.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = Run(str(tmp_path / "run"))
+    config = make_config(flags={"encode": {"encoder": "descriptor"}, "cluster": {"n_clusters": 6}})
+    pipeline.embed(tmp_path / "videos.jsonl", made, config, Progress())
+    pipeline.cluster(made, config, Progress())
+    captions = made.read_table("videos.parquet")["caption"].to_pylist()
+    labels = made.read_table("clusters.parquet")["cluster"].to_pylist()
+    told = made.read_json("descriptions.json")["keywords"]
+    for cluster, words in told.items():
+        inside = [caption for caption, label in zip(captions, labels, strict=True) if label == int(cluster)]
+        task = max(set(inside), key=inside.count)
+        assert words[0] in task.split(), f"cluster {cluster}: {words} for {task}"
