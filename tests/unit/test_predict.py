@@ -58,6 +58,7 @@ def known(tmp_path_factory):
         ("cluster.method=euclidean",),
         ("cluster.method=dtw", "cluster.max_iter=3"),
         ("cluster.method=kmeans",),
+        ("cluster.method=density", "cluster.assign_all=true"),
         ("cluster.method=softdtw", "trajectory.n_steps=null"),
     ],
     ids=lambda sets: " ".join(sets),
