@@ -14,7 +14,8 @@ import numpy as np
 from numba import njit, types
 
 from raypipe.softdtw.lanes import lane_bytes
-from raypipe.softdtw.sweeps import NORMALISED, ROWS, sweep
+from raypipe.softdtw.limits import ROWS
+from raypipe.softdtw.sweeps import NORMALISED, sweep
 
 LANES = lane_bytes() // 4
 _ROUND = "vrndscaleps", "vroundps"  # These occur once in each cell and nowhere else, so they count the cells.

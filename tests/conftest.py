@@ -26,7 +26,8 @@ def compiled_folder() -> Path:
     compiled of other packages stays right: it is copied from earlier folders, as UMAP alone takes most of a minute.
     """
     parent = Path(tempfile.gettempdir())
-    sources = b"".join((SOFTDTW / name).read_bytes() for name in ("lanes.py", "sweeps.py", "numba.py"))
+    names = ("lanes.py", "cells.py", "limits.py", "sweeps.py", "passes.py", "numba.py")
+    sources = b"".join((SOFTDTW / name).read_bytes() for name in names)
     folder = parent / f"raypipe-kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
     if not folder.exists():
         new = Path(tempfile.mkdtemp(dir=parent))

@@ -5,8 +5,8 @@ register of AVX2 and two of NEON. So a kernel has 32 or 16 values in registers, 
 read and write lanes with `load` and `store` at an index into a flat array, and calculate with ``+ - * /`` between
 lanes, or between lanes and scalars, as with plain numbers.
 
-numba's cache on disk checks only the file of a compiled function. After a change here or in `sweeps`, save the files
-that use it too (`touch raypipe/softdtw/*.py`), or the old code runs.
+numba's cache on disk checks only the file of a compiled function. After a change here, in `cells`, `limits` or
+`sweeps`, save the files that use it too (`touch raypipe/softdtw/*.py`), or the old code runs.
 """
 
 import operator
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
@@ -36,6 +37,13 @@ def lane_bytes() -> int:
     triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
     target = binding.Target.from_triple(triple).create_target_machine(cpu=processor, features=features)
     return 64 if "zmm" in target.emit_assembly(binding.parse_assembly(str(module))) else 32
+
+
+def scratch(size: int, dtype: np.dtype) -> np.ndarray:
+    """Allocate a flat array, aligned so that no lanes lie across two cache lines."""
+    memory = np.empty(size * dtype.itemsize + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size * dtype.itemsize].view(dtype)
 
 
 class Lanes(types.Type):

@@ -12,23 +12,18 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit, types
-from numba.extending import overload
+from numba import get_num_threads
 
-from raypipe.softdtw.constraints import Constraint, tabulate
-from raypipe.softdtw.lanes import lane_bytes
+from raypipe.softdtw.constraints import Constraint
+from raypipe.softdtw.lanes import lane_bytes, scratch
+from raypipe.softdtw.limits import Limits
+from raypipe.softdtw.passes import compare_blocks, compare_own_blocks, count_sort, lay_out, sum_alignments
 from raypipe.softdtw.series import Series, Statistics
 from raypipe.softdtw.sweeps import (
     BAND,
     MEASURED,
     ROWS,
     UNROLLED,
-    advance,
-    begin,
-    gather_sums,
-    limits_from,
-    read_values,
-    sweep_back,
 )
 
 _PART = 10_000_000  # A part of a pass has at least so many operations; a smaller one would take less than its start.
@@ -122,10 +117,10 @@ def self_values(x: HostSeries, gamma: float, constraint: Constraint | None = Non
     """Return soft-DTW of each of n series with itself: (n,)."""
     out = np.empty(len(x.series), x.dtype)
     starts, stops = _cut(len(out), x.lanes)
-    limits = _Limits.of_own(constraint, x) if constraint else None
+    limits = Limits.of_own(constraint, x) if constraint else None
 
     def compare(piece: _Piece, room: _Room, first: int) -> None:
-        _compare_own(*piece, x.dims, *room, out, limits and limits.room(x))
+        compare_own_blocks(*piece, x.dims, *room, out, limits and limits.room(x))
 
     blocks = _Blocks(x, gamma, _order(np.zeros(len(out), np.int32), 1, x), starts, stops, limits)
     blocks.share(compare, blocks.parts(1, x.shape[1]))
@@ -172,7 +167,7 @@ def statistics(
     within = np.arange(len(cluster)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
     starts = (ends - counts)[cluster] + within * x.lanes
     stops = np.minimum(starts + x.lanes, ends[cluster])
-    limits = _Limits.of(constraint, np.array([n_rows]), x) if constraint else None
+    limits = Limits.of(constraint, np.array([n_rows]), x) if constraint else None
     blocks = _Blocks(x, gamma, _order(labels, k, x), starts, stops, limits)
     edges = blocks.parts(3, n_rows, _SUMS)
     part = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
@@ -188,13 +183,13 @@ def statistics(
         of = slice(first, first + len(piece.starts))
         size = 2 * (x.shape[1] + 1) * x.lanes
         more = (
-            _scratch(-(-n_rows // height) * size, x.dtype),
-            _scratch(2 * height * x.shape[1] * x.lanes, x.dtype),
-            _scratch(x.shape[1] * x.lanes, x.dtype),
-            _scratch(n_rows * (dim + 1) * x.lanes, x.dtype),
+            scratch(-(-n_rows // height) * size, x.dtype),
+            scratch(2 * height * x.shape[1] * x.lanes, x.dtype),
+            scratch(x.shape[1] * x.lanes, x.dtype),
+            scratch(n_rows * (dim + 1) * x.lanes, x.dtype),
         )
         bounds = limits and limits.room(x)
-        _sum_alignments(*piece, x.dims, *room, z, own, cluster[of], to[of], height, *more, sums, values, bounds)
+        sum_alignments(*piece, x.dims, *room, z, own, cluster[of], to[of], height, *more, sums, values, bounds)
 
     blocks.share(add_up, edges)
     total = np.zeros((k, n_rows, dim + 1))
@@ -225,57 +220,6 @@ class _Room(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Limits:
-    """The limits of rows under a constraint, by the lengths of both series.
-
-    Attributes
-    ----------
-    table
-        (r, c, T_z, 2) int32, by kinds of lengths of centers and of series.
-    row_kinds, column_kinds
-        (m,) the kind of each center, and (n,) of each series.
-    """
-
-    table: np.ndarray
-    row_kinds: np.ndarray
-    column_kinds: np.ndarray
-
-    @classmethod
-    def of(cls, constraint: Constraint, z_lengths: np.ndarray, x: HostSeries) -> "_Limits | None":
-        """Return the limits of centers of these lengths with all series; None if they exclude no cell."""
-        lengths, kinds = x.kinds
-        rows, row_kinds = np.unique(z_lengths, return_inverse=True)
-        table = tabulate(constraint, rows.tolist(), lengths.tolist())
-        return None if table is None else cls(table, row_kinds, kinds)
-
-    @classmethod
-    def of_own(cls, constraint: Constraint, x: HostSeries) -> "_Limits | None":
-        """Return the limits of series with themselves: (1, c, T, 2); None if they exclude no cell."""
-        lengths, kinds = x.kinds
-        table = np.empty((1, len(lengths), x.shape[1], 2), np.int32)
-        table[:] = x.shape[1], 0
-        found = [tabulate(constraint, [n], [n]) for n in lengths.tolist()]
-        if all(one is None for one in found):
-            return None
-        for kind, n in enumerate(lengths):
-            table[0, kind, :n] = constraint.limits(n, n)
-        return cls(table, np.zeros(1, np.int64), kinds)
-
-    @property
-    def n_columns(self) -> int:
-        """The largest number of columns of rows that are swept together, for all series."""
-        first, stop = self.table[..., 0].min(axis=(0, 1)), self.table[..., 1].max(axis=(0, 1))
-        last = np.minimum(np.arange(len(first)) + ROWS, len(first)) - 1
-        return int((stop[last] - first).max())
-
-    def room(self, x: HostSeries) -> tuple[Any, ...]:
-        """Return the table and a thread's own memory for the limits of a block."""
-        n_rows = self.table.shape[2]
-        own = _scratch(2 * (n_rows + MEASURED) * x.lanes, x.dtype), np.empty(2 * (n_rows + MEASURED), np.int64)
-        return self.table, self.row_kinds, self.column_kinds, own
-
-
-@dataclass(frozen=True)
 class _Blocks:
     """Blocks of at most w series: those at ``starts`` to ``stops`` of the order."""
 
@@ -284,7 +228,7 @@ class _Blocks:
     order: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
-    limits: _Limits | None = None
+    limits: Limits | None = None
 
     @property
     def n_columns(self) -> int:
@@ -324,15 +268,15 @@ class _Blocks:
         _, n_steps, dim = x.shape
         size = (n_steps + MEASURED) * dim * w
         n_laid_out = max(1, min(_FLUSHED, _LAID_OUT_BYTES // (size * x.dtype.itemsize), len(self.starts)))
-        laid_out = _scratch(n_laid_out * size, x.dtype).reshape(n_laid_out, size)
+        laid_out = scratch(n_laid_out * size, x.dtype).reshape(n_laid_out, size)
         widths = np.empty((n_laid_out, w), np.int64)
-        room = _Room(*(_scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * (n_steps | 1), 1)))
+        room = _Room(*(scratch(n * w, x.dtype) for n in (2 * (n_steps + 1), BAND * (n_steps | 1), 1)))
         values, lengths, scale = x.series.values, x.lengths, np.sqrt(_LOG2_E / self.gamma)
         for begin_, end in left:
             for first in range(begin_, end, n_laid_out):
                 of = slice(first, min(first + n_laid_out, end))
                 piece = _Piece(laid_out, widths, self.order, self.starts[of], self.stops[of])
-                _lay_out(values, lengths, x.origin, scale, *piece)
+                lay_out(values, lengths, x.origin, scale, *piece)
                 work(piece, room, first)
 
 
@@ -346,13 +290,13 @@ def _compare_all(
     symmetric: bool,
     *found: Any,
 ) -> None:
-    """Compare all series with all others, and write what is asked for: see `_compare`."""
+    """Compare all series with all others, and write what is asked for: see `raypipe.softdtw.passes.compare_blocks`."""
     z, z_lengths = _centers(y, x, gamma)
-    limits = _Limits.of(constraint.turned, z_lengths, x) if constraint else None
+    limits = Limits.of(constraint.turned, z_lengths, x) if constraint else None
     blocks = _Blocks(x, gamma, order, *_cut(len(order), x.lanes), limits)
 
     def compare(piece: _Piece, room: _Room, first: int) -> None:
-        _compare(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found, limits and limits.room(x))
+        compare_blocks(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found, limits and limits.room(x))
 
     blocks.share(compare, blocks.parts(len(others), int(z_lengths.max())))
 
@@ -377,14 +321,7 @@ def _order(labels: np.ndarray, n_labels: int, x: HostSeries) -> np.ndarray:
     """Return the order, (n,) int32, of series by label and then by length, which is cut into blocks."""
     if n_labels == 1 and not len(x.lengths):
         return np.arange(len(labels), dtype=np.int32)
-    return _count_sort(labels, n_labels, x.lengths, x.shape[1])
-
-
-def _scratch(size: int, dtype: np.dtype) -> np.ndarray:
-    """Allocate a flat array, aligned so that no lanes lie across two cache lines."""
-    memory = np.empty(size * dtype.itemsize + 64, np.uint8)
-    first = -memory.ctypes.data % 64
-    return memory[first : first + size * dtype.itemsize].view(dtype)
+    return count_sort(labels, n_labels, x.lengths, x.shape[1])
 
 
 def _strip_height(n_rows: int, n_columns: int, cell_bytes: int) -> int:
@@ -392,215 +329,3 @@ def _strip_height(n_rows: int, n_columns: int, cell_bytes: int) -> int:
     if n_rows * n_columns * cell_bytes <= _KEPT_BYTES:
         return n_rows
     return ROWS * max(1, int(np.sqrt(n_rows) / ROWS))
-
-
-@njit(cache=True, nogil=True)
-def _count_sort(labels, n_labels, lengths, longest):
-    n_keys = longest + 1 if len(lengths) else 1
-    ends = np.zeros(n_labels * n_keys + 1, np.int64)
-    for n in range(len(labels)):
-        ends[labels[n] * n_keys + (lengths[n] if len(lengths) else 0) + 1] += 1
-    for key in range(n_labels * n_keys):
-        ends[key + 1] += ends[key]
-    order = np.empty(len(labels), np.int32)
-    for n in range(len(labels)):
-        key = labels[n] * n_keys + (lengths[n] if len(lengths) else 0)
-        order[ends[key]] = n
-        ends[key] += 1
-    return order
-
-
-@njit(cache=True, nogil=True)
-def _lay_out(values, lengths, origin, scale, x, widths, order, starts, stops):
-    """Write blocks of series to x (b, T · d · w), and their lengths to widths (b, w), 0 where a lane has none."""
-    _, n_steps, dim = values.shape
-    _, w = widths.shape
-    for block in range(len(starts)):
-        last = stops[block] - 1
-        longest = lengths[order[last]] if len(lengths) else n_steps  # Lanes are sorted from the shortest series.
-        for lane in range(w):
-            at = starts[block] + lane
-            row = order[min(at, last)]
-            length = lengths[row] if len(lengths) else n_steps
-            widths[block, lane] = length if at <= last else 0
-            for j in range(longest):
-                for q in range(dim):
-                    number = (values[row, j, q] - origin[q]) * scale if j < length else 0.0
-                    x[block, (j * dim + q) * w + lane] = number
-
-
-@njit(cache=True, nogil=True)
-def _compare(
-    x, widths, order, starts, stops, dims, border, distances, column,
-    z, z_lengths, others, symmetric, matrix, offsets, labels, nearest, limits,
-):  # fmt: skip
-    """Compare blocks of series with others: write the matrix (n, m), or labels and values (n,) if there are offsets.
-
-    In a symmetric matrix the others are the series, in their order, and each pair is compared once.
-    """
-    top = np.int64(0)  # For a literal 0 numba would compile the sweep once more.
-    kind = -1
-    for block in range(len(starts)):
-        start, stop = starts[block], stops[block]
-        own, longest = x[block], widths[block, stop - start - 1]
-        kind = forget(limits, kind)
-        for place in range(start if symmetric else 0, len(others)):
-            other = others[place]
-            kind, bounds = lookup(limits, kind, other, order[start:stop], widths.shape[1])
-            begin(border, longest)
-            advance(own, z[other], None, dims, border, longest, top, z_lengths[other], None, distances, bounds)
-            at = 0
-            for lane in range(stop - start):
-                if widths[block, lane] != at:
-                    at = widths[block, lane]
-                    read_values(border, at, column)
-                row, value = order[start + lane], column[lane]
-                if len(offsets):
-                    if place == 0 or value - offsets[other] < nearest[row] - offsets[labels[row]]:
-                        nearest[row] = value
-                        labels[row] = other
-                elif not symmetric:
-                    matrix[row, other] = value
-                elif place >= start + lane:
-                    matrix[row, other] = value
-                    matrix[other, row] = value
-
-
-@njit(cache=True, nogil=True)
-def _compare_own(x, widths, order, starts, stops, dims, border, distances, column, out, limits):
-    """Compare each series of some blocks with itself, and write the values to out (n,)."""
-    for block in range(len(starts)):
-        own = x[block]
-        _, bounds = lookup(limits, -1, 0, order[starts[block] : stops[block]], widths.shape[1])
-        n = stops[block] - starts[block]
-        longest = widths[block, n - 1]
-        begin(border, longest)
-        done = np.int64(0)
-        for lane in range(n):
-            width = widths[block, lane]
-            if width > done:
-                advance(own, own, True, dims, border, longest, done, width, None, distances, bounds)
-                done = width
-                read_values(border, done, column)
-            out[order[starts[block] + lane]] = column[lane]
-
-
-@njit(cache=True, nogil=True)
-def _sum_alignments(
-    x, widths, order, starts, stops, dims, border, distances, column,
-    z, weights, clusters, to, height, borders, probabilities, arriving, held, sums, totals, limits,
-):  # fmt: skip
-    """Add the alignments of blocks with their clusters' centers to the sums, and their values to the totals.
-
-    Borders (strips, T + 1, 2, w) are those above the strips of the center's rows.
-    """
-    w = widths.shape[1]
-    n_rows, n_sums = sums.shape[1:]
-    n_strips = (n_rows + height - 1) // height
-    size = len(border)
-    kind = -1
-    _clear(held)
-    for block in range(len(starts)):
-        kind = forget(limits, kind)
-        kind, bounds = lookup(limits, kind, 0, order[starts[block] : stops[block]], w)
-        start, stop = starts[block], stops[block]
-        longest = widths[block, stop - start - 1]
-        own, center = x[block], z[clusters[block]]
-        begin(borders, longest)
-        for strip in range(n_strips - 1):
-            above, below = strip * size, borders[(strip + 1) * size :]
-            for i in range(size):
-                below[i] = borders[above + i]
-            first = strip * height
-            advance(own, center, None, dims, below, longest, first, first + height, None, distances, bounds)
-        for strip in range(n_strips - 1, -1, -1):
-            first, last = strip * height, min((strip + 1) * height, n_rows)
-            below = borders[strip * size :]
-            advance(own, center, None, dims, below, longest, first, last, probabilities, distances, bounds)
-            if strip == n_strips - 1:
-                rows = order[start:stop]
-                totals[to[block]] += _enter(below, widths[block], rows, weights, column, arriving)
-            below_first = limits_from(bounds, first, w)
-            sweep_back(probabilities, arriving, longest, last - first, below_first)
-            gather_sums(probabilities, own, n_sums - 1, longest, last - first, held, first, below_first)
-        if block + 1 == len(starts) or to[block + 1] != to[block]:
-            _flush(held, w, sums[to[block]])
-
-
-@njit(cache=True, nogil=True)
-def _set_limits(table, kinds, rows, own, both):
-    """Write the limits of a block's lanes, and of all of them together, for centers of one kind."""
-    n_rows = table.shape[1]
-    w = len(own) // (len(both) // 2) // 2
-    for i in range(n_rows):
-        low, high = table[kinds[rows[0]], i, 0], table[kinds[rows[0]], i, 1]
-        for lane in range(w):
-            kind = kinds[rows[min(lane, len(rows) - 1)]]
-            first, stop = table[kind, i, 0], table[kind, i, 1]
-            own[2 * i * w + lane], own[(2 * i + 1) * w + lane] = first, stop
-            low, high = min(low, first), max(high, stop)
-        both[2 * i], both[2 * i + 1] = low, high
-
-
-def forget(limits, kind):
-    """Return the kind of center that the limits last set are of in the next block: -1 if they do not hold there."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(forget, jit_options={"forceinline": True})
-def _forget(limits, kind):
-    if isinstance(limits, types.NoneType):
-        return lambda limits, kind: kind
-    return lambda limits, kind: kind if limits[0].shape[1] == 1 else -1
-
-
-def lookup(limits, kind, other, rows, w):
-    """Set the limits of a block with a center, unless they are set; return the center's kind, and them or None."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(lookup, jit_options={"forceinline": True})
-def _lookup(limits, kind, other, rows, w):
-    if isinstance(limits, types.NoneType):
-        return lambda limits, kind, other, rows, w: (kind, None)
-
-    def impl(limits, kind, other, rows, w):
-        table, row_kinds, column_kinds, bounds = limits
-        now = row_kinds[other]
-        if now != kind:
-            _set_limits(table[now], column_kinds, rows, bounds[0], bounds[1])
-        return now, bounds
-
-    return impl
-
-
-@njit(cache=True, nogil=True)
-def _enter(border, widths, rows, weights, column, arriving):
-    """Let each series' weight arrive where its alignment ends, (T, w); return the weighted sum of the values."""
-    _clear(arriving)
-    total, at = 0.0, 0
-    for lane in range(len(rows)):
-        if widths[lane] != at:
-            at = widths[lane]
-            read_values(border, at, column)
-        weight = weights[rows[lane]] if len(weights) else border.dtype.type(1)
-        arriving[(at - 1) * len(widths) + lane] = weight
-        total += weight * np.float64(column[lane])
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _flush(held, w, sums):
-    """Add the lanes' sums to (T, d + 1) float64, and set them to 0."""
-    n_rows, n_sums = sums.shape
-    for i in range(n_rows):
-        for q in range(n_sums):
-            for lane in range(w):
-                sums[i, q] += held[(i * n_sums + q) * w + lane]
-    _clear(held)
-
-
-@njit(cache=True, nogil=True)
-def _clear(array):
-    for i in range(len(array)):
-        array[i] = 0

@@ -10,58 +10,31 @@ ways into a cell have the probabilities ``p / Σ p``, and carrying them back fro
 Rows are steps of the center and columns those of the series; rows are swept four at a time, so that a column's steps,
 once loaded, serve four distances and four cells pass in registers. Layouts, flat, ``w`` lanes each: x ``(T, d, w)``;
 the border below the last row swept ``(T + 1, 2, w)``, e and m; probabilities ``(rows, T, 2, w)``, from above and left.
-
-Under a global constraint a row has few columns. ``limits`` then hold these, ``(T_z, 2, w)`` numbers, the first column
-and the last + 1 of each lane; and ``(T_z, 2)`` whole numbers, the same of all lanes together. Neither falls from row to
-row. The rows that are swept together take the columns of any of them, and what lies outside a row's own is never
-reached. Without a constraint ``limits`` is None, and nothing of this is compiled.
+Under a global constraint a row has few columns: see `raypipe.softdtw.limits`.
 """
 
 from numba import njit, types
 from numba.extending import overload
 
-from raypipe.softdtw.lanes import (
-    align_stack,
-    between,
-    exponent,
-    fraction,
-    hide,
-    in_units,
-    lane_bytes,
-    least,
-    load,
-    nearest,
-    scale_by_power,
-    splat,
-    spread,
-    store,
-    width,
+from raypipe.softdtw.cells import INLINE, INNER, at_step, cell, distance_at, log2_of_fraction, normal, unreached
+from raypipe.softdtw.lanes import align_stack, hide, in_units, lane_bytes, load, splat, store, width
+from raypipe.softdtw.limits import (
+    MEASURED,
+    ROWS,
+    bounded,
+    clipped,
+    columns,
+    columns_of_group,
+    is_outside,
+    limits_from,
 )
 
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Only compiled code calls these functions.
-_INLINE = {"forceinline": True} | _INNER
-
-ROWS = 4  # This many rows are swept at a time.
-MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
 BAND = 2 * MEASURED  # With many dimensions, distances of this many rows are computed before these rows are swept.
 UNROLLED = 3  # Up to this many dimensions are unrolled; more are looped over.
 NORMALISED = 16  # m of cells that pass in registers is brought to [1, 2) in every column of this number.
 
-_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e38, 1e300  # e of a cell that cannot be reached
 
-# Polynomials of least relative error (9e-8 and 3e-18) to 2^f for f in [−½, ½]. They are exact at 0, near which a large
-# γ makes most f.
-_EXP2_FLOAT32 = (
-    1.0, 0.6931469775991654, 0.24022242085374992, 0.05550733743251099, 0.009671512639657792, 0.001326472719756236,
-)  # fmt: skip
-_EXP2_FLOAT64 = (
-    1.0, 0.6931471805599453, 0.24022650695910155, 0.055504108664819925, 0.009618129107588335, 0.001333355814678995,
-    0.00015403530462514614, 1.5252733489960805e-05, 1.321543308959463e-06, 1.0178198033328528e-07,
-    7.074105626245659e-09, 4.4352809446103363e-10,
-)  # fmt: skip
-
-
-@njit(cache=True, **_INNER)
+@njit(cache=True, **INNER)
 def begin(border, n_columns):
     """Set the border above the first row, where only the corner can be reached."""
     w = width(border)
@@ -82,7 +55,7 @@ def advance(x, z, paired, dims, border, n_columns, first, last, probabilities, d
     raise NotImplementedError("only in compiled code")
 
 
-@overload(advance, jit_options=_INNER)
+@overload(advance, jit_options=INNER)
 def _advance(x, z, paired, dims, border, n_columns, first, last, probabilities, distances, limits):
     if isinstance(dims, types.BaseTuple):
 
@@ -121,7 +94,7 @@ def measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):
     raise NotImplementedError("only in compiled code")
 
 
-@overload(measure, jit_options=_INNER)
+@overload(measure, jit_options=INNER)
 def _measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):  # noqa: C901 - it holds two functions
     def tall(x, z, paired, d, n_columns, first, n_rows, distances, limits):
         align_stack()
@@ -202,7 +175,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):  # n
     return tall if lane_bytes() == 64 else square
 
 
-@njit(cache=True, **_INNER)
+@njit(cache=True, **INNER)
 def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities, limits):
     """Carry the border from below row ``first − 1`` to below row ``last − 1``.
 
@@ -293,7 +266,7 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities, lim
         i += 1
 
 
-@njit(cache=True, **_INNER)
+@njit(cache=True, **INNER)
 def sweep_back(probabilities, arriving, n_columns, n_rows, limits):
     """Turn the probabilities of ``n_rows`` rows into expected alignments, which overwrite those from above.
 
@@ -320,7 +293,7 @@ def sweep_back(probabilities, arriving, n_columns, n_rows, limits):
             store(arriving, (start - 1) * w, to_diagonal)
 
 
-@njit(cache=True, **_INNER)
+@njit(cache=True, **INNER)
 def gather_sums(expected, x, d, n_columns, n_rows, sums, first, limits):
     """Add ``Σ_j E[i, j]`` and ``Σ_j E[i, j] x_j`` to the sums ``(T_z, d + 1, w)`` of rows from ``first`` on."""
     w = width(x)
@@ -352,7 +325,7 @@ def gather_sums(expected, x, d, n_columns, n_rows, sums, first, limits):
                     _add(sums, to + (d + 2) * w, s3)
 
 
-@njit(cache=True, **_INNER)
+@njit(cache=True, **INNER)
 def read_values(border, column, out):
     """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
     w = width(border)
@@ -361,214 +334,6 @@ def read_values(border, column, out):
     store(out, 0, load(border, at) / one - log2_of_fraction(load(border, at + w)))
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _add(sums, at, value):
     store(sums, at, load(sums, at) + value)
-
-
-@njit(**_INLINE)
-def normal(e, m):
-    """Return the same number with m in [1, 2)."""
-    return e - exponent(m), fraction(m)
-
-
-@njit(**_INLINE)
-def log2_of_fraction(m):
-    """Return log2 of m in [1, 2), by the series of atanh around √2, whose remainder is 2e-18."""
-    t = (m - 1.4142135623730951) / (m + 1.4142135623730951)
-    s = t * t
-    series = s * (1 / 23) + (1 / 21)
-    series = s * series + (1 / 19)
-    series = s * series + (1 / 17)
-    series = s * series + (1 / 15)
-    series = s * series + (1 / 13)
-    series = s * series + (1 / 11)
-    series = s * series + (1 / 9)
-    series = s * series + (1 / 7)
-    series = s * series + (1 / 5)
-    series = s * series + (1 / 3)
-    series = s * series + 1.0
-    return t * series * 2.8853900817779268 + 0.5
-
-
-def cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
-    """Return e and m of a cell from its distance and the three cells before it; store its probabilities if asked to."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(cell, jit_options=_INLINE)
-def _cell(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
-    keep = isinstance(probabilities, types.Array)
-
-    def impl(distance, e_above, m_above, e_left, m_left, e_diagonal, m_diagonal, probabilities, at):
-        whole = nearest(distance)
-        # The cell above is the newest, so it comes last.
-        e = least(least(e_left, e_diagonal), e_above)
-        left = scale_by_power(m_left, e - e_left)
-        before = left + scale_by_power(m_diagonal, e - e_diagonal)
-        above = scale_by_power(m_above, e - e_above)
-        total = before + above
-        if keep:
-            share = 1.0 / total
-            store(probabilities, at, above * share)
-            store(probabilities, at + width(probabilities), left * share)
-        return e + in_units(whole), total * exp2_of_fraction(whole - distance)
-
-    return impl
-
-
-def exp2_of_fraction(f):
-    """Return 2^f for f in [−½, ½]."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(exp2_of_fraction, jit_options=_INLINE)
-def _exp2_of_fraction(f):
-    if f.dtype is types.float32:
-        c0, c1, c2, c3, c4, c5 = _EXP2_FLOAT32
-        return lambda f: f * (f * (f * (f * (f * c5 + c4) + c3) + c2) + c1) + c0
-    b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11 = _EXP2_FLOAT64
-
-    def impl(f):
-        high = f * (f * (f * (f * (f * b11 + b10) + b9) + b8) + b7) + b6
-        return f * (f * (f * (f * (f * (f * high + b5) + b4) + b3) + b2) + b1) + b0
-
-    return impl
-
-
-def columns(limits, first, n_rows, n_columns):
-    """Return the first column of any of some rows, and the last + 1."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(columns, jit_options=_INLINE)
-def _columns(limits, first, n_rows, n_columns):
-    if isinstance(limits, types.NoneType):
-        return lambda limits, first, n_rows, n_columns: (0, n_columns)
-    return lambda limits, first, n_rows, n_columns: (limits[1][2 * first], limits[1][2 * (first + n_rows) - 1])
-
-
-def columns_of_group(limits, i, n_rows, n_columns):
-    """Return the columns of the rows that are swept together with row i of ``n_rows``."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(columns_of_group, jit_options=_INLINE)
-def _columns_of_group(limits, i, n_rows, n_columns):
-    if isinstance(limits, types.NoneType):
-        return lambda limits, i, n_rows, n_columns: (0, n_columns)
-
-    def impl(limits, i, n_rows, n_columns):
-        top = i - i % ROWS
-        return columns(limits, top, min(ROWS, n_rows - top), n_columns)
-
-    return impl
-
-
-def is_outside(limits, first, n_rows, start, stop):
-    """Return whether none of some rows has a column from ``start`` to ``stop - 1``."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(is_outside, jit_options=_INLINE)
-def _is_outside(limits, first, n_rows, start, stop):
-    if isinstance(limits, types.NoneType):
-        return lambda limits, first, n_rows, start, stop: False
-
-    def impl(limits, first, n_rows, start, stop):
-        low, high = columns(limits, first, n_rows, stop)
-        return stop <= low or start >= high
-
-    return impl
-
-
-def bounded(distance, limits, i, j):
-    """Return the distance, and in lanes where column j lies outside of row i one that is never overcome."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(bounded, jit_options=_INLINE)
-def _bounded(distance, limits, i, j):
-    if isinstance(limits, types.NoneType):
-        return lambda distance, limits, i, j: distance
-
-    def impl(distance, limits, i, j):
-        own = limits[0]
-        w = width(own)
-        low, high = load(own, 2 * i * w), load(own, (2 * i + 1) * w)
-        return between(distance, own.dtype.type(j), low, high, unreached(own) / in_units(splat(own.dtype.type(1))))
-
-    return impl
-
-
-def clipped(e, limits, never):
-    """Return e of a cell, which outside of a constraint is that of a cell that cannot be reached, and never more."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(clipped, jit_options=_INLINE)
-def _clipped(e, limits, never):
-    if isinstance(limits, types.NoneType):
-        return lambda e, limits, never: e
-    return lambda e, limits, never: least(e, never)
-
-
-def limits_from(limits, first, w):
-    """Return the limits of the rows from ``first`` on."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(limits_from, jit_options=_INLINE)
-def _limits_from(limits, first, w):
-    if isinstance(limits, types.NoneType):
-        return lambda limits, first, w: None
-    return lambda limits, first, w: (limits[0][2 * first * w :], limits[1][2 * first :])
-
-
-def unreached(array):
-    """Return e of a cell that cannot be reached, for the array's type."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(unreached, jit_options=_INLINE)
-def _unreached(array):
-    never = _NEVER_FLOAT32 if array.dtype is types.float32 else _NEVER_FLOAT64
-    return lambda array: splat(array.dtype.type(never))
-
-
-def at_step(z, index, paired):
-    """Return a number of the center in all lanes, or with ``paired`` the number of each lane's own center."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(at_step, jit_options=_INLINE)
-def _at_step(z, index, paired):
-    if isinstance(paired, types.NoneType):
-        return lambda z, index, paired: spread(z, index)
-    return lambda z, index, paired: load(z, index * width(z))
-
-
-def distance_at(x, j, z, i, paired, dims):
-    """Return the squared distance between step j of the series and step i of the center."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(distance_at, jit_options=_INLINE)
-def _distance_at(x, j, z, i, paired, dims):
-    if isinstance(dims, types.NoneType):
-        return lambda x, j, z, i, paired, dims: load(x, (i * z + j) * width(x))
-    count = len(dims)
-
-    def unrolled(x, j, z, i, paired, dims):
-        at, row = j * count * width(x), i * count
-        t = load(x, at) - at_step(z, row, paired)
-        total = t * t
-        if count > 1:
-            t = load(x, at + width(x)) - at_step(z, row + 1, paired)
-            total = total + t * t
-        if count > 2:
-            t = load(x, at + 2 * width(x)) - at_step(z, row + 2, paired)
-            total = total + t * t
-        return total
-
-    return unrolled
