@@ -9,6 +9,8 @@ import numpy as np
 from raypipe.clustering.result import Clustering, expecting_empty
 from raypipe.errors import UsageError
 from raypipe.packages import require
+from raypipe.softdtw.backends import fastest
+from raypipe.softdtw.constraints import PARAMETERS
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
     from raypipe.clustering.shards import Shards
@@ -38,14 +40,11 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
         If there are fewer trajectories than clusters (or than a dense group has), or their lengths differ under
         "euclidean".
     """
+    check_number(len(values), config)
     if config.method == "density":
         from raypipe.clustering.density import cluster_density
 
         return cluster_density(values, config)
-    if config.n_clusters > len(values):
-        raise UsageError(
-            f"{config.n_clusters} clusters asked for, but there are only {len(values)} videos: lower n_clusters"
-        )
     if config.method == "kmeans":
         from raypipe.clustering.vectors import cluster_vectors, pool_steps
 
@@ -54,6 +53,18 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
             pool_steps(values), config.n_clusters, n_init=n_init, max_iter=config.max_iter, seed=config.seed
         )
     return _fit_series(values, config)
+
+
+def check_number(n_videos: int, config: ClusterConfig) -> None:
+    """Raise `UsageError` if so many videos are too few for the clusters that the config asks for."""
+    if config.method == "density":
+        for name in ("min_cluster_size", "min_samples"):
+            if (least := getattr(config, name) or 0) > n_videos:
+                raise UsageError(f"cluster.{name} is {least}, but there are only {n_videos} videos: lower it")
+    elif config.n_clusters > n_videos:
+        raise UsageError(
+            f"{config.n_clusters} clusters asked for, but there are only {n_videos} videos: lower n_clusters"
+        )
 
 
 def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
@@ -97,12 +108,13 @@ def _metric_params(config: ClusterConfig) -> dict[str, Any]:
     found = {"gamma": config.gamma} if config.method == "softdtw" else {}
     if config.method == "euclidean":
         return found
-    names = ("global_constraint", "sakoe_chiba_radius", "itakura_max_slope")
-    return found | {name: value for name in names if (value := getattr(config, name)) is not None}
+    return found | {name: value for name in PARAMETERS if (value := getattr(config, name)) is not None}
 
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:
     """Return what a fitted `TimeSeriesKMeans` found."""
+    constrained = model.metric == "softdtw" and set(model.metric_params or ()) & set(PARAMETERS)
+    left_gpu = constrained and model.backend == "auto" and model.backend_ == "numba" and fastest() == "cupy"
     return Clustering(
         labels=model.labels_.astype(np.int64),
         distances=model.distances_,
@@ -111,4 +123,5 @@ def from_estimator(model: TimeSeriesKMeans) -> Clustering:
         n_iter=model.n_iter_,
         gamma=model.gamma_,
         implementation=f"{model.backend_} {require(model.backend_).__version__}",
+        reason="on the CPU, as the GPU's kernels know no global constraint" if left_gpu else None,
     )

@@ -49,15 +49,11 @@ def cluster_density(values: Any, config: ClusterConfig) -> Clustering:
     Raises
     ------
     UsageError
-        If there are fewer trajectories than ``min_cluster_size`` or ``min_samples``, or cuML is asked for and cannot
-        count so few or so many.
+        If cuML is asked for and cannot count so few or so many samples.
     RaypipeError
         If cuML is asked for and cannot be used here.
     """
     n = len(values)
-    for name in ("min_cluster_size", "min_samples"):
-        if (getattr(config, name) or 0) > n:
-            raise UsageError(f"cluster.{name} is {getattr(config, name)}, but there are only {n} videos: lower it")
     if max(len(path) for path in values) == 1:
         return _cluster_vectors(pool_steps(values), config)
     if n <= MAX_COMPARED:

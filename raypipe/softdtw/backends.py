@@ -41,7 +41,7 @@ def load_backend(name: str, values: Any = None, constraint: Any = None) -> Any:
     if name == "numba" and hasattr(values, "__cuda_array_interface__"):
         raise UsageError("backend numba does not take series on a GPU: copy them to the host, or use backend cupy")
     if name == "auto":
-        name = "cupy" if hasattr(values, "__cuda_array_interface__") else _fastest()
+        name = "cupy" if hasattr(values, "__cuda_array_interface__") else fastest()
     if name == "cupy":
         from raypipe.softdtw import cupy as backend
     else:
@@ -50,7 +50,8 @@ def load_backend(name: str, values: Any = None, constraint: Any = None) -> Any:
 
 
 @cache
-def _fastest() -> str:
+def fastest() -> str:
+    """Return the backend that "auto" is here for series on the host."""
     return "cupy" if packages.is_installed("cupy") and packages.sees_gpu() else "numba"
 
 

@@ -35,11 +35,11 @@ def seen() -> dict:
     """What this process takes a GPU to be for."""
     from raypipe.encoders import _resolve_device
     from raypipe.reduction.umap import choose_library
-    from raypipe.softdtw.backends import _fastest
+    from raypipe.softdtw.backends import fastest
 
     return {
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "torch": _resolve_device("auto"),
         "umap": choose_library("auto")[0],
-        "softdtw": _fastest.__wrapped__(),
+        "softdtw": fastest.__wrapped__(),
     }

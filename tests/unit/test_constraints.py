@@ -5,12 +5,14 @@ import pytest
 from test_backends import paths
 from test_softdtw import _alignments, make_series
 
+from raypipe.clustering import fit_clusters
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import make_config
 from raypipe.errors import UsageError
 from raypipe.softdtw import cdist_soft_dtw, reference, soft_dtw, soft_dtw_barycenter, soft_dtw_gradient, tslearn
 from raypipe.softdtw import numba as backend
 from raypipe.softdtw.constraints import Constraint, read_constraint
+from raypipe.softdtw.limits import Limits
 from raypipe.softdtw.series import Series, pad_series, read_series
 
 masks = tslearn.load("tslearn.metrics._masks")
@@ -204,17 +206,15 @@ def test_the_name_decides_between_both_numbers_and_has_defaults():
 
 def test_a_band_that_excludes_nothing_costs_nothing(monkeypatch):
     series = np.stack(make_series(9, 9))
-    monkeypatch.setattr(backend, "_set_limits", None)
+    monkeypatch.setattr(Limits, "room", None)  # A pass that has limits asks for room for them.
     np.testing.assert_array_equal(cdist_soft_dtw(series, sakoe_chiba_radius=8), cdist_soft_dtw(series))
     x = backend.prepare(read_series(series), "float64")
     for radius, expected in ((8, False), (7, True)):
-        found = backend._Limits.of(Constraint("sakoe_chiba", radius), np.array([9]), x)
+        found = Limits.of(Constraint("sakoe_chiba", radius), np.array([9]), x)
         assert (found is not None) == expected
 
 
 def test_the_config_names_a_constraint():
-    from raypipe.clustering import fit_clusters
-
     config = make_config(sets=("cluster.n_clusters=2", "cluster.sakoe_chiba_radius=1", "cluster.gamma=0.5")).cluster
     series = np.random.default_rng(0).normal(size=(8, 10, 2)).cumsum(axis=1)
     found = fit_clusters(series, config)
@@ -232,3 +232,12 @@ def test_a_score_takes_weights_as_a_fit_does():
     assert model.score(series) == pytest.approx(-model.transform(series).min(axis=1).mean())
     with pytest.raises(UsageError, match="weights must be 8"):
         model.score(series, sample_weight=[1.0])
+
+
+def test_that_a_constraint_leaves_a_gpu_idle_is_said(monkeypatch):
+    series = np.random.default_rng(0).normal(size=(8, 10, 2)).cumsum(axis=1)
+    monkeypatch.setattr("raypipe.clustering.fastest", lambda: "cupy")
+    config = make_config(sets=("cluster.n_clusters=2", "cluster.sakoe_chiba_radius=1", "cluster.gamma=0.5")).cluster
+    found = fit_clusters(series, config)
+    assert found.implementation.startswith("numba") and "know no global constraint" in found.reason
+    assert fit_clusters(series, config.model_copy(update={"sakoe_chiba_radius": None})).reason is None
