@@ -34,8 +34,9 @@ from raypipe.demo import FPS, draw_look, draw_pace, film, follow_loop, write_pic
 from raypipe.engine.session import ray_session
 from raypipe.engine.transform import map_tasks
 from raypipe.progress import Progress
+from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
-from raypipe.runs.outlier_table import judge_videos, read_clips
+from raypipe.runs.outlier_table import judge_videos
 from raypipe.runs.results import ROWS_PER_FILE, read_trajectories
 from raypipe.schema import Trajectories, embeddings_schema
 from raypipe.softdtw import auto_gamma
@@ -155,13 +156,13 @@ def judge_by_distance(run: Run, quantile: float) -> dict[str, tuple[float, float
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")))
     gamma = run.read_json("metrics.json")["gamma"]
     flagged = np.flatnonzero(distances > find_threshold(distances, quantile)).tolist()
-    clips = read_clips(run, {paths.video_ids[row]: row for row in flagged})
+    clips = {each.video_id: each for each in iter_clip_paths(run, [paths.video_ids[row] for row in flagged])}
     found = {}
     for row in flagged:
         path = np.asarray(paths.values[row], np.float64)
         far = spread_of(path, centers[clusters[row]["cluster"]], gamma)[0]
         start, end = best_run(far - far.mean())
-        edges = edges_of(clips[row], len(path), "time")
+        edges = edges_of(clips[paths.video_ids[row]], len(path), "time")
         assert edges is not None
         found[clusters[row]["uri"].rpartition("/")[2]] = (float(edges[start]), float(edges[end]))
     return found
@@ -315,7 +316,7 @@ def measure_time(folder: Path, n: int, n_clips: int = 12, dim: int = 512, k: int
     found = judge_videos(run, paths, labels, np.zeros(n), centers, gamma, config)
     seconds_of["judge"] = time.process_time() - started
     started = time.process_time()
-    read_clips(run, {ids[row]: row for row in found.findings})
+    list(iter_clip_paths(run, [ids[row] for row in found.findings]))
     seconds_of["read"] = time.process_time() - started
     return {**seconds_of, "examined": len(found.findings)}
 

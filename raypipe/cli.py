@@ -65,7 +65,7 @@ _CONFIG = {
 _ADDRESS = {
     "ray.address": Annotated[
         str | None,
-        typer.Option("--address", help="A Ray cluster's address. [default: RAY_ADDRESS, else a local one]"),
+        typer.Option("--address", help="A Ray cluster's address; else RAY_ADDRESS, else a local one."),
     ],
 }
 _EMBED = {
@@ -327,7 +327,6 @@ def search(
 
 
 @_verb(
-    _CONFIG,
     {
         "cluster.outlier_by": Annotated[
             str | None,

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from raypipe.clustering import Clustering
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
+    from raypipe.runs.outlier_table import Judgement
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
+
 _KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its map: twice what the map is fitted on.
-
-
 WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
 
 
@@ -96,10 +96,12 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
+    from raypipe.clustering import check_number
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model
 
     _check_embedded(run)
+    check_number(run.info()["counts"]["ok"], config.cluster)
     check_describable(run, config)
     with _open_steps(run, config) as steps:
         remove_clusters(run)
@@ -134,7 +136,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     if run.path() == model_run.path():
         raise UsageError(f"{run.url} is the run that predicts: choose another -o for the new videos")
     model = results.read_model(model_run)
-    known = outlier_table.read_known(model_run, model.config)
+    known = outlier_table.read_known(model_run)
     check_sections(model_run, model.config, config)
     embed(source, run, config, progress, like=model_run)
     steps = LocalSteps(run, config)
@@ -147,7 +149,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     with run.step("cluster"):
         labels, distances = assign_to_centers(steps.reduced.values, model.centers, config.cluster, model.gamma)
         made_by = f"the clusters of {model_run.url}"
-        clustering = Clustering(labels, distances, model.centers, float(distances.mean()), 0, model.gamma, made_by)
+        clustering = Clustering(labels, distances, model.centers, None, 0, model.gamma, made_by)
     results.write_model(run, config, clustering, model.reducer)
     with run.step("picture"):
         steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
@@ -160,15 +162,11 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
             run, steps.reduced, labels, distances, model.centers, model.gamma, model.config, known
         )
         results.write_clusters(run, clustering, found.scores, found.flags, steps.picture)
-        listed = outlier_table.list_outliers(run, found)
-        outlier_table.write_outliers(run, listed)
     results.write_barycenters(run, results.read_barycenters(model_run))
     run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
     run.record_stage("cluster", made_by)
-    counts = ", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels))
-    progress.say(counts)
-    for line in outlier_table.describe_outliers(found, listed, WORST):
-        progress.say(line)
+    progress.say(", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels)))
+    _list_outliers(run, found, WORST, progress)
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
@@ -191,7 +189,7 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
 
 def find_outliers(run: Run, config: Config, progress: Progress) -> None:
     """Judge the videos of a clustered run again, by another measure or quantile, from the run directory alone."""
-    from raypipe.runs.outlier_table import describe_outliers, judge_run, list_outliers, write_outliers
+    from raypipe.runs.outlier_table import judge_run
     from raypipe.runs.results import mark_outliers
 
     with run.step("outliers"):
@@ -199,12 +197,8 @@ def find_outliers(run: Run, config: Config, progress: Progress) -> None:
         remove_report(run)
         run.record(config=config.model_dump(mode="json"))
         mark_outliers(run, found.scores, found.flags)
-        listed = list_outliers(run, found)
-        write_outliers(run, listed)
         run.write_json("metrics.json", {**run.read_json("metrics.json"), "outliers": found.summary()})
-    run.record_stage("outliers", f"by {found.by}", found.note)
-    for line in describe_outliers(found, listed, WORST):
-        progress.say(line)
+    _list_outliers(run, found, WORST, progress)
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -390,7 +384,7 @@ def _evaluate(
     from raypipe.analysis.evaluation import evaluate
     from raypipe.analysis.sizes import describe_empty, describe_noise
     from raypipe.runs.descriptions import write_descriptions
-    from raypipe.runs.outlier_table import describe_outliers, judge_videos, list_outliers, write_outliers
+    from raypipe.runs.outlier_table import judge_videos
     from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 
     with run.step("evaluate"):
@@ -412,18 +406,24 @@ def _evaluate(
             run, paths, clustering.labels, clustering.distances, clustering.centers, clustering.gamma, config
         )
         write_clusters(run, clustering, found.scores, found.flags, picture)
-        listed = list_outliers(run, found)
-        write_outliers(run, listed)
     write_barycenters(run, centers)
     metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
     run.write_json("metrics.json", {**metrics, "outliers": found.summary()})
-    for line in describe_outliers(found, listed, WORST if found.by == "distance" else 0):
-        progress.say(line)
-    run.record_stage("outliers", f"by {found.by}", found.note)
+    _list_outliers(run, found, WORST if found.by == "distance" else 0, progress)
     for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
         progress.say(line)
     run.record_stage("cluster", clustering.implementation, clustering.reason)
     with run.step("describe"):
-        described_by = write_descriptions(run, config, clustering.labels, clustering.distances)
-    if described_by:
-        run.record_stage("describe", described_by)
+        described_by, fallback = write_descriptions(run, config, clustering.labels, clustering.distances)
+    run.record_stage("describe", described_by, fallback)
+
+
+def _list_outliers(run: Run, found: Judgement, n_worst: int, progress: Progress) -> None:
+    """Write ``outliers.csv`` of a run's clusters, and say how many outliers there are and which videos lie farthest."""
+    from raypipe.runs.outlier_table import describe_outliers, list_outliers, write_outliers
+
+    listed = list_outliers(run, found)
+    write_outliers(run, listed)
+    run.record_stage("outliers", f"by {found.by}", found.note)
+    for line in describe_outliers(found, listed, n_worst):
+        progress.say(line)

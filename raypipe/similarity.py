@@ -66,7 +66,7 @@ def search(
         If the new video cannot be found, or the encoder cannot be made.
     """
     from raypipe.analysis import search as ranking
-    from raypipe.trajectories.clips import iter_clip_paths
+    from raypipe.runs.clips import iter_clip_paths
 
     like = _check(run, like, n)
     part = _check_part(from_s, to_s)
@@ -78,7 +78,7 @@ def search(
         matches = ranking.rank_by_direction(_encode_text(run, like, config), iter_clip_paths(run), n, least=least)
     elif part:
         with _opened(run, like, video_id, config) as query:
-            whole = next(iter_clip_paths(query, video_id))
+            whole = next(iter_clip_paths(query, video_id and [video_id]))
         matches = ranking.rank_pieces(whole, part, iter_clip_paths(run), n, least=least)
     else:
         column = lookup.path_column(run)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raypipe.softdtw import auto_gamma, soft_dtw_barycenter
+from raypipe.softdtw.barycenter import resample
 
 MAX_AVERAGED = 50  # A barycenter is computed from at most this many of the most central members.
 MAX_STEPS = 64  # A barycenter has at most this many steps.
@@ -35,13 +36,7 @@ def average_paths(groups: Mapping[int, Sequence[np.ndarray]]) -> dict[int, np.nd
 
 def _average(paths: list[np.ndarray], gamma: float) -> np.ndarray:
     n_steps = min(int(np.median([len(path) for path in paths])), MAX_STEPS)
-    paths = [path if len(path) <= MAX_STEPS else _resample(path, MAX_STEPS) for path in paths]
-    start = np.mean([_resample(path, n_steps) for path in paths], axis=0)
+    paths = [path if len(path) <= MAX_STEPS else resample(path, MAX_STEPS) for path in paths]
+    start = np.mean([resample(path, n_steps) for path in paths], axis=0)
     # The kernels for float32 are those that the clustering uses by default: nothing more is compiled.
     return soft_dtw_barycenter(paths, gamma, init=start, precision="float32")
-
-
-def _resample(path: np.ndarray, n_steps: int) -> np.ndarray:
-    at = np.linspace(0, 1, n_steps)
-    own = np.linspace(0, 1, len(path))
-    return np.column_stack([np.interp(at, own, path[:, axis]) for axis in range(path.shape[1])])

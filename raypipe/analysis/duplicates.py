@@ -10,6 +10,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from raypipe.softdtw.barycenter import resample
+
 N_NEIGHBORS = 8
 """So many of each video's nearest are looked at: larger groups of copies are joined through each other."""
 NEARER = 4.0
@@ -60,8 +62,7 @@ def group_duplicates(values: Any) -> Duplicates:
 def _flatten(values: Any) -> np.ndarray:
     """Return each path as a vector, whose Euclidean distances are those of the paths: (n, T · c)."""
     if not isinstance(values, np.ndarray):
-        at = np.linspace(0, 1, _STEPS)
-        values = np.stack([np.column_stack([np.interp(at, np.linspace(0, 1, len(p)), c) for c in p.T]) for p in values])
+        values = np.stack([resample(path, _STEPS) for path in values])
     return values.reshape(len(values), -1) / np.sqrt(values.shape[1])
 
 

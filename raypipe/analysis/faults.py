@@ -10,6 +10,7 @@ import numpy as np
 
 from raypipe.analysis.outliers import Scores, distances_to_centers
 from raypipe.analysis.repairs import Pieces, Repair, undo_reversal, undo_swap
+from raypipe.schema import ClipPath
 from raypipe.softdtw.alignment import align_pairs
 
 Span = tuple[float | None, float | None]
@@ -25,23 +26,6 @@ UNDONE = 1.5  # A fault is found if what is left without it is at most so many t
 HALVED = 0.5  # and at most this part of what there was.
 # The best of many guesses leaves little by chance alone, so what it leaves weighs more where there is more to choose.
 FREEDOM = {"reversed": 1.0, "cut off": 1.0, "late": 1.0, "strayed": 1.25, "swapped": 1.5}
-
-
-@dataclass(frozen=True)
-class VideoClips:
-    """The clips of one video in order of time.
-
-    Attributes
-    ----------
-    start_s, end_s
-        (n,) float64, seconds of the file.
-    values
-        (n, dim), their embeddings.
-    """
-
-    start_s: np.ndarray
-    end_s: np.ndarray
-    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,7 +121,7 @@ class Examiner:
         centers: np.ndarray,
         gamma: float | None,
         ordinary: np.ndarray,
-        clips: Mapping[int, VideoClips],
+        clips: Mapping[int, ClipPath],
         time_axis: Literal["time", "index"] = "time",
     ) -> None:
         self.values, self.scores, self.centers, self.gamma = values, scores, centers, gamma
@@ -219,7 +203,7 @@ class Examiner:
         least = 1e-12 + 1e-3 * float(np.mean(usual.steps))
         return find_high(np.log((far + least) / (normal + least)))
 
-    def _say_frozen(self, clips: VideoClips, start: int, end: int) -> Finding:
+    def _say_frozen(self, clips: ClipPath, start: int, end: int) -> Finding:
         span = float(clips.start_s[start]), float(clips.end_s[end - 1])
         if start == 0 and end == len(clips.start_s):
             return Finding("frozen: its picture never moves", *span, True)
@@ -318,7 +302,7 @@ def find_high(values: np.ndarray) -> tuple[int, int]:
     return (int(start[best]), int(end[best])) if gain[best] > 0 else (0, n)
 
 
-def edges_of(clips: VideoClips | None, n_steps: int, time_axis: str) -> np.ndarray | None:
+def edges_of(clips: ClipPath | None, n_steps: int, time_axis: str) -> np.ndarray | None:
     """Return where the steps of a trajectory begin and end, in seconds of the file: (n_steps + 1,)."""
     if clips is None or not len(clips.start_s):
         return None

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from raypipe.softdtw import cdist_soft_dtw
+from raypipe.analysis.outliers import distances_to_centers
 from raypipe.softdtw.alignment import align_pairs
 
 MAX_CUTS = 16  # Parts begin and end at one of so many places at most, which are evenly spread over the path.
@@ -48,9 +48,9 @@ class Repair:
 
 def undo_reversal(path: np.ndarray, centers: np.ndarray, numbers: np.ndarray, gamma: float) -> Repair:
     """Return what is left of the distance to the nearest of some centers when the path is reversed."""
-    apart = cdist_soft_dtw([path[::-1]], centers[numbers], gamma, divergence=True, precision="float64")[0]
+    apart = distances_to_centers([path[::-1]], centers[numbers], gamma)[0]
     best = int(apart.argmin())
-    return Repair("reversed", max(float(apart[best]), 0.0), (int(numbers[best]),), 0, len(path))
+    return Repair("reversed", float(apart[best]), (int(numbers[best]),), 0, len(path))
 
 
 def undo_swap(path: np.ndarray, centers: np.ndarray, numbers: np.ndarray, gamma: float) -> Repair | None:
@@ -58,10 +58,10 @@ def undo_swap(path: np.ndarray, centers: np.ndarray, numbers: np.ndarray, gamma:
     swaps, orders = _list_swaps(len(path))
     if not swaps:
         return None
-    apart = cdist_soft_dtw(path[orders], centers[numbers], gamma, divergence=True, precision="float64")
+    apart = distances_to_centers(path[orders], centers[numbers], gamma)
     best, center = divmod(int(apart.argmin()), len(numbers))
     low, _, high = swaps[best]
-    return Repair("swapped", max(float(apart[best, center]), 0.0), (int(numbers[center]),), low, high)
+    return Repair("swapped", float(apart[best, center]), (int(numbers[center]),), low, high)
 
 
 @cache

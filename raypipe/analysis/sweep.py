@@ -25,10 +25,11 @@ from sklearn import metrics
 from raypipe.analysis.evaluation import affordable_videos, compare_pairs, score_davies_bouldin, score_silhouette
 from raypipe.analysis.recommendation import recommend
 from raypipe.clustering import Clustering, fit_clusters
+from raypipe.clustering.assignment import assign_to_centers
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, cdist_soft_dtw, check_gamma
+from raypipe.softdtw import auto_gamma, check_gamma
 from raypipe.softdtw.barycenter import resample
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -39,7 +40,6 @@ DEFAULT_MOST = 12  # The largest number of clusters that is tried if none is giv
 N_REFERENCES = 4  # Collections without structure; the spread of their silhouettes is small beside a real gain.
 _RUNS = 2  # Runs of a fit of a half, or of a reference, of which the better one is kept.
 _PASSES = 12  # Of a fit at most; later passes move few videos.
-_TO_DTW = 1e-3  # Soft-DTW at this fraction of the usual γ finds the nearest center by DTW.
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Fitter:
         for seed in range(self.n_seeds):
             order = np.random.default_rng((config.seed, seed)).permutation(len(values))
             fits = [self._fit(take(values, part), config, seed, _RUNS) for part in np.array_split(order, 2)]
-            found.append([assign(values, fit, config) for fit in fits])
+            found.append([assign_to_centers(values, fit.centers, config, fit.gamma)[0] for fit in fits])
         return found
 
 
@@ -255,17 +255,6 @@ def make_reference(values: Any, rng: np.random.Generator) -> Any:
 def take(values: Any, rows: np.ndarray) -> Any:
     """Return some of the trajectories."""
     return values[rows] if isinstance(values, np.ndarray) else [values[i] for i in rows]
-
-
-def assign(values: Any, fitted: Clustering, config: ClusterConfig) -> np.ndarray:
-    """Return the nearest center of each trajectory, (n,) int64, in the distance of ``config.method``."""
-    centers = fitted.centers
-    if config.method == "kmeans":
-        return metrics.pairwise_distances_argmin(pool_steps(values), pool_steps(centers))
-    if config.method == "euclidean":
-        return metrics.pairwise_distances_argmin(*(np.reshape(each, (len(each), -1)) for each in (values, centers)))
-    gamma = fitted.gamma or auto_gamma(values) * _TO_DTW
-    return cdist_soft_dtw(values, centers, gamma, config.divergence, precision="float64").argmin(axis=1)
 
 
 def affordable_sweep(values: Any, seed: int = 0) -> Any:

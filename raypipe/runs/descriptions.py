@@ -54,7 +54,7 @@ def check_describable(run: Run, config: Config) -> None:
                 require(package)
 
 
-def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: np.ndarray) -> str | None:
+def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: np.ndarray) -> tuple[str, str | None]:
     """Describe the clusters of a run, and write ``descriptions.json``.
 
     Its ``clusters`` are a list with, for each cluster, its number and size, its ``keywords`` with their scores, and its
@@ -72,7 +72,7 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
 
     Returns
     -------
-    What computed the keywords, or None if nothing did.
+    What computed the keywords, "none" if nothing did; and why that is not what would have, or None.
     """
     method, reason = _choose(run, config)
     captions = _read_captions(run)
@@ -81,7 +81,7 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
     members = {n: nearest[labels[nearest] == n] for n in numbers}
     how = config.describe
     found: Keywords = {}
-    implementation: str | None = None
+    implementation, fallback = "none", None
     try:
         if method == "captions":
             found = describe_captions(captions, labels, how.keywords, how.min_score)
@@ -95,7 +95,7 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
     except (EncoderError, UsageError) as error:
         if how.method != "auto":
             raise
-        reason = str(error)  # Nobody asked for this way of describing: the clusters are worth having without.
+        reason = fallback = str(error)  # Nobody asked for this way: the clusters are worth having without.
     ids = _read_ok(run, "video_id")
     clusters = [
         {
@@ -107,14 +107,14 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
         for n in numbers
     ]
     content = {
-        "method": method if implementation else "none",
+        "method": "none" if fallback else method,
         "implementation": implementation,
         "reason": reason,
         "clusters": clusters,
         "keywords": {str(n): [term for term, _ in found.get(n, [])] for n in numbers},
     }
     run.write_json(DESCRIPTIONS, content)
-    return implementation
+    return implementation, fallback
 
 
 def read_descriptions(run: Run) -> dict[int, dict[str, Any]]:

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from raypipe.analysis.faults import Examiner, Finding, VideoClips, choose_ordinary
+from raypipe.analysis.faults import Examiner, Finding, choose_ordinary
 from raypipe.analysis.outliers import find_threshold, rank_within, score_outliers
 from raypipe.config import Config
 from raypipe.errors import UsageError
+from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import PLAN_FILE
 from raypipe.runs.results import OUTLIERS, read_trajectories
 from raypipe.schema import Trajectories
 from raypipe.softdtw import auto_gamma
@@ -85,6 +82,8 @@ class Judgement:
         By row, what was found of the flagged videos that were examined.
     note
         What is to be said of how it was done, or None.
+    is_known
+        Whether the quantile is one of other videos, whose clusters these joined.
     """
 
     scores: np.ndarray
@@ -97,6 +96,7 @@ class Judgement:
     threshold: float
     findings: dict[int, Finding]
     note: str | None
+    is_known: bool = False
 
     @property
     def measure(self) -> np.ndarray:
@@ -116,25 +116,39 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Known:
-    """What other videos are judged by: how many each cluster of a run has, and beyond what its own were flagged."""
+    """What other videos are judged by: how many each cluster of a run has, and beyond what its own were flagged.
+
+    ``by``, ``quantile`` and ``threshold`` are those of the run's own `Judgement`.
+    """
 
     sizes: np.ndarray
+    by: str
+    quantile: float
     threshold: float
 
 
-def read_known(run: Run, config: Config) -> Known:
+def read_known(run: Run) -> Known:
     """Read what a clustered run judges other videos by.
 
     A distance that is computed again differs by rounding, so the threshold is a little higher than the run's own.
+
+    Raises
+    ------
+    UsageError
+        If the run was clustered by a version that judged otherwise.
     """
-    how = config.cluster
-    column = "distance" if how.outlier_by == "distance" else "outlier_score"
+    metrics = run.read_json("metrics.json")
+    if "outliers" not in metrics:
+        raise UsageError(f"{run.url} was clustered by an earlier version: run raypipe cluster {run.url} again")
+    own = metrics["outliers"]
+    column = "distance" if own["by"] == "distance" else "outlier_score"
     table = run.read_table("clusters.parquet", ["cluster", column])
     labels, measure = table["cluster"].to_numpy(), table[column].to_numpy().astype(np.float64)
     finite = measure[np.isfinite(measure)]
     rounding = _ROUNDING * float(np.ptp(finite)) if len(finite) else 0.0
-    sizes = np.bincount(labels[labels >= 0], minlength=len(run.read_json("metrics.json")["sizes"]))
-    return Known(sizes, find_threshold(measure, how.outlier_quantile) + rounding)
+    sizes = np.bincount(labels[labels >= 0], minlength=len(metrics["sizes"]))
+    threshold = np.inf if own["threshold"] is None else own["threshold"]
+    return Known(sizes, own["by"], own["quantile"], threshold + rounding)
 
 
 def judge_videos(
@@ -162,21 +176,23 @@ def judge_videos(
     config
         ``cluster.outlier_by`` and ``cluster.outlier_quantile`` say which are flagged.
     known
-        The clustering of other videos that these joined; None where they are those that were clustered.
+        The clustering of other videos that these joined, which says it then; None where they were clustered themselves.
     """
     how = config.cluster
+    by, quantile = (known.by, known.quantile) if known else (how.outlier_by, how.outlier_quantile)
     if gamma is None and how.method == "dtw":
         gamma = auto_gamma(paths.values)
     scores = score_outliers(paths.values, labels, centers, gamma, distances, known.sizes if known else None)
-    measure = distances if how.outlier_by == "distance" else scores.values
-    threshold = known.threshold if known else find_threshold(measure, how.outlier_quantile)
+    measure = distances if by == "distance" else scores.values
+    threshold = known.threshold if known else find_threshold(measure, quantile)
     flags = measure > threshold
     findings: dict[int, Finding] = {}
     rows = np.flatnonzero(flags)
     rows = rows[np.argsort(-measure[rows], kind="stable")][:MAX_EXAMINED]
     if len(rows):
         ordinary = choose_ordinary(scores, flags)
-        clips = read_clips(run, {paths.video_ids[row]: int(row) for row in (*rows, *ordinary)})
+        row_of = {paths.video_ids[row]: int(row) for row in (*rows, *ordinary)}
+        clips = {row_of[each.video_id]: each for each in iter_clip_paths(run, row_of)}
         axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
         examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis)
         findings = {int(row): examiner.examine(int(row)) for row in rows}
@@ -186,11 +202,12 @@ def judge_videos(
         labels,
         scores.nearest,
         flags,
-        how.outlier_by,
-        how.outlier_quantile,
+        by,
+        quantile,
         threshold,
         findings,
         scores.note,
+        is_known=known is not None,
     )
 
 
@@ -216,45 +233,6 @@ def judge_run(run: Run, config: Config) -> Judgement:
         run.read_json("metrics.json")["gamma"],
         config,
     )
-
-
-def read_clips(run: Run, rows: dict[str, int]) -> dict[int, VideoClips]:
-    """Read the clips of some videos from ``embeddings/``, a file at a time.
-
-    Parameters
-    ----------
-    run
-        An embedded run.
-    rows
-        The number of each video, by its ``video_id``.
-
-    Returns
-    -------
-    The clips by that number.
-    """
-    wanted = pa.array(list(rows))
-    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
-    plan = plan.filter(pc.is_in(plan["video_id"], value_set=wanted))
-    columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
-    parts = []
-    for table in Ledger(run, plan).iter_clips(columns):
-        table = table.filter(pc.is_in(table["video_id"], value_set=wanted))
-        parts.append(table.filter(pc.is_valid(table["embedding"])))
-    clips = pa.concat_tables(parts) if parts else None
-    if clips is None or not clips.num_rows:
-        return {}
-    clips = clips.sort_by([(name, "ascending") for name in ("video_id", "segment", "clip_index")])
-    ids = clips["video_id"].combine_chunks().dictionary_encode()
-    codes = ids.indices.to_numpy()
-    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
-    vectors = [chunk.flatten().to_numpy() for chunk in clips["embedding"].chunks]
-    values = np.concatenate(vectors).reshape(clips.num_rows, -1)
-    times = clips["start_s"].to_numpy(), clips["end_s"].to_numpy()
-    found = {}
-    for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
-        video_id = ids.dictionary[int(codes[start])].as_py()
-        found[rows[video_id]] = VideoClips(times[0][start:end], times[1][start:end], values[start:end])
-    return found
 
 
 def list_outliers(run: Run, found: Judgement) -> list[Outlier]:
@@ -311,7 +289,8 @@ def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
 def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: int = 0) -> list[str]:
     """Return lines that say how many videos are outliers and beyond which threshold, and the farthest of all videos."""
     n, n_flagged, n_drop = len(outliers), int(found.flags.sum()), found.summary()["n_drop"]
-    what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile"
+    of = " of the videos that were clustered" if found.is_known else ""
+    what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
     lines = [f"outliers: {n_flagged} of {n} videos have a {what}; {n_drop} to drop, see {OUTLIERS}"]
     worst = outliers[:n_worst]
     if worst:

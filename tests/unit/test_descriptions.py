@@ -268,6 +268,7 @@ def test_clips_text_tower_tags_clusters_without_captions(tmp_path, text_clip):
     pretend_clip(run, "clip/ViT-B-32/laion2b_s34b_b79k/auto/l2")  # The pictures are of another CLIP.
     pipeline.cluster(run, config, Progress())
     assert "leave encode.model" in run.read_json("descriptions.json")["reason"]
+    assert "leave encode.model" in run.info()["fallbacks"]["describe"]
     with pytest.raises(EncoderError, match=r"leave encode\.model"):
         tags = config.describe.model_copy(update={"method": "tags"})
         pipeline.cluster(run, config.model_copy(update={"describe": tags}), Progress())

@@ -13,7 +13,6 @@ import raypipe as rp
 from raypipe.analysis.faults import (
     Examiner,
     Pauses,
-    VideoClips,
     choose_ordinary,
     edges_of,
     find_high,
@@ -26,6 +25,7 @@ from raypipe.errors import UsageError
 from raypipe.runs.accounting import account
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.schema import ClipPath
 from raypipe.segments.planning import plan_precomputed
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 from raypipe.softdtw.alignment import align_pairs
@@ -79,7 +79,9 @@ def examine(odd: np.ndarray):
     scores = score_outliers(values, labels, centers, gamma, np.zeros(len(values)))
     flags = np.arange(len(values)) == row
     ordinary = choose_ordinary(scores, flags)
-    clips = {i: VideoClips(np.arange(len(v), dtype=float), np.arange(1.0, len(v) + 1), v) for i, v in enumerate(values)}
+    clips = {
+        i: ClipPath(str(i), v, np.arange(len(v), dtype=float), np.arange(1.0, len(v) + 1)) for i, v in enumerate(values)
+    }
     return Examiner(values, scores, centers, gamma, ordinary, clips, "index").examine(row)
 
 
@@ -224,7 +226,7 @@ def test_a_run_of_gains_and_a_stretch_that_stands_still():
 
 
 def test_steps_have_the_times_of_the_clips():
-    clips = VideoClips(np.array([10.0, 11, 12, 15]), np.array([11.0, 12, 13, 16]), np.zeros((4, 1)))
+    clips = ClipPath("a", np.zeros((4, 1)), np.array([10.0, 11, 12, 15]), np.array([11.0, 12, 13, 16]))
     np.testing.assert_allclose(edges_of(clips, 6, "time"), [10, 11, 12, 13, 14, 15, 16])
     np.testing.assert_allclose(edges_of(clips, 4, "index"), [10, 11, 12, 14, 16])
     assert edges_of(None, 4, "time") is None
@@ -336,15 +338,24 @@ def test_pictures_of_the_odd_part_are_shown_where_they_are_kept(clustered):
     assert show_span(None, times_in_span(odd)) is None
 
 
-def test_clips_are_read_in_the_order_of_time_whatever_their_order_in_the_files(clustered):
-    from raypipe.runs.outlier_table import read_clips
+def test_clips_are_read_in_the_order_of_time_whatever_the_order_of_segments_and_rows(clustered):
+    from raypipe.runs.clips import iter_clip_paths
 
     clips = clustered.read_table("embeddings/0.parquet")
     folder = Run(f"{clustered.url}-mixed")
     folder.write_table("plan.parquet", clustered.read_table("plan.parquet"))
-    order = np.random.default_rng(0).permutation(clips.num_rows)
-    folder.write_table("embeddings/0.parquet", clips.take(pa.array(np.argsort(order % 3, kind="stable"))))
-    found = read_clips(clustered, {"g1_04": 7, "backwards": 2})
-    assert found.keys() == {2, 7}
-    np.testing.assert_allclose(found[2].values, BACKWARDS)
-    assert found[7].start_s.tolist() == list(range(24))
+    of = clips["video_id"].to_numpy(zero_copy_only=False)
+    for number, video_ids in enumerate(np.array_split(np.random.default_rng(0).permutation(np.unique(of)), 2)):
+        rows = np.concatenate([np.flatnonzero(of == video_id)[::-1] for video_id in video_ids])
+        folder.write_table(f"embeddings/{number}.parquet", clips.take(pa.array(rows)))
+    found = {each.video_id: each for each in iter_clip_paths(folder, ["g1_04", "backwards"])}
+    assert found.keys() == {"g1_04", "backwards"}
+    np.testing.assert_allclose(found["backwards"].values, BACKWARDS)
+    assert found["g1_04"].start_s.tolist() == list(range(24))
+
+
+def test_more_clusters_than_videos_are_refused_before_anything_is_removed(clustered):
+    before = clustered.info(), clustered.read_bytes("clusters.parquet")
+    result = call_raypipe("cluster", clustered.url, "-k", "99")
+    assert result.exit_code == 2 and "99 clusters asked for, but there are only" in result.stderr
+    assert before == (clustered.info(), clustered.read_bytes("clusters.parquet"))

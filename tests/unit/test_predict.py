@@ -11,6 +11,7 @@ from commands import call_raypipe
 
 import raypipe as rp
 from raypipe import pipeline
+from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 
@@ -179,3 +180,24 @@ def test_a_single_new_video_that_is_odd_is_flagged_and_examined(known, tmp_path)
     (row,) = csv.DictReader(io.StringIO(new.read_bytes("outliers.csv").decode()))
     assert row["outlier"] == "true" and row["reason"]
     assert float(row["score"]) > np.quantile(column(run, "outlier_score"), 0.95)
+
+
+def test_new_videos_are_judged_as_the_run_was_judged_last(tmp_path):
+    run = cluster(tmp_path)
+    result = call_raypipe("outliers", run.url, "--by", "distance", "--quantile", "0.8")
+    assert result.exit_code == 0, result.stderr
+    again = rp.predict(run, tmp_path / "known.npz", tmp_path / "again")
+    assert column(run, "outlier").sum() == 4
+    np.testing.assert_array_equal(column(again, "outlier"), column(run, "outlier"))
+    assert again.read_json("metrics.json")["outliers"]["by"] == "distance"
+    assert again.info()["implementations"]["outliers"] == "by distance"
+
+
+def test_a_run_that_an_earlier_version_clustered_judges_no_other_videos(tmp_path):
+    run = cluster(tmp_path)
+    metrics = run.read_json("metrics.json")
+    del metrics["outliers"]
+    run.write_json("metrics.json", metrics)
+    with pytest.raises(UsageError, match="was clustered by an earlier version"):
+        rp.predict(run, tmp_path / "known.npz", tmp_path / "again")
+    assert not (tmp_path / "again").exists()

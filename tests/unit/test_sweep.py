@@ -7,8 +7,9 @@ import pytest
 from sklearn import metrics
 
 from raypipe.analysis.recommendation import describe_sweep, recommend
-from raypipe.analysis.sweep import affordable_sweep, assign, make_reference, measure_recovery, sweep_clusters
-from raypipe.clustering import Clustering, fit_clusters
+from raypipe.analysis.sweep import affordable_sweep, make_reference, measure_recovery, sweep_clusters
+from raypipe.clustering import fit_clusters
+from raypipe.clustering.assignment import assign_to_centers
 from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError
 from raypipe.report.sweep_figure import draw_sweep
@@ -135,9 +136,11 @@ def test_videos_are_assigned_as_the_fit_assigns_them(method):
     values = make_groups(3, n=30)
     config = ClusterConfig(method=method, n_clusters=3, n_init=1, max_iter=5)
     fitted = fit_clusters(values, config)
-    assert assign(values, fitted, config).tolist() == fitted.labels.tolist()
+    labels, _ = assign_to_centers(values, fitted.centers, config, fitted.gamma)
+    assert labels.tolist() == fitted.labels.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:h5py not installed:UserWarning")  # tslearn's
 @pytest.mark.parametrize("method", ["euclidean", "dtw"])
 def test_videos_are_assigned_to_the_center_that_is_nearest(method):
     rng = np.random.default_rng(0)
@@ -154,9 +157,7 @@ def test_videos_are_assigned_to_the_center_that_is_nearest(method):
         return total[6, 6]
 
     expected = [int(np.argmin([compare(x, z) for z in centers])) for x in values]
-    nothing = np.zeros(20)
-    fitted = Clustering(nothing.astype(int), nothing, centers, 0.0, 1, None, "test")
-    assert assign(values, fitted, ClusterConfig(method=method)).tolist() == expected
+    assert assign_to_centers(values, centers, ClusterConfig(method=method, n_clusters=3), None)[0].tolist() == expected
 
 
 def test_other_methods_are_swept_too_but_have_no_gamma():

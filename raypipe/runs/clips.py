@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import PLAN_FILE
 from raypipe.schema import ClipPath
 
 _COLUMNS = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
 
 
-def iter_clip_paths(run: Run, video_id: str | None = None) -> Iterator[ClipPath]:
-    """Yield the clips of each of a run's videos, or of one video.
+def iter_clip_paths(run: Run, video_ids: Collection[str] | None = None) -> Iterator[ClipPath]:
+    """Yield the clips of each of a run's videos, or of some of them.
 
     A file of ``embeddings/`` is in memory at a time, and with it the videos of which some segments are yet to come. The
     order is that in which they are complete.
@@ -26,12 +27,12 @@ def iter_clip_paths(run: Run, video_id: str | None = None) -> Iterator[ClipPath]
     ----------
     run
         An embedded run.
-    video_id
-        The only video that is wanted.
+    video_ids
+        The only videos that are wanted.
     """
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
-    if video_id is not None:
-        plan = plan.filter(pc.equal(plan["video_id"], video_id))
+    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
+    if video_ids is not None:
+        plan = plan.filter(pc.is_in(plan["video_id"], value_set=pa.array(list(video_ids), pa.string())))
     ledger = Ledger(run, plan)
     counts = np.diff(ledger.first, append=plan.num_rows).tolist()
     missing = dict(zip(ledger.video_ids.to_pylist(), counts, strict=True))
