@@ -33,9 +33,9 @@ from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
 from raypipe.runs.results import ROWS_PER_FILE, to_table
 from raypipe.schema import EMBEDDED, OK, VIDEOS, ClipPath, Trajectories
-from raypipe.similarity import search
 from raypipe.softdtw import auto_gamma
 from raypipe.sources import find_videos
+from raypipe.trajectories.similarity import search
 
 REDUCTIONS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},

@@ -7,7 +7,7 @@ import pytest
 from commands import call_raypipe
 
 import raypipe as rp
-from raypipe import cli, pipeline
+from raypipe import options, pipeline
 from raypipe.analysis import sweep as analysis
 from raypipe.analysis.recommendation import describe_sweep
 from raypipe.config import make_config
@@ -79,7 +79,7 @@ def test_a_large_run_is_sampled_and_the_result_says_so(ray_local, run, monkeypat
 )
 def test_bad_input_is_one_line(ray_local, run, arguments, message):
     done = call_raypipe("sweep", run.url, *arguments)
-    assert done.exit_code == cli.USAGE
+    assert done.exit_code == options.USAGE
     told = done.stderr.strip().splitlines()[-1]
     assert told.startswith("raypipe: ") and message in told
     assert not run.exists("sweep.json")

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "raypipe"
 ROOMS = [
     "errors", "packages", "storage", "schema", "config", "progress", "sources", "decoders", "encoders", "segments",
     "softdtw", "reduction", "clustering", "analysis", "runs", "trajectories", "report", "engine",
-    "demo", "inspection", "similarity", "doctor", "pipeline", "api", "cli", "__main__",
+    "demo", "inspection", "doctor", "pipeline", "api", "options", "cli", "__main__",
 ]  # fmt: skip
 ALONE_ON_A_GPU_MACHINE = [
     "raypipe.softdtw",

@@ -10,12 +10,13 @@ from videos import write_video
 
 import raypipe as rp
 from bench.search import Planted, make_paths
-from raypipe import pipeline, similarity
+from raypipe import pipeline
 from raypipe.analysis import search
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import cdist_soft_dtw
+from raypipe.trajectories import similarity
 
 GAMMA = 0.05
 
