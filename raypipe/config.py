@@ -108,7 +108,7 @@ PICTURE_POINTS = 2000
 """Steps on which a UMAP picture is fitted at most, as its exact neighbours cost the square of them."""
 
 TSNE_POINTS = 10_000
-"""Steps on which a t-SNE picture is fitted at most, which takes about a minute."""
+"""Steps on which a t-SNE picture is fitted at most, as its time grows faster than their number."""
 
 
 class ReduceConfig(_Section):

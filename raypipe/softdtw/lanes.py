@@ -114,7 +114,7 @@ def align_stack(typing: Any):
 
     LLVM aligns a function's stack to lanes only for a variable, not for values that find no register. Across two lines
     a store and a load take several times as long, and whether they are depends on what calls the function, even on the
-    size of the environment: the same sweep took 15 cycles a cell or 34.
+    size of the environment.
     """
 
     def emit(context, builder, signature, values):

@@ -88,8 +88,7 @@ def measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):
     reads it. Else they are of four rows and two columns: what is spread by an instruction of its own serves twice. In
     both the sums fit in the registers. Rows have an odd number of columns, so that they do not compete for one place of
     the nearest cache. A product ``x · z`` would save little, because the subtractions of one sum run beside the
-    multiplications of another (on Zen 4, 0.50 cycles a number at best for both; measured 0.60 and 0.53 with 32
-    dimensions on AVX2, 1.05 and 1.04 with lanes twice as wide on AVX-512), and it loses digits.
+    multiplications of another, and it loses digits.
     """
     raise NotImplementedError("only in compiled code")
 
