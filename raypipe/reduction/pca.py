@@ -36,6 +36,7 @@ class PCAReducer:
         made = cls(len(arrays["components"]), seed=0)
         made._model = PCA(n_components=len(arrays["components"]))
         made._model.mean_, made._model.components_ = arrays["mean"], arrays["components"]
+        made._model.explained_variance_ = np.ones(len(arrays["components"]))  # scikit-learn 1.6 reads it, to no effect.
         return made
 
     def fit(self, points: np.ndarray) -> PCAReducer:

@@ -175,7 +175,8 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     np.save(sink, clustering.centers, allow_pickle=False)
     run.write_bytes("model/centers.npy", sink.getvalue())
     sink = io.BytesIO()
-    np.savez_compressed(sink, allow_pickle=False, **reducer)
+    assert not any(array.dtype.hasobject for array in reducer.values()), "only objects would be pickled"
+    np.savez_compressed(sink, **reducer)  # type: ignore[arg-type]
     run.write_bytes("model/reducer.npz", sink.getvalue())
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
 
@@ -216,6 +217,7 @@ def read_model(run: Run) -> SavedModel:
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     with np.load(io.BytesIO(run.read_bytes("model/reducer.npz")), allow_pickle=False) as file:
         reducer = dict(file)
+    reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.
     config = from_yaml(run.read_bytes("model/config.yaml").decode())
     return SavedModel(config, centers, reducer, run.read_json("metrics.json").get("gamma"))
 
