@@ -45,8 +45,8 @@ def compiled_folder() -> Path:
 # took nine times the CPU time. The processes that are started from here inherit this.
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(name, "1")
-# Ray's workers have a niceness of 15 otherwise: beside tests that are busy on each core, whatever they do takes up to ten
-# times as long.
+# Ray's workers have a niceness of 15 otherwise: beside tests that keep each core busy, what they do takes ten times as
+# long.
 os.environ.setdefault("RAY_worker_niceness", "0")
 if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child processes inherit it
     os.environ["NUMBA_CACHE_DIR"] = str(compiled_folder())

@@ -17,8 +17,9 @@ from ray.data import ActorPoolStrategy
 from raypipe.config import Config, EncodeConfig
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
+from raypipe.engine.attempts import Attempts
 from raypipe.engine.session import HEAVY_FRAME_S, Pools
-from raypipe.engine.streaming import Attempts, Log, bound_blocks, in_tasks, once, progressing, stream
+from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed
 from raypipe.runs.committer import Committer

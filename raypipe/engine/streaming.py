@@ -1,18 +1,16 @@
-"""What every stream on Ray Data needs: blocks of tasks, settings of our own, and a way to find what kills workers."""
+"""What every stream on Ray Data needs: blocks of tasks, settings of our own, and what Ray says of losses."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-import os
 import re
 import threading
 import uuid
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,18 +18,14 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionResources
 from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raypipe.engine.attempts import TRIES
 from raypipe.errors import RaypipeError, one_line
 
 Log = Callable[..., None]
 
-TRIES = 3  # A row is given up after its worker process has died so many times.
-LOST = f"the worker process died of it {TRIES} times"
 TASK_S = 20.0  # A task holds about so many seconds of work, which are lost with its actor.
 _MOST_TASKS = 20_000  # Each task of a dataset costs the driver time and memory.
-_HOPELESS = 20  # The work ends after so many deaths without a single result.
-_ORPHANED = "the driver is gone"
 _BLOCK_BYTES = 32 * 2**20
 _RAY_DATA = "ray.data"
 # Here it reports tasks that it goes on without, and actors whose start failed.
@@ -39,82 +33,6 @@ _REPORTS = (
     "ray.data._internal.execution.streaming_executor_state",
     "ray.data._internal.execution.operators.actor_pool_map_operator",
 )
-
-
-class Attempts:
-    """Counts how often each row was begun and not ended, because Ray would retry for ever what kills its workers.
-
-    It is a handle on one small actor on the driver's node, which the actors of all stages are given: each counts its
-    own rows, under the name of its stage. The actor ends with the context.
-    """
-
-    def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1)
-        self._actor: Any = actor.remote(os.getpid(), _birth(os.getpid()))
-
-    def __enter__(self) -> Attempts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        ray.kill(self._actor)
-
-    def begin(self, stage: str, *things: Hashable) -> int:
-        """Count one more attempt at each; return the most that any of them has had, this one included.
-
-        Raises
-        ------
-        RuntimeError
-            If the stage's workers keep dying and nothing comes through. Also if the driver is gone: Ray lets workers go
-            on for a while, but nobody would commit their results.
-        """
-        try:
-            most, reason = ray.get(self._actor.begin.remote(stage, things), timeout=60)
-        except ActorDiedError as error:  # It is not restarted, so the driver is gone.
-            raise RuntimeError(f"{_ORPHANED}: {one_line(error)}") from error
-        except RayError:  # The counts were lost with their process, so counting begins anew.
-            return 1
-        if reason:
-            raise RuntimeError(reason)
-        return most
-
-    def end(self, stage: str, *things: Hashable) -> None:
-        """Forget what came through."""
-        self._actor.end.remote(stage, things)
-
-
-class _Attempts:
-    def __init__(self, driver: int, birth: str | None) -> None:
-        self._begun: defaultdict[str, Counter] = defaultdict(Counter)  # by stage, as are the next two
-        self._n_deaths: Counter[str] = Counter()
-        self._n_ended: Counter[str] = Counter()
-        # From another machine or container the driver's process cannot be seen, and is not watched.
-        self._driver = (driver, birth) if birth is not None and _birth(driver) == birth else None
-
-    def begin(self, stage: str, things: tuple[Hashable, ...]) -> tuple[int, str | None]:
-        with contextlib.suppress(OSError):  # If it cannot be found out, the driver is taken to live.
-            if self._driver and _birth(self._driver[0]) != self._driver[1]:
-                return 0, _ORPHANED
-        begun = self._begun[stage]
-        begun.update(set(things))  # A row may come twice.
-        most = max(begun[thing] for thing in things)
-        self._n_deaths[stage] += most > 1
-        hopeless = self._n_deaths[stage] >= _HOPELESS and not self._n_ended[stage]
-        return most, f"{_HOPELESS} worker processes died, and nothing came through" if hopeless else None
-
-    def end(self, stage: str, things: tuple[Hashable, ...]) -> None:
-        self._n_ended[stage] += 1
-        for thing in things:
-            self._begun[stage].pop(thing, None)
-
-
-def _birth(process: int) -> str | None:
-    """Return when a process began, in Linux's clock ticks; None without such a process, or on another system."""
-    try:
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if state in "ZX" else fields[18]
 
 
 def in_tasks(

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import make_encoder
+from raypipe.engine.attempts import LOST, TRIES, Attempts
 from raypipe.engine.devices import Worker
-from raypipe.engine.streaming import LOST, TRIES, Attempts
 from raypipe.schema import Failure
 from raypipe.segments.gpu import GpuSegments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, empty_segment

@@ -23,10 +23,11 @@ from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
 from raypipe.engine import streaming
 from raypipe.engine.actors import Holder
+from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
 from raypipe.engine.session import plan_pools, ray_session
-from raypipe.engine.streaming import TRIES, in_tasks, once, progressing, stream
+from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress

@@ -250,7 +250,7 @@ def test_a_segment_that_kills_its_worker_fails_alone(ray_local, folder, run, pic
 
 
 def test_hopeless_attempts_are_given_up():
-    from raypipe.engine.streaming import _Attempts
+    from raypipe.engine.attempts import _Attempts
 
     attempts = _Attempts(0, None)
     attempts.begin("decode", (0,))
@@ -265,7 +265,7 @@ def test_hopeless_attempts_are_given_up():
 
 
 def test_nothing_is_begun_for_a_driver_that_is_no_more():
-    from raypipe.engine.streaming import _Attempts, _birth
+    from raypipe.engine.attempts import _Attempts, _birth
 
     driver = subprocess.Popen(["sleep", "60"])
     attempts = _Attempts(driver.pid, _birth(driver.pid))
