@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from columns import check_same, write_all_types
 from sessions import ONE_EACH
+from tiny_encoder import TINY
 from videos import write_video
 
 from raypipe import pipeline
@@ -12,7 +13,7 @@ from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 
-DESCRIPTOR = {"encode": {"encoder": "descriptor"}, "ray": ONE_EACH, "cluster": {"n_clusters": 2, "backend": "numba"}}
+FLAGS = {**TINY, "ray": ONE_EACH, "cluster": {"n_clusters": 2, "backend": "numba"}}
 KNOWN = ("label", "group", "caption")
 SETS = ("reduce.method=pca", "trajectory.n_steps=4")
 
@@ -28,7 +29,7 @@ def library(tmp_path):
 
 def embed(manifest, run: Run, *sets: str) -> list[str]:
     """Embed, and check the columns; return the statuses."""
-    pipeline.embed(manifest, run, make_config(flags=DESCRIPTOR, sets=(*SETS, *sets)), Progress())
+    pipeline.embed(manifest, run, make_config(flags=FLAGS, sets=(*SETS, *sets)), Progress())
     given, kept = pq.read_table(manifest), run.read_table("videos.parquet")
     assert [uri.rpartition("/")[2] for uri in kept["uri"].to_pylist()] == given["path"].to_pylist()
     check_same(kept, given.drop_columns([name for name in given.column_names if name in ("path", *KNOWN)]))
@@ -56,7 +57,7 @@ def test_the_manifest_s_columns_are_kept(ray_local, library):
         table = table.append_column(name, column)
     pq.write_table(table, manifest, row_group_size=4)
     assert embed(manifest, run, "source.retry_failed=true") == ["failed"] + ["ok"] * 5
-    config = make_config(flags=DESCRIPTOR, sets=SETS)
+    config = make_config(flags=FLAGS, sets=SETS)
     pipeline.cluster(run, config, Progress())
     pipeline.report(run, config, Progress())
     assert run.exists("report.html") and run.read_json("metrics.json")["truth"] == "label"

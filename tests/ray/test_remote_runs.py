@@ -2,6 +2,7 @@
 
 from clips import assert_same_clips, embed_without_ray, read_clips
 from sessions import ONE_EACH
+from tiny_encoder import TINY
 from trouble import Fault, Proxy
 
 from raypipe import pipeline
@@ -13,7 +14,7 @@ QUIET = Progress()
 
 
 def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_path):
-    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH})
+    config = make_config(flags={**TINY, "ray": ONE_EACH})
     run = Run(str(tmp_path / "run"))
     proxy.faults = (
         Fault(status=503, retry_after_s=1, rate=0.2),
@@ -29,7 +30,7 @@ def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_p
 
 def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path, monkeypatch):
     """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
-    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH})
+    config = make_config(flags={**TINY, "ray": ONE_EACH})
     run = Run(str(tmp_path / "run"))
     proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
     monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)  # of the driver's; the workers keep theirs

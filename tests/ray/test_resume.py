@@ -16,6 +16,7 @@ import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
 from disks import mount_small
 from sessions import ONE_EACH
+from tiny_encoder import TINY
 from videos import write_video
 
 from raypipe import pipeline
@@ -31,10 +32,10 @@ from raypipe.schema import Failure
 from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()
-DESCRIPTOR = {"encode": {"encoder": "descriptor"}, "ray": ONE_EACH}
+FLAGS = {**TINY, "ray": ONE_EACH}
 
 
-def make(*sets, flags=DESCRIPTOR):
+def make(*sets, flags=FLAGS):
     return make_config(flags=flags, sets=sets)
 
 
@@ -358,17 +359,18 @@ def command(*arguments) -> list[str]:
 
 
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ray_local, folder, tmp_path):
-    """A real file system of 64 KB: the plan fits, the embeddings do not."""
+    """A real file system of 64 KB: the plan fits, the embeddings of 900 numbers each do not."""
+    config = make("encode.encoder=descriptor")
     disk = tmp_path / "disk"
     mount_small(disk, "64k")
     try:
         run = Run(str(disk / "run"))
         with pytest.raises(RaypipeError, match=r"cannot write .*embeddings.*: No space left on device"):
-            pipeline.embed(folder, run, make(), QUIET)
+            pipeline.embed(folder, run, config, QUIET)
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         with pytest.raises(UsageError, match="not embedded to its end: run the same raypipe embed again"):
-            pipeline.cluster(run, make(), QUIET)
-        pipeline.embed(folder, run, make(), QUIET)
+            pipeline.cluster(run, config, QUIET)
+        pipeline.embed(folder, run, config, QUIET)
         assert run.info()["counts"]["ok"] == 5
     finally:
         subprocess.run(["umount", disk], check=True)

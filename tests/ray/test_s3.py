@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
 from sessions import ONE_EACH
+from tiny_encoder import TINY
 from trouble import Fault, proxy_before
 from videos import write_video
 
@@ -80,7 +81,7 @@ def run(store, request) -> Run:
 
 
 def make(*sets):
-    return make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH}, sets=sets)
+    return make_config(flags={**TINY, "ray": ONE_EACH}, sets=sets)
 
 
 def n_done(run: Run) -> int:
