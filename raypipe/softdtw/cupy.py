@@ -1,4 +1,4 @@
-"""Soft-DTW on an NVIDIA GPU: the launches of ``kernels.cu``.
+"""Soft-DTW on an NVIDIA GPU: the launches of the kernels in ``tiles.cu`` and ``kernels.cu``.
 
 No array is as large as series times centers, or as a pair's matrix, unless it is the result. The kernels keep their
 intermediate values in a scratch whose size depends on the device, not on the data. Every sum has a fixed order, so a
@@ -6,23 +6,29 @@ result has the same bits on every run.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from raypipe import packages
+from raypipe.softdtw.launches import WARP, Tile, assign_tile, plan_statistics, share, statistics_tile
 from raypipe.softdtw.series import Series, Statistics, to_host
 
-WARP = 32
 SCRATCH = 1 << 29  # Bytes of scratch for the kernels. With less, fewer pairs are computed at the same time.
 _LOADED = 1 << 24  # At most this many values are copied to the device, or laid out there, at a time.
-_FAR = {"float32": 1e30, "float64": 1e300}  # These equal FAR in kernels.cu.
+_FAR = {"float32": 1e30, "float64": 1e300}  # These equal FAR in tiles.cu.
 _ALL, _TRIANGLE, _OWN = range(3)  # The kernel "assign" computes one of these sets of pairs.
-_SPECIALISED = {"float32": 8, "float64": 3}  # Up to this dimension a kernel is compiled for each; it loops over more.
+
+
+@cache
+def read_source() -> str:
+    """Read the kernels' source, one file after the other: CuPy's cache sees no change in a file that is included."""
+    folder = files("raypipe.softdtw")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("tiles.cu", "kernels.cu"))
 
 
 class Gpu:
@@ -31,13 +37,9 @@ class Gpu:
     def __init__(self) -> None:
         self.xp = packages.require("cupy")
 
-    @cached_property
-    def _source(self) -> str:
-        return files("raypipe.softdtw").joinpath("kernels.cu").read_text(encoding="utf-8")
-
     @cache  # noqa: B019 - there is one instance, and it lives as long as the process
     def _kernel(self, kernel: str) -> Any:
-        module = self.xp.RawModule(code=self._source, options=("-std=c++17",), name_expressions=(kernel,))
+        module = self.xp.RawModule(code=read_source(), options=("-std=c++17",), name_expressions=(kernel,))
         return module.get_function(kernel)
 
     @cache  # noqa: B019
@@ -77,89 +79,6 @@ class DeviceSeries:
 
     def __len__(self) -> int:
         return self.values.shape[2]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A variant of a kernel: its dimension at compile time (0: any), and the cells that a lane holds in registers."""
-
-    dim: int
-    height: int
-    width: int
-
-    def kernel(self, name: str, dtype: np.dtype) -> str:
-        """Return the C++ name of the kernel's instance for this tile."""
-        real = "double" if dtype == np.float64 else "float"
-        return f"{name}<{real}, {self.dim}, {self.height}, {self.width}>"
-
-
-def assign_tile(n_rows: int, dim: int, dtype: np.dtype) -> Tile:
-    """Choose how much of a center a lane holds: a taller tile needs less memory traffic, and more code."""
-    double = dtype == np.float64
-    if dim > _SPECIALISED[dtype.name]:
-        # NVRTC 13.0.88 spills three registers of a 16 x 8 tile in float32 on sm_100.
-        return Tile(0, _even(n_rows, 4 if double else 12), 4 if double else 8)
-    return Tile(dim, _even(n_rows, 8 if double else 32 if dim <= 2 else 16), 2)
-
-
-def statistics_tile(n_rows: int, n_steps: int, dim: int, dtype: np.dtype) -> Tile:
-    """Choose a tile whose transition probabilities and sums over rows fit in registers."""
-    dim = dim if dim <= _SPECIALISED[dtype.name] else 0
-    height, width = (4, 2) if dtype == np.float64 else (8, 4 if dim > 2 else 8)
-    return Tile(dim, _even(n_rows, height), _even(n_steps, width))
-
-
-@dataclass(frozen=True)
-class LaunchPlan:
-    """The distribution of the pairs of series and their centers over blocks and lanes.
-
-    Attributes
-    ----------
-    team
-        Number of lanes that share a pair.
-    blocks
-        Number of blocks, of one warp each, to launch.
-    kept
-        Number of values in the scratch of a block.
-    jobs
-        (n_jobs, 3) int32: a center, and the first and last + 1 of its series in the order of centers.
-    """
-
-    team: int
-    blocks: int
-    kept: int
-    jobs: np.ndarray
-
-
-def plan_statistics(
-    counts: np.ndarray, n_rows: int, n_steps: int, dim: int, tile: Tile, itemsize: int, resident: int, scratch: int
-) -> LaunchPlan:
-    """Distribute (k,) counts of series: many series take a lane each, few or long ones share a warp's lanes."""
-    down, across = -(-n_rows // tile.height), -(-n_steps // tile.width)
-
-    def kept(team: int) -> int:
-        trail = 0 if tile.dim else across * tile.width * tile.height * WARP
-        return down * across * (tile.height + tile.width) * (WARP // team) + trail
-
-    def slots(team: int) -> int:
-        return max(1, min(resident, scratch // (kept(team) * itemsize)))
-
-    def cost(team: int) -> int:
-        waves = -(-int((-(-counts // (WARP // team))).sum()) // slots(team))
-        return waves * -(-down // team) * (across + team - 1)
-
-    team = min((1, 2, 4, 8, 16, 32), key=cost)
-    rounds = -(-counts // (WARP // team))
-    limit = scratch // (8 * n_rows * (1 + dim))
-    most, work = int(rounds.max()), int(rounds.sum())
-    step = _share(work, slots(team), most, lambda each: int((-(-rounds // each)).sum()), limit) * (WARP // team)
-    per_center = -(-counts // step)
-    centers = np.arange(len(counts)).repeat(per_center)
-    place = np.arange(len(centers)) - (per_center.cumsum() - per_center)[centers]
-    ends = counts.cumsum()
-    begins = (ends - counts)[centers] + place * step
-    jobs = np.stack([centers, begins, np.minimum(begins + step, ends[centers])], axis=1).astype(np.int32)
-    return LaunchPlan(team, min(len(jobs), slots(team)), kept(team), jobs)
 
 
 class Engine:
@@ -217,7 +136,7 @@ class Engine:
         z = self._lay_out(to_host(centers) - x.mean, None, gamma, tile, dtype)
         offsets = xp.asarray(offsets, dtype=dtype)
         groups, slots = -(-n // WARP), self.device.resident(tile.kernel("assign", dtype))
-        chunk = _share(groups * k, slots, k, lambda each: groups * -(-k // each), self.scratch // (8 * n) * groups)
+        chunk = share(groups * k, slots, k, lambda each: groups * -(-k // each), self.scratch // (8 * n) * groups)
         chunks = -(-k // chunk)
         values, labels = xp.empty((chunks, n), dtype), xp.empty((chunks, n), np.int32)
         self._assign(x, z, offsets, gamma, tile, chunk, values, labels)
@@ -298,7 +217,7 @@ class Engine:
             yield part, self._lay_out(points, lengths, gamma, tile, y.values.dtype)
 
     def _lay_out(self, points: Any, lengths: Any | None, gamma: float, tile: Tile, dtype: np.dtype) -> tuple[Any, Any]:
-        """Scale (k, T, d) centers and cut them into the tiles that kernels.cu reads; return them and (k,) lengths."""
+        """Scale (k, T, d) centers and cut them into the tiles that the kernels read; return them and (k,) lengths."""
         # Centers on the host are few, and the host lays them out before a GPU would begin.
         xp = np if isinstance(points, np.ndarray) else self.xp
         (k, n_rows, dim), height = points.shape, tile.height
@@ -362,19 +281,6 @@ def statistics(
 ) -> Statistics:
     """Sum the values and expected alignments of each center's series."""
     return _engine().statistics(x, centers, labels, gamma, weights)
-
-
-def _share(work: int, slots: int, most: int, jobs_of: Callable[[int], int], limit: int) -> int:
-    """Choose the size of a job, 1 to ``most``, so that jobs are few and all slots end at about the same time."""
-    sizes = {min(most, -(-work // (slots * waves))) for waves in range(1, 17)}
-    jobs = {size: jobs_of(size) for size in sorted(sizes, reverse=True)}
-    costs = {size: size * -(-n_jobs // slots) for size, n_jobs in jobs.items() if n_jobs <= limit}
-    return next((size for size, cost in costs.items() if cost <= 1.1 * min(costs.values())), most)
-
-
-def _even(steps: int, most: int) -> int:
-    """Return the size of a part when ``steps`` are cut into the fewest equal parts of at most ``most``."""
-    return -(-steps // -(-steps // most))
 
 
 def _scale(gamma: float, dtype: np.dtype) -> Any:

@@ -1,0 +1,94 @@
+"""A GPU that is modelled on the CPU: it runs the CUDA kernels' very source, lane by lane."""
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.softdtw.cupy import read_source
+
+SHIM = Path(__file__).with_name("cuda_shim.h")
+
+
+class GuardedNumpy:
+    """numpy whose fresh arrays hold NaN, or a large negative number, and end in a guard that nothing may touch."""
+
+    GUARD = 64
+
+    def __init__(self):
+        self.guarded = []
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype):
+        size = int(np.prod(shape))
+        filling = np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
+        whole = np.full(size + self.GUARD, filling, dtype)
+        self.guarded.append((whole[size:], whole[size:].tobytes()))
+        return whole[:size].reshape(shape)
+
+    def check(self):
+        assert all(guard.tobytes() == before for guard, before in self.guarded), "written beyond an array's end"
+
+
+class Model:
+    """A GPU of a few blocks, on the CPU: each kernel compiled by g++ through cuda_shim.h."""
+
+    def __init__(self, blocks: int = 3, backwards: bool = False):
+        self.xp: Any = GuardedNumpy()
+        self.folder = compiled_kernels()
+        self.blocks = blocks
+        self.backwards = backwards
+
+    def resident(self, kernel):
+        return self.blocks
+
+    def launch(self, kernel, blocks, *arguments):
+        values = [self._value(one) for one in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(one) for one in values))
+        self._library(kernel).run(blocks, int(self.backwards), pointers)
+        self.xp.check()
+
+    @staticmethod
+    def _value(one):
+        if one is None:
+            return ctypes.c_void_p(0)
+        if isinstance(one, np.ndarray):
+            assert one.flags.c_contiguous
+            return ctypes.c_void_p(one.ctypes.data)
+        return {"i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}[one.dtype.char](one)
+
+    def _library(self, kernel):
+        made = self.folder / (re.sub(r"\W+", "_", kernel) + ".so")
+        if not made.exists():
+            code = f'#include "{SHIM}"\n{read_source()}\n'
+            code += 'extern "C" void run(int blocks, int backwards, void** arguments) {\n'
+            code += f"    shim::launch({kernel}, blocks, backwards, arguments);\n}}\n"
+            options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
+            new = made.with_suffix(f".{os.getpid()}")
+            command = ["g++", *options, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(new)]
+            subprocess.run(command, input=code, text=True, check=True)
+            new.replace(made)
+        return ctypes.CDLL(str(made))
+
+
+@cache
+def compiled_kernels() -> Path:
+    """Return a folder for compiled kernels, one for each state of what they are made of: the next run finds them."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here")
+    compiler = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
+    parts = [read_source().encode(), SHIM.read_bytes(), Path(__file__).read_bytes(), compiler, str(SHIM).encode()]
+    folder = Path(tempfile.gettempdir()) / f"raypipe-model-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
+    folder.mkdir(exist_ok=True)
+    return folder
