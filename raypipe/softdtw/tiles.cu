@@ -10,7 +10,9 @@
 // takes one job after another and keeps its values in a scratch of its own, lanes side by side. The launch bounds ask
 // for only one block a processor, so that the compiler uses every register before it spills.
 //
-// real: float or double.  DIM: the number of dimensions, or 0 if it is known only at run time.
+// real: float or double.  DIM: the number of dimensions, or 0 if it is known only at run time.  BANDED: whether a global
+// constraint leaves each row only some columns. A row of tiles then has the tiles from its first row's first column to
+// its last row's last one, and what lies outside of a row's own columns is FAR.
 
 #define UNROLL _Pragma("unroll")
 
@@ -65,6 +67,16 @@ template <typename real> struct Path {
         return x + (long long)(step < n_steps ? step : n_steps - 1) * dim * stride;
     }
 };
+
+// A lane's columns of each row, under a global constraint. Neither the first nor the last of a row falls from row to row.
+template <bool BANDED> struct Limits {
+    const int* table;  // (n_rows, 2), the first column of each row and the last + 1
+
+    __device__ int first(int row) const { return table[2 * (row > 0 ? row : 0)]; }
+    __device__ int stop(int row) const { return table[2 * (row > 0 ? row : 0) + 1]; }
+};
+
+template <> struct Limits<false> {};
 
 // A tile of R. `rows` are the center's: (H, DIM), padded to a multiple of 16 bytes. With DIM = 0 they are (dim + 1, H):
 // each dimension of -2z, scaled twice so that x need not be scaled, then the squared norms.
@@ -129,14 +141,19 @@ template <typename real, int DIM, int H, int W> struct Tile {
     }
 
     // Carry R through the tile; `corner` is R above the column before it. KEEP stores the probabilities of the ways.
-    template <bool KEEP> __device__ void pass(const real* rows, real corner) {
+    // The tile's first cell is in row `top` of the center, which is negative in padding, and in column `start`.
+    template <bool KEEP, bool BANDED>
+    __device__ void pass(const real* rows, real corner, const Limits<BANDED>& limits, int top, int start) {
         real diagonal[W], z[(H * DIM + 3) / 4 * 4 + 1];
+        int first[H], stop[H];
         UNROLL for (int w = 0; w < W; w++) diagonal[w] = w ? row[w - 1] : corner;
         UNROLL for (int wave = 0; wave < H + W - 1; wave++)
             UNROLL for (int w = 0; w < W; w++) {
                 const int h = wave - w;
                 if (h < 0 || h >= H) continue;
                 if (w == 0) fetch(z, rows, h);
+                if constexpr (BANDED)
+                    if (w == 0) first[h] = limits.first(top + h) - start, stop[h] = limits.stop(top + h) - start;
                 const real above = row[w], left = column[h];
                 const real low = fmin(above, diagonal[w]), high = fmax(above, diagonal[w]);
                 const real least = fmin(low, left), middle = fmax(low, left);
@@ -148,7 +165,9 @@ template <typename real, int DIM, int H, int W> struct Tile {
                     by_diagonal[h][w] = share * (diagonal[w] > above ? third : left < low ? second : real(1));
                 }
                 diagonal[w] = left;
-                row[w] = column[h] = distance(z, h, w) + least - log2_of(total);
+                real value = distance(z, h, w) + least - log2_of(total);
+                if constexpr (BANDED) value = w >= first[h] && w < stop[h] ? value : FAR<real>;
+                row[w] = column[h] = value;
             }
     }
 };

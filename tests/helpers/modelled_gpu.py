@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ SHIM = Path(__file__).with_name("cuda_shim.h")
 
 
 class GuardedNumpy:
-    """numpy whose fresh arrays hold NaN, or a large negative number, and end in a guard that nothing may touch."""
+    """numpy whose fresh arrays hold a large negative number, and end in a guard that nothing may touch.
+
+    The kernels take the smaller of numbers, so one that was never written is not read unseen; NaN would be passed over.
+    """
 
     GUARD = 64
 
@@ -32,7 +36,7 @@ class GuardedNumpy:
 
     def empty(self, shape, dtype):
         size = int(np.prod(shape))
-        filling = np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
+        filling = -1e30 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
         whole = np.full(size + self.GUARD, filling, dtype)
         self.guarded.append((whole[size:], whole[size:].tobytes()))
         return whole[:size].reshape(shape)
@@ -49,6 +53,7 @@ class Model:
         self.folder = compiled_kernels()
         self.blocks = blocks
         self.backwards = backwards
+        self.exponentials: Counter[str] = Counter()  # that each kernel has computed
 
     def resident(self, kernel):
         return self.blocks
@@ -56,7 +61,9 @@ class Model:
     def launch(self, kernel, blocks, *arguments):
         values = [self._value(one) for one in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(one) for one in values))
-        self._library(kernel).run(blocks, int(self.backwards), pointers)
+        library = self._library(kernel)
+        library.run(blocks, int(self.backwards), pointers)
+        self.exponentials[kernel.partition("<")[0]] += library.exponentials()
         self.xp.check()
 
     @staticmethod
@@ -74,12 +81,15 @@ class Model:
             code = f'#include "{SHIM}"\n{read_source()}\n'
             code += 'extern "C" void run(int blocks, int backwards, void** arguments) {\n'
             code += f"    shim::launch({kernel}, blocks, backwards, arguments);\n}}\n"
+            code += 'extern "C" long long exponentials() { return std::exchange(shim::exponentials, 0); }\n'
             options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
             new = made.with_suffix(f".{os.getpid()}")
             command = ["g++", *options, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(new)]
             subprocess.run(command, input=code, text=True, check=True)
             new.replace(made)
-        return ctypes.CDLL(str(made))
+        library = ctypes.CDLL(str(made))
+        library.exponentials.restype = ctypes.c_longlong
+        return library
 
 
 @cache

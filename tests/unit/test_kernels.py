@@ -18,7 +18,7 @@ from modelled_gpu import Model
 
 from raypipe.softdtw import reference
 from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, read_source
-from raypipe.softdtw.launches import LaunchPlan, assign_tile, plan_statistics, statistics_tile
+from raypipe.softdtw.launches import LaunchPlan, assign_tile, find_spans, plan_statistics, statistics_tile
 from raypipe.softdtw.series import Series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,7 @@ def test_keeps_digits_far_from_zero(engine):
     np.testing.assert_allclose(found.sums - 1e6 * found.mass[:, :, None], expected.sums, atol=1e-3)
 
 
-def run_twice(engines, shape=(70, 40, 3), n=45):
+def run_twice(engines, shape=(70, 40, 3), n=45, constraint=None):
     rng = np.random.default_rng(7)
     n_steps, n_rows, dim = shape
     x, centers = random_walks(rng, n, n_steps, dim, ragged=True), random_walks(rng, 3, n_rows, dim).values
@@ -159,8 +159,8 @@ def run_twice(engines, shape=(70, 40, 3), n=45):
     found = []
     for engine in engines:
         prepared = engine.prepare(x, "float32")
-        sums = engine.statistics(prepared, centers, labels, 1.0, weights)
-        near = map(host, engine.assign(prepared, centers, 1.0, np.zeros(3)))
+        sums = engine.statistics(prepared, centers, labels, 1.0, weights, constraint)
+        near = map(host, engine.assign(prepared, centers, 1.0, np.zeros(3), constraint and constraint.turned))
         found.append([sums.sums, sums.mass, sums.values, *near])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -200,7 +200,8 @@ def test_rounds_of_a_job_add_up(dim):
 
 def plan(counts, n_steps, dim, resident=1056, dtype=FLOAT32) -> LaunchPlan:
     tile = statistics_tile(n_steps, n_steps, dim, dtype)
-    return plan_statistics(np.array(counts), n_steps, n_steps, dim, tile, dtype.itemsize, resident, SCRATCH)
+    spans = find_spans(None, n_steps, n_steps, tile)
+    return plan_statistics(np.array(counts), n_steps, dim, tile, spans, dtype.itemsize, resident, SCRATCH)
 
 
 @pytest.mark.parametrize("counts", [[1], [0, 5, 0], [33, 0, 1, 4000], [100_000] * 20, [3] * 1000])
