@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypipe.softdtw.cupy import read_source
+from raypipe.softdtw.cupy import Engine, read_source
 
 SHIM = Path(__file__).with_name("cuda_shim.h")
 
@@ -90,6 +90,14 @@ class Model:
         library = ctypes.CDLL(str(made))
         library.exponentials.restype = ctypes.c_longlong
         return library
+
+
+def model_gpu(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """Let a model be the GPU here, which backend "cupy" is on and "auto" takes; return it."""
+    engine = Engine(Model())
+    monkeypatch.setattr("raypipe.softdtw.cupy._engine", lambda: engine)
+    monkeypatch.setattr("raypipe.softdtw.backends.fastest", lambda: "cupy")
+    return engine.device
 
 
 @cache

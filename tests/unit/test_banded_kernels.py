@@ -4,15 +4,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from modelled_gpu import Model
+from modelled_gpu import Model, model_gpu
 from test_kernels import FLOAT32, FLOAT64, TOLERANCE, assert_in_registers, host, random_walks, run_twice, slack
 
-from raypipe.softdtw import reference
+from raypipe.clustering import fit_clusters
+from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
+from raypipe.config import make_config
+from raypipe.softdtw import cdist_soft_dtw, reference, soft_dtw_barycenter, soft_dtw_gradient
 from raypipe.softdtw.constraints import Constraint, Limits
 from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu
 from raypipe.softdtw.launches import assign_tile, find_spans, plan_statistics, statistics_tile
-from raypipe.softdtw.series import Series
+from raypipe.softdtw.series import Series, pad_series
 
+BANDS = [{"sakoe_chiba_radius": 3}, {"itakura_max_slope": 2.5}]
 CONSTRAINTS = [Constraint("sakoe_chiba", 0), Constraint("sakoe_chiba", 5), Constraint("itakura", 2.6)]
 # Tiles have one size for both lengths, so that few kernels are compiled. There are several rows of them, and of the
 # shorter length the first begins in padding.
@@ -147,6 +151,56 @@ def test_a_narrow_band_needs_less_scratch_and_smaller_teams():
     assert narrow.kept / narrow.team < whole.kept / whole.team / 10
     assert narrow.team < whole.team
     assert narrow.blocks > whole.blocks
+
+
+# --- the public functions ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def modelled(monkeypatch):
+    return model_gpu(monkeypatch)
+
+
+@pytest.mark.parametrize("band", BANDS, ids=str)
+def test_public_functions_find_what_they_find_on_the_cpu(modelled, band):
+    x = list(ragged_walks(np.random.default_rng(0), 5, 16, 2, shortest=13).rows())
+    y, other = x[:3], {"backend": "numba", **band}
+    for divergence in (False, True):
+        for given in ((x,), (x, y)):
+            found, expected = (cdist_soft_dtw(*given, gamma=0.5, divergence=divergence, **how) for how in (band, other))
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+        one, same = (soft_dtw_gradient(x[0], x[1], 0.5, divergence, **how) for how in (band, other))
+        assert one[0] == pytest.approx(same[0], rel=1e-9)
+        assert_close(one[1], same[1], 1e-9)
+    centers = [soft_dtw_barycenter(x, 0.5, max_iter=5, precision="float64", **how) for how in (band, other)]
+    assert_close(*centers, 1e-9)
+    assert modelled.exponentials["assign"] and modelled.exponentials["statistics"]
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("band", BANDS, ids=str)
+def test_clusters_are_those_found_on_the_cpu(modelled, band, ragged):
+    rng = np.random.default_rng(0)
+    x = ragged_walks(rng, 18, 16, 2, shortest=13) if ragged else random_walks(rng, 18, 16, 2)
+    how = {"metric": "softdtw", "metric_params": {"gamma": 0.5, **band}, "random_state": 0, "precision": "float64"}
+    found, expected = (
+        TimeSeriesKMeans(3, max_iter=4, backend=name, **how).fit(pad_series(x)) for name in ("auto", "numba")
+    )
+    assert (found.backend_, expected.backend_) == ("cupy", "numba")
+    np.testing.assert_array_equal(found.labels_, expected.labels_)
+    assert_close(found.cluster_centers_, expected.cluster_centers_, 1e-9)
+    assert_close(found.distances_, expected.distances_, 1e-9)
+    np.testing.assert_array_equal(found.predict(pad_series(x)), expected.labels_)
+
+
+def test_a_run_with_a_constraint_takes_the_gpu_and_names_no_fallback(modelled, monkeypatch):
+    monkeypatch.setattr("raypipe.clustering.require", lambda name: np)  # It asks for a version alone.
+    config = make_config(sets=("cluster.n_clusters=2", "cluster.sakoe_chiba_radius=1", "cluster.gamma=0.5")).cluster
+    x = random_walks(np.random.default_rng(0), 8, 16, 2).values
+    found = fit_clusters(x, config)
+    assert found.implementation.startswith("cupy") and found.reason is None
+    expected = cdist_soft_dtw(x, found.centers, 0.5, sakoe_chiba_radius=1, backend="numba").min(axis=1)
+    np.testing.assert_allclose(found.distances, expected, rtol=1e-9)
 
 
 # --- registers -----------------------------------------------------------------------------------------------------
