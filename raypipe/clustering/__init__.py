@@ -9,7 +9,6 @@ import numpy as np
 from raypipe.clustering.result import Clustering, expecting_empty
 from raypipe.errors import UsageError
 from raypipe.packages import require
-from raypipe.softdtw.backends import fastest
 from raypipe.softdtw.constraints import PARAMETERS
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
@@ -113,8 +112,6 @@ def _metric_params(config: ClusterConfig) -> dict[str, Any]:
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:
     """Return what a fitted `TimeSeriesKMeans` found."""
-    constrained = model.metric == "softdtw" and set(model.metric_params or ()) & set(PARAMETERS)
-    left_gpu = constrained and model.backend == "auto" and model.backend_ == "numba" and fastest() == "cupy"
     return Clustering(
         labels=model.labels_.astype(np.int64),
         distances=model.distances_,
@@ -123,5 +120,4 @@ def from_estimator(model: TimeSeriesKMeans) -> Clustering:
         n_iter=model.n_iter_,
         gamma=model.gamma_,
         implementation=f"{model.backend_} {require(model.backend_).__version__}",
-        reason="on the CPU, as the GPU's kernels know no global constraint" if left_gpu else None,
     )

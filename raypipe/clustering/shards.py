@@ -276,7 +276,7 @@ class LocalShards:
         self.n_series = len(self.series)
         self.measure, self.gamma, self.constraint = measure, measure.gamma, measure.constraint
         self.turned = measure.constraint and measure.constraint.turned
-        self.backend = load_backend(measure.backend, self.series.values, measure.constraint)
+        self.backend = load_backend(measure.backend, self.series.values)
         self.backend_name = backend_name(self.backend)
         self._prepared = self._prepare(self.series)
         self.labels, self.values = np.zeros(self.n_series, np.int32), None

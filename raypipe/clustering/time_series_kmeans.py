@@ -288,8 +288,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             raise UsageError("divergence goes with metric 'softdtw', solver 'mm' and raypipe's own backends")
         if self.metric == "softdtw" and self.backend == "tslearn" and self.solver == "mm":
             raise UsageError("backend 'tslearn' solves by L-BFGS only: add solver='lbfgs'")
-        if self._resolve_constraint() is not None and self.backend == "cupy":
-            raise UsageError("backend cupy knows no global constraint: take backend numba")
+        self._resolve_constraint()  # What is wrong with it is said before the work begins.
 
     def _is_tslearns(self) -> bool:
         """Whether tslearn does the work: all that we have no code of our own for."""

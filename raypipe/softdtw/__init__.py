@@ -12,8 +12,7 @@ list of (T_i, d) or (T_i,) arrays; arrays on a GPU stay there, and so does what 
 A global constraint lets an alignment pass through some cells only, those of tslearn 0.10 for the same parameters:
 ``sakoe_chiba_radius``, a number of steps from the diagonal, or ``itakura_max_slope``, at least 1.
 ``global_constraint``, "sakoe_chiba" or "itakura", says which one counts if both are given, and alone stands for a
-radius of 1 or a slope of 2. The other cells are not computed, so a narrow band is as much faster. Constraints are
-computed on the CPU, by backend "numba".
+radius of 1 or a slope of 2. The other cells are not computed, so a narrow band is as much faster.
 """
 
 from numbers import Real
@@ -127,7 +126,7 @@ def compare(
     x = read_series(X)
     y = None if Y is None else read_series(Y)
     precision = _resolve_precision(precision, x, y or x)
-    module, prepared = _prepare(x, y, gamma, precision, backend, constraint)
+    module, prepared = _prepare(x, y, gamma, precision, backend)
     other = None if y is None else module.prepare(y, precision)
     values = module.cdist(prepared, other, gamma, constraint)
     if divergence:
@@ -250,7 +249,7 @@ def soft_dtw_barycenter(
     else:
         center = read_path(init)
     start = to_host(center.values)[0].astype(np.float64)
-    module, prepared = _prepare(x, center, gamma, precision, backend, constraint)
+    module, prepared = _prepare(x, center, gamma, precision, backend)
     labels = np.zeros(len(x), np.int32)
     total = len(x) if shares is None else shares.sum()
 
@@ -273,7 +272,7 @@ def soft_dtw_barycenter(
 def half_self_values(X: Any, gamma: float, backend: str = "auto", constraint: Constraint | None = None) -> np.ndarray:
     """Return half of each series' soft-DTW with itself, which the divergence subtracts: (n,) float64."""
     x = read_series(X)
-    module, prepared = _prepare(x, None, gamma, "float64", backend, constraint)
+    module, prepared = _prepare(x, None, gamma, "float64", backend)
     return to_host(module.self_values(prepared, gamma, constraint)) / 2
 
 
@@ -347,15 +346,13 @@ def _resolve_precision(precision: str, *series: Series) -> str:
     return precision
 
 
-def _prepare(
-    x: Series, y: Series | None, gamma: float, precision: str, backend: str, constraint: Constraint | None = None
-) -> tuple[Any, Any]:
+def _prepare(x: Series, y: Series | None, gamma: float, precision: str, backend: str) -> tuple[Any, Any]:
     """Check that ``x`` and ``y`` can be compared; return the backend's module, and ``x`` prepared for it."""
     y = x if y is None else y
     if x.values.shape[2] != y.values.shape[2]:
         raise UsageError(f"series of {x.values.shape[2]} and of {y.values.shape[2]} dimensions cannot be compared")
     check_range(x, y, gamma, precision)
-    module = load_backend(backend, x.values, constraint)
+    module = load_backend(backend, x.values)
     return module, module.prepare(x, precision)
 
 
@@ -369,5 +366,5 @@ def _evaluate(
     constraint: Constraint | None = None,
 ) -> Statistics:
     """Return the statistics of one series at one center, where ``center`` is the host's copy of ``y``."""
-    module, prepared = _prepare(x, y, gamma, precision, backend, constraint)
+    module, prepared = _prepare(x, y, gamma, precision, backend)
     return module.statistics(prepared, center[None], np.zeros(1, np.int32), gamma, None, constraint)

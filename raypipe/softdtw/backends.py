@@ -18,26 +18,20 @@ BACKENDS = ("auto", "cupy", "numba")
 PRECISIONS = ("float32", "float64")
 
 
-def load_backend(name: str, values: Any = None, constraint: Any = None) -> Any:
+def load_backend(name: str, values: Any = None) -> Any:
     """Return a backend's module.
 
-    "auto" is "cupy" if it is installed and there is a GPU, or if ``values`` lie on a GPU, else "numba". Under a global
-    constraint it is always "numba".
+    "auto" is "cupy" if it is installed and there is a GPU, or if ``values`` lie on a GPU, else "numba".
 
     Raises
     ------
     UsageError
-        If there is no backend of that name, or it is "numba" and ``values`` lie on a GPU, or "cupy" and there is a
-        constraint.
+        If there is no backend of that name, or it is "numba" and ``values`` lie on a GPU.
     RaypipeError
         If the backend's package is not installed.
     """
     if name not in BACKENDS:
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
-    if constraint is not None:
-        if name == "cupy":
-            raise UsageError("backend cupy knows no global constraint: take backend numba")
-        name = "numba"
     if name == "numba" and hasattr(values, "__cuda_array_interface__"):
         raise UsageError("backend numba does not take series on a GPU: copy them to the host, or use backend cupy")
     if name == "auto":

@@ -7,7 +7,6 @@ bounds to two decimals by the columns, so the mask of two lengths and that of th
 in a few cells: `Constraint.turned` says which of the two is meant.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Integral, Real
@@ -90,24 +89,62 @@ def read_constraint(
     return None
 
 
-def tabulate(constraint: Constraint, row_lengths: Sequence[int], column_lengths: Sequence[int]) -> np.ndarray | None:
-    """Return the limits of all pairs of lengths: (r, c, rows, 2) int32; or None if they exclude no cell.
+@dataclass(frozen=True)
+class Limits:
+    """The limits of rows under a constraint, by the lengths of both series.
 
-    Rows beyond a length of rows have no column: their first is the largest length of columns, their last + 1 is 0.
-
-    Raises
-    ------
-    UsageError
-        As `Constraint.limits`.
+    Attributes
+    ----------
+    table
+        (r, c, T, 2) int32, by kinds of lengths of rows and of columns: each row's first column, and its last + 1. Rows
+        beyond a length have no column: their first is the largest length of columns, their last + 1 is 0.
+    row_kinds, column_kinds
+        (m,) the kind of each series whose steps are rows, and (n,) of each whose steps are columns.
     """
-    table = np.empty((len(row_lengths), len(column_lengths), int(max(row_lengths)), 2), np.int32)
-    table[:] = max(column_lengths), 0
-    excludes = False
-    for r, n_rows in enumerate(row_lengths):
-        for c, n_columns in enumerate(column_lengths):
+
+    table: np.ndarray
+    row_kinds: Any
+    column_kinds: Any
+
+    @classmethod
+    def of(cls, constraint: Constraint, row_lengths: np.ndarray, kinds: tuple[np.ndarray, Any]) -> "Limits | None":
+        """Return the limits of (m,) series with all others; None if they exclude no cell.
+
+        Parameters
+        ----------
+        constraint
+            Its rows are the rows here.
+        row_lengths
+            (m,) whole numbers.
+        kinds
+            The lengths of the others that there are, (c,), and which of them each has, (n,) int32.
+
+        Raises
+        ------
+        UsageError
+            As `Constraint.limits`.
+        """
+        lengths, row_kinds = np.unique(row_lengths, return_inverse=True)
+        pairs = [[(int(n), int(m)) for m in kinds[0]] for n in lengths]
+        return cls._tabulate(constraint, pairs, row_kinds, kinds[1])
+
+    @classmethod
+    def of_own(cls, constraint: Constraint, kinds: tuple[np.ndarray, Any]) -> "Limits | None":
+        """Return the limits of series with themselves, in a table of one kind of rows; None if they exclude no cell."""
+        return cls._tabulate(constraint, [[(int(n), int(n)) for n in kinds[0]]], np.zeros(1, np.int64), kinds[1])
+
+    @classmethod
+    def _tabulate(cls, constraint: Constraint, pairs: list[list[tuple[int, int]]], *kinds: Any) -> "Limits | None":
+        """Make the table of these pairs of lengths."""
+        most_rows, most_columns = (max(pair[side] for row in pairs for pair in row) for side in (0, 1))
+        table = np.empty((len(pairs), len(pairs[0]), most_rows, 2), np.int32)
+        table[:] = most_columns, 0
+        excludes = False
+        for r, c in np.ndindex(table.shape[:2]):
+            n_rows, n_columns = pairs[r][c]
             table[r, c, :n_rows] = limits = constraint.limits(n_rows, n_columns)
             excludes |= bool(limits[-1, 0] > 0 or limits[0, 1] < n_columns)
-    return table if excludes else None
+        return cls(table, *kinds) if excludes else None
 
 
 @lru_cache(1 << 12)

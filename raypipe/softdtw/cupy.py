@@ -1,4 +1,4 @@
-"""Soft-DTW on an NVIDIA GPU: the launches of ``kernels.cu``.
+"""Soft-DTW on an NVIDIA GPU: the launches of the kernels in ``tiles.cu`` and ``kernels.cu``.
 
 No array is as large as series times centers, or as a pair's matrix, unless it is the result. The kernels keep their
 intermediate values in a scratch whose size depends on the device, not on the data. Every sum has a fixed order, so a
@@ -6,23 +6,30 @@ result has the same bits on every run.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from raypipe import packages
+from raypipe.softdtw.constraints import Constraint, Limits
+from raypipe.softdtw.launches import WARP, Tile, assign_tile, find_spans, plan_statistics, share, statistics_tile
 from raypipe.softdtw.series import Series, Statistics, to_host
 
-WARP = 32
 SCRATCH = 1 << 29  # Bytes of scratch for the kernels. With less, fewer pairs are computed at the same time.
 _LOADED = 1 << 24  # At most this many values are copied to the device, or laid out there, at a time.
-_FAR = {"float32": 1e30, "float64": 1e300}  # These equal FAR in kernels.cu.
+_FAR = {"float32": 1e30, "float64": 1e300}  # These equal FAR in tiles.cu.
 _ALL, _TRIANGLE, _OWN = range(3)  # The kernel "assign" computes one of these sets of pairs.
-_SPECIALISED = {"float32": 8, "float64": 3}  # Up to this dimension a kernel is compiled for each; it loops over more.
+
+
+@cache
+def read_source() -> str:
+    """Read the kernels' source, one file after the other: CuPy's cache sees no change in a file that is included."""
+    folder = files("raypipe.softdtw")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("tiles.cu", "kernels.cu"))
 
 
 class Gpu:
@@ -31,13 +38,9 @@ class Gpu:
     def __init__(self) -> None:
         self.xp = packages.require("cupy")
 
-    @cached_property
-    def _source(self) -> str:
-        return files("raypipe.softdtw").joinpath("kernels.cu").read_text(encoding="utf-8")
-
     @cache  # noqa: B019 - there is one instance, and it lives as long as the process
     def _kernel(self, kernel: str) -> Any:
-        module = self.xp.RawModule(code=self._source, options=("-std=c++17",), name_expressions=(kernel,))
+        module = self.xp.RawModule(code=read_source(), options=("-std=c++17",), name_expressions=(kernel,))
         return module.get_function(kernel)
 
     @cache  # noqa: B019
@@ -79,89 +82,6 @@ class DeviceSeries:
         return self.values.shape[2]
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A variant of a kernel: its dimension at compile time (0: any), and the cells that a lane holds in registers."""
-
-    dim: int
-    height: int
-    width: int
-
-    def kernel(self, name: str, dtype: np.dtype) -> str:
-        """Return the C++ name of the kernel's instance for this tile."""
-        real = "double" if dtype == np.float64 else "float"
-        return f"{name}<{real}, {self.dim}, {self.height}, {self.width}>"
-
-
-def assign_tile(n_rows: int, dim: int, dtype: np.dtype) -> Tile:
-    """Choose how much of a center a lane holds: a taller tile needs less memory traffic, and more code."""
-    double = dtype == np.float64
-    if dim > _SPECIALISED[dtype.name]:
-        # NVRTC 13.0.88 spills three registers of a 16 x 8 tile in float32 on sm_100.
-        return Tile(0, _even(n_rows, 4 if double else 12), 4 if double else 8)
-    return Tile(dim, _even(n_rows, 8 if double else 32 if dim <= 2 else 16), 2)
-
-
-def statistics_tile(n_rows: int, n_steps: int, dim: int, dtype: np.dtype) -> Tile:
-    """Choose a tile whose transition probabilities and sums over rows fit in registers."""
-    dim = dim if dim <= _SPECIALISED[dtype.name] else 0
-    height, width = (4, 2) if dtype == np.float64 else (8, 4 if dim > 2 else 8)
-    return Tile(dim, _even(n_rows, height), _even(n_steps, width))
-
-
-@dataclass(frozen=True)
-class LaunchPlan:
-    """The distribution of the pairs of series and their centers over blocks and lanes.
-
-    Attributes
-    ----------
-    team
-        Number of lanes that share a pair.
-    blocks
-        Number of blocks, of one warp each, to launch.
-    kept
-        Number of values in the scratch of a block.
-    jobs
-        (n_jobs, 3) int32: a center, and the first and last + 1 of its series in the order of centers.
-    """
-
-    team: int
-    blocks: int
-    kept: int
-    jobs: np.ndarray
-
-
-def plan_statistics(
-    counts: np.ndarray, n_rows: int, n_steps: int, dim: int, tile: Tile, itemsize: int, resident: int, scratch: int
-) -> LaunchPlan:
-    """Distribute (k,) counts of series: many series take a lane each, few or long ones share a warp's lanes."""
-    down, across = -(-n_rows // tile.height), -(-n_steps // tile.width)
-
-    def kept(team: int) -> int:
-        trail = 0 if tile.dim else across * tile.width * tile.height * WARP
-        return down * across * (tile.height + tile.width) * (WARP // team) + trail
-
-    def slots(team: int) -> int:
-        return max(1, min(resident, scratch // (kept(team) * itemsize)))
-
-    def cost(team: int) -> int:
-        waves = -(-int((-(-counts // (WARP // team))).sum()) // slots(team))
-        return waves * -(-down // team) * (across + team - 1)
-
-    team = min((1, 2, 4, 8, 16, 32), key=cost)
-    rounds = -(-counts // (WARP // team))
-    limit = scratch // (8 * n_rows * (1 + dim))
-    most, work = int(rounds.max()), int(rounds.sum())
-    step = _share(work, slots(team), most, lambda each: int((-(-rounds // each)).sum()), limit) * (WARP // team)
-    per_center = -(-counts // step)
-    centers = np.arange(len(counts)).repeat(per_center)
-    place = np.arange(len(centers)) - (per_center.cumsum() - per_center)[centers]
-    ends = counts.cumsum()
-    begins = (ends - counts)[centers] + place * step
-    jobs = np.stack([centers, begins, np.minimum(begins + step, ends[centers])], axis=1).astype(np.int32)
-    return LaunchPlan(team, min(len(jobs), slots(team)), kept(team), jobs)
-
-
 class Engine:
     """The functions of this module on a given device, with a given number of bytes of scratch."""
 
@@ -185,58 +105,79 @@ class Engine:
             values[:, :, start : start + together] = part.transpose(1, 2, 0)
         return DeviceSeries(values, lengths, mean)
 
-    def cdist(self, x: DeviceSeries, y: DeviceSeries | None, gamma: float) -> Any:
-        """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m) on the device."""
-        others, dtype = x if y is None else y, x.values.dtype
-        found = self.xp.empty((len(others), len(x)), dtype)
-        tile = assign_tile(len(others.values), others.values.shape[1], dtype)
-        for part, z in self._centers(others, x.mean, gamma, tile):
-            self._assign(x, z, None, gamma, tile, 1, found[part], None, part.start, _TRIANGLE if y is None else _ALL)
+    def cdist(self, x: DeviceSeries, y: DeviceSeries | None, gamma: float, constraint: Constraint | None = None) -> Any:
+        """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m) on the device.
+
+        The rows of the constraint are the steps of ``x``, and among the n those of the series of the lower number.
+        """
+        others, which = (x, _TRIANGLE) if y is None else (y, _ALL)
+        found = self.xp.empty((len(others), len(x)), x.values.dtype)
+        bound = constraint.turned if constraint and which == _ALL else constraint
+        kinds = self._kinds(x) if bound else None
+        for part, points, lengths in self._parts(others, x.mean, kinds):
+            limits = Limits.of(bound, _lengths_on_host(points, lengths), kinds) if bound and kinds else None
+            self._compare(x, points, lengths, gamma, found[part], part.start, which, limits)
         if y is None:
             _mirror(self.xp, found)
         return found.T
 
-    def self_values(self, x: DeviceSeries, gamma: float) -> Any:
+    def self_values(self, x: DeviceSeries, gamma: float, constraint: Constraint | None = None) -> Any:
         """Return soft-DTW of each of n series with itself: (n,) on the device."""
         found = self.xp.empty(len(x), x.values.dtype)
-        tile = assign_tile(len(x.values), x.values.shape[1], x.values.dtype)
-        for part, z in self._centers(x, x.mean, gamma, tile):
-            lengths = None if x.lengths is None else x.lengths[part]
+        whole = Limits.of_own(constraint, self._kinds(x)) if constraint else None
+        for part, points, lengths in self._parts(x, x.mean):
             piece = DeviceSeries(self.xp.ascontiguousarray(x.values[:, :, part]), lengths, x.mean)
-            self._assign(piece, z, None, gamma, tile, len(piece), found[part], None, 0, _OWN)
+            own = whole and Limits(whole.table, np.zeros(len(piece), np.int64), whole.column_kinds[part])
+            self._compare(piece, points, lengths, gamma, found[part], 0, _OWN, own)
         return found
 
-    def assign(self, x: DeviceSeries, centers: Any, gamma: float, offsets: Any) -> tuple[Any, Any]:
+    def assign(
+        self, x: DeviceSeries, centers: Any, gamma: float, offsets: Any, constraint: Constraint | None = None
+    ) -> tuple[Any, Any]:
         """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
 
-        Returns (n,) labels, and the (n,) values of soft-DTW without the offset.
+        The rows of the constraint are the steps of ``x``. Returns (n,) labels, and the (n,) values of soft-DTW without
+        the offset.
         """
         xp, n, dtype = self.xp, len(x), x.values.dtype
         k, n_rows, dim = centers.shape
-        tile = assign_tile(n_rows, dim, dtype)
+        limits = Limits.of(constraint.turned, np.full(k, n_rows), self._kinds(x)) if constraint else None
+        tile = assign_tile(n_rows, dim, dtype, limits is not None)
         z = self._lay_out(to_host(centers) - x.mean, None, gamma, tile, dtype)
         offsets = xp.asarray(offsets, dtype=dtype)
         groups, slots = -(-n // WARP), self.device.resident(tile.kernel("assign", dtype))
-        chunk = _share(groups * k, slots, k, lambda each: groups * -(-k // each), self.scratch // (8 * n) * groups)
+        chunk = share(groups * k, slots, k, lambda each: groups * -(-k // each), self.scratch // (8 * n) * groups)
         chunks = -(-k // chunk)
         values, labels = xp.empty((chunks, n), dtype), xp.empty((chunks, n), np.int32)
-        self._assign(x, z, offsets, gamma, tile, chunk, values, labels)
+        self._assign(x, z, offsets, gamma, tile, chunk, values, labels, limits=limits)
         best = (values - offsets[labels]).argmin(axis=0)[None]  # Ties go to the first center, as within a chunk.
         return xp.take_along_axis(labels, best, axis=0)[0], xp.take_along_axis(values, best, axis=0)[0]
 
     def statistics(
-        self, x: DeviceSeries, centers: Any, labels: Any, gamma: float, weights: Any | None = None
+        self,
+        x: DeviceSeries,
+        centers: Any,
+        labels: Any,
+        gamma: float,
+        weights: Any | None = None,
+        constraint: Constraint | None = None,
     ) -> Statistics:
-        """Sum the values and expected alignments of each center's series, as numpy float64."""
+        """Sum the values and expected alignments of each center's series, as numpy float64.
+
+        The rows of the constraint are the steps of the centers.
+        """
         xp, dtype, n_steps = self.xp, x.values.dtype, len(x.values)
         k, n_rows, dim = centers.shape
-        tile = statistics_tile(n_rows, n_steps, dim, dtype)
+        limits = Limits.of(constraint, np.array([n_rows]), self._kinds(x)) if constraint else None
+        tile = statistics_tile(n_rows, n_steps, dim, dtype, limits is not None)
         kernel = tile.kernel("statistics", dtype)
         z, _ = self._lay_out(to_host(centers) - x.mean, None, gamma, tile, dtype)
         labels = xp.asarray(labels)
         counts = to_host(xp.bincount(labels, minlength=k))
         resident = self.device.resident(kernel)
-        plan = plan_statistics(counts, n_rows, n_steps, dim, tile, dtype.itemsize, resident, self.scratch)
+        spans = find_spans(limits, n_rows, n_steps, tile)
+        plan = plan_statistics(counts, n_rows, dim, tile, spans, dtype.itemsize, resident, self.scratch)
+        table, _, places = self._place(limits)
         jobs, n_jobs, size = xp.asarray(plan.jobs), len(plan.jobs), n_rows * (1 + dim) + 1
         sums, totals = xp.empty((n_jobs, size), np.float64), xp.empty((k, size), np.float64)
         self.device.launch(
@@ -247,6 +188,7 @@ class Engine:
             *(xp.argsort(labels).astype(np.int32), None if weights is None else xp.asarray(weights, dtype=dtype)),
             *(jobs, np.int32(n_jobs), np.int32(plan.team), _unit(gamma, dtype)),
             *(xp.empty(plan.blocks * plan.kept, dtype), sums),
+            *(table, places, np.int32(plan.room)),
         )
         starts = xp.asarray(np.searchsorted(plan.jobs[:, 0], np.arange(k + 1)).astype(np.int32))
         self.device.launch("total<double>", -(-totals.size // WARP), sums, starts, np.int32(k), np.int32(size), totals)
@@ -269,6 +211,7 @@ class Engine:
         labels: Any | None,
         first: int = 0,
         which: int = _ALL,
+        limits: Limits | None = None,
     ) -> None:
         points, lengths = z
         kernel, dtype = tile.kernel("assign", x.values.dtype), x.values.dtype
@@ -283,22 +226,59 @@ class Engine:
             *(points, lengths, np.int32(k), np.int32(n_tiles), np.int32(chunk)),
             *(offsets, _unit(gamma, dtype), np.int32(first), np.int32(which)),
             *(self.xp.empty(blocks * kept, dtype), values, labels),
+            *self._place(limits),
         )
 
-    def _centers(
-        self, y: DeviceSeries, mean: np.ndarray, gamma: float, tile: Tile
-    ) -> Iterator[tuple[slice, tuple[Any, Any]]]:
-        """Lay out series as centers for series from which ``mean`` is subtracted, a bounded part at a time."""
+    def _compare(
+        self,
+        x: DeviceSeries,
+        points: Any,
+        lengths: Any | None,
+        gamma: float,
+        values: Any,
+        first: int,
+        which: int,
+        limits: Limits | None,
+    ) -> None:
+        """Compare series with each of some centers (k, T, d), and write the values."""
+        dtype = x.values.dtype
+        tile = assign_tile(points.shape[1], points.shape[2], dtype, limits is not None)
+        z = self._lay_out(points, lengths, gamma, tile, dtype)
+        chunk = len(points) if which == _OWN else 1
+        self._assign(x, z, None, gamma, tile, chunk, values, None, first, which, limits)
+
+    def _parts(
+        self, y: DeviceSeries, mean: np.ndarray, kinds: tuple[np.ndarray, Any] | None = None
+    ) -> Iterator[tuple[slice, Any, Any | None]]:
+        """Take series as centers (k, T, d), less ``mean``, and their lengths: a bounded part at a time.
+
+        The limits of a part with series of these kinds of lengths are bounded too.
+        """
         n_steps, dim, m = y.values.shape
-        together = max(1, _LOADED // (n_steps * dim))
+        size = n_steps * (dim if kinds is None else max(dim, 2 * len(kinds[0])))
+        together = max(1, _LOADED // size)
         for start in range(0, m, together):
             part = slice(start, min(start + together, m))
             points = y.values[:, :, part].transpose(2, 0, 1) + self.xp.asarray(y.mean - mean)
-            lengths = None if y.lengths is None else y.lengths[part]
-            yield part, self._lay_out(points, lengths, gamma, tile, y.values.dtype)
+            yield part, points, None if y.lengths is None else y.lengths[part]
+
+    def _kinds(self, x: DeviceSeries) -> tuple[np.ndarray, Any]:
+        """Return the lengths that there are, (c,), and on the device which of them each series has, (n,) int32."""
+        if x.lengths is None:
+            return np.array([len(x.values)]), self.xp.zeros(len(x), np.int32)
+        lengths, kinds = self.xp.unique(x.lengths, return_inverse=True)
+        return to_host(lengths), kinds.astype(np.int32)
+
+    def _place(self, limits: Limits | None) -> tuple[Any, Any, Any]:
+        """Copy a table of limits to the device, and find where those of each center and of each series begin."""
+        if limits is None:
+            return None, None, None
+        _, n_kinds, n_rows, _ = limits.table.shape
+        rows = (limits.row_kinds * (n_kinds * n_rows)).astype(np.int32)
+        return self.xp.asarray(limits.table), self.xp.asarray(rows), limits.column_kinds * np.int32(n_rows)
 
     def _lay_out(self, points: Any, lengths: Any | None, gamma: float, tile: Tile, dtype: np.dtype) -> tuple[Any, Any]:
-        """Scale (k, T, d) centers and cut them into the tiles that kernels.cu reads; return them and (k,) lengths."""
+        """Scale (k, T, d) centers and cut them into the tiles that the kernels read; return them and (k,) lengths."""
         # Centers on the host are few, and the host lays them out before a GPU would begin.
         xp = np if isinstance(points, np.ndarray) else self.xp
         (k, n_rows, dim), height = points.shape, tile.height
@@ -339,42 +319,47 @@ def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> DeviceSe
     return _engine().prepare(x, dtype, origin)
 
 
-def cdist(x: DeviceSeries, y: DeviceSeries | None, gamma: float, constraint: None = None) -> Any:
-    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m), a CuPy array."""
-    return _engine().cdist(x, y, gamma)
+def cdist(x: DeviceSeries, y: DeviceSeries | None, gamma: float, constraint: Constraint | None = None) -> Any:
+    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m), a CuPy array.
+
+    The rows of the constraint are the steps of ``x``, and among the n those of the series of the lower number.
+    """
+    return _engine().cdist(x, y, gamma, constraint)
 
 
-def self_values(x: DeviceSeries, gamma: float, constraint: None = None) -> Any:
+def self_values(x: DeviceSeries, gamma: float, constraint: Constraint | None = None) -> Any:
     """Return soft-DTW of each of n series with itself: (n,), a CuPy array."""
-    return _engine().self_values(x, gamma)
+    return _engine().self_values(x, gamma, constraint)
 
 
-def assign(x: DeviceSeries, centers: Any, gamma: float, offsets: Any, constraint: None = None) -> tuple[Any, Any]:
+def assign(
+    x: DeviceSeries, centers: Any, gamma: float, offsets: Any, constraint: Constraint | None = None
+) -> tuple[Any, Any]:
     """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
 
-    Returns (n,) labels, and the (n,) values of soft-DTW without the offset, as CuPy arrays.
+    The rows of the constraint are the steps of ``x``. Returns (n,) labels, and the (n,) values of soft-DTW without the
+    offset, as CuPy arrays.
     """
-    return _engine().assign(x, centers, gamma, offsets)
+    return _engine().assign(x, centers, gamma, offsets, constraint)
 
 
 def statistics(
-    x: DeviceSeries, centers: Any, labels: Any, gamma: float, weights: Any | None = None, constraint: None = None
+    x: DeviceSeries,
+    centers: Any,
+    labels: Any,
+    gamma: float,
+    weights: Any | None = None,
+    constraint: Constraint | None = None,
 ) -> Statistics:
-    """Sum the values and expected alignments of each center's series."""
-    return _engine().statistics(x, centers, labels, gamma, weights)
+    """Sum the values and expected alignments of each center's series.
+
+    The rows of the constraint are the steps of the centers.
+    """
+    return _engine().statistics(x, centers, labels, gamma, weights, constraint)
 
 
-def _share(work: int, slots: int, most: int, jobs_of: Callable[[int], int], limit: int) -> int:
-    """Choose the size of a job, 1 to ``most``, so that jobs are few and all slots end at about the same time."""
-    sizes = {min(most, -(-work // (slots * waves))) for waves in range(1, 17)}
-    jobs = {size: jobs_of(size) for size in sorted(sizes, reverse=True)}
-    costs = {size: size * -(-n_jobs // slots) for size, n_jobs in jobs.items() if n_jobs <= limit}
-    return next((size for size, cost in costs.items() if cost <= 1.1 * min(costs.values())), most)
-
-
-def _even(steps: int, most: int) -> int:
-    """Return the size of a part when ``steps`` are cut into the fewest equal parts of at most ``most``."""
-    return -(-steps // -(-steps // most))
+def _lengths_on_host(points: Any, lengths: Any | None) -> np.ndarray:
+    return np.full(len(points), points.shape[1]) if lengths is None else to_host(lengths)
 
 
 def _scale(gamma: float, dtype: np.dtype) -> Any:

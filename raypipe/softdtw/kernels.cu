@@ -1,169 +1,17 @@
-// Soft-DTW of many series at once (Cuturi & Blondel 2017), and its gradient (Mensch & Blondel 2018).
-//
-// A pair's matrix R has a row for each step of the center and a column for each step of the series. A lane computes it
-// tile by tile, H x W cells in registers, with all loops unrolled: the cells of an anti-diagonal do not depend on each
-// other. Data are scaled by sqrt(log2 e / gamma), so that a cell is
-// R = D + least - log2(1 + 2^(least - middle) + 2^(least - high)).
-//
-// A center's rows are padded at the front to whole tiles, so that its last row is the last of a tile; padding is FAR
-// from everything. Series lie as (steps, dim, series), so that 32 lanes read 32 neighbors. A block is one warp, which
-// takes one job after another and keeps its values in a scratch of its own, lanes side by side. The launch bounds ask
-// for only one block a processor, so that the compiler uses every register before it spills.
-//
-// real: float or double.  DIM: the number of dimensions, or 0 if it is known only at run time.
-
-#define UNROLL _Pragma("unroll")
-
-template <typename real> constexpr real FAR = sizeof(real) == 4 ? real(1e30f) : real(1e300);  // inf - inf would be NaN
-
-#ifdef __CUDA_ARCH__
-__device__ float exp2_of(float v) { asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
-__device__ float log2_of(float v) { asm("lg2.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
-__device__ float inverse_of(float v) { asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(v)); return v; }
-__device__ double inverse_of(double v) {  // v is in [1, 3]; a general division would cost registers.
-    double r;
-    asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(r) : "d"(v));
-    r = fma(r, fma(-v, r, 1.0), r);
-    return fma(r, fma(-v, r, 1.0), r);
-}
-#else
-__device__ float exp2_of(float v) { return exp2f(v); }
-__device__ float log2_of(float v) { return log2f(v); }
-__device__ float inverse_of(float v) { return 1.0f / v; }
-__device__ double inverse_of(double v) { return 1.0 / v; }
-#endif
-__device__ double exp2_of(double v) { return exp2(v); }
-__device__ double log2_of(double v) { return log2(v); }
-
-// Returns the sum over each `width` lanes (a power of 2), always in the same order. All lanes must take part in the
-// shuffles, so there are no branches.
-template <typename real> __device__ real sum_lanes(real v, int width) {
-    UNROLL for (int apart = 1; apart < 32; apart *= 2) {
-        const real other = __shfl_xor_sync(0xffffffffu, v, apart);
-        v += apart < width ? other : real(0);
-    }
-    return v;
-}
-
-__device__ int longest(int length) {
-    UNROLL for (int apart = 1; apart < 32; apart *= 2) {
-        const int other = __shfl_xor_sync(0xffffffffu, length, apart);
-        length = other > length ? other : length;
-    }
-    return length;
-}
-
-// One lane's series.
-template <typename real> struct Path {
-    const real* x;
-    long long stride;  // the distance from one dimension to the next
-    int n_steps, dim;
-    real scale;
-
-    // A step beyond the end may be any finite number, because nothing flows back from there.
-    __device__ const real* at(int step) const {
-        return x + (long long)(step < n_steps ? step : n_steps - 1) * dim * stride;
-    }
-};
-
-// A tile of R. `rows` are the center's: (H, DIM), padded to a multiple of 16 bytes. With DIM = 0 they are (dim + 1, H):
-// each dimension of -2z, scaled twice so that x need not be scaled, then the squared norms.
-template <typename real, int DIM, int H, int W> struct Tile {
-    real column[H];                         // R of the column before the tile; after `pass`, of the tile's last column
-    real row[W];                            // R of the row above the tile; after `pass`, of the tile's last row
-    real steps[W][DIM ? DIM : 1];           // x
-    real costs[H][W];                       // D, if DIM is 0
-    real by_diagonal[H][W], by_left[H][W];  // probabilities of the ways into each cell; from above it is the rest of 1
-
-    __device__ static int rows_size(int dim) { return (H * (DIM ? DIM : dim + 1) + 3) / 4 * 4; }
-
-    // Set the column before the first one. `padding` rows lie between the tile's first row and the center's.
-    __device__ void begin(int padding) {
-        UNROLL for (int h = 0; h < H; h++) column[h] = h == padding - 1 ? real(0) : FAR<real>;
-    }
-
-    __device__ void read(const Path<real>& path, const real* rows, int first) {
-        if constexpr (DIM == 0) measure(path, rows, first);
-        UNROLL for (int w = 0; w < W; w++)
-            UNROLL for (int c = 0; c < DIM; c++) steps[w][c] = path.scale * path.at(first + w)[c * path.stride];
-    }
-
-    // Compute all distances, dimension by dimension: |z|^2 - 2 z x + |x|^2.
-    __device__ void measure(const Path<real>& path, const real* rows, int first) {
-        const real* z = (const real*)__builtin_assume_aligned(rows, 16);
-        real norms[W] = {};
-        UNROLL for (int h = 0; h < H; h++)
-            UNROLL for (int w = 0; w < W; w++) costs[h][w] = z[path.dim * H + h];
-        _Pragma("unroll 1") for (int c = 0; c < path.dim; c++) {
-            real x[W];
-            UNROLL for (int w = 0; w < W; w++) {
-                x[w] = path.at(first + w)[c * path.stride];
-                norms[w] += x[w] * x[w];
-            }
-            UNROLL for (int h = 0; h < H; h++)
-                UNROLL for (int w = 0; w < W; w++) costs[h][w] += z[c * H + h] * x[w];
-        }
-        UNROLL for (int h = 0; h < H; h++)
-            UNROLL for (int w = 0; w < W; w++)
-                costs[h][w] = fmax(costs[h][w] + path.scale * path.scale * norms[w], real(0));
-    }
-
-    // Load the numbers that row h needs and the rows before it did not, 16 bytes at a time.
-    __device__ static void fetch(real* z, const real* rows, int h) {
-        constexpr int SIZE = 16 / sizeof(real);
-        struct alignas(16) Vector { real values[SIZE]; };
-        UNROLL for (int i = (h * DIM + SIZE - 1) / SIZE; i * SIZE < (h + 1) * DIM; i++) {
-            const Vector vector = ((const Vector*)rows)[i];
-            UNROLL for (int v = 0; v < SIZE; v++) z[i * SIZE + v] = vector.values[v];
-        }
-    }
-
-    __device__ real distance(const real* z, int h, int w) const {
-        if constexpr (DIM == 0) return costs[h][w];
-        real sum = 0;
-        UNROLL for (int c = 0; c < DIM; c++) {
-            const real apart = z[h * DIM + c] - steps[w][c];
-            sum += apart * apart;
-        }
-        return sum;
-    }
-
-    // Carry R through the tile; `corner` is R above the column before it. KEEP stores the probabilities of the ways.
-    template <bool KEEP> __device__ void pass(const real* rows, real corner) {
-        real diagonal[W], z[(H * DIM + 3) / 4 * 4 + 1];
-        UNROLL for (int w = 0; w < W; w++) diagonal[w] = w ? row[w - 1] : corner;
-        UNROLL for (int wave = 0; wave < H + W - 1; wave++)
-            UNROLL for (int w = 0; w < W; w++) {
-                const int h = wave - w;
-                if (h < 0 || h >= H) continue;
-                if (w == 0) fetch(z, rows, h);
-                const real above = row[w], left = column[h];
-                const real low = fmin(above, diagonal[w]), high = fmax(above, diagonal[w]);
-                const real least = fmin(low, left), middle = fmax(low, left);
-                const real second = exp2_of(least - middle), third = exp2_of(least - high);
-                const real total = real(1) + second + third;
-                if constexpr (KEEP) {
-                    const real share = inverse_of(total);
-                    by_left[h][w] = share * (left < low ? real(1) : second);
-                    by_diagonal[h][w] = share * (diagonal[w] > above ? third : left < low ? second : real(1));
-                }
-                diagonal[w] = left;
-                row[w] = column[h] = distance(z, h, w) + least - log2_of(total);
-            }
-    }
-};
+// The kernels of soft-DTW. tiles.cu, which stands before this file when it is compiled, says how they compute.
 
 // Finds the nearest of each chunk of centers to each series: values (chunks, n_series) and, unless null, labels.
 //
 // With one center a chunk and no labels the values are the matrix of all pairs. `which` says which pairs are computed:
 // 0: all; 1: all except those of a center (numbered from `first`) with a series of a lower number; 2: each series with
-// its own center.
-template <typename real, int DIM, int H, int W>
+// its own center. A pair's limits begin in row row_places[center] + column_places[series] of `limits`, (rows, 2).
+template <typename real, int DIM, int H, int W, bool BANDED = false>
 __global__ void __launch_bounds__(32, 1) assign(
     const real* __restrict__ x, const int* __restrict__ lengths, int n_series, int n_steps, int dim, real scale,
     const real* __restrict__ z, const int* __restrict__ z_lengths, int n_centers, int n_tiles, int chunk,
     const real* __restrict__ offsets, real unit, int first, int which, real* __restrict__ scratch,
-    real* __restrict__ values, int* __restrict__ labels) {
+    real* __restrict__ values, int* __restrict__ labels, const int* __restrict__ limits,
+    const int* __restrict__ row_places, const int* __restrict__ column_places) {
     using Cells = Tile<real, DIM, H, W>;
     const int groups = (n_series + 31) / 32, chunks = (n_centers + chunk - 1) / chunk;
     const long long lanes = 32ll * gridDim.x;
@@ -181,16 +29,28 @@ __global__ void __launch_bounds__(32, 1) assign(
         for (int center = start; center < stop; center++) {
             const int n_rows = z_lengths[center], down = (n_rows + H - 1) / H, padding = down * H - n_rows;
             const real* rows = z + (long long)center * n_tiles * Cells::rows_size(dim);
+            Limits<BANDED> bounds;
+            if constexpr (BANDED) bounds.table = limits + 2ll * (row_places[center] + column_places[n]);
             Cells cells;
             real value = 0;
+            int begin = 0, stop_step = across;  // of the row of tiles, in steps
             for (int i = 0; i < down; i++, rows += Cells::rows_size(dim)) {
                 cells.begin(padding - i * H);
                 real corner = padding == i * H ? real(0) : FAR<real>;
-                for (int step = 0; step < across; step += W) {
-                    UNROLL for (int w = 0; w < W; w++) cells.row[w] = i ? kept[(step + w) * lanes] : FAR<real>;
+                const int above_begin = begin, above_stop = stop_step;
+                if constexpr (BANDED) {
+                    begin = bounds.first(i * H - padding), stop_step = bounds.stop((i + 1) * H - 1 - padding);
+                    // Lanes stay at one step, to read neighbors; but of centers of their own they have other rows.
+                    if (which != 2) begin = -longest(-begin), stop_step = longest(stop_step);
+                    begin -= begin % W;
+                    if (begin > above_begin) corner = kept[(begin - 1) * lanes];
+                }
+                for (int step = begin; step < stop_step; step += W) {
+                    const bool met = BANDED ? i && step < above_stop : i;  // by the row of tiles above
+                    UNROLL for (int w = 0; w < W; w++) cells.row[w] = met ? kept[(step + w) * lanes] : FAR<real>;
                     const real next = cells.row[W - 1];
                     cells.read(path, rows, step);
-                    cells.template pass<false>(rows, corner);
+                    cells.template pass<false>(rows, corner, bounds, i * H - padding, step);
                     corner = next;
                     UNROLL for (int w = 0; w < W; w++) {
                         if (i < down - 1) kept[(step + w) * lanes] = cells.row[w];
@@ -209,9 +69,14 @@ __global__ void __launch_bounds__(32, 1) assign(
     }
 }
 
+// Numbers from the first one on, up to the one before `stop`.
+struct Span {
+    int first, stop;
+};
+
 // A pair's expected alignment E, computed by `team` lanes: each takes every team-th row of tiles and stays one tile
 // behind the lane above it. 32 / team `pairs` of one center run side by side, and their sums are added up.
-template <typename real, int DIM, int H, int W> struct Alignment {
+template <typename real, int DIM, int H, int W, bool BANDED> struct Alignment {
     using Cells = Tile<real, DIM, H, W>;
     static constexpr int KEPT = W + H;  // of each tile its last row (later E from below) and the column before it
     static constexpr int TOGETHER = 8;  // dimensions at a time
@@ -223,10 +88,35 @@ template <typename real, int DIM, int H, int W> struct Alignment {
     real right[H], past_corner;                 // E that comes from the tile on the right
     real mass[H], moved[H][DIM ? DIM : 1];      // sums of E and of E x over a row of tiles
     real weight;
+    Limits<BANDED> limits;
+    Span own, above, below;  // the tiles of the lane's row of tiles, and of those above it and below it
     int length, down, across, padding, pairs, team, member;
     bool fresh;  // in the first round of a job the sums begin at 0
 
-    __device__ real* kept(int i, int j) const { return scratch + ((long long)i * across + j) * KEPT * pairs; }
+    // Of each row of tiles there is room for `across` tiles.
+    __device__ real* kept(int i, int j, const Span& span) const {
+        return scratch + ((long long)i * across + j - span.first) * KEPT * pairs;
+    }
+
+    // Returns which tiles a row of tiles has: from the column before its first row's first one, which E may come to.
+    __device__ Span find(int i) const {
+        if constexpr (!BANDED) return {0, across};
+        else {
+            if (i < 0 || i >= down) return {1 << 30, -(1 << 30)};
+            const int first = limits.first(i * H - padding), stop = limits.stop((i + 1) * H - 1 - padding);
+            return {(first > 0 ? first - 1 : 0) / W, (stop + W - 1) / W};
+        }
+    }
+
+    // Begin with a strip of rows of tiles, a row for each member of the team; return the turns it takes.
+    __device__ Span begin(int strip) {
+        const int i = strip + member;
+        own = find(i), above = find(i - 1), below = find(i + 1);
+        if constexpr (!BANDED) return {0, across + team - 1};
+        else return {-longest(-own.first - member), longest(own.stop + member)};
+    }
+
+    __device__ bool has(int i, int j) const { return i < down && j >= own.first && j < own.stop; }
 
     // Add to column `which` of the sums, in the row that is the tile's row h.
     __device__ void add(int i, int h, int which, real v) {
@@ -240,12 +130,14 @@ template <typename real, int DIM, int H, int W> struct Alignment {
 
     // Load the row above a tile, and before the first tile also the column, and return the corner.
     __device__ real enter(int i, int j) {
-        const real* above = kept(i - 1, j);
-        if (j == 0) cells.begin(padding - i * H);
-        UNROLL for (int w = 0; w < W; w++) cells.row[w] = i ? above[w * pairs] : FAR<real>;
+        const real* over = kept(i - 1, j, above);
+        const bool met = i && (!BANDED || j < above.stop);
+        const bool met_corner = i && (!BANDED || (j > above.first && j <= above.stop));
+        if (j == own.first) cells.begin(padding - i * H);
+        UNROLL for (int w = 0; w < W; w++) cells.row[w] = met ? over[w * pairs] : FAR<real>;
         cells.read(path, rows(i), j * W);
         if (j == 0) return padding == i * H ? real(0) : FAR<real>;
-        return i ? above[(W - 1 - KEPT) * pairs] : FAR<real>;
+        return met_corner ? over[(W - 1 - KEPT) * pairs] : FAR<real>;
     }
 
     __device__ const real* rows(int i) const { return z + i * Cells::rows_size(path.dim); }
@@ -253,15 +145,16 @@ template <typename real, int DIM, int H, int W> struct Alignment {
     // Returns the value of soft-DTW, at the lane that holds it.
     __device__ real forward() {
         real value = 0;
-        for (int band = 0; band < down; band += team) {
-            const int i = band + member;
-            for (int turn = 0; turn < across + team - 1; turn++) {
+        for (int strip = 0; strip < down; strip += team) {
+            const int i = strip + member;
+            const Span turns = begin(strip);
+            for (int turn = turns.first; turn < turns.stop; turn++) {
                 const int j = turn - member;
-                if (i < down && j >= 0 && j < across) {
+                if (has(i, j)) {
                     const real corner = enter(i, j);
-                    real* tile = kept(i, j);
+                    real* tile = kept(i, j, own);
                     UNROLL for (int h = 0; h < H; h++) tile[(W + h) * pairs] = cells.column[h];
-                    cells.template pass<false>(rows(i), corner);
+                    cells.template pass<false>(rows(i), corner, limits, i * H - padding, j * W);
                     UNROLL for (int w = 0; w < W; w++) {
                         tile[w * pairs] = cells.row[w];
                         if (i == down - 1 && j * W + w == length - 1) value = cells.row[w];
@@ -276,25 +169,28 @@ template <typename real, int DIM, int H, int W> struct Alignment {
     // E flows backwards from the last cell, where it is the series' weight: each cell's E is divided among the cells
     // before it, by the probabilities of the ways. A tile's probabilities are computed again from what `forward` kept.
     __device__ void backward() {
-        for (int band = (down - 1) / team * team; band >= 0; band -= team) {
-            const int i = band + member;
+        for (int strip = (down - 1) / team * team; strip >= 0; strip -= team) {
+            const int i = strip + member;
+            const Span turns = begin(strip);
             past_corner = 0;
             UNROLL for (int h = 0; h < H; h++) {
                 right[h] = mass[h] = 0;
                 UNROLL for (int c = 0; c < DIM; c++) moved[h][c] = 0;
             }
-            for (int turn = 0; turn < across + team - 1; turn++) {
-                const int j = across - 1 - turn + (team - 1 - member);
-                if (i < down && j >= 0 && j < across) {
+            for (int turn = turns.first; turn < turns.stop; turn++) {
+                const int j = turns.stop - 1 - turn + turns.first - member;
+                if (has(i, j)) {
                     const real corner = enter(i, j);
-                    real *tile = kept(i, j), *above = kept(i - 1, j), below[W];
+                    real *tile = kept(i, j, own), *over = kept(i - 1, j, above), under[W];
                     UNROLL for (int h = 0; h < H; h++) cells.column[h] = tile[(W + h) * pairs];
-                    cells.template pass<true>(rows(i), corner);
+                    cells.template pass<true>(rows(i), corner, limits, i * H - padding, j * W);
+                    const bool met = !BANDED || j >= below.first;
                     UNROLL for (int w = 0; w < W; w++)
-                        below[w] = i < down - 1 ? tile[w * pairs] : j * W + w == length - 1 ? weight : real(0);
-                    spread(j, below);
+                        under[w] = i < down - 1 ? met ? tile[w * pairs] : real(0)
+                                                : j * W + w == length - 1 ? weight : real(0);
+                    spread(j - own.first, under);
                     UNROLL for (int w = 0; w < W; w++)
-                        if (i) above[w * pairs] = below[w];
+                        if (i && (!BANDED || j < above.stop)) over[w * pairs] = under[w];
                 }
                 __syncwarp();
             }
@@ -306,8 +202,8 @@ template <typename real, int DIM, int H, int W> struct Alignment {
         }
     }
 
-    // Carry E through a tile: from its right and lower edge to its left and upper edge.
-    __device__ void spread(int j, real (&below)[W]) {
+    // Carry E through a tile, which is number `place` of its row: from its right and lower edge to its left and upper edge.
+    __device__ void spread(int place, real (&below)[W]) {
         real passed = 0;  // E from the first cell of the row before, into the column before the tile
         UNROLL for (int h = H - 1; h >= 0; h--) {
             real leaning = 0;
@@ -319,7 +215,7 @@ template <typename real, int DIM, int H, int W> struct Alignment {
                 leaning = diagonal;
                 mass[h] += e;
                 UNROLL for (int c = 0; c < DIM; c++) moved[h][c] += e * cells.steps[w][c];
-                if constexpr (DIM == 0) trail[((j * W + w) * H + h) * 32] = e;
+                if constexpr (DIM == 0) trail[((place * W + w) * H + h) * 32] = e;
             }
             right[h] += passed;
             passed = leaning;
@@ -333,8 +229,8 @@ template <typename real, int DIM, int H, int W> struct Alignment {
     __device__ void add_trail(int i) {
         for (int first = 0; first < path.dim; first += TOGETHER) {
             real met[H][TOGETHER] = {};
-            _Pragma("unroll 1") for (int step = 0; i < down && step < across * W; step++) {
-                const real* x = path.at(step) + first * path.stride;
+            _Pragma("unroll 1") for (int step = 0; i < down && step < (own.stop - own.first) * W; step++) {
+                const real* x = path.at(own.first * W + step) + first * path.stride;
                 UNROLL for (int c = 0; c < TOGETHER; c++) {
                     const real v = first + c < path.dim ? path.scale * x[c * path.stride] : real(0);
                     UNROLL for (int h = 0; h < H; h++) met[h][c] += trail[(step * H + h) * 32] * v;
@@ -347,19 +243,20 @@ template <typename real, int DIM, int H, int W> struct Alignment {
 };
 
 // Sums values and expected alignments over series of one center. `members` are the series sorted by center, `jobs`
-// (n_jobs, 3): center, first and last + 1 of its members; `sums` (n_jobs, n_rows (1 + dim) + 1), the value last.
-template <typename real, int DIM, int H, int W>
+// (n_jobs, 3): center, first and last + 1 of its members; `sums` (n_jobs, n_rows (1 + dim) + 1), the value last. A
+// series' limits begin in row column_places[series] of `limits`, (rows, 2); no row of tiles has more than `room` tiles.
+template <typename real, int DIM, int H, int W, bool BANDED = false>
 __global__ void __launch_bounds__(32, 1) statistics(
     const real* __restrict__ x, const int* __restrict__ lengths, int n_series, int n_steps, int dim, real scale,
     const real* __restrict__ z, int n_rows, const int* __restrict__ members, const real* __restrict__ weights,
     const int* __restrict__ jobs, int n_jobs, int team, real unit, real* __restrict__ scratch,
-    double* __restrict__ sums) {
-    using Pair = Alignment<real, DIM, H, W>;
+    double* __restrict__ sums, const int* __restrict__ limits, const int* __restrict__ column_places, int room) {
+    using Pair = Alignment<real, DIM, H, W, BANDED>;
     const int pairs = 32 / team, pair = threadIdx.x % pairs, size = n_rows * (1 + dim) + 1;
     Pair it;
     it.team = team, it.pairs = pairs, it.member = threadIdx.x / pairs;
     it.down = (n_rows + H - 1) / H, it.padding = it.down * H - n_rows;
-    const int most = (n_steps + W - 1) / W;
+    const int most = BANDED ? room : (n_steps + W - 1) / W;
     const long long tiles = (long long)it.down * most * Pair::KEPT * pairs, trail = DIM ? 0 : most * W * H * 32;
     scratch += blockIdx.x * (tiles + trail);
     it.scratch = scratch + pair, it.trail = scratch + tiles + threadIdx.x;
@@ -373,7 +270,8 @@ __global__ void __launch_bounds__(32, 1) statistics(
             it.path = {x + n, n_series, n_steps, dim, scale};
             it.weight = !live ? real(0) : weights ? weights[n] : real(1);
             it.length = lengths ? lengths[n] : n_steps;
-            it.across = (longest(it.length) + W - 1) / W;
+            it.across = BANDED ? room : (longest(it.length) + W - 1) / W;
+            if constexpr (BANDED) it.limits.table = limits + 2ll * column_places[n];
             it.fresh = round == begin;
             const real value = sum_lanes(it.weight * unit * it.forward(), 32);
             if (threadIdx.x == 0) it.sums[size - 1] = (it.fresh ? 0.0 : it.sums[size - 1]) + (double)value;

@@ -6,7 +6,6 @@ falls from row to row. The rows that are swept together take the columns of any 
 own is never reached. Without a constraint ``limits`` is None, and nothing of this is compiled.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,62 +13,25 @@ from numba import njit, types
 from numba.extending import overload
 
 from raypipe.softdtw.cells import INLINE, unreached
-from raypipe.softdtw.constraints import Constraint, tabulate
+from raypipe.softdtw.constraints import Limits
 from raypipe.softdtw.lanes import between, in_units, least, load, scratch, splat, width
 
 ROWS = 4  # This many rows are swept at a time.
 MEASURED = 8  # With many dimensions, distances of this many rows are computed at a time: eight sums in flight.
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The limits of rows under a constraint, by the lengths of both series.
+def count_columns(limits: Limits) -> int:
+    """Return the largest number of columns of rows that are swept together, for all series."""
+    first, stop = limits.table[..., 0].min(axis=(0, 1)), limits.table[..., 1].max(axis=(0, 1))
+    last = np.minimum(np.arange(len(first)) + ROWS, len(first)) - 1
+    return int((stop[last] - first).max())
 
-    Attributes
-    ----------
-    table
-        (r, c, T_z, 2) int32, by kinds of lengths of centers and of series.
-    row_kinds, column_kinds
-        (m,) the kind of each center, and (n,) of each series.
-    """
 
-    table: np.ndarray
-    row_kinds: np.ndarray
-    column_kinds: np.ndarray
-
-    @classmethod
-    def of(cls, constraint: Constraint, z_lengths: np.ndarray, x: Any) -> "Limits | None":
-        """Return the limits of centers of these lengths with all series; None if they exclude no cell."""
-        lengths, kinds = x.kinds
-        rows, row_kinds = np.unique(z_lengths, return_inverse=True)
-        table = tabulate(constraint, rows.tolist(), lengths.tolist())
-        return None if table is None else cls(table, row_kinds, kinds)
-
-    @classmethod
-    def of_own(cls, constraint: Constraint, x: Any) -> "Limits | None":
-        """Return the limits of series with themselves: (1, c, T, 2); None if they exclude no cell."""
-        lengths, kinds = x.kinds
-        table = np.empty((1, len(lengths), x.shape[1], 2), np.int32)
-        table[:] = x.shape[1], 0
-        found = [tabulate(constraint, [n], [n]) for n in lengths.tolist()]
-        if all(one is None for one in found):
-            return None
-        for kind, n in enumerate(lengths):
-            table[0, kind, :n] = constraint.limits(n, n)
-        return cls(table, np.zeros(1, np.int64), kinds)
-
-    @property
-    def n_columns(self) -> int:
-        """The largest number of columns of rows that are swept together, for all series."""
-        first, stop = self.table[..., 0].min(axis=(0, 1)), self.table[..., 1].max(axis=(0, 1))
-        last = np.minimum(np.arange(len(first)) + ROWS, len(first)) - 1
-        return int((stop[last] - first).max())
-
-    def room(self, x: Any) -> tuple[Any, ...]:
-        """Return the table and a thread's own memory for the limits of a block."""
-        n_rows = self.table.shape[2]
-        own = scratch(2 * (n_rows + MEASURED) * x.lanes, x.dtype), np.empty(2 * (n_rows + MEASURED), np.int64)
-        return self.table, self.row_kinds, self.column_kinds, own
+def make_room(limits: Limits, x: Any) -> tuple[Any, ...]:
+    """Return the table and a thread's own memory for the limits of a block."""
+    n_rows = limits.table.shape[2]
+    own = scratch(2 * (n_rows + MEASURED) * x.lanes, x.dtype), np.empty(2 * (n_rows + MEASURED), np.int64)
+    return limits.table, limits.row_kinds, limits.column_kinds, own
 
 
 def columns(limits, first, n_rows, n_columns):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import get_num_threads
 
-from raypipe.softdtw.constraints import Constraint
+from raypipe.softdtw.constraints import Constraint, Limits
 from raypipe.softdtw.lanes import lane_bytes, scratch
-from raypipe.softdtw.limits import Limits
+from raypipe.softdtw.limits import count_columns, make_room
 from raypipe.softdtw.passes import compare_blocks, compare_own_blocks, count_sort, lay_out, sum_alignments
 from raypipe.softdtw.series import Series, Statistics
 from raypipe.softdtw.sweeps import (
@@ -117,10 +117,10 @@ def self_values(x: HostSeries, gamma: float, constraint: Constraint | None = Non
     """Return soft-DTW of each of n series with itself: (n,)."""
     out = np.empty(len(x.series), x.dtype)
     starts, stops = _cut(len(out), x.lanes)
-    limits = Limits.of_own(constraint, x) if constraint else None
+    limits = Limits.of_own(constraint, x.kinds) if constraint else None
 
     def compare(piece: _Piece, room: _Room, first: int) -> None:
-        compare_own_blocks(*piece, x.dims, *room, out, limits and limits.room(x))
+        compare_own_blocks(*piece, x.dims, *room, out, limits and make_room(limits, x))
 
     blocks = _Blocks(x, gamma, _order(np.zeros(len(out), np.int32), 1, x), starts, stops, limits)
     blocks.share(compare, blocks.parts(1, x.shape[1]))
@@ -167,7 +167,7 @@ def statistics(
     within = np.arange(len(cluster)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
     starts = (ends - counts)[cluster] + within * x.lanes
     stops = np.minimum(starts + x.lanes, ends[cluster])
-    limits = Limits.of(constraint, np.array([n_rows]), x) if constraint else None
+    limits = Limits.of(constraint, np.array([n_rows]), x.kinds) if constraint else None
     blocks = _Blocks(x, gamma, _order(labels, k, x), starts, stops, limits)
     edges = blocks.parts(3, n_rows, _SUMS)
     part = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
@@ -188,7 +188,7 @@ def statistics(
             scratch(x.shape[1] * x.lanes, x.dtype),
             scratch(n_rows * (dim + 1) * x.lanes, x.dtype),
         )
-        bounds = limits and limits.room(x)
+        bounds = limits and make_room(limits, x)
         sum_alignments(*piece, x.dims, *room, z, own, cluster[of], to[of], height, *more, sums, values, bounds)
 
     blocks.share(add_up, edges)
@@ -233,7 +233,7 @@ class _Blocks:
     @property
     def n_columns(self) -> int:
         """The number of columns of a row that a pass computes."""
-        return self.x.shape[1] if self.limits is None else self.limits.n_columns
+        return self.x.shape[1] if self.limits is None else count_columns(self.limits)
 
     def parts(self, n_centers: int, n_rows: int, most: int | None = None) -> np.ndarray:
         """Return where the parts of a pass begin and end; they depend on the work, but on no number of cores."""
@@ -292,11 +292,11 @@ def _compare_all(
 ) -> None:
     """Compare all series with all others, and write what is asked for: see `raypipe.softdtw.passes.compare_blocks`."""
     z, z_lengths = _centers(y, x, gamma)
-    limits = Limits.of(constraint.turned, z_lengths, x) if constraint else None
+    limits = Limits.of(constraint.turned, z_lengths, x.kinds) if constraint else None
     blocks = _Blocks(x, gamma, order, *_cut(len(order), x.lanes), limits)
 
     def compare(piece: _Piece, room: _Room, first: int) -> None:
-        compare_blocks(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found, limits and limits.room(x))
+        compare_blocks(*piece, x.dims, *room, z, z_lengths, others, symmetric, *found, limits and make_room(limits, x))
 
     blocks.share(compare, blocks.parts(len(others), int(z_lengths.max())))
 

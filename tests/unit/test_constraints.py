@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from modelled_gpu import model_gpu
 from test_backends import paths
 from test_softdtw import _alignments, make_series
 
@@ -11,8 +12,7 @@ from raypipe.config import make_config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.softdtw import cdist_soft_dtw, reference, soft_dtw, soft_dtw_barycenter, soft_dtw_gradient, tslearn
 from raypipe.softdtw import numba as backend
-from raypipe.softdtw.constraints import Constraint, read_constraint
-from raypipe.softdtw.limits import Limits
+from raypipe.softdtw.constraints import Constraint, Limits, read_constraint
 from raypipe.softdtw.series import Series, pad_series, read_series
 
 theirs = tslearn.load("tslearn.metrics")
@@ -24,6 +24,18 @@ beside_tslearn = pytest.mark.skipif(masks is None, reason="this tslearn has no s
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4}
 BANDS = [{"sakoe_chiba_radius": 3}, {"global_constraint": "itakura", "itakura_max_slope": 2.5}]
 CONSTRAINTS = [Constraint("sakoe_chiba", 0), Constraint("sakoe_chiba", 4), Constraint("itakura", 2.6)]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Let "auto" be numba also where there is a GPU: test_banded_kernels.py has tests of that."""
+    monkeypatch.setattr("raypipe.softdtw.backends.fastest", lambda: "numba")
+
+
+@pytest.fixture(params=["numba", "model"])
+def anywhere(request, on_the_cpu, monkeypatch):
+    """Let "auto" be numba, and then the model of a GPU."""
+    return model_gpu(monkeypatch) if request.param == "model" else None
 
 
 def their_mask(n_rows, n_columns, constraint):
@@ -115,7 +127,7 @@ def test_the_kernels_are_the_reference(monkeypatch, ragged, constraint, dim, pre
 
 @beside_tslearn
 @pytest.mark.parametrize("band", BANDS, ids=str)
-def test_public_functions_find_what_tslearn_finds(monkeypatch, band):
+def test_public_functions_find_what_tslearn_finds(anywhere, monkeypatch, band):
     series, others = make_series(11, 13, 12), make_series(14, 12, seed=1)
     mine, their = (pad_series(read_series(one)) for one in (series, others))
     within, across = theirs.cdist_soft_dtw(mine, gamma=0.5, **band), theirs.cdist_soft_dtw(mine, their, 0.5, **band)
@@ -216,11 +228,11 @@ def test_the_name_decides_between_both_numbers_and_has_defaults():
 
 def test_a_band_that_excludes_nothing_costs_nothing(monkeypatch):
     series = np.stack(make_series(9, 9))
-    monkeypatch.setattr(Limits, "room", None)  # A pass that has limits asks for room for them.
+    monkeypatch.setattr(backend, "make_room", None)  # A pass that has limits asks for room for them.
     np.testing.assert_array_equal(cdist_soft_dtw(series, sakoe_chiba_radius=8), cdist_soft_dtw(series))
     x = backend.prepare(read_series(series), "float64")
     for radius, expected in ((8, False), (7, True)):
-        found = Limits.of(Constraint("sakoe_chiba", radius), np.array([9]), x)
+        found = Limits.of(Constraint("sakoe_chiba", radius), np.array([9]), x.kinds)
         assert (found is not None) == expected
 
 
@@ -242,12 +254,3 @@ def test_a_score_takes_weights_as_a_fit_does():
     assert model.score(series) == pytest.approx(-model.transform(series).min(axis=1).mean())
     with pytest.raises(UsageError, match="weights must be 8"):
         model.score(series, sample_weight=[1.0])
-
-
-def test_that_a_constraint_leaves_a_gpu_idle_is_said(monkeypatch):
-    series = np.random.default_rng(0).normal(size=(8, 10, 2)).cumsum(axis=1)
-    monkeypatch.setattr("raypipe.clustering.fastest", lambda: "cupy")
-    config = make_config(sets=("cluster.n_clusters=2", "cluster.sakoe_chiba_radius=1", "cluster.gamma=0.5")).cluster
-    found = fit_clusters(series, config)
-    assert found.implementation.startswith("numba") and "know no global constraint" in found.reason
-    assert fit_clusters(series, config.model_copy(update={"sakoe_chiba_radius": None})).reason is None

@@ -1,8 +1,6 @@
-"""kernels.cu three ways: compiled by NVRTC for its registers, run on the CPU through a host shim, run on a GPU."""
+"""The CUDA kernels three ways: compiled by NVRTC for its registers, run on the CPU by a model, run on a GPU."""
 
-import ctypes
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -13,18 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from modelled_gpu import Model
 
 from raypipe.softdtw import reference
-from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, LaunchPlan, assign_tile, plan_statistics, statistics_tile
+from raypipe.softdtw.cupy import SCRATCH, Engine, Gpu, read_source
+from raypipe.softdtw.launches import LaunchPlan, assign_tile, find_spans, plan_statistics, statistics_tile
 from raypipe.softdtw.series import Series
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "raypipe/softdtw/kernels.cu"
-SHIM = ROOT / "tests/helpers/cuda_shim.h"
 FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the value's scale
 
@@ -32,84 +29,9 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the value's scale
 SHAPES = [(1, 1, 1), (2, 1, 3), (1, 2, 2), (6, 6, 2), (31, 33, 1), (32, 64, 2), (33, 31, 3), (64, 32, 17), (70, 70, 2)]
 
 
-class GuardedNumpy:
-    """numpy whose fresh arrays hold NaN, or a large negative number, and end in a guard that nothing may touch."""
-
-    GUARD = 64
-
-    def __init__(self):
-        self.guarded = []
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    def empty(self, shape, dtype):
-        size = int(np.prod(shape))
-        filling = np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
-        whole = np.full(size + self.GUARD, filling, dtype)
-        self.guarded.append((whole[size:], whole[size:].tobytes()))
-        return whole[:size].reshape(shape)
-
-    def check(self):
-        assert all(guard.tobytes() == before for guard, before in self.guarded), "written beyond an array's end"
-
-
-class Model:
-    """A GPU of a few blocks, on the CPU: each kernel compiled by g++ through cuda_shim.h."""
-
-    def __init__(self, folder: Path, blocks: int = 3, backwards: bool = False):
-        self.xp: Any = GuardedNumpy()
-        self.folder = folder
-        self.blocks = blocks
-        self.backwards = backwards
-
-    def resident(self, kernel):
-        return self.blocks
-
-    def launch(self, kernel, blocks, *arguments):
-        values = [self._value(one) for one in arguments]
-        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(one) for one in values))
-        self._library(kernel).run(blocks, int(self.backwards), pointers)
-        self.xp.check()
-
-    @staticmethod
-    def _value(one):
-        if one is None:
-            return ctypes.c_void_p(0)
-        if isinstance(one, np.ndarray):
-            assert one.flags.c_contiguous
-            return ctypes.c_void_p(one.ctypes.data)
-        return {"i": ctypes.c_int, "f": ctypes.c_float, "d": ctypes.c_double}[one.dtype.char](one)
-
-    def _library(self, kernel):
-        made = self.folder / (re.sub(r"\W+", "_", kernel) + ".so")
-        if not made.exists():
-            code = f'#include "{SHIM}"\n#include "{SOURCE}"\n'
-            code += 'extern "C" void run(int blocks, int backwards, void** arguments) {\n'
-            code += f"    shim::launch({kernel}, blocks, backwards, arguments);\n}}\n"
-            options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
-            new = made.with_suffix(f".{os.getpid()}")
-            command = ["g++", *options, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(new)]
-            subprocess.run(command, input=code, text=True, check=True)
-            new.replace(made)
-        return ctypes.CDLL(str(made))
-
-
-@pytest.fixture(scope="module")
-def folder():
-    """Return a folder for compiled kernels, one for each state of what they are made of: the next run finds them."""
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ here")
-    compiler = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
-    parts = [SOURCE.read_bytes(), SHIM.read_bytes(), Path(__file__).read_bytes(), compiler, str(ROOT).encode()]
-    folder = Path(tempfile.gettempdir()) / f"raypipe-model-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 @pytest.fixture(params=["model", "gpu"])
 def engine(request):
-    return Engine(Gpu()) if request.param == "gpu" else Engine(Model(request.getfixturevalue("folder")))
+    return Engine(Gpu()) if request.param == "gpu" else Engine(Model())
 
 
 def random_walks(rng, n, n_steps, dim, ragged=False, size=1.0):
@@ -229,7 +151,7 @@ def test_keeps_digits_far_from_zero(engine):
     np.testing.assert_allclose(found.sums - 1e6 * found.mass[:, :, None], expected.sums, atol=1e-3)
 
 
-def run_twice(engines, shape=(70, 40, 3), n=45):
+def run_twice(engines, shape=(70, 40, 3), n=45, constraint=None):
     rng = np.random.default_rng(7)
     n_steps, n_rows, dim = shape
     x, centers = random_walks(rng, n, n_steps, dim, ragged=True), random_walks(rng, 3, n_rows, dim).values
@@ -237,8 +159,8 @@ def run_twice(engines, shape=(70, 40, 3), n=45):
     found = []
     for engine in engines:
         prepared = engine.prepare(x, "float32")
-        sums = engine.statistics(prepared, centers, labels, 1.0, weights)
-        near = map(host, engine.assign(prepared, centers, 1.0, np.zeros(3)))
+        sums = engine.statistics(prepared, centers, labels, 1.0, weights, constraint)
+        near = map(host, engine.assign(prepared, centers, 1.0, np.zeros(3), constraint and constraint.turned))
         found.append([sums.sums, sums.mass, sums.values, *near])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -250,26 +172,26 @@ def test_same_bits_on_every_run(engine):
 
 @pytest.mark.parametrize("shape", [(70, 40, 3), (40, 70, 17), (6, 6, 2)], ids=str)
 @pytest.mark.parametrize("blocks", [1, 50])
-def test_lanes_do_not_race(folder, blocks, shape):
+def test_lanes_do_not_race(blocks, shape):
     """Lanes that run backwards between barriers come to the same bits; 50 blocks let teams share a pair."""
-    run_twice([Engine(Model(folder, blocks, backwards)) for backwards in (False, True)], shape)
+    run_twice([Engine(Model(blocks, backwards)) for backwards in (False, True)], shape)
 
 
 @pytest.mark.parametrize("dim", [2, 17])
-def test_needs_little_scratch(folder, dim):
+def test_needs_little_scratch(dim):
     rng = np.random.default_rng(8)
     x, centers = random_walks(rng, 70, 40, dim), random_walks(rng, 3, 40, dim).values
     for scratch in (1, 1 << 17):
-        engine = Engine(Model(folder, blocks=50), scratch)
+        engine = Engine(Model(blocks=50), scratch)
         assert_assigned(engine, x, centers, 1.0, "float32", np.zeros(3))
         assert_summed(engine, x, centers, rng.integers(0, 3, 70), 1.0, "float32")
 
 
 @pytest.mark.parametrize("dim", [2, 17])
-def test_rounds_of_a_job_add_up(folder, dim):
+def test_rounds_of_a_job_add_up(dim):
     rng = np.random.default_rng(10)
     x, centers = random_walks(rng, 170, 6, dim, ragged=True), random_walks(rng, 2, 9, dim).values
-    engine = Engine(Model(folder, blocks=1))
+    engine = Engine(Model(blocks=1))
     assert_summed(engine, x, centers, rng.integers(0, 2, 170), 1.0, "float32", rng.random(170))
 
 
@@ -278,7 +200,8 @@ def test_rounds_of_a_job_add_up(folder, dim):
 
 def plan(counts, n_steps, dim, resident=1056, dtype=FLOAT32) -> LaunchPlan:
     tile = statistics_tile(n_steps, n_steps, dim, dtype)
-    return plan_statistics(np.array(counts), n_steps, n_steps, dim, tile, dtype.itemsize, resident, SCRATCH)
+    spans = find_spans(None, n_steps, n_steps, tile)
+    return plan_statistics(np.array(counts), n_steps, dim, tile, spans, dtype.itemsize, resident, SCRATCH)
 
 
 @pytest.mark.parametrize("counts", [[1], [0, 5, 0], [33, 0, 1, 4000], [100_000] * 20, [3] * 1000])
@@ -327,11 +250,11 @@ def compiler_report(kernel: str, arch: int) -> str:
     """Compile for real hardware and return what the compiler says; of an unchanged source it is kept from before."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
     options = [f"-arch=sm_{arch}".encode(), b"-std=c++17", b"--ptxas-options=-v"]
-    parts = [SOURCE.read_bytes(), Path(__file__).read_bytes(), compiler_builds(), kernel.encode(), *options]
+    parts = [read_source().encode(), Path(__file__).read_bytes(), compiler_builds(), kernel.encode(), *options]
     kept = Path(tempfile.gettempdir()) / f"raypipe-registers-{hashlib.sha256(b' '.join(parts)).hexdigest()[:16]}"
     if kept.exists():
         return kept.read_text()
-    _, program = nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), b"kernels.cu", 0, [], [])
+    _, program = nvrtc.nvrtcCreateProgram(read_source().encode(), b"kernels.cu", 0, [], [])
     nvrtc.nvrtcAddNameExpression(program, kernel.encode())
     (failed,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
@@ -389,14 +312,17 @@ def test_every_size_is_in_registers(arch, dim):
 SANITIZED = """
 import numpy as np
 from raypipe.softdtw import cupy
+from raypipe.softdtw.constraints import Constraint
 from raypipe.softdtw.series import Series
 rng = np.random.default_rng(0)
 for n_steps, dim in ((33, 2), (70, 17)):
     x = cupy.prepare(Series(rng.normal(size=(45, n_steps, dim))), "float32")
     centers = rng.normal(size=(3, 20, dim))
-    labels, _ = cupy.assign(x, centers, 1.0, np.zeros(3))
-    cupy.statistics(x, centers, labels, 1.0)
-    cupy.cdist(x, None, 1.0)
+    for constraint in (None, Constraint("sakoe_chiba", 4)):
+        labels, _ = cupy.assign(x, centers, 1.0, np.zeros(3), constraint)
+        cupy.statistics(x, centers, labels, 1.0, None, constraint)
+        cupy.cdist(x, None, 1.0, constraint)
+        cupy.self_values(x, 1.0, constraint)
 """
 
 
