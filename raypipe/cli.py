@@ -262,6 +262,38 @@ def inspect(source: Source, options: dict[str, Any]) -> None:
     print(describe(inspect_source(source, config, progress)))
 
 
+@verb(
+    epilog="Examples:  raypipe export runs/first --to links --dry-run  |  "
+    "raypipe export runs/first --to csv -o tables/  |  raypipe export runs/first --to npz  |  "
+    "raypipe export runs/episodes --to lerobot  |  raypipe export runs/episodes --to lerobot --keep 2",
+)
+def export(
+    run: ExistingRun,
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="lerobot, fiftyone, npz, csv or links.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PLACE",
+            help="The folder or URL to write to, else RUN/exports/FORM; with fiftyone the dataset's name.",
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="CLUSTER", help="With lerobot: keep this cluster, not all but the outliers."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With links: print what would be linked.")] = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Write the results for other tools: the edit that LeRobot takes, FiftyOne samples, arrays, a table, or links."""
+    from raypipe.report.exports import export as write
+    from raypipe.runs.directory import Run
+
+    print("\n".join(write(Run.open(run), to, output, keep=keep, dry_run=dry_run)))
+
+
 @verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")
 def status(run: ExistingRun, options: dict[str, Any]) -> None:
     """Show how far a run is, while it runs or after: done, failed, remaining, speed, time left."""

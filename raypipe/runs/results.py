@@ -24,6 +24,8 @@ _SAMPLED_FILES = 4
 
 BARYCENTERS = "barycenters.parquet"
 OUTLIERS = "outliers.csv"
+EXPORTS = "exports"
+"""The folder of what was exported into the run directory."""
 
 
 def remove_clusters(run: Run) -> None:
@@ -36,6 +38,7 @@ def remove_clusters(run: Run) -> None:
         "metrics.json",
         "descriptions.json",
         OUTLIERS,
+        EXPORTS,
     ):
         run.remove(name)
     remove_report(run)
@@ -121,6 +124,7 @@ def write_clusters(
 
 def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
     """Write other scores, (n,) float64, and flags, (n,) bool, into ``clusters.parquet``."""
+    run.remove(EXPORTS)
     table = run.read_table("clusters.parquet")
     for name, values in (("outlier_score", scores), ("outlier", flags)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
