@@ -21,6 +21,7 @@ class SourceConfig(_Section):
     """Parameters that choose the videos."""
 
     limit: int | None = Field(None, ge=1, description="take this many videos, in source order; skip the rest")
+    camera: str = Field("all", description="LeRobot: the only camera that is wanted; all: a video for each")
     allow_pickle: bool = Field(False, description="read .pkl sources, which can run code of their author's")
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
     re_embed: bool = Field(

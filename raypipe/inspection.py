@@ -32,7 +32,9 @@ class Inspection:
 
 def inspect_source(source: str, config: Config, progress: Progress) -> Inspection:
     """Probe every video of a source on this machine, in one child process for each core and without Ray."""
-    found = find_videos(source)
+    found = find_videos(source, config.source.camera)
+    for note in found.notes:
+        progress.say(note)
     videos = found[: config.source.limit]
     uris = videos.table["uri"]
     probes: list[Any] = [None] * len(videos)

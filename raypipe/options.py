@@ -32,8 +32,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); or precomputed trajectories "
-        "(.json, .npz).",
+        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); a LeRobot dataset; or "
+        "precomputed trajectories (.json, .npz).",
     ),
 ]
 ExistingRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -75,6 +75,9 @@ EMBED = {
         str | None, typer.Option("--decoder", help="auto, or the decoders to try in order, such as decord,pyav.")
     ],
     "source.limit": Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first N videos.")],
+    "source.camera": Annotated[
+        str | None, typer.Option("--camera", metavar="NAME|all", help="LeRobot: take one camera; else all.")
+    ],
     "source.allow_pickle": Annotated[
         bool | None, typer.Option("--allow-pickle", help="Read .pkl sources, which can run code.")
     ],

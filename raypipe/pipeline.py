@@ -54,7 +54,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     With another run in ``like``, the embeddings must be comparable with that run's.
     """
     with run.step("find"):
-        found, paths = read_source(source, config.source.allow_pickle)
+        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
     if paths is not None:
         return _take_precomputed(found, paths, run, config, progress, like)
     from raypipe.engine.embedding import embed_segments, time_frame
@@ -64,6 +64,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
+    for note in found.notes:
+        progress.say(note)
     resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
@@ -305,9 +307,10 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
 def preview(source: Source, config: Config) -> list[str]:
     """Say what a run would take, without probing or starting anything."""
-    found, _ = read_source(source, config.source.allow_pickle)
+    found, _ = read_source(source, config.source.allow_pickle, config.source.camera)
     chosen = found[: config.source.limit]
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
+    lines = [*found.notes, *lines]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
