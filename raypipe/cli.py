@@ -19,6 +19,7 @@ from raypipe.options import (
     DONE,
     EMBED,
     FAILED,
+    FOUND_FAULTS,
     SEED,
     ExistingRun,
     Output,
@@ -253,13 +254,25 @@ def demo(
     progress.say(f"report: {made.path('report.html')}")
 
 
-@verb(CONFIG, EMBED, epilog="Example:  raypipe inspect videos/")
-def inspect(source: Source, options: dict[str, Any]) -> None:
-    """Show statistics of a source: counts, durations, sizes, codecs, and which videos would fail."""
-    from raypipe.inspection import describe, inspect_source
+@verb(
+    CONFIG,
+    EMBED,
+    epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/so101_cloth  |  "
+    "raypipe inspect datasets/so101_cloth --json",
+)
+def inspect(
+    source: Source,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    options: dict[str, Any],
+) -> int | None:
+    """Show statistics of a source, which videos would fail, and what is wrong with a dataset (exit code 3 then)."""
+    from raypipe.inspection import describe, inspect_source, to_json
 
     config, progress = prepare(options)
-    print(describe(inspect_source(source, config, progress)))
+    found = inspect_source(source, config, progress)
+    print(to_json(found) if as_json else describe(found))
+    return FOUND_FAULTS if found.faults else DONE
 
 
 @verb(

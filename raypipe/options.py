@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from raypipe.progress import Progress
 
 DONE, FAILED, USAGE, TOO_MANY_FAILED = 0, 1, 2, 3
+FOUND_FAULTS = 3
 
 app = typer.Typer(
     name="raypipe",
@@ -77,6 +78,15 @@ EMBED = {
     "source.limit": Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first N videos.")],
     "source.camera": Annotated[
         str | None, typer.Option("--camera", metavar="NAME|all", help="LeRobot: take one camera; else all.")
+    ],
+    "source.features": Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="NAME[,NAME…]",
+            help="LeRobot: take signals, such as observation.state,action, in place of the videos; with video among "
+            "them, beside the videos.",
+        ),
     ],
     "source.allow_pickle": Annotated[
         bool | None, typer.Option("--allow-pickle", help="Read .pkl sources, which can run code.")

@@ -55,7 +55,7 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
     told = dataset.info.get("total_episodes")
     if isinstance(told, int) and told != len(episodes):
         notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
-    labels, facts = _read_facts(dataset, episodes, notes)
+    labels, facts = read_facts(dataset, episodes, notes)
     kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
     for name, column in facts.items():
         kept = kept.append_column(name, column)
@@ -119,7 +119,7 @@ def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array
             yield pa.table([*joined, *further.columns], pa.schema([*FOUND, *further.schema]))
 
 
-def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
+def read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
     """Return each episode's task, and what its frames alone tell: whether it succeeded, and its subtasks.
 
     The frames are read where they tell something: of episodes with several tasks, and of all if a frame says whether
