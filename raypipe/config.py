@@ -22,6 +22,11 @@ class SourceConfig(_Section):
 
     limit: int | None = Field(None, ge=1, description="take this many videos, in source order; skip the rest")
     camera: str = Field("all", description="LeRobot: the only camera that is wanted; all: a video for each")
+    features: str | None = Field(
+        None,
+        description="LeRobot: take these features of numbers, with commas between them, as trajectories in place of "
+        "the videos; with video among them they are joined to the videos",
+    )
     allow_pickle: bool = Field(False, description="read .pkl sources, which can run code of their author's")
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
     re_embed: bool = Field(
@@ -103,6 +108,12 @@ class TrajectoryConfig(_Section):
         None, description="instead of a path: one step a video, its clips pooled so; n_steps and time_axis do not count"
     )
     normalize: bool = Field(False, description="pool: L2-normalise the pooled vector")
+    signal_weight: float = Field(
+        1.0,
+        ge=0,
+        description="of a video that signals are joined to: so many times the z-scored signals stand behind the "
+        "embedding in each step, over the root of how many they are; 0: the video alone",
+    )
 
 
 PICTURE_POINTS = 2000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -57,9 +57,13 @@ def plan_segments(
 
 
 def plan_precomputed(
-    videos: Iterable[Video], paths: Sequence[np.ndarray], fingerprint: str
+    videos: Iterable[Video],
+    paths: Sequence[np.ndarray],
+    fingerprint: str,
+    clip_s: float = 1.0,
+    reasons: Mapping[str, str] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
-    """Lay precomputed trajectories out as a plan and its clips; clip i lasts from i to i + 1 s.
+    """Lay precomputed trajectories out as a plan and its clips; clip i begins after i clips.
 
     Parameters
     ----------
@@ -67,6 +71,10 @@ def plan_precomputed(
         Each video and its (n_clips, dim) embeddings, float32 or float64; an empty one fails.
     fingerprint
         Text that identifies all of them together.
+    clip_s
+        Seconds a clip.
+    reasons
+        By ``video_id``, why a path is empty.
 
     Returns
     -------
@@ -78,15 +86,17 @@ def plan_precomputed(
         n = len(path)
         row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "fingerprint": fingerprint}
         if n == 0:
-            plan.append({**row, "error_stage": "find", "error": "the trajectory is empty"})
+            plan.append(
+                {**row, "error_stage": "find", "error": (reasons or {}).get(video.video_id, "the trajectory is empty")}
+            )
             continue
-        plan.append({**row, "start_s": 0.0, "end_s": float(n), "origin_s": 0.0, "span_s": float(n)})
+        plan.append({**row, "start_s": 0.0, "end_s": n * clip_s, "origin_s": 0.0, "span_s": n * clip_s})
         columns = {
             "video_id": [video.video_id] * n,
             "segment": [0] * n,
             "clip_index": np.arange(n),
-            "start_s": np.arange(n, dtype=float),
-            "end_s": np.arange(1, n + 1, dtype=float),
+            "start_s": np.arange(n) * clip_s,
+            "end_s": np.arange(1, n + 1) * clip_s,
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(path.ravel()), dim),
             "fingerprint": [fingerprint] * n,
             **{name: [None] * n for name in ("decoder", "error_stage", "error")},
