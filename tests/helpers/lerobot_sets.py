@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numbered import write as write_numbers
 from PIL import Image
 
 from bench.numbered import draw_number
@@ -23,7 +23,8 @@ X264 = {"preset": "ultrafast", "x264-params": "keyint=24:scenecut=0:bframes=3:b-
 
 
 def numbers_of(episode: int, length: int) -> list[int]:
-    return [episode * 100 + frame for frame in range(length)]
+    """Return what the pictures of an episode show: twelve bits are enough to tell neighbours apart."""
+    return [(episode * 100 + frame) % 4096 for frame in range(length)]
 
 
 def write_info(root: Path, features: dict[str, Any], n_episodes: int, fps: float, **more: Any) -> None:
@@ -60,7 +61,7 @@ def write_v3(
     Without ``spans`` all episodes follow one another in file 0.
     """
     starts = np.cumsum([0, *lengths])
-    steady = [(0, float(a) / fps, float(b) / fps) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    steady = [(0, float(a) / fps, float(b) / fps) for a, b in pairwise(starts)]
     rows = []
     for episode, length in enumerate(lengths):
         row: dict[str, Any] = {
@@ -80,52 +81,37 @@ def write_v3(
         path = root / f"meta/episodes/chunk-000/file-{number:03d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows[start : start + per_meta_file]), path)
-    write_info(root, {camera: camera_feature() for camera in cameras}, len(lengths), fps, **more)
+    features = more.pop("features", {camera: camera_feature() for camera in cameras})
+    write_info(root, features, len(lengths), fps, **more)
     return root
 
 
-def write_joined(path: Path, lengths: Sequence[int], fps: int, first: int = 0) -> list[tuple[int, float, float]]:
-    """Write episodes as H.264 with B-frames, each on its own, and join them by copying packets, as LeRobot does.
+def write_joined(
+    path: Path,
+    lengths: Sequence[int],
+    fps: int,
+    first: int = 0,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+) -> list[tuple[int, float, float]]:
+    """Write episodes one after another into one mp4; by default as H.264 with B-frames, across their edges too.
 
     Returns
     -------
     For each episode file 0 and its span: the running sum of the durations.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts, spans, at = [], [], 0.0
-    for episode, length in enumerate(lengths, first):
-        part = path.parent / f"part-{episode}.mp4"
-        write_numbers(part, "libx264", X264, length, fps, first=100 * episode)
-        with av.open(str(part)) as container:
-            stream = container.streams.video[0]
-            duration_s = float(stream.duration * stream.time_base)
-        parts.append(part)
-        spans.append((0, at, at + duration_s))
-        at += duration_s
-    listing = path.parent / "parts.txt"
-    listing.write_text("".join(f"file '{part}'\n" for part in parts))
-    with av.open(str(listing), format="concat", options={"safe": "0"}) as source, av.open(str(path), "w") as joined:
-        stream = joined.add_stream_from_template(source.streams.video[0])
-        stream.time_base = source.streams.video[0].time_base
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                joined.mux(packet)
-    for each in (*parts, listing):
-        each.unlink()
-    return spans
-
-
-def write_whole(path: Path, lengths: Sequence[int], fps: int, codec: str, options: dict[str, str]) -> None:
-    """Write episodes one after another, encoded at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    spans, at = [], 0.0
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
+        stream = container.add_stream(codec, rate=fps, options=options or X264)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        for episode, length in enumerate(lengths):
+        for episode, length in enumerate(lengths, first):
             for number in numbers_of(episode, length):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(draw_number(number, *SIZE), format="gray")))
+            spans.append((0, at, at + length / fps))
+            at += length / fps
         container.mux(stream.encode())
+    return spans
 
 
 def picture_bytes(number: int, kind: str = "PNG") -> bytes:

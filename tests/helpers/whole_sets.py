@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lerobot_sets import CAMERA, X264, camera_feature, write_frames, write_v3, write_whole
+from lerobot_sets import CAMERA, camera_feature, write_frames, write_joined, write_v3
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 FRAMES = "data/chunk-000/file-000.parquet"
@@ -35,7 +35,7 @@ def write_set(
     """Write a dataset with nothing wrong; each picture carries its number, episode * 100 + frame."""
     write_v3(root, lengths, cameras, fps)
     for camera in cameras:
-        write_whole(video_of(root, camera), lengths, fps, "libx264", X264)
+        write_joined(video_of(root, camera), lengths, fps)
     of = dict(enumerate(lengths))
     states = states or {episode: state_of(episode, n) for episode, n in of.items()}
     tasks = {episode: [0] * n for episode, n in of.items()}

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from commands import call_raypipe
-from lerobot_sets import CAMERA, X264, write_whole
+from lerobot_sets import CAMERA, X264, write_joined
 from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, video_of, write_set
 
 from raypipe.analysis.dataset_faults import KINDS, Fault, is_frozen, worst_first
@@ -82,8 +82,8 @@ def test_a_clean_set_has_no_faults(root):
 def test_a_clean_set_of_several_files_and_cameras_has_no_faults(tmp_path):
     """Each camera's files are numbered for themselves, and begin with other episodes."""
     root = write_set(tmp_path / "set", (6, 5, 7), (CAMERA, OTHER))
-    write_whole(video_of(root, OTHER, 1), (6, 5), 10, "libx264", X264)
-    write_whole(video_of(root, OTHER, 3), (7,), 10, "libx264", X264)
+    write_joined(video_of(root, OTHER, 1), (6, 5), 10)
+    write_joined(video_of(root, OTHER, 3), (7,), 10, first=2)
     video_of(root, OTHER).unlink()
 
     def change(rows):
