@@ -114,6 +114,15 @@ class TrajectoryConfig(_Section):
         description="of a video that signals are joined to: so many times the z-scored signals stand behind the "
         "embedding in each step, over the root of how many they are; 0: the video alone",
     )
+    join: Literal["camera"] | None = Field(
+        None, description="camera: the paths of an episode's cameras become one, step by step (LeRobot)"
+    )
+
+    @model_validator(mode="after")
+    def _joins_alike(self) -> TrajectoryConfig:
+        if self.join and self.n_steps is None and self.pool is None:
+            raise ValueError("join needs paths of equal lengths: give n_steps or pool")
+        return self
 
 
 PICTURE_POINTS = 2000

@@ -42,6 +42,7 @@ INFO = "meta/info.json"
 EPISODE = "episode_index"
 _NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
 _THREADS = 16  # Each read waits for a server; on a disk there is nothing to wait for.
+_ANOTHER = ": name another camera by --camera"
 _UNREAD = ("stats/", "meta/")  # Statistics are most of the bytes of meta/episodes, and nobody asks here.
 
 T = TypeVar("T")
@@ -139,9 +140,7 @@ class LeRobotDataset:
         else:
             for role, column in (("chunk", f"{prefix}chunk_index"), ("file", f"{prefix}file_index")):
                 if role in roles and column not in episodes.column_names:
-                    raise SourceError(
-                        f"{self.name}: meta/episodes has no column {column}: name another camera by --camera"
-                    )
+                    raise SourceError(f"{self.name}: meta/episodes has no column {column}{_ANOTHER if camera else ''}")
                 if column in episodes.column_names:
                     known[role] = whole_numbers(episodes, column)
         if unknown := [role for role in roles if role not in known and role != "camera"]:

@@ -16,6 +16,7 @@ from raypipe.runs.clip_signals import read_signals_of
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import Trajectories
+from raypipe.trajectories.joining import join_cameras
 
 
 def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarray:
@@ -63,6 +64,7 @@ def build_trajectories(
     pool: Pool | None = None,
     normalize: bool = False,
     signal_weight: float = 1.0,
+    join: Literal["camera"] | None = None,
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -82,6 +84,8 @@ def build_trajectories(
     signal_weight
         Of a run whose videos have signals beside them: what these are weighed by. Each step is the embedding and
         behind it ``signal_weight / sqrt(d)`` times the d z-scored signals.
+    join
+        "camera" joins the paths of each episode's cameras (`raypipe.trajectories.joining`).
 
     Returns
     -------
@@ -95,13 +99,13 @@ def build_trajectories(
         If no video has a clip.
     """
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
-    given = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize}
+    given = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize, "join": join}
     how = validate(TrajectoryConfig, {**given, "signal_weight": signal_weight})
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     found = gather_paths(Ledger(run, plan), how)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
-    return found
+    return join_cameras(run, found) if how.join else found
 
 
 def gather_paths(ledger: Ledger, how: TrajectoryConfig) -> Trajectories:

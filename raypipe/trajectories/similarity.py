@@ -202,6 +202,10 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
         return
     if run.exists(SIGNALS):
         raise UsageError(f"{run.url} joins signals to its videos, and {shown(like)} has none: name a video of the run")
+    if config.trajectory.join:
+        raise UsageError(
+            f"{shown(like)} is no video of {run.url}, whose paths join the cameras of an episode: name one"
+        )
     videos, paths = read_source(like)
     if len(videos) != 1:
         raise UsageError(f"{shown(like)} holds {len(videos)} videos: name one")
