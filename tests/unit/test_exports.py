@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -225,3 +226,35 @@ def test_what_was_exported_into_the_run_goes_when_it_is_clustered_again(run, mad
 def test_without_fiftyone_a_line_says_what_to_install(run):
     with pytest.raises(RaypipeError, match=r"fiftyone is needed here and cannot be imported .*: pip install fiftyone"):
         rp.export(run, "fiftyone")
+
+
+@pytest.mark.slow
+def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
+    """Where fiftyone is installed, and its database runs."""
+    fo = pytest.importorskip("fiftyone")
+    (tmp_path / "all.mp4").write_bytes(b"")
+    videos = [Video(f"v{i}", (tmp_path / "all.mp4").as_uri(), label="stack", caption="it stacks") for i in range(10)]
+    run = make_run(tmp_path, videos)
+    set_column(run, "videos.parquet", "fps", [10.0] * 10)
+    set_column(run, "videos.parquet", "duration_s", [60.0] * 10)
+    set_column(run, "plan.parquet", "origin_s", [6.0 * i for i in range(10)])
+    name = f"raypipe-test-{os.getpid()}"
+    try:
+        (line,) = rp.export(run, "fiftyone", name)
+        assert line == f"made the FiftyOne dataset {name!r} of 10 samples: fiftyone app launch {name}"
+        samples = list(fo.load_dataset(name))
+        for sample, known in zip(samples, run.read_table("clusters.parquet").to_pylist(), strict=True):
+            assert sample.filepath == str(tmp_path / "all.mp4")
+            assert sample.video_id == known["video_id"]
+            assert sample.cluster.label == str(known["cluster"])
+            assert sample.outlier_score == pytest.approx(known["outlier_score"])
+            assert sample.outlier == known["outlier"]
+            assert sample.ground_truth.label == "stack" and sample.caption == "it stacks"
+        assert samples[2].part.detections[0].support == [121, 180]
+        odd = [sample for sample in samples if sample.outlier]
+        assert odd and all(sample.odd.detections[0].label for sample in odd)
+        with pytest.raises(UsageError, match=f"FiftyOne has a dataset '{name}' already"):
+            rp.export(run, "fiftyone", name)
+    finally:
+        if fo.dataset_exists(name):
+            fo.delete_dataset(name)

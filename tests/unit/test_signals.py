@@ -228,3 +228,17 @@ def test_the_shared_sets_have_signals(data_dir, name):
     if name != "lerobot_v21/so101_cloth":  # Its statistics are those of a larger set, which it was cut out of.
         np.testing.assert_allclose(every.mean(axis=0), 0, atol=0.01)
         assert set(every.std(axis=0).round(2)) <= {0.0, 1.0}, "what never changes is 0"
+
+
+def test_words_for_clusters_are_found_by_the_embeddings_alone(root, tmp_path):
+    """The text's vectors have the embeddings' dimensions, and none of the signals."""
+    from raypipe.runs.descriptions import _average_embeddings
+
+    run = make_joined(tmp_path / "run", root)
+    run.record(encoder={"dim": 8})
+    config = make_config(None, n_steps=4)
+    pipeline.cluster(run, config, Progress())
+    labels = run.read_table("clusters.parquet")["cluster"].to_numpy()
+    alone = rp.build_trajectories(run, 4, signal_weight=0).values.mean(axis=1)
+    expected = [alone[labels == k].mean(axis=0) for k in range(2)]
+    np.testing.assert_allclose(_average_embeddings(run, config, labels, [0, 1]), expected, rtol=1e-5)
