@@ -40,7 +40,8 @@ from raypipe.options import (
     "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
     "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
     "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4  |  "
-    "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all",
+    "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all  |  "
+    "raypipe run datasets/cloth -o runs/signals --features observation.state,action -k 2",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""
@@ -259,8 +260,8 @@ def demo(
 @verb(
     CONFIG,
     EMBED,
-    epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/so101_cloth  |  "
-    "raypipe inspect datasets/so101_cloth --json",
+    epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/cloth  |  "
+    "raypipe inspect datasets/cloth --json",
 )
 def inspect(
     source: Source,

@@ -251,7 +251,8 @@ def _write_edit(
         notes.append("# the episodes are not numbered from 0 without gaps, which lerobot-edit-dataset relies on")
     if "root" in edit and "://" in edit["root"]:
         notes.append("# lerobot reads local folders: copy the dataset, and give the copy as --root")
-    what = "outliers" if keep is None else f"episodes outside of cluster {keep}"
+    s = "s"[: len(gone) != 1]
+    what = f"outlier{s}" if keep is None else f"episode{s} outside of cluster {keep}"
     return [*notes, f"# deletes {len(gone)} {what} of {len(numbers)} episodes in a copy:", shlex.join(words)]
 
 

@@ -32,7 +32,7 @@ CLUSTER = {
 }
 
 
-def make_run(folder, root, lengths=LENGTHS, odd=ODD) -> rp.Run:
+def make_run(folder, root, lengths=LENGTHS, odd=ODD, join=None) -> rp.Run:
     """Write a clustered run of a dataset: a clip a frame, two kinds of episodes by turns, and one that is odd late."""
     rng = np.random.default_rng(0)
     videos = list(find_episodes(open_lerobot(str(root))))
@@ -55,7 +55,7 @@ def make_run(folder, root, lengths=LENGTHS, odd=ODD) -> rp.Run:
             scaled = np.array(table[name].to_pylist()) / fps + (0 if name == "span_s" else np.array(offset))
             table = table.set_column(table.schema.get_field_index(name), name, pa.array(scaled))
         run.write_table(file, table)
-    pipeline.cluster(run, rp.make_config(flags=CLUSTER), Progress())
+    pipeline.cluster(run, rp.make_config(flags={**CLUSTER, "trajectory": {"join": join}}), Progress())
     return run
 
 
@@ -71,7 +71,7 @@ def test_the_command_deletes_the_outliers_in_a_copy(made, tmp_path):
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     lines = rp.export(run, "lerobot", str(tmp_path / "out"))
     assert lines[0] == f"wrote 8 episodes and {sum(LENGTHS)} frames to {tmp_path}/out"
-    assert lines[-2] == "# deletes 1 outliers of 8 episodes in a copy:"
+    assert lines[-2] == "# deletes 1 outlier of 8 episodes in a copy:"
     assert shlex.split(lines[-1]) == [
         "lerobot-edit-dataset",
         *("--repo_id", "local/my-set", "--root", str(root)),
@@ -142,6 +142,20 @@ def test_an_episode_is_odd_if_one_of_its_cameras_is(tmp_path):
         assert [row[f"outlier_score/{camera}"] for camera in (CAMERA, OTHER)] == scores
         assert row["outlier"] == any(known[camera, episode]["outlier"] for camera in (CAMERA, OTHER))
     assert rows[ODD]["outlier"] and not known[OTHER, ODD]["outlier"]
+
+
+def test_where_cameras_are_joined_an_episode_is_a_row_as_it_was_clustered(tmp_path):
+    root = write_set(tmp_path / "set", LENGTHS, (CAMERA, OTHER))
+    run = make_run(tmp_path / "run", root, join="camera")
+    lines = rp.export(run, "lerobot")
+    assert not any(line.startswith("of 2 cameras") for line in lines)
+    rows = pq.read_table(tmp_path / "run/exports/lerobot/episodes.parquet")
+    known = run.read_table("clusters.parquet")
+    assert rows["episode_index"].to_pylist() == list(range(8))
+    assert rows["outlier_score"].to_pylist() == known["outlier_score"].to_pylist()
+    assert shlex.split(lines[-1])[-1] == f"[{ODD}]"
+    frames = pq.read_table(tmp_path / "run/exports/lerobot/frames.parquet")
+    assert frames.num_rows == sum(LENGTHS)
 
 
 def test_the_cluster_of_an_episode_is_that_of_most_of_its_videos():
