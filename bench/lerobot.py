@@ -131,7 +131,7 @@ def plan_dataset(root: str, output: str) -> dict[str, float]:
         "videos": len(found),
         "segments": plan.n_segments,
         "find_s": round(found_s, 1),
-        "ray_start_s": round(session_s, 1),
+        "versions_and_start_of_ray_s": round(session_s, 1),
         "find_and_plan_s": round(seconds, 1),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }

@@ -28,6 +28,7 @@ from raypipe.storage import (
     failure,
     find_patiently,
     is_http,
+    is_transient,
     local_path,
     numbers_of,
     open_file,
@@ -197,7 +198,9 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
             if not patiently(root, lambda: filesystem.exists(inner)):
                 return None
         except Exception as error:  # Each filesystem raises errors of its own.
-            raise failure("read", f"{root}/{INFO}", error) from error
+            if is_transient(error):
+                raise failure("find", source, error) from error
+            return None  # Stores refuse to tell of what is not there; the listing will say if nothing may be read.
     place = f"{root}/{INFO}"
     try:
         with open_file(place) as file:
