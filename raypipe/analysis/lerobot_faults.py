@@ -151,6 +151,7 @@ def _check_statistics(dataset: LeRobotDataset) -> Iterator[Fault]:
     """
     names = ["meta/stats.json"] + (["meta/episodes_stats.jsonl"] if dataset.version == (2, 1) else [])
     found: dict[str, Any] | None = None
+    lacking: list[str] = []
     for name in names:
         try:
             with open_file(dataset.locate(name)) as file:
@@ -158,10 +159,12 @@ def _check_statistics(dataset: LeRobotDataset) -> Iterator[Fault]:
             first = json.loads(content if name.endswith(".json") else content.splitlines()[0])
             found = {**(found or {}), **(first if name.endswith(".json") else first["stats"])}
         except (SourceError, ValueError, LookupError, TypeError):
-            continue
+            lacking.append(name)
     if found is None:
         yield Fault("no statistics", f"{' and '.join(names)} cannot be read, and training cannot normalise without")
         return
+    if names[-1] in lacking:
+        yield Fault("no statistics", f"{names[-1]} cannot be read, and lerobot converts no dataset to v3.0 without")
     wanted = [
         name
         for name, feature in dataset.features.items()

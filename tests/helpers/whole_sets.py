@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,37 @@ def write_set(
         features[name] = {"dtype": dtype, "shape": [1], "names": None}
     features["task_index"] = features["frame_index"]
     change_info(root, features=features, total_frames=sum(lengths))
+    return root
+
+
+def write_set_v21(root: Path, lengths: Sequence[int] = (6, 5, 7), fps: int = 10) -> Path:
+    """Write a dataset of v2.1 with nothing wrong: a file an episode."""
+    write_set(root, lengths, fps=fps)
+    shutil.rmtree(root / "data")
+    shutil.rmtree(root / "videos")
+    for episode, length in enumerate(lengths):
+        video = root / f"videos/chunk-000/{CAMERA}/episode_{episode:06d}.mp4"
+        write_joined(video, (length,), fps, first=episode)
+        state, frames = state_of(episode, length), {episode: length}
+        path = root / f"data/chunk-000/episode_{episode:06d}.parquet"
+        write_frames(path, frames, fps, **{STATE: {episode: state}, "task_index": {episode: [0] * length}})
+    stats = json.loads((root / "meta/stats.json").read_text())
+    episodes = [{"episode_index": i, "tasks": ["stack"], "length": n} for i, n in enumerate(lengths)]
+    lists: dict[str, list[dict[str, Any]]] = {
+        "episodes": episodes,
+        "tasks": [{"task_index": 0, "task": "stack"}],
+        "episodes_stats": [{"episode_index": i, "stats": stats} for i in range(len(lengths))],
+    }
+    for name, rows in lists.items():
+        (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("stats.json", "tasks.parquet", EPISODES.removeprefix("meta/")):
+        (root / "meta" / name).unlink()
+    change_info(
+        root,
+        codebase_version="v2.1",
+        data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        video_path="videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    )
     return root
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from commands import call_raypipe
 from lerobot_sets import CAMERA, X264, write_joined
-from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, video_of, write_set
+from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, video_of, write_set, write_set_v21
 
 from raypipe.analysis.dataset_faults import KINDS, Fault, is_frozen, worst_first
 from raypipe.analysis.lerobot_faults import find_faults
@@ -277,6 +277,28 @@ def test_missing_statistics_are_found(root):
     assert only.says == "meta/stats.json cannot be read, and training cannot normalise without"
 
 
+def test_a_set_of_v21_has_a_file_an_episode(tmp_path):
+    root = write_set_v21(tmp_path / "set")
+    assert check(root) == []
+    (root / "meta/episodes_stats.jsonl").unlink()
+    (root / "meta/stats.json").write_text(json.dumps({STATE: {"mean": [0], "std": [1]}}))
+    assert [fault.says for fault in check(root)] == [
+        "meta/episodes_stats.jsonl cannot be read, and lerobot converts no dataset to v3.0 without",
+        f"there is no mean and std of {CAMERA}",
+    ]
+
+
+def test_files_of_v21_that_do_not_fit_their_episodes_are_found(tmp_path):
+    root = write_set_v21(tmp_path / "set")
+    folder = root / f"videos/chunk-000/{CAMERA}"
+    write_joined(folder / "episode_000001.mp4", (4,), 10, first=1)
+    shutil.copy(folder / "episode_000000.mp4", folder / "episode_000002.mp4")
+    found = told(check(root))
+    assert ("length", 1, CAMERA, "its file has 4 frames, and its length is 5 frames") in found
+    assert ("length", 1, CAMERA, "its file lasts 0.4000 s, 4.0 frames, and its length is 5 frames") in found
+    assert ("duplicate", 2, CAMERA, "it has the pictures of episode 0") in found
+
+
 def test_counts_that_do_not_fit_are_found(root):
     change_info(root, total_episodes=4, total_frames=20)
     assert [fault.says for fault in check(root)] == [
@@ -323,8 +345,10 @@ def test_inspect_exits_with_0_where_nothing_is_wrong_and_else_with_3(root):
 def test_the_dead_camera_of_the_shared_set_is_named(data_dir):
     """Of twelve real streams one shows a camera that is dead."""
     faults = check(data_dir / "lerobot_v21/so101_cloth")
-    frozen = [(fault.episode, fault.camera) for fault in faults if fault.kind == "frozen camera"]
-    assert frozen == [(0, "observation.images.cam0")]
+    assert [(fault.kind, fault.episode, fault.camera) for fault in faults] == [
+        ("frozen camera", 0, "observation.images.cam0"),
+        ("no statistics", None, None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,23 @@ def test_new_videos_are_z_scored_as_the_runs_were(root, tmp_path):
         write_signals(run, str(root), Videos(), "video,timestamp", scale, lambda line: None)
 
 
+def test_new_episodes_are_z_scored_as_those_of_the_run_that_predicts(root, tmp_path):
+    run, new = rp.Run(str(tmp_path / "run")), rp.Run(str(tmp_path / "new"))
+    config = make_config(STATE)
+    pipeline.embed(str(root), run, config, Progress())
+    pipeline.cluster(run, config, Progress())
+    states = {0: (3 * np.array(state_of(0, 6)) + 100).tolist(), 1: state_of(1, 5)}
+    other = write_set(tmp_path / "other", (6, 5), states=states)
+    pipeline.predict(run, str(other), new, config, Progress())
+    scale = run.info()["signals"]
+    assert new.info()["signals"] == scale
+    expected = [(np.array(states[episode]) - scale["mean"]) / scale["std"] for episode in (0, 1)]
+    found = np.array(new.read_table("embeddings")["embedding"].to_pylist())
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UsageError, match=f"the features must be {STATE}, as in the run"):
+        pipeline.predict(run, str(other), rp.Run(str(tmp_path / "bad")), make_config("timestamp"), Progress())
+
+
 def test_a_run_with_signals_predicts_only_with_signals(root, tmp_path):
     run = make_joined(tmp_path / "run", root)
     config = make_config(None)
