@@ -25,6 +25,7 @@ _HOMES = {
     "build_trajectories": "raypipe.trajectories",
     "reduce": "raypipe.reduction",
     "TimeSeriesKMeans": "raypipe.clustering.time_series_kmeans",
+    "export": "raypipe.report.exports",
     "RaypipeError": "raypipe.errors",
 }
 

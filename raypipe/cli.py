@@ -19,6 +19,7 @@ from raypipe.options import (
     DONE,
     EMBED,
     FAILED,
+    FOUND_FAULTS,
     SEED,
     ExistingRun,
     Output,
@@ -38,7 +39,9 @@ from raypipe.options import (
     epilog="Examples:  raypipe run videos/ -o runs/first --encoder descriptor -k 6  |  "
     "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
     "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
-    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4",
+    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4  |  "
+    "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all  |  "
+    "raypipe run datasets/cloth -o runs/signals --features observation.state,action -k 2",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""
@@ -81,7 +84,8 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     epilog="Examples:  raypipe cluster runs/first -k 8 --set reduce.method=pca  |  "
     "raypipe cluster runs/first --preset video-kmeans -k 4  |  "
     "raypipe cluster runs/first --set cluster.method=density --min-cluster-size 4 --assign-all  |  "
-    "raypipe cluster runs/first --set describe.keywords=8",
+    "raypipe cluster runs/first --set describe.keywords=8  |  "
+    "raypipe cluster runs/cloth -k 2 --set trajectory.join=camera",
 )
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report."""
@@ -253,13 +257,57 @@ def demo(
     progress.say(f"report: {made.path('report.html')}")
 
 
-@verb(CONFIG, EMBED, epilog="Example:  raypipe inspect videos/")
-def inspect(source: Source, options: dict[str, Any]) -> None:
-    """Show statistics of a source: counts, durations, sizes, codecs, and which videos would fail."""
-    from raypipe.inspection import describe, inspect_source
+@verb(
+    CONFIG,
+    EMBED,
+    epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/cloth  |  "
+    "raypipe inspect datasets/cloth --json",
+)
+def inspect(
+    source: Source,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    options: dict[str, Any],
+) -> int | None:
+    """Show statistics of a source, which videos would fail, and what is wrong with a dataset (exit code 3 then)."""
+    from raypipe.inspection import describe, inspect_source, to_json
 
     config, progress = prepare(options)
-    print(describe(inspect_source(source, config, progress)))
+    found = inspect_source(source, config, progress)
+    print(to_json(found) if as_json else describe(found))
+    return FOUND_FAULTS if found.faults else DONE
+
+
+@verb(
+    epilog="Examples:  raypipe export runs/first --to links --dry-run  |  "
+    "raypipe export runs/first --to csv -o tables/  |  raypipe export runs/first --to npz  |  "
+    "raypipe export runs/episodes --to lerobot  |  raypipe export runs/episodes --to lerobot --keep 2",
+)
+def export(
+    run: ExistingRun,
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="lerobot, fiftyone, npz, csv or links.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PLACE",
+            help="The folder or URL to write to, else RUN/exports/FORM; with fiftyone the dataset's name.",
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="CLUSTER", help="With lerobot: keep this cluster, not all but the outliers."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With links: print what would be linked.")] = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Write the results for other tools: the edit that LeRobot takes, FiftyOne samples, arrays, a table, or links."""
+    from raypipe.report.exports import export as write
+    from raypipe.runs.directory import Run
+
+    print("\n".join(write(Run.open(run), to, output, keep=keep, dry_run=dry_run)))
 
 
 @verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")

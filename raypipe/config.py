@@ -21,6 +21,12 @@ class SourceConfig(_Section):
     """Parameters that choose the videos."""
 
     limit: int | None = Field(None, ge=1, description="take this many videos, in source order; skip the rest")
+    camera: str = Field("all", description="LeRobot: the only camera that is wanted; all: a video for each")
+    features: str | None = Field(
+        None,
+        description="LeRobot: take these features of numbers, with commas between them, as trajectories in place of "
+        "the videos; with video among them they are joined to the videos",
+    )
     allow_pickle: bool = Field(False, description="read .pkl sources, which can run code of their author's")
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
     re_embed: bool = Field(
@@ -102,6 +108,21 @@ class TrajectoryConfig(_Section):
         None, description="instead of a path: one step a video, its clips pooled so; n_steps and time_axis do not count"
     )
     normalize: bool = Field(False, description="pool: L2-normalise the pooled vector")
+    signal_weight: float = Field(
+        1.0,
+        ge=0,
+        description="of a video that signals are joined to: so many times the z-scored signals stand behind the "
+        "embedding in each step, over the root of how many they are; 0: the video alone",
+    )
+    join: Literal["camera"] | None = Field(
+        None, description="camera: the paths of an episode's cameras become one, step by step (LeRobot)"
+    )
+
+    @model_validator(mode="after")
+    def _joins_alike(self) -> TrajectoryConfig:
+        if self.join and self.n_steps is None and self.pool is None:
+            raise ValueError("join needs paths of equal lengths: give n_steps or pool")
+        return self
 
 
 PICTURE_POINTS = 2000

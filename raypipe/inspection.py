@@ -3,82 +3,141 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from raypipe.config import Config
+from raypipe.analysis.dataset_faults import Fault
+from raypipe.analysis.lerobot_faults import Look, find_faults
+from raypipe.config import Config, DecodeConfig
+from raypipe.decoders.sandbox import Sandbox
+from raypipe.errors import DecodeError
 from raypipe.progress import Progress
 from raypipe.schema import Failure, Probe
-from raypipe.segments.stages import ProbeVideos
 from raypipe.sources import find_videos
+from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Videos
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_LOOKED_AT_PX = 64  # Frames are compared at this size: noise is seen there, and a picture has 12 kB.
+_SHOWN = 20  # So many findings of a kind are printed; JSON has all.
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Videos, and the result of probing each of them: a `Probe` or a `Failure`."""
+    """Videos, and the result of probing each of them: a `Probe` or a `Failure`.
+
+    ``faults`` are what is wrong with a dataset, the worst first; None of a source that is not one.
+    """
 
     videos: Videos
     probes: tuple[Probe | Failure, ...]
     n_ignored: int
+    faults: tuple[Fault, ...] | None = None
 
 
 def inspect_source(source: str, config: Config, progress: Progress) -> Inspection:
-    """Probe every video of a source on this machine, in one child process for each core and without Ray."""
-    found = find_videos(source)
+    """Probe every video of a source on this machine, in one child process for each core and without Ray.
+
+    Of a LeRobot dataset it is found out too what is wrong with it (`raypipe.analysis.lerobot_faults`).
+    """
+    found = find_videos(source, config.source.camera)
+    for note in found.notes:
+        progress.say(note)
     videos = found[: config.source.limit]
-    uris = videos.table["uri"]
-    probes: list[Any] = [None] * len(videos)
+    uris = videos.table["uri"].to_pylist()
+    files = list(dict.fromkeys(uris))  # Many episodes may lie in one.
+    with progress.count("probing", len(files), "files") as advance:
+        probes = _work_through(files, config.decode, Sandbox.probe, "probe", advance)
+    by_file = dict(zip(files, probes, strict=True))
+    faults = None
+    if (dataset := open_lerobot(source)) is not None:
+        faults = tuple(_check(dataset, videos, len(videos) == len(found), by_file, config.decode, progress))
+    return Inspection(videos, tuple(by_file[uri] for uri in uris), found.n_ignored, faults)
+
+
+def _check(
+    dataset: LeRobotDataset,
+    videos: Videos,
+    is_whole: bool,
+    probes: dict[str, Probe | Failure],
+    decode: DecodeConfig,
+    progress: Progress,
+) -> list[Fault]:
+    def time_file(sandbox: Sandbox, file: str) -> np.ndarray:
+        probe = probes[file]
+        return sandbox.frame_times(file, probe.duration_s if isinstance(probe, Probe) else 0.0)
+
+    def look(sandbox: Sandbox, what: Look) -> np.ndarray:
+        file, times_s, span_s = what
+        seen = sandbox.frames(file, times_s, _LOOKED_AT_PX, "squash", span_s)
+        if seen.error:
+            raise DecodeError(seen.error)
+        return seen.pixels
+
+    def time_files(files: list[str]) -> list[np.ndarray | Failure]:
+        with progress.count("timing", len(files), "files") as advance:
+            return _work_through(files, decode, time_file, "decode", advance)
+
+    def look_at(looks: list[Look]) -> list[np.ndarray | Failure]:
+        with progress.count("looking at", len(looks)) as advance:
+            return _work_through(looks, decode, look, "decode", advance)
+
+    return find_faults(dataset, videos, is_whole, probes, time_files, look_at)
+
+
+def _work_through(
+    jobs: Sequence[Job],
+    decode: DecodeConfig,
+    do: Callable[[Sandbox, Job], Result],
+    stage: str,
+    advance: Callable[[int], None],
+) -> list[Result | Failure]:
+    """Do jobs with as many sandboxes as this machine has cores, and return the results in their order."""
+    results: list[Any] = [None] * len(jobs)
     rows: SimpleQueue[int] = SimpleQueue()
-    for row in range(len(videos)):
+    for row in range(len(jobs)):
         rows.put(row)
-    n_threads = min(os.cpu_count() or 1, len(videos))
-    with progress.count("probing", len(videos)) as advance, ThreadPoolExecutor(n_threads) as threads:
 
-        def work() -> None:
-            probe = ProbeVideos(config.decode)
-            with contextlib.suppress(Empty):
-                while True:
-                    row = rows.get_nowait()
-                    probes[row] = probe(uris[row].as_py())
-                    advance(1)
-            probe.close()
+    def work() -> None:
+        with Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox, contextlib.suppress(Empty):
+            while True:
+                row = rows.get_nowait()
+                try:
+                    results[row] = do(sandbox, jobs[row])
+                except DecodeError as error:
+                    results[row] = Failure.of(stage, error)
+                advance(1)
 
+    n_threads = max(min(os.cpu_count() or 1, len(jobs)), 1)
+    with ThreadPoolExecutor(n_threads) as threads:
         for future in [threads.submit(work) for _ in range(n_threads)]:
             future.result()
-    return Inspection(videos, tuple(probes), found.n_ignored)
+    return results
 
 
 def describe(inspection: Inspection) -> str:
-    """Lay an inspection out as text: a table of statistics, the codecs and sizes, and the files that would fail."""
-    probes = [probe for probe in inspection.probes if isinstance(probe, Probe)]
-    found = zip(inspection.videos, inspection.probes, strict=True)
-    failed = [(video.uri, probe.error) for video, probe in found if isinstance(probe, Failure)]
+    """Lay an inspection out as text: statistics, codecs and sizes, the files that would fail, and what is wrong."""
+    failed = _find_failed(inspection)
     n = len(inspection.videos)
     lines = [f"{n} videos, {len(failed)} of which would fail; {inspection.n_ignored} other files ignored"]
-    if probes:
-        rows: dict[str, list[float]] = {
-            "duration (s)": [probe.duration_s for probe in probes],
-            "frames": [probe.n_frames or probe.duration_s * probe.fps for probe in probes],
-            "frames/s": [probe.fps for probe in probes],
-            "width (px)": [probe.width for probe in probes],
-            "height (px)": [probe.height for probe in probes],
-        }
+    if measures := _measure(inspection):
         lines += ["", f"{'':14}{'mean':>12}{'std':>12}{'min':>12}{'max':>12}"]
-        for name, values in rows.items():
+        for name, values in measures.items():
             numbers = (np.mean(values), np.std(values), np.min(values), np.max(values))
             lines.append(f"{name:14}" + "".join(f"{number:12,.2f}" for number in numbers))
-        lines += ["", f"total length   {sum(rows['duration (s)']) / 3600:.2f} h"]
-        sizes = Counter(f"{probe.width}x{probe.height}" for probe in probes)
-        groups = Counter(video.group or "(none)" for video in inspection.videos)
-        for name, counter in (("codecs", Counter(p.codec for p in probes)), ("sizes", sizes), ("groups", groups)):
+        lines += ["", f"total length   {sum(measures['duration (s)']) / 3600:.2f} h"]
+        for name, counter in _count(inspection).items():
             most = counter.most_common(8)
             more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""
             lines.append(f"{name:15}" + ", ".join(f"{key} ({n})" for key, n in most) + more)
@@ -88,4 +147,67 @@ def describe(inspection: Inspection) -> str:
             "would fail:",
             *chain.from_iterable((f"  {uri}", f"    {error}") for uri, error in failed),
         ]
+    if inspection.faults is not None:
+        lines += ["", *_lay_out(inspection.faults)]
     return "\n".join(lines)
+
+
+def to_json(inspection: Inspection) -> str:
+    """Return an inspection as JSON: the figures of the text, and all that is wrong."""
+    measures = {
+        name: {"mean": float(np.mean(v)), "std": float(np.std(v)), "min": float(np.min(v)), "max": float(np.max(v))}
+        for name, v in _measure(inspection).items()
+    }
+    failed = [{"uri": uri, "error": error} for uri, error in _find_failed(inspection)]
+    content: dict[str, Any] = {"videos": len(inspection.videos), "ignored": inspection.n_ignored, "would_fail": failed}
+    content |= {"statistics": measures, **_count(inspection)}
+    if inspection.faults is not None:
+        content["findings"] = [asdict(fault) for fault in inspection.faults]
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _find_failed(inspection: Inspection) -> list[tuple[str, str]]:
+    found = zip(inspection.videos, inspection.probes, strict=True)
+    return [(video.uri, probe.error) for video, probe in found if isinstance(probe, Failure)]
+
+
+def _measure(inspection: Inspection) -> dict[str, list[float]]:
+    """Return the figures of the videos that can be read: of a part of a file its own length and frames."""
+    rows: list[tuple[float, ...]] = []
+    for video, probe in zip(inspection.videos, inspection.probes, strict=True):
+        if isinstance(probe, Probe):
+            end_s = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
+            length_s = end_s - (video.start_s or 0.0)
+            is_part = length_s < probe.duration_s
+            n = (0 if is_part else probe.n_frames) or length_s * probe.fps
+            rows.append((length_s, n, probe.fps, probe.width, probe.height))
+    names = ("duration (s)", "frames", "frames/s", "width (px)", "height (px)")
+    return {name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)} if rows else {}
+
+
+def _count(inspection: Inspection) -> dict[str, Counter[str]]:
+    probes = [probe for probe in inspection.probes if isinstance(probe, Probe)]
+    return {
+        "codecs": Counter(probe.codec for probe in probes),
+        "sizes": Counter(f"{probe.width}x{probe.height}" for probe in probes),
+        "groups": Counter(video.group or "(none)" for video in inspection.videos),
+    }
+
+
+def _lay_out(faults: Sequence[Fault]) -> list[str]:
+    """Return what is wrong as a table, of each kind the worst."""
+    if not faults:
+        return ["nothing is wrong with the dataset"]
+    counts = Counter(fault.kind for fault in faults)
+    rows = [["what", "episode", "camera", ""]]
+    listed: Counter[str] = Counter()
+    for fault in faults:
+        listed[fault.kind] += 1
+        if listed[fault.kind] <= _SHOWN:
+            episode = "" if fault.episode is None else str(fault.episode)
+            rows.append([fault.kind, episode, fault.camera or "", fault.says])
+        elif listed[fault.kind] == counts[fault.kind]:
+            rows.append([fault.kind, "", "", f"… and {counts[fault.kind] - _SHOWN} more: --json has all"])
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    table = [f"  {row[0]:{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:{widths[2]}}  {row[3]}".rstrip() for row in rows]
+    return [f"what is wrong: {len(faults)} finding{'s'[: len(faults) != 1]}, the worst first", *table]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from raypipe.progress import Progress
 
 DONE, FAILED, USAGE, TOO_MANY_FAILED = 0, 1, 2, 3
+FOUND_FAULTS = 3
 
 app = typer.Typer(
     name="raypipe",
@@ -32,8 +33,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); or precomputed trajectories "
-        "(.json, .npz).",
+        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); a LeRobot dataset; or "
+        "precomputed trajectories (.json, .npz).",
     ),
 ]
 ExistingRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -75,6 +76,18 @@ EMBED = {
         str | None, typer.Option("--decoder", help="auto, or the decoders to try in order, such as decord,pyav.")
     ],
     "source.limit": Annotated[int | None, typer.Option("--limit", metavar="N", help="Take the first N videos.")],
+    "source.camera": Annotated[
+        str | None, typer.Option("--camera", metavar="NAME|all", help="LeRobot: take one camera; else all.")
+    ],
+    "source.features": Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="NAME[,NAME…]",
+            help="LeRobot: take signals, such as observation.state,action, in place of the videos; with video among "
+            "them, beside the videos.",
+        ),
+    ],
     "source.allow_pickle": Annotated[
         bool | None, typer.Option("--allow-pickle", help="Read .pkl sources, which can run code.")
     ],

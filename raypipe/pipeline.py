@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from raypipe.errors import UsageError
 from raypipe.packages import package_versions
 from raypipe.progress import Progress
 from raypipe.runs.accounting import account, write_accounts
+from raypipe.runs.clip_signals import SIGNALS, saved_scale, write_signals
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable, check_sections
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import FOLDER, Ledger, split_clips
@@ -26,6 +27,7 @@ from raypipe.runs.results import remove_clusters, remove_report
 from raypipe.schema import EMBEDDING, Trajectories
 from raypipe.segments.planning import plan_precomputed
 from raypipe.sources import read_source, read_versions
+from raypipe.sources.signals import VIDEO, read_signals, split_features
 from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
@@ -53,8 +55,11 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
 
     With another run in ``like``, the embeddings must be comparable with that run's.
     """
+    features = split_features(config.source.features or "")
+    if features and VIDEO not in features:
+        return _take_signals(source, run, config, progress, like)
     with run.step("find"):
-        found, paths = read_source(source, config.source.allow_pickle)
+        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
     if paths is not None:
         return _take_precomputed(found, paths, run, config, progress, like)
     from raypipe.engine.embedding import embed_segments, time_frame
@@ -64,6 +69,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
+    for note in found.notes:
+        progress.say(note)
     resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
@@ -89,6 +96,9 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
             run.record_stage("embed", pools.where)
             with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
+    if features:
+        with run.step("signals"):
+            write_signals(run, source, chosen, ",".join(features), saved_scale(like), progress.say)
     with run.step("account"):
         accounts = plan.account(found, quarantine, encoder.dim, progress.say)
         write_accounts(run, accounts, found.n_ignored, progress.say)
@@ -109,6 +119,10 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         progress.say("building trajectories")
         with run.step("trajectories"):
             n = steps.build()
+        for note in steps.notes:
+            progress.say(note)
+        if steps.notes:
+            run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
         progress.say(f"reducing {n} trajectories: {config.reduce.method}")
         with run.step("reduce"):
             reducer = steps.reduce()
@@ -138,6 +152,11 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     model = results.read_model(model_run)
     known = outlier_table.read_known(model_run)
     check_sections(model_run, model.config, config)
+    if model_run.exists(SIGNALS) and VIDEO not in split_features(config.source.features or ""):
+        raise UsageError(
+            f"{model_run.url} joins signals to its videos: --features "
+            f"{','.join([VIDEO, *model_run.info()['signals']['features']])}"
+        )
     embed(source, run, config, progress, like=model_run)
     steps = LocalSteps(run, config)
     with run.step("trajectories"):
@@ -305,15 +324,39 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
 def preview(source: Source, config: Config) -> list[str]:
     """Say what a run would take, without probing or starting anything."""
-    found, _ = read_source(source, config.source.allow_pickle)
+    features = config.source.features or ""
+    if features and VIDEO not in split_features(features):
+        found = read_signals(str(source), features, 1).videos
+    else:
+        found, _ = read_source(source, config.source.allow_pickle, config.source.camera)
     chosen = found[: config.source.limit]
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
+    lines = [*found.notes, *lines]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 
+def _take_signals(source: Source, run: Run, config: Config, progress: Progress, like: Run | None) -> None:
+    """Take signals of a dataset's episodes in place of its videos."""
+    with run.step("find"):
+        signals = read_signals(str(source), config.source.features or "", config.source.limit, saved_scale(like))
+    for note in signals.videos.notes:
+        progress.say(note)
+    progress.say(f"z-scored by {signals.scale.origin}")
+    reasons, clip_s = signals.reasons, 1 / signals.fps
+    _take_precomputed(signals.videos, signals.paths, run, config, progress, like, clip_s, reasons)
+    run.record(signals=signals.scale.to_json())
+
+
 def _take_precomputed(
-    found: Videos, paths: Sequence[np.ndarray], run: Run, config: Config, progress: Progress, like: Run | None
+    found: Videos,
+    paths: Sequence[np.ndarray],
+    run: Run,
+    config: Config,
+    progress: Progress,
+    like: Run | None,
+    clip_s: float = 1.0,
+    reasons: Mapping[str, str] | None = None,
 ) -> None:
     """Take trajectories that somebody else computed in place of embeddings."""
     progress.say(f"found {len(found)} precomputed trajectories")
@@ -324,7 +367,7 @@ def _take_precomputed(
     fingerprint, dim = digest.hexdigest(), paths[0].shape[1]
     encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
     check_comparable(encoder_id, like)
-    rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
+    rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16], clip_s, reasons)
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)
@@ -342,6 +385,7 @@ def _begin(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
     """Record what the embeddings are made with, and remove what followed from those of before."""
     remove_clusters(run)
     run.remove("sweep.json")
+    run.remove(SIGNALS)
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 

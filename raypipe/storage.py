@@ -187,6 +187,29 @@ def open_file(name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
+@contextmanager
+def open_parts(name: str) -> Iterator[Any]:
+    """Open a local or remote file of which some parts are read: of a remote one no more than these is fetched.
+
+    Raises
+    ------
+    SourceError
+        If the file does not exist, is no regular file, or cannot be read.
+    """
+    path = local_path(name)
+    if path is not None:
+        with open_file(name) as file:
+            yield file
+        return
+    filesystem, inner = open_filesystem(name)
+    try:
+        file = patiently(name, lambda: filesystem.open(inner, "rb", cache_type="none"))
+    except Exception as error:  # Each filesystem raises errors of its own.
+        raise failure("read", name, error) from error
+    with file:
+        yield file
+
+
 def patiently(uri: str, call: Callable[[], T]) -> T:
     """Call a function, and repeat the call after pauses that double, as long as its errors are transient.
 

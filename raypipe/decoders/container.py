@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from av.format import Flags
 from raypipe.decoders import check_file, describe
 from raypipe.decoders.edits import Edit, read_edits
 from raypipe.errors import DecodeError, SourceAwayError
+from raypipe.sources.versions import version_of
 from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
 
 N_THREADS = 1
@@ -45,6 +47,13 @@ _MOST_READ = 1 << 30
 
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCKS = 32
+_SHARED_BLOCKS = 64
+_shared_blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
+"""The last blocks of remote files that this process has read, by URI, version and place.
+
+Many videos may be spans of one file, which is opened anew for each of them: its index and the blocks at the edges of
+spans would be fetched again and again.
+"""
 
 
 @dataclass(frozen=True)
@@ -349,6 +358,8 @@ def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[
     The error with which it fails in the end is appended to ``failures``.
     """
     fetch = file.cache.fetcher
+    version = version_of(file.details) if isinstance(getattr(file, "details", None), dict) else None
+    version = None if version is None or version.endswith("-") else version  # A size alone tells of no change.
 
     def fetch_whole(start: int, end: int) -> bytes:
         block = fetch(start, end)
@@ -359,11 +370,20 @@ def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[
     def fetch_patiently(start: int, end: int) -> bytes:
         if failures:  # FFmpeg reads again what could not be read.
             raise failures[0]
-        try:
-            return patiently(uri, lambda: fetch_whole(start, min(end, file.size)))
-        except Exception as error:
-            failures.append(_unread(uri, error))
-            raise failures[0] from error
+        key = (uri, version or "", start)
+        block = _shared_blocks.get(key) if version else None
+        if block is None:
+            try:
+                block = patiently(uri, lambda: fetch_whole(start, min(end, file.size)))
+            except Exception as error:
+                failures.append(_unread(uri, error))
+                raise failures[0] from error
+        if version and end - start <= _BLOCK_BYTES:
+            _shared_blocks[key] = block
+            _shared_blocks.move_to_end(key)
+            while len(_shared_blocks) > _SHARED_BLOCKS:
+                _shared_blocks.popitem(last=False)
+        return block
 
     return fetch_patiently
 

@@ -71,6 +71,8 @@ class Ledger:
 
     Attributes
     ----------
+    run
+        The run directory.
     plan
         The plan, n rows.
     video_ids
@@ -87,7 +89,7 @@ class Ledger:
         self.plan = plan
         self.first = np.flatnonzero(_changes(plan, ["video_id"]))
         self.video_ids = plan["video_id"].take(pa.array(self.first))
-        self._run = run
+        self.run = self._run = run
         self._files, units = _scan(run, files)
         self._n_rows = units["n_rows"].to_numpy()
         self._row = self._find_rows(units)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.sources.episodes import find_episodes
 from raypipe.sources.files import find_files
+from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
 from raypipe.sources.versions import read_versions
@@ -20,7 +22,7 @@ __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "
 
 
 def read_source(
-    source: str | Path | Iterable[str | Path] | Videos, allow_pickle: bool = False
+    source: str | Path | Iterable[str | Path] | Videos, allow_pickle: bool = False, camera: str = "all"
 ) -> tuple[Videos, list[np.ndarray] | None]:
     """Find a source's videos, and read their trajectories if it holds these instead of videos.
 
@@ -30,6 +32,8 @@ def read_source(
         What `find_videos` takes, or has returned; or what `read_precomputed` takes.
     allow_pickle
         See `read_precomputed`.
+    camera
+        See `find_videos`.
 
     Returns
     -------
@@ -43,10 +47,10 @@ def read_source(
     names = _as_names(source)
     if is_precomputed(names):
         return read_precomputed(names[0], allow_pickle)
-    return find_videos(names), None
+    return find_videos(names, camera), None
 
 
-def find_videos(source: str | Path | Iterable[str | Path]) -> Videos:
+def find_videos(source: str | Path | Iterable[str | Path], camera: str = "all") -> Videos:
     """Find a source's videos, in a stable order, without opening any of them.
 
     Parameters
@@ -54,8 +58,11 @@ def find_videos(source: str | Path | Iterable[str | Path]) -> Videos:
     source
         A folder (searched recursively), a glob (``**`` too), one file of any suffix, an fsspec URL of any of these
         (``s3://``, ``gs://``, ``https://``, ``hf://`` …), a manifest (``.csv``, ``.parquet``, ``.jsonl``; see
-        `raypipe.sources.manifest`), or a list of such sources. Hidden files and folders are left out; links to
-        folders are followed, but never in a circle.
+        `raypipe.sources.manifest`), the folder of a LeRobot dataset, v2.0 to v3.x (see `raypipe.sources.episodes`), or
+        a list of such sources. Hidden files and folders are left out; links to folders are followed, but never in a
+        circle.
+    camera
+        The only camera of a LeRobot dataset that is wanted, or "all".
 
     Returns
     -------
@@ -67,12 +74,12 @@ def find_videos(source: str | Path | Iterable[str | Path]) -> Videos:
     SourceError
         If a source is not there, cannot be read or holds no video, or if two videos have one id.
     UsageError
-        If it is something else, such as a table.
+        If it is something else, such as a table, or a camera is named that is not there.
     """
     names = _as_names(source)
     if not names:
         raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
-    parts = [_find_one(name) for name in names]
+    parts = [_find_one(name, camera) for name in names]
     found = parts[0] if len(parts) == 1 else Videos.concat(parts, names)
     _check_ids(found, names, [len(part) for part in parts])
     return found
@@ -90,7 +97,11 @@ def _as_names(source: Any) -> list[str]:
     return names
 
 
-def _find_one(name: str) -> Videos:
+def _find_one(name: str, camera: str) -> Videos:
+    if (dataset := open_lerobot(name)) is not None:
+        return find_episodes(dataset, camera)
+    if camera != "all":
+        raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
     if _is_manifest(name):
         return read_manifest(name)
     if is_precomputed(name):

@@ -169,8 +169,8 @@ def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], in
                     folders.append(_Folder(entry.path, relative, state, above))
     except OSError as error:
         raise failure("list", folder.path, error) from error
-    files.sort(key=_order)
-    folders.sort(key=lambda inner: _order(inner.relative))
+    files.sort(key=path_order)
+    folders.sort(key=lambda inner: path_order(inner.relative))
     return files, folders, n_others
 
 
@@ -229,7 +229,7 @@ def _list_remote(url: str, pattern: _Glob) -> Videos:
 
     def choose() -> Iterator[Video]:
         nonlocal n_ignored
-        for relative, path in sorted(below, key=lambda pair: _order(pair[0])):
+        for relative, path in sorted(below, key=lambda pair: path_order(pair[0])):
             *parents, name = relative.split("/")
             state = pattern.start
             for parent in parents:
@@ -245,7 +245,7 @@ def _list_remote(url: str, pattern: _Glob) -> Videos:
     return videos
 
 
-def _order(relative: str) -> tuple[str, str]:
+def path_order(relative: str) -> tuple[str, str]:
     """Return a key that sorts relative paths: a folder's files before its folders, and clip2 before clip10."""
     parents, _, name = relative.rpartition("/")
     key = "\x01" + parents.replace("/", "\x01") + "\x00" + name if parents else "\x00" + name

@@ -95,10 +95,16 @@ class Videos:
         If a manifest column holds values that no common Arrow type can hold without loss.
     UsageError
         If one of the videos is not a `Video`.
+
+    Attributes
+    ----------
+    notes
+        What is to be said of how the source was read, such as what was left out.
     """
 
     def __init__(self, videos: Iterable[Video] = (), n_ignored: int = 0) -> None:
         self.n_ignored = n_ignored
+        self.notes: tuple[str, ...] = ()
         check_type("videos", videos, Iterable)
         rest = iter(videos)
         batches = (_to_table(some) for some in iter(lambda: list(islice(rest, _BATCH)), []))
@@ -162,12 +168,13 @@ class Videos:
         )
         videos = cls._of(memory_mapped(_in_batches(batches), schema), whole)
         videos.n_ignored = sum(part.n_ignored for part in parts)
+        videos.notes = tuple(note for part in parts for note in part.notes)
         return videos
 
     @classmethod
     def _of(cls, rows: pa.Table, fields: pa.Schema) -> Videos:
         videos = cls.__new__(cls)
-        videos._rows, videos._fields, videos.n_ignored = rows, fields, 0
+        videos._rows, videos._fields, videos.n_ignored, videos.notes = rows, fields, 0, ()
         return videos
 
     def __len__(self) -> int:
@@ -232,10 +239,11 @@ class Videos:
         return bool((keys[1:] == keys[:-1]).any())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"n_ignored": self.n_ignored, "fields": self._fields, "rows": pack(self._rows)}
+        return {"n_ignored": self.n_ignored, "notes": self.notes, "fields": self._fields, "rows": pack(self._rows)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.n_ignored, self._fields, self._rows = state["n_ignored"], state["fields"], unpack(state["rows"])
+        self.n_ignored, self.notes = state["n_ignored"], state["notes"]
+        self._fields, self._rows = state["fields"], unpack(state["rows"])
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:

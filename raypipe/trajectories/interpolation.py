@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 
 from raypipe.config import TrajectoryConfig, validate
 from raypipe.errors import RaypipeError, check_type
+from raypipe.runs.clip_signals import read_signals_of
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import Trajectories
+from raypipe.trajectories.joining import join_cameras
 
 
 def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarray:
@@ -61,6 +63,8 @@ def build_trajectories(
     time_axis: Literal["time", "index"] = "time",
     pool: Pool | None = None,
     normalize: bool = False,
+    signal_weight: float = 1.0,
+    join: Literal["camera"] | None = None,
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -77,6 +81,11 @@ def build_trajectories(
         ``time_axis`` do not count then.
     normalize
         L2-normalise that step.
+    signal_weight
+        Of a run whose videos have signals beside them: what these are weighed by. Each step is the embedding and
+        behind it ``signal_weight / sqrt(d)`` times the d z-scored signals.
+    join
+        "camera" joins the paths of each episode's cameras (`raypipe.trajectories.joining`).
 
     Returns
     -------
@@ -90,13 +99,13 @@ def build_trajectories(
         If no video has a clip.
     """
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
-    values = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize}
-    how = validate(TrajectoryConfig, values)
+    given = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize, "join": join}
+    how = validate(TrajectoryConfig, {**given, "signal_weight": signal_weight})
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     found = gather_paths(Ledger(run, plan), how)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
-    return found
+    return join_cameras(run, found) if how.join else found
 
 
 def gather_paths(ledger: Ledger, how: TrajectoryConfig) -> Trajectories:
@@ -105,7 +114,7 @@ def gather_paths(ledger: Ledger, how: TrajectoryConfig) -> Trajectories:
     row_of = {video_id: row for row, video_id in enumerate(ids)}
     missing = np.diff(ledger.first, append=ledger.plan.num_rows)
     pending: dict[int, list[_Segment]] = {}
-    paths = _Paths(len(ids), how)
+    paths = _Paths(len(ids), how, read_signals_of(ledger.run, ids) if how.signal_weight else {})
     columns = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
     for clips in ledger.iter_clips(columns):
         for video_id, segment in _segments(clips):
@@ -113,9 +122,9 @@ def gather_paths(ledger: Ledger, how: TrajectoryConfig) -> Trajectories:
             pending.setdefault(row, []).append(segment)
             missing[row] -= 1
             if missing[row] == 0:  # All its segments are read now: keep the path, and free the clips.
-                paths.keep(row, pending.pop(row))
+                paths.keep(row, video_id, pending.pop(row))
     for row, segments in pending.items():
-        paths.keep(row, segments)
+        paths.keep(row, ids[row], segments)
     kept, values = paths.gathered()
     return Trajectories(tuple(ids[row] for row in kept), values, paths.n_clips[kept])
 
@@ -137,16 +146,18 @@ class _Paths:
         (n_videos,) int64, the clips of each video whose path was kept; 0 for the others.
     """
 
-    def __init__(self, n_videos: int, how: TrajectoryConfig) -> None:
+    def __init__(self, n_videos: int, how: TrajectoryConfig, signals: Mapping[str, np.ndarray]) -> None:
         self.n_clips = np.zeros(n_videos, np.int64)
-        self._how = how
+        self._how, self._signals = how, signals
         self._paths: Any = [np.empty((0, 0))] * n_videos
 
-    def keep(self, row: int, segments: list[_Segment]) -> None:
+    def keep(self, row: int, video_id: str, segments: list[_Segment]) -> None:
         """Keep the path of a video, from all its segments."""
         segments.sort(key=lambda segment: segment.number)
         values = np.concatenate([segment.values for segment in segments])
         self.n_clips[row] = len(values)
+        if len(values) and (signal := self._signals.get(video_id)) is not None:
+            values = np.hstack([values, signal * np.float32(self._how.signal_weight / np.sqrt(signal.shape[1]))])
         how = self._how
         if len(values) and how.pool is not None:
             values = pool_clips(values, how.pool, how.normalize)

@@ -15,6 +15,7 @@ from raypipe.config import Config, make_config
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
+from raypipe.runs.clip_signals import SIGNALS
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable
 from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDED, Trajectories
@@ -199,6 +200,12 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
     if video_id is not None:
         yield run
         return
+    if run.exists(SIGNALS):
+        raise UsageError(f"{run.url} joins signals to its videos, and {shown(like)} has none: name a video of the run")
+    if config.trajectory.join:
+        raise UsageError(
+            f"{shown(like)} is no video of {run.url}, whose paths join the cameras of an episode: name one"
+        )
     videos, paths = read_source(like)
     if len(videos) != 1:
         raise UsageError(f"{shown(like)} holds {len(videos)} videos: name one")

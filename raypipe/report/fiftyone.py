@@ -1,0 +1,88 @@
+"""The videos of a run as samples of a FiftyOne dataset."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from raypipe.clustering.result import NOISE
+from raypipe.errors import UsageError
+from raypipe.packages import require
+from raypipe.report.tables import Member, read_facts
+from raypipe.runs.directory import Run
+from raypipe.storage import local_path, shown
+
+
+def write_samples(run: Run, name: str | None) -> list[str]:
+    """Make a persistent FiftyOne dataset with a sample for each clustered video.
+
+    A sample has the fields ``video_id``, ``cluster`` (a ``Classification``), ``distance``, ``outlier_score``,
+    ``outlier``, ``map_x`` and ``map_y``; ``group``, ``ground_truth`` (the label) and ``caption`` where the source has
+    them; and as ``TemporalDetections``, in frames that are counted from 1, ``odd`` with the reason of an outlier, and
+    ``part`` where the video is a part of its file.
+
+    Parameters
+    ----------
+    run
+        A clustered run.
+    name
+        The dataset's name; by default that of the run directory, behind "raypipe-".
+
+    Raises
+    ------
+    RaypipeError
+        If fiftyone is not installed or its database does not start.
+    UsageError
+        If there is a dataset of that name.
+    """
+    fo: Any = require("fiftyone")
+    name = name or f"raypipe-{run.path().rstrip('/').rpartition('/')[2]}"
+    if fo.dataset_exists(name):
+        raise UsageError(f"FiftyOne has a dataset {name!r} already: delete it, or name another by -o")
+    facts = read_facts(run)
+    videos = run.read_table("videos.parquet", ["video_id", "fps", "duration_s"])
+    measures = {
+        video_id: (fps or 0.0, duration_s)
+        for video_id, fps, duration_s in zip(*(column.to_pylist() for column in videos.columns), strict=True)
+    }
+    samples = [_as_sample(fo, member, *measures[member.video_id]) for member in facts.members]
+    dataset = fo.Dataset(name, persistent=True)
+    dataset.info = {"run": shown(run.url), "metrics": {k: v for k, v in facts.metrics.items() if _is_plain(v)}}
+    dataset.add_samples(samples)
+    dataset.save()
+    return [f"made the FiftyOne dataset {name!r} of {len(samples)} samples: fiftyone app launch {name}"]
+
+
+def _as_sample(fo: Any, member: Member, fps: float, duration_s: float | None) -> Any:
+    cluster = "noise" if member.cluster == NOISE else str(member.cluster)
+    fields: dict[str, Any] = {
+        "video_id": member.video_id,
+        "cluster": fo.Classification(label=cluster),
+        "distance": _finite(member.distance),
+        "outlier_score": _finite(member.outlier_score),
+        "outlier": member.outlier,
+        "map_x": _finite(member.x),
+        "map_y": _finite(member.y),
+        "group": member.group,
+        "caption": member.caption,
+        "ground_truth": fo.Classification(label=member.label) if member.label else None,
+    }
+    if member.odd_s and fps:
+        fields["odd"] = _temporal(fo, member.reason, *member.odd_s, fps)
+    if fps and member.span_s and (member.origin_s or (duration_s and member.span_s < duration_s - 1 / fps)):
+        fields["part"] = _temporal(fo, cluster, member.origin_s, member.origin_s + member.span_s, fps)
+    return fo.Sample(filepath=local_path(member.uri) or member.uri, **fields)
+
+
+def _temporal(fo: Any, label: str, start_s: float, end_s: float, fps: float) -> Any:
+    first = round(start_s * fps) + 1
+    support = [first, max(round(end_s * fps), first)]
+    return fo.TemporalDetections(detections=[fo.TemporalDetection(label=label, support=support)])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | str)

@@ -1,0 +1,171 @@
+"""The signals of a run's videos: beside each clip's embedding, what the robot did meanwhile.
+
+``signals/*.parquet`` has a row a video: its id, and for each of its clips the mean of the z-scored signals of the
+frames in it, one clip behind the other; how many numbers that are stands in the schema's metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import SourceError, UsageError
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import PLAN_FILE
+from raypipe.runs.results import ROWS_PER_FILE
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.signals import VIDEO, Scale, check_features, find_scale, frame_rate, iter_signals, split_features
+from raypipe.sources.videos import Videos
+from raypipe.storage import shown
+
+SIGNALS = "signals"
+
+
+def write_signals(
+    run: Run, source: object, found: Videos, features: str, scale: Scale | None, say: Callable[[str], None]
+) -> None:
+    """Write the signals of a run's clips, and in ``run.json`` how they are z-scored.
+
+    An episode whose signals cannot be read has those of the average, and that is said.
+
+    Parameters
+    ----------
+    run
+        A run whose segments are all embedded.
+    source, found
+        The LeRobot dataset, and its videos.
+    features
+        Names of features, with commas between them; "video" among them.
+    scale
+        How they are z-scored, where that is not the dataset's to say.
+    say
+        Called with what is to be said of it.
+
+    Raises
+    ------
+    UsageError
+        If the source is no LeRobot dataset, or a feature is not there or holds no numbers.
+    """
+    dataset = open_lerobot(source) if isinstance(source, str) else None
+    if dataset is None:
+        raise UsageError(f"{shown(str(source))} is no LeRobot dataset, and has no features {features}")
+    names = tuple(name for name in split_features(features) if name != VIDEO)
+    check_features(dataset, names)
+    episodes = read_episodes(dataset)
+    scale = scale or find_scale(dataset, names, episodes)
+    if scale.features != names:
+        raise UsageError(f"the features must be {VIDEO},{','.join(scale.features)}, as in the run that predicts")
+    times, notes = _clip_times(run), list[str]()
+    run.remove(SIGNALS)
+    rows: list[tuple[str, np.ndarray]] = []
+    for pair in _iter_clip_signals(dataset, episodes, found, scale, times, notes):
+        rows.append(pair)
+        if len(rows) == ROWS_PER_FILE:
+            _write(run, rows, len(scale.mean))
+            rows = []
+    _write(run, rows, len(scale.mean))
+    run.record(signals=scale.to_json())
+    say(f"joined {', '.join(names)} to the clips, z-scored by {scale.origin}")
+    for note in notes:
+        say(note)
+
+
+def _iter_clip_signals(
+    dataset: LeRobotDataset,
+    episodes: pa.Table,
+    found: Videos,
+    scale: Scale,
+    times: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    notes: list[str],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each video that has clips, and the signals of these, (n_clips, d) float32."""
+    waiting: dict[int, list[str]] = {}
+    owners = whole_numbers(found.extra, EPISODE).tolist()
+    for video_id, number in zip(found.table["video_id"].to_pylist(), owners, strict=True):
+        if video_id in times:
+            waiting.setdefault(number, []).append(video_id)
+    wanted = episodes.filter(pc.is_in(episodes[EPISODE], value_set=pa.array(list(waiting), pa.int64())))
+    numbers = whole_numbers(wanted, EPISODE)
+    fps = frame_rate(dataset)
+    reason: SourceError | None = None
+    for row, path in iter_signals(dataset, wanted, scale, notes):
+        if isinstance(path, SourceError):
+            reason = path
+            continue
+        for video_id in waiting.pop(int(numbers[row]), []):
+            yield video_id, average_clips(path, fps, *times[video_id])
+    lost = [video_id for videos in waiting.values() for video_id in videos]
+    for video_id in lost:
+        yield video_id, np.zeros((len(times[video_id][0]), len(scale.mean)), np.float32)
+    if lost:
+        notes.append(f"the signals of {len(lost)} videos cannot be read, and count as the average: {reason}")
+
+
+def average_clips(path: np.ndarray, fps: float, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
+    """Average an episode's signals, (n_frames, d), over its clips, seconds from its beginning: (n_clips, d) float32.
+
+    A clip that no frame begins in has the frame on display at its start.
+    """
+    hair = 0.25 / fps  # Times are rounded.
+    frames = np.arange(len(path)) / fps
+    first, after = np.searchsorted(frames, start_s - hair), np.searchsorted(frames, end_s - hair)
+    first = np.minimum(np.where(first < after, first, np.maximum(first - 1, 0)), len(path) - 1)
+    after = np.maximum(after, first + 1)
+    sums = np.concatenate([np.zeros((1, path.shape[1])), np.cumsum(path, axis=0, dtype=np.float64)])
+    return ((sums[after] - sums[first]) / (after - first)[:, None]).astype(np.float32)
+
+
+def read_signals_of(run: Run, video_ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the signals of some videos' clips, (n_clips, d) float32 each, by id; none of a run without them."""
+    found: dict[str, np.ndarray] = {}
+    if not run.exists(SIGNALS):
+        return found
+    wanted = pa.array(video_ids, pa.string())
+    for table in run.iter_tables(SIGNALS):
+        dim = int(table.schema.metadata[b"dim"])
+        table = table.filter(pc.is_in(table["video_id"], value_set=wanted))
+        for video_id, values in zip(table["video_id"].to_pylist(), table["signal"], strict=True):
+            found[video_id] = values.values.to_numpy().reshape(-1, dim)
+    return found
+
+
+def saved_scale(run: Run | None) -> Scale | None:
+    """Return how a run's signals were z-scored; None if it has none."""
+    content = run.info().get("signals") if run is not None else None
+    return Scale.from_json(content) if content else None
+
+
+def _write(run: Run, rows: list[tuple[str, np.ndarray]], dim: int) -> None:
+    if rows:
+        columns = {
+            "video_id": pa.array([video_id for video_id, _ in rows]),
+            "signal": pa.array([values.ravel() for _, values in rows], pa.list_(pa.float32())),
+        }
+        run.write_table(run.next_name(SIGNALS), pa.table(columns).replace_schema_metadata({"dim": str(dim)}))
+
+
+def _clip_times(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return when each video's clips begin and end, in seconds from its own beginning, in their order."""
+    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error", "origin_s"])
+    origins = dict(zip(plan["video_id"].to_pylist(), plan["origin_s"].to_pylist(), strict=True))
+    columns = ["video_id", "segment", "clip_index", "start_s", "end_s"]
+    parts = list(Ledger(run, plan).iter_clips(columns))
+    if not parts:
+        return {}
+    clips = pa.concat_tables(parts)
+    clips = clips.filter(clips["clip_index"].is_valid())
+    clips = clips.sort_by([(name, "ascending") for name in columns[:3]]).combine_chunks()
+    codes = pc.dictionary_encode(clips["video_id"].combine_chunks()).indices.to_numpy()
+    start_s, end_s = clips["start_s"].to_numpy(), clips["end_s"].to_numpy()
+    times = {}
+    edges = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(codes)]
+    for start, stop in pairwise(edges):
+        video_id = clips["video_id"][start].as_py()
+        origin_s = origins[video_id] or 0.0
+        times[video_id] = (start_s[start:stop] - origin_s, end_s[start:stop] - origin_s)
+    return times

@@ -1,0 +1,215 @@
+"""The episodes of a LeRobot dataset as videos: one for each episode and camera."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import SourceError
+from raypipe.sources.frame_tables import read_frames
+from raypipe.sources.image_columns import ImageColumn
+from raypipe.sources.lerobot import (
+    EPISODE,
+    Camera,
+    LeRobotDataset,
+    read_episodes,
+    read_task_names,
+    whole_numbers,
+)
+from raypipe.sources.videos import FOUND, Videos, make_video_id
+
+_BATCH = 10_000  # So many episodes at a time become Python objects.
+_SUCCESS, _SUBTASKS, _SUBTASK = "next.success", "subtasks", "subtask_index"
+_PLACES = ("videos/", "data/")  # These columns say where an episode lies; the video's URI and span say it already.
+
+
+def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
+    """Return a video for each episode and camera of a dataset, episode by episode.
+
+    In v3.x many episodes share an mp4, and each is a span of it; in v2.x a file is an episode. A video's id is made of
+    ``episode_index/camera``, its group is the camera, and its label and caption are the episode's task: of several the
+    one that most of its frames have. The further columns of the table of episodes are kept.
+
+    Parameters
+    ----------
+    dataset
+        What `raypipe.sources.lerobot.open_lerobot` returned.
+    camera
+        One camera's name, or "all".
+
+    Raises
+    ------
+    SourceError
+        If the table of episodes cannot be read, or does not say where they lie.
+    UsageError
+        If there is no such camera.
+    """
+    cameras = dataset.choose_cameras(camera)
+    episodes = read_episodes(dataset)
+    notes = list(dataset.notes)
+    told = dataset.info.get("total_episodes")
+    if isinstance(told, int) and told != len(episodes):
+        notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
+    labels, facts = read_facts(dataset, episodes, notes)
+    kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
+    for name, column in facts.items():
+        kept = kept.append_column(name, column)
+    placed = [_place(dataset, each, episodes) for each in cameras]
+    for each, (_, codes, _, _) in zip(cameras, placed, strict=True):
+        if n_lacking := int((codes < 0).sum()):
+            notes.append(f"{n_lacking} of {len(episodes)} episodes have no {each.name}")
+    videos = Videos.from_tables(_tables(cameras, placed, labels, kept), kept.schema)
+    if not len(videos):
+        raise SourceError(f"{dataset.name}: no episode has a video of {', '.join(each.name for each in cameras)}")
+    videos.notes = tuple(notes)
+    return videos
+
+
+_Placed = tuple[list[str], np.ndarray, pa.Array, pa.Array]
+"""A camera's files, which of them each episode lies in (-1: none), and from when to when, null for the whole file."""
+
+
+def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Placed:
+    whole = pa.nulls(len(episodes), pa.float64())
+    if camera.in_table:
+        return *dataset.data_files(episodes), whole, whole
+    files, codes = dataset.video_files(camera.name, episodes)
+    if dataset.version[0] == 2:
+        return files, codes, whole, whole
+    edges = []
+    for edge in ("from_timestamp", "to_timestamp"):
+        if (column := f"videos/{camera.name}/{edge}") not in episodes.column_names:
+            raise SourceError(f"{dataset.name}: meta/episodes has no column {column}: name another camera by --camera")
+        # An episode whose times are not known must not become the whole file.
+        edges.append(pc.fill_null(episodes[column].cast(pa.float64()), 0.0).combine_chunks())
+    return files, codes, edges[0], edges[1]
+
+
+def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array, kept: pa.Table) -> Iterator[pa.Table]:
+    """Yield the videos' rows of `FOUND` with the kept columns behind."""
+    index = kept[EPISODE]
+    n_cameras = len(cameras)
+    for start in range(0, len(kept), _BATCH):
+        numbers = index.slice(start, _BATCH).to_pylist()
+        n = len(numbers)
+        columns: list[list[pa.Array]] = []
+        is_there = []
+        for camera, (files, codes, start_s, end_s) in zip(cameras, placed, strict=True):
+            own = codes[start : start + n]
+            is_there.append(own >= 0)
+            uris = [files[code] if code >= 0 else "" for code in own.tolist()]
+            if camera.in_table:
+                uris = [ImageColumn(uri, number, camera.name).uri for uri, number in zip(uris, numbers, strict=True)]
+            ids = [make_video_id(f"{number}/{camera.name}") for number in numbers]
+            label = labels.slice(start, n)
+            spans = [part.slice(start, n) for part in (start_s, end_s)]
+            columns.append([pa.array(ids), pa.array(uris), pa.array([camera.name] * n), label, label, *spans])
+        # Row e of camera c stands at place c * n + e of the joined columns.
+        places = np.arange(n_cameras * n).reshape(n_cameras, n).T.ravel()
+        places = places[np.concatenate(is_there)[places]]
+        joined = [pa.concat_arrays(parts).take(pa.array(places)) for parts in zip(*columns, strict=True)]
+        further = kept.slice(start, n).take(pa.array(places % n))
+        if len(places):
+            yield pa.table([*joined, *further.columns], pa.schema([*FOUND, *further.schema]))
+
+
+def read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
+    """Return each episode's task, and what its frames alone tell: whether it succeeded, and its subtasks.
+
+    The frames are read where they tell something: of episodes with several tasks, and of all if a frame says whether
+    its episode has succeeded, or belongs to a subtask.
+    """
+    tasks = _read_tasks(episodes)
+    labels = [each[0] if each else None for each in tasks]
+    several = np.flatnonzero([len(each) > 1 for each in tasks])
+    facts: dict[str, Any] = {}
+    if len(several):
+        _label_by_frames(dataset, episodes.take(pa.array(several)), several, tasks, labels, notes)
+    if _SUCCESS in dataset.features and _SUCCESS not in episodes.column_names:
+        facts[_SUCCESS] = _read_success(dataset, episodes, notes)
+    if _SUBTASK in dataset.features and _SUBTASKS not in episodes.column_names:
+        facts[_SUBTASKS] = _read_subtasks(dataset, episodes, notes)
+    return pa.array(labels, pa.string()), facts
+
+
+def _read_tasks(episodes: pa.Table) -> list[list[str]]:
+    if "tasks" not in episodes.column_names:
+        return [[]] * len(episodes)
+    told = episodes["tasks"].to_pylist()
+    lists = ([each] if isinstance(each, str) else each or [] for each in told)
+    return [[task for task in each if isinstance(task, str) and task] for each in lists]
+
+
+def _each_episode(
+    dataset: LeRobotDataset, episodes: pa.Table, column: str, notes: list[str], instead: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield a row of ``episodes``, and a column of whole numbers or truths of its frames, in their order."""
+    lost = 0
+    reason: Exception | None = None
+    for rows, frames in read_frames(dataset, episodes, [column]):
+        if isinstance(frames, SourceError):
+            lost, reason = lost + len(rows), frames
+            continue
+        index = whole_numbers(frames, EPISODE)
+        try:
+            values = whole_numbers(frames, column)
+        except pa.ArrowException as error:
+            lost, reason = lost + len(rows), error
+            continue
+        order = np.argsort(index, kind="stable")
+        numbers, first = np.unique(index[order], return_index=True)
+        of = dict(zip(numbers.tolist(), np.split(values[order], first)[1:], strict=True))
+        for row, number in zip(rows.tolist(), whole_numbers(episodes, EPISODE)[rows].tolist(), strict=True):
+            yield row, of.get(number, values[:0])
+    if lost:
+        notes.append(f"{column} of {lost} episodes cannot be read, {instead}: {reason}")
+
+
+def _label_by_frames(
+    dataset: LeRobotDataset,
+    episodes: pa.Table,
+    rows: np.ndarray,
+    tasks: list[list[str]],
+    labels: list[str | None],
+    notes: list[str],
+) -> None:
+    """Give the episodes in ``rows``, which have several tasks, the label that most of their frames have."""
+    instead = "so their label is the first of their tasks"
+    if "task_index" not in dataset.features:
+        notes.append(f"{len(rows)} episodes have several tasks and their frames none, {instead}")
+        return
+    try:
+        names = read_task_names(dataset)
+    except SourceError as error:
+        notes.append(f"{len(rows)} episodes have several tasks, {instead}: {error}")
+        return
+    for row, numbers in _each_episode(dataset, episodes, "task_index", notes, instead):
+        counts = Counter(names[n] for n in np.sort(numbers).tolist() if n in names)
+        own = tasks[rows[row]]
+        if counts:  # Of equally frequent ones the first in the table of tasks, since the order of `tasks` is none.
+            labels[rows[row]] = max(counts, key=lambda task: (counts[task], task in own))
+
+
+def _read_success(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> pa.Array:
+    found: list[bool | None] = [None] * len(episodes)
+    for row, values in _each_episode(dataset, episodes, _SUCCESS, notes, "so it is not known"):
+        found[row] = bool((values > 0).any()) if len(values) else None
+    return pa.array(found, pa.bool_())
+
+
+def _read_subtasks(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> pa.Array:
+    """Return the names of each episode's subtasks, in the order in which they begin."""
+    try:
+        names = read_task_names(dataset, "subtask")
+    except SourceError as error:
+        notes.append(f"subtasks are not known: {error}")
+        return pa.nulls(len(episodes), pa.list_(pa.string()))
+    found: list[list[str] | None] = [None] * len(episodes)
+    for row, values in _each_episode(dataset, episodes, _SUBTASK, notes, "so they are not known"):
+        found[row] = list(dict.fromkeys(names[n] for n in values.tolist() if n in names))
+    return pa.array(found, pa.list_(pa.string()))

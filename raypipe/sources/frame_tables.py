@@ -1,0 +1,99 @@
+"""The frames of LeRobot episodes: the rows of ``data/``, of which no more than the columns asked for are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import SourceError
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, map_files, whole_numbers
+from raypipe.storage import failure, local_path, open_parts, patiently, shown
+
+_FILES = 64  # The rows of so many files are in memory at once.
+
+
+def read_frames(
+    dataset: LeRobotDataset, episodes: pa.Table, columns: Sequence[str]
+) -> Iterator[tuple[np.ndarray, pa.Table | SourceError]]:
+    """Read columns of the frames of some episodes, a file of ``data/`` at a time.
+
+    Parameters
+    ----------
+    dataset
+        The dataset.
+    episodes
+        Rows of `raypipe.sources.lerobot.read_episodes`.
+    columns
+        Which columns of the frames.
+
+    Yields
+    ------
+    The rows of ``episodes`` that a file holds, and their frames in the file's order: a table of ``episode_index`` and
+    the columns; or why the file cannot be read.
+    """
+    uris, codes = dataset.data_files(episodes)
+    index = whole_numbers(episodes, EPISODE)
+
+    def read(file: int) -> tuple[np.ndarray, pa.Table | SourceError]:
+        rows = rows_of[file]
+        try:
+            return rows, read_rows(uris[file], index[rows], columns)
+        except SourceError as error:
+            return rows, error
+
+    order = np.argsort(codes, kind="stable")
+    rows_of = np.split(order, np.searchsorted(codes[order], np.arange(len(uris))))[1:]
+    for start in range(0, len(uris), _FILES):
+        yield from map_files(read, range(start, min(start + _FILES, len(uris))))
+
+
+def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str]) -> pa.Table:
+    """Read the frames of some episodes of one file: a table of ``episode_index`` and the columns.
+
+    Only row groups that hold one of the episodes are read. A file without ``episode_index`` holds one episode.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or lacks a column.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    def read() -> pa.Table:
+        with open_parts(uri) as file:
+            parquet = ParquetFile(file, pre_buffer=True)
+            there = parquet.schema_arrow.names
+            if lacking := [column for column in columns if column not in there]:
+                raise SourceError(f"{shown(local_path(uri) or uri)} has no column {lacking[0]}")
+            groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
+            own = [EPISODE] if EPISODE in there else []
+            table = parquet.read_row_groups(groups, [*own, *columns])
+            if not own:
+                return table.add_column(0, EPISODE, pa.array(np.full(table.num_rows, episodes[0])))
+            return table.filter(pc.is_in(table[EPISODE], value_set=pa.array(episodes, table[EPISODE].type)))
+
+    try:
+        return patiently(uri, read).select([EPISODE, *columns])
+    except (pa.ArrowException, OSError) as error:
+        raise failure("read", local_path(uri) or uri, error) from error
+
+
+def find_groups(parquet: Any, first: int, last: int) -> list[int]:
+    """Return the row groups of an open Parquet file that may hold episodes from ``first`` to ``last``.
+
+    Writers since 2026 make a row group of each episode; all groups are returned where their statistics are missing.
+    """
+    names = [parquet.schema.column(i).path for i in range(len(parquet.schema.names))]
+    if EPISODE not in names:
+        return list(range(parquet.num_row_groups))
+    place, found = names.index(EPISODE), []
+    for number in range(parquet.num_row_groups):
+        told = parquet.metadata.row_group(number).column(place).statistics
+        is_told = told is not None and told.has_min_max
+        if not is_told or (told.min <= last and told.max >= first):
+            found.append(number)
+    return found

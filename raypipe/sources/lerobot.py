@@ -1,0 +1,377 @@
+"""The metadata of LeRobot datasets, v2.0 to v3.x: what there is and where it lies, without the package that wrote it.
+
+The layouts are those of lerobot's own readers (``lerobot/common/datasets/utils.py`` of May 2025 for v2.x and
+``lerobot/datasets/dataset_metadata.py`` of August 2026 for v3.0). Paths come from the templates in ``meta/info.json``
+alone. What it says of a picture's shape is not read: that is often wrong, and each file is probed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import SourceError, UsageError
+from raypipe.sources.columns import UnlikeError, to_array
+from raypipe.sources.files import VIDEO_SUFFIXES, path_order
+from raypipe.sources.templates import fill_template, group_rows, read_template
+from raypipe.storage import (
+    canonical_uri,
+    failure,
+    find_patiently,
+    is_http,
+    is_transient,
+    local_path,
+    numbers_of,
+    open_file,
+    open_filesystem,
+    open_parts,
+    patiently,
+    shown,
+    suffix,
+)
+
+INFO = "meta/info.json"
+EPISODE = "episode_index"
+_NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
+_THREADS = 16  # Each read waits for a server; on a disk there is nothing to wait for.
+_ANOTHER = ": name another camera by --camera"
+_UNREAD = ("stats/", "meta/")  # Statistics are most of the bytes of meta/episodes, and nobody asks here.
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A feature that is a picture a frame: in mp4 files, or as PNG or JPEG in the column of its name in ``data/``."""
+
+    name: str
+    in_table: bool
+
+
+@dataclass(frozen=True)
+class LeRobotDataset:
+    """What ``meta/info.json`` says.
+
+    Attributes
+    ----------
+    root
+        The dataset's folder, a canonical URI without a slash at its end.
+    version
+        Major and minor version of its layout.
+    info
+        The whole of ``meta/info.json``.
+    features
+        By name: what a frame consists of.
+    cameras
+        Those that show pictures in colours or grey, in the order of the features.
+    depth_cameras
+        The names of those that show distances. They are no videos here.
+    notes
+        What is to be said of how it is read.
+    """
+
+    root: str
+    version: tuple[int, int]
+    info: dict[str, Any]
+    features: dict[str, dict[str, Any]]
+    cameras: tuple[Camera, ...]
+    depth_cameras: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The dataset, as messages call it."""
+        return shown(local_path(self.root) or self.root)
+
+    def choose_cameras(self, wanted: str) -> tuple[Camera, ...]:
+        """Return the camera of a name, or all for "all".
+
+        Raises
+        ------
+        UsageError
+            If there is no such camera.
+        SourceError
+            If the dataset has no cameras.
+        """
+        if not self.cameras:
+            depth = f" but for depth ({', '.join(self.depth_cameras)}), which is not read" if self.depth_cameras else ""
+            raise SourceError(
+                f"{self.name} has no camera{depth}: its features are {', '.join(self.features) or 'none'}"
+            )
+        chosen = self.cameras if wanted == "all" else tuple(each for each in self.cameras if each.name == wanted)
+        if not chosen:
+            there = ", ".join(each.name for each in self.cameras)
+            depth = " is a depth camera, which is not read" if wanted in self.depth_cameras else " is not there"
+            raise UsageError(f"camera {wanted}{depth}: the cameras of {self.name} are {there}")
+        return chosen
+
+    def video_files(self, camera: str, episodes: pa.Table) -> tuple[list[str], np.ndarray]:
+        """Return the mp4 files of a camera, and for each row of `read_episodes` which of them holds it, -1 for none."""
+        return self._files("video_path", camera, f"videos/{camera}/", episodes)
+
+    def data_files(self, episodes: pa.Table) -> tuple[list[str], np.ndarray]:
+        """Return the Parquet files of frames, and for each row of `read_episodes` which of them holds it, -1 for none.
+
+        In v2.x a file holds one episode, in v3.x many.
+        """
+        return self._files("data_path", None, "data/", episodes)
+
+    def _files(self, key: str, camera: str | None, prefix: str, episodes: pa.Table) -> tuple[list[str], np.ndarray]:
+        template = self.info.get(key)
+        if not isinstance(template, str):
+            raise SourceError(f"{self.name}: {INFO} has no {key}, and {camera or 'data'} cannot be found without it")
+        pattern, roles = read_template(template, f"{self.name}: {INFO}: {key}")
+        index = whole_numbers(episodes, EPISODE)
+        known: dict[str, np.ndarray] = {"episode": index}
+        if self.version[0] == 2:
+            size = self.info.get("chunks_size", 1000)
+            if not isinstance(size, int) or size < 1:
+                raise SourceError(f"{self.name}: {INFO}: chunks_size is {size!r}, not a number of episodes")
+            known["chunk"] = index // size
+        else:
+            for role, column in (("chunk", f"{prefix}chunk_index"), ("file", f"{prefix}file_index")):
+                if role in roles and column not in episodes.column_names:
+                    raise SourceError(f"{self.name}: meta/episodes has no column {column}{_ANOTHER if camera else ''}")
+                if column in episodes.column_names:
+                    known[role] = whole_numbers(episodes, column)
+        if unknown := [role for role in roles if role not in known and role != "camera"]:
+            raise SourceError(
+                f"{self.name}: {INFO}: {key} {template!r} asks for a {unknown[0]} index, which is not known"
+            )
+        used = [known[role] for role in roles if role in known]
+        first, codes = group_rows(used, len(index))
+        is_there = np.logical_and.reduce([column >= 0 for column in used], initial=True)
+        uris = []
+        for row in first.tolist():
+            fields = {role: int(known[role][row]) for role in roles if role in known}
+            uris.append(
+                self.locate(fill_template(pattern, {**fields, "camera": camera}, f"{self.name}: {INFO}: {key}"))
+            )
+        return uris, np.where(is_there, codes, -1)
+
+    def locate(self, path: str) -> str:
+        """Return the canonical URI of a file of the dataset.
+
+        Raises
+        ------
+        SourceError
+            If the path leads out of the dataset's folder.
+        """
+        if path.startswith("/") or "://" in path or ".." in path.split("/"):
+            raise SourceError(f"{self.name}: {INFO} leads out of the dataset, to {shown(path)}")
+        folder = local_path(self.root)
+        return canonical_uri(f"{self.root}/{path}" if folder is None else f"{folder}/{path}")
+
+
+def open_lerobot(source: str) -> LeRobotDataset | None:
+    """Read a dataset's ``meta/info.json``; None if the folder has none, or one that is not LeRobot's.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, or describes a layout that is not read here; the message says what to do.
+    """
+    if suffix(source) in VIDEO_SUFFIXES or "*" in source:
+        return None
+    path = local_path(source)
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not (folder / INFO).is_file():
+            return None
+        root = canonical_uri(str(folder))
+    else:
+        if is_http(source) and not source.endswith("/"):  # In an http URL a slash is what tells a folder from a file.
+            return None
+        root = (source if is_http(source) else canonical_uri(source)).rstrip("/")
+        filesystem, inner = open_filesystem(f"{root}/{INFO}")
+        try:
+            if not patiently(root, lambda: filesystem.exists(inner)):
+                return None
+        except Exception as error:  # Each filesystem raises errors of its own.
+            if is_transient(error):
+                raise failure("find", source, error) from error
+            return None  # Stores refuse to tell of what is not there; the listing will say if nothing may be read.
+    place = f"{root}/{INFO}"
+    try:
+        with open_file(place) as file:
+            info = json.loads(file.read())
+    except ValueError as error:
+        raise SourceError(f"{shown(local_path(place) or place)} is not JSON: {error}") from error
+    is_ours = isinstance(info, dict) and ("codebase_version" in info or "features" in info)
+    return _interpret(root, info) if is_ours else None
+
+
+def _interpret(root: str, info: dict[str, Any]) -> LeRobotDataset:
+    name = shown(local_path(root) or root)
+    told = str(info.get("codebase_version"))
+    numbers = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.\d+)?", told.strip())
+    if numbers is None:
+        raise SourceError(f"{name}: {INFO}: codebase_version is {told!r}, not such as v3.0")
+    version = int(numbers[1]), int(numbers[2])
+    if version < (2, 0):
+        raise SourceError(
+            f"{name} is a LeRobot dataset {told}; v2.0 to v3.x are read: convert it with lerobot's scripts"
+        )
+    if version >= (4, 0):
+        raise SourceError(
+            f"{name} is a LeRobot dataset {told}, newer than v3.x, which this raypipe reads: update raypipe"
+        )
+    if (stored := info.get("storage_format", "lerobot")) != "lerobot":
+        raise SourceError(
+            f"{name} is a LeRobot dataset in the storage format {stored!r}, which is not read: take its copy in the "
+            "format 'lerobot' (Parquet and mp4), or write one with the lerobot package"
+        )
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(isinstance(each, dict) for each in features.values()):
+        raise SourceError(f"{name}: {INFO}: features is not an object of objects")
+    pictures = [key for key, each in features.items() if each.get("dtype") in ("video", "image")]
+    depth = tuple(key for key in pictures if _is_depth(features[key]))
+    cameras = tuple(Camera(key, features[key]["dtype"] == "image") for key in pictures if key not in depth)
+    notes = []
+    if version > _NEWEST:
+        notes.append(f"{name} is a LeRobot dataset {told}, which is newer than this raypipe: it is read as v3.0")
+    if depth:
+        notes.append(f"depth is not read: {', '.join(depth)} left out")
+    return LeRobotDataset(root, version, info, features, cameras, depth, tuple(notes))
+
+
+def _is_depth(feature: dict[str, Any]) -> bool:
+    """Return whether a camera shows distances, which is said in one of three ways."""
+    told = [part for part in (feature.get("info"), feature.get("video_info")) if isinstance(part, dict)]
+    return any(part.get(key) is True for part in told for key in ("is_depth_map", "video.is_depth_map"))
+
+
+def whole_numbers(table: pa.Table, column: str) -> np.ndarray:
+    """Return a column of whole numbers, (n,) int64, -1 where it is null."""
+    return numbers_of(table[column].cast(pa.int64()).fill_null(-1))
+
+
+def read_episodes(dataset: LeRobotDataset) -> pa.Table:
+    """Read the table of episodes, a row each, in the order of its files.
+
+    Returns
+    -------
+    A table with at least ``episode_index`` (int64) and, where the dataset has them, ``length`` in frames and ``tasks``
+    (list of string). In v3.x also ``data/chunk_index``, ``data/file_index``, and for each camera of dtype video
+    ``videos/{camera}/{chunk_index,file_index,from_timestamp,to_timestamp}``; statistics are left unread.
+
+    Raises
+    ------
+    SourceError
+        If a file of it cannot be read, or there is none.
+    """
+    table = _read_jsonl(dataset, "meta/episodes.jsonl") if dataset.version[0] == 2 else _read_files(dataset)
+    if EPISODE not in table.column_names:
+        raise SourceError(f"{dataset.name}: its table of episodes has no column {EPISODE}")
+    try:
+        index = table[EPISODE].cast(pa.int64())
+    except pa.ArrowException as error:
+        raise SourceError(f"{dataset.name}: {EPISODE} does not hold whole numbers: {error}") from error
+    if not len(table) or index.null_count:
+        raise SourceError(
+            f"{dataset.name}: its table of episodes has {'no rows' if not len(table) else 'no number for some'}"
+        )
+    return table.set_column(table.column_names.index(EPISODE), EPISODE, index)
+
+
+def read_task_names(dataset: LeRobotDataset, kind: str = "task") -> dict[int, str]:
+    """Return what each ``task_index`` stands for; or each ``subtask_index``, for the kind "subtask".
+
+    In v3.x pandas wrote the text as the index of its table: a column of the kind's name, or ``__index_level_0__``.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or has no such columns.
+    """
+    if dataset.version[0] == 2 and kind == "task":
+        table = _read_jsonl(dataset, "meta/tasks.jsonl")
+    else:
+        table = read_parquet(dataset.locate(f"meta/{kind}s.parquet"), lambda name: True)
+    text = next((column for column in (kind, "__index_level_0__") if column in table.column_names), None)
+    if text is None or f"{kind}_index" not in table.column_names:
+        there = ", ".join(table.column_names)
+        raise SourceError(f"{dataset.name}: meta/{kind}s has no column {kind} beside {kind}_index, only {there}")
+    return dict(zip(whole_numbers(table, f"{kind}_index").tolist(), table[text].to_pylist(), strict=True))
+
+
+def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
+    place = dataset.locate(path)
+    rows: list[dict[str, Any]] = []
+    with open_file(place) as file:
+        for number, line in enumerate(file.read().splitlines(), 1):
+            if line.strip():
+                try:
+                    rows.append(dict(json.loads(line)))
+                except (ValueError, TypeError) as error:
+                    raise SourceError(f"{shown(local_path(place) or place)} line {number}: {error}") from error
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            columns[name] = to_array([row.get(name) for row in rows])
+        except UnlikeError as error:
+            raise SourceError(f"{shown(local_path(place) or place)}: {name!r} holds {error}") from error
+    return pa.table(columns)
+
+
+def _read_files(dataset: LeRobotDataset) -> pa.Table:
+    files = _list_episodes(dataset)
+    if not files:
+        raise SourceError(f"{dataset.name}: no .parquet file in meta/episodes")
+    read = partial(read_parquet, wanted=lambda name: not name.startswith(_UNREAD))
+    tables = map_files(read, files)
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SourceError(f"{dataset.name}: the files of meta/episodes do not fit together: {error}") from error
+
+
+def _list_episodes(dataset: LeRobotDataset) -> list[str]:
+    folder = f"{dataset.root}/meta/episodes"
+    path = local_path(folder)
+    if path is not None:
+        below = [str(each.relative_to(path)) for each in Path(path).rglob("*.parquet")]
+        return [dataset.locate(f"meta/episodes/{each}") for each in sorted(below, key=path_order)]
+    filesystem, inner = open_filesystem(folder)
+    try:
+        paths = find_patiently(folder, filesystem, inner, None)
+    except Exception as error:  # Each filesystem raises errors of its own.
+        raise failure("list", folder, error) from error
+    return [filesystem.unstrip_protocol(each) for each in sorted(paths, key=path_order) if each.endswith(".parquet")]
+
+
+def map_files(read: Callable[[T], R], files: Iterable[T]) -> list[R]:
+    """Call a function for each file, several at a time, and return the results in the files' order."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(read, files))
+
+
+def read_parquet(uri: str, wanted: Callable[[str], bool]) -> pa.Table:
+    """Read the columns of a Parquet file whose names are wanted.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    def read() -> pa.Table:
+        with open_parts(uri) as file:
+            parquet = ParquetFile(file, pre_buffer=True)
+            return parquet.read([name for name in parquet.schema_arrow.names if wanted(name)])
+
+    try:
+        return patiently(uri, read)
+    except (pa.ArrowException, OSError) as error:
+        raise failure("read", local_path(uri) or uri, error) from error

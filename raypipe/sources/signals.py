@@ -1,0 +1,286 @@
+"""The signals of LeRobot episodes, such as a robot's state and its actions, as trajectories.
+
+A frame has a vector of all features that are asked for, one behind the other. Each of its numbers is z-scored: less the
+mean and over the standard deviation of ``meta/stats.json``, or where that does not hold them, of the episodes' frames.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import SourceError, UsageError
+from raypipe.sources.episodes import read_facts
+from raypipe.sources.frame_tables import read_frames
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.videos import Video, Videos, make_video_id
+from raypipe.storage import open_file, shown
+
+VIDEO = "video"
+"""In the list of features this one stands for the episodes' videos, which the signals are joined to."""
+
+_NUMBERS = ("float", "int", "uint", "bool")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How signals are z-scored.
+
+    Attributes
+    ----------
+    features
+        Their names.
+    mean, std
+        (d,) float64, of all their numbers; a standard deviation of 0 is taken for 1.
+    origin
+        Where they come from.
+    """
+
+    features: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    origin: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads back."""
+        return {**vars(self), "features": list(self.features), "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Scale:
+        """Return what `to_json` made JSON of."""
+        mean, std = np.array(content["mean"]), np.array(content["std"])
+        return cls(tuple(content["features"]), mean, std, content["origin"])
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The signals of a dataset's episodes.
+
+    Attributes
+    ----------
+    videos
+        An episode each; the ``uri`` is that of its frames.
+    paths
+        (n_frames, d) float32 of each of the first of them, z-scored; (0, d) of one that cannot be read.
+    reasons
+        Why not, by ``video_id``.
+    fps
+        Frames a second.
+    scale
+        How they were z-scored.
+    """
+
+    videos: Videos
+    paths: list[np.ndarray]
+    reasons: dict[str, str]
+    fps: float
+    scale: Scale
+
+
+def split_features(features: str) -> tuple[str, ...]:
+    """Return the names in a list with commas."""
+    return tuple(dict.fromkeys(name.strip() for name in features.split(",") if name.strip()))
+
+
+def read_signals(source: str, features: str, limit: int | None = None, scale: Scale | None = None) -> Signals:
+    """Read signals of a dataset's episodes as trajectories; no video is opened.
+
+    Parameters
+    ----------
+    source
+        The folder or URL of a LeRobot dataset.
+    features
+        Names of features, with commas between them.
+    limit
+        Read the first so many episodes.
+    scale
+        How they are z-scored, where that is not the dataset's to say.
+
+    Raises
+    ------
+    UsageError
+        If the source is no LeRobot dataset, or a feature is not there or holds no numbers.
+    SourceError
+        If the table of episodes cannot be read.
+    """
+    dataset = open_lerobot(source)
+    if dataset is None:
+        raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
+    names = split_features(features)
+    check_features(dataset, names)
+    episodes = read_episodes(dataset)
+    notes = list(dataset.notes)
+    labels, facts = read_facts(dataset, episodes, notes)
+    uris, codes = dataset.data_files(episodes)
+    more = episodes.select([name for name in episodes.column_names if not name.startswith(("videos/", "data/"))])
+    for name, column in facts.items():
+        more = more.append_column(name, column)
+    numbers = whole_numbers(episodes, EPISODE).tolist()
+    extras = more.to_pylist()
+    videos = Videos(
+        Video(
+            make_video_id(f"{number}/{','.join(names)}"),
+            f"{uris[code] if code >= 0 else dataset.root}#episode={number}",
+            label=label,
+            caption=label,
+            extra=extra,
+        )
+        for number, code, label, extra in zip(numbers, codes.tolist(), labels.to_pylist(), extras, strict=True)
+    )
+    wanted = episodes.slice(0, limit)
+    scale = scale or find_scale(dataset, names, wanted)
+    if scale.features != names:
+        raise UsageError(f"the features must be {','.join(scale.features)}, as in the run that these are held against")
+    paths = [np.empty((0, len(scale.mean)), np.float32)] * len(wanted)
+    reasons: dict[str, str] = {}
+    for row, found in iter_signals(dataset, wanted, scale, notes):
+        if isinstance(found, np.ndarray):
+            paths[row] = found
+        else:
+            reasons[videos[row].video_id] = str(found)
+    videos.notes = tuple(notes)
+    return Signals(videos, paths, reasons, frame_rate(dataset), scale)
+
+
+def frame_rate(dataset: LeRobotDataset) -> float:
+    """Return a dataset's frames a second.
+
+    Raises
+    ------
+    SourceError
+        If it does not say how many there are.
+    """
+    fps = dataset.info.get("fps")
+    if not isinstance(fps, int | float) or not fps > 0:
+        raise SourceError(f"{dataset.name}: meta/info.json: fps is {fps!r}, not a number of frames a second")
+    return float(fps)
+
+
+def check_features(dataset: LeRobotDataset, names: Sequence[str]) -> None:
+    """Raise `UsageError` unless all are features of numbers."""
+    there = [name for name, each in dataset.features.items() if str(each.get("dtype")).startswith(_NUMBERS)]
+    if not names:
+        raise UsageError(f"no features are named: those of {dataset.name} are {', '.join(there)}")
+    for name in names:
+        if name not in there:
+            what = f"is of dtype {dataset.features[name].get('dtype')}" if name in dataset.features else "is not there"
+            raise UsageError(f"feature {name} {what}: those of {dataset.name} are {', '.join(there)}")
+
+
+def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table) -> Scale:
+    """Find the mean and the standard deviation of features: in ``meta/stats.json``, else in the episodes' frames.
+
+    Raises
+    ------
+    SourceError
+        If no frame of the episodes can be read.
+    """
+    first = next((frames for _, frames in _iter_values(dataset, episodes, names) if len(frames)), None)
+    if first is None:
+        raise SourceError(f"{dataset.name}: no frame with {', '.join(names)} can be read")
+    try:
+        with open_file(dataset.locate("meta/stats.json")) as file:
+            told = json.loads(file.read())
+        mean, std = (np.concatenate([np.ravel(told[name][of]) for name in names]) for of in ("mean", "std"))
+        if mean.shape == std.shape == first.shape[1:] and np.isfinite([mean, std]).all() and (std >= 0).all():
+            return Scale(tuple(names), mean, np.where(std > 0, std, 1.0), "meta/stats.json")
+    except (SourceError, ValueError, LookupError, TypeError):
+        pass  # There are none, or none of these: they are computed.
+    count, total, squares = np.zeros(first.shape[1]), np.zeros(first.shape[1]), np.zeros(first.shape[1])
+    middle = np.nanmean(np.where(np.isfinite(first), first, np.nan), axis=0)
+    middle = np.nan_to_num(middle)  # Squares of differences from a near value do not cancel.
+    for _, frames in _iter_values(dataset, episodes, names):
+        apart = np.where(np.isfinite(frames), frames - middle, 0.0)
+        count += np.isfinite(frames).sum(axis=0)
+        total += apart.sum(axis=0)
+        squares += (apart**2).sum(axis=0)
+    count = np.maximum(count, 1)
+    std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+    return Scale(tuple(names), middle + total / count, np.where(std > 0, std, 1.0), "the episodes' frames")
+
+
+def iter_signals(
+    dataset: LeRobotDataset, episodes: pa.Table, scale: Scale, notes: list[str]
+) -> Iterator[tuple[int, np.ndarray | SourceError]]:
+    """Yield a row of the table of episodes, and the z-scored signals of its frames; or why they cannot be read.
+
+    A number that is none is replaced from its neighbours in time, linearly, and that is added to the notes.
+
+    Yields
+    ------
+    The row, and (n_frames, d) float32.
+    """
+    n_mended = 0
+    for row, values in _iter_values(dataset, episodes, scale.features, tell=True):
+        if isinstance(values, SourceError):
+            yield row, values
+            continue
+        if values.shape[1] != len(scale.mean):
+            yield row, SourceError(f"its frames have {values.shape[1]} numbers, and others have {len(scale.mean)}")
+            continue
+        bad = ~np.isfinite(values)
+        if bad.any():
+            n_mended += 1
+            at = np.arange(len(values))
+            for column in np.flatnonzero(bad.any(axis=0)):
+                good = ~bad[:, column]
+                known = (at[good], values[good, column]) if good.any() else ([0], [scale.mean[column]])
+                values[:, column] = np.interp(at, *known)
+        yield row, ((values - scale.mean) / scale.std).astype(np.float32)
+    if n_mended:
+        notes.append(f"{n_mended} episodes have numbers that are none, which are interpolated from their neighbours")
+
+
+def _iter_values(
+    dataset: LeRobotDataset, episodes: pa.Table, names: Sequence[str], tell: bool = False
+) -> Iterator[tuple[int, Any]]:
+    """Yield a row of the table of episodes, and its frames' numbers, (n_frames, d) float64, by time; errors if told."""
+    numbers = whole_numbers(episodes, EPISODE)
+    order_by = ["frame_index"] if "frame_index" in dataset.features else []
+    for rows, frames in read_frames(dataset, episodes, [*names, *order_by]):
+        if isinstance(frames, SourceError):
+            yield from ((row, frames) for row in rows.tolist() if tell)
+            continue
+        try:
+            values = np.concatenate([as_rows(frames[name], name) for name in names], axis=1)
+        except SourceError as error:
+            yield from ((row, error) for row in rows.tolist() if tell)
+            continue
+        own = whole_numbers(frames, EPISODE)
+        keys = (whole_numbers(frames, "frame_index"), own) if order_by else (own,)
+        order = np.lexsort(keys)
+        for row in rows.tolist():
+            inside = order[slice(*np.searchsorted(own[order], [numbers[row], numbers[row] + 1]))]
+            if len(inside):
+                yield row, values[inside]
+            elif tell:
+                yield row, SourceError("it has no frames")
+
+
+def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Return a column of numbers, or of lists of as many each, nested or not: (n, d) float64; null is not a number.
+
+    Raises
+    ------
+    SourceError
+        If the lists are of unequal lengths, or hold something else.
+    """
+    n = len(column)
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    while any(is_one(column.type) for is_one in lists):
+        column = pc.list_flatten(column)
+    try:
+        values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    except pa.ArrowException as error:
+        raise SourceError(f"{name} does not hold numbers: {' '.join(str(error).split())}") from error
+    if not n:
+        return np.empty((0, 1))
+    if len(values) % n:
+        raise SourceError(f"{name} has lists of unequal lengths")
+    return values.reshape(n, -1)

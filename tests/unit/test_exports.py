@@ -1,0 +1,260 @@
+"""What is exported of a run: a table, arrays, links, and samples."""
+
+import csv
+import importlib.util
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from commands import call_raypipe
+from embedded import make_embedded
+
+import raypipe as rp
+from raypipe import pipeline
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.progress import Progress
+from raypipe.sources.videos import Video
+
+CLUSTER = {
+    "flags": {
+        "cluster": {"n_clusters": 2, "n_init": 1, "outlier_quantile": 0.8},
+        "reduce": {"method": "none", "picture": "tsne"},
+    }
+}
+
+
+def make_paths(n: int, seed: int = 0) -> list[np.ndarray]:
+    """Paths of two kinds by turns, of unequal lengths; the last one stands still, far from all."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i in range(n):
+        t = np.linspace(0, 1, 4 + i % 3)[:, None]
+        path = np.hstack([t, t**2, 1 - t]) if i % 2 else np.hstack([-t, 1 + t, t])
+        paths.append((path + rng.normal(scale=0.01, size=path.shape)).astype(np.float32))
+    paths[-1] = np.full_like(paths[-1], 9.0)
+    return paths
+
+
+def make_run(folder, videos: list[Video]) -> rp.Run:
+    """Write a clustered run of these videos."""
+    run = make_embedded(folder / "run", make_paths(len(videos)), videos, **CLUSTER)
+    pipeline.cluster(run, rp.make_config(**CLUSTER), Progress())
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return the folder of a clustered run of ten files, of which two folders hold files of the same names."""
+    folder = tmp_path_factory.mktemp("made")
+    videos = []
+    for i in range(10):
+        file = folder / ("left", "right")[i // 2 % 2] / f"clip {i // 4}{i % 2}.mp4"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"")
+        videos.append(Video(f"v{i}", file.as_uri(), group="=danger" if i == 3 else None, extra={"n": i, "l": [i]}))
+    make_run(folder, videos)
+    return folder
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """Return a copy of it."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    return rp.Run(str(tmp_path / "run"))
+
+
+def set_column(run: rp.Run, name: str, column: str, values: list) -> None:
+    """Change a column of one of the run's tables."""
+    table = run.read_table(name)
+    place = table.schema.get_field_index(column)
+    run.write_table(name, table.set_column(place, column, pa.array(values, table.schema.types[place])))
+
+
+def read_csv(path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
+
+
+def test_a_csv_has_a_row_for_each_found_video_with_all_that_is_known(run, tmp_path):
+    (line,) = rp.export(run, "csv", str(tmp_path / "out"))
+    assert line == f"wrote 10 rows to {tmp_path}/out/videos.csv"
+    rows = read_csv(tmp_path / "out/videos.csv")
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    for row, known in zip(rows, clusters, strict=True):
+        assert row["video_id"] == known["video_id"]
+        assert int(row["cluster"]) == known["cluster"]
+        assert float(row["outlier_score"]) == known["outlier_score"]
+        assert row["outlier"] == str(known["outlier"]).lower()
+    assert rows[3]["group"] == "'=danger", "no cell is a formula"
+    assert [row["n"] for row in rows] == [str(i) for i in range(10)]
+    assert rows[7]["l"] == "[7]"
+    assert rows[9]["outlier"] == "true"
+    assert rows[9]["reason"] != "" and rows[0]["reason"] == ""
+
+
+def test_a_csv_keeps_the_rows_of_videos_without_a_cluster(run, tmp_path):
+    """They have failed, or lie beyond the limit."""
+    videos = run.read_table("videos.parquet")
+    more = videos.slice(0, 1).set_column(0, "video_id", pa.array(["lost"]))
+    more = more.set_column(more.schema.get_field_index("status"), "status", pa.array(["failed"]))
+    run.write_table("videos.parquet", pa.concat_tables([more, videos]))
+    rp.export(run, "csv", str(tmp_path / "out"))
+    rows = read_csv(tmp_path / "out/videos.csv")
+    assert [row["video_id"] for row in rows] == ["lost", *(f"v{i}" for i in range(10))]
+    assert rows[0]["cluster"] == rows[0]["outlier"] == rows[0]["reason"] == ""
+
+
+def test_a_column_of_the_source_that_is_called_like_ours_is_kept(tmp_path):
+    videos = [Video(f"v{i}", f"file:///{i}.mp4", extra={"cluster": f"its {i}"}) for i in range(6)]
+    rp.export(make_run(tmp_path, videos), "csv")
+    rows = read_csv(tmp_path / "run/exports/csv/videos.csv")
+    assert [row["source_cluster"] for row in rows] == [f"its {i}" for i in range(6)]
+    assert {row["cluster"] for row in rows} == {"0", "1"}
+
+
+def test_arrays_hold_a_video_each_with_the_frames_that_its_clips_begin_with(run, tmp_path):
+    """The clips last a second each, and the files have 25 frames a second."""
+    set_column(run, "videos.parquet", "fps", [25.0] * 9 + [None])
+    rp.export(run, "npz", str(tmp_path / "out"))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) == 10 and names[:3] == ["clip 00-2.npz", "clip 00.npz", "clip 01-2.npz"]
+    paths = make_paths(10)
+    with np.load(tmp_path / "out/clip 00-2.npz") as file:  # The third video: the first of the other folder.
+        assert set(file) == {"embeddings", "frame_indexes"}
+        np.testing.assert_array_equal(file["embeddings"], paths[2])
+        np.testing.assert_array_equal(file["frame_indexes"], 25 * np.arange(len(paths[2])))
+    with np.load(tmp_path / "out/clip 21.npz") as file:
+        np.testing.assert_array_equal(file["frame_indexes"], np.arange(len(paths[9])), "its frame rate is not known")
+
+
+def test_frames_of_a_part_of_a_file_are_counted_from_its_first(run, tmp_path):
+    for file, names in (
+        ("plan.parquet", ("start_s", "end_s", "origin_s")),
+        ("embeddings/0.parquet", ("start_s", "end_s")),
+    ):
+        for name in names:
+            set_column(run, file, name, [time_s + 40 for time_s in run.read_table(file)[name].to_pylist()])
+    set_column(run, "videos.parquet", "fps", [30.0] * 10)
+    rp.export(run, "npz", str(tmp_path / "out"))
+    with np.load(tmp_path / "out/clip 00.npz") as file:
+        assert file["frame_indexes"].tolist() == [0, 30, 60, 90]
+
+
+def links_of(folder) -> dict[str, str]:
+    links = [path for path in folder.rglob("*") if path.is_symlink()]
+    return {str(path.relative_to(folder)): str(path.readlink()) for path in links}
+
+
+def test_links_part_the_files_by_cluster_and_move_nothing(run, made, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*.mp4")}
+    (line,) = rp.export(run, "links", str(tmp_path / "out"))
+    assert line == f"made 10 links in 2 folders of {tmp_path}/out"
+    links = links_of(tmp_path / "out")
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    expected = sorted((f"cluster_{row['cluster']}", row["uri"]) for row in clusters)
+    assert sorted((link.split("/")[0], Path(target).as_uri()) for link, target in links.items()) == expected
+    assert any(link.endswith("-2.mp4") for link in links), "two files of one name are in a cluster"
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*.mp4")} == before
+    assert rp.export(run, "links", str(tmp_path / "out")) == [line], "the same links may be made again"
+
+
+def test_a_dry_run_of_links_prints_the_plan_and_writes_nothing(run, tmp_path):
+    result = call_raypipe("export", tmp_path / "run", "--to", "links", "--dry-run", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert not (tmp_path / "out").exists()
+    *plan, last = result.stdout.splitlines()
+    assert last == f"would make 10 links in 2 folders of {tmp_path}/out"
+    rp.export(run, "links", str(tmp_path / "out"))
+    assert sorted(plan) == sorted(f"{link} -> {target}" for link, target in links_of(tmp_path / "out").items())
+
+
+def test_links_overwrite_nothing(run, tmp_path):
+    rp.export(run, "links", str(tmp_path / "out"))
+    link = next(iter(sorted((tmp_path / "out/cluster_0").iterdir())))
+    link.unlink()
+    link.write_text("somebody's own")
+    with pytest.raises(UsageError, match="is there already, and no link to"):
+        rp.export(run, "links", str(tmp_path / "out"))
+    assert link.read_text() == "somebody's own"
+    link.rename(tmp_path / "out/notes.txt")
+    with pytest.raises(UsageError, match=r"holds other files, such as .*notes\.txt: remove it, or choose another -o"):
+        rp.export(run, "links", str(tmp_path / "out"))
+
+
+def test_links_to_parts_of_a_file_name_their_seconds_and_what_is_elsewhere_is_counted(tmp_path):
+    (tmp_path / "all.mp4").write_bytes(b"")
+    videos = [Video(f"v{i}", (tmp_path / "all.mp4").as_uri(), start_s=i, end_s=i + 1) for i in range(4)]
+    videos += [Video(f"w{i}", f"s3://bucket/{i}.mp4") for i in range(2)]
+    run = make_run(tmp_path, videos)
+    set_column(run, "plan.parquet", "origin_s", [10.0 * i for i in range(6)])
+    (line,) = rp.export(run, "links", str(tmp_path / "out"))
+    assert line.endswith("; 2 videos are not files on this machine")
+    names = sorted(name.rpartition("/")[2] for name in links_of(tmp_path / "out"))
+    assert names == ["all [0–4 s].mp4", "all [10–15 s].mp4", "all [20–26 s].mp4", "all [30–34 s].mp4"]
+
+
+def test_bad_requests_get_one_line(run, tmp_path):
+    with pytest.raises(UsageError, match="unknown form 'zip'; choose one of: lerobot, fiftyone, npz, csv, links"):
+        rp.export(run, "zip")
+    with pytest.raises(UsageError, match="--keep goes with --to lerobot"):
+        rp.export(run, "csv", keep=1)
+    with pytest.raises(UsageError, match="--dry-run goes with --to links"):
+        rp.export(run, "npz", dry_run=True)
+    with pytest.raises(UsageError, match="links are made in a local folder, and s3://bucket/links is none"):
+        rp.export(run, "links", "s3://bucket/links")
+    set_column(run, "clusters.parquet", "uri", [f"s3://bucket/{i}.mp4" for i in range(10)])
+    with pytest.raises(UsageError, match=r"none of the 10 videos of .* is a file on this machine"):
+        rp.export(run, "links")
+    run.remove("clusters.parquet")
+    with pytest.raises(UsageError, match=r"is not clustered: run raypipe cluster .*run first"):
+        rp.export(run, "csv")
+
+
+def test_what_was_exported_into_the_run_goes_when_it_is_clustered_again(run, made, tmp_path):
+    rp.export(run, "csv")
+    rp.export(run, "links")
+    kept = sorted((made / "left").iterdir())
+    pipeline.cluster(run, rp.make_config(**CLUSTER), Progress())
+    assert not (tmp_path / "run/exports").exists()
+    assert sorted((made / "left").iterdir()) == kept, "links are removed, and not what they name"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fiftyone") is not None, reason="fiftyone is installed")
+def test_without_fiftyone_a_line_says_what_to_install(run):
+    with pytest.raises(RaypipeError, match=r"fiftyone is needed here and cannot be imported .*: pip install fiftyone"):
+        rp.export(run, "fiftyone")
+
+
+@pytest.mark.slow
+def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
+    """Where fiftyone is installed, and its database runs."""
+    fo = pytest.importorskip("fiftyone")
+    (tmp_path / "all.mp4").write_bytes(b"")
+    videos = [Video(f"v{i}", (tmp_path / "all.mp4").as_uri(), label="stack", caption="it stacks") for i in range(10)]
+    run = make_run(tmp_path, videos)
+    set_column(run, "videos.parquet", "fps", [10.0] * 10)
+    set_column(run, "videos.parquet", "duration_s", [60.0] * 10)
+    set_column(run, "plan.parquet", "origin_s", [6.0 * i for i in range(10)])
+    name = f"raypipe-test-{os.getpid()}"
+    try:
+        (line,) = rp.export(run, "fiftyone", name)
+        assert line == f"made the FiftyOne dataset {name!r} of 10 samples: fiftyone app launch {name}"
+        samples = list(fo.load_dataset(name))
+        for sample, known in zip(samples, run.read_table("clusters.parquet").to_pylist(), strict=True):
+            assert sample.filepath == str(tmp_path / "all.mp4")
+            assert sample.video_id == known["video_id"]
+            assert sample.cluster.label == str(known["cluster"])
+            assert sample.outlier_score == pytest.approx(known["outlier_score"])
+            assert sample.outlier == known["outlier"]
+            assert sample.ground_truth.label == "stack" and sample.caption == "it stacks"
+        assert samples[2].part.detections[0].support == [121, 180]
+        odd = [sample for sample in samples if sample.outlier]
+        assert odd and all(sample.odd.detections[0].label for sample in odd)
+        with pytest.raises(UsageError, match=f"FiftyOne has a dataset '{name}' already"):
+            rp.export(run, "fiftyone", name)
+    finally:
+        if fo.dataset_exists(name):
+            fo.delete_dataset(name)
