@@ -82,8 +82,16 @@ class TarMember(NamedTuple):
     @property
     def uri(self) -> str:
         """The URI that `split_member` takes apart."""
-        quoted = quote(self.name, safe="/", errors="surrogateescape")
-        return f"tar+{self.archive}/@{self.offset}+{self.size}/{quoted}"
+        return f"tar+{self.archive}/@{self.offset}+{self.size}/{self._quoted}"
+
+    @property
+    def identity(self) -> str:
+        """The tar and the name in it, which stay when the tar is written again with other members."""
+        return f"{self.archive}/{self._quoted}"
+
+    @property
+    def _quoted(self) -> str:
+        return quote(self.name, safe="/", errors="surrogateescape")
 
 
 def split_member(uri: str) -> TarMember | None:

@@ -10,12 +10,14 @@ import numpy as np
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.episodes import find_episodes
-from raypipe.sources.files import find_files
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.precomputed import is_precomputed, read_precomputed
+from raypipe.sources.tar_names import TAR, name_tars
 from raypipe.sources.versions import read_versions
 from raypipe.sources.videos import Videos
+from raypipe.sources.webdataset import read_tars, take_tars
 from raypipe.storage import local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
@@ -106,7 +108,9 @@ def _find_one(name: str, camera: str) -> Videos:
         return read_manifest(name)
     if is_precomputed(name):
         raise SourceError(f"{shown(name)} holds trajectories, not videos: it must be the only source")
-    return find_files(name)
+    if (tars := name_tars(name)) is not None:
+        return read_tars(tars, name)
+    return take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name)
 
 
 def _is_manifest(name: str) -> bool:
