@@ -26,6 +26,7 @@ from raypipe.runs.results import remove_clusters, remove_report
 from raypipe.schema import EMBEDDING, Trajectories
 from raypipe.segments.planning import plan_precomputed
 from raypipe.sources import read_source, read_versions
+from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
@@ -316,18 +317,21 @@ def preview(source: Source, config: Config) -> list[str]:
 
 
 def _take_precomputed(
-    found: Videos, paths: Sequence[np.ndarray], run: Run, config: Config, progress: Progress, like: Run | None
+    found: Videos, paths: Precomputed, run: Run, config: Config, progress: Progress, like: Run | None
 ) -> None:
     """Take trajectories that somebody else computed in place of embeddings."""
     progress.say(f"found {len(found)} precomputed trajectories")
+    for note in found.notes:
+        progress.say(note)
     chosen = found[: config.source.limit]
     digest = hashlib.sha256()
-    for path in paths:
+    for path in (*paths.clips, *(paths.spans_s or ())):
         digest.update(path.tobytes())
-    fingerprint, dim = digest.hexdigest(), paths[0].shape[1]
+    fingerprint, dim = digest.hexdigest(), paths.clips[0].shape[1]
     encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
     check_comparable(encoder_id, like)
-    rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16])
+    n, spans_s = len(chosen), paths.spans_s
+    rows, clips = plan_precomputed(chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n])
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)

@@ -26,6 +26,22 @@ _VALUES = ("trajectories", "values")
 _IDS = ("ids", "names")
 
 
+class Precomputed(NamedTuple):
+    """The clips of each video of a source, as they were computed elsewhere.
+
+    Attributes
+    ----------
+    clips
+        (n_clips, dim) float32 or float64 for each video.
+    spans_s
+        (n_clips, 2) float64 for each video, where each clip begins and ends in seconds of the file; None if that is not
+        known.
+    """
+
+    clips: list[np.ndarray]
+    spans_s: list[np.ndarray] | None = None
+
+
 def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
     """Return whether a source is one file of trajectories (``.json``, ``.npz``, ``.pkl``) instead of videos."""
     if not isinstance(source, str | os.PathLike):
