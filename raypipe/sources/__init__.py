@@ -12,6 +12,7 @@ from raypipe.sources.episodes import find_episodes
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
+from raypipe.sources.msrvtt import find_annotations, read_annotations
 from raypipe.sources.precomputed import Precomputed, is_precomputed, read_precomputed
 from raypipe.sources.tar_names import TAR, name_tars
 from raypipe.sources.versions import read_versions
@@ -117,6 +118,8 @@ def _find_one(name: str, camera: str) -> Videos:
         raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
     if _is_manifest(name):
         return read_manifest(name)
+    if annotations := find_annotations(name):
+        return read_annotations(annotations, name)
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
     return take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name)

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
-from raypipe.sources.columns import UnlikeError, merge_fields, to_array
+from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_column
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.sources.tar_names import Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
@@ -193,7 +193,7 @@ def _read_table(shard: Shard, content: _Content) -> dict[str, dict[str, Any]]:
     if rows is None:
         content.count("Parquet files beside tars have no column key, and are left out", shown(shard.table))
         return {}
-    return {str(row["key"]): {name: _plain(value) for name, value in row.items()} for row in rows}
+    return {str(row["key"]): {name: plain(value) for name, value in row.items()} for row in rows}
 
 
 def _parse(data: bytes | None, key: str, content: _Content) -> dict[str, Any]:
@@ -210,14 +210,7 @@ def _parse(data: bytes | None, key: str, content: _Content) -> dict[str, Any]:
     caption = found.pop("caption", None) or window_captions(found)
     if isinstance(caption, list):
         caption = join_captions(map(str, caption))
-    return {name: _plain(value) for name, value in {**found, "caption": caption}.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that a column can hold: one that has others inside as JSON."""
-    if isinstance(value, list | dict):
-        return json.dumps(value, default=str)
-    return value
+    return {name: plain(value) for name, value in {**found, "caption": caption}.items()}
 
 
 def _take_known(columns: dict[str, Any], texts: dict[str, bytes]) -> tuple[str | None, str | None]:
@@ -237,20 +230,9 @@ def _to_tables(content: _Content) -> tuple[_Content, pa.Table, pa.Table]:
     columns = [list(column) for column in zip(*content.rows, strict=True)] or [[] for _ in FOUND]
     found = pa.table(columns, schema=FOUND)
     names = dict.fromkeys(chain.from_iterable(content.extra))
-    more = pa.table({name: _to_column([row.get(name) for row in content.extra]) for name in names})
+    more = pa.table({name: to_column([row.get(name) for row in content.extra]) for name in names})
     content.rows, content.extra = [], []
     return content, found, more
-
-
-def _to_column(values: list[Any]) -> pa.Array:
-    """Make a column of what samples have under one name; where they are of unlike types, of their texts."""
-    try:
-        return to_array(values)
-    except UnlikeError:
-        texts = [
-            value if isinstance(value, str) or value is None else json.dumps(value, default=str) for value in values
-        ]
-        return pa.array([text and text.encode(errors="replace").decode() for text in texts], pa.string())
 
 
 def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
