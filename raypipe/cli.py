@@ -253,13 +253,35 @@ def demo(
     progress.say(f"report: {made.path('report.html')}")
 
 
-@verb(CONFIG, EMBED, epilog="Example:  raypipe inspect videos/")
-def inspect(source: Source, options: dict[str, Any]) -> None:
-    """Show statistics of a source: counts, durations, sizes, codecs, and which videos would fail."""
-    from raypipe.inspection import describe, inspect_source
+@verb(
+    CONFIG,
+    EMBED,
+    SEED,
+    epilog="Examples:  raypipe inspect videos/  |  raypipe inspect MSRVTT/ -o sample.png -n 12",
+)
+def inspect(
+    source: Source,
+    picture: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE.png", help="Draw videos with their captions, chosen at random."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many of them.")] = 9,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Show statistics of a source: counts, durations, sizes, codecs, captions, and which videos would fail."""
+    from raypipe.inspection import describe, draw_sample, inspect_source
+    from raypipe.runs.directory import Run
 
+    if picture is not None and not picture.lower().endswith(".png"):
+        raise UsageError(f"{picture}: the picture is a PNG, so give it a name with .png")
     config, progress = prepare(options)
-    print(describe(inspect_source(source, config, progress)))
+    found = inspect_source(source, config, progress)
+    print(describe(found))
+    if picture is not None:
+        folder, _, name = picture.rpartition("/")
+        Run(folder or ".").write_bytes(name, draw_sample(found, source, config, n, options["seed"] or 0))
+        progress.say(f"picture: {picture}")
 
 
 @verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")

@@ -2,9 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
-from captioned import SENTENCES, captions_of, split_of, write_coco, write_datainfo, write_list
+from captioned import SENTENCES, captions_of, split_of, write_coco, write_datainfo, write_list, write_videos
+from commands import call_raypipe
+from PIL import Image
 
+from raypipe.analysis.wording import count_captions, lay_out_captions
 from raypipe.errors import SourceError
 from raypipe.sources import find_videos, is_precomputed
 
@@ -108,3 +112,40 @@ class TestTrouble:
         (tmp_path / "a.mp4").touch()
         assert is_precomputed(tmp_path / "msrvtt.json")
         assert names_of(find_videos(tmp_path)) == ["a.mp4"]
+
+
+class TestStatistics:
+    def test_by_group_and_for_all(self):
+        captions = [["A cat's toy", "a cat"], [], ["the dog runs", "The DOG", "x_y"]]
+        found = count_captions(["train", None, "train"], captions, [1.0, float("nan"), 2.0], ["a", None, "b"])
+        train, none, everything = found
+        assert (train.group, train.n_videos, train.n_captions, train.n_labels) == ("train", 2, 5, 2)
+        assert train.words_per_caption == np.mean([3, 2, 3, 2, 2])
+        assert train.vocabulary == len({"a", "cat's", "cat", "toy", "the", "dog", "runs", "x", "y"})
+        assert train.mean_duration_s == 1.5
+        assert (none.group, none.n_captions, none.words_per_caption, none.vocabulary) == ("(none)", 0, 0.0, 0)
+        assert np.isnan(none.mean_duration_s)
+        assert (everything.group, everything.n_videos, everything.vocabulary) == ("all", 3, train.vocabulary)
+        widths = {len(line) for line in lay_out_captions(found)}
+        assert len(widths) == 1
+
+    def test_inspect_prints_them_and_draws_videos_with_their_captions(self, tmp_path):
+        write_videos(tmp_path / "videos", range(4))
+        write_datainfo(tmp_path / "train_val_videodatainfo.json", range(5))
+        result = call_raypipe("inspect", tmp_path, "-o", tmp_path / "sample.png", "-n", "3", "--seed", "1")
+        assert result.exit_code == 0, result.stderr
+        lines = result.stdout.splitlines()
+        assert "groups         train (2), validate (1), test (1)" in lines
+        assert "labels         music (2), cooking (1), vehicles/autos (1)" in lines
+        table = {line.split()[0]: line.split()[1:] for line in lines[lines.index("") :] if line}
+        assert table["train"][:3] == ["2", "40", "20.00"] and table["all"][:3] == ["4", "80", "20.00"]
+        assert "1 of 5 videos are missing, the first video4: train (1)" in result.stderr
+        with Image.open(tmp_path / "sample.png") as picture:
+            drawn = np.asarray(picture.convert("RGB")).astype(int)
+        red = (np.abs(drawn - (250, 80, 60)).max(axis=2) < 30).any(axis=0)
+        assert len(np.flatnonzero(np.diff(red.astype(int)) == 1)) == 3, "three pictures beside each other"
+
+    def test_a_picture_has_the_suffix_of_one(self, tmp_path):
+        result = call_raypipe("inspect", tmp_path, "-o", tmp_path / "sample.pdf")
+        assert result.exit_code == 2
+        assert "sample.pdf: the picture is a PNG" in result.stderr
