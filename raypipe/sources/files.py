@@ -21,6 +21,7 @@ from raypipe.storage import (
     open_filesystem,
     patiently,
     shown,
+    split_member,
     suffix,
 )
 
@@ -216,6 +217,8 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
 
 
 def _find_remote(url: str, suffixes: frozenset[str]) -> Videos:
+    if split_member(url) is not None:
+        return Videos((_lone_video(url),))
     scheme_end = url.index("://") + 3
     # In an http URL only '*' is a wildcard: '?' begins its query, and real URLs contain brackets.
     wild = "*" in url.partition("?")[0] if is_http(url) else _has_wildcard(url[scheme_end:])

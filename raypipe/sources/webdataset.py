@@ -140,7 +140,7 @@ def _read_shard(shard: Shard) -> _Content:
         known = _take_known(columns, texts)
         for member in videos.values():
             group = key.rpartition("/")[0] or shard.group
-            content.rows.append((make_video_id(member.identity), member.uri, group, *known, None, None))
+            content.rows.append((make_video_id(member.uri), member.uri, group, *known, None, None))
             content.extra.append({**columns, "key": key})
     if shard.metas is not None:
         for key in samples.keys() - metas.keys():

@@ -107,6 +107,13 @@ class TestSamples:
         write_tar(tar, {"0.txt": "x" * 5000, "2.mp4": VIDEO, "1.mp4": VIDEO * 2})
         assert {video.video_id for video in find_videos(tar)} == before
 
+    def test_a_member_can_be_named_alone_or_in_a_manifest(self, tmp_path):
+        expected = find_videos(write_tar(tmp_path / "0.tar", {"a/1.mp4": VIDEO, "a/2 x.mp4": VIDEO}))
+        (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{video.uri}\n" for video in expected))
+        for source in ([video.uri for video in expected], tmp_path / "list.csv"):
+            found = find_videos(source)
+            assert [(v.uri, v.video_id) for v in found] == [(v.uri, v.video_id) for v in expected]
+
     def test_names_that_are_no_unicode(self, tmp_path):
         tar = write_tar(tmp_path / "0.tar", {"s\udce4ge.mp4": VIDEO, "s\udce4ge.txt": "saw"}, errors="surrogateescape")
         (video,) = find_videos(tar)
