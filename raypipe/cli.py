@@ -38,7 +38,8 @@ from raypipe.options import (
     epilog="Examples:  raypipe run videos/ -o runs/first --encoder descriptor -k 6  |  "
     "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
     "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
-    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4",
+    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4  |  "
+    "raypipe run 'shards/{000..001}.tar' -o runs/w --encoder descriptor -k 4  |  raypipe run curated/ -o runs/c -k 4",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""

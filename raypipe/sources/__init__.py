@@ -88,7 +88,7 @@ def find_videos(source: str | Path | Iterable[str | Path], camera: str = "all") 
         raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
     for name in names:
         if is_precomputed(name) or find_output(name) is not None:
-            raise SourceError(f"{shown(name)} holds trajectories, not videos: it must be the only source")
+            raise SourceError(f"{shown(name)} holds trajectories, not videos: it must be the only source of a run")
     return _find(names, camera)
 
 
