@@ -138,11 +138,11 @@ def read_output(output: _Output) -> tuple[Videos, Precomputed]:
             f"nothing says which videos the clips of {shown(output.root)} come from: looked for metas/*/*.json, "
             "metas_jsonl/*/*.jsonl and cds_parquet/*.parquet"
         )
-    problems["embeddings are there twice, and count once"] = n_twice
+    problems["embeddings that are there twice and count once"] = n_twice
     videos, paths, spans = _join(clips, row_of, values, problems)
     where = shown(output.embeddings)
-    said = [f"{n:,} {what}" for what, n in problems.items() if n]
-    videos.notes = (f"{sum(map(len, paths)):,} clips of {len(videos):,} videos from {where}", *said)
+    said = [f"{what}: {n:,}" for what, n in problems.items() if n]
+    videos.notes = (f"clips from {where}: {sum(map(len, paths)):,} (of {len(videos):,} videos)", *said)
     return videos, Precomputed(paths, spans)
 
 
@@ -162,8 +162,8 @@ def _join(
     for source, folder in zip(sources, folders, strict=True):
         there = [clip_id for clip_id in of_video[source] if clip_id in row_of]
         missing = [clips[clip_id] for clip_id in of_video[source] if clip_id not in row_of]
-        problems["clips were filtered out by Curate, which leaves gaps"] += sum(not clip.is_valid for clip in missing)
-        problems["clips have no embedding, and leave gaps"] += sum(clip.is_valid for clip in missing)
+        problems["clips that were filtered out, which leaves gaps"] += sum(not clip.is_valid for clip in missing)
+        problems["clips without an embedding, which leaves gaps"] += sum(clip.is_valid for clip in missing)
         times_s, order = _order(there, clips, problems)
         captions = [text for i in order if (text := clips[there[i]].caption)]
         extra = {"clips_left_out": len(of_video[source]) - len(order)}
@@ -172,7 +172,7 @@ def _join(
         videos.append(Video(make_video_id(source), _locate(source), group, caption=caption, extra=extra))
         paths.append(values[[row_of[there[i]] for i in order]])
         spans.append(times_s)
-    problems["embeddings belong to no clip of the metadata"] = len(row_of.keys() - clips.keys())
+    problems["embeddings of no clip in the metadata"] = len(row_of.keys() - clips.keys())
     return Videos(videos), paths, spans
 
 
@@ -184,10 +184,10 @@ def _order(ids: Sequence[str], clips: dict[str, _Clip], problems: Counter[str]) 
     spans = [clips[clip_id].span_s for clip_id in ids]
     known = np.array([span for span in spans if span is not None], np.float64).reshape(-1, 2)
     if len(known) < len(ids):
-        problems["clips have no span, and lie in their video as they came"] += len(ids)
+        problems["clips without a span, which lie in their video as they came"] += len(ids)
         return np.arange(len(ids))[:, None] + np.array([0.0, 1.0]), np.arange(len(ids))
     _, order = np.unique(known.mean(axis=1), return_index=True)
-    problems["clips have the middle of another one of their video, and are left out"] += len(ids) - len(order)
+    problems["clips left out, as another one of their video has the same middle"] += len(ids) - len(order)
     return known[order], order
 
 
@@ -253,7 +253,7 @@ def _read_metas(root: str) -> tuple[dict[str, _Clip], Counter[str]]:
             for record in records:
                 clip = _to_clip(record)
                 if clip is None:
-                    problems["records of the metadata have no span_uuid, source_video or duration_span"] += 1
+                    problems["records of the metadata without span_uuid, source_video or duration_span"] += 1
                 else:
                     clips[str(record["span_uuid"])] = clip
     return clips, problems

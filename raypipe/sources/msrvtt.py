@@ -112,9 +112,8 @@ def read_annotations(files: Sequence[str], source: str) -> Videos:
     if missing:
         splits = Counter(record.split or "no split" for record in missing)
         told = ", ".join(f"{split} ({n:,})" for split, n in splits.items())
-        videos.notes = (
-            f"{len(missing):,} of {len(records):,} videos are missing, the first {missing[0].stem}: {told}",
-        )
+        n, first = f"{len(missing):,} of {len(records):,}", shown(missing[0].stem)
+        videos.notes = (f"missing videos: {n} (the first: {first}); by split: {told}",)
     return videos
 
 

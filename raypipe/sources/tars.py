@@ -106,7 +106,7 @@ def _walk(file: IO[bytes], size: int, archive: str, where: str, is_read: Callabl
         else:
             notes += _describe_end(file, tar.offset, size, where)
     if n_sparse:
-        notes.append(f"{where} has {n_sparse} sparse files, which do not lie in one piece and are left out")
+        notes.append(f"sparse files in {where}, which do not lie in one piece and are left out: {n_sparse}")
     return TarIndex(tuple(members), contents, tuple(notes))
 
 

@@ -71,7 +71,7 @@ def take_tars(found: Videos, source: str) -> Videos:
     videos = found.take(np.flatnonzero(~is_tar))
     videos.n_ignored = found.n_ignored + len(tars)
     first = shown(tars["uri"][0].as_py())
-    videos.notes = (f"{len(tars):,} tars lie beside the videos and are not read, the first {first}: name them alone",)
+    videos.notes = (f"tars beside the videos that are not read: {len(tars):,} (the first: {first}); name them alone",)
     return videos
 
 
@@ -103,11 +103,11 @@ def read_tars(tars: Tars, source: str) -> Videos:
 
 
 def _summarize(contents: Sequence[_Content], n_videos: int, what: Sequence[str]) -> Iterator[str]:
-    yield f"{n_videos:,} videos lie in {len(contents):,} tar{'s' * (len(contents) > 1)}"
+    yield f"videos in tars: {n_videos:,} (in {len(contents):,})"
     for each in what:
         n = sum(content.counts[each] for content in contents)
         first = next(content.first[each] for content in contents if each in content.first)
-        yield f"{n:,} {each} (the first: {first})"
+        yield f"{each}: {n:,} (the first: {first})"
     notes = list(chain.from_iterable(content.notes for content in contents))
     yield from notes[:_MOST_NOTES]
     if len(notes) > _MOST_NOTES:
@@ -117,37 +117,54 @@ def _summarize(contents: Sequence[_Content], n_videos: int, what: Sequence[str])
 def _read_shard(shard: Shard) -> _Content:
     index = read_tar(shard.archive, _is_text)
     content = _Content(notes=index.notes)
+    samples = _group_members(index.members, content)
+    metas = _read_metas(shard, content)
+    table = _read_table(shard, content)
+    for key, fields in samples.items():
+        videos = [member for name, member in fields.items() if suffix(f"x.{name}") in VIDEO_SUFFIXES]
+        content.n_others += len(fields) - len(videos) - sum(name in _TEXTS for name in fields)
+        if not videos:
+            content.count("samples without a video", f"{key} of {shown(shard.archive)}")
+            continue
+        texts = _take_texts(fields, index.contents, content)
+        columns = table.pop(key.rpartition("/")[2], {}) | metas.get(key, {}) | _parse(texts.get("json"), key, content)
+        known = _take_known(columns, texts)
+        for member in videos:
+            group = key.rpartition("/")[0] or shard.group
+            content.rows.append((make_video_id(member.uri), member.uri, group, *known, None, None))
+            content.extra.append({**columns, "key": key})
+    for key in samples if shard.metas is not None else ():
+        if key not in metas:
+            content.count("samples without metadata in the tar of metas", key)
+    for key in table:
+        content.count("rows without a video in the Parquet files beside the tars", key)
+    return content
+
+
+def _group_members(members: Iterable[TarMember], content: _Content) -> dict[str, dict[str, TarMember]]:
+    """Return the files of each sample by field, by the sample's key."""
     samples: dict[str, dict[str, TarMember]] = {}
-    for member in index.members:
+    for member in members:
         key, name = _split_name(member.name)
         if not name:
             content.n_others += 1
             continue
         fields = samples.setdefault(key, {})
         if name in fields:
-            content.count("files have the name of a later one in their tar, which counts", member.name)
+            content.count("files that bear the name of a later one in their tar, which counts", member.name)
         fields[name] = member
-    metas = _read_metas(shard, content)
-    table = _read_table(shard, content)
-    for key, fields in samples.items():
-        videos = {name: member for name, member in fields.items() if suffix(f"x.{name}") in VIDEO_SUFFIXES}
-        content.n_others += len(fields) - len(videos) - sum(name in _TEXTS for name in fields)
-        if not videos:
-            content.count("samples have no video", f"{key} of {shown(shard.archive)}")
-            continue
-        texts = {name: index.contents[member] for name, member in fields.items() if member in index.contents}
-        columns = table.pop(key.rpartition("/")[2], {}) | metas.get(key, {}) | _parse(texts.get("json"), key, content)
-        known = _take_known(columns, texts)
-        for member in videos.values():
-            group = key.rpartition("/")[0] or shard.group
-            content.rows.append((make_video_id(member.uri), member.uri, group, *known, None, None))
-            content.extra.append({**columns, "key": key})
-    if shard.metas is not None:
-        for key in samples.keys() - metas.keys():
-            content.count("samples have no metadata in the tar of metas", key)
-    for key in table:
-        content.count("rows of the Parquet files beside the tars have no video", key)
-    return content
+    return samples
+
+
+def _take_texts(fields: dict[str, TarMember], contents: dict[TarMember, bytes], content: _Content) -> dict[str, bytes]:
+    """Return the texts of a sample by field."""
+    texts = {}
+    for name in _TEXTS:
+        if name in fields and fields[name] in contents:
+            texts[name] = contents[fields[name]]
+        elif name in fields:
+            content.count("texts that are too long to be read", fields[name].name)
+    return texts
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -191,7 +208,7 @@ def _read_table(shard: Shard, content: _Content) -> dict[str, dict[str, Any]]:
         except pa.ArrowException as error:
             raise SourceError(f"cannot read {shown(shard.table)}: {' '.join(str(error).split())}") from error
     if rows is None:
-        content.count("Parquet files beside tars have no column key, and are left out", shown(shard.table))
+        content.count("Parquet files beside tars that have no column key and are left out", shown(shard.table))
         return {}
     return {str(row["key"]): {name: plain(value) for name, value in row.items()} for row in rows}
 
@@ -205,7 +222,7 @@ def _parse(data: bytes | None, key: str, content: _Content) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        content.count("samples have a json that holds no object", key)
+        content.count("samples whose json holds no object", key)
         return {}
     caption = found.pop("caption", None) or window_captions(found)
     if isinstance(caption, list):

@@ -70,8 +70,8 @@ def test_three_kinds_of_webdataset_and_two_forms_of_msrvtt(ray_local, tmp_path, 
     assert {row["label"] for row in of_msrvtt} == {"music", "cooking", "vehicles/autos"}
     assert sorted(len(row["captions"]) for row in of_msrvtt) == [1, 1, 20, 20, 20]
     for line in (
-        "6 videos lie in 3 tars",
-        "1 of 6 videos are missing, the first video9: train (1)",
+        "videos in tars: 6 (in 3)",
+        "missing videos: 1 of 6 (the first: video9); by split: train (1)",
         "11 found = 11 ok + 0 failed + 0 skipped",
     ):
         assert line in said
@@ -103,7 +103,7 @@ def test_a_curators_output(tmp_path, contents, made_by):
     rows = run.read_table("videos.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert [row["caption"] for row in rows] == ["step 0 | step 1 | step 3"] * 4
-    assert "12 clips of 4 videos from " in result.stderr
+    assert ": 12 (of 4 videos)" in result.stderr
     clusters = run.read_table("clusters.parquet")["cluster"].to_pylist()
     assert clusters[0] == clusters[2] != clusters[1] == clusters[3]
     page = run.read_bytes("report.html").decode()

@@ -70,8 +70,8 @@ class TestReading:
         pipeline.embed(write_curated(tmp_path / "out", videos), run, rp.make_config(), Told())
         paths = rp.build_trajectories(run, n_steps=5)
         np.testing.assert_allclose(paths.values[:, :, 0], [np.linspace(1, 11, 5), np.linspace(1, 7, 5)], rtol=1e-6)
-        assert f"6 clips of 2 videos from {tmp_path}/out/ce1_embd_224p_parquet" in said
-        assert "1 clips were filtered out by Curate, which leaves gaps" in said
+        assert f"clips from {tmp_path}/out/ce1_embd_224p_parquet: 6 (of 2 videos)" in said
+        assert "clips that were filtered out, which leaves gaps: 1" in said
         rows = run.read_table("videos.parquet").to_pylist()
         assert [row["clips_left_out"] for row in rows] == [0, 1]
         plan = run.read_table("plan.parquet").to_pylist()
@@ -91,7 +91,7 @@ class TestReading:
         assert [video.caption for video in found] == [None, "at 0.0 | at 2.0 | at 6.0"]
         np.testing.assert_array_equal(paths.clips[1][:, 0], [1, 3, 7])
         np.testing.assert_array_equal(paths.spans_s[1], [[0, 1], [1, 2], [2, 3]])
-        assert "6 clips have no span, and lie in their video as they came" in found.notes
+        assert "clips without a span, which lie in their video as they came: 6" in found.notes
 
     def test_what_does_not_fit_is_counted(self, tmp_path, videos):
         root = write_curated(tmp_path, videos)
@@ -105,11 +105,11 @@ class TestReading:
         found, paths = read_source(root)
         assert [len(path) for path in paths.clips] == [2, 0, 3]
         assert found.notes[1:] == (
-            "2 records of the metadata have no span_uuid, source_video or duration_span",
-            "1 embeddings are there twice, and count once",
-            "1 clips were filtered out by Curate, which leaves gaps",
-            "1 clips have no embedding, and leave gaps",
-            "1 embeddings belong to no clip of the metadata",
+            "records of the metadata without span_uuid, source_video or duration_span: 2",
+            "embeddings that are there twice and count once: 1",
+            "clips that were filtered out, which leaves gaps: 1",
+            "clips without an embedding, which leaves gaps: 1",
+            "embeddings of no clip in the metadata: 1",
         )
 
     def test_over_fsspec(self, tmp_path, videos):

@@ -81,7 +81,7 @@ class TestTrouble:
         write_datainfo(videos / "train_val_videodatainfo.json", range(9))
         found = find_videos(videos)
         assert len(found) == 6
-        assert found.notes == ("3 of 9 videos are missing, the first video1: train (2), test (1)",)
+        assert found.notes == ("missing videos: 3 of 9 (the first: video1); by split: train (2), test (1)",)
 
     def test_all_missing(self, tmp_path):
         write_list(tmp_path / "in" / "msrvtt.json", [0, 1])
@@ -139,7 +139,7 @@ class TestStatistics:
         assert "labels         music (2), cooking (1), vehicles/autos (1)" in lines
         table = {line.split()[0]: line.split()[1:] for line in lines[lines.index("") :] if line}
         assert table["train"][:3] == ["2", "40", "20.00"] and table["all"][:3] == ["4", "80", "20.00"]
-        assert "1 of 5 videos are missing, the first video4: train (1)" in result.stderr
+        assert "missing videos: 1 of 5 (the first: video4); by split: train (1)" in result.stderr
         with Image.open(tmp_path / "sample.png") as picture:
             drawn = np.asarray(picture.convert("RGB")).astype(int)
         red = (np.abs(drawn - (250, 80, 60)).max(axis=2) < 30).any(axis=0)

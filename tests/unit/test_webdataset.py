@@ -47,7 +47,7 @@ class TestSamples:
         assert videos.extra["key"].to_pylist() == ["a.b/x", "a.b/x", "y", "z"]
         assert [video.group for video in videos] == ["a.b", "a.b", None, None]
         assert videos.n_ignored == 3
-        assert videos.notes == ("4 videos lie in 1 tar",)
+        assert videos.notes == ("videos in tars: 4 (in 1)",)
 
     def test_each_uri_names_the_bytes_of_its_member(self, tmp_path):
         contents = {f"{i}.mp4": bytes([i]) * (700 + i) for i in range(5)}
@@ -96,10 +96,17 @@ class TestSamples:
             ("4.txt", "x"),
         ]
         notes = find_videos(write_tar(tmp_path / "0.tar", [*files, ("1.MP4", VIDEO)])).notes
-        assert notes[0] == "2 videos lie in 1 tar"
-        assert any(note.startswith("2 samples have a json that holds no object (the first: 1)") for note in notes)
-        assert any(note.startswith("2 samples have no video (the first: 2 of ") for note in notes)
-        assert "1 files have the name of a later one in their tar, which counts (the first: 1.MP4)" in notes
+        assert notes[0] == "videos in tars: 2 (in 1)"
+        assert any(note.startswith("samples whose json holds no object: 2 (the first: 1)") for note in notes)
+        assert any(note.startswith("samples without a video: 2 (the first: 2 of ") for note in notes)
+        assert "files that bear the name of a later one in their tar, which counts: 1 (the first: 1.MP4)" in notes
+
+    def test_texts_that_are_too_long_are_counted(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tars, "_MOST_BYTES", 10)
+        files = {"1.mp4": VIDEO, "1.txt": "eleven bytes", "2.mp4": VIDEO, "2.txt": "ten"}
+        videos = find_videos(write_tar(tmp_path / "0.tar", files))
+        assert [video.caption for video in videos] == [None, "ten"]
+        assert "texts that are too long to be read: 1 (the first: 1.txt)" in videos.notes
 
     def test_ids_stay_when_a_tar_is_written_again(self, tmp_path):
         tar = write_tar(tmp_path / "0.tar", {"1.mp4": VIDEO, "2.mp4": VIDEO})
@@ -158,7 +165,7 @@ class TestNames:
         videos = find_videos(tmp_path)
         assert [video.uri.rpartition("/")[2] for video in videos] == ["x.mp4"]
         assert videos.n_ignored == 1
-        assert "1 tars lie beside the videos and are not read" in videos.notes[0]
+        assert "tars beside the videos that are not read: 1" in videos.notes[0]
 
     def test_a_text_without_tars_is_no_list(self, tmp_path):
         (tmp_path / "x.txt").write_text("hello")
@@ -184,7 +191,7 @@ class TestCompanions:
         assert len(videos) == 2
         assert videos.extra["score"].to_pylist() == [0.5, 0.5]
         assert videos.extra["status"].to_pylist() == ["success"] * 2
-        assert "2 rows of the Parquet files beside the tars have no video (the first: 000000001)" in videos.notes
+        assert "rows without a video in the Parquet files beside the tars: 2 (the first: 000000001)" in videos.notes
 
     def test_cosmos_has_three_tars_with_the_same_keys(self, tmp_path):
         bin_folder = tmp_path / "v0" / "resolution_720" / "frames_0_255"
@@ -203,7 +210,7 @@ class TestCompanions:
             videos = find_videos(source)
             assert [video.caption for video in videos] == ["rich"] * 3 + [None]
             assert videos.extra["key"].to_pylist() == ["clip00", "clip01", "clip10", "clip11"]
-            assert "1 samples have no metadata in the tar of metas (the first: clip11)" in videos.notes
+            assert "samples without metadata in the tar of metas: 1 (the first: clip11)" in videos.notes
         assert {video.group for video in find_videos(tmp_path / "v0")} == {"resolution_720/frames_0_255"}
 
 
