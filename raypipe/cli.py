@@ -39,6 +39,7 @@ from raypipe.options import (
     "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
     "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
     "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4  |  "
+    "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all  |  "
     "raypipe run 'shards/{000..001}.tar' -o runs/w --encoder descriptor -k 4  |  raypipe run curated/ -o runs/c -k 4",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
@@ -82,7 +83,8 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     epilog="Examples:  raypipe cluster runs/first -k 8 --set reduce.method=pca  |  "
     "raypipe cluster runs/first --preset video-kmeans -k 4  |  "
     "raypipe cluster runs/first --set cluster.method=density --min-cluster-size 4 --assign-all  |  "
-    "raypipe cluster runs/first --set describe.keywords=8",
+    "raypipe cluster runs/first --set describe.keywords=8  |  "
+    "raypipe cluster runs/cloth -k 2 --set trajectory.join=camera",
 )
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report."""

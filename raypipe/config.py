@@ -103,6 +103,15 @@ class TrajectoryConfig(_Section):
         None, description="instead of a path: one step a video, its clips pooled so; n_steps and time_axis do not count"
     )
     normalize: bool = Field(False, description="pool: L2-normalise the pooled vector")
+    join: Literal["camera"] | None = Field(
+        None, description="camera: the paths of an episode's cameras become one, step by step (LeRobot)"
+    )
+
+    @model_validator(mode="after")
+    def _joins_alike(self) -> TrajectoryConfig:
+        if self.join and self.n_steps is None and self.pool is None:
+            raise ValueError("join needs paths of equal lengths: give n_steps or pool")
+        return self
 
 
 PICTURE_POINTS = 2000

@@ -112,6 +112,10 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         progress.say("building trajectories")
         with run.step("trajectories"):
             n = steps.build()
+        for note in steps.notes:
+            progress.say(note)
+        if steps.notes:
+            run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
         progress.say(f"reducing {n} trajectories: {config.reduce.method}")
         with run.step("reduce"):
             reducer = steps.reduce()

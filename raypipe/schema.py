@@ -236,11 +236,14 @@ class Trajectories:
         (n_videos, n_steps, dim) float32; or, where ``n_steps`` is None, a list of (n_clips_i, dim) arrays.
     n_clips
         (n_videos,) int64, how many clips each trajectory was made from.
+    notes
+        What is to be said of how they were made.
     """
 
     video_ids: tuple[str, ...]
     values: Any
     n_clips: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of trajectories."""

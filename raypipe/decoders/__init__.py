@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.packages import is_installed
+from raypipe.sources.image_columns import parse_image_column
 from raypipe.storage import failure, local_path, shown
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ DECODERS = {
     "pyav": "raypipe.decoders.pyav:PyAVDecoder",
     "decord": "raypipe.decoders.decord:DecordDecoder",
     "torchcodec": "raypipe.decoders.torchcodec:TorchCodecDecoder",
+    "images": "raypipe.decoders.images:ImageColumnDecoder",
 }
 LOCAL_ONLY = {"decord", "torchcodec"}
 # PyAV comes first: in a second of CPU time it decodes 1.2 to 2.5 times as much video as decord, whatever the sampling
@@ -83,7 +85,8 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
     Parameters
     ----------
     decoder
-        "auto", or one or several names, separated by commas.
+        "auto", or one or several names, separated by commas. Pictures in a table have a decoder of their own, whatever
+        is named here.
     uri
         The video. If it is not a local file, only decoders that can stream are listed.
 
@@ -100,6 +103,8 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
             _check_name(name)
     if not names:
         raise UsageError(f"no decoder named; choose from: auto, {', '.join(DECODERS)}")
+    if parse_image_column(uri) is not None:
+        return ["images"]
     chain = [each for name in names for each in (_auto_chain() if name == "auto" else [name])]
     chain = list(dict.fromkeys(chain))
     if local_path(uri) is None:

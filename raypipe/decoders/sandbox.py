@@ -358,7 +358,7 @@ def _bound_memory(name: str) -> None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = most
-    if name in ("pyav", "decord"):
+    if name in ("pyav", "decord", "images"):
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         limit = pages * resource.getpagesize() + _MOST_MEMORY
         limit = limit if most == resource.RLIM_INFINITY else min(limit, most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -11,6 +12,7 @@ from typing import Any
 
 from raypipe.decoders import check_file, describe
 from raypipe.errors import DecodeError, SourceAwayError
+from raypipe.sources.versions import version_of
 from raypipe.storage import (
     TarMember,
     is_transient,
@@ -24,6 +26,13 @@ from raypipe.storage import (
 
 _BLOCK_BYTES = 1 << 20
 _BLOCKS = 32
+_SHARED_BLOCKS = 64
+_shared_blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
+"""The last blocks of remote files that this process has read, by URI, version and place.
+
+Many videos may be spans of one file, which is opened anew for each of them: its index and the blocks at the edges of
+spans would be fetched again and again.
+"""
 
 _Fetch = Callable[[int, int], bytes]  # From the first to the second byte.
 
@@ -58,7 +67,9 @@ def _open_remote(uri: str, failures: list[DecodeError]) -> Any:
     options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
     file = patiently(uri, partial(file_system.open, path, "rb", **options))
     if hasattr(file, "cache"):  # A file in memory has no cache.
-        file.cache.fetcher = _make_fetcher(uri, file.cache.fetcher, file.size, failures)
+        version = version_of(file.details) if isinstance(getattr(file, "details", None), dict) else None
+        version = None if version is None or version.endswith("-") else version  # A size alone tells of no change.
+        file.cache.fetcher = _make_fetcher(uri, file.cache.fetcher, file.size, failures, version)
     return file
 
 
@@ -116,10 +127,13 @@ def _unread(uri: str, error: Exception) -> DecodeError:
     return kind(f"{shown(uri)}: {describe(error, uri)}")
 
 
-def _make_fetcher(uri: str, fetch: _Fetch, size: int, failures: list[DecodeError]) -> _Fetch:
+def _make_fetcher(
+    uri: str, fetch: _Fetch, size: int, failures: list[DecodeError], version: str | None = None
+) -> _Fetch:
     """Return a function that fetches blocks of a file of ``size`` bytes whole, with retries.
 
-    The error with which it fails in the end is appended to ``failures``.
+    The error with which it fails in the end is appended to ``failures``. Blocks of a file whose version is known are
+    shared with those who open it later.
     """
 
     def fetch_whole(start: int, end: int) -> bytes:
@@ -131,10 +145,19 @@ def _make_fetcher(uri: str, fetch: _Fetch, size: int, failures: list[DecodeError
     def fetch_patiently(start: int, end: int) -> bytes:
         if failures:  # FFmpeg reads again what could not be read.
             raise failures[0]
-        try:
-            return patiently(uri, lambda: fetch_whole(start, min(end, size)))
-        except Exception as error:
-            failures.append(_unread(uri, error))
-            raise failures[0] from error
+        key = (uri, version or "", start)
+        block = _shared_blocks.get(key) if version else None
+        if block is None:
+            try:
+                block = patiently(uri, lambda: fetch_whole(start, min(end, size)))
+            except Exception as error:
+                failures.append(_unread(uri, error))
+                raise failures[0] from error
+        if version and end - start <= _BLOCK_BYTES:
+            _shared_blocks[key] = block
+            _shared_blocks.move_to_end(key)
+            while len(_shared_blocks) > _SHARED_BLOCKS:
+                _shared_blocks.popitem(last=False)
+        return block
 
     return fetch_patiently

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, fields
 from queue import SimpleQueue
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +24,12 @@ from raypipe.segments.planning import plan_segments
 from raypipe.segments.stages import ProbeVideos
 from raypipe.storage import take_rows
 
-T = TypeVar("T")
-
 # Probing a file takes milliseconds on a disk, and some round trips to an object store.
 _PROBE_S = 0.3
 FEW = 64
 """So many files have been probed by the driver before an actor has started."""
+
+_WINDOW = 10_000  # So many URIs at a time are Python objects.
 
 # Probing all videos may take hours; a kill should cost no more than this many seconds of it.
 COMMIT_PROBES_S = 60.0
@@ -46,6 +45,8 @@ def probe_videos(
 ) -> None:
     """Probe the videos that the plan lacks, cut them into segments, and add these to the plan now and then.
 
+    A file is probed once, however many videos are spans of it.
+
     Parameters
     ----------
     plan
@@ -59,29 +60,56 @@ def probe_videos(
     progress
         Called with the number of videos probed since the last call.
     """
-    lacking = plan.lacking()
-    for start in range(0, len(lacking), plan.portion_size):
-        rows = lacking[start : start + plan.portion_size]
-        videos, own_versions = plan.videos.take(rows), take_rows(versions, rows)
-        with closing(
-            probe_uris(videos.table["uri"], config.decode, pools.for_tasks(len(rows)), plan.run.log)
-        ) as probed:
-            for batch in _now_and_then(probed, COMMIT_PROBES_S, progress):
-                numbers, probes = zip(*batch, strict=True)
-                theirs = own_versions.take(pa.array(numbers)).to_pylist()
-                plan.add(plan_segments(videos.take(numbers), probes, config.sample, theirs, made_with))
+    uris = plan.videos.table["uri"]
+    order, edges = group_equal(uris, plan.lacking())
+    for start in range(0, len(edges) - 1, plan.portion_size):
+        some = edges[start : start + plan.portion_size + 1]
+        files = take_rows(uris, order[some[:-1]])
+        with closing(probe_uris(files, config.decode, pools.for_tasks(len(files)), plan.run.log)) as probed:
+            found = ((order[some[number] : some[number + 1]], probe) for number, probe in probed)
+            for batch in _now_and_then(found, plan.portion_size, progress):
+                rows = np.concatenate([own for own, _ in batch])
+                probes = [probe for own, probe in batch for _ in own]
+                theirs = take_rows(versions, rows).to_pylist()
+                plan.add(plan_segments(plan.videos.take(rows), probes, config.sample, theirs, made_with))
 
 
-def _now_and_then(each: Iterable[T], every_s: float, progress: Callable[[float], None]) -> Iterator[list[T]]:
-    """Count things as they come, and yield those of every so many seconds together."""
-    batch: list[T] = []
-    since = time.monotonic()
-    for one in each:
-        batch.append(one)
-        progress(1)
-        if time.monotonic() - since > every_s:
-            yield batch
-            batch, since = [], time.monotonic()
+def group_equal(values: pa.ChunkedArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows of a column of text by their text, in the order of each group's first row.
+
+    Returns
+    -------
+    The rows, (n,), one group after another, and where groups begin and the last one ends, (n_groups + 1,).
+    """
+    parts = [_hash(values, rows[start : start + _WINDOW]) for start in range(0, len(rows), _WINDOW)]
+    hashes = np.concatenate([np.empty(0, np.int64), *parts])
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[group]
+    order = np.argsort(place, kind="stable")
+    return rows[order], np.append(np.flatnonzero(np.diff(place[order], prepend=-1)), len(rows))
+
+
+def _hash(values: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
+    """Hash texts to 64 bits each; the chance that two of ten million collide is 3e-6."""
+    return np.array([hash(value) for value in take_rows(values, rows).to_pylist()], np.int64)
+
+
+_Found = tuple[np.ndarray, Probe | Failure]
+"""The rows of a file's videos, and what probing it gave."""
+
+
+def _now_and_then(found: Iterable[_Found], at_most: int, progress: Callable[[float], None]) -> Iterator[list[_Found]]:
+    """Count videos as they come, and yield those of `COMMIT_PROBES_S`, or so many, together."""
+    batch: list[_Found] = []
+    since, n = time.monotonic(), 0
+    for rows, probe in found:
+        progress(len(rows))
+        while len(rows):
+            batch.append((rows[: at_most - n], probe))
+            rows, n = rows[at_most - n :], min(n + len(rows), at_most)
+            if n == at_most or time.monotonic() - since > COMMIT_PROBES_S:
+                yield batch
+                batch, since, n = [], time.monotonic(), 0
     if batch:
         yield batch
 

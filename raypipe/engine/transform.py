@@ -225,9 +225,12 @@ class RaySteps:
         check_shardable(config.cluster)
         if config.reduce.for_picture().method == "tsne":
             raise UsageError("reduce.picture=tsne works in one process only: leave ray.shards out")
+        if config.trajectory.join:
+            raise UsageError("trajectory.join works in one process only: leave ray.shards out")
         self._run, self._config, self._n_shards = run, config, config.ray.shards or 1
         self.where = f" over {self._n_shards} shards"
         self.centers = None
+        self.notes: tuple[str, ...] = ()
 
     def build(self) -> int:
         """Gather each video's clips into a trajectory, in Ray tasks; return the number of trajectories."""

@@ -14,7 +14,7 @@ from raypipe.config import Config, DescribeConfig
 from raypipe.errors import EncoderError, UsageError
 from raypipe.packages import is_installed, require
 from raypipe.runs.directory import Run
-from raypipe.runs.results import from_table
+from raypipe.runs.results import from_table, read_clustered
 from raypipe.schema import OK
 
 DESCRIPTIONS = "descriptions.json"
@@ -75,7 +75,8 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
     What computed the keywords, "none" if nothing did; and why that is not what would have, or None.
     """
     method, reason = _choose(run, config)
-    captions = _read_captions(run)
+    clustered = read_clustered(run, ["video_id", "caption"])
+    captions, ids = _clean(clustered["caption"].to_pylist()), clustered["video_id"].to_pylist()
     numbers = [int(n) for n in np.unique(labels) if n >= 0]
     nearest = np.argsort(distances, kind="stable")  # not a number comes last
     members = {n: nearest[labels[nearest] == n] for n in numbers}
@@ -96,7 +97,6 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
         if how.method != "auto":
             raise
         reason = fallback = str(error)  # Nobody asked for this way: the clusters are worth having without.
-    ids = _read_ok(run, "video_id")
     clusters = [
         {
             "cluster": n,
@@ -139,14 +139,14 @@ def _is_clip(run: Run) -> bool:
     return run.info().get("encoder", {}).get("name") == "clip"
 
 
-def _read_ok(run: Run, column: str) -> list[Any]:
-    videos = run.read_table("videos.parquet", ["status", column])
-    return videos.filter(pc.equal(videos["status"], OK))[column].to_pylist()
-
-
 def _read_captions(run: Run) -> list[str]:
-    """Return the caption of each ok video, "" if it has none."""
-    return [(caption or "").strip() for caption in _read_ok(run, "caption")]
+    """Return the caption of each ok video, "" if it has none; the run need not be clustered."""
+    videos = run.read_table("videos.parquet", ["status", "caption"])
+    return _clean(videos.filter(pc.equal(videos["status"], OK))["caption"].to_pylist())
+
+
+def _clean(captions: list[str | None]) -> list[str]:
+    return [(caption or "").strip() for caption in captions]
 
 
 def _describe_by_keybert(how: DescribeConfig, captions: dict[int, list[str]]) -> Keywords:
@@ -172,13 +172,18 @@ def _describe_by_clip(run: Run, config: Config, labels: np.ndarray, numbers: lis
 
 
 def _average_embeddings(run: Run, labels: np.ndarray, numbers: list[int]) -> np.ndarray:
-    """Return the mean embedding of each cluster's videos, (k, dim) float64; a file is in memory at a time."""
+    """Return the mean embedding of each cluster's videos, (k, dim) float64; a file is in memory at a time.
+
+    Where cameras are joined, a step has the vectors of all of them, and their mean is taken.
+    """
     from raypipe.clustering.vectors import pool_steps  # The report reads descriptions, and needs no scikit-learn.
 
+    dim = run.info()["encoder"]["dim"]
     sums: Any = 0
     start = 0
     for table in run.iter_tables("trajectories", ["video_id", "n_clips", "trajectory"]):
         means = pool_steps(from_table(table).values).astype(np.float64)
+        means = means.reshape(len(means), -1, dim).mean(axis=1)
         belongs = labels[start : start + len(means)] == np.array(numbers)[:, None]
         sums = sums + belongs.astype(np.float64) @ means
         start += len(means)

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.clustering import Clustering
 from raypipe.config import Config, from_yaml, to_yaml
 from raypipe.errors import UsageError
 from raypipe.runs.directory import Run
-from raypipe.schema import CLUSTERS, OK, Trajectories
+from raypipe.schema import CLUSTERS, Trajectories
 from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
@@ -108,15 +109,24 @@ def from_table(table: pa.Table, column: str = "trajectory") -> Trajectories:
 def write_clusters(
     run: Run, clustering: Clustering, scores: np.ndarray, flags: np.ndarray, picture: Trajectories
 ) -> None:
-    """Write ``clusters.parquet``: a row an ok video, in source order."""
+    """Write ``clusters.parquet``: a row a video with a trajectory, in source order."""
     names = ["video_id", "uri", "group", "label"]
-    videos = run.read_table("videos.parquet", [*names, "status"])
-    videos = videos.filter(pa.compute.equal(videos["status"], OK))
+    videos = read_clustered(run, names)
     middle = np.array([path.mean(axis=0) for path in picture.values])
     columns = {name: videos[name] for name in names}
     columns.update(cluster=clustering.labels, distance=clustering.distances, outlier_score=scores, outlier=flags)
     columns.update(x=middle[:, 0], y=middle[:, 1])
     run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))
+
+
+def read_clustered(run: Run, columns: list[str]) -> pa.Table:
+    """Read columns of ``videos.parquet`` of the videos that have a trajectory, in source order.
+
+    They are the ok ones; where an episode's cameras are joined, only the first camera's of each whole episode.
+    """
+    ids = run.read_table("trajectories", ["video_id"])["video_id"]
+    videos = run.read_table("videos.parquet", list(dict.fromkeys(["video_id", *columns])))
+    return videos.filter(pc.is_in(videos["video_id"], value_set=ids.combine_chunks())).select(columns)
 
 
 def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
@@ -237,12 +247,11 @@ def read_known_places(run: Run, at_most: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_truth(run: Run) -> tuple[str | None, list[str | None]]:
-    """Return the name of the column that a clustering is compared with, and its values for the ok videos.
+    """Return the name of the column that a clustering is compared with, and its values for the clustered videos.
 
     It is ``label``, or ``group`` if the labels do not differ; None if the groups do not differ either.
     """
-    videos = run.read_table("videos.parquet", ["status", "label", "group"])
-    videos = videos.filter(pa.compute.equal(videos["status"], OK))
+    videos = read_clustered(run, ["label", "group"])
     for name in ("label", "group"):
         values = videos[name].to_pylist()
         if len(set(values) - {None}) > 1:

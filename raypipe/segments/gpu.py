@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
+from raypipe.decoders import resolve_chain
 from raypipe.decoders.sandbox import Sandbox, read_arrays, serve, write_arrays
 from raypipe.decoders.torchcodec import TorchCodecDecoder
 from raypipe.encoders import make_encoder
@@ -140,6 +141,8 @@ class EncodingSandbox(Sandbox):
         DecodeError
             If the frames cannot be decoded here, or cannot be trusted.
         """
+        if resolve_chain(self.decoder, uri) != [self.decoder]:
+            raise DecodeError(f"{shown(uri)}: pictures in a table are left to the CPU")
         kind = self._try_chain(uri, 0.0, lambda child, name, limit_s: child.ask(limit_s, "kind", name, uri))
         if kind in self._distrusted:
             raise DecodeError(f"{shown(uri)}: {self._distrusted[kind]}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ import pyarrow as pa
 from raypipe.config import SampleConfig
 from raypipe.schema import PLAN, Failure, Probe, embeddings_schema
 from raypipe.segments.sampling import align_span, cut, frames_per_clip
-from raypipe.sources.videos import Video
+from raypipe.sources.videos import Video, Videos
+from raypipe.storage import numbers_of
 
 # A container that claims a longer video is broken, and the plan of its segments would take all memory.
 _LONGEST_S = 30 * 86400.0
-_BATCH = 10_000  # Rows of so many videos are Python objects before they become an Arrow table.
+_BATCH = 10_000  # So many videos at a time are Python objects.
 
 
 def plan_segments(
@@ -44,15 +45,16 @@ def plan_segments(
     -------
     A `schema.PLAN` table, a row a segment in source order. A video that cannot be embedded has one row with its error.
     """
-    each: Iterator[tuple[Video, Probe | Failure, str | None]]
-    if versions is None:
-        each = ((video, probe, None) for video, probe in zip(videos, probes, strict=True))
-    else:
-        each = zip(videos, probes, versions, strict=True)
+    found = videos.table if isinstance(videos, Videos) else Videos(videos).table
+    probes = list(probes)
+    versions = [None] * len(probes) if versions is None else list(versions)
+    if not found.num_rows == len(probes) == len(versions):
+        raise ValueError(f"{found.num_rows} videos, {len(probes)} probes and {len(versions)} versions")
     parts = [PLAN.empty_table()]
-    while some := list(islice(each, _BATCH)):
-        rows = [row for video, probe, version in some for row in _plan_video(video, probe, sample, version, made_with)]
-        parts.append(pa.Table.from_pylist(rows, schema=PLAN))
+    for start in range(0, len(probes), _BATCH):
+        rows = slice(start, start + _BATCH)
+        some = found.slice(start, _BATCH)
+        parts.append(_plan_some(some, probes[rows], versions[rows], sample, made_with))
     return pa.concat_tables(parts).combine_chunks()
 
 
@@ -116,25 +118,62 @@ def mean_frames(plan: pa.Table, sample: SampleConfig) -> float:
     return max(1.0, float(np.mean(seconds)) / (sample.stride_s or sample.clip_s) * frames_per_clip(sample))
 
 
-def _plan_video(
-    video: Video, probe: Probe | Failure, sample: SampleConfig, version: str | None, made_with: str
-) -> list[dict[str, Any]]:
-    row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "version": version}
-    row["fingerprint"] = hashlib.sha256(f"{made_with}\n{version}".encode()).hexdigest()[:16]
-    if isinstance(probe, Failure):
-        return [{**row, "error_stage": probe.stage, "error": probe.error}]
-    row |= vars(probe)
-    origin = video.start_s or 0.0
-    end = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
-    first, after = align_span(origin, end, probe.fps)
-    origin, end = first, end if video.end_s is None else after
-    if not end > origin:
-        reason = f"nothing between {origin:g} s and {end:g} s: the file lasts {probe.duration_s:g} s"
-        return [{**row, "error_stage": "probe", "error": reason}]
-    if end - origin > _LONGEST_S:
-        return [{**row, "error_stage": "probe", "error": f"the file claims to last {end - origin:.3g} s"}]
-    spans = cut(origin, end - origin, sample, probe.fps)
-    return [
-        {**row, "segment": i, "start_s": s.start_s, "end_s": s.end_s, "origin_s": s.origin_s, "span_s": s.length_s}
-        for i, s in enumerate(spans)
+def _plan_some(
+    found: pa.Table,
+    probes: Sequence[Probe | Failure],
+    versions: Sequence[str | None],
+    sample: SampleConfig,
+    made_with: str,
+) -> pa.Table:
+    """Plan some videos, rows of `raypipe.sources.videos.FOUND`."""
+    readable = [probe if isinstance(probe, Probe) else _UNREAD for probe in probes]
+    origin_s, span_s, reasons = _find_spans(found, readable)
+    failures = [
+        probe if isinstance(probe, Failure) else Failure("probe", reason) if reason else None
+        for probe, reason in zip(probes, reasons, strict=True)
     ]
+    has_failed = np.array([failure is not None for failure in failures])
+    # A video that cannot be embedded has one row: what has no length is one piece.
+    fps = np.array([probe.fps for probe in readable])
+    video, starts_s, ends_s = cut(origin_s, np.where(has_failed, 0.0, span_s), sample, fps)
+    fingerprints = {
+        version: hashlib.sha256(f"{made_with}\n{version}".encode()).hexdigest()[:16] for version in set(versions)
+    }
+    columns = {name: found[name].take(pa.array(video)) for name in ("video_id", "uri")}
+    of_video: dict[str, Sequence[Any]] = {
+        field.name: [None if isinstance(probe, Failure) else getattr(probe, field.name) for probe in probes]
+        for field in fields(Probe)
+    }
+    of_video["version"] = versions
+    of_video["fingerprint"] = [fingerprints[version] for version in versions]
+    of_video["error_stage"] = [failure and failure.stage for failure in failures]
+    of_video["error"] = [failure and failure.error for failure in failures]
+    columns |= {
+        name: pa.array(values, PLAN.field(name).type).take(pa.array(video)) for name, values in of_video.items()
+    }
+    times = {"start_s": starts_s, "end_s": ends_s, "origin_s": origin_s[video], "span_s": span_s[video]}
+    columns |= {name: pa.array(values, mask=has_failed[video]) for name, values in times.items()}
+    columns["segment"] = pa.array(np.arange(len(video)) - np.searchsorted(video, video))
+    return pa.table({name: columns[name] for name in PLAN.names}).cast(PLAN)
+
+
+_UNREAD = Probe(0.0, 0, 0, 0.0, 0, "", "")
+"""It stands for a file that could not be probed, so that the others can be planned together."""
+
+
+def _find_spans(found: pa.Table, probes: Sequence[Probe]) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
+    """Return where each video begins in its file and how long it is, (n,) each, and why it cannot be embedded."""
+    length_s = np.array([probe.duration_s for probe in probes])
+    fps = np.array([probe.fps for probe in probes])
+    origin_s = numbers_of(found["start_s"].fill_null(0.0))
+    until_end = found["end_s"].is_null().to_numpy()
+    end_s = np.minimum(np.where(until_end, np.inf, numbers_of(found["end_s"].fill_null(0.0))), length_s)
+    origin_s, after_s = align_span(origin_s, end_s, fps)
+    end_s = np.where(until_end, end_s, after_s)
+    span_s = end_s - origin_s
+    reasons: list[str | None] = [None] * len(probes)
+    for row in np.flatnonzero(~(span_s > 0)).tolist():
+        reasons[row] = f"nothing between {origin_s[row]:g} s and {end_s[row]:g} s: the file lasts {length_s[row]:g} s"
+    for row in np.flatnonzero(span_s > _LONGEST_S).tolist():
+        reasons[row] = f"the file claims to last {span_s[row]:.3g} s"
+    return origin_s, span_s, reasons

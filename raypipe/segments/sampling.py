@@ -60,36 +60,53 @@ class Sampling:
     members: np.ndarray
 
 
-def cut(origin_s: float, length_s: float, sample: SampleConfig, fps: float) -> list[Span]:
-    """Cut a video into pieces of at most ``segment_s`` seconds and about ``MAX_SEGMENT_FRAMES`` sampled frames.
+def cut(
+    origin_s: np.ndarray, length_s: np.ndarray, sample: SampleConfig, fps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut videos into pieces of at most ``segment_s`` seconds and about ``MAX_SEGMENT_FRAMES`` sampled frames.
 
     Parameters
     ----------
     origin_s, length_s
-        The video's span in its file, in seconds.
+        (n,) float64 each, the videos' spans in their files, in seconds.
     sample
         The sampling pattern.
     fps
-        The file's average frame rate, 0 where unknown; it only bounds the size of a piece.
+        (n,) float64, each file's average frame rate, 0 where unknown; it only bounds the size of a piece.
+
+    Returns
+    -------
+    (m,) int64, the number of each piece's video, ascending; and (m,) float64 each, where the piece starts and ends. The
+    pieces of a video are equally long.
     """
+    n_pieces = _count_pieces(length_s, sample, fps)
+    video = np.repeat(np.arange(len(n_pieces)), n_pieces)
+    before = np.arange(len(video)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)
+    starts_s, ends_s = (origin_s[video] + length_s[video] * n / n_pieces[video] for n in (before, before + 1))
+    return video, starts_s, ends_s
+
+
+def _count_pieces(length_s: np.ndarray, sample: SampleConfig, fps: np.ndarray) -> np.ndarray:
     if sample.n_frames is not None:
         # Few frames are fetched by seeking, so the length of the video does not matter.
-        n = math.ceil(sample.n_frames / MAX_SEGMENT_FRAMES)
+        return np.where(length_s > 0, math.ceil(sample.n_frames / MAX_SEGMENT_FRAMES), 1)
+    if sample.fps is not None:
+        stride_s = np.full(len(length_s), sample.stride_s or sample.clip_s)
+        is_sparse = stride_s >= sample.clip_s
+        rate = np.where(is_sparse, np.minimum(sample.fps, frames_per_clip(sample) / stride_s), sample.fps)
     else:
-        if sample.fps is not None:
-            stride = sample.stride_s or sample.clip_s
-            rate = min(sample.fps, frames_per_clip(sample) / stride) if stride >= sample.clip_s else sample.fps
-        else:
-            stride = (sample.every_n or 1) / (fps if _LEAST_FPS <= fps <= _MOST_FPS else 30.0)
-            rate = 1 / stride
-        longest = max(min(sample.segment_s, MAX_SEGMENT_FRAMES / rate), stride)
-        n = max(1, math.ceil(length_s / longest - 1e-9))
-    edges = origin_s + length_s * np.arange(n + 1) / n
-    return [Span(origin_s, length_s, float(edges[i]), float(edges[i + 1])) for i in range(n)]
+        stride_s = (sample.every_n or 1) / np.where(_is_plausible(fps), fps, 30.0)
+        rate = 1 / stride_s
+    longest_s = np.maximum(np.minimum(sample.segment_s, MAX_SEGMENT_FRAMES / rate), stride_s)
+    return np.maximum(1, np.ceil(length_s / longest_s - 1e-9)).astype(np.int64)
 
 
-def align_span(start_s: float, end_s: float, fps: float) -> tuple[float, float]:
-    """Move the edges of a span onto the frames that they were meant for.
+def _is_plausible(fps: np.ndarray) -> np.ndarray:
+    return (fps >= _LEAST_FPS) & (fps <= _MOST_FPS)
+
+
+def align_span(start_s: np.ndarray, end_s: np.ndarray, fps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Move the edges of spans onto the frames that they were meant for.
 
     A frame belongs to a span if it is on display in it for most of its first half: so a frame that begins less than a
     quarter of a frame after the start is the first, and one that begins less than a quarter before the end is none of
@@ -101,17 +118,15 @@ def align_span(start_s: float, end_s: float, fps: float) -> tuple[float, float]:
     Parameters
     ----------
     start_s, end_s
-        The span, in seconds of its file.
+        (n,) float64, the spans, in seconds of their files.
     fps
-        The file's average frame rate, 0 where unknown: then the edges stay.
+        (n,) float64, each file's average frame rate, 0 where unknown: then the edges stay.
     """
-    if not _LEAST_FPS <= fps <= _MOST_FPS:
-        return start_s, end_s
-    first, after = math.ceil(start_s * fps - 1e-9) / fps, math.floor(end_s * fps + 1e-9) / fps
-    return (
-        first if 0 < first - start_s < 0.25 / fps else start_s,
-        after if 0 < end_s - after < 0.25 / fps else end_s,
-    )
+    known = _is_plausible(fps)
+    rate = np.where(known, fps, 1.0)
+    first, after = np.ceil(start_s * rate - 1e-9) / rate, np.floor(end_s * rate + 1e-9) / rate
+    is_late, is_early = (known & (0 < gap) & (gap < 0.25 / rate) for gap in (first - start_s, end_s - after))
+    return np.where(is_late, first, start_s), np.where(is_early, after, end_s)
 
 
 def frames_per_clip(sample: SampleConfig) -> int:

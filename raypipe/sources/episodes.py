@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.frame_tables import read_frames
+from raypipe.sources.image_columns import ImageColumn
 from raypipe.sources.lerobot import (
     EPISODE,
     Camera,
@@ -104,8 +104,7 @@ def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array
             is_there.append(own >= 0)
             uris = [files[code] if code >= 0 else "" for code in own.tolist()]
             if camera.in_table:
-                column = quote(camera.name, safe="")
-                uris = [f"{uri}#episode={number}&column={column}" for uri, number in zip(uris, numbers, strict=True)]
+                uris = [ImageColumn(uri, number, camera.name).uri for uri, number in zip(uris, numbers, strict=True)]
             ids = [make_video_id(f"{number}/{camera.name}") for number in numbers]
             label = labels.slice(start, n)
             spans = [part.slice(start, n) for part in (start_s, end_s)]

@@ -28,6 +28,7 @@ from raypipe.storage import (
     failure,
     find_patiently,
     is_http,
+    is_transient,
     local_path,
     numbers_of,
     open_file,
@@ -42,6 +43,7 @@ INFO = "meta/info.json"
 EPISODE = "episode_index"
 _NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
 _THREADS = 16  # Each read waits for a server; on a disk there is nothing to wait for.
+_ANOTHER = ": name another camera by --camera"
 _UNREAD = ("stats/", "meta/")  # Statistics are most of the bytes of meta/episodes, and nobody asks here.
 
 T = TypeVar("T")
@@ -139,9 +141,7 @@ class LeRobotDataset:
         else:
             for role, column in (("chunk", f"{prefix}chunk_index"), ("file", f"{prefix}file_index")):
                 if role in roles and column not in episodes.column_names:
-                    raise SourceError(
-                        f"{self.name}: meta/episodes has no column {column}: name another camera by --camera"
-                    )
+                    raise SourceError(f"{self.name}: meta/episodes has no column {column}{_ANOTHER if camera else ''}")
                 if column in episodes.column_names:
                     known[role] = whole_numbers(episodes, column)
         if unknown := [role for role in roles if role not in known and role != "camera"]:
@@ -198,7 +198,9 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
             if not patiently(root, lambda: filesystem.exists(inner)):
                 return None
         except Exception as error:  # Each filesystem raises errors of its own.
-            raise failure("read", f"{root}/{INFO}", error) from error
+            if is_transient(error):
+                raise failure("find", source, error) from error
+            return None  # Stores refuse to tell of what is not there; the listing will say if nothing may be read.
     place = f"{root}/{INFO}"
     try:
         with open_file(place) as file:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.sources.image_columns import parse_image_column
 from raypipe.sources.videos import Videos
 from raypipe.storage import file_of, local_path, memory_mapped, open_filesystem, patiently
 
@@ -48,6 +49,8 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
 
 
 def _version(uri: str) -> str | None:
+    pictures = parse_image_column(uri)
+    uri = uri if pictures is None else pictures.file
     path = local_path(uri)
     return _remote_version(uri) if path is None else _local_version(path)
 
@@ -66,10 +69,11 @@ def _remote_version(uri: str) -> str | None:
         info = patiently(uri, lambda: file_system.info(path))  # from the listing, where the source was listed
     except Exception:  # Each file system raises its own kinds, and probing the video will say what is wrong.
         return None
-    return _version_of(info)
+    return version_of(info)
 
 
-def _version_of(info: dict[str, Any]) -> str | None:
+def version_of(info: dict[str, Any]) -> str | None:
+    """Return the version of a file that an fsspec file system tells of so; None where it does not say enough."""
     identity = next((info[name] for name in _IDENTIFYING if info.get(name)), None)
     if identity is None and info.get("size") is None:
         return None

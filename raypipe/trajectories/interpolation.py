@@ -15,6 +15,7 @@ from raypipe.errors import RaypipeError, check_type
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import Trajectories
+from raypipe.trajectories.joining import join_cameras
 
 
 def interpolate(values: np.ndarray, times: np.ndarray, n_steps: int) -> np.ndarray:
@@ -61,6 +62,7 @@ def build_trajectories(
     time_axis: Literal["time", "index"] = "time",
     pool: Pool | None = None,
     normalize: bool = False,
+    join: Literal["camera"] | None = None,
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -77,6 +79,8 @@ def build_trajectories(
         ``time_axis`` do not count then.
     normalize
         L2-normalise that step.
+    join
+        "camera" joins the paths of each episode's cameras (`raypipe.trajectories.joining`).
 
     Returns
     -------
@@ -90,13 +94,13 @@ def build_trajectories(
         If no video has a clip.
     """
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
-    values = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize}
+    values = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize, "join": join}
     how = validate(TrajectoryConfig, values)
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     found = gather_paths(Ledger(run, plan), how)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
-    return found
+    return join_cameras(run, found) if how.join else found
 
 
 def gather_paths(ledger: Ledger, how: TrajectoryConfig) -> Trajectories:

@@ -13,6 +13,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import OK, Trajectories
 from raypipe.trajectories.interpolation import gather_paths
+from raypipe.trajectories.joining import join_cameras
 
 
 def sample_trajectories(run: Run, config: Config, at_most: int, seed: int = 0) -> tuple[Trajectories, int]:
@@ -46,6 +47,14 @@ def sample_trajectories(run: Run, config: Config, at_most: int, seed: int = 0) -
     if not len(ids):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
+    if config.trajectory.join:
+        paths = join_cameras(run, gather_paths(Ledger(run, plan), config.trajectory))
+        rows = np.arange(len(paths))
+        if len(paths) > at_most:
+            rows = np.sort(np.random.default_rng(seed).choice(len(paths), at_most, replace=False))
+        chosen_ids = tuple(paths.video_ids[row] for row in rows.tolist())
+        some = Trajectories(chosen_ids, paths.values[rows], paths.n_clips[rows])
+        return reduce_trajectories(some, config.reduce)[0], len(paths)
     if len(ids) > at_most:
         chosen = np.sort(np.random.default_rng(seed).choice(len(ids), at_most, replace=False))
         plan = plan.filter(pc.is_in(plan["video_id"], value_set=ids.take(pa.array(chosen))))

@@ -199,6 +199,10 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
     if video_id is not None:
         yield run
         return
+    if config.trajectory.join:
+        raise UsageError(
+            f"{shown(like)} is no video of {run.url}, whose paths join the cameras of an episode: name one"
+        )
     videos, paths = read_source(like)
     if len(videos) != 1:
         raise UsageError(f"{shown(like)} holds {len(videos)} videos: name one")

@@ -39,6 +39,8 @@ class LocalSteps:
     ----------
     where
         How a line of progress says where the clustering runs.
+    notes
+        What is to be said of how the trajectories were made.
     picture
         The trajectories in the two dimensions of the pictures.
     centers
@@ -47,6 +49,7 @@ class LocalSteps:
     """
 
     where = ""
+    notes: tuple[str, ...] = ()
     picture: Trajectories
     centers: dict[int, np.ndarray] | None = None
     _reduced: Trajectories | None = None
@@ -57,6 +60,7 @@ class LocalSteps:
     def build(self) -> int:
         """Gather each video's clips into a trajectory; return the number of trajectories."""
         self.paths = build_trajectories(self._run, **self._config.trajectory.model_dump())
+        self.notes = self.paths.notes
         return len(self.paths)
 
     def reduce(self) -> Reducer:

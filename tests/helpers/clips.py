@@ -2,6 +2,14 @@
 
 import numpy as np
 
+from raypipe.segments.sampling import Span, cut
+
+
+def cut_one(origin_s, length_s, sample, fps) -> list[Span]:
+    """Cut one video into its pieces."""
+    _, starts_s, ends_s = cut(np.array([origin_s]), np.array([length_s]), sample, np.array([float(fps)]))
+    return [Span(origin_s, length_s, *edges) for edges in zip(starts_s.tolist(), ends_s.tolist(), strict=True)]
+
 
 def embed_without_ray(source, config) -> dict[tuple, np.ndarray]:
     """Embed videos one after another in this process: what any run over them should find, as `read_clips` has it."""

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import re
 import threading
 import time
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
+from lerobot_sets import CAMERA, write_v3
 from sessions import ONE_EACH
 from trouble import Fault, proxy_before
 from videos import write_video
@@ -19,6 +22,9 @@ from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.segments.planning import plan_segments
+from raypipe.segments.stages import DecodeSegments, ProbeVideos
+from raypipe.sources import find_videos
 
 moto = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'raypipe[test]'")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'raypipe[s3]'")
@@ -231,3 +237,55 @@ def test_a_scan_of_the_ledger_fetches_a_small_part_of_a_big_file(store, run):
     plan = plan.append_column("error", pa.nulls(plan.num_rows, pa.string()))
     assert Ledger(run, plan).remaining().num_rows == 0
     assert store.n_bytes("GET .*/embeddings/") < 0.02 * size
+
+
+def test_episodes_of_a_dataset_are_read_by_ranges_and_little_else(store, tmp_path):
+    """200 of 400 episodes, whose spans begin and end within files, in order, as a decoder's actor gets them."""
+    store.calm()
+    n_files, per_file, fps = 4, 100, 5
+    lengths = [fps] * (n_files * per_file)
+    spans = [(n // per_file, n % per_file * 1.0, n % per_file + 1.0) for n in range(len(lengths))]
+    write_v3(tmp_path, lengths, fps=fps, spans={CAMERA: spans}, per_meta_file=100)
+    path = f"videos/{CAMERA}/chunk-000/file-000.mp4"
+    (tmp_path / path).parent.mkdir(parents=True)
+    write_noise(tmp_path / path, per_file * fps, fps)
+    sizes = packet_sizes(tmp_path / path)
+    for number in range(1, n_files):
+        (tmp_path / path.replace("file-000", f"file-{number:03d}")).hardlink_to(tmp_path / path)
+    s3fs.S3FileSystem().put(f"{tmp_path}/", "s3://bucket/dataset/", recursive=True)
+    store.calm()
+    videos = find_videos("s3://bucket/dataset")
+    assert len(videos) == len(lengths)
+    n_metadata = store.n_bytes("GET /bucket/dataset/meta")
+    wanted = videos[50:250]
+    config = make("sample.fps=2", "sample.thumbnails=0")
+    probe, decode = ProbeVideos(config.decode), DecodeSegments(config.sample, config.decode, 32, "squash")
+    probes = {uri: probe(uri) for uri in wanted.table["uri"].unique().to_pylist()}
+    plan = plan_segments(wanted, [probes[video.uri] for video in wanted], config.sample)
+    decoded = [decode(row) for row in plan.to_pylist()]
+    probe.close()
+    decode.close()
+    assert [row["error"] for row in decoded] == [None] * 200
+    assert all(len(row["pixels"]) == 2 for row in decoded)
+    n_wanted = sum(sum(sizes[n % per_file * fps :][:fps]) for n in range(50, 250))
+    n_read = store.n_bytes(r"GET \S+\.mp4")
+    assert n_wanted < n_read + n_metadata < 1.3 * n_wanted
+    answers = [answer for answer in store.answers if re.search(r"GET \S+\.(mp4|parquet)", answer.line)]
+    assert {answer.status for answer in answers} == {206}, "every answer is a part of a file"
+    assert not store.n_bytes(r"GET \S+file-003\.mp4")
+
+
+def write_noise(path, n_frames: int, fps: int) -> None:
+    """Write frames of 40 kB each: to look for a file's index and its length costs 3 MB, so files must not be tiny."""
+    noise = [np.random.default_rng(seed).integers(0, 256, (384, 512, 3), np.uint8) for seed in range(4)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=fps, options={"q:v": "2"})
+        stream.width, stream.height, stream.pix_fmt = 512, 384, "yuvj420p"
+        for number in range(n_frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise[number % 4], format="rgb24")))
+        container.mux(stream.encode())
+
+
+def packet_sizes(path) -> list[int]:
+    with av.open(str(path)) as container:
+        return [packet.size for packet in container.demux(video=0) if packet.size]

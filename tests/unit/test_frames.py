@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
+from clips import cut_one
 from PIL import Image
 
 from raypipe.config import DecodeConfig, SampleConfig, make_config
@@ -23,7 +24,7 @@ from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import Plan
 from raypipe.schema import FRAMES, PLAN, ThumbnailRequest, embeddings_schema
 from raypipe.segments.planning import plan_segments
-from raypipe.segments.sampling import Span, choose_evenly, cut, sample_span
+from raypipe.segments.sampling import Span, choose_evenly, sample_span
 from raypipe.segments.stages import DecodeSegments, ProbeVideos
 from raypipe.sources.videos import Video, Videos
 
@@ -72,7 +73,7 @@ def commit(run: Run, *names: str, n=3, **options) -> None:
 def test_which_clips_are_kept_does_not_depend_on_the_segments(sample, at_most):
     times_s = np.cumsum(np.random.default_rng(0).uniform(0.05, 0.4, 500))  # no steady rate, and not the container's
     whole = sample_span(Span(2.0, 97.3, 2.0, 99.3), sample, times_s)
-    spans = cut(2.0, 97.3, sample.model_copy(update={"segment_s": 7.0}), fps=30.0)
+    spans = cut_one(2.0, 97.3, sample.model_copy(update={"segment_s": 7.0}), fps=30.0)
     parts = [sample_span(span, sample, times_s) for span in spans]
     kept = [part.clip_index[choose_evenly(part, at_most)] for part in parts]
     chosen = whole.clip_index[choose_evenly(whole, at_most)]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from clips import cut_one
 
 from raypipe.config import SampleConfig
-from raypipe.segments.sampling import MAX_SEGMENT_FRAMES, Span, cut, frames_per_clip, pool_frames, sample_span
+from raypipe.segments.sampling import MAX_SEGMENT_FRAMES, Span, frames_per_clip, pool_frames, sample_span
 
 
 def whole(length_s, origin_s=0.0):
@@ -67,7 +68,7 @@ def test_by_stride_takes_real_frames_of_a_variable_rate():
 @pytest.mark.parametrize("origin_s", [0.0, 7.77])
 def test_segments_together_are_the_whole(sample, length_s, origin_s):
     frame_times = np.arange(0, length_s + origin_s + 0.04, 0.04)
-    spans = cut(origin_s, length_s, sample, fps=25)
+    spans = cut_one(origin_s, length_s, sample, fps=25)
     at_once = sample_span(whole(length_s, origin_s), sample, frame_times)
     parts = [sample_span(span, sample, frame_times) for span in spans]
     np.testing.assert_array_equal(np.concatenate([part.clip_index for part in parts]), at_once.clip_index)

@@ -1,0 +1,223 @@
+"""Pictures in a column of a Parquet file, as LeRobot keeps them, read as a video: nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+
+from raypipe.decoders import check_file, describe
+from raypipe.decoders.container import TOLERANCE_S
+from raypipe.decoders.picture import Resizer
+from raypipe.errors import DecodeError, SourceAwayError, SourceError
+from raypipe.schema import Frames, Probe, ThumbnailRequest
+from raypipe.sources.frame_tables import find_groups
+from raypipe.sources.image_columns import ImageColumn, parse_image_column
+from raypipe.storage import is_transient, local_path, open_parts, patiently, shown
+
+_EPISODE, _TIME = "episode_index", "timestamp"
+_BATCH = 16  # So many pictures are in memory at once, however many a row group has.
+_BUFFER = (
+    1 << 20
+)  # Of an older file one row group holds all, and is read in pieces of so many bytes until the last picture.
+_LONE_S = 1 / 30  # A picture is on display for so long where no two of the file tell.
+_HELD_S = 0.5  # As at the end of a file, the last picture is held for so long at least.
+
+
+class ImageColumnDecoder:
+    """Decodes the PNG and JPEG pictures of one episode in one column; a picture's time is its row's ``timestamp``."""
+
+    name = "images"
+
+    def probe(self, uri: str) -> Probe:
+        """See `raypipe.decoders.Decoder.probe`."""
+        with _opened(uri) as table:
+            times_s, period_s = table.read_times()
+            data = next(table.iter_pictures(np.zeros(1, np.int64)))
+            picture = _open_picture(data)
+            return Probe(
+                duration_s=float(times_s[-1]) + period_s,
+                width=picture.width,
+                height=picture.height,
+                fps=1 / period_s,
+                n_frames=len(times_s),
+                codec=(picture.format or "").lower(),
+                decoder=self.name,
+            )
+
+    def frame_times(self, uri: str) -> np.ndarray:
+        """See `raypipe.decoders.Decoder.frame_times`."""
+        with _opened(uri) as table:
+            return table.read_times()[0]
+
+    def frames(
+        self,
+        uri: str,
+        times_s: np.ndarray,
+        image_size: int,
+        resize_mode: str,
+        thumbnails: ThumbnailRequest | None = None,
+    ) -> Frames:
+        """See `raypipe.decoders.Decoder.frames`; with ``thumbnails`` it makes small pictures too."""
+        with _opened(uri) as table:
+            shown_s, period_s = table.read_times()
+            end_s = shown_s[-1] + max(2 * period_s, _HELD_S)
+            reached = np.asarray(times_s, np.float64)
+            error = None
+            if len(late := reached[reached >= end_s]):
+                error = f"ends at {shown_s[-1]:.1f} s, before {late[0]:.1f} s"
+            reached = reached[reached < end_s]
+            # Timestamps are float32, so a row's own time may lie a little before or behind the time that was meant.
+            tolerance_s = TOLERANCE_S + float(np.spacing(np.float32(shown_s[-1] + table.begin_s)))
+            numbers = np.maximum(np.searchsorted(shown_s, reached + tolerance_s, side="right") - 1, 0)
+            resize = Resizer(image_size, resize_mode, 1.0, request=thumbnails)
+            pixels = np.empty((len(numbers), image_size, image_size, 3), np.uint8)
+            n = 0
+            wanted = np.unique(numbers)
+            try:
+                for number, data in zip(wanted.tolist(), table.iter_pictures(wanted), strict=True):
+                    frame = av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
+                    end = int(np.searchsorted(numbers, number, side="right"))
+                    pixels[n:end] = resize(frame)
+                    for index in range(n, end):
+                        resize.keep(index, frame)
+                    n = end
+            except DecodeError as failure:
+                if not n:
+                    raise DecodeError(f"{shown(uri)}: {failure}") from failure
+                error = f"stopped at {shown_s[numbers[n - 1]]:.1f} s: {failure}"
+            return Frames(pixels[:n], shown_s[numbers[:n]], np.arange(n), self.name, error, resize.thumbnails)
+
+
+@dataclass(frozen=True)
+class _PictureTable:
+    """The rows of one episode in an open Parquet file.
+
+    Attributes
+    ----------
+    parquet, groups
+        The file, and the row groups that may hold rows of the episode.
+    rows
+        (n,) the places of the episode's rows among those of the groups, in the order of their times.
+    seconds
+        (m,) the ``timestamp`` of all rows of these groups.
+    episodes
+        (m,) whose they are.
+    column
+        The pictures' column.
+    """
+
+    parquet: Any
+    groups: list[int]
+    rows: np.ndarray
+    seconds: np.ndarray
+    episodes: np.ndarray
+    column: str
+
+    @property
+    def begin_s(self) -> float:
+        """The first picture's timestamp, from which times are counted."""
+        return float(self.seconds[self.rows[0]])
+
+    def read_times(self) -> tuple[np.ndarray, float]:
+        """Return when each picture is on display, (n,) float64 from 0, and for how long one usually is."""
+        own = self.seconds[self.rows]
+        order = np.lexsort((self.seconds, self.episodes))
+        gaps = np.diff(own) if len(own) > 1 else np.diff(self.seconds[order])[np.diff(self.episodes[order]) == 0]
+        gaps = gaps[gaps > 0]
+        return own - own[0], float(np.median(gaps)) if len(gaps) else _LONE_S
+
+    def iter_pictures(self, numbers: np.ndarray) -> Iterator[bytes]:
+        """Yield the pictures of these numbers, ascending, as the bytes of their files."""
+        places = self.rows[numbers]
+        order = np.argsort(places, kind="stable")
+        if (np.diff(order) < 0).any():  # Rows need not lie in the order of their times.
+            kept = dict(zip(order.tolist(), self._read(places[order]), strict=True))
+            yield from (kept[i] for i in range(len(places)))
+        else:
+            yield from self._read(places)
+
+    def _read(self, places: np.ndarray) -> Iterator[bytes]:
+        sizes = [self.parquet.metadata.row_group(group).num_rows for group in self.groups]
+        ends = np.cumsum(sizes)
+        for group, end, size in zip(self.groups, ends.tolist(), sizes, strict=True):
+            inside = places[(places >= end - size) & (places < end)] - (end - size)
+            if len(inside):
+                yield from self._read_group(group, inside)
+
+    def _read_group(self, group: int, inside: np.ndarray) -> Iterator[bytes]:
+        start = 0
+        for batch in self.parquet.iter_batches(_BATCH, [group], [self.column]):
+            stop = start + batch.num_rows
+            for place in inside[(inside >= start) & (inside < stop)].tolist():
+                value = batch.column(0)[place - start].as_py()
+                data = value.get("bytes") if isinstance(value, dict) else value
+                if not isinstance(data, bytes):
+                    raise DecodeError(f"{self.column} holds no picture in one of its rows, only a path perhaps")
+                yield data
+            start = stop
+            if stop > inside[-1]:
+                return
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[_PictureTable]:
+    """Open the table that a URI names.
+
+    Raises
+    ------
+    DecodeError
+        If the URI names no pictures, or the file cannot be read.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    named = parse_image_column(uri)
+    if named is None:
+        raise DecodeError(f"{shown(uri)} names no column of pictures")
+    try:
+        path = local_path(named.file)
+        if path is not None:
+            check_file(Path(path), named.file)
+        with open_parts(named.file) as file:
+            parquet = patiently(uri, lambda: ParquetFile(file, buffer_size=_BUFFER))
+            yield patiently(uri, lambda: _find_rows(parquet, named))
+    except (pa.ArrowException, OSError, SourceError) as error:
+        kind = SourceAwayError if is_transient(error) else DecodeError
+        raise kind(f"{shown(uri)}: {describe(error, named.file)}") from error
+
+
+def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
+    there = parquet.schema_arrow.names
+    if lacking := [name for name in (named.column, _TIME) if name not in there]:
+        raise DecodeError(f"{shown(named.file)} has no column {lacking[0]}")
+    groups = find_groups(parquet, named.episode, named.episode)
+    known = [name for name in (_TIME, _EPISODE) if name in there]
+    table = parquet.read_row_groups(groups, known)
+    seconds = table[_TIME].cast(pa.float64()).to_numpy()
+    episodes = np.full(len(seconds), named.episode)
+    if _EPISODE in known:
+        episodes = table[_EPISODE].cast(pa.int64()).to_numpy()
+    rows = np.flatnonzero(episodes == named.episode)
+    if not len(rows):
+        raise DecodeError(f"{shown(named.file)} has no row of episode {named.episode}")
+    rows = rows[np.argsort(seconds[rows], kind="stable")]
+    return _PictureTable(parquet, groups, rows, seconds, episodes, named.column)
+
+
+def _open_picture(data: bytes) -> Any:
+    """Open a picture; the message of the error has no URI."""
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    except Exception as error:  # A broken file makes Pillow raise errors of many kinds.
+        raise DecodeError(f"a picture cannot be decoded: {' '.join(str(error).split())}") from error
+    return picture

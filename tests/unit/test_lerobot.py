@@ -1,0 +1,461 @@
+"""LeRobot datasets as sources: what is found, where it lies, and that each episode's frames are its own."""
+
+import io
+import json
+import uuid
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from lerobot_sets import (
+    CAMERA,
+    SIZE,
+    camera_feature,
+    numbers_of,
+    picture_bytes,
+    write_frames,
+    write_info,
+    write_joined,
+    write_v3,
+)
+from numbered import write as write_numbers
+
+import raypipe as rp
+from bench.numbered import read_number
+from raypipe.config import DecodeConfig, SampleConfig
+from raypipe.decoders import make_decoder
+from raypipe.decoders.sandbox import Sandbox
+from raypipe.errors import DecodeError, SourceError, UsageError
+from raypipe.schema import Failure, Probe
+from raypipe.segments.planning import plan_segments
+from raypipe.segments.stages import DecodeSegments
+from raypipe.sources.lerobot import open_lerobot, read_episodes
+from raypipe.sources.versions import read_versions
+
+V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+V2 = {
+    "codebase_version": "v2.1",
+    "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+    "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+def read_all(videos, sandbox, **pattern) -> dict[str, tuple[list[int], str | None]]:
+    """Probe, plan and decode videos: by id the numbers of the frames, and the error."""
+    sample = SampleConfig(thumbnails=0, **pattern)
+    probes: dict[str, Probe | Failure] = {}
+    for uri in videos.table["uri"].unique().to_pylist():
+        try:
+            probes[uri] = sandbox.probe(uri)
+        except DecodeError as error:
+            probes[uri] = Failure.of("probe", error)
+    decode = DecodeSegments(sample, DecodeConfig(), SIZE[0], "squash", sandbox)
+    found: dict[str, tuple[list[int], str | None]] = {}
+    for row in plan_segments(videos, [probes[video.uri] for video in videos], sample).to_pylist():
+        done = decode(row) if row["error"] is None else {"pixels": [], "error": row["error"]}
+        found[row["video_id"]] = [read_number(frame) for frame in done["pixels"]], done["error"]
+    return found
+
+
+def assert_own_frames(videos, found, complement=()) -> None:
+    for video in videos:
+        numbers, error = found[video.video_id]
+        if video.group in complement:
+            numbers = [4095 - number for number in numbers]
+        assert error is None
+        assert numbers == numbers_of(video.extra["episode_index"], video.extra["length"]), video
+
+
+# To the frame.
+
+
+@pytest.mark.parametrize(("name", "fps"), [("codes_video", 20), ("codes_image", 20), ("codes_depth", 10)])
+def test_every_episode_of_real_datasets_has_its_own_frames(data_dir, sandbox, name, fps):
+    videos = rp.find_videos(data_dir / "lerobot_v30" / name)
+    complement = [f"observation.images.{camera}" for camera in ("wrist", "side")]
+    assert_own_frames(videos, read_all(videos, sandbox, every_n=1), complement)
+    some = videos[:: len(videos) // 8]
+    assert_own_frames(some, read_all(some, sandbox, fps=fps), complement)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"preset": "ultrafast", "x264-params": "keyint=24:scenecut=0:bframes=3:b-adapt=0"}),
+        (
+            "libsvtav1",
+            {"preset": "10", "g": "2", "crf": "15", "svtav1-params": "lp=1"},
+        ),  # a keyframe every other frame, as LeRobot writes it
+    ],
+)
+def test_sixty_episodes_in_one_file_have_their_own_frames(tmp_path, sandbox, codec, options):
+    """H.264 has B-frames, and keyframes that are not those at which episodes begin."""
+    lengths = [*np.random.default_rng(0).integers(1, 9, 57).tolist(), 1, 2, 5]
+    path = tmp_path / f"videos/{CAMERA}/chunk-000/file-000.mp4"
+    spans = write_joined(path, lengths, 30, codec=codec, options=options)
+    videos = rp.find_videos(write_v3(tmp_path, lengths, spans={CAMERA: spans}))
+    assert len(videos) == 60
+    assert_own_frames(videos, read_all(videos, sandbox, every_n=1))
+    assert_own_frames(videos, read_all(videos, sandbox, fps=30))
+
+
+def test_spans_in_several_files_and_cameras_at_other_times(tmp_path, sandbox):
+    """When a file is full the next episode begins a new one, for each camera by its own size."""
+    cameras, lengths = [CAMERA, "wrist"], [4, 1, 6]
+    files = {CAMERA: [[0, 1], [2]], "wrist": [[0], [1, 2]]}
+    spans: dict[str, list] = {camera: [] for camera in cameras}
+    for camera in cameras:
+        for number, episodes in enumerate(files[camera]):
+            path = tmp_path / f"videos/{camera}/chunk-000/file-{number:03d}.mp4"
+            made = write_joined(path, [lengths[episode] for episode in episodes], 10, first=episodes[0])
+            spans[camera] += [(number, start_s, end_s) for _, start_s, end_s in made]
+    videos = rp.find_videos(write_v3(tmp_path, lengths, cameras, fps=10, spans=spans))
+    order = [(video.extra["episode_index"], video.group) for video in videos]
+    assert order == [(episode, camera) for episode in range(3) for camera in cameras]
+    assert_own_frames(videos, read_all(videos, sandbox, every_n=1))
+
+
+def test_an_end_beyond_the_file_is_clamped_and_a_span_outside_of_it_fails_alone(tmp_path, sandbox):
+    path = tmp_path / f"videos/{CAMERA}/chunk-000/file-000.mp4"
+    spans = write_joined(path, [3, 4], 10)
+    spans = {CAMERA: [spans[0], (0, spans[1][1], 9.0), (0, 5.0, 6.0), (0, None, None)]}
+    found = list(
+        read_all(rp.find_videos(write_v3(tmp_path, [3, 4, 2, 2], fps=10, spans=spans)), sandbox, every_n=1).values()
+    )
+    assert found[0] == (numbers_of(0, 3), None)
+    assert found[1] == (numbers_of(1, 4), None)
+    assert found[2][1] == "nothing between 5 s and 0.7 s: the file lasts 0.7 s"
+    assert found[3][1] == "nothing between 0 s and 0 s: the file lasts 0.7 s"
+
+
+# What is found.
+
+
+def write_v2(root, lengths, cameras=(CAMERA,), missing=(), tasks=None, fps=10, **more):
+    for episode, length in enumerate(lengths):
+        for camera in cameras:
+            path = root / f"videos/chunk-000/{camera}/episode_{episode:06d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if (episode, camera) not in missing:
+                write_numbers(path, "mpeg4", None, length, fps, first=100 * episode)
+    features = more.pop("features", {camera: camera_feature() for camera in cameras})
+    write_info(root, features, len(lengths), fps, **(V2 | more))
+    rows = [
+        {"episode_index": episode, "tasks": tasks[episode] if tasks else ["stack"], "length": length}
+        for episode, length in enumerate(lengths)
+    ]
+    (root / "meta/episodes.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return root
+
+
+def test_an_episode_and_camera_is_a_video(data_dir):
+    videos = rp.find_videos(data_dir / "lerobot_v21/so101_cloth")
+    assert len(videos) == 12
+    assert videos.notes == ()
+    video = videos[3]
+    assert video.video_id == str(uuid.uuid5(uuid.NAMESPACE_URL, "1/observation.images.cam1"))
+    assert video.uri.endswith("/videos/chunk-000/observation.images.cam1/episode_000001.mp4")
+    assert (video.group, video.label, video.caption) == (
+        "observation.images.cam1",
+        "bimanual cloth manipulation",
+        "bimanual cloth manipulation",
+    )
+    assert (video.start_s, video.end_s) == (None, None)
+    assert dict(video.extra) == {"episode_index": 1, "tasks": ["bimanual cloth manipulation"], "length": 280}
+
+
+def test_a_missing_file_costs_its_episodes_alone(tmp_path, sandbox):
+    videos = rp.find_videos(write_v2(tmp_path, [3, 4, 5], missing={(1, CAMERA)}))
+    found = list(read_all(videos, sandbox, every_n=1).values())
+    assert [numbers for numbers, _ in found] == [numbers_of(0, 3), [], numbers_of(2, 5)]
+    assert "episode_000001.mp4: pyav: No such file or directory" in found[1][1]
+
+
+def test_columns_of_episodes_are_kept_and_statistics_left_unread(tmp_path):
+    write_v3(tmp_path, [3, 4, 5], per_meta_file=2)
+    for path in sorted((tmp_path / "meta/episodes").rglob("*.parquet")):
+        table = pq.read_table(path)
+        n = len(table)
+        pq.write_table(
+            table.append_column("success", pa.array([True] * n)).append_column("note", pa.array(["x"] * n)), path
+        )
+    videos = rp.find_videos(tmp_path)
+    assert [dict(video.extra) for video in videos][2] == {
+        "episode_index": 2,
+        "tasks": ["stack"],
+        "length": 5,
+        "success": True,
+        "note": "x",
+    }
+    dataset = open_lerobot(str(tmp_path))
+    assert not [name for name in read_episodes(dataset).column_names if name.startswith("stats/")]
+
+
+def test_files_of_episodes_come_in_the_order_of_their_numbers(tmp_path):
+    write_v3(tmp_path, list(range(1, 13)), per_meta_file=1)
+    for path in sorted((tmp_path / "meta/episodes").rglob("*.parquet")):
+        path.rename(path.with_name(f"file-{int(path.stem[5:])}.parquet"))
+    assert [video.extra["episode_index"] for video in rp.find_videos(tmp_path)] == list(range(12))
+
+
+@pytest.mark.parametrize("column", ["task", "__index_level_0__", "index"])
+def test_the_label_is_the_task_that_most_frames_have(tmp_path, column):
+    """Whatever the order of ``tasks``, and in whichever way pandas wrote the table of tasks."""
+    write_v3(tmp_path, [5, 5, 2], tasks=[["pour", "wipe"], ["wipe", "pour"], ["stack"]])
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    info["features"]["task_index"] = {"dtype": "int64", "shape": [1], "names": None}
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    names = pa.table({"task_index": [0, 1, 2], column: ["stack", "pour", "wipe"]})
+    pq.write_table(names, tmp_path / "meta/tasks.parquet")
+    frames = tmp_path / "data/chunk-000/file-000.parquet"
+    write_frames(frames, {0: 5, 1: 5, 2: 2}, 30, task_index={0: [1, 2, 2, 2, 1], 1: [1, 2, 2, 2, 1], 2: [0, 0]})
+    videos = rp.find_videos(tmp_path)
+    if column == "index":
+        assert [video.label for video in videos] == ["pour", "wipe", "stack"]
+        assert "2 episodes have several tasks, so their label is the first" in videos.notes[0]
+        return
+    assert [(video.label, video.caption) for video in videos] == [("wipe",) * 2, ("wipe",) * 2, ("stack",) * 2]
+    assert videos.notes == ()
+    frames.write_bytes(frames.read_bytes()[:-20])
+    cut_off = rp.find_videos(tmp_path)
+    assert [video.label for video in cut_off] == ["pour", "wipe", "stack"]
+    assert "task_index of 2 episodes cannot be read, so their label is the first" in cut_off.notes[0]
+
+
+def test_tasks_of_version_two(tmp_path):
+    write_v2(tmp_path, [3, 4], tasks=[["pour", "wipe"], ["wipe"]], features={
+        CAMERA: camera_feature(), "task_index": {"dtype": "int64"},
+    })  # fmt: skip
+    (tmp_path / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "pour"}\n{"task_index": 1, "task": "wipe"}\n')
+    write_frames(tmp_path / "data/chunk-000/episode_000000.parquet", {0: 3}, 10, task_index={0: [1, 1, 0]})
+    assert [video.label for video in rp.find_videos(tmp_path)] == ["wipe", "wipe"]
+
+
+def test_success_and_subtasks_are_told_by_the_frames(tmp_path):
+    features = {CAMERA: camera_feature(), "next.success": {"dtype": "bool"}, "subtask_index": {"dtype": "int64"}}
+    write_v3(tmp_path, [3, 2], features=features)
+    names = pa.table({"subtask_index": [0, 1], "subtask": ["reach", "grasp"]})
+    pq.write_table(names, tmp_path / "meta/subtasks.parquet")
+    columns = {"next.success": {0: [False, False, True], 1: [False, False]}, "subtask_index": {0: [1, 1, 0], 1: [0, 0]}}
+    write_frames(tmp_path / "data/chunk-000/file-000.parquet", {0: 3, 1: 2}, 30, **columns)
+    first, second = rp.find_videos(tmp_path)
+    assert (first.extra["next.success"], first.extra["subtasks"]) == (True, ["grasp", "reach"])
+    assert (second.extra["next.success"], second.extra["subtasks"]) == (False, ["reach"])
+
+
+@pytest.mark.parametrize(
+    "depth",
+    [
+        {"info": {"is_depth_map": True}},
+        {"info": {"video.is_depth_map": True}},
+        {"video_info": {"video.is_depth_map": True}},
+    ],
+)
+def test_depth_is_left_out_and_that_is_said(tmp_path, depth):
+    features = {CAMERA: camera_feature(), "depth": {"dtype": "video", "shape": [64, 96, 1], **depth}}
+    write_v3(tmp_path, [3], [CAMERA, "depth"], features=features)
+    videos = rp.find_videos(tmp_path)
+    assert [video.group for video in videos] == [CAMERA]
+    assert videos.notes == ("depth is not read: depth left out",)
+    with pytest.raises(
+        UsageError, match=f"camera depth is a depth camera, which is not read: the cameras of .* {CAMERA}"
+    ):
+        rp.find_videos(tmp_path, camera="depth")
+
+
+def test_one_camera_can_be_chosen(tmp_path):
+    write_v3(tmp_path, [3, 4], [CAMERA, "wrist"])
+    assert [video.group for video in rp.find_videos(tmp_path, camera="wrist")] == ["wrist", "wrist"]
+    with pytest.raises(UsageError, match=f"camera left is not there: the cameras of .* are {CAMERA}, wrist"):
+        rp.find_videos(tmp_path, camera="left")
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(UsageError, match=r"camera left: .*plain is no LeRobot dataset"):
+        rp.find_videos(tmp_path / "plain", camera="left")
+
+
+def test_a_folder_on_any_file_system(tmp_path):
+    write_v3(tmp_path, [3, 4], [CAMERA, "wrist"], per_meta_file=1)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/sets/robot", recursive=True)
+    videos = rp.find_videos("memory://sets/robot")
+    assert videos[3].uri == "memory:///sets/robot/videos/wrist/chunk-000/file-000.mp4"
+    assert [video.video_id for video in videos] == [video.video_id for video in rp.find_videos(tmp_path)]
+    memory.rm("/sets", recursive=True)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"storage_format": "lance"}, "in the storage format 'lance', which is not read: take its copy in the format"),
+        ({"codebase_version": "v1.6"}, r"a LeRobot dataset v1\.6; v2\.0 to v3\.x are read: convert it"),
+        ({"codebase_version": "v4.0"}, r"a LeRobot dataset v4\.0, newer than v3\.x, .*: update raypipe"),
+        ({"codebase_version": None}, "codebase_version is 'None', not such as v3.0"),
+        ({"features": {"action": {"dtype": "float32"}}}, "has no camera: its features are action"),
+        ({"video_path": None}, "info.json has no video_path"),
+        ({"video_path": "videos/{camera_name}.mp4"}, r"has a field \{camera_name\}, whose meaning is not known"),
+        ({"video_path": "videos/{video_key}/{file_index:03q}.mp4"}, "video_path cannot be filled in"),
+        ({"video_path": "videos/{video_key/0.mp4"}, "is no template"),
+        ({"video_path": "../{video_key}.mp4"}, "leads out of the dataset"),
+        ({"codebase_version": "v2.1", "video_path": "{file_index}.mp4"}, "asks for a file index, which is not known"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_named_in_a_line(tmp_path, info, message):
+    write_v3(tmp_path, [3], **info)
+    (tmp_path / "meta/episodes.jsonl").write_text('{"episode_index": 0, "tasks": ["stack"], "length": 3}')
+    with pytest.raises(SourceError, match=message) as raised:
+        rp.find_videos(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_later_version_is_read_with_a_note(tmp_path):
+    videos = rp.find_videos(write_v3(tmp_path, [3], codebase_version="v3.7", tools=[{"a": 1}]))
+    assert len(videos) == 1
+    assert "is a LeRobot dataset v3.7, which is newer than this raypipe: it is read as v3.0" in videos.notes[0]
+
+
+@pytest.mark.parametrize("chunk", ["episode_chunk", "chunk_index"])
+def test_templates_are_read_whatever_their_fields_are_called(tmp_path, chunk):
+    template = f"clips/{{{chunk}:02d}}/{{image_key}}-{{episode_index:04d}}.mp4"
+    write_v2(tmp_path, [2] * 5, video_path=template, chunks_size=2)
+    names = [video.uri.removeprefix(tmp_path.as_uri()) for video in rp.find_videos(tmp_path)]
+    assert names == [f"/clips/{episode // 2:02d}/{CAMERA}-{episode:04d}.mp4" for episode in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / "meta/info.json").write_text("{"), "info.json is not JSON"),
+        (lambda root: truncate(root / "meta/episodes/chunk-000/file-001.parquet"), "cannot read .*file-001.parquet"),
+        (lambda root: [path.unlink() for path in root.rglob("*.parquet")], "no .parquet file in meta/episodes"),
+        (lambda root: drop(root, f"videos/{CAMERA}/file_index"), f"has no column videos/{CAMERA}/file_index"),
+        (lambda root: drop(root, f"videos/{CAMERA}/to_timestamp"), f"has no column videos/{CAMERA}/to_timestamp"),
+        (lambda root: drop(root, "episode_index"), "its table of episodes has no column episode_index"),
+    ],
+    ids=["info", "truncated", "no episodes", "no place", "no end", "no number"],
+)
+def test_bad_metadata_is_named_in_a_line(tmp_path, spoil, message):
+    spoil(write_v3(tmp_path, [3, 4], per_meta_file=1))
+    with pytest.raises(SourceError, match=message) as raised:
+        rp.find_videos(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def drop(root, column):
+    for path in (root / "meta/episodes").rglob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns([column]), path)
+
+
+def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
+    write_v3(tmp_path, [3, 4], per_meta_file=1)
+    (tmp_path / "meta/episodes/chunk-000/file-001.parquet").unlink()
+    videos = rp.find_videos(tmp_path)
+    assert len(videos) == 1
+    assert "info.json tells of 2 episodes, and their table has 1" in videos.notes[0]
+
+
+# Pictures in tables.
+
+
+def write_pictures(root, lengths, kind="PNG", fps=10):
+    write_v3(root, lengths, [], fps, features={CAMERA: camera_feature("image")}, video_path=None)
+    path = root / "data/chunk-000/file-000.parquet"
+    return write_frames(path, dict(enumerate(lengths)), fps, pictures=CAMERA, kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_pictures_of_older_files_which_have_one_row_group(tmp_path, sandbox, kind):
+    path = write_pictures(tmp_path, [20, 1, 18, 5], kind)
+    table = pq.read_table(path)
+    shuffled = table.take(pa.array(np.random.default_rng(0).permutation(len(table))))
+    for rows in (table, shuffled):
+        pq.write_table(rows, path)
+        videos = rp.find_videos(tmp_path)
+        assert_own_frames(videos, read_all(videos, sandbox, every_n=1))
+    assert_own_frames(videos, read_all(videos, sandbox, fps=10))
+    assert not sandbox.probe(videos[1].uri).duration_s - 0.1 > 1e-6  # of a single picture, by the others' rate
+    assert read_versions(videos)[0].as_py() == f"{path.stat().st_size}-{path.stat().st_mtime_ns}"
+
+
+def test_a_picture_is_cropped_and_has_a_small_one_as_a_video_frame_does(tmp_path, sandbox):
+    write_pictures(tmp_path, [3])
+    (video,) = rp.find_videos(tmp_path)
+    probe = sandbox.probe(video.uri)
+    assert (probe.width, probe.height, probe.codec, probe.n_frames) == (*SIZE, "png", 3)
+    assert probe.fps == pytest.approx(10)
+    sample = SampleConfig(n_frames=1, thumbnail_px=32)
+    (row,) = plan_segments([video], [probe], sample).to_pylist()
+    done = DecodeSegments(sample, DecodeConfig(), 32, "crop", sandbox)(row)
+    assert done["decoder"] == "images"
+    assert done["pixels"].shape == (1, 32, 32, 3)
+    assert done["frames"]["frame"][0].as_py()[:2] == b"\xff\xd8"
+
+
+def test_a_broken_picture_ends_its_episode_there(tmp_path, sandbox):
+    path = write_pictures(tmp_path, [6, 4])
+    table = pq.read_table(path)
+    data = table[CAMERA].to_pylist()
+    data[3]["bytes"] = b"no picture"
+    pq.write_table(table.set_column(table.column_names.index(CAMERA), CAMERA, pa.array(data)), path)
+    videos = rp.find_videos(tmp_path)
+    (numbers, error), second = read_all(videos, sandbox, every_n=1).values()
+    assert numbers == numbers_of(0, 3)
+    assert error.startswith("stopped at 0.2 s: a picture cannot be decoded")
+    assert second == (numbers_of(1, 4), None)
+
+
+def test_pictures_of_a_truncated_or_foreign_table_fail_in_a_line(tmp_path, sandbox):
+    path = write_pictures(tmp_path, [2])
+    (video,) = rp.find_videos(tmp_path)
+    table = pq.read_table(path)
+    for lacking in (CAMERA, "timestamp"):
+        pq.write_table(table.drop_columns([lacking]), path)
+        with pytest.raises(DecodeError, match=f"has no column {lacking}"):
+            sandbox.probe(video.uri)
+    pq.write_table(table.slice(0, 0), path)
+    with pytest.raises(DecodeError, match="has no row of episode 0"):
+        sandbox.probe(video.uri)
+    pq.write_table(table, path)
+    truncate(path)
+    with pytest.raises(DecodeError) as raised:
+        sandbox.probe(video.uri)
+    assert "\n" not in str(raised.value)
+    path.unlink()
+    with pytest.raises(DecodeError, match="No such file"):
+        sandbox.probe(video.uri)
+
+
+def test_pictures_on_another_file_system():
+    sink = io.BytesIO()
+    data = [{"bytes": picture_bytes(number), "path": None} for number in range(40)]
+    table = {
+        "timestamp": pa.array(np.arange(40, dtype=np.float32) / 10),
+        "front": data,
+        "episode_index": [0] * 20 + [1] * 20,
+    }
+    pq.write_table(pa.table(table), sink, row_group_size=20)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/pictures.parquet", sink.getvalue())
+    uri = "memory:///pictures.parquet#episode=1&column=front"
+    decoder = make_decoder("images")
+    frames = decoder.frames(uri, np.array([0.0, 0.1, 0.15, 1.9, 2.1]), 96, "squash")
+    assert [read_number(frame) for frame in frames.pixels] == [20, 21, 21, 39, 39]
+    np.testing.assert_allclose(frames.times_s, [0, 0.1, 0.1, 1.9, 1.9], atol=1e-6)
+    assert frames.error is None
+    assert decoder.frames(uri, np.array([1.0, 3.0]), 96, "squash").error == "ends at 1.9 s, before 3.0 s"
+    memory.rm("/pictures.parquet")
