@@ -67,21 +67,33 @@ def _open_remote(uri: str, failures: list[DecodeError]) -> Any:
     options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
     file = patiently(uri, partial(file_system.open, path, "rb", **options))
     if hasattr(file, "cache"):  # A file in memory has no cache.
-        version = version_of(file.details) if isinstance(getattr(file, "details", None), dict) else None
-        version = None if version is None or version.endswith("-") else version  # A size alone tells of no change.
+        details = getattr(file, "details", None)
+        version = _full_version(details) if isinstance(details, dict) else None
         file.cache.fetcher = _make_fetcher(uri, file.cache.fetcher, file.size, failures, version)
     return file
 
 
 def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> Any:
     archive, offset, size, _ = member
-    path = local_path(archive)
+    path, version = local_path(archive), None
     if path is not None:
         check_file(Path(path), uri)
         if Path(path).stat().st_size < offset + size:
             raise DecodeError(f"{shown(uri)}: the tar ends before it does")
-    fetch = _make_fetcher(uri, lambda start, end: read_range(archive, offset + start, offset + end), size, failures)
-    return io.BufferedReader(_Window(fetch, size))
+    else:
+        file_system, inner = open_filesystem(archive)
+        version = _full_version(patiently(uri, lambda: file_system.info(inner)))
+
+    def fetch(start: int, end: int) -> bytes:
+        return read_range(archive, offset + start, offset + end)
+
+    return io.BufferedReader(_Window(_make_fetcher(uri, fetch, size, failures, version), size))
+
+
+def _full_version(info: dict[str, Any]) -> str | None:
+    """Return the version of a remote file, or None if only its size is known, which tells of no change."""
+    version = version_of(info)
+    return None if version is None or version.endswith("-") else version
 
 
 class _Window(io.RawIOBase):
