@@ -31,6 +31,8 @@ from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
 _EMBEDDINGS = re.compile(r".+_embd(_.+)?_parquet")
 _PICKLES, _LANCE = re.compile(r".+_embd(_[^_]+)?"), re.compile(r"clips\.lance|.+_embd(_.+)?_lance")
 _CDS = "cds_parquet"
+_FOLDERS = re.compile(r"clips\.lance|.+_embd(_.+)?|cds_parquet|metas|metas_jsonl")
+"""The folders of an output that matter here."""
 _METAS = (("metas", ".json"), ("metas_jsonl", ".jsonl"))
 _THREADS = 16  # Each of them waits for a server, where there is one.
 
@@ -75,7 +77,7 @@ def find_output(source: str) -> _Output | None:
         raise SourceError(_refuse_lance(source, name))
     if (_EMBEDDINGS.fullmatch(name) or name == _CDS) and _files(source, ".parquet"):
         return _Output(root or ("/" if source.startswith("/") else "."), source)
-    entries = list_folder(source)
+    entries = list_folder(source, _FOLDERS)
     found = [name for name in entries if _EMBEDDINGS.fullmatch(name)] or [name for name in entries if name == _CDS]
     if len(found) > 1:
         raise SourceError(

@@ -43,15 +43,24 @@ def group_name(parents: str, uri: str) -> str | None:
     return (unquote(parents, errors="backslashreplace") if encoded else parents) or None
 
 
-def list_folder(name: str) -> dict[str, str]:
+def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, str]:
     """Return the path or URI of what lies directly in a folder, by its name there; nothing if it is no such folder.
 
     A web server has no listing that could be relied on, so of ``http`` there is nothing either.
+
+    Parameters
+    ----------
+    name
+        Path or URL of the folder.
+    wanted
+        What the whole of a name must match; a folder may have millions of others.
     """
     path = local_path(name)
     try:
         if path is not None:
-            return {each.name: str(each) for each in sorted(Path(path).expanduser().iterdir())}
+            with os.scandir(os.path.expanduser(path)) as entries:  # noqa: PTH111 – as `_find_local` has it
+                found = [(each.name, each.path) for each in entries if wanted is None or wanted.fullmatch(each.name)]
+            return dict(sorted(found))
         if is_http(name):
             return {}
         filesystem, inner = open_filesystem(name)
@@ -59,7 +68,8 @@ def list_folder(name: str) -> dict[str, str]:
     except Exception:  # Each filesystem raises errors of its own. Whoever reads the source will say what is wrong.
         return {}
     below = [each.rstrip("/") for each in sorted(paths) if each.strip("/") != inner.strip("/")]
-    return {each.rpartition("/")[2]: filesystem.unstrip_protocol(each) for each in below}
+    found = [(each.rpartition("/")[2], each) for each in below]
+    return {own: filesystem.unstrip_protocol(each) for own, each in found if wanted is None or wanted.fullmatch(own)}
 
 
 def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos:

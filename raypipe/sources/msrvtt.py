@@ -57,14 +57,12 @@ def find_annotations(source: str) -> list[str]:
         return [source] if holds_records(source) else []
     if any(character in source for character in "*?["):
         return []
-    entries = list_folder(source)
-    below = [path for name, path in entries.items() if _FOLDERS.fullmatch(name)]
-    files = [entries, *(list_folder(path) for path in below)]
+    folders = [source, *list_folder(source, _FOLDERS).values()]
     return [
         path
-        for listed in files
-        for name, path in sorted(listed.items(), key=lambda each: path_order(each[0]))
-        if _FILES.fullmatch(name) and holds_records(path)
+        for folder in folders
+        for _, path in sorted(list_folder(folder, _FILES).items(), key=lambda each: path_order(each[0]))
+        if holds_records(path)
     ]
 
 

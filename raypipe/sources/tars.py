@@ -25,6 +25,7 @@ _COMPRESSED = {
 # Texts of a sample lie behind its video, and its next header behind them: so much is fetched of a server at a time.
 _AHEAD_BYTES = 1 << 14
 _MOST_BYTES = 1 << 24  # A text is never longer; a member that is named like one may be.
+_PADDING = 1 << 16  # Zeros behind the end mark that fill the last record: of 10 kB by default.
 _KEPT = "what is whole before that is taken"
 
 
@@ -118,6 +119,8 @@ def _describe_end(file: IO[bytes], end: int, size: int, where: str) -> list[str]
         return [f"{where} has no end mark at byte {end:,} of {size:,}, and may have been cut off there: {_KEPT}"]
     if block.strip(b"\0"):
         return [f"{where} has a damaged header at byte {end:,} of {size:,}: {_KEPT}"]
+    if size - end > _PADDING:  # Two tars that were joined byte by byte look so.
+        return [f"{where} ends at byte {end:,} of {size:,}: what lies behind its end mark is not read"]
     return []
 
 

@@ -250,6 +250,14 @@ class TestTrouble:
         assert members_of(videos) == ["0.mp4"]
         assert f"{tar} has a damaged header at byte 3,584 of {len(content):,}: " in videos.notes[-1]
 
+    def test_what_lies_behind_the_end_mark_is_told_of(self, tar, tmp_path):
+        """As in webdataset, tars that were joined byte by byte end where the first one does."""
+        other = write_tar(tmp_path / "other" / "1.tar", {"9.mp4": VIDEO * 30})
+        tar.write_bytes(tar.read_bytes() + other.read_bytes())
+        videos = find_videos(tar)
+        assert len(videos) == 3
+        assert "what lies behind its end mark is not read" in videos.notes[-1]
+
     @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
     def test_a_compressed_tar_is_refused(self, tmp_path, kind):
         with tarfile.open(tmp_path / "a.tar", f"w:{kind}") as tar:
