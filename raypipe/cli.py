@@ -41,7 +41,8 @@ from raypipe.options import (
     "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
     "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4  |  "
     "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all  |  "
-    "raypipe run datasets/cloth -o runs/signals --features observation.state,action -k 2",
+    "raypipe run datasets/cloth -o runs/signals --features observation.state,action -k 2  |  "
+    "raypipe run 'shards/{000..001}.tar' -o runs/w --encoder descriptor -k 4  |  raypipe run curated/ -o runs/c -k 4",
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""
@@ -260,21 +261,34 @@ def demo(
 @verb(
     CONFIG,
     EMBED,
+    SEED,
     epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/cloth  |  "
-    "raypipe inspect datasets/cloth --json",
+    "raypipe inspect datasets/cloth --json  |  raypipe inspect MSRVTT/ -o sample.png -n 12",
 )
 def inspect(
     source: Source,
+    picture: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE.png", help="Draw videos with their captions, chosen at random."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many of them.")] = 9,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     options: dict[str, Any],
 ) -> int | None:
     """Show statistics of a source, which videos would fail, and what is wrong with a dataset (exit code 3 then)."""
-    from raypipe.inspection import describe, inspect_source, to_json
+    from raypipe.inspection import describe, draw_sample, inspect_source, to_json
+    from raypipe.runs.directory import Run
 
+    if picture is not None and not picture.lower().endswith(".png"):
+        raise UsageError(f"{picture}: the picture is a PNG, so give it a name with .png")
     config, progress = prepare(options)
     found = inspect_source(source, config, progress)
     print(to_json(found) if as_json else describe(found))
+    if picture is not None:
+        folder, _, name = picture.rpartition("/")
+        Run(folder or ".").write_bytes(name, draw_sample(found, source, config, n, options["seed"] or 0))
+        progress.say(f"picture: {picture}")
     return FOUND_FAULTS if found.faults else DONE
 
 

@@ -14,17 +14,23 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from raypipe.analysis.dataset_faults import Fault
 from raypipe.analysis.lerobot_faults import Look, find_faults
+from raypipe.analysis.wording import count_captions, lay_out_captions
+from raypipe.clustering.result import NOISE
 from raypipe.config import Config, DecodeConfig
 from raypipe.decoders.sandbox import Sandbox
-from raypipe.errors import DecodeError
+from raypipe.errors import DecodeError, RaypipeError
 from raypipe.progress import Progress
+from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
+from raypipe.report.tables import Member, name_of
 from raypipe.schema import Failure, Probe
 from raypipe.sources import find_videos
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
-from raypipe.sources.videos import Videos
+from raypipe.sources.videos import Video, Videos
+from raypipe.storage import shown
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -126,6 +132,55 @@ def _work_through(
     return results
 
 
+def draw_sample(inspection: Inspection, source: str, config: Config, n: int, seed: int) -> bytes:
+    """Draw n videos, chosen at random among those that can be read, with what the source says of them: a PNG.
+
+    Raises
+    ------
+    RaypipeError
+        If no video can be read.
+    """
+    readable = [row for row, probe in enumerate(inspection.probes) if isinstance(probe, Probe)]
+    if not readable:
+        raise RaypipeError(f"none of the {len(inspection.videos)} videos of {shown(source)} can be read")
+    chosen = np.sort(np.random.default_rng(seed).choice(readable, min(n, len(readable)), replace=False))
+    decode = config.decode
+    with Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
+
+        def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
+            return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
+
+        members = [_to_member(inspection.videos[row], inspection.probes[row]) for row in chosen.tolist()]
+        strips = [decode_filmstrip(member, frames_of, 1) for member in members]
+    title = f"{len(strips)} of {len(inspection.videos):,} videos, chosen at random: {shown(source)}"
+    return draw_samples(title, strips)
+
+
+def _to_member(video: Video, probe: Probe | Failure) -> Member:
+    start_s, end_s = video.start_s or 0.0, video.end_s
+    if end_s is None and isinstance(probe, Probe):
+        end_s = probe.duration_s
+    span_s = None if end_s is None else end_s - start_s
+    none = float("nan")
+    told = (name_of(video.uri), video.group, video.label)
+    return Member(
+        video.video_id, video.uri, *told, NOISE, none, none, False, none, none, start_s, span_s, video.caption
+    )
+
+
+def _describe_captions(inspection: Inspection) -> list[str]:
+    """Return a table of the captions by group, if there are any."""
+    table, extra = inspection.videos.table, inspection.videos.extra
+    alone = [[caption] if caption else [] for caption in table["caption"].to_pylist()]
+    several = "captions" in extra.column_names and extra.schema.field("captions").type == pa.list_(pa.string())
+    captions = [each or [] for each in extra["captions"].to_pylist()] if several else alone
+    if not any(captions):
+        return []
+    durations_s = [probe.duration_s if isinstance(probe, Probe) else float("nan") for probe in inspection.probes]
+    found = count_captions(table["group"].to_pylist(), captions, durations_s, table["label"].to_pylist())
+    return ["", *lay_out_captions(found)]
+
+
 def describe(inspection: Inspection) -> str:
     """Lay an inspection out as text: statistics, codecs and sizes, the files that would fail, and what is wrong."""
     failed = _find_failed(inspection)
@@ -141,6 +196,7 @@ def describe(inspection: Inspection) -> str:
             most = counter.most_common(8)
             more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""
             lines.append(f"{name:15}" + ", ".join(f"{key} ({n})" for key, n in most) + more)
+    lines += _describe_captions(inspection)
     if failed:
         lines += [
             "",
@@ -187,11 +243,13 @@ def _measure(inspection: Inspection) -> dict[str, list[float]]:
 
 def _count(inspection: Inspection) -> dict[str, Counter[str]]:
     probes = [probe for probe in inspection.probes if isinstance(probe, Probe)]
-    return {
+    counters = {
         "codecs": Counter(probe.codec for probe in probes),
         "sizes": Counter(f"{probe.width}x{probe.height}" for probe in probes),
         "groups": Counter(video.group or "(none)" for video in inspection.videos),
+        "labels": Counter(video.label for video in inspection.videos if video.label),
     }
+    return {name: counter for name, counter in counters.items() if counter}
 
 
 def _lay_out(faults: Sequence[Fault]) -> list[str]:

@@ -33,8 +33,9 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); a LeRobot dataset; or "
-        "precomputed trajectories (.json, .npz).",
+        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); a LeRobot dataset, "
+        "WebDataset shards (.tar), MSR-VTT; an output of Cosmos Curate or NeMo Curator; or precomputed trajectories "
+        "(.json, .npz).",
     ),
 ]
 ExistingRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]

@@ -27,6 +27,7 @@ from raypipe.runs.results import remove_clusters, remove_report
 from raypipe.schema import EMBEDDING, Trajectories
 from raypipe.segments.planning import plan_precomputed
 from raypipe.sources import read_source, read_versions
+from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.signals import VIDEO, read_signals, split_features
 from raypipe.sources.videos import Videos
 
@@ -340,34 +341,29 @@ def _take_signals(source: Source, run: Run, config: Config, progress: Progress, 
     """Take signals of a dataset's episodes in place of its videos."""
     with run.step("find"):
         signals = read_signals(str(source), config.source.features or "", config.source.limit, saved_scale(like))
-    for note in signals.videos.notes:
-        progress.say(note)
     progress.say(f"z-scored by {signals.scale.origin}")
-    reasons, clip_s = signals.reasons, 1 / signals.fps
-    _take_precomputed(signals.videos, signals.paths, run, config, progress, like, clip_s, reasons)
+    _take_precomputed(signals.videos, signals.trajectories, run, config, progress, like)
     run.record(signals=signals.scale.to_json())
 
 
 def _take_precomputed(
-    found: Videos,
-    paths: Sequence[np.ndarray],
-    run: Run,
-    config: Config,
-    progress: Progress,
-    like: Run | None,
-    clip_s: float = 1.0,
-    reasons: Mapping[str, str] | None = None,
+    found: Videos, paths: Precomputed, run: Run, config: Config, progress: Progress, like: Run | None
 ) -> None:
     """Take trajectories that somebody else computed in place of embeddings."""
     progress.say(f"found {len(found)} precomputed trajectories")
+    for note in found.notes:
+        progress.say(note)
     chosen = found[: config.source.limit]
     digest = hashlib.sha256()
-    for path in paths:
+    for path in (*paths.clips, *(paths.spans_s or ())):
         digest.update(path.tobytes())
-    fingerprint, dim = digest.hexdigest(), paths[0].shape[1]
+    fingerprint, dim = digest.hexdigest(), paths.clips[0].shape[1]
     encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
     check_comparable(encoder_id, like)
-    rows, clips = plan_precomputed(chosen, paths[: len(chosen)], fingerprint[:16], clip_s, reasons)
+    n, spans_s = len(chosen), paths.spans_s
+    rows, clips = plan_precomputed(
+        chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n], paths.reasons
+    )
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)

@@ -14,8 +14,8 @@ from functools import cache, partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, TypeVar
-from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
+from typing import IO, Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl, quote, quote_from_bytes, unquote, unquote_to_bytes
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,8 @@ from raypipe.packages import require
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # An object's URL that matches is spelled as fsspec spells it already.
 _OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")
+# The last such part of a URI counts, because a member's own name is quoted and has no "@".
+_MEMBER = re.compile(r"tar\+(.+)/@(\d+)\+(\d+)/([^@]*)", re.DOTALL)
 _LONGEST_REASON = 300
 
 PATIENCE_S = 10.0
@@ -57,12 +59,63 @@ def local_path(uri: str) -> str | None:
     return os.fsdecode(unquote_to_bytes(path))
 
 
+class TarMember(NamedTuple):
+    """A file within an uncompressed tar: where its bytes lie.
+
+    Its URI is ``tar+ARCHIVE/@OFFSET+SIZE/NAME``, ARCHIVE being the tar's own URI, and NAME quoted.
+
+    Attributes
+    ----------
+    archive
+        The URI of the tar.
+    offset, size
+        Where its content begins, and how long it is, in bytes.
+    name
+        Its name in the tar.
+    """
+
+    archive: str
+    offset: int
+    size: int
+    name: str
+
+    @property
+    def uri(self) -> str:
+        """The URI that `split_member` takes apart."""
+        return f"tar+{self.archive}/@{self.offset}+{self.size}/{self._quoted}"
+
+    @property
+    def identity(self) -> str:
+        """The tar and the name in it, which stay when the tar is written again with other members."""
+        return f"{self.archive}/{self._quoted}"
+
+    @property
+    def _quoted(self) -> str:
+        return quote(self.name, safe="/", errors="surrogateescape")
+
+
+def split_member(uri: str) -> TarMember | None:
+    """Return which part of which tar a URI names, or None if it names a file of its own."""
+    found = _MEMBER.fullmatch(uri) if uri.startswith("tar+") else None
+    if found is None:
+        return None
+    return TarMember(found[1], int(found[2]), int(found[3]), unquote(found[4], errors="surrogateescape"))
+
+
+def file_of(uri: str) -> str:
+    """Return the URI of the file that lies on the disk or server: of a tar's member, that of the tar."""
+    member = split_member(uri)
+    return uri if member is None else member.archive
+
+
 def canonical_uri(name: str) -> str:
     """Return the one spelling of a video's location, from which its id is made; the video need not exist.
 
     A local path becomes an absolute, percent-encoded ``file://`` URI (``..`` folded, symbolic links kept);
     http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it.
     """
+    if (member := split_member(name)) is not None:
+        return member._replace(archive=canonical_uri(member.archive)).uri
     path = local_path(name)
     if path is not None:
         # This is Path.as_uri() in a third of the time.
@@ -105,7 +158,7 @@ def is_http(name: str) -> bool:
 
 def shown(name: str) -> str:
     """Return a name as an error may print it: on one line, and without the credentials in a URL."""
-    name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", name)
+    name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*?(/@\d+\+\d+/[^\s'\"]*)?(?![^\s'\"])", r"\1?…\2", name)
     name = re.sub(r"(\w+://)[^\s/]*@", r"\1", name)
     return name if name.isprintable() else repr(name)
 
@@ -128,6 +181,7 @@ def failure(doing: str, name: str, error: Exception) -> SourceError:
 
 def _secrets(name: str) -> list[str]:
     """Return the parts of a URL that may be credentials, longest first: user and password, the query and its values."""
+    name = file_of(name)
     if local_path(name) is not None:
         return []
     base, _, query = name.partition("?")
@@ -208,6 +262,17 @@ def open_parts(name: str) -> Iterator[Any]:
         raise failure("read", name, error) from error
     with file:
         yield file
+
+
+def read_range(name: str, start: int, end: int) -> bytes:
+    """Read the bytes from ``start`` to ``end`` of a local or remote file, or those of them that there are."""
+    path = local_path(name)
+    if path is None:
+        filesystem, inner = open_filesystem(name)
+        return filesystem.cat_file(inner, start=start, end=end)
+    with Path(path).open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
 
 
 def patiently(uri: str, call: Callable[[], T]) -> T:

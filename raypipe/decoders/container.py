@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ import numpy as np
 from av.error import FFmpegError
 from av.format import Flags
 
-from raypipe.decoders import check_file, describe
+from raypipe.decoders import check_file
 from raypipe.decoders.edits import Edit, read_edits
-from raypipe.errors import DecodeError, SourceAwayError
-from raypipe.sources.versions import version_of
-from raypipe.storage import is_transient, local_path, open_filesystem, patiently, shown
+from raypipe.decoders.streams import open_stream
+from raypipe.errors import DecodeError
+from raypipe.storage import local_path, shown
 
 N_THREADS = 1
 """Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""
@@ -44,16 +43,6 @@ _SEARCHED = {"mpegts"}
 _UNTIMED = {"avi", "asf", "mxf"}
 # Reading so much without decoding takes a second or two.
 _MOST_READ = 1 << 30
-
-_BLOCK_BYTES = 1 << 20
-_REMOTE_BLOCKS = 32
-_SHARED_BLOCKS = 64
-_shared_blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
-"""The last blocks of remote files that this process has read, by URI, version and place.
-
-Many videos may be spans of one file, which is opened anew for each of them: its index and the blocks at the edges of
-spans would be fetched again and again.
-"""
 
 
 @dataclass(frozen=True)
@@ -206,7 +195,7 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
         check_file(Path(path), uri)
     # FFmpeg never mistakes an absolute path for a protocol, even if it contains colons.
     name = "" if path is None else str(Path(path).absolute())
-    with _open_remote(uri) if path is None else Path(name).open("rb") as file:
+    with open_stream(uri) if path is None else Path(name).open("rb") as file:
         every_edit = read_edits(file)
         file.seek(0)
         # A playlist that is named like a video must not make FFmpeg open other files or addresses.
@@ -317,75 +306,6 @@ def describe_nothing(packet: Any, failure: str | None) -> str:
     if packet is not None and packet.has_sidedata("encryption_info"):
         return "it is encrypted"
     return f"no frame decodes: {failure}" if failure else "no frame decodes"
-
-
-@contextmanager
-def _open_remote(uri: str) -> Iterator[Any]:
-    """Open a remote file whose blocks are fetched when they are read; the last few are kept in memory."""
-    try:
-        file_system, path = open_filesystem(uri)
-        file = patiently(
-            uri,
-            lambda: file_system.open(
-                path,
-                "rb",
-                block_size=_BLOCK_BYTES,
-                cache_type="blockcache",
-                cache_options={"maxblocks": _REMOTE_BLOCKS},
-            ),
-        )
-    except Exception as error:  # Each file system raises errors of its own.
-        raise _unread(uri, error) from error
-    failures: list[DecodeError] = []
-    with file:
-        if hasattr(file, "cache"):  # A file in memory has no cache.
-            file.cache.fetcher = _make_fetcher(uri, file, failures)
-        try:
-            yield file
-        finally:  # With bytes missing the result is incomplete, whatever FFmpeg reports.
-            if failures:
-                raise failures[0]
-
-
-def _unread(uri: str, error: Exception) -> DecodeError:
-    kind = SourceAwayError if is_transient(error) else DecodeError
-    return kind(f"{shown(uri)}: {describe(error, uri)}")
-
-
-def _make_fetcher(uri: str, file: Any, failures: list[DecodeError]) -> Callable[[int, int], bytes]:
-    """Return a function that fetches a remote file's blocks whole, with retries.
-
-    The error with which it fails in the end is appended to ``failures``.
-    """
-    fetch = file.cache.fetcher
-    version = version_of(file.details) if isinstance(getattr(file, "details", None), dict) else None
-    version = None if version is None or version.endswith("-") else version  # A size alone tells of no change.
-
-    def fetch_whole(start: int, end: int) -> bytes:
-        block = fetch(start, end)
-        if len(block) != end - start:
-            raise ConnectionError(f"only {len(block)} of {end - start} bytes came")
-        return block
-
-    def fetch_patiently(start: int, end: int) -> bytes:
-        if failures:  # FFmpeg reads again what could not be read.
-            raise failures[0]
-        key = (uri, version or "", start)
-        block = _shared_blocks.get(key) if version else None
-        if block is None:
-            try:
-                block = patiently(uri, lambda: fetch_whole(start, min(end, file.size)))
-            except Exception as error:
-                failures.append(_unread(uri, error))
-                raise failures[0] from error
-        if version and end - start <= _BLOCK_BYTES:
-            _shared_blocks[key] = block
-            _shared_blocks.move_to_end(key)
-            while len(_shared_blocks) > _SHARED_BLOCKS:
-                _shared_blocks.popitem(last=False)
-        return block
-
-    return fetch_patiently
 
 
 def _find_stream(container: Any, uri: str) -> Any:

@@ -22,7 +22,7 @@ from raypipe.decoders.container import (
     reason_of,
 )
 from raypipe.errors import DecodeError
-from raypipe.storage import local_path, shown
+from raypipe.storage import file_of, local_path, shown
 
 _NONE = -(2**63)  # This stands for a time that a packet does not have.
 _MISPLACED = 4  # In the file, a frame of MPEG-PS lies at most so far from where it is shown.
@@ -189,7 +189,7 @@ def _find_clocks(values: np.ndarray, places: np.ndarray) -> list[int]:
 
 def _version(uri: str) -> tuple[int, ...]:
     """Return what tells whether a local file has changed; remote files are not asked for it."""
-    path = local_path(uri)
+    path = local_path(file_of(uri))
     if path is None:
         return ()
     try:

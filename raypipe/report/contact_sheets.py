@@ -28,6 +28,7 @@ TILE = 144
 """Side in pixels of a picture on a sheet, and on the page at most."""
 _GAP, _MARGIN, _SIDE, _HEAD, _CAPTION = 4, 20, 210, 64, 22
 _LINES, _LINE = 3, 18  # Lines of a caption in the grid, and the height of one.
+_SAMPLE_LINES = 6  # Several captions of one video are worth more room.
 _EMPTY, _RULE = "#E9EBEF", "#D5D9E0"
 
 
@@ -141,13 +142,37 @@ def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], far
 
 def draw_grid(facts: Facts, cluster: Cluster, strips: Sequence[Filmstrip]) -> bytes:
     """Draw videos of a cluster as a grid: the picture in the middle of each, and its caption, or else its name."""
+
+    def draw_head(draw: ImageDraw.ImageDraw, width: int) -> None:
+        _draw_head(draw, facts, cluster, width)
+
+    return _draw_cells(strips, draw_head, _LINES)
+
+
+def draw_samples(title: str, strips: Sequence[Filmstrip]) -> bytes:
+    """Draw videos of a source as a grid: the picture in the middle of each, and below it what the source says of it."""
+
+    def draw_head(draw: ImageDraw.ImageDraw, width: int) -> None:
+        text = _wrap(title, _font(17, bold=True), width - 2 * _MARGIN, lines=2)
+        draw.multiline_text((_MARGIN, _MARGIN - 1), text, font=_font(17, bold=True), fill=INK, spacing=4)
+
+    return _draw_cells(strips, draw_head, _SAMPLE_LINES, with_names=True)
+
+
+def _draw_cells(
+    strips: Sequence[Filmstrip],
+    draw_head: Callable[[ImageDraw.ImageDraw, int], None],
+    lines: int,
+    with_names: bool = False,
+) -> bytes:
+    """Draw a grid below a head: posters, and at most so many lines of each caption, with or without a line above."""
     columns = max(3, math.ceil(math.sqrt(len(strips))))
     cell, text_width = PICTURE + 2 * _GAP, PICTURE
-    row_height = PICTURE + _LINES * _LINE + 4 * _GAP
+    row_height = PICTURE + (lines + with_names) * _LINE + 4 * _GAP
     width = 2 * _MARGIN + columns * cell - 2 * _GAP
     sheet = Image.new("RGB", (width, 2 * _MARGIN + _HEAD + math.ceil(len(strips) / columns) * row_height), "white")
     draw = ImageDraw.Draw(sheet)
-    _draw_head(draw, facts, cluster, width)
+    draw_head(draw, width)
     for i, strip in enumerate(strips):
         x, y = _MARGIN + i % columns * cell, _MARGIN + _HEAD + i // columns * row_height
         if strip.poster is None:
@@ -156,8 +181,15 @@ def draw_grid(facts: Facts, cluster: Cluster, strips: Sequence[Filmstrip]) -> by
             draw.multiline_text((x + 10, y + 9), reason, font=_font(12), fill=MUTED, spacing=4)
         else:
             sheet.paste(_resize(strip.poster, PICTURE), (x, y))
-        text = _wrap(strip.member.caption or strip.member.name, _font(12), text_width, lines=_LINES)
-        draw.multiline_text((x, y + PICTURE + _GAP), text, font=_font(12), fill=INK, spacing=3)
+        y += PICTURE + _GAP
+        member = strip.member
+        if with_names:
+            facts = " · ".join(filter(None, (member.name, member.group, member.label)))
+            draw.text((x, y), _wrap(facts, _font(12), text_width, lines=1), font=_font(12), fill=MUTED)
+            y += _LINE
+        caption = member.caption or ("" if with_names else member.name)
+        text = _wrap(caption, _font(12), text_width, lines=lines)
+        draw.multiline_text((x, y), text, font=_font(12), fill=INK, spacing=3)
     return encode_png(np.asarray(sheet))
 
 

@@ -21,7 +21,7 @@ from raypipe.runs.descriptions import read_descriptions
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_barycenters, read_reasons, split_paths
 from raypipe.schema import FAILED, SKIPPED
-from raypipe.storage import inert
+from raypipe.storage import inert, split_member
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
@@ -267,6 +267,9 @@ def _split(uri: str) -> tuple[str, str]:
     The keys of object stores have neither and are left alone. A fragment belongs to the name, because it tells apart
     the videos of a file that holds several.
     """
+    if (member := split_member(uri)) is not None:
+        folder, _, name = member.name.rpartition("/")
+        return "/".join(filter(None, ("/".join(_split(member.archive)), folder))), name
     if not uri.startswith(_WEB):
         folder, _, name = uri.rpartition("/")
         return folder, name

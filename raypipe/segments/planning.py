@@ -62,10 +62,10 @@ def plan_precomputed(
     videos: Iterable[Video],
     paths: Sequence[np.ndarray],
     fingerprint: str,
-    clip_s: float = 1.0,
+    spans_s: Sequence[np.ndarray] | None = None,
     reasons: Mapping[str, str] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
-    """Lay precomputed trajectories out as a plan and its clips; clip i begins after i clips.
+    """Lay precomputed trajectories out as a plan and its clips.
 
     Parameters
     ----------
@@ -73,8 +73,9 @@ def plan_precomputed(
         Each video and its (n_clips, dim) embeddings, float32 or float64; an empty one fails.
     fingerprint
         Text that identifies all of them together.
-    clip_s
-        Seconds a clip.
+    spans_s
+        (n_clips, 2) for each video, where each clip begins and ends, in seconds of the file. By default clip i lasts
+        from i to i + 1 s.
     reasons
         By ``video_id``, why a path is empty.
 
@@ -84,7 +85,8 @@ def plan_precomputed(
     """
     plan, clips = [], []
     dim, dtype = paths[0].shape[1], pa.from_numpy_dtype(paths[0].dtype)
-    for video, path in zip(videos, paths, strict=True):
+    each = [np.arange(len(path))[:, None] + np.array([0.0, 1.0]) for path in paths] if spans_s is None else spans_s
+    for video, path, spans in zip(videos, paths, each, strict=True):
         n = len(path)
         row: dict[str, Any] = {"video_id": video.video_id, "segment": 0, "uri": video.uri, "fingerprint": fingerprint}
         if n == 0:
@@ -92,13 +94,14 @@ def plan_precomputed(
                 {**row, "error_stage": "find", "error": (reasons or {}).get(video.video_id, "the trajectory is empty")}
             )
             continue
-        plan.append({**row, "start_s": 0.0, "end_s": n * clip_s, "origin_s": 0.0, "span_s": n * clip_s})
+        start_s, end_s = float(spans[0, 0]), float(spans[:, 1].max())
+        plan.append({**row, "start_s": start_s, "end_s": end_s, "origin_s": start_s, "span_s": end_s - start_s})
         columns = {
             "video_id": [video.video_id] * n,
             "segment": [0] * n,
             "clip_index": np.arange(n),
-            "start_s": np.arange(n) * clip_s,
-            "end_s": np.arange(1, n + 1) * clip_s,
+            "start_s": spans[:, 0],
+            "end_s": spans[:, 1],
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(path.ravel()), dim),
             "fingerprint": [fingerprint] * n,
             **{name: [None] * n for name in ("decoder", "error_stage", "error")},

@@ -6,16 +6,18 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from raypipe.errors import SourceError, UsageError
+from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import find_episodes
-from raypipe.sources.files import find_files
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
-from raypipe.sources.precomputed import is_precomputed, read_precomputed
+from raypipe.sources.msrvtt import find_annotations, read_annotations
+from raypipe.sources.precomputed import Precomputed, is_precomputed, read_precomputed
+from raypipe.sources.tar_names import TAR, name_tars
 from raypipe.sources.versions import read_versions
 from raypipe.sources.videos import Videos
+from raypipe.sources.webdataset import read_tars, take_tars
 from raypipe.storage import local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
@@ -23,13 +25,14 @@ __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "
 
 def read_source(
     source: str | Path | Iterable[str | Path] | Videos, allow_pickle: bool = False, camera: str = "all"
-) -> tuple[Videos, list[np.ndarray] | None]:
+) -> tuple[Videos, Precomputed | None]:
     """Find a source's videos, and read their trajectories if it holds these instead of videos.
 
     Parameters
     ----------
     source
-        What `find_videos` takes, or has returned; or what `read_precomputed` takes.
+        What `find_videos` takes, or has returned; or what `read_precomputed` takes; or an output folder of Cosmos
+        Curate or NeMo Curator, see `raypipe.sources.curate`.
     allow_pickle
         See `read_precomputed`.
     camera
@@ -40,14 +43,18 @@ def read_source(
     videos
         In the order of the source.
     paths
-        (n_clips, dim) embeddings of each video, if they were computed elsewhere; else None.
+        The clips of each video, if they were computed elsewhere; else None.
     """
     if isinstance(source, Videos):
         return source, None
     names = _as_names(source)
     if is_precomputed(names):
-        return read_precomputed(names[0], allow_pickle)
-    return find_videos(names, camera), None
+        videos, clips = read_precomputed(names[0], allow_pickle)
+        return videos, Precomputed(clips)
+    if len(names) != 1:
+        return find_videos(names, camera), None
+    output = find_output(names[0])
+    return (_find(names, camera), None) if output is None else read_output(output)
 
 
 def find_videos(source: str | Path | Iterable[str | Path], camera: str = "all") -> Videos:
@@ -79,6 +86,13 @@ def find_videos(source: str | Path | Iterable[str | Path], camera: str = "all") 
     names = _as_names(source)
     if not names:
         raise SourceError("no source given: name a folder, a glob, a video, a URL or a manifest")
+    for name in names:
+        if is_precomputed(name) or find_output(name) is not None:
+            raise SourceError(f"{shown(name)} holds trajectories, not videos: it must be the only source of a run")
+    return _find(names, camera)
+
+
+def _find(names: list[str], camera: str) -> Videos:
     parts = [_find_one(name, camera) for name in names]
     found = parts[0] if len(parts) == 1 else Videos.concat(parts, names)
     _check_ids(found, names, [len(part) for part in parts])
@@ -104,9 +118,11 @@ def _find_one(name: str, camera: str) -> Videos:
         raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
     if _is_manifest(name):
         return read_manifest(name)
-    if is_precomputed(name):
-        raise SourceError(f"{shown(name)} holds trajectories, not videos: it must be the only source")
-    return find_files(name)
+    if annotations := find_annotations(name):
+        return read_annotations(annotations, name)
+    if (tars := name_tars(name)) is not None:
+        return read_tars(tars, name)
+    return take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name)
 
 
 def _is_manifest(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
@@ -118,6 +119,22 @@ def to_array(values: Sequence[Any], rows: Sequence[int] | None = None) -> pa.Arr
         return pa.array(values, kind)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise UnlikeError(f"values of unlike types: {' '.join(str(error).split())}") from error
+
+
+def plain(value: Any) -> Any:
+    """Return a value as a dataset's column holds it, whose rows may differ: one with others inside is its JSON."""
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else value
+
+
+def to_column(values: Sequence[Any]) -> pa.Array:
+    """Make an Arrow array as `to_array` does; of values that no type holds together, an array of their texts."""
+    try:
+        return to_array(values)
+    except UnlikeError:
+        texts = [
+            value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values
+        ]
+        return pa.array([text and text.encode(errors="replace").decode() for text in texts], pa.string())
 
 
 def _infer(values: Sequence[Any], rows: Sequence[int]) -> pa.DataType | None:

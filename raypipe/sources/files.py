@@ -21,6 +21,7 @@ from raypipe.storage import (
     open_filesystem,
     patiently,
     shown,
+    split_member,
     suffix,
 )
 
@@ -42,8 +43,44 @@ def group_name(parents: str, uri: str) -> str | None:
     return (unquote(parents, errors="backslashreplace") if encoded else parents) or None
 
 
-def find_files(source: str) -> Videos:
+def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, str]:
+    """Return the path or URI of what lies directly in a folder, by its name there; nothing if it is no such folder.
+
+    A web server has no listing that could be relied on, so of ``http`` there is nothing either.
+
+    Parameters
+    ----------
+    name
+        Path or URL of the folder.
+    wanted
+        What the whole of a name must match; a folder may have millions of others.
+    """
+    path = local_path(name)
+    try:
+        if path is not None:
+            with os.scandir(os.path.expanduser(path)) as entries:  # noqa: PTH111 – as `_find_local` has it
+                found = [(each.name, each.path) for each in entries if wanted is None or wanted.fullmatch(each.name)]
+            return dict(sorted(found))
+        if is_http(name):
+            return {}
+        filesystem, inner = open_filesystem(name)
+        paths = patiently(name, lambda: filesystem.ls(inner.rstrip("/"), detail=False))
+    except Exception:  # Each filesystem raises errors of its own. Whoever reads the source will say what is wrong.
+        return {}
+    below = [each.rstrip("/") for each in sorted(paths) if each.strip("/") != inner.strip("/")]
+    found = [(each.rpartition("/")[2], each) for each in below]
+    return {own: filesystem.unstrip_protocol(each) for own, each in found if wanted is None or wanted.fullmatch(own)}
+
+
+def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos:
     """Find the videos of a file, folder or glob, local or remote.
+
+    Parameters
+    ----------
+    source
+        The file, folder or glob.
+    suffixes
+        Those by which a file in a folder counts; another kind of files than videos can be found by theirs.
 
     Nothing is opened: a FIFO or a broken link with a video's suffix is found here and fails when it is probed.
 
@@ -52,9 +89,9 @@ def find_files(source: str) -> Videos:
     SourceError
         If the source does not exist, cannot be listed, or holds no video.
     """
-    videos = _find_local(source) if local_path(source) is not None else _find_remote(source)
+    videos = _find_local(source, suffixes) if local_path(source) is not None else _find_remote(source, suffixes)
     if not len(videos):
-        looked_for = " ".join(sorted(VIDEO_SUFFIXES))
+        looked_for = " ".join(sorted(suffixes))
         raise SourceError(
             f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
         )
@@ -106,7 +143,7 @@ class _Folder(NamedTuple):
     above: frozenset[tuple[int, int]]  # device and inode of each folder that this one lies in
 
 
-def _find_local(source: str) -> Videos:
+def _find_local(source: str, suffixes: frozenset[str]) -> Videos:
     path = os.path.expanduser(local_path(source) or "")  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
     try:
         status = os.lstat(path)
@@ -115,9 +152,9 @@ def _find_local(source: str) -> Videos:
             raise failure("find", path, error) from error
         parts = Path(absolute(path)).parts
         first = next(i for i, part in enumerate(parts) if _has_wildcard(part))
-        return _list_local(str(Path(*parts[:first])), _Glob(parts[first:]))
+        return _list_local(str(Path(*parts[:first])), _Glob(parts[first:]), suffixes)
     if stat.S_ISDIR(status.st_mode) or (stat.S_ISLNK(status.st_mode) and Path(path).is_dir()):
-        return _list_local(absolute(path), _EVERYTHING)
+        return _list_local(absolute(path), _EVERYTHING, suffixes)
     return Videos((_lone_video(path),))
 
 
@@ -127,7 +164,7 @@ def _lone_video(name: str) -> Video:
     return Video(make_video_id(uri), uri)
 
 
-def _list_local(root: str, pattern: _Glob) -> Videos:
+def _list_local(root: str, pattern: _Glob, suffixes: frozenset[str]) -> Videos:
     n_ignored = 0
 
     def walk() -> Iterator[Video]:
@@ -135,7 +172,7 @@ def _list_local(root: str, pattern: _Glob) -> Videos:
         folders = [_Folder(root, "", pattern.start, frozenset())]
         while folders:
             folder = folders.pop()
-            files, inner, n_others = _scan(folder, pattern)
+            files, inner, n_others = _scan(folder, pattern, suffixes)
             n_ignored += n_others
             base = Path(folder.path).as_uri().removesuffix("/")
             group = group_name(quote_from_bytes(os.fsencode(folder.relative)), base)
@@ -149,7 +186,7 @@ def _list_local(root: str, pattern: _Glob) -> Videos:
     return videos
 
 
-def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], int]:
+def _scan(folder: _Folder, pattern: _Glob, suffixes: frozenset[str]) -> tuple[list[str], list[_Folder], int]:
     """Return a folder's videos and the folders to enter, both in order, and the number of all other files."""
     files, folders, n_others = [], [], 0
     try:
@@ -158,7 +195,7 @@ def _scan(folder: _Folder, pattern: _Glob) -> tuple[list[str], list[_Folder], in
         with os.scandir(folder.path) as entries:
             for entry in entries:
                 is_folder = _is_folder(entry)
-                if entry.name[entry.name.rfind(".") :].lower() in VIDEO_SUFFIXES and (
+                if entry.name[entry.name.rfind(".") :].lower() in suffixes and (
                     pattern.accepts(folder.state, entry.name)
                 ):
                     files.append(entry.name)
@@ -189,18 +226,20 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
     return (target.st_dev, target.st_ino) in above
 
 
-def _find_remote(url: str) -> Videos:
+def _find_remote(url: str, suffixes: frozenset[str]) -> Videos:
+    if split_member(url) is not None:
+        return Videos((_lone_video(url),))
     scheme_end = url.index("://") + 3
     # In an http URL only '*' is a wildcard: '?' begins its query, and real URLs contain brackets.
     wild = "*" in url.partition("?")[0] if is_http(url) else _has_wildcard(url[scheme_end:])
     if wild and ("*" in url or not _remote_kind(url, missing_ok=True)):
         parts = url[scheme_end:].split("/")
         first = next(i for i, part in enumerate(parts) if ("*" in part if is_http(url) else _has_wildcard(part)))
-        return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])))
+        return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])), suffixes)
     if is_http(url):
-        return _list_remote(url, _EVERYTHING) if url.endswith("/") else Videos((_lone_video(url),))
+        return _list_remote(url, _EVERYTHING, suffixes) if url.endswith("/") else Videos((_lone_video(url),))
     if _remote_kind(url) == "directory":
-        return _list_remote(url, _EVERYTHING)
+        return _list_remote(url, _EVERYTHING, suffixes)
     return Videos((_lone_video(url),))
 
 
@@ -215,7 +254,7 @@ def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
         raise failure("find", url, error) from error
 
 
-def _list_remote(url: str, pattern: _Glob) -> Videos:
+def _list_remote(url: str, pattern: _Glob, suffixes: frozenset[str]) -> Videos:
     filesystem, root = open_filesystem(url)
     try:
         filesystem.invalidate_cache()  # A second listing must show what was uploaded since the first.
@@ -234,7 +273,7 @@ def _list_remote(url: str, pattern: _Glob) -> Videos:
             state = pattern.start
             for parent in parents:
                 state = pattern.enter(state, parent)
-            if suffix(name) in VIDEO_SUFFIXES and pattern.accepts(state, name):
+            if suffix(name) in suffixes and pattern.accepts(state, name):
                 uri = filesystem.unstrip_protocol(path)
                 yield Video(make_video_id(uri), uri, group_name("/".join(parents), uri))
             elif state:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,31 @@ import numpy as np
 
 from raypipe.errors import SourceError, one_line
 from raypipe.sources.videos import Video, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
+from raypipe.storage import canonical_uri, failure, local_path, open_file, read_range, shown, suffix
 
 PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
 
 _VALUES = ("trajectories", "values")
 _IDS = ("ids", "names")
+
+
+class Precomputed(NamedTuple):
+    """The clips of each video of a source, as they were computed elsewhere.
+
+    Attributes
+    ----------
+    clips
+        (n_clips, dim) float32 or float64 for each video.
+    spans_s
+        (n_clips, 2) float64 for each video, where each clip begins and ends in seconds of the file; None if that is not
+        known.
+    reasons
+        By ``video_id``, why there are no clips of a video.
+    """
+
+    clips: list[np.ndarray]
+    spans_s: list[np.ndarray] | None = None
+    reasons: Mapping[str, str] | None = None
 
 
 def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
@@ -32,7 +52,18 @@ def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
         return len(source) == 1 and is_precomputed(source[0])
     name = os.fspath(source)
     path = local_path(name)
-    return suffix(name) in PRECOMPUTED_SUFFIXES and (path is None or not Path(path).is_dir())
+    if suffix(name) not in PRECOMPUTED_SUFFIXES or (path is not None and Path(path).is_dir()):
+        return False
+    return suffix(name) != ".json" or not holds_records(name)
+
+
+def holds_records(name: str) -> bool:
+    """Return whether a JSON file begins as objects in a list, which no trajectories do; a few bytes of it are read."""
+    try:
+        start = read_range(name, 0, 4096).decode(errors="replace")
+    except Exception:  # Each filesystem raises errors of its own. Whoever reads the file will say what is wrong.
+        return False
+    return re.match(r'\ufeff?\s*(\[\s*\{|\{\s*"[^"]*"\s*:\s*(\{|\[\s*\{))', start) is not None
 
 
 def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Videos, list[np.ndarray]]:

@@ -19,6 +19,7 @@ from raypipe.errors import SourceError, UsageError
 from raypipe.sources.episodes import read_facts
 from raypipe.sources.frame_tables import read_frames
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import open_file, shown
 
@@ -81,6 +82,12 @@ class Signals:
     reasons: dict[str, str]
     fps: float
     scale: Scale
+
+    @property
+    def trajectories(self) -> Precomputed:
+        """The episodes' paths, a clip a frame."""
+        spans_s = [(np.arange(len(path))[:, None] + np.array([0, 1])) / self.fps for path in self.paths]
+        return Precomputed(self.paths, spans_s, self.reasons)
 
 
 def split_features(features: str) -> tuple[str, ...]:

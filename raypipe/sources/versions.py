@@ -13,7 +13,7 @@ import pyarrow as pa
 from raypipe.errors import SourceError
 from raypipe.sources.image_columns import parse_image_column
 from raypipe.sources.videos import Videos
-from raypipe.storage import local_path, memory_mapped, open_filesystem, patiently
+from raypipe.storage import file_of, local_path, memory_mapped, open_filesystem, patiently
 
 _REMOTE_THREADS = 32  # So many requests are under way at once, since each of them waits for the network.
 _VERSIONS = pa.schema([("version", pa.string())])
@@ -35,10 +35,11 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
         with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
             for start in range(0, len(videos), _BATCH):
                 uris = videos[start : start + _BATCH].table["uri"].to_pylist()
-                files = list(dict.fromkeys(uris))  # one file may hold many videos
+                of = [file_of(uri) for uri in uris]
+                files = list(dict.fromkeys(of))  # one file may hold many videos
                 known = dict(zip(files, threads.map(_version, files), strict=True))
                 kinds.update({uri.partition("://")[0]: uri for uri in files if local_path(uri) is None})
-                yield pa.table({"version": [known[uri] for uri in uris]}, schema=_VERSIONS)
+                yield pa.table({"version": [known[file] for file in of]}, schema=_VERSIONS)
 
     versions = memory_mapped(ask(), _VERSIONS)["version"]
     for uri in kinds.values():

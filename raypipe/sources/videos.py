@@ -25,7 +25,7 @@ from raypipe.sources.columns import (
     unpack,
     with_room,
 )
-from raypipe.storage import memory_mapped, shown, take_rows
+from raypipe.storage import memory_mapped, shown, split_member, take_rows
 
 FOUND = pa.schema(
     [
@@ -374,10 +374,12 @@ def make_video_id(name: str, start_s: float | None = None, end_s: float | None =
     Parameters
     ----------
     name
-        The id or canonical URI.
+        The id or canonical URI. Of a tar's member counts the tar and the name in it, and not the place of its bytes.
     start_s, end_s
         The span of the file that is this video, in seconds; where either is given, ``#t=start,end`` is appended.
     """
+    if (member := split_member(name)) is not None:
+        name = member.identity
     if start_s is not None or end_s is not None:
         name += f"#t={_seconds(start_s)},{_seconds(end_s)}"
     try:

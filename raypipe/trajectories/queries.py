@@ -53,11 +53,11 @@ def embedded_alone(video: Video, config: Config, encoder: Encoder) -> Iterator[R
 
 
 @contextmanager
-def taken_alone(video: Video, path: np.ndarray) -> Iterator[Run]:
+def taken_alone(video: Video, path: np.ndarray, spans_s: list[np.ndarray] | None = None) -> Iterator[Run]:
     """Yield a run, for the time being, of one trajectory that was computed elsewhere."""
     if not len(path):
         raise UsageError(f"the trajectory {shown(video.uri)} is empty")
-    with _kept(*plan_precomputed([video], [path], "query")) as run:
+    with _kept(*plan_precomputed([video], [path], "query", spans_s)) as run:
         yield run
 
 

@@ -213,8 +213,8 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
         with embedded_alone(videos[0], config, _make_encoder(run, config)) as alone:
             yield alone
     else:
-        check_comparable({"name": PRECOMPUTED, "dim": paths[0].shape[1], "fingerprint": ""}, run)
-        with taken_alone(videos[0], paths[0]) as alone:
+        check_comparable({"name": PRECOMPUTED, "dim": paths.clips[0].shape[1], "fingerprint": ""}, run)
+        with taken_alone(videos[0], paths.clips[0], paths.spans_s) as alone:
             yield alone
 
 

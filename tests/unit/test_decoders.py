@@ -434,7 +434,7 @@ def test_remote_videos_are_streamed_in_part(tmp_path, serve, monkeypatch):
             pixels = rng.integers(0, 256, (240, 320, 3), dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    monkeypatch.setattr("raypipe.decoders.container._BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("raypipe.decoders.streams._BLOCK_BYTES", 1 << 16)
     url, server = serve(path)
     decoder = make_decoder("pyav")
     wanted = np.array([0.5, 9.0])

@@ -1,0 +1,175 @@
+"""Files that FFmpeg cannot open by itself: remote ones, and the members of a tar, which are never unpacked."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from raypipe.decoders import check_file, describe
+from raypipe.errors import DecodeError, SourceAwayError
+from raypipe.sources.versions import version_of
+from raypipe.storage import (
+    TarMember,
+    is_transient,
+    local_path,
+    open_filesystem,
+    patiently,
+    read_range,
+    shown,
+    split_member,
+)
+
+_BLOCK_BYTES = 1 << 20
+_BLOCKS = 32
+_SHARED_BLOCKS = 64
+_shared_blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
+"""The last blocks of remote files that this process has read, by URI, version and place.
+
+Many videos may be spans of one file, which is opened anew for each of them: its index and the blocks at the edges of
+spans would be fetched again and again.
+"""
+
+_Fetch = Callable[[int, int], bytes]  # From the first to the second byte.
+
+
+@contextmanager
+def open_stream(uri: str) -> Iterator[Any]:
+    """Open a remote file or a tar's member; blocks are fetched when they are read, and the last few kept in memory.
+
+    Raises
+    ------
+    DecodeError
+        If the file cannot be opened, or some of its bytes could not be fetched.
+    """
+    failures: list[DecodeError] = []
+    member = split_member(uri)
+    try:
+        file = _open_remote(uri, failures) if member is None else _open_member(uri, member, failures)
+    except DecodeError:
+        raise
+    except Exception as error:  # Each file system raises errors of its own.
+        raise _unread(uri, error) from error
+    with file:
+        try:
+            yield file
+        finally:  # With bytes missing the result is incomplete, whatever FFmpeg reports.
+            if failures:
+                raise failures[0]
+
+
+def _open_remote(uri: str, failures: list[DecodeError]) -> Any:
+    file_system, path = open_filesystem(uri)
+    options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
+    file = patiently(uri, partial(file_system.open, path, "rb", **options))
+    if hasattr(file, "cache"):  # A file in memory has no cache.
+        details = getattr(file, "details", None)
+        version = _full_version(details) if isinstance(details, dict) else None
+        file.cache.fetcher = _make_fetcher(uri, file.cache.fetcher, file.size, failures, version)
+    return file
+
+
+def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> Any:
+    archive, offset, size, _ = member
+    path, version = local_path(archive), None
+    if path is not None:
+        check_file(Path(path), uri)
+        if Path(path).stat().st_size < offset + size:
+            raise DecodeError(f"{shown(uri)}: the tar ends before it does")
+    else:
+        file_system, inner = open_filesystem(archive)
+        version = _full_version(patiently(uri, lambda: file_system.info(inner)))
+
+    def fetch(start: int, end: int) -> bytes:
+        return read_range(archive, offset + start, offset + end)
+
+    return io.BufferedReader(_Window(_make_fetcher(uri, fetch, size, failures, version), size))
+
+
+def _full_version(info: dict[str, Any]) -> str | None:
+    """Return the version of a remote file, or None if only its size is known, which tells of no change."""
+    version = version_of(info)
+    return None if version is None or version.endswith("-") else version
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own; its blocks are counted from where it begins.
+
+    Parameters
+    ----------
+    fetch
+        Returns the bytes of the part from one place to another.
+    size
+        Its bytes.
+    """
+
+    def __init__(self, fetch: _Fetch, size: int) -> None:
+        def fetch_block(number: int) -> bytes:
+            return fetch(number * _BLOCK_BYTES, min((number + 1) * _BLOCK_BYTES, size))
+
+        self._size, self._place = size, 0
+        self._block = lru_cache(_BLOCKS)(fetch_block)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        if self._place >= self._size:
+            return 0
+        number, start = divmod(self._place, _BLOCK_BYTES)
+        part = self._block(number)[start : start + len(buffer)]
+        buffer[: len(part)] = part
+        self._place += len(part)
+        return len(part)
+
+
+def _unread(uri: str, error: Exception) -> DecodeError:
+    kind = SourceAwayError if is_transient(error) else DecodeError
+    return kind(f"{shown(uri)}: {describe(error, uri)}")
+
+
+def _make_fetcher(
+    uri: str, fetch: _Fetch, size: int, failures: list[DecodeError], version: str | None = None
+) -> _Fetch:
+    """Return a function that fetches blocks of a file of ``size`` bytes whole, with retries.
+
+    The error with which it fails in the end is appended to ``failures``. Blocks of a file whose version is known are
+    shared with those who open it later.
+    """
+
+    def fetch_whole(start: int, end: int) -> bytes:
+        block = fetch(start, end)
+        if len(block) != end - start:
+            raise ConnectionError(f"only {len(block)} of {end - start} bytes came")
+        return block
+
+    def fetch_patiently(start: int, end: int) -> bytes:
+        if failures:  # FFmpeg reads again what could not be read.
+            raise failures[0]
+        key = (uri, version or "", start)
+        block = _shared_blocks.get(key) if version else None
+        if block is None:
+            try:
+                block = patiently(uri, lambda: fetch_whole(start, min(end, size)))
+            except Exception as error:
+                failures.append(_unread(uri, error))
+                raise failures[0] from error
+        if version and end - start <= _BLOCK_BYTES:
+            _shared_blocks[key] = block
+            _shared_blocks.move_to_end(key)
+            while len(_shared_blocks) > _SHARED_BLOCKS:
+                _shared_blocks.popitem(last=False)
+        return block
+
+    return fetch_patiently

@@ -1,0 +1,306 @@
+"""What Cosmos Curate and NeMo Curator have made of videos: the embeddings of clips, as trajectories of the videos.
+
+Under the output folder the embeddings lie in ``*_embd*_parquet/`` (``id`` and ``embedding``), and what each clip is in
+``metas/v0/*.json`` or ``metas_jsonl/v0/*.jsonl``: its video (``source_video``), its span there in seconds
+(``duration_span``), and the captions of its windows. ``cds_parquet/`` has both in one table, but no spans. Written by
+Cosmos Curate 1.3 and 1.4 (``metadata_writer_stage.py``) and NeMo Curator 1.3 (``clip_writer.py``). Pickles are not
+opened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import SourceError
+from raypipe.sources.captions import join_captions, window_captions
+from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, path_order
+from raypipe.sources.precomputed import Precomputed
+from raypipe.sources.videos import Video, Videos, make_video_id
+from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
+
+_EMBEDDINGS = re.compile(r".+_embd(_.+)?_parquet")
+_PICKLES, _LANCE = re.compile(r".+_embd(_[^_]+)?"), re.compile(r"clips\.lance|.+_embd(_.+)?_lance")
+_CDS = "cds_parquet"
+_FOLDERS = re.compile(r"clips\.lance|.+_embd(_.+)?|cds_parquet|metas|metas_jsonl")
+"""The folders of an output that matter here."""
+_METAS = (("metas", ".json"), ("metas_jsonl", ".jsonl"))
+_THREADS = 16  # Each of them waits for a server, where there is one.
+
+
+class _Output(NamedTuple):
+    """An output folder, and the folder in it whose embeddings are taken."""
+
+    root: str
+    embeddings: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """What the metadata says of a clip; one whose span is not known has None."""
+
+    source: str
+    span_s: tuple[float, float] | None
+    caption: str | None
+    is_valid: bool = True
+
+
+class _Embedded(NamedTuple):
+    """The rows of a file of embeddings: ids, (n, dim) float32 or float64, and the ``$meta`` of each, if it has them."""
+
+    ids: list[str]
+    values: np.ndarray
+    metas: list[str | None] | None
+
+
+def find_output(source: str) -> _Output | None:
+    """Return the embeddings that a source means: an output folder, or one of embeddings in it; else None.
+
+    Raises
+    ------
+    SourceError
+        If the folder has several, or only such as are not read: in Lance or pickled.
+    """
+    if suffix(source) in VIDEO_SUFFIXES or any(character in source for character in "*?["):
+        return None
+    root, _, name = source.rstrip("/").rpartition("/")
+    if name == "clips.lance":
+        raise SourceError(_refuse_lance(source, name))
+    if (_EMBEDDINGS.fullmatch(name) or name == _CDS) and _files(source, ".parquet"):
+        return _Output(root or ("/" if source.startswith("/") else "."), source)
+    entries = list_folder(source, _FOLDERS)
+    found = [name for name in entries if _EMBEDDINGS.fullmatch(name)] or [name for name in entries if name == _CDS]
+    if len(found) > 1:
+        raise SourceError(
+            f"{shown(source)} holds several kinds of embeddings, {', '.join(found)}: name one of these folders as the "
+            f"source, such as {shown(entries[found[0]])}"
+        )
+    if found:
+        return _Output(source.rstrip("/") or "/", entries[found[0]])
+    for name in entries:
+        if _LANCE.fullmatch(name):
+            raise SourceError(_refuse_lance(source, name))
+        if _PICKLES.fullmatch(name) and ("metas" in entries or "metas_jsonl" in entries):
+            raise SourceError(
+                f"{shown(source)} has its embeddings in {name} alone, as pickles, which can run code and are not "
+                f"opened: embed its clips, by naming {shown(source.rstrip('/'))}/clips as the source"
+            )
+    return None
+
+
+def _refuse_lance(source: str, name: str) -> str:
+    return (
+        f"{shown(source)}: {name} is a Lance table, which is not read: write its embeddings as Parquet with the "
+        "columns id and embedding, or name the folder of its clips as the source"
+    )
+
+
+def _files(folder: str, kind: str) -> list[str]:
+    """Return the files of a suffix directly in a folder, in order."""
+    return [
+        path
+        for name, path in sorted(list_folder(folder).items(), key=lambda each: path_order(each[0]))
+        if suffix(name) == kind
+    ]
+
+
+def read_output(output: _Output) -> tuple[Videos, Precomputed]:
+    """Read the clips of each video, in order of time.
+
+    Returns
+    -------
+    videos
+        In the natural order of their paths. The id is Curate's own for the video, the uuid5 of its path; the caption is
+        that of all its clips, and ``clips_left_out`` says how many clips were filtered out or have no embedding.
+    paths
+        The embeddings of each, and the span of each clip in seconds. A video of which no clip has an embedding is
+        empty.
+
+    Raises
+    ------
+    SourceError
+        If a table cannot be read or its embeddings have unlike lengths, or if nothing says what the clips are.
+    """
+    parts = [_read_table(path) for path in _files(output.embeddings, ".parquet")]
+    values, row_of, n_twice = _gather(parts, output.embeddings)
+    clips, problems = _read_metas(output.root)
+    if not clips:
+        clips = _read_cds(output, parts)
+    if not clips:
+        raise SourceError(
+            f"nothing says which videos the clips of {shown(output.root)} come from: looked for metas/*/*.json, "
+            "metas_jsonl/*/*.jsonl and cds_parquet/*.parquet"
+        )
+    problems["embeddings that are there twice and count once"] = n_twice
+    videos, paths, spans = _join(clips, row_of, values, problems)
+    where = shown(output.embeddings)
+    said = [f"{what}: {n:,}" for what, n in problems.items() if n]
+    videos.notes = (f"clips from {where}: {sum(map(len, paths)):,} (of {len(videos):,} videos)", *said)
+    return videos, Precomputed(paths, spans)
+
+
+def _join(
+    clips: dict[str, _Clip], row_of: dict[str, int], values: np.ndarray, problems: Counter[str]
+) -> tuple[Videos, list[np.ndarray], list[np.ndarray]]:
+    """Bring clips and embeddings together, a path a video."""
+    of_video: defaultdict[str, list[str]] = defaultdict(list)
+    for clip_id, clip in clips.items():
+        of_video[clip.source].append(clip_id)
+    sources = sorted(of_video, key=path_order)
+    folders = [source.split("/")[:-1] for source in sources]
+    n_common = 0
+    while all(len(each) > n_common and each[n_common] == folders[0][n_common] for each in folders):
+        n_common += 1
+    videos, paths, spans = [], [], []
+    for source, folder in zip(sources, folders, strict=True):
+        there = [clip_id for clip_id in of_video[source] if clip_id in row_of]
+        missing = [clips[clip_id] for clip_id in of_video[source] if clip_id not in row_of]
+        problems["clips that were filtered out, which leaves gaps"] += sum(not clip.is_valid for clip in missing)
+        problems["clips without an embedding, which leaves gaps"] += sum(clip.is_valid for clip in missing)
+        times_s, order = _order(there, clips, problems)
+        captions = [text for i in order if (text := clips[there[i]].caption)]
+        extra = {"clips_left_out": len(of_video[source]) - len(order)}
+        group = "/".join(folder[n_common:]) or None
+        caption = join_captions(captions)
+        videos.append(Video(make_video_id(source), _locate(source), group, caption=caption, extra=extra))
+        paths.append(values[[row_of[there[i]] for i in order]])
+        spans.append(times_s)
+    problems["embeddings of no clip in the metadata"] = len(row_of.keys() - clips.keys())
+    return Videos(videos), paths, spans
+
+
+def _order(ids: Sequence[str], clips: dict[str, _Clip], problems: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spans of a video's clips in order of their middles, (n, 2), and which clip each is.
+
+    Where a span is not known, the clips follow one another as they came, each a second long.
+    """
+    spans = [clips[clip_id].span_s for clip_id in ids]
+    known = np.array([span for span in spans if span is not None], np.float64).reshape(-1, 2)
+    if len(known) < len(ids):
+        problems["clips without a span, which lie in their video as they came"] += len(ids)
+        return np.arange(len(ids))[:, None] + np.array([0.0, 1.0]), np.arange(len(ids))
+    _, order = np.unique(known.mean(axis=1), return_index=True)
+    problems["clips left out, as another one of their video has the same middle"] += len(ids) - len(order)
+    return known[order], order
+
+
+def _locate(source: str) -> str:
+    """Return the URI of a video, which need not be there: its embeddings are."""
+    try:
+        return canonical_uri(source)
+    except SourceError:  # Its server's package is not installed.
+        return source
+
+
+def _read_table(path: str) -> _Embedded:
+    from pyarrow.parquet import ParquetFile
+
+    with open_file(path) as file:
+        try:
+            parquet = ParquetFile(file)
+            names = parquet.schema_arrow.names
+            if not {"id", "embedding"} <= set(names):
+                raise SourceError(f"{shown(path)} has no columns id and embedding, but {shown(', '.join(names))}")
+            table = parquet.read([name for name in ("id", "embedding", "$meta") if name in names])
+        except (pa.ArrowException, OSError) as error:
+            raise failure("read", path, error) from error
+    table = table.filter(table["embedding"].is_valid())
+    lengths = np.unique(table["embedding"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False))
+    if len(lengths) > 1:
+        raise SourceError(f"{shown(path)} has embeddings of {lengths[0]} numbers and of {lengths[-1]}")
+    flat = np.asarray(table["embedding"].combine_chunks().flatten())
+    small = flat.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
+    exact = small if np.array_equal(small, flat, equal_nan=True) else flat
+    metas = table["$meta"].to_pylist() if "$meta" in names else None
+    return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact.reshape(table.num_rows, -1), metas)
+
+
+def _gather(parts: Sequence[_Embedded], where: str) -> tuple[np.ndarray, dict[str, int], int]:
+    """Return all embeddings, (n, dim), the row of each id, and how many ids came more than once."""
+    dims = sorted({part.values.shape[1] for part in parts if len(part.ids)})
+    if len(dims) != 1:
+        told = "no embedding" if not dims else f"embeddings of {dims[0]} numbers and of {dims[-1]}"
+        raise SourceError(f"{shown(where)} has {told}")
+    values = np.concatenate([part.values for part in parts if len(part.ids)])
+    ids = list(chain.from_iterable(part.ids for part in parts))
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        first = ids[int(np.argmin(finite))]
+        raise SourceError(f"{shown(where)}: the embedding of clip {shown(first)} holds NaN or infinity")
+    row_of = {clip_id: row for row, clip_id in enumerate(ids)}
+    return values, row_of, len(ids) - len(row_of)
+
+
+def _read_metas(root: str) -> tuple[dict[str, _Clip], Counter[str]]:
+    """Return the clips that the metadata of an output folder tells of, by id, and what was wrong with it."""
+    files = [
+        path
+        for folder, kind in _METAS
+        for version in list_folder(f"{root}/{folder}").values()
+        for path in _files(version, kind)
+    ]
+    clips: dict[str, _Clip] = {}
+    problems: Counter[str] = Counter()
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for records in threads.map(_read_records, files):
+            for record in records:
+                clip = _to_clip(record)
+                if clip is None:
+                    problems["records of the metadata without span_uuid, source_video or duration_span"] += 1
+                else:
+                    clips[str(record["span_uuid"])] = clip
+    return clips, problems
+
+
+def _read_records(path: str) -> list[Any]:
+    """Return the objects of a ``.json`` or ``.jsonl`` file; what is no JSON is None."""
+    with open_file(path) as file:
+        data = file.read()
+    texts = data.splitlines() if suffix(path) == ".jsonl" else [data]
+    return list(_parse(texts))
+
+
+def _parse(texts: Sequence[bytes | str | None]) -> Iterator[Any]:
+    for text in texts:
+        try:
+            yield json.loads(text) if text and text.strip() else None
+        except (ValueError, RecursionError):
+            yield None
+
+
+def _to_clip(record: Any) -> _Clip | None:
+    """Return what a record says of a clip; None if it does not say which one, of which video, or from when to when."""
+    if not isinstance(record, dict) or not record.get("span_uuid") or not isinstance(record.get("source_video"), str):
+        return None
+    try:
+        start_s, end_s = map(float, record["duration_span"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not 0 <= start_s <= end_s < np.inf:
+        return None
+    caption = join_captions(window_captions(record))
+    return _Clip(record["source_video"], (start_s, end_s), caption, bool(record.get("valid", True)))
+
+
+def _read_cds(output: _Output, parts: Sequence[_Embedded]) -> dict[str, _Clip]:
+    """Return the clips that ``cds_parquet`` tells of, by id, in its order; they have no spans."""
+    if not any(part.metas for part in parts):
+        parts = [_read_table(path) for path in _files(f"{output.root}/{_CDS}", ".parquet")]
+    clips = {}
+    for part in parts:
+        for clip_id, meta in zip(part.ids, _parse(part.metas or []), strict=False):
+            if isinstance(meta, dict) and isinstance(meta.get("source_video_location"), str):
+                caption = meta.get("caption")
+                clips[clip_id] = _Clip(
+                    meta["source_video_location"], None, caption if isinstance(caption, str) else None
+                )
+    return clips

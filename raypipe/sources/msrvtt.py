@@ -1,0 +1,207 @@
+"""MSR-VTT, and what is written as it is: videos with captions, categories and splits in JSON, the files beside it.
+
+Three forms are read. ``train_val_videodatainfo.json`` and ``test_videodatainfo.json`` (the challenge's, and
+``MSRVTT_data.json``) are an object with ``videos`` and ``sentences``; ``MSR_VTT.json`` (as CLIP4Clip and Frozen in Time
+take it) one with ``images`` and ``annotations``; and ``msrvtt_train_7k.json`` and its like (the Hub's) a list of videos
+with a ``caption`` or several.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from raypipe.errors import SourceError
+from raypipe.sources.captions import join_captions
+from raypipe.sources.columns import plain, to_column
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder, path_order
+from raypipe.sources.precomputed import holds_records
+from raypipe.sources.videos import FOUND, Videos, make_video_id
+from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
+
+_FILES = re.compile(r".*videodatainfo.*\.json|msr[-_]?vtt.*\.json", re.IGNORECASE)
+_FOLDERS = re.compile(r"annotations?|.*_annotation", re.IGNORECASE)
+_SPLITS = (("train", "train"), ("val", "validate"), ("test", "test"))
+_NAMES = ("video_id", "video", "file", "image_id", "id")
+_CAPTIONS = ("caption", "captions", "sentences")
+_CONSUMED = {"split", *_CAPTIONS}
+
+CATEGORIES = (
+    "music", "people", "gaming", "sports/actions", "news/events/politics", "education", "tv shows", "movie/comedy",
+    "animation", "vehicles/autos", "howto", "travel", "science/technology", "animals/pets", "kids/family",
+    "documentary", "food/drink", "cooking", "beauty/fashion", "advertisement",
+)  # fmt: skip
+"""What MSR-VTT's numbers of categories stand for (its ``category.txt``)."""
+
+
+@dataclass
+class _Record:
+    """What the files say of a video."""
+
+    stem: str
+    split: str | None
+    captions: list[str] = field(default_factory=list)
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+def find_annotations(source: str) -> list[str]:
+    """Return the JSON files with captions that a source means: one, or those of a folder; none if it means others."""
+    if suffix(source) == ".json":
+        return [source] if holds_records(source) else []
+    if any(character in source for character in "*?["):
+        return []
+    folders = [source, *list_folder(source, _FOLDERS).values()]
+    return [
+        path
+        for folder in folders
+        for _, path in sorted(list_folder(folder, _FILES).items(), key=lambda each: path_order(each[0]))
+        if holds_records(path)
+    ]
+
+
+def read_annotations(files: Sequence[str], source: str) -> Videos:
+    """Find the videos that JSON files describe, beside these files or below, by their names without suffix.
+
+    Returns
+    -------
+    In the order of the files. The group is the split, the label the category's name, and the caption all captions in
+    one; ``captions`` has them as a list, and the other values of a video are columns too. Videos whose files are
+    missing are left out, and a note says how many.
+
+    Raises
+    ------
+    SourceError
+        If a file is of no form that is known, or none of its videos is there.
+    """
+    records: dict[str, _Record] = {}
+    for name in files:
+        _merge(records, _read_records(name))
+    folders = _folders_to_search(files, source)
+    there: dict[str, str] = {}
+    n_ignored = 0
+    for folder in folders:
+        try:
+            found = find_files(folder)
+        except SourceError:  # It holds no video, or cannot be listed: then all videos are missing, which is said below.
+            continue
+        uris = found.table["uri"].to_pylist()
+        stems = [_stem(uri) for uri in uris]
+        there = {stem: uri for stem, uri in reversed(list(zip(stems, uris, strict=True))) if stem in records}
+        n_ignored = found.n_ignored + len(found) - len(there)
+        if there:
+            break
+    missing = [record for stem, record in records.items() if stem not in there]
+    if len(missing) == len(records):
+        first = missing[0].stem if missing else "nothing"
+        raise SourceError(
+            f"none of the {len(records):,} videos of {shown(files[0])} is there: looked for {shown(first)} with a "
+            f"video's suffix in {' and '.join(map(shown, folders))} and below"
+        )
+    chosen = {there[stem]: record for stem, record in records.items() if stem in there}
+    videos = _to_videos(chosen, _read_categories(files))
+    videos.n_ignored = n_ignored
+    if missing:
+        splits = Counter(record.split or "no split" for record in missing)
+        told = ", ".join(f"{split} ({n:,})" for split, n in splits.items())
+        n, first = f"{len(missing):,} of {len(records):,}", shown(missing[0].stem)
+        videos.notes = (f"missing videos: {n} (the first: {first}); by split: {told}",)
+    return videos
+
+
+def _folders_to_search(files: Sequence[str], source: str) -> list[str]:
+    """Return where the videos may lie: in the source, or else in the folder above that of the annotations."""
+    if suffix(source) != ".json":
+        return [source]
+    beside = canonical_uri(files[0]).rpartition("/")[0]
+    return [beside, beside.rpartition("/")[0]]
+
+
+def _stem(uri: str) -> str:
+    name = uri.rpartition("/")[2]
+    return unquote(name.rpartition(".")[0] or name)
+
+
+def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the split that the file's name tells, and each record of a video or of one of its captions."""
+    with open_file(name) as file:
+        try:
+            content = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise failure("read", name, error) from error
+    if isinstance(content, dict):
+        lists = [content.get(key) for key in ("videos", "images", "sentences", "annotations")]
+        records = [record for each in lists if isinstance(each, list) for record in each]
+    else:
+        records = content
+    if not records or not all(isinstance(record, dict) for record in records):
+        raise SourceError(
+            f"{shown(name)} has neither videos and sentences, nor images and annotations, nor is it a list of videos "
+            "with captions"
+        )
+    stem = _stem(name).lower()
+    split = next((split for mark, split in _SPLITS if mark in stem and "train_val" not in stem), "")
+    for number, record in enumerate(records):
+        if _name_of(record) is None:
+            raise SourceError(f"{shown(name)}: record {number} names no video: none of {', '.join(_NAMES)} is a text")
+        yield split, record
+
+
+def _name_of(record: Mapping[str, Any]) -> str | None:
+    """Return the name of a record's video without a suffix."""
+    text = next((record[key] for key in _NAMES if isinstance(record.get(key), str) and record[key]), None)
+    if text is None:
+        return None
+    name = text.rpartition("/")[2]
+    return name.rpartition(".")[0] if suffix(name) in VIDEO_SUFFIXES else name
+
+
+def _merge(records: dict[str, _Record], found: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Add a file's records to those of the files before; what they have said of a video stays."""
+    known = {stem: set(record.captions) for stem, record in records.items()}
+    for split, told in found:
+        stem = _name_of(told) or ""
+        own = told.get("split")
+        record = records.setdefault(stem, _Record(stem, None))
+        record.split = record.split or (str(own) if own else split or None)
+        for key in _CAPTIONS:
+            values = told.get(key)
+            texts = values if isinstance(values, list) else [values]
+            # Several people may have said the same of a video; the same in a further file is a copy.
+            record.captions += [text for text in texts if isinstance(text, str) and text not in known.get(stem, ())]
+        if "sen_id" not in told and "image_id" not in told:
+            record.columns = {key: plain(value) for key, value in told.items() if key not in _CONSUMED} | record.columns
+
+
+def _read_categories(files: Sequence[str]) -> Mapping[str, str]:
+    """Return the name of each category, by its number; a ``category.txt`` beside the annotations comes first."""
+    for folder in dict.fromkeys(canonical_uri(name).rpartition("/")[0] for name in files):
+        path = list_folder(folder).get("category.txt")
+        if path is not None:
+            with open_file(path) as file:
+                lines = file.read().decode(errors="replace").splitlines()
+            pairs = [line.rsplit(None, 1) for line in lines if line.strip()]
+            return {pair[1]: pair[0].strip() for pair in pairs if len(pair) == 2}
+    return {str(number): name for number, name in enumerate(CATEGORIES)}
+
+
+def _to_videos(records: Mapping[str, _Record], categories: Mapping[str, str]) -> Videos:
+    rows = []
+    for uri, record in records.items():
+        number = record.columns.get("category")
+        label = None if number is None else categories.get(str(number), str(number))
+        rows.append((make_video_id(record.stem), uri, record.split, label, join_captions(record.captions), None, None))
+    found = pa.table([list(column) for column in zip(*rows, strict=True)], schema=FOUND)
+    names = dict.fromkeys(name for record in records.values() for name in record.columns)
+    columns = {name: to_column([record.columns.get(name) for record in records.values()]) for name in names}
+    captions = pa.array([record.captions for record in records.values()], pa.list_(pa.string()))
+    extra = pa.table({**columns, "captions": captions})
+    return Videos.from_tables(
+        [pa.table([*found.columns, *extra.columns], [*FOUND.names, *extra.schema.names])], extra.schema
+    )
