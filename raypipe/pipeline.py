@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -361,9 +361,7 @@ def _take_precomputed(
     encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
     check_comparable(encoder_id, like)
     n, spans_s = len(chosen), paths.spans_s
-    rows, clips = plan_precomputed(
-        chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n], paths.reasons
-    )
+    rows, clips = plan_precomputed(chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n], paths.reasons)
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     _begin(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)
