@@ -65,7 +65,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
         return _take_precomputed(found, paths, run, config, progress, like)
     from raypipe.engine.embedding import embed_segments, time_frame
     from raypipe.engine.probing import probe_videos
-    from raypipe.engine.session import plan_pools, ray_session
+    from raypipe.engine.session import plan_pools, ray_session, tell_full_disk
 
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
@@ -83,6 +83,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     _begin(run, config, encoder_id)
 
     with ray_session(config.ray) as resources:
+        if full := tell_full_disk():
+            progress.say(full)
         plan.portion_size = portion_size(resources.get("CPU", 1))
         if n_lacking := len(plan.lacking()):
             pools = plan_pools(resources, config.ray, n_lacking)

@@ -7,6 +7,7 @@ import faulthandler
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -26,6 +27,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 HEAVY_FRAME_S = 0.005
 """Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
 
+_MOST_FULL = "RAY_local_fs_capacity_threshold"
 _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's core reads this once a process. Nodes that the program starts later must read the same: else they and this
 # process refuse each other's calls, and the actors that it makes die for want of an owner.
@@ -140,6 +142,24 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     with contextlib.nullcontext() if ray.is_initialized() else _connection(config):
         _hush()
         yield ray.cluster_resources()
+
+
+def tell_full_disk() -> str | None:
+    """Say that the disk on which this machine's Ray would keep what its object store has no room for is too full.
+
+    From there on Ray 2.60 keeps nothing on it, and work that needs it waits for ever. Ray says so in a log of its own.
+    """
+    node = ray._private.worker._global_node
+    if node is None:  # Ray runs on other machines alone.
+        return None
+    folder = node.get_session_dir_path()
+    disk = shutil.disk_usage(folder)
+    if disk.free >= (1 - float(os.environ.get(_MOST_FULL, "0.95"))) * disk.total:
+        return None
+    return (
+        f"the disk of {folder} has {disk.free / 1e9:.1f} of {disk.total / 1e9:.0f} GB free, too little for Ray to use "
+        f"it: if its object store gets full, the run will hang. Free some, or set {_MOST_FULL}=0.99"
+    )
 
 
 @contextlib.contextmanager
