@@ -48,6 +48,7 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 # Ray's workers have a niceness of 15 otherwise: beside tests that keep each core busy, what they do takes ten times as
 # long.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# They import what the helpers have, such as an encoder.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS / "helpers"), os.environ.get("PYTHONPATH")]))
 if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child processes inherit it
     os.environ["NUMBA_CACHE_DIR"] = str(compiled_folder())

@@ -89,7 +89,7 @@ class Ledger:
         self.plan = plan
         self.first = np.flatnonzero(_changes(plan, ["video_id"]))
         self.video_ids = plan["video_id"].take(pa.array(self.first))
-        self.run = self._run = run
+        self.run = run
         self._files, units = _scan(run, files)
         self._n_rows = units["n_rows"].to_numpy()
         self._row = self._find_rows(units)
@@ -142,7 +142,7 @@ class Ledger:
         files it came from are removed: a kill in between leaves both, and the newer one counts.
         """
         others = self._row == _UNPLANNED
-        of_frames = self._run.sizes(frames.FOLDER)
+        of_frames = self.run.sizes(frames.FOLDER)
         group: list[_File] = []
         n_bytes = 0
         for file in self._files:
@@ -164,21 +164,21 @@ class Ledger:
             return
         parts = {file.name: self._read(file, self._counts) for file in group if self._counts[file.units].any()}
         if parts:
-            name = self._run.next_name(FOLDER)
-            frames.move_frames(self._run, parts, name)
-            self._run.write_table(name, pa.concat_tables(parts.values()))
+            name = self.run.next_name(FOLDER)
+            frames.move_frames(self.run, parts, name)
+            self.run.write_table(name, pa.concat_tables(parts.values()))
         for file in group:
             if others[file.units].any():
                 rest = self._read(file, others)
-                self._run.write_table(file.name, rest)
-                frames.move_frames(self._run, {file.name: rest}, file.name)
+                self.run.write_table(file.name, rest)
+                frames.move_frames(self.run, {file.name: rest}, file.name)
             else:
-                self._run.remove(file.name)
-                self._run.remove(frames.name_beside(file.name))
+                self.run.remove(file.name)
+                self.run.remove(frames.name_beside(file.name))
 
     def _read(self, file: _File, kept: np.ndarray, columns: list[str] | None = None) -> pa.Table:
         """Read a file's rows of the segments that are kept, each once."""
-        table = self._run.read_table(file.name, columns)
+        table = self.run.read_table(file.name, columns)
         kept = kept[file.units]
         if _is_clean(file, kept):
             return table

@@ -193,9 +193,9 @@ class Engine:
         starts = xp.asarray(np.searchsorted(plan.jobs[:, 0], np.arange(k + 1)).astype(np.int32))
         self.device.launch("total<double>", -(-totals.size // WARP), sums, starts, np.int32(k), np.int32(size), totals)
         found = to_host(totals)
-        table = found[:, :-1].reshape(k, n_rows, 1 + dim)
-        mass = table[:, :, 0]
-        moved = table[:, :, 1:] / float(_scale(gamma, dtype)) + mass[:, :, None] * x.mean
+        of_rows = found[:, :-1].reshape(k, n_rows, 1 + dim)
+        mass = of_rows[:, :, 0]
+        moved = of_rows[:, :, 1:] / float(_scale(gamma, dtype)) + mass[:, :, None] * x.mean
         total = counts if weights is None else np.bincount(to_host(labels), to_host(weights), k)
         return Statistics(moved, mass, found[:, -1], total.astype(np.float64))
 
