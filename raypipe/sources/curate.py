@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
+from raypipe.sources.columns import as_rows
 from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
@@ -214,14 +215,13 @@ def _read_table(path: str) -> _Embedded:
         except (pa.ArrowException, OSError) as error:
             raise failure("read", path, error) from error
     table = table.filter(table["embedding"].is_valid())
-    lengths = np.unique(table["embedding"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False))
-    if len(lengths) > 1:
-        raise SourceError(f"{shown(path)} has embeddings of {lengths[0]} numbers and of {lengths[-1]}")
-    flat = np.asarray(table["embedding"].combine_chunks().flatten())
-    small = flat.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
-    exact = small if np.array_equal(small, flat, equal_nan=True) else flat
+    if not table.num_rows:  # All clips of its video were filtered out; pandas gives such columns no type then.
+        return _Embedded([], np.empty((0, 0), np.float32), [])
+    values = as_rows(table["embedding"], f"{shown(path)}: embedding")
+    small = values.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
+    exact = small if np.array_equal(small, values, equal_nan=True) else values
     metas = table["$meta"].to_pylist() if "$meta" in names else None
-    return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact.reshape(table.num_rows, -1), metas)
+    return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact, metas)
 
 
 def _gather(parts: Sequence[_Embedded], where: str) -> tuple[np.ndarray, dict[str, int], int]:

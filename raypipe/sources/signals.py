@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.sources.columns import as_rows
 from raypipe.sources.episodes import read_facts
 from raypipe.sources.frame_tables import read_frames
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
@@ -268,26 +268,3 @@ def _iter_values(
                 yield row, values[inside]
             elif tell:
                 yield row, SourceError("it has no frames")
-
-
-def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Return a column of numbers, or of lists of as many each, nested or not: (n, d) float64; null is not a number.
-
-    Raises
-    ------
-    SourceError
-        If the lists are of unequal lengths, or hold something else.
-    """
-    n = len(column)
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    while any(is_one(column.type) for is_one in lists):
-        column = pc.list_flatten(column)
-    try:
-        values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
-    except pa.ArrowException as error:
-        raise SourceError(f"{name} does not hold numbers: {' '.join(str(error).split())}") from error
-    if not n:
-        return np.empty((0, 1))
-    if len(values) % n:
-        raise SourceError(f"{name} has lists of unequal lengths")
-    return values.reshape(n, -1)

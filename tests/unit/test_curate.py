@@ -153,7 +153,9 @@ class TestErrors:
         ("columns", "message"),
         [
             ({"id": ["a"], "vector": [[1.0]]}, "has no columns id and embedding, but id, vector"),
-            ({"id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0]]}, "has embeddings of 1 numbers and of 2"),
+            ({"id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0]]}, "embedding has lists of 1 numbers and of 2"),
+            ({"id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0, 3.0]]}, "embedding has lists of 1 numbers and of 3"),
+            ({"id": ["a"], "embedding": ["text"]}, "z.parquet: embedding does not hold numbers"),
             ({"id": ["a"], "embedding": [[1.0]]}, "has embeddings of 1 numbers and of 4"),
             ({"id": ["a"], "embedding": [[1.0, 2.0, 3.0, np.nan]]}, "the embedding of clip a holds NaN or infinity"),
         ],

@@ -14,9 +14,10 @@ from whole_sets import FRAMES, STATE, change_info, change_rows, state_of, write_
 
 import raypipe as rp
 from raypipe import pipeline
-from raypipe.errors import UsageError
+from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.clip_signals import average_clips, read_signals_of, write_signals
+from raypipe.sources.columns import as_rows
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.signals import Scale, read_signals
@@ -109,6 +110,20 @@ def test_an_episode_whose_frames_cannot_be_read_fails_and_the_others_do_not(tmp_
     rows = run.read_table("videos.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 3 + ["failed"] + ["ok"] * 2
     assert rows[3]["error"] == "it has no frames"
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int64(), 2)])
+def test_a_row_of_numbers_that_is_null_moves_no_other(kind):
+    rows = as_rows(pa.chunked_array([pa.array([[1, 2], None, [3, 4]], kind), pa.array([], kind)]), "state")
+    np.testing.assert_array_equal(rows, [[1, 2], [np.nan, np.nan], [3, 4]])
+    assert as_rows(pa.chunked_array([pa.array([], kind)]), "state").shape == (0, 1)
+
+
+def test_lists_of_unequal_lengths_are_refused_though_their_sum_would_fit():
+    lists = [[1.0], [2.0, 3.0, 4.0]], [[[1.0], [2.0, 3.0]], [[4.0, 5.0], [6.0]]], [[[1.0], None], [[2.0], [3.0]]]
+    for values in lists:
+        with pytest.raises(SourceError, match=r"state has lists of \d numbers and of \d"):
+            as_rows(pa.chunked_array([values]), "state")
 
 
 def test_bad_features_get_one_line(root, tmp_path):
