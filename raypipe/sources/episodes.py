@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.frame_tables import read_frames
@@ -19,6 +18,7 @@ from raypipe.sources.lerobot import (
     LeRobotDataset,
     read_episodes,
     read_task_names,
+    seconds,
     whole_numbers,
 )
 from raypipe.sources.videos import FOUND, Videos, make_video_id
@@ -76,6 +76,7 @@ _Placed = tuple[list[str], np.ndarray, pa.Array, pa.Array]
 
 def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Placed:
     whole = pa.nulls(len(episodes), pa.float64())
+    where = f"{dataset.name}: meta/episodes"
     if camera.in_table:
         return *dataset.data_files(episodes), whole, whole
     files, codes = dataset.video_files(camera.name, episodes)
@@ -84,10 +85,11 @@ def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Plac
     edges = []
     for edge in ("from_timestamp", "to_timestamp"):
         if (column := f"videos/{camera.name}/{edge}") not in episodes.column_names:
-            raise SourceError(f"{dataset.name}: meta/episodes has no column {column}: name another camera by --camera")
-        # An episode whose times are not known must not become the whole file.
-        edges.append(pc.fill_null(episodes[column].cast(pa.float64()), 0.0).combine_chunks())
-    return files, codes, edges[0], edges[1]
+            raise SourceError(f"{where} has no column {column}: name another camera by --camera")
+        edges.append(seconds(episodes, column, f"{where}: "))
+    # An episode whose times are not known must become neither the whole file nor all of it up to its end.
+    start_s, end_s = np.where(np.isfinite(edges).all(axis=0), edges, 0.0)
+    return files, codes, pa.array(start_s), pa.array(end_s)
 
 
 def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array, kept: pa.Table) -> Iterator[pa.Table]:
@@ -150,15 +152,14 @@ def _each_episode(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield a row of ``episodes``, and a column of whole numbers or truths of its frames, in their order."""
     lost = 0
-    reason: Exception | None = None
+    reason: SourceError | None = None
     for rows, frames in read_frames(dataset, episodes, [column]):
         if isinstance(frames, SourceError):
             lost, reason = lost + len(rows), frames
             continue
-        index = whole_numbers(frames, EPISODE)
         try:
-            values = whole_numbers(frames, column)
-        except pa.ArrowException as error:
+            index, values = whole_numbers(frames, EPISODE), whole_numbers(frames, column)
+        except SourceError as error:
             lost, reason = lost + len(rows), error
             continue
         order = np.argsort(index, kind="stable")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.columns import UnlikeError, to_array
@@ -143,7 +144,7 @@ class LeRobotDataset:
                 if role in roles and column not in episodes.column_names:
                     raise SourceError(f"{self.name}: meta/episodes has no column {column}{_ANOTHER if camera else ''}")
                 if column in episodes.column_names:
-                    known[role] = whole_numbers(episodes, column)
+                    known[role] = whole_numbers(episodes, column, f"{self.name}: meta/episodes: ")
         if unknown := [role for role in roles if role not in known and role != "camera"]:
             raise SourceError(
                 f"{self.name}: {INFO}: {key} {template!r} asks for a {unknown[0]} index, which is not known"
@@ -251,9 +252,30 @@ def _is_depth(feature: dict[str, Any]) -> bool:
     return any(part.get(key) is True for part in told for key in ("is_depth_map", "video.is_depth_map"))
 
 
-def whole_numbers(table: pa.Table, column: str) -> np.ndarray:
-    """Return a column of whole numbers, (n,) int64, -1 where it is null."""
-    return numbers_of(table[column].cast(pa.int64()).fill_null(-1))
+def whole_numbers(table: pa.Table, column: str, where: str = "") -> np.ndarray:
+    """Return a column of whole numbers, (n,) int64, -1 where it is null or NaN, as pandas has nulls among numbers.
+
+    Raises
+    ------
+    SourceError
+        If it holds something else; the message begins with ``where``.
+    """
+    return numbers_of(_to_numbers(table[column], pa.int64(), f"{where}{column}").fill_null(-1))
+
+
+def seconds(table: pa.Table, column: str, where: str = "") -> np.ndarray:
+    """Return a column of seconds, (n,) float64, NaN where it is null; raises as `whole_numbers` does."""
+    return numbers_of(_to_numbers(table[column], pa.float64(), f"{where}{column}").fill_null(np.nan))
+
+
+def _to_numbers(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+    try:
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), None, values)
+        return values.cast(kind)
+    except pa.ArrowException as error:
+        what = "whole numbers" if pa.types.is_integer(kind) else "numbers"
+        raise SourceError(f"{name} does not hold {what}: {' '.join(str(error).split())}") from error
 
 
 def read_episodes(dataset: LeRobotDataset) -> pa.Table:
@@ -273,15 +295,12 @@ def read_episodes(dataset: LeRobotDataset) -> pa.Table:
     table = _read_jsonl(dataset, "meta/episodes.jsonl") if dataset.version[0] == 2 else _read_files(dataset)
     if EPISODE not in table.column_names:
         raise SourceError(f"{dataset.name}: its table of episodes has no column {EPISODE}")
-    try:
-        index = table[EPISODE].cast(pa.int64())
-    except pa.ArrowException as error:
-        raise SourceError(f"{dataset.name}: {EPISODE} does not hold whole numbers: {error}") from error
-    if not len(table) or index.null_count:
+    index = whole_numbers(table, EPISODE, f"{dataset.name}: ")
+    if not len(table) or (index < 0).any():
         raise SourceError(
             f"{dataset.name}: its table of episodes has {'no rows' if not len(table) else 'no number for some'}"
         )
-    return table.set_column(table.column_names.index(EPISODE), EPISODE, index)
+    return table.set_column(table.column_names.index(EPISODE), EPISODE, pa.array(index))
 
 
 def read_task_names(dataset: LeRobotDataset, kind: str = "task") -> dict[int, str]:

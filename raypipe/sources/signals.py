@@ -256,12 +256,11 @@ def _iter_values(
             continue
         try:
             values = np.concatenate([as_rows(frames[name], name) for name in names], axis=1)
+            keys = [whole_numbers(frames, name) for name in (*order_by, EPISODE)]
         except SourceError as error:
             yield from ((row, error) for row in rows.tolist() if tell)
             continue
-        own = whole_numbers(frames, EPISODE)
-        keys = (whole_numbers(frames, "frame_index"), own) if order_by else (own,)
-        order = np.lexsort(keys)
+        own, order = keys[-1], np.lexsort(keys)
         for row in rows.tolist():
             inside = order[slice(*np.searchsorted(own[order], [numbers[row], numbers[row] + 1]))]
             if len(inside):

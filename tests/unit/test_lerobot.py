@@ -342,13 +342,25 @@ def test_templates_are_read_whatever_their_fields_are_called(tmp_path, chunk):
         (lambda root: drop(root, f"videos/{CAMERA}/file_index"), f"has no column videos/{CAMERA}/file_index"),
         (lambda root: drop(root, f"videos/{CAMERA}/to_timestamp"), f"has no column videos/{CAMERA}/to_timestamp"),
         (lambda root: drop(root, "episode_index"), "its table of episodes has no column episode_index"),
+        (
+            lambda root: change(root, f"videos/{CAMERA}/file_index", "one"),
+            f"bad: meta/episodes: videos/{CAMERA}/file_index does not hold whole numbers",
+        ),
+        (
+            lambda root: change(root, f"videos/{CAMERA}/from_timestamp", "soon"),
+            f"bad: meta/episodes: videos/{CAMERA}/from_timestamp does not hold numbers",
+        ),
+        (lambda root: change(root, "episode_index", 0.5), "bad: episode_index does not hold whole numbers"),
     ],
-    ids=["info", "truncated", "no episodes", "no place", "no end", "no number"],
+    ids=[
+        *("info", "truncated", "no episodes", "no place", "no end", "no number"),
+        *("place is text", "time is text", "number is a fraction"),
+    ],
 )
 def test_bad_metadata_is_named_in_a_line(tmp_path, spoil, message):
-    spoil(write_v3(tmp_path, [3, 4], per_meta_file=1))
+    spoil(write_v3(tmp_path / "bad", [3, 4], per_meta_file=1))
     with pytest.raises(SourceError, match=message) as raised:
-        rp.find_videos(tmp_path)
+        rp.find_videos(tmp_path / "bad")
     assert "\n" not in str(raised.value)
 
 
@@ -359,6 +371,41 @@ def truncate(path):
 def drop(root, column):
     for path in (root / "meta/episodes").rglob("*.parquet"):
         pq.write_table(pq.read_table(path).drop_columns([column]), path)
+
+
+def change(root, column, *values):
+    """Give the episodes' rows these values by turns."""
+    for path in (root / "meta/episodes").rglob("*.parquet"):
+        table = pq.read_table(path)
+        changed = pa.array((list(values) * len(table))[: len(table)])
+        pq.write_table(table.set_column(table.column_names.index(column), column, changed), path)
+
+
+def test_places_that_are_not_known_are_null_or_as_pandas_writes_them(tmp_path):
+    """Among whole numbers pandas has NaN for null, and all of them are floats then."""
+    write_v3(tmp_path, [3, 4], [CAMERA, "wrist"])
+    for nothing in (None, float("nan")):
+        for place in ("chunk_index", "file_index", "from_timestamp", "to_timestamp"):
+            change(tmp_path, f"videos/wrist/{place}", 0.0, nothing)
+        videos = rp.find_videos(tmp_path)
+        episodes = [(video.extra["episode_index"], video.group) for video in videos]
+        assert episodes == [(0, CAMERA), (0, "wrist"), (1, CAMERA)]
+        assert videos.notes == ("1 of 2 episodes have no wrist",)
+        assert videos[1].uri.endswith("/videos/wrist/chunk-000/file-000.mp4")
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("edge", ["from_timestamp", "to_timestamp"])
+def test_an_episode_of_which_one_time_is_not_known_takes_no_frames_of_others(tmp_path, sandbox, edge, nothing):
+    lengths = [3, 4, 5]
+    spans = write_joined(tmp_path / f"videos/{CAMERA}/chunk-000/file-000.mp4", lengths, 10)
+    write_v3(tmp_path, lengths, fps=10, spans={CAMERA: spans})
+    known = [span[1 if edge == "from_timestamp" else 2] for span in spans]
+    change(tmp_path, f"videos/{CAMERA}/{edge}", known[0], nothing, known[2])
+    found = list(read_all(rp.find_videos(tmp_path), sandbox, every_n=1).values())
+    assert found[0] == (numbers_of(0, 3), None)
+    assert found[1] == ([], "nothing between 0 s and 0 s: the file lasts 1.2 s")
+    assert found[2] == (numbers_of(2, 5), None)
 
 
 def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
