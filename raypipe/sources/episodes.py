@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -50,15 +50,7 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
         If there is no such camera.
     """
     cameras = dataset.choose_cameras(camera)
-    episodes = read_episodes(dataset)
-    notes = list(dataset.notes)
-    told = dataset.info.get("total_episodes")
-    if isinstance(told, int) and told != len(episodes):
-        notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
-    labels, facts = read_facts(dataset, episodes, notes)
-    kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
-    for name, column in facts.items():
-        kept = kept.append_column(name, column)
+    episodes, labels, kept, notes = describe_episodes(dataset)
     placed = [_place(dataset, each, episodes) for each in cameras]
     for each, (_, codes, _, _) in zip(cameras, placed, strict=True):
         if n_lacking := int((codes < 0).sum()):
@@ -68,6 +60,48 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
         raise SourceError(f"{dataset.name}: no episode has a video of {', '.join(each.name for each in cameras)}")
     videos.notes = tuple(notes)
     return videos
+
+
+class Described(NamedTuple):
+    """The episodes of a dataset, in the order of their table.
+
+    Attributes
+    ----------
+    table
+        What `raypipe.sources.lerobot.read_episodes` returned.
+    labels
+        The task of each.
+    kept
+        What is kept of each as columns of its videos: those of the table that do not say where it lies, and what its
+        frames alone tell.
+    notes
+        What is to be said of how they were read.
+    """
+
+    table: pa.Table
+    labels: pa.Array
+    kept: pa.Table
+    notes: list[str]
+
+
+def describe_episodes(dataset: LeRobotDataset) -> Described:
+    """Read the episodes of a dataset, and what they are about.
+
+    Raises
+    ------
+    SourceError
+        If the table of episodes cannot be read.
+    """
+    episodes = read_episodes(dataset)
+    notes = list(dataset.notes)
+    told = dataset.info.get("total_episodes")
+    if isinstance(told, int) and told != len(episodes):
+        notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
+    labels, facts = _read_facts(dataset, episodes, notes)
+    kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
+    for name, column in facts.items():
+        kept = kept.append_column(name, column)
+    return Described(episodes, labels, kept, notes)
 
 
 _Placed = tuple[list[str], np.ndarray, pa.Array, pa.Array]
@@ -120,7 +154,7 @@ def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array
             yield pa.table([*joined, *further.columns], pa.schema([*FOUND, *further.schema]))
 
 
-def read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
+def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
     """Return each episode's task, and what its frames alone tell: whether it succeeded, and its subtasks.
 
     The frames are read where they tell something: of episodes with several tasks, and of all if a frame says whether

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.columns import as_rows
-from raypipe.sources.episodes import read_facts
+from raypipe.sources.episodes import describe_episodes
 from raypipe.sources.frame_tables import read_frames
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, whole_numbers
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import open_file, shown
@@ -121,15 +121,10 @@ def read_signals(source: str, features: str, limit: int | None = None, scale: Sc
         raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
     names = split_features(features)
     check_features(dataset, names)
-    episodes = read_episodes(dataset)
-    notes = list(dataset.notes)
-    labels, facts = read_facts(dataset, episodes, notes)
+    episodes, labels, kept, notes = describe_episodes(dataset)
     uris, codes = dataset.data_files(episodes)
-    more = episodes.select([name for name in episodes.column_names if not name.startswith(("videos/", "data/"))])
-    for name, column in facts.items():
-        more = more.append_column(name, column)
     numbers = whole_numbers(episodes, EPISODE).tolist()
-    extras = more.to_pylist()
+    extras = kept.to_pylist()
     videos = Videos(
         Video(
             make_video_id(f"{number}/{','.join(names)}"),

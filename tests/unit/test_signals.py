@@ -126,6 +126,13 @@ def test_lists_of_unequal_lengths_are_refused_though_their_sum_would_fit():
             as_rows(pa.chunked_array([values]), "state")
 
 
+def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
+    root = write_set(tmp_path / "set", (3, 2))
+    change_info(root, total_episodes=9)
+    notes = read_signals(str(root), STATE).videos.notes
+    assert notes == (f"{root}: info.json tells of 9 episodes, and their table has 2",)
+
+
 def test_bad_features_get_one_line(root, tmp_path):
     with pytest.raises(UsageError, match=rf"feature gripper is not there: those of .*set are {STATE}, timestamp"):
         read_signals(str(root), "gripper")
