@@ -10,7 +10,7 @@ from commands import call_raypipe
 from embedded import make_embedded
 from lerobot_sets import CAMERA
 from sklearn.metrics import adjusted_rand_score
-from whole_sets import FRAMES, STATE, change_info, change_rows, state_of, write_set
+from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, write_set
 
 import raypipe as rp
 from raypipe import pipeline
@@ -124,6 +124,15 @@ def test_lists_of_unequal_lengths_are_refused_though_their_sum_would_fit():
     for values in lists:
         with pytest.raises(SourceError, match=r"state has lists of \d numbers and of \d"):
             as_rows(pa.chunked_array([values]), "state")
+
+
+def test_an_episode_whose_frames_lie_nobody_knows_where_fails_with_that_reason(tmp_path):
+    root = write_set(tmp_path / "set", (3, 2))
+    change_rows(root, EPISODES, lambda rows: rows[1].update({"data/file_index": None}))
+    signals = read_signals(str(root), STATE)
+    assert [len(path) for path in signals.paths] == [3, 0]
+    assert list(signals.reasons) == [signals.videos[1].video_id]
+    assert "does not say which file of data/ holds it" in signals.reasons[signals.videos[1].video_id]
 
 
 def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
