@@ -505,4 +505,6 @@ def test_pictures_on_another_file_system():
     np.testing.assert_allclose(frames.times_s, [0, 0.1, 0.1, 1.9, 1.9], atol=1e-6)
     assert frames.error is None
     assert decoder.frames(uri, np.array([1.0, 3.0]), 96, "squash").error == "ends at 1.9 s, before 3.0 s"
+    with pytest.raises(DecodeError, match=r"ends at 1\.9 s, before 3\.0 s"):
+        decoder.frames(uri, np.array([3.0]), 96, "squash")
     memory.rm("/pictures.parquet")
