@@ -92,8 +92,9 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
     videos = _find_local(source, suffixes) if local_path(source) is not None else _find_remote(source, suffixes)
     if not len(videos):
         looked_for = " ".join(sorted(suffixes))
+        what = "video" if suffixes & VIDEO_SUFFIXES else "file of this kind"
         raise SourceError(
-            f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
+            f"no {what} in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
         )
     return videos
 

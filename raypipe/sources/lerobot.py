@@ -22,12 +22,11 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.columns import UnlikeError, to_array
-from raypipe.sources.files import VIDEO_SUFFIXES, path_order
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 from raypipe.sources.templates import fill_template, group_rows, read_template
 from raypipe.storage import (
     canonical_uri,
     failure,
-    find_patiently,
     is_http,
     is_transient,
     local_path,
@@ -344,29 +343,13 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
 
 
 def _read_files(dataset: LeRobotDataset) -> pa.Table:
-    files = _list_episodes(dataset)
-    if not files:
-        raise SourceError(f"{dataset.name}: no .parquet file in meta/episodes")
+    files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
     read = partial(read_parquet, wanted=lambda name: not name.startswith(_UNREAD))
     tables = map_files(read, files)
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise SourceError(f"{dataset.name}: the files of meta/episodes do not fit together: {error}") from error
-
-
-def _list_episodes(dataset: LeRobotDataset) -> list[str]:
-    folder = f"{dataset.root}/meta/episodes"
-    path = local_path(folder)
-    if path is not None:
-        below = [str(each.relative_to(path)) for each in Path(path).rglob("*.parquet")]
-        return [dataset.locate(f"meta/episodes/{each}") for each in sorted(below, key=path_order)]
-    filesystem, inner = open_filesystem(folder)
-    try:
-        paths = find_patiently(folder, filesystem, inner, None)
-    except Exception as error:  # Each filesystem raises errors of its own.
-        raise failure("list", folder, error) from error
-    return [filesystem.unstrip_protocol(each) for each in sorted(paths, key=path_order) if each.endswith(".parquet")]
 
 
 def map_files(read: Callable[[T], R], files: Iterable[T]) -> list[R]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import uuid
 
 import fsspec
@@ -203,6 +204,7 @@ def test_files_of_episodes_come_in_the_order_of_their_numbers(tmp_path):
     write_v3(tmp_path, list(range(1, 13)), per_meta_file=1)
     for path in sorted((tmp_path / "meta/episodes").rglob("*.parquet")):
         path.rename(path.with_name(f"file-{int(path.stem[5:])}.parquet"))
+        path.with_name("._file-0.parquet").write_bytes(b"what macOS leaves on other disks")
     assert [video.extra["episode_index"] for video in rp.find_videos(tmp_path)] == list(range(12))
 
 
@@ -338,7 +340,11 @@ def test_templates_are_read_whatever_their_fields_are_called(tmp_path, chunk):
     [
         (lambda root: (root / "meta/info.json").write_text("{"), "info.json is not JSON"),
         (lambda root: truncate(root / "meta/episodes/chunk-000/file-001.parquet"), "cannot read .*file-001.parquet"),
-        (lambda root: [path.unlink() for path in root.rglob("*.parquet")], "no .parquet file in meta/episodes"),
+        (
+            lambda root: [path.unlink() for path in root.rglob("*.parquet")],
+            r"no file of this kind in .*/bad/meta/episodes/: looked for \.parquet",
+        ),
+        (lambda root: shutil.rmtree(root / "meta/episodes"), "cannot find .*/bad/meta/episodes/: no such file"),
         (lambda root: drop(root, f"videos/{CAMERA}/file_index"), f"has no column videos/{CAMERA}/file_index"),
         (lambda root: drop(root, f"videos/{CAMERA}/to_timestamp"), f"has no column videos/{CAMERA}/to_timestamp"),
         (lambda root: drop(root, "episode_index"), "its table of episodes has no column episode_index"),
@@ -353,7 +359,7 @@ def test_templates_are_read_whatever_their_fields_are_called(tmp_path, chunk):
         (lambda root: change(root, "episode_index", 0.5), "bad: episode_index does not hold whole numbers"),
     ],
     ids=[
-        *("info", "truncated", "no episodes", "no place", "no end", "no number"),
+        *("info", "truncated", "no episodes", "no folder", "no place", "no end", "no number"),
         *("place is text", "time is text", "number is a fraction"),
     ],
 )
