@@ -323,11 +323,11 @@ def test_an_index_reads_headers_and_no_contents(tmp_path, monkeypatch):
             return data
 
     @contextmanager
-    def open_counted(_):
+    def open_counted(*_):
         with Counted(str(tar)) as file:
             yield file
 
-    monkeypatch.setattr(tars, "open_file", open_counted)
+    monkeypatch.setattr(tars, "open_parts", open_counted)
     index = tars.read_tar(canonical_uri(str(tar)), lambda name: name.endswith("json"))
     assert (len(index.members), len(index.contents)) == (40, 20)
     assert n_read < 0.01 * tar.stat().st_size
