@@ -107,11 +107,7 @@ def _refuse_lance(source: str, name: str) -> str:
 
 def _files(folder: str, kind: str) -> list[str]:
     """Return the files of a suffix directly in a folder, in order."""
-    return [
-        path
-        for name, path in sorted(list_folder(folder).items(), key=lambda each: path_order(each[0]))
-        if suffix(name) == kind
-    ]
+    return [path for name, path in list_folder(folder).items() if suffix(name) == kind]
 
 
 def read_output(output: _Output) -> tuple[Videos, Precomputed]:
