@@ -8,12 +8,12 @@ alone. What it says of a picture's shape is not read: that is often wrong, and e
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -185,10 +185,10 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
         return None
     path = local_path(source)
     if path is not None:
-        folder = Path(path).expanduser()
-        if not (folder / INFO).is_file():
+        folder = os.path.expanduser(path)  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
+        if not os.path.isfile(f"{folder}/{INFO}"):  # noqa: PTH113 – Path.is_file raises if the folder may not be entered
             return None
-        root = canonical_uri(str(folder))
+        root = canonical_uri(folder)
     else:
         if is_http(source) and not source.endswith("/"):  # In an http URL a slash is what tells a folder from a file.
             return None
