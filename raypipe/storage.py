@@ -242,8 +242,15 @@ def open_file(name: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_parts(name: str) -> Iterator[Any]:
+def open_parts(name: str, ahead: int = 0) -> Iterator[Any]:
     """Open a local or remote file of which some parts are read: of a remote one no more than these is fetched.
+
+    Parameters
+    ----------
+    name
+        Path or URL of the file.
+    ahead
+        Of a remote file so many bytes more are fetched behind each part, where the next one may begin.
 
     Raises
     ------
@@ -256,8 +263,9 @@ def open_parts(name: str) -> Iterator[Any]:
             yield file
         return
     filesystem, inner = open_filesystem(name)
+    options: dict[str, Any] = {"cache_type": "readahead", "block_size": ahead} if ahead else {"cache_type": "none"}
     try:
-        file = patiently(name, lambda: filesystem.open(inner, "rb", cache_type="none"))
+        file = patiently(name, lambda: filesystem.open(inner, "rb", **options))
     except Exception as error:  # Each filesystem raises errors of its own.
         raise failure("read", name, error) from error
     with file:

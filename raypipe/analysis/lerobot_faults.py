@@ -25,9 +25,9 @@ from raypipe.analysis.dataset_faults import (
 )
 from raypipe.errors import SourceError
 from raypipe.schema import Failure, Probe
+from raypipe.sources.columns import as_rows
 from raypipe.sources.frame_tables import read_frames
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, read_episodes, read_task_names, whole_numbers
-from raypipe.sources.signals import as_rows
 from raypipe.sources.videos import Videos
 from raypipe.storage import open_file
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from raypipe.decoders import check_file, describe
 from raypipe.decoders.container import TOLERANCE_S
 from raypipe.decoders.picture import Resizer
+from raypipe.decoders.timeline import Timeline
 from raypipe.errors import DecodeError, SourceAwayError, SourceError
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_groups
@@ -68,15 +69,14 @@ class ImageColumnDecoder:
         """See `raypipe.decoders.Decoder.frames`; with ``thumbnails`` it makes small pictures too."""
         with _opened(uri) as table:
             shown_s, period_s = table.read_times()
-            end_s = shown_s[-1] + max(2 * period_s, _HELD_S)
-            reached = np.asarray(times_s, np.float64)
-            error = None
-            if len(late := reached[reached >= end_s]):
-                error = f"ends at {shown_s[-1]:.1f} s, before {late[0]:.1f} s"
-            reached = reached[reached < end_s]
             # Timestamps are float32, so a row's own time may lie a little before or behind the time that was meant.
             tolerance_s = TOLERANCE_S + float(np.spacing(np.float32(shown_s[-1] + table.begin_s)))
-            numbers = np.maximum(np.searchsorted(shown_s, reached + tolerance_s, side="right") - 1, 0)
+            end_s = float(shown_s[-1])
+            held_s = max(2 * period_s, _HELD_S)
+            timeline = Timeline(0, shown_s, end_s + period_s, end_s + held_s, tolerance_s)
+            numbers, error = timeline.find(times_s)
+            if error and not len(numbers):
+                raise DecodeError(f"{shown(uri)}: {error}")
             resize = Resizer(image_size, resize_mode, 1.0, request=thumbnails)
             pixels = np.empty((len(numbers), image_size, image_size, 3), np.uint8)
             n = 0
@@ -85,9 +85,7 @@ class ImageColumnDecoder:
                 for number, data in zip(wanted.tolist(), table.iter_pictures(wanted), strict=True):
                     frame = av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
                     end = int(np.searchsorted(numbers, number, side="right"))
-                    pixels[n:end] = resize(frame)
-                    for index in range(n, end):
-                        resize.keep(index, frame)
+                    resize.fill(pixels, n, end, frame)
                     n = end
             except DecodeError as failure:
                 if not n:

@@ -73,6 +73,15 @@ class Resizer:
         top, left = crop_corner(upright.shape[0], upright.shape[1], size)
         return upright[top : top + size, left : left + size]
 
+    def fill(self, pixels: np.ndarray, first: int, end: int, frame: Any) -> None:
+        """Write the frame that answers the requested times from ``first`` to ``end`` to their places.
+
+        Small pictures of it are kept too, where they are wanted; raises as the call does.
+        """
+        pixels[first:end] = self(frame)
+        for index in range(first, end):
+            self.keep(index, frame)
+
     def keep(self, index: int, frame: Any) -> None:
         """Keep a small picture of the frame that answers a requested time, if one is wanted of it."""
         if self._request is None or index not in self._request.of:

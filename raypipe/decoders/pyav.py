@@ -131,18 +131,16 @@ class PyAVDecoder(ContainerReader):
             frames = (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
             for number, frame in enumerate(frames if len(numbers) else ()):
                 if number == numbers[n]:
-                    end = n + np.searchsorted(numbers[n:], number, side="right")
+                    end = n + int(np.searchsorted(numbers[n:], number, side="right"))
                     try:
-                        pixels[n:end] = resize(frame)
-                        for index in range(n, end):
-                            resize.keep(index, frame)
+                        resize.fill(pixels, n, end, frame)
                     except DecodeError as failure:
                         if not n:
                             raise DecodeError(f"{shown(uri)}: {failure}") from failure
                         error = _describe_stop(timeline.times_s[number], None, str(failure))
                         break
                     n_damaged += frame.is_corrupt * (end - n)
-                    n = int(end)
+                    n = end
                 if n == len(numbers):
                     break
         error = _join(error, _count_damaged(n_damaged, n), timeline.remark)

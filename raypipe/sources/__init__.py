@@ -127,7 +127,9 @@ def _find_one(name: str, camera: str) -> Videos:
 
 def _is_manifest(name: str) -> bool:
     path = local_path(name)
-    return suffix(name) in MANIFEST_SUFFIXES and (path is None or not Path(path).is_dir())
+    if suffix(name) not in MANIFEST_SUFFIXES:
+        return False
+    return path is None or not os.path.isdir(path)  # noqa: PTH112 – as `is_precomputed` has it
 
 
 def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types
 
-from raypipe.storage import shown
+from raypipe.errors import SourceError
+from raypipe.storage import numbers_of, shown
 
 _KINDS = {
     bool: "true or false",
@@ -135,6 +138,31 @@ def to_column(values: Sequence[Any]) -> pa.Array:
             value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values
         ]
         return pa.array([text and text.encode(errors="replace").decode() for text in texts], pa.string())
+
+
+def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Return a column of numbers, or of lists of as many each, nested or not: (n, d) float64; null is not a number.
+
+    Raises
+    ------
+    SourceError
+        If the lists are of unequal lengths, or hold something else.
+    """
+    n, is_there = len(column), column.is_valid()
+    values = column.filter(is_there)  # Flattened, a list that is null would be none, and all behind it out of place.
+    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+        lengths = pc.unique(pc.list_value_length(values).fill_null(0)).sort().to_pylist()
+        if len(lengths) > 1:
+            raise SourceError(f"{name} has lists of {lengths[0]} numbers and of {lengths[-1]}")
+        values = pc.list_flatten(values)
+    try:
+        known = numbers_of(values.cast(pa.float64()).fill_null(np.nan))
+    except pa.ArrowException as error:
+        raise SourceError(f"{name} does not hold numbers: {' '.join(str(error).split())}") from error
+    n_known = pc.sum(is_there).as_py() or 0
+    rows = np.full((n, len(known) // n_known if n_known else 1), np.nan)
+    rows[is_there.to_numpy()] = known.reshape(n_known, rows.shape[1])
+    return rows
 
 
 def _infer(values: Sequence[Any], rows: Sequence[int]) -> pa.DataType | None:

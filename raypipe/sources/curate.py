@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
+from raypipe.sources.columns import as_rows
 from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
@@ -106,11 +107,7 @@ def _refuse_lance(source: str, name: str) -> str:
 
 def _files(folder: str, kind: str) -> list[str]:
     """Return the files of a suffix directly in a folder, in order."""
-    return [
-        path
-        for name, path in sorted(list_folder(folder).items(), key=lambda each: path_order(each[0]))
-        if suffix(name) == kind
-    ]
+    return [path for name, path in list_folder(folder).items() if suffix(name) == kind]
 
 
 def read_output(output: _Output) -> tuple[Videos, Precomputed]:
@@ -120,10 +117,10 @@ def read_output(output: _Output) -> tuple[Videos, Precomputed]:
     -------
     videos
         In the natural order of their paths. The id is Curate's own for the video, the uuid5 of its path; the caption is
-        that of all its clips, and ``clips_left_out`` says how many clips were filtered out or have no embedding.
+        that of all its clips, and ``clips_left_out`` says how many clips were filtered out, or have no embedding or no
+        span.
     paths
-        The embeddings of each, and the span of each clip in seconds. A video of which no clip has an embedding is
-        empty.
+        The embeddings of each, and the span of each clip in seconds. A video of which no clip has both is empty.
 
     Raises
     ------
@@ -133,7 +130,7 @@ def read_output(output: _Output) -> tuple[Videos, Precomputed]:
     parts = [_read_table(path) for path in _files(output.embeddings, ".parquet")]
     values, row_of, n_twice = _gather(parts, output.embeddings)
     clips, problems = _read_metas(output.root)
-    if not clips:
+    if all(clip.span_s is None for clip in clips.values()):
         clips = _read_cds(output, parts)
     if not clips:
         raise SourceError(
@@ -141,17 +138,20 @@ def read_output(output: _Output) -> tuple[Videos, Precomputed]:
             "metas_jsonl/*/*.jsonl and cds_parquet/*.parquet"
         )
     problems["embeddings that are there twice and count once"] = n_twice
-    videos, paths, spans = _join(clips, row_of, values, problems)
+    videos, found = _join(clips, row_of, values, problems)
     where = shown(output.embeddings)
     said = [f"{what}: {n:,}" for what, n in problems.items() if n]
-    videos.notes = (f"clips from {where}: {sum(map(len, paths)):,} (of {len(videos):,} videos)", *said)
-    return videos, Precomputed(paths, spans)
+    videos.notes = (f"clips from {where}: {sum(map(len, found.clips)):,} (of {len(videos):,} videos)", *said)
+    return videos, found
 
 
 def _join(
     clips: dict[str, _Clip], row_of: dict[str, int], values: np.ndarray, problems: Counter[str]
-) -> tuple[Videos, list[np.ndarray], list[np.ndarray]]:
-    """Bring clips and embeddings together, a path a video."""
+) -> tuple[Videos, Precomputed]:
+    """Bring clips and embeddings together, a path a video.
+
+    Where some clips have spans, the others cannot be put in their places, and are left out.
+    """
     of_video: defaultdict[str, list[str]] = defaultdict(list)
     for clip_id, clip in clips.items():
         of_video[clip.source].append(clip_id)
@@ -160,10 +160,13 @@ def _join(
     n_common = 0
     while all(len(each) > n_common and each[n_common] == folders[0][n_common] for each in folders):
         n_common += 1
+    is_timed = any(clip.span_s for clip in clips.values())
+    placed = {clip_id for clip_id, clip in clips.items() if clip.span_s or not is_timed}
     videos, paths, spans = [], [], []
+    reasons: dict[str, str] = {}
     for source, folder in zip(sources, folders, strict=True):
-        there = [clip_id for clip_id in of_video[source] if clip_id in row_of]
-        missing = [clips[clip_id] for clip_id in of_video[source] if clip_id not in row_of]
+        there = [clip_id for clip_id in of_video[source] if clip_id in row_of and clip_id in placed]
+        missing = [clips[clip_id] for clip_id in of_video[source] if clip_id not in row_of and clip_id in placed]
         problems["clips that were filtered out, which leaves gaps"] += sum(not clip.is_valid for clip in missing)
         problems["clips without an embedding, which leaves gaps"] += sum(clip.is_valid for clip in missing)
         times_s, order = _order(there, clips, problems)
@@ -172,10 +175,13 @@ def _join(
         group = "/".join(folder[n_common:]) or None
         caption = join_captions(captions)
         videos.append(Video(make_video_id(source), _locate(source), group, caption=caption, extra=extra))
+        if not there:
+            n = len(of_video[source])
+            reasons[videos[-1].video_id] = f"none of its {n} clips has an embedding and a duration_span"
         paths.append(values[[row_of[there[i]] for i in order]])
         spans.append(times_s)
     problems["embeddings of no clip in the metadata"] = len(row_of.keys() - clips.keys())
-    return Videos(videos), paths, spans
+    return Videos(videos), Precomputed(paths, spans, reasons)
 
 
 def _order(ids: Sequence[str], clips: dict[str, _Clip], problems: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +191,7 @@ def _order(ids: Sequence[str], clips: dict[str, _Clip], problems: Counter[str]) 
     """
     spans = [clips[clip_id].span_s for clip_id in ids]
     known = np.array([span for span in spans if span is not None], np.float64).reshape(-1, 2)
-    if len(known) < len(ids):
+    if not len(known):
         problems["clips without a span, which lie in their video as they came"] += len(ids)
         return np.arange(len(ids))[:, None] + np.array([0.0, 1.0]), np.arange(len(ids))
     _, order = np.unique(known.mean(axis=1), return_index=True)
@@ -214,14 +220,13 @@ def _read_table(path: str) -> _Embedded:
         except (pa.ArrowException, OSError) as error:
             raise failure("read", path, error) from error
     table = table.filter(table["embedding"].is_valid())
-    lengths = np.unique(table["embedding"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False))
-    if len(lengths) > 1:
-        raise SourceError(f"{shown(path)} has embeddings of {lengths[0]} numbers and of {lengths[-1]}")
-    flat = np.asarray(table["embedding"].combine_chunks().flatten())
-    small = flat.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
-    exact = small if np.array_equal(small, flat, equal_nan=True) else flat
+    if not table.num_rows:  # All clips of its video were filtered out; pandas gives such columns no type then.
+        return _Embedded([], np.empty((0, 0), np.float32), [])
+    values = as_rows(table["embedding"], f"{shown(path)}: embedding")
+    small = values.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
+    exact = small if np.array_equal(small, values, equal_nan=True) else values
     metas = table["$meta"].to_pylist() if "$meta" in names else None
-    return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact.reshape(table.num_rows, -1), metas)
+    return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact, metas)
 
 
 def _gather(parts: Sequence[_Embedded], where: str) -> tuple[np.ndarray, dict[str, int], int]:
@@ -254,9 +259,9 @@ def _read_metas(root: str) -> tuple[dict[str, _Clip], Counter[str]]:
         for records in threads.map(_read_records, files):
             for record in records:
                 clip = _to_clip(record)
-                if clip is None:
+                if clip is None or clip.span_s is None:
                     problems["records of the metadata without span_uuid, source_video or duration_span"] += 1
-                else:
+                if clip is not None:
                     clips[str(record["span_uuid"])] = clip
     return clips, problems
 
@@ -278,17 +283,19 @@ def _parse(texts: Sequence[bytes | str | None]) -> Iterator[Any]:
 
 
 def _to_clip(record: Any) -> _Clip | None:
-    """Return what a record says of a clip; None if it does not say which one, of which video, or from when to when."""
+    """Return what a record says of a clip; None if it does not say which one, or of which video."""
     if not isinstance(record, dict) or not record.get("span_uuid") or not isinstance(record.get("source_video"), str):
         return None
+    caption = join_captions(window_captions(record))
+    return _Clip(record["source_video"], _to_span(record), caption, bool(record.get("valid", True)))
+
+
+def _to_span(record: dict[str, Any]) -> tuple[float, float] | None:
     try:
         start_s, end_s = map(float, record["duration_span"])
     except (KeyError, TypeError, ValueError):
         return None
-    if not 0 <= start_s <= end_s < np.inf:
-        return None
-    caption = join_captions(window_captions(record))
-    return _Clip(record["source_video"], (start_s, end_s), caption, bool(record.get("valid", True)))
+    return (start_s, end_s) if 0 <= start_s <= end_s < np.inf else None
 
 
 def _read_cds(output: _Output, parts: Sequence[_Embedded]) -> dict[str, _Clip]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.frame_tables import read_frames
@@ -19,6 +18,7 @@ from raypipe.sources.lerobot import (
     LeRobotDataset,
     read_episodes,
     read_task_names,
+    seconds,
     whole_numbers,
 )
 from raypipe.sources.videos import FOUND, Videos, make_video_id
@@ -50,15 +50,7 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
         If there is no such camera.
     """
     cameras = dataset.choose_cameras(camera)
-    episodes = read_episodes(dataset)
-    notes = list(dataset.notes)
-    told = dataset.info.get("total_episodes")
-    if isinstance(told, int) and told != len(episodes):
-        notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
-    labels, facts = read_facts(dataset, episodes, notes)
-    kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
-    for name, column in facts.items():
-        kept = kept.append_column(name, column)
+    episodes, labels, kept, notes = describe_episodes(dataset)
     placed = [_place(dataset, each, episodes) for each in cameras]
     for each, (_, codes, _, _) in zip(cameras, placed, strict=True):
         if n_lacking := int((codes < 0).sum()):
@@ -70,12 +62,55 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
     return videos
 
 
+class Described(NamedTuple):
+    """The episodes of a dataset, in the order of their table.
+
+    Attributes
+    ----------
+    table
+        What `raypipe.sources.lerobot.read_episodes` returned.
+    labels
+        The task of each.
+    kept
+        What is kept of each as columns of its videos: those of the table that do not say where it lies, and what its
+        frames alone tell.
+    notes
+        What is to be said of how they were read.
+    """
+
+    table: pa.Table
+    labels: pa.Array
+    kept: pa.Table
+    notes: list[str]
+
+
+def describe_episodes(dataset: LeRobotDataset) -> Described:
+    """Read the episodes of a dataset, and what they are about.
+
+    Raises
+    ------
+    SourceError
+        If the table of episodes cannot be read.
+    """
+    episodes = read_episodes(dataset)
+    notes = list(dataset.notes)
+    told = dataset.info.get("total_episodes")
+    if isinstance(told, int) and told != len(episodes):
+        notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
+    labels, facts = _read_facts(dataset, episodes, notes)
+    kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
+    for name, column in facts.items():
+        kept = kept.append_column(name, column)
+    return Described(episodes, labels, kept, notes)
+
+
 _Placed = tuple[list[str], np.ndarray, pa.Array, pa.Array]
 """A camera's files, which of them each episode lies in (-1: none), and from when to when, null for the whole file."""
 
 
 def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Placed:
     whole = pa.nulls(len(episodes), pa.float64())
+    where = f"{dataset.name}: meta/episodes"
     if camera.in_table:
         return *dataset.data_files(episodes), whole, whole
     files, codes = dataset.video_files(camera.name, episodes)
@@ -84,10 +119,11 @@ def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Plac
     edges = []
     for edge in ("from_timestamp", "to_timestamp"):
         if (column := f"videos/{camera.name}/{edge}") not in episodes.column_names:
-            raise SourceError(f"{dataset.name}: meta/episodes has no column {column}: name another camera by --camera")
-        # An episode whose times are not known must not become the whole file.
-        edges.append(pc.fill_null(episodes[column].cast(pa.float64()), 0.0).combine_chunks())
-    return files, codes, edges[0], edges[1]
+            raise SourceError(f"{where} has no column {column}: name another camera by --camera")
+        edges.append(seconds(episodes, column, f"{where}: "))
+    # An episode whose times are not known must become neither the whole file nor all of it up to its end.
+    start_s, end_s = np.where(np.isfinite(edges).all(axis=0), edges, 0.0)
+    return files, codes, pa.array(start_s), pa.array(end_s)
 
 
 def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array, kept: pa.Table) -> Iterator[pa.Table]:
@@ -118,7 +154,7 @@ def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array
             yield pa.table([*joined, *further.columns], pa.schema([*FOUND, *further.schema]))
 
 
-def read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
+def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
     """Return each episode's task, and what its frames alone tell: whether it succeeded, and its subtasks.
 
     The frames are read where they tell something: of episodes with several tasks, and of all if a frame says whether
@@ -150,15 +186,14 @@ def _each_episode(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield a row of ``episodes``, and a column of whole numbers or truths of its frames, in their order."""
     lost = 0
-    reason: Exception | None = None
+    reason: SourceError | None = None
     for rows, frames in read_frames(dataset, episodes, [column]):
         if isinstance(frames, SourceError):
             lost, reason = lost + len(rows), frames
             continue
-        index = whole_numbers(frames, EPISODE)
         try:
-            values = whole_numbers(frames, column)
-        except pa.ArrowException as error:
+            index, values = whole_numbers(frames, EPISODE), whole_numbers(frames, column)
+        except SourceError as error:
             lost, reason = lost + len(rows), error
             continue
         order = np.argsort(index, kind="stable")

@@ -46,7 +46,8 @@ def group_name(parents: str, uri: str) -> str | None:
 def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, str]:
     """Return the path or URI of what lies directly in a folder, by its name there; nothing if it is no such folder.
 
-    A web server has no listing that could be relied on, so of ``http`` there is nothing either.
+    They come in natural order, clip2 before clip10. A web server has no listing that could be relied on, so of ``http``
+    there is nothing either.
 
     Parameters
     ----------
@@ -59,17 +60,20 @@ def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, s
     try:
         if path is not None:
             with os.scandir(os.path.expanduser(path)) as entries:  # noqa: PTH111 – as `_find_local` has it
-                found = [(each.name, each.path) for each in entries if wanted is None or wanted.fullmatch(each.name)]
-            return dict(sorted(found))
-        if is_http(name):
+                found = {each.name: each.path for each in entries if wanted is None or wanted.fullmatch(each.name)}
+        elif is_http(name):
             return {}
-        filesystem, inner = open_filesystem(name)
-        paths = patiently(name, lambda: filesystem.ls(inner.rstrip("/"), detail=False))
+        else:
+            filesystem, inner = open_filesystem(name)
+            paths = patiently(name, lambda: filesystem.ls(inner.rstrip("/"), detail=False))
+            below = (each.rstrip("/") for each in paths if each.strip("/") != inner.strip("/"))
+            named = ((each.rpartition("/")[2], each) for each in below)
+            found = {
+                own: filesystem.unstrip_protocol(each) for own, each in named if wanted is None or wanted.fullmatch(own)
+            }
     except Exception:  # Each filesystem raises errors of its own. Whoever reads the source will say what is wrong.
         return {}
-    below = [each.rstrip("/") for each in sorted(paths) if each.strip("/") != inner.strip("/")]
-    found = [(each.rpartition("/")[2], each) for each in below]
-    return {own: filesystem.unstrip_protocol(each) for own, each in found if wanted is None or wanted.fullmatch(own)}
+    return dict(sorted(found.items(), key=lambda each: path_order(each[0])))
 
 
 def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos:
@@ -92,8 +96,9 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
     videos = _find_local(source, suffixes) if local_path(source) is not None else _find_remote(source, suffixes)
     if not len(videos):
         looked_for = " ".join(sorted(suffixes))
+        what = "video" if suffixes & VIDEO_SUFFIXES else "file of this kind"
         raise SourceError(
-            f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
+            f"no {what} in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
         )
     return videos
 

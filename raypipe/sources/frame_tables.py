@@ -33,7 +33,7 @@ def read_frames(
     Yields
     ------
     The rows of ``episodes`` that a file holds, and their frames in the file's order: a table of ``episode_index`` and
-    the columns; or why the file cannot be read.
+    the columns; or why the file cannot be read. Each row comes once, those first of which no file is known.
     """
     uris, codes = dataset.data_files(episodes)
     index = whole_numbers(episodes, EPISODE)
@@ -47,6 +47,11 @@ def read_frames(
 
     order = np.argsort(codes, kind="stable")
     rows_of = np.split(order, np.searchsorted(codes[order], np.arange(len(uris))))[1:]
+    if len(unplaced := np.flatnonzero(codes < 0)):
+        yield (
+            unplaced,
+            SourceError(f"{dataset.name}: its row of meta/episodes does not say which file of data/ holds it"),
+        )
     for start in range(0, len(uris), _FILES):
         yield from map_files(read, range(start, min(start + _FILES, len(uris))))
 

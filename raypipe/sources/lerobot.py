@@ -8,25 +8,25 @@ alone. What it says of a picture's shape is not read: that is often wrong, and e
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.columns import UnlikeError, to_array
-from raypipe.sources.files import VIDEO_SUFFIXES, path_order
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 from raypipe.sources.templates import fill_template, group_rows, read_template
 from raypipe.storage import (
     canonical_uri,
     failure,
-    find_patiently,
     is_http,
     is_transient,
     local_path,
@@ -143,7 +143,7 @@ class LeRobotDataset:
                 if role in roles and column not in episodes.column_names:
                     raise SourceError(f"{self.name}: meta/episodes has no column {column}{_ANOTHER if camera else ''}")
                 if column in episodes.column_names:
-                    known[role] = whole_numbers(episodes, column)
+                    known[role] = whole_numbers(episodes, column, f"{self.name}: meta/episodes: ")
         if unknown := [role for role in roles if role not in known and role != "camera"]:
             raise SourceError(
                 f"{self.name}: {INFO}: {key} {template!r} asks for a {unknown[0]} index, which is not known"
@@ -185,10 +185,10 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
         return None
     path = local_path(source)
     if path is not None:
-        folder = Path(path).expanduser()
-        if not (folder / INFO).is_file():
+        folder = os.path.expanduser(path)  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
+        if not os.path.isfile(f"{folder}/{INFO}"):  # noqa: PTH113 – Path.is_file raises if the folder may not be entered
             return None
-        root = canonical_uri(str(folder))
+        root = canonical_uri(folder)
     else:
         if is_http(source) and not source.endswith("/"):  # In an http URL a slash is what tells a folder from a file.
             return None
@@ -251,9 +251,30 @@ def _is_depth(feature: dict[str, Any]) -> bool:
     return any(part.get(key) is True for part in told for key in ("is_depth_map", "video.is_depth_map"))
 
 
-def whole_numbers(table: pa.Table, column: str) -> np.ndarray:
-    """Return a column of whole numbers, (n,) int64, -1 where it is null."""
-    return numbers_of(table[column].cast(pa.int64()).fill_null(-1))
+def whole_numbers(table: pa.Table, column: str, where: str = "") -> np.ndarray:
+    """Return a column of whole numbers, (n,) int64, -1 where it is null or NaN, as pandas has nulls among numbers.
+
+    Raises
+    ------
+    SourceError
+        If it holds something else; the message begins with ``where``.
+    """
+    return numbers_of(_to_numbers(table[column], pa.int64(), f"{where}{column}").fill_null(-1))
+
+
+def seconds(table: pa.Table, column: str, where: str = "") -> np.ndarray:
+    """Return a column of seconds, (n,) float64, NaN where it is null; raises as `whole_numbers` does."""
+    return numbers_of(_to_numbers(table[column], pa.float64(), f"{where}{column}").fill_null(np.nan))
+
+
+def _to_numbers(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+    try:
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), None, values)
+        return values.cast(kind)
+    except pa.ArrowException as error:
+        what = "whole numbers" if pa.types.is_integer(kind) else "numbers"
+        raise SourceError(f"{name} does not hold {what}: {' '.join(str(error).split())}") from error
 
 
 def read_episodes(dataset: LeRobotDataset) -> pa.Table:
@@ -273,15 +294,12 @@ def read_episodes(dataset: LeRobotDataset) -> pa.Table:
     table = _read_jsonl(dataset, "meta/episodes.jsonl") if dataset.version[0] == 2 else _read_files(dataset)
     if EPISODE not in table.column_names:
         raise SourceError(f"{dataset.name}: its table of episodes has no column {EPISODE}")
-    try:
-        index = table[EPISODE].cast(pa.int64())
-    except pa.ArrowException as error:
-        raise SourceError(f"{dataset.name}: {EPISODE} does not hold whole numbers: {error}") from error
-    if not len(table) or index.null_count:
+    index = whole_numbers(table, EPISODE, f"{dataset.name}: ")
+    if not len(table) or (index < 0).any():
         raise SourceError(
             f"{dataset.name}: its table of episodes has {'no rows' if not len(table) else 'no number for some'}"
         )
-    return table.set_column(table.column_names.index(EPISODE), EPISODE, index)
+    return table.set_column(table.column_names.index(EPISODE), EPISODE, pa.array(index))
 
 
 def read_task_names(dataset: LeRobotDataset, kind: str = "task") -> dict[int, str]:
@@ -325,29 +343,13 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
 
 
 def _read_files(dataset: LeRobotDataset) -> pa.Table:
-    files = _list_episodes(dataset)
-    if not files:
-        raise SourceError(f"{dataset.name}: no .parquet file in meta/episodes")
+    files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
     read = partial(read_parquet, wanted=lambda name: not name.startswith(_UNREAD))
     tables = map_files(read, files)
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise SourceError(f"{dataset.name}: the files of meta/episodes do not fit together: {error}") from error
-
-
-def _list_episodes(dataset: LeRobotDataset) -> list[str]:
-    folder = f"{dataset.root}/meta/episodes"
-    path = local_path(folder)
-    if path is not None:
-        below = [str(each.relative_to(path)) for each in Path(path).rglob("*.parquet")]
-        return [dataset.locate(f"meta/episodes/{each}") for each in sorted(below, key=path_order)]
-    filesystem, inner = open_filesystem(folder)
-    try:
-        paths = find_patiently(folder, filesystem, inner, None)
-    except Exception as error:  # Each filesystem raises errors of its own.
-        raise failure("list", folder, error) from error
-    return [filesystem.unstrip_protocol(each) for each in sorted(paths, key=path_order) if each.endswith(".parquet")]
 
 
 def map_files(read: Callable[[T], R], files: Iterable[T]) -> list[R]:

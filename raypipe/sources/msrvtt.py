@@ -21,7 +21,7 @@ import pyarrow as pa
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions
 from raypipe.sources.columns import plain, to_column
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder, path_order
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
 from raypipe.sources.precomputed import holds_records
 from raypipe.sources.videos import FOUND, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
@@ -58,12 +58,7 @@ def find_annotations(source: str) -> list[str]:
     if any(character in source for character in "*?["):
         return []
     folders = [source, *list_folder(source, _FOLDERS).values()]
-    return [
-        path
-        for folder in folders
-        for _, path in sorted(list_folder(folder, _FILES).items(), key=lambda each: path_order(each[0]))
-        if holds_records(path)
-    ]
+    return [path for folder in folders for path in list_folder(folder, _FILES).values() if holds_records(path)]
 
 
 def read_annotations(files: Sequence[str], source: str) -> Videos:

@@ -52,7 +52,9 @@ def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
         return len(source) == 1 and is_precomputed(source[0])
     name = os.fspath(source)
     path = local_path(name)
-    if suffix(name) not in PRECOMPUTED_SUFFIXES or (path is not None and Path(path).is_dir()):
+    if suffix(name) not in PRECOMPUTED_SUFFIXES:
+        return False
+    if path is not None and os.path.isdir(path):  # noqa: PTH112 – Path.is_dir raises if its folder may not be entered
         return False
     return suffix(name) != ".json" or not holds_records(name)
 

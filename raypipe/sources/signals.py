@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
-from raypipe.sources.episodes import read_facts
+from raypipe.sources.columns import as_rows
+from raypipe.sources.episodes import describe_episodes
 from raypipe.sources.frame_tables import read_frames
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, whole_numbers
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import open_file, shown
@@ -121,15 +121,10 @@ def read_signals(source: str, features: str, limit: int | None = None, scale: Sc
         raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
     names = split_features(features)
     check_features(dataset, names)
-    episodes = read_episodes(dataset)
-    notes = list(dataset.notes)
-    labels, facts = read_facts(dataset, episodes, notes)
+    episodes, labels, kept, notes = describe_episodes(dataset)
     uris, codes = dataset.data_files(episodes)
-    more = episodes.select([name for name in episodes.column_names if not name.startswith(("videos/", "data/"))])
-    for name, column in facts.items():
-        more = more.append_column(name, column)
     numbers = whole_numbers(episodes, EPISODE).tolist()
-    extras = more.to_pylist()
+    extras = kept.to_pylist()
     videos = Videos(
         Video(
             make_video_id(f"{number}/{','.join(names)}"),
@@ -256,38 +251,14 @@ def _iter_values(
             continue
         try:
             values = np.concatenate([as_rows(frames[name], name) for name in names], axis=1)
+            keys = [whole_numbers(frames, name) for name in (*order_by, EPISODE)]
         except SourceError as error:
             yield from ((row, error) for row in rows.tolist() if tell)
             continue
-        own = whole_numbers(frames, EPISODE)
-        keys = (whole_numbers(frames, "frame_index"), own) if order_by else (own,)
-        order = np.lexsort(keys)
+        own, order = keys[-1], np.lexsort(keys)
         for row in rows.tolist():
             inside = order[slice(*np.searchsorted(own[order], [numbers[row], numbers[row] + 1]))]
             if len(inside):
                 yield row, values[inside]
             elif tell:
                 yield row, SourceError("it has no frames")
-
-
-def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Return a column of numbers, or of lists of as many each, nested or not: (n, d) float64; null is not a number.
-
-    Raises
-    ------
-    SourceError
-        If the lists are of unequal lengths, or hold something else.
-    """
-    n = len(column)
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    while any(is_one(column.type) for is_one in lists):
-        column = pc.list_flatten(column)
-    try:
-        values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
-    except pa.ArrowException as error:
-        raise SourceError(f"{name} does not hold numbers: {' '.join(str(error).split())}") from error
-    if not n:
-        return np.empty((0, 1))
-    if len(values) % n:
-        raise SourceError(f"{name} has lists of unequal lengths")
-    return values.reshape(n, -1)

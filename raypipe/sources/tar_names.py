@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 from raypipe.errors import SourceError
@@ -56,7 +56,9 @@ def name_tars(source: str) -> Tars | None:
     if _COMPRESSED.search(source.partition("?")[0]):
         raise SourceError(f"{shown(source)} is compressed, and no video in it can be read by its place: make it a .tar")
     path = local_path(source)
-    if suffix(source) == TAR and "{" in source and not (path is not None and Path(path).exists()):
+    # Path.exists raises if the folder may not be entered.
+    is_file = path is not None and os.path.exists(path)  # noqa: PTH110
+    if suffix(source) == TAR and "{" in source and not is_file:
         return _locate(expand_braces(source))
     if suffix(source) in _LISTS and _lists_tars(source):
         return _locate(_read_list(source))

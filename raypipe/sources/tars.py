@@ -10,7 +10,7 @@ from functools import partial
 from typing import IO, Any
 
 from raypipe.errors import SourceError
-from raypipe.storage import TarMember, failure, local_path, open_file, open_filesystem, patiently, shown
+from raypipe.storage import TarMember, failure, local_path, open_parts, patiently, shown
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -136,20 +136,8 @@ def _check_plain(start: bytes, where: str) -> None:
 @contextmanager
 def _open_tar(archive: str) -> Iterator[Any]:
     """Open a tar for jumping from header to header; of a remote one little more than these is fetched."""
-    if local_path(archive) is not None:
-        with open_file(archive) as file:
-            yield file
-        return
-    filesystem, inner = open_filesystem(archive)
-    try:
-        opened = patiently(
-            archive,
-            partial(filesystem.open, inner, "rb", block_size=_AHEAD_BYTES, cache_type="readahead"),
-        )
-    except Exception as error:  # Each filesystem raises errors of its own.
-        raise failure("read", archive, error) from error
-    with opened:
-        if hasattr(opened, "cache"):  # A file in memory has no cache.
-            fetch = opened.cache.fetcher
-            opened.cache.fetcher = lambda start, end: patiently(archive, partial(fetch, start, end))
-        yield opened
+    with open_parts(archive, _AHEAD_BYTES) as file:
+        if hasattr(file, "cache"):  # A local file has none, nor has one in memory.
+            fetch = file.cache.fetcher
+            file.cache.fetcher = lambda start, end: patiently(archive, partial(fetch, start, end))
+        yield file

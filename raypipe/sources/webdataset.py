@@ -227,7 +227,9 @@ def _parse(data: bytes | None, key: str, content: _Content) -> dict[str, Any]:
     caption = found.pop("caption", None) or window_captions(found)
     if isinstance(caption, list):
         caption = join_captions(map(str, caption))
-    return {name: plain(value) for name, value in {**found, "caption": caption}.items()}
+    if caption is not None:  # Where there is none, one of another file of the sample must stay.
+        found["caption"] = caption
+    return {name: plain(value) for name, value in found.items()}
 
 
 def _take_known(columns: dict[str, Any], texts: dict[str, bytes]) -> tuple[str | None, str | None]:

@@ -112,6 +112,34 @@ class TestReading:
             "embeddings of no clip in the metadata: 1",
         )
 
+    @pytest.mark.parametrize("kind", [pa.list_(pa.float64()), pa.null()])
+    def test_a_video_whose_clips_were_all_filtered_out_fails_alone(self, tmp_path, videos, kind):
+        """Its table of embeddings is empty, and if pandas has written it, its columns have no type either."""
+        videos["/in/b.mp4"] = [(t, t + 2.0, None, "") for t in (0.0, 2.0)]
+        root = write_curated(tmp_path / "out", videos)
+        empty = root / "ce1_embd_224p_parquet" / f"{uuid.uuid5(uuid.NAMESPACE_URL, '/in/b.mp4')}_0.parquet"
+        columns = {"id": pa.array([], pa.string()), "embedding": pa.array([], kind)}
+        pq.write_table(pa.table(columns), empty)
+        run = pipeline.embed(root, Run(str(tmp_path / "run")), rp.make_config(), Progress())
+        rows = Run(str(tmp_path / "run")).read_table("videos.parquet").to_pylist()
+        assert [(row["status"], row["clips_left_out"]) for row in rows] == [("failed", 2), ("ok", 1)], run
+        assert rows[0]["error"] == "none of its 2 clips has an embedding and a duration_span"
+
+    def test_a_clip_without_a_span_is_left_out_and_counts_with_its_video(self, tmp_path, videos):
+        """Its embedding cannot be put in its place, and a video of such clips alone is found all the same."""
+        videos["/in/c.mp4"] = [(0.0, 2.0, at(1), ""), (2.0, 4.0, at(3), "")]
+        root = write_curated(tmp_path, videos)
+        for source, start_s in (("/in/b.mp4", 2.0), ("/in/c.mp4", 0.0), ("/in/c.mp4", 2.0)):
+            path = root / "metas/v0" / f"{clip_id(source, start_s, start_s + 2)}.json"
+            record = json.loads(path.read_text())
+            del record["duration_span"]
+            path.write_text(json.dumps(record))
+        found, paths = read_source(root)
+        assert [video.extra["clips_left_out"] for video in found] == [1, 2, 1]
+        assert [path[:, 0].tolist() for path in paths.clips] == [[1, 11], [], [1, 3, 7]]
+        assert paths.reasons == {found[1].video_id: "none of its 2 clips has an embedding and a duration_span"}
+        assert "records of the metadata without span_uuid, source_video or duration_span: 3" in found.notes
+
     def test_over_fsspec(self, tmp_path, videos):
         root = write_curated(tmp_path / "out", videos)
         memory = fsspec.filesystem("memory")
@@ -153,7 +181,9 @@ class TestErrors:
         ("columns", "message"),
         [
             ({"id": ["a"], "vector": [[1.0]]}, "has no columns id and embedding, but id, vector"),
-            ({"id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0]]}, "has embeddings of 1 numbers and of 2"),
+            ({"id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0]]}, "embedding has lists of 1 numbers and of 2"),
+            ({"id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0, 3.0]]}, "embedding has lists of 1 numbers and of 3"),
+            ({"id": ["a"], "embedding": ["text"]}, "z.parquet: embedding does not hold numbers"),
             ({"id": ["a"], "embedding": [[1.0]]}, "has embeddings of 1 numbers and of 4"),
             ({"id": ["a"], "embedding": [[1.0, 2.0, 3.0, np.nan]]}, "the embedding of clip a holds NaN or infinity"),
         ],

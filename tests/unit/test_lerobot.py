@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import uuid
 
 import fsspec
@@ -203,6 +204,7 @@ def test_files_of_episodes_come_in_the_order_of_their_numbers(tmp_path):
     write_v3(tmp_path, list(range(1, 13)), per_meta_file=1)
     for path in sorted((tmp_path / "meta/episodes").rglob("*.parquet")):
         path.rename(path.with_name(f"file-{int(path.stem[5:])}.parquet"))
+        path.with_name("._file-0.parquet").write_bytes(b"what macOS leaves on other disks")
     assert [video.extra["episode_index"] for video in rp.find_videos(tmp_path)] == list(range(12))
 
 
@@ -338,17 +340,33 @@ def test_templates_are_read_whatever_their_fields_are_called(tmp_path, chunk):
     [
         (lambda root: (root / "meta/info.json").write_text("{"), "info.json is not JSON"),
         (lambda root: truncate(root / "meta/episodes/chunk-000/file-001.parquet"), "cannot read .*file-001.parquet"),
-        (lambda root: [path.unlink() for path in root.rglob("*.parquet")], "no .parquet file in meta/episodes"),
+        (
+            lambda root: [path.unlink() for path in root.rglob("*.parquet")],
+            r"no file of this kind in .*/bad/meta/episodes/: looked for \.parquet",
+        ),
+        (lambda root: shutil.rmtree(root / "meta/episodes"), "cannot find .*/bad/meta/episodes/: no such file"),
         (lambda root: drop(root, f"videos/{CAMERA}/file_index"), f"has no column videos/{CAMERA}/file_index"),
         (lambda root: drop(root, f"videos/{CAMERA}/to_timestamp"), f"has no column videos/{CAMERA}/to_timestamp"),
         (lambda root: drop(root, "episode_index"), "its table of episodes has no column episode_index"),
+        (
+            lambda root: change(root, f"videos/{CAMERA}/file_index", "one"),
+            f"bad: meta/episodes: videos/{CAMERA}/file_index does not hold whole numbers",
+        ),
+        (
+            lambda root: change(root, f"videos/{CAMERA}/from_timestamp", "soon"),
+            f"bad: meta/episodes: videos/{CAMERA}/from_timestamp does not hold numbers",
+        ),
+        (lambda root: change(root, "episode_index", 0.5), "bad: episode_index does not hold whole numbers"),
     ],
-    ids=["info", "truncated", "no episodes", "no place", "no end", "no number"],
+    ids=[
+        *("info", "truncated", "no episodes", "no folder", "no place", "no end", "no number"),
+        *("place is text", "time is text", "number is a fraction"),
+    ],
 )
 def test_bad_metadata_is_named_in_a_line(tmp_path, spoil, message):
-    spoil(write_v3(tmp_path, [3, 4], per_meta_file=1))
+    spoil(write_v3(tmp_path / "bad", [3, 4], per_meta_file=1))
     with pytest.raises(SourceError, match=message) as raised:
-        rp.find_videos(tmp_path)
+        rp.find_videos(tmp_path / "bad")
     assert "\n" not in str(raised.value)
 
 
@@ -359,6 +377,41 @@ def truncate(path):
 def drop(root, column):
     for path in (root / "meta/episodes").rglob("*.parquet"):
         pq.write_table(pq.read_table(path).drop_columns([column]), path)
+
+
+def change(root, column, *values):
+    """Give the episodes' rows these values by turns."""
+    for path in (root / "meta/episodes").rglob("*.parquet"):
+        table = pq.read_table(path)
+        changed = pa.array((list(values) * len(table))[: len(table)])
+        pq.write_table(table.set_column(table.column_names.index(column), column, changed), path)
+
+
+def test_places_that_are_not_known_are_null_or_as_pandas_writes_them(tmp_path):
+    """Among whole numbers pandas has NaN for null, and all of them are floats then."""
+    write_v3(tmp_path, [3, 4], [CAMERA, "wrist"])
+    for nothing in (None, float("nan")):
+        for place in ("chunk_index", "file_index", "from_timestamp", "to_timestamp"):
+            change(tmp_path, f"videos/wrist/{place}", 0.0, nothing)
+        videos = rp.find_videos(tmp_path)
+        episodes = [(video.extra["episode_index"], video.group) for video in videos]
+        assert episodes == [(0, CAMERA), (0, "wrist"), (1, CAMERA)]
+        assert videos.notes == ("1 of 2 episodes have no wrist",)
+        assert videos[1].uri.endswith("/videos/wrist/chunk-000/file-000.mp4")
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("edge", ["from_timestamp", "to_timestamp"])
+def test_an_episode_of_which_one_time_is_not_known_takes_no_frames_of_others(tmp_path, sandbox, edge, nothing):
+    lengths = [3, 4, 5]
+    spans = write_joined(tmp_path / f"videos/{CAMERA}/chunk-000/file-000.mp4", lengths, 10)
+    write_v3(tmp_path, lengths, fps=10, spans={CAMERA: spans})
+    known = [span[1 if edge == "from_timestamp" else 2] for span in spans]
+    change(tmp_path, f"videos/{CAMERA}/{edge}", known[0], nothing, known[2])
+    found = list(read_all(rp.find_videos(tmp_path), sandbox, every_n=1).values())
+    assert found[0] == (numbers_of(0, 3), None)
+    assert found[1] == ([], "nothing between 0 s and 0 s: the file lasts 1.2 s")
+    assert found[2] == (numbers_of(2, 5), None)
 
 
 def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
@@ -458,4 +511,6 @@ def test_pictures_on_another_file_system():
     np.testing.assert_allclose(frames.times_s, [0, 0.1, 0.1, 1.9, 1.9], atol=1e-6)
     assert frames.error is None
     assert decoder.frames(uri, np.array([1.0, 3.0]), 96, "squash").error == "ends at 1.9 s, before 3.0 s"
+    with pytest.raises(DecodeError, match=r"ends at 1\.9 s, before 3\.0 s"):
+        decoder.frames(uri, np.array([3.0]), 96, "squash")
     memory.rm("/pictures.parquet")

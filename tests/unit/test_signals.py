@@ -10,13 +10,14 @@ from commands import call_raypipe
 from embedded import make_embedded
 from lerobot_sets import CAMERA
 from sklearn.metrics import adjusted_rand_score
-from whole_sets import FRAMES, STATE, change_info, change_rows, state_of, write_set
+from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, write_set
 
 import raypipe as rp
 from raypipe import pipeline
-from raypipe.errors import UsageError
+from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.clip_signals import average_clips, read_signals_of, write_signals
+from raypipe.sources.columns import as_rows
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.signals import Scale, read_signals
@@ -109,6 +110,36 @@ def test_an_episode_whose_frames_cannot_be_read_fails_and_the_others_do_not(tmp_
     rows = run.read_table("videos.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 3 + ["failed"] + ["ok"] * 2
     assert rows[3]["error"] == "it has no frames"
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int64(), 2)])
+def test_a_row_of_numbers_that_is_null_moves_no_other(kind):
+    rows = as_rows(pa.chunked_array([pa.array([[1, 2], None, [3, 4]], kind), pa.array([], kind)]), "state")
+    np.testing.assert_array_equal(rows, [[1, 2], [np.nan, np.nan], [3, 4]])
+    assert as_rows(pa.chunked_array([pa.array([], kind)]), "state").shape == (0, 1)
+
+
+def test_lists_of_unequal_lengths_are_refused_though_their_sum_would_fit():
+    lists = [[1.0], [2.0, 3.0, 4.0]], [[[1.0], [2.0, 3.0]], [[4.0, 5.0], [6.0]]], [[[1.0], None], [[2.0], [3.0]]]
+    for values in lists:
+        with pytest.raises(SourceError, match=r"state has lists of \d numbers and of \d"):
+            as_rows(pa.chunked_array([values]), "state")
+
+
+def test_an_episode_whose_frames_lie_nobody_knows_where_fails_with_that_reason(tmp_path):
+    root = write_set(tmp_path / "set", (3, 2))
+    change_rows(root, EPISODES, lambda rows: rows[1].update({"data/file_index": None}))
+    signals = read_signals(str(root), STATE)
+    assert [len(path) for path in signals.paths] == [3, 0]
+    assert list(signals.reasons) == [signals.videos[1].video_id]
+    assert "does not say which file of data/ holds it" in signals.reasons[signals.videos[1].video_id]
+
+
+def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
+    root = write_set(tmp_path / "set", (3, 2))
+    change_info(root, total_episodes=9)
+    notes = read_signals(str(root), STATE).videos.notes
+    assert notes == (f"{root}: info.json tells of 9 episodes, and their table has 2",)
 
 
 def test_bad_features_get_one_line(root, tmp_path):

@@ -209,8 +209,12 @@ class TestErrors:
             ("file://relative/x.mp4", "write file:///folder/video.mp4"),
             ("http://127.0.0.1:9/x/", "cannot list http://127.0.0.1:9/x/: "),
             ("memory://nowhere", "cannot find memory://nowhere: no such file or folder"),
+            ("~nobody of that name/x", "cannot find ~nobody of that name/x: no such file or folder"),
+            *((f"{'x' * 300}{end}", "File name too long") for end in ("", ".csv", "{0..1}.tar")),
+            (f"{'x' * 300}.json", "it must be the only source of a run"),
             ([], "no source given"),
         ],
+        ids=lambda value: str(value)[-20:],
     )
     def test_one_line_says_what_is_wrong(self, source, said, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

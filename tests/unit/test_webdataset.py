@@ -213,6 +213,14 @@ class TestCompanions:
             assert "samples without metadata in the tar of metas: 1 (the first: clip11)" in videos.notes
         assert {video.group for video in find_videos(tmp_path / "v0")} == {"resolution_720/frames_0_255"}
 
+    def test_json_without_a_caption_hides_none_of_its_companions(self, tmp_path):
+        meta = {"windows": [{"qwen_caption": "of a window"}]}
+        write_tar(tmp_path / "video/part/0.tar", {"1.mp4": VIDEO, "1.json": '{"n": 1}'})
+        write_tar(tmp_path / "metas/part/0.tar", {"1.json": json.dumps(meta)})
+        write_tar(tmp_path / "2.tar", {"2.mp4": VIDEO, "2.json": '{"n": 2, "caption": null}'})
+        pq.write_table(pa.table({"key": ["2"], "caption": ["of the table"]}), tmp_path / "2.parquet")
+        assert [video.caption for video in find_videos(tmp_path)] == ["of the table", "of a window"]
+
 
 class TestTrouble:
     @pytest.fixture
@@ -315,11 +323,11 @@ def test_an_index_reads_headers_and_no_contents(tmp_path, monkeypatch):
             return data
 
     @contextmanager
-    def open_counted(_):
+    def open_counted(*_):
         with Counted(str(tar)) as file:
             yield file
 
-    monkeypatch.setattr(tars, "open_file", open_counted)
+    monkeypatch.setattr(tars, "open_parts", open_counted)
     index = tars.read_tar(canonical_uri(str(tar)), lambda name: name.endswith("json"))
     assert (len(index.members), len(index.contents)) == (40, 20)
     assert n_read < 0.01 * tar.stat().st_size
