@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
 from raypipe.runs.results import EXPORTS, read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
-from raypipe.storage import inert
+from raypipe.storage import inert, local_path, shown
 
 FORMS = ("lerobot", "fiftyone", "npz", "csv", "links")
 
@@ -69,6 +70,9 @@ def export(
 
         return write_samples(run, output)
     place = Run(output or f"{run.url.rstrip('/')}/{EXPORTS}/{to}")
+    path = local_path(place.url)
+    if path is not None and Path(path).is_file():
+        raise UsageError(f"{shown(place.url)} is a file: name a folder by -o")
     if to == "links":
         from raypipe.report.links import write_links
 
