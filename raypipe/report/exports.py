@@ -17,7 +17,7 @@ from raypipe.errors import UsageError
 from raypipe.report.naming import free_name
 from raypipe.report.tables import name_of
 from raypipe.runs.accounting import VIDEOS_FILE
-from raypipe.runs.clips import iter_clip_paths
+from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run
 from raypipe.runs.results import EXPORTS, read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
@@ -84,13 +84,6 @@ def export(
     return _write_npz(run, place) if to == "npz" else _write_csv(run, place)
 
 
-def _read_origins(run: Run) -> dict[str, float]:
-    """Return where each of a run's videos begins in its file, in seconds, by its id."""
-    plan = run.read_table("plan.parquet", ["video_id", "origin_s"])
-    pairs = zip(plan["video_id"].to_pylist(), plan["origin_s"].to_pylist(), strict=True)
-    return {video_id: origin_s or 0.0 for video_id, origin_s in pairs}
-
-
 def _write_npz(run: Run, place: Run) -> list[str]:
     """Write a file a video: ``embeddings`` (n_clips, dim), and ``frame_indexes`` (n_clips,) int64.
 
@@ -101,7 +94,7 @@ def _write_npz(run: Run, place: Run) -> list[str]:
     rows = zip(*(videos[name].to_pylist() for name in videos.column_names), strict=True)
     taken: set[str] = set()
     names = {video_id: (free_name(f"{_stem(uri)}.npz", taken), fps) for video_id, uri, fps in rows}
-    origins = _read_origins(run)
+    origins = read_origins(run)
     n = 0
     for clips in iter_clip_paths(run):
         name, fps = names[clips.video_id]
