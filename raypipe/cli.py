@@ -19,6 +19,7 @@ from raypipe.options import (
     DONE,
     EMBED,
     FAILED,
+    FIND,
     FOUND_FAULTS,
     SEED,
     ExistingRun,
@@ -260,7 +261,7 @@ def demo(
 
 @verb(
     CONFIG,
-    EMBED,
+    FIND,
     SEED,
     epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/cloth  |  "
     "raypipe inspect datasets/cloth --json  |  raypipe inspect MSRVTT/ -o sample.png -n 12",
@@ -271,7 +272,7 @@ def inspect(
         str | None,
         typer.Option("-o", "--output", metavar="FILE.png", help="Draw videos with their captions, chosen at random."),
     ] = None,
-    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many of them.")] = 9,
+    n: Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="How many of them; else 9.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     options: dict[str, Any],
@@ -282,12 +283,15 @@ def inspect(
 
     if picture is not None and not picture.lower().endswith(".png"):
         raise UsageError(f"{picture}: the picture is a PNG, so give it a name with .png")
+    if picture is None and (n is not None or options["seed"] is not None):
+        raise UsageError("-n and --seed go with -o FILE.png")
     config, progress = prepare(options)
     found = inspect_source(source, config, progress)
     print(to_json(found) if as_json else describe(found))
     if picture is not None:
-        folder, _, name = picture.rpartition("/")
-        Run(folder or ".").write_bytes(name, draw_sample(found, source, config, n, options["seed"] or 0))
+        folder, slash, name = picture.rpartition("/")
+        drawn = draw_sample(found, source, config, n or 9, options["seed"] or 0)
+        Run(folder or slash or ".").write_bytes(name, drawn)
         progress.say(f"picture: {picture}")
     return FOUND_FAULTS if found.faults else DONE
 

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from raypipe.analysis.dataset_faults import Fault
+from raypipe.analysis.dataset_faults import Fault, lay_out_faults
 from raypipe.analysis.lerobot_faults import Look, find_faults
-from raypipe.analysis.wording import count_captions, lay_out_captions
+from raypipe.analysis.wording import CaptionStatistics, count_captions, lay_out_captions
 from raypipe.clustering.result import NOISE
 from raypipe.config import Config, DecodeConfig
 from raypipe.decoders.sandbox import Sandbox
@@ -36,7 +36,6 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _LOOKED_AT_PX = 64  # Frames are compared at this size: noise is seen there, and a picture has 12 kB.
-_SHOWN = 20  # So many findings of a kind are printed; JSON has all.
 
 
 @dataclass(frozen=True)
@@ -168,8 +167,8 @@ def _to_member(video: Video, probe: Probe | Failure) -> Member:
     )
 
 
-def _describe_captions(inspection: Inspection) -> list[str]:
-    """Return a table of the captions by group, if there are any."""
+def _count_captions(inspection: Inspection) -> list[CaptionStatistics]:
+    """Return statistics of the captions by group, if there are any."""
     table, extra = inspection.videos.table, inspection.videos.extra
     alone = [[caption] if caption else [] for caption in table["caption"].to_pylist()]
     several = "captions" in extra.column_names and extra.schema.field("captions").type == pa.list_(pa.string())
@@ -177,8 +176,7 @@ def _describe_captions(inspection: Inspection) -> list[str]:
     if not any(captions):
         return []
     durations_s = [probe.duration_s if isinstance(probe, Probe) else float("nan") for probe in inspection.probes]
-    found = count_captions(table["group"].to_pylist(), captions, durations_s, table["label"].to_pylist())
-    return ["", *lay_out_captions(found)]
+    return count_captions(table["group"].to_pylist(), captions, durations_s, table["label"].to_pylist())
 
 
 def describe(inspection: Inspection) -> str:
@@ -196,7 +194,8 @@ def describe(inspection: Inspection) -> str:
             most = counter.most_common(8)
             more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""
             lines.append(f"{name:15}" + ", ".join(f"{key} ({n})" for key, n in most) + more)
-    lines += _describe_captions(inspection)
+    if captions := _count_captions(inspection):
+        lines += ["", *lay_out_captions(captions)]
     if failed:
         lines += [
             "",
@@ -204,7 +203,7 @@ def describe(inspection: Inspection) -> str:
             *chain.from_iterable((f"  {uri}", f"    {error}") for uri, error in failed),
         ]
     if inspection.faults is not None:
-        lines += ["", *_lay_out(inspection.faults)]
+        lines += ["", *lay_out_faults(inspection.faults)]
     return "\n".join(lines)
 
 
@@ -217,6 +216,10 @@ def to_json(inspection: Inspection) -> str:
     failed = [{"uri": uri, "error": error} for uri, error in _find_failed(inspection)]
     content: dict[str, Any] = {"videos": len(inspection.videos), "ignored": inspection.n_ignored, "would_fail": failed}
     content |= {"statistics": measures, **_count(inspection)}
+    if captions := _count_captions(inspection):
+        content["captions"] = [  # A mean duration that is not known is no number, which JSON does not have.
+            {name: None if value != value else value for name, value in asdict(each).items()} for each in captions
+        ]
     if inspection.faults is not None:
         content["findings"] = [asdict(fault) for fault in inspection.faults]
     return json.dumps(content, indent=2, ensure_ascii=False)
@@ -250,22 +253,3 @@ def _count(inspection: Inspection) -> dict[str, Counter[str]]:
         "labels": Counter(video.label for video in inspection.videos if video.label),
     }
     return {name: counter for name, counter in counters.items() if counter}
-
-
-def _lay_out(faults: Sequence[Fault]) -> list[str]:
-    """Return what is wrong as a table, of each kind the worst."""
-    if not faults:
-        return ["nothing is wrong with the dataset"]
-    counts = Counter(fault.kind for fault in faults)
-    rows = [["what", "episode", "camera", ""]]
-    listed: Counter[str] = Counter()
-    for fault in faults:
-        listed[fault.kind] += 1
-        if listed[fault.kind] <= _SHOWN:
-            episode = "" if fault.episode is None else str(fault.episode)
-            rows.append([fault.kind, episode, fault.camera or "", fault.says])
-        elif listed[fault.kind] == counts[fault.kind]:
-            rows.append([fault.kind, "", "", f"… and {counts[fault.kind] - _SHOWN} more: --json has all"])
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    table = [f"  {row[0]:{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:{widths[2]}}  {row[3]}".rstrip() for row in rows]
-    return [f"what is wrong: {len(faults)} finding{'s'[: len(faults) != 1]}, the worst first", *table]

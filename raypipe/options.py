@@ -66,13 +66,7 @@ ADDRESS = {
         typer.Option("--address", help="A Ray cluster's address; else RAY_ADDRESS, else a local one."),
     ],
 }
-EMBED = {
-    "encode.encoder": Annotated[
-        str | None, typer.Option("--encoder", help="clip, descriptor (needs no weights), or package.module:Name.")
-    ],
-    "encode.pretrained": Annotated[
-        str | None, typer.Option("--pretrained", help="CLIP weights: an open_clip tag or a checkpoint file.")
-    ],
+FIND = {
     "decode.decoder": Annotated[
         str | None, typer.Option("--decoder", help="auto, or the decoders to try in order, such as decord,pyav.")
     ],
@@ -80,6 +74,15 @@ EMBED = {
     "source.camera": Annotated[
         str | None, typer.Option("--camera", metavar="NAME|all", help="LeRobot: take one camera; else all.")
     ],
+}
+EMBED = {
+    "encode.encoder": Annotated[
+        str | None, typer.Option("--encoder", help="clip, descriptor (needs no weights), or package.module:Name.")
+    ],
+    "encode.pretrained": Annotated[
+        str | None, typer.Option("--pretrained", help="CLIP weights: an open_clip tag or a checkpoint file.")
+    ],
+    **FIND,
     "source.features": Annotated[
         str | None,
         typer.Option(

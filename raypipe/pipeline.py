@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,33 +15,28 @@ from raypipe.config import Config
 from raypipe.decoders import resolve_chain
 from raypipe.encoders import make_encoder
 from raypipe.errors import UsageError
-from raypipe.packages import package_versions
 from raypipe.progress import Progress
-from raypipe.runs.accounting import account, write_accounts
-from raypipe.runs.clip_signals import SIGNALS, saved_scale, write_signals
-from raypipe.runs.comparison import PRECOMPUTED, check_comparable, check_sections
+from raypipe.runs.accounting import write_accounts
+from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
+from raypipe.runs.comparison import check_comparable, check_sections
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import FOLDER, Ledger, split_clips
-from raypipe.runs.plan import PLAN_FILE, find_quarantined, open_plan, portion_size
-from raypipe.runs.results import remove_clusters, remove_report
-from raypipe.schema import EMBEDDING, Trajectories
-from raypipe.segments.planning import plan_precomputed
+from raypipe.runs.given_paths import take_paths, take_signals
+from raypipe.runs.plan import find_quarantined, open_plan, portion_size
+from raypipe.runs.results import SIGNALS, begin_embedding, remove_clusters, remove_report
+from raypipe.schema import EMBEDDING
 from raypipe.sources import read_source, read_versions
-from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.signals import VIDEO, read_signals, split_features
 from raypipe.sources.videos import Videos
 
 if TYPE_CHECKING:
-    from raypipe.clustering import Clustering
+    from raypipe.analysis.sweep import Map
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
-    from raypipe.runs.outlier_table import Judgement
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
 
 _KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its map: twice what the map is fitted on.
-WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
 
 
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
@@ -56,13 +51,15 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
 
     With another run in ``like``, the embeddings must be comparable with that run's.
     """
-    features = split_features(config.source.features or "")
-    if features and VIDEO not in features:
-        return _take_signals(source, run, config, progress, like)
+    features, alone = _read_features(source, config)
+    if alone:
+        return take_signals(str(source), run, config, progress.say, like)
+    if features:  # What is wrong with them is said before anything is embedded.
+        find_signals(str(source), features, saved_scale(like))
     with run.step("find"):
         found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
     if paths is not None:
-        return _take_precomputed(found, paths, run, config, progress, like)
+        return take_paths(found, paths, run, config, progress.say, like)
     from raypipe.engine.embedding import embed_segments, time_frame
     from raypipe.engine.probing import probe_videos
     from raypipe.engine.session import plan_pools, ray_session, tell_full_disk
@@ -80,7 +77,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
     quarantine = find_quarantined(run, config, found)
-    _begin(run, config, encoder_id)
+    begin_embedding(run, config, encoder_id)
 
     with ray_session(config.ray) as resources:
         if full := tell_full_disk():
@@ -101,7 +98,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
     if features:
         with run.step("signals"):
-            write_signals(run, source, chosen, ",".join(features), saved_scale(like), progress.say)
+            write_signals(run, str(source), chosen, features, saved_scale(like), progress.say)
     with run.step("account"):
         accounts = plan.account(found, quarantine, encoder.dim, progress.say)
         write_accounts(run, accounts, found.n_ignored, progress.say)
@@ -110,6 +107,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
 def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
     from raypipe.clustering import check_number
+    from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model
 
@@ -139,7 +137,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         with run.step("picture"):
             picture = steps.project(clustering)
         run.record_stage("picture", picture.implementation, picture.reason)
-    _evaluate(run, config, progress, steps.reduced, steps.picture, clustering, steps.centers)
+    write_appraisal(run, config, steps.reduced, steps.picture, clustering, steps.centers, progress.say)
 
 
 def predict(model_run: Run, source: Source, run: Run, config: Config, progress: Progress) -> None:
@@ -188,12 +186,13 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
     run.record_stage("cluster", made_by)
     progress.say(", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels)))
-    _list_outliers(run, found, WORST, progress)
+    outlier_table.record_outliers(run, found, progress.say)
 
 
 def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress) -> None:
     """Take the clusters of an estimator that was fitted on the run's trajectories elsewhere."""
     from raypipe.clustering import from_estimator
+    from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
     from raypipe.trajectories.steps import LocalSteps
 
@@ -206,12 +205,12 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
     with run.step("picture"):
         picture = steps.project()
     run.record_stage("picture", picture.implementation, picture.reason)
-    _evaluate(run, config, progress, steps.paths, steps.picture, from_estimator(model))
+    write_appraisal(run, config, steps.paths, steps.picture, from_estimator(model), None, progress.say)
 
 
 def find_outliers(run: Run, config: Config, progress: Progress) -> None:
     """Judge the videos of a clustered run again, by another measure or quantile, from the run directory alone."""
-    from raypipe.runs.outlier_table import judge_run
+    from raypipe.runs.outlier_table import judge_run, record_outliers
     from raypipe.runs.results import mark_outliers
 
     with run.step("outliers"):
@@ -220,7 +219,7 @@ def find_outliers(run: Run, config: Config, progress: Progress) -> None:
         run.record(config=config.model_dump(mode="json"))
         mark_outliers(run, found.scores, found.flags)
         run.write_json("metrics.json", {**run.read_json("metrics.json"), "outliers": found.summary()})
-    _list_outliers(run, found, WORST, progress)
+    record_outliers(run, found, progress.say)
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
@@ -268,15 +267,10 @@ def sweep(
         if len(values) < n_videos:
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 
-        def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-            jobs = list(jobs)
-            with progress.count("fitting", len(jobs), "jobs") as advance:
-                for done in map_tasks(do, jobs):
-                    yield done
-                    advance(1)
-
         with ray_session(config.ray):
-            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=map_counted)
+            found = sweep_clusters(
+                values, config.cluster, ks, gammas, n_seeds, map=_counted(map_tasks, progress, "fitting", "jobs")
+            )
     parameters = {name: getattr(config, name).model_dump(mode="json") for name in ("trajectory", "reduce", "cluster")}
     found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
     run.write_json("sweep.json", found)
@@ -303,18 +297,11 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
         raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
     folder = Path(run.path("videos"))
 
-    def map_counted(render: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-        jobs = list(jobs)
-        with progress.count("rendering", len(jobs)) as advance:
-            for path in map_tasks(render, jobs):
-                yield path
-                advance(1)
-
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
     config = config.model_copy(update={"cluster": k})
     with ray_session(config.ray):
         with run.step("render"):
-            render_demo(folder, seed=seed, map=map_counted)
+            render_demo(folder, seed=seed, map=_counted(map_tasks, progress, "rendering"))
         embed(folder, run, config, progress)
     cluster(run, config, progress)
     report(run, config, progress)
@@ -327,10 +314,12 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
 def preview(source: Source, config: Config) -> list[str]:
     """Say what a run would take, without probing or starting anything."""
-    features = config.source.features or ""
-    if features and VIDEO not in split_features(features):
+    features, alone = _read_features(source, config)
+    if alone:
         found = read_signals(str(source), features, 1).videos
     else:
+        if features:
+            find_signals(str(source), features)
         found, _ = read_source(source, config.source.allow_pickle, config.source.camera)
     chosen = found[: config.source.limit]
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
@@ -339,51 +328,33 @@ def preview(source: Source, config: Config) -> list[str]:
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 
-def _take_signals(source: Source, run: Run, config: Config, progress: Progress, like: Run | None) -> None:
-    """Take signals of a dataset's episodes in place of its videos."""
-    with run.step("find"):
-        signals = read_signals(str(source), config.source.features or "", config.source.limit, saved_scale(like))
-    progress.say(f"z-scored by {signals.scale.origin}")
-    _take_precomputed(signals.videos, signals.trajectories, run, config, progress, like)
-    run.record(signals=signals.scale.to_json())
+def _read_features(source: Source, config: Config) -> tuple[str, bool]:
+    """Return which signals are asked for, and whether they are in place of the videos."""
+    features = config.source.features
+    if features is None:
+        return "", False
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError("features are a LeRobot dataset's: name its folder or URL as the source, and not its videos")
+    alone = VIDEO not in split_features(features)
+    if alone and config.source.camera != "all":
+        raise UsageError(
+            f"camera {config.source.camera} goes with videos, and the signals of an episode are of no camera: leave it "
+            f"out, or name {VIDEO} among the features"
+        )
+    return features, alone
 
 
-def _take_precomputed(
-    found: Videos, paths: Precomputed, run: Run, config: Config, progress: Progress, like: Run | None
-) -> None:
-    """Take trajectories that somebody else computed in place of embeddings."""
-    progress.say(f"found {len(found)} precomputed trajectories")
-    for note in found.notes:
-        progress.say(note)
-    chosen = found[: config.source.limit]
-    digest = hashlib.sha256()
-    for path in (*paths.clips, *(paths.spans_s or ())):
-        digest.update(path.tobytes())
-    fingerprint, dim = digest.hexdigest(), paths.clips[0].shape[1]
-    encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
-    check_comparable(encoder_id, like)
-    n, spans_s = len(chosen), paths.spans_s
-    rows, clips = plan_precomputed(chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n], paths.reasons)
-    open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
-    _begin(run, config, encoder_id)
-    run.write_table(PLAN_FILE, rows)
-    before = set(run.files(FOLDER, ".parquet"))
-    for number, part in enumerate(split_clips(clips, dim)):
-        name = f"{FOLDER}/{number:05d}.parquet"
-        run.write_table(name, part)
-        before.discard(name)
-    for name in before:  # They hold nothing of these trajectories, and go only now that all of these are there.
-        run.remove(name)
-    write_accounts(run, [account(found, Ledger(run, rows))], found.n_ignored, progress.say)
+def _counted(map_tasks: Callable[..., Iterator[Any]], progress: Progress, doing: str, unit: str = "videos") -> Map:
+    """Return a map whose results are counted on the display as they come."""
 
+    def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        jobs = list(jobs)
+        with progress.count(doing, len(jobs), unit) as advance:
+            for done in map_tasks(do, jobs):
+                yield done
+                advance(1)
 
-def _begin(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
-    """Record what the embeddings are made with, and remove what followed from those of before."""
-    remove_clusters(run)
-    run.remove("sweep.json")
-    run.remove(SIGNALS)
-    run.sweep()
-    run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
+    return map_counted
 
 
 def _check_embedded(run: Run) -> None:
@@ -405,65 +376,3 @@ def _open_steps(run: Run, config: Config) -> Iterator[LocalSteps | RaySteps]:
     steps = RaySteps(run, config)
     with ray_session(config.ray):
         yield steps
-
-
-def _evaluate(
-    run: Run,
-    config: Config,
-    progress: Progress,
-    paths: Trajectories,
-    picture: Trajectories,
-    clustering: Clustering,
-    centers: dict[int, np.ndarray] | None = None,
-) -> None:
-    """Evaluate and describe a clustering of trajectories, and write the clusters, the metrics and the descriptions.
-
-    ``centers`` are the clusters' paths on the map, where the picture has placed them.
-    """
-    from raypipe.analysis.averages import average_paths
-    from raypipe.analysis.evaluation import evaluate
-    from raypipe.analysis.sizes import describe_empty, describe_noise
-    from raypipe.runs.descriptions import write_descriptions
-    from raypipe.runs.outlier_table import judge_videos
-    from raypipe.runs.results import read_truth, write_barycenters, write_clusters
-
-    with run.step("evaluate"):
-        name, truth = read_truth(run)
-        metrics = evaluate(
-            paths.values,
-            clustering.labels,
-            gamma=clustering.gamma,
-            inertia=clustering.inertia,
-            n_clusters=clustering.n_clusters,
-            truth=truth,
-        )
-        if centers is None:
-            near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
-            members = {k: near[clustering.labels[near] == k] for k in clustering.paths_of_centers()}
-            centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
-    with run.step("outliers"):
-        found = judge_videos(
-            run, paths, clustering.labels, clustering.distances, clustering.centers, clustering.gamma, config
-        )
-        write_clusters(run, clustering, found.scores, found.flags, picture)
-    write_barycenters(run, centers)
-    metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
-    run.write_json("metrics.json", {**metrics, "outliers": found.summary()})
-    _list_outliers(run, found, WORST if found.by == "distance" else 0, progress)
-    for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
-        progress.say(line)
-    run.record_stage("cluster", clustering.implementation, clustering.reason)
-    with run.step("describe"):
-        described_by, fallback = write_descriptions(run, config, clustering.labels, clustering.distances)
-    run.record_stage("describe", described_by, fallback)
-
-
-def _list_outliers(run: Run, found: Judgement, n_worst: int, progress: Progress) -> None:
-    """Write ``outliers.csv`` of a run's clusters, and say how many outliers there are and which videos lie farthest."""
-    from raypipe.runs.outlier_table import describe_outliers, list_outliers, write_outliers
-
-    listed = list_outliers(run, found)
-    write_outliers(run, listed)
-    run.record_stage("outliers", f"by {found.by}", found.note)
-    for line in describe_outliers(found, listed, n_worst):
-        progress.say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ SLACK = 0.5  # of a frame: times are rounded, and a span's edge may lie within t
 FPS_SLACK = (
     0.005  # The part by which frame rates may differ: 29.97 is taken for 30, as an episode's frames are counted.
 )
+SHOWN = 20  # So many faults of a kind are in a table; JSON has all.
 STILL = 0.5  # grey levels of 255: a live camera's noise changes the picture by more, whatever the codec leaves of it.
 
 
@@ -90,6 +92,25 @@ class Stream:
 def worst_first(faults: Sequence[Fault]) -> list[Fault]:
     """Return faults in the order of `KINDS`, of each kind the greatest first."""
     return sorted(faults, key=lambda fault: (KINDS.index(fault.kind), -fault.amount, fault.episode or 0))
+
+
+def lay_out_faults(faults: Sequence[Fault]) -> list[str]:
+    """Return faults in their order as the lines of a table, of each kind the first."""
+    if not faults:
+        return ["nothing is wrong with the dataset"]
+    counts = Counter(fault.kind for fault in faults)
+    rows = [["what", "episode", "camera", ""]]
+    listed: Counter[str] = Counter()
+    for fault in faults:
+        listed[fault.kind] += 1
+        if listed[fault.kind] <= SHOWN:
+            episode = "" if fault.episode is None else str(fault.episode)
+            rows.append([fault.kind, episode, fault.camera or "", fault.says])
+        elif listed[fault.kind] == counts[fault.kind]:
+            rows.append([fault.kind, "", "", f"… and {counts[fault.kind] - SHOWN} more: --json has all"])
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    table = [f"  {row[0]:{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:{widths[2]}}  {row[3]}".rstrip() for row in rows]
+    return [f"what is wrong: {len(faults)} finding{'s'[: len(faults) != 1]}, the worst first", *table]
 
 
 def check_files(stream: Stream, probes: Mapping[str, Probe | Failure], fps: float) -> Iterator[Fault]:

@@ -1,8 +1,6 @@
 """k-means for time series: tslearn's estimator, with more ways to run it."""
 
 import warnings
-from contextlib import suppress
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,16 +9,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from raypipe.clustering.by_tslearn import fit_by_tslearn, measure_by_tslearn
 from raypipe.clustering.lloyd import Rules, fit
+from raypipe.clustering.parameters import check_parameters, find_constraint, is_tslearns
 from raypipe.clustering.shards import LocalShards, Measure, Shards, sample_steps
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, check_gamma, check_weights, compare, tslearn
-from raypipe.softdtw.backends import BACKENDS, PRECISIONS
-from raypipe.softdtw.constraints import PARAMETERS, Constraint, read_constraint
+from raypipe.softdtw import auto_gamma, check_gamma, check_weights, compare
 from raypipe.softdtw.series import Series, check_range, pad_series, read_series, to_host
-
-METRICS = ("euclidean", "dtw", "softdtw")
-SOLVERS = ("mm", "lbfgs")
 
 
 class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
@@ -167,7 +162,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             If every run ended with an empty cluster. Of our own runs the one that fills most clusters is kept, and of
             several such the one of the lowest ``objective_``; of tslearn's the last.
         """
-        self._check_parameters()
+        check_parameters(vars(self))
         series = self._check_series(X)
         shards = LocalShards(series)
         self._check_number(shards)
@@ -203,7 +198,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         ConvergenceWarning
             As `fit`.
         """
-        self._check_parameters()
+        check_parameters(vars(self))
         self._check_ours()
         self._check_number(shards)
         random = check_random_state(self.random_state)
@@ -261,42 +256,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         tags.input_tags.three_d_array = True
         return tags
 
-    def _check_parameters(self) -> None:
-        allowed = {
-            "metric": METRICS,
-            "solver": SOLVERS,
-            "precision": ("auto", *PRECISIONS),
-            "backend": (*BACKENDS, "tslearn"),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise UsageError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
-        for name in ("n_clusters", "max_iter", "n_init"):
-            if not (isinstance(getattr(self, name), Integral) and getattr(self, name) >= 1):
-                raise UsageError(f"{name} must be at least 1 and whole, got {getattr(self, name)!r}")
-        if not isinstance(self.tol, Real):
-            raise UsageError(f"tol must be a number, got {self.tol!r}")
-        self._check_combination()
-
-    def _check_combination(self) -> None:
-        if self.init is None or isinstance(self.init, str):
-            if self.init not in ("k-means++", "random"):
-                raise UsageError(f"init must be k-means++, random or an array of centers; got {self.init!r}")
-        elif len(self.init) != self.n_clusters:
-            raise UsageError(f"init holds {len(self.init)} centers, n_clusters is {self.n_clusters}")
-        if self.divergence and (self.solver == "lbfgs" or self._is_tslearns()):
-            raise UsageError("divergence goes with metric 'softdtw', solver 'mm' and raypipe's own backends")
-        if self.metric == "softdtw" and self.backend == "tslearn" and self.solver == "mm":
-            raise UsageError("backend 'tslearn' solves by L-BFGS only: add solver='lbfgs'")
-        self._resolve_constraint()  # What is wrong with it is said before the work begins.
-
     def _is_tslearns(self) -> bool:
-        """Whether tslearn does the work: all that we have no code of our own for."""
-        needed = self.dtw_inertia or set(self.metric_params or ()) - {"gamma", "n_jobs", *PARAMETERS}
-        if self.metric == "softdtw" and needed and self.backend in ("cupy", "numba"):
-            known = ", ".join(("gamma", *PARAMETERS))
-            raise UsageError(f"backend {self.backend!r} knows neither dtw_inertia nor any metric_params but {known}")
-        return self.metric != "softdtw" or self.backend == "tslearn" or bool(needed)
+        return is_tslearns(vars(self))
 
     def _check_series(self, X: Any) -> Series:
         series = read_series(X)
@@ -318,11 +279,6 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         gamma = (self.metric_params or {}).get("gamma", 1.0)
         return auto_gamma(sample_steps(shards)) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
 
-    def _resolve_constraint(self) -> Constraint | None:
-        if self.metric != "softdtw":
-            return None
-        return read_constraint(*((self.metric_params or {}).get(name) for name in PARAMETERS))
-
     def _check_fitted(self, X: Any) -> Series:
         """Return the series of an X that the fitted centers can be held against."""
         check_is_fitted(self, "cluster_centers_")
@@ -338,17 +294,15 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     def _distances(self, series: Series) -> np.ndarray:
         """Return the distance of each series to each center, (n, k) float64."""
         if self.backend_ == "tslearn":
-            fitted = self._make_tslearn(series, self.gamma_)
-            fitted.cluster_centers_ = self.cluster_centers_
-            return fitted.transform(pad_series(series))
-        how = self.gamma_, self.divergence, self._resolve_constraint()
+            return measure_by_tslearn(series, self.cluster_centers_, self._resolve_parameters(series, self.gamma_))
+        how = self.gamma_, self.divergence, find_constraint(vars(self))
         return to_host(compare(series, self.cluster_centers_, *how, precision="float64", backend=self.backend))
 
     def _label(self, shards: Shards, here: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest cluster of each series and its distance, without a matrix of all: (n,) both."""
         centers, gamma = self.cluster_centers_, self.gamma_
         check_range(shards.outline, read_series(centers), gamma, "float64")
-        constraint = self._resolve_constraint()
+        constraint = find_constraint(vars(self))
         shards.open(Measure(gamma, "float64", self.backend, self.divergence, constraint), weighted=False)
         rules = Rules(len(centers), gamma, divergence=self.divergence, backend=here, constraint=constraint)
         shards.assign(centers, rules.offsets(centers))
@@ -372,7 +326,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             max_iter=self.max_iter,
             tol=self.tol,
             max_iter_barycenter=self.max_iter_barycenter,
-            constraint=self._resolve_constraint(),
+            constraint=find_constraint(vars(self)),
             report=(lambda line: print(line, end=" ")) if self.verbose else lambda line: None,
         )
         precision = self.precision
@@ -412,37 +366,25 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         n_steps = self.init.shape[1] if getattr(self.init, "ndim", 1) > 1 else padded.shape[1]
         return np.pad(padded, ((0, 0), (0, n_steps - padded.shape[1]), (0, 0)), constant_values=np.nan)
 
-    def _make_tslearn(self, series: Series, gamma: float | None) -> Any:
-        """Make tslearn's estimator for such series with these parameters, γ resolved."""
+    def _resolve_parameters(self, series: Series, gamma: float | None) -> dict[str, Any]:
+        """Return the parameters for such series: γ as a number, and given centers to begin with as an array."""
         parameters = self.get_params(deep=False)
-        for ours in ("solver", "precision", "backend", "divergence"):
-            del parameters[ours]
         if not isinstance(self.init, str):
             parameters["init"] = self._check_init(series)
         if gamma is not None:
             parameters["metric_params"] = {**(self.metric_params or {}), "gamma": gamma}
-        return tslearn.load("tslearn.clustering").TimeSeriesKMeans(**parameters)
+        return parameters
 
     def _fit_tslearn(self, series: Series, gamma: float | None) -> int:
-        """Fit tslearn's estimator, and return how many clusters are empty.
-
-        Where all its runs fail it keeps the centers of the last one and the labels by them. It raises nevertheless if
-        only the last labelling left a cluster empty, and otherwise leaves an ``inertia_`` of other centers.
-        """
-        fitted = self._make_tslearn(series, gamma)
-        with suppress(tslearn.load("tslearn.clustering").EmptyClusterError):
-            fitted.fit(pad_series(series))
+        """Fit by tslearn, and return how many clusters are empty."""
+        found = fit_by_tslearn(series, self._resolve_parameters(series, gamma))
         self.gamma_ = gamma
         self.n_features_in_ = series.values.shape[2]
         self.backend_ = "tslearn"
-        self.labels_ = fitted.labels_
-        self.cluster_centers_ = fitted.cluster_centers_
-        self.n_iter_ = fitted.n_iter_
-        self.distances_ = self._distances(series)[np.arange(len(series)), self.labels_]
+        self.labels_, self.cluster_centers_, self.distances_ = found.labels, found.centers, found.distances
+        self.n_iter_, self.inertia_ = found.n_iter, found.inertia
         self.objective_ = self._average(self.distances_)
-        n_empty = self.n_clusters - len(np.unique(self.labels_))
-        self.inertia_ = float((self.distances_**2).mean() if n_empty else fitted.inertia_)
-        return n_empty
+        return found.n_empty
 
     def _average(self, distances: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return the mean of what k-means makes small: soft-DTW is a sum of squares already, other distances a root."""

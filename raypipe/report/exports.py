@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from raypipe.errors import UsageError
 from raypipe.report.naming import free_name
 from raypipe.report.tables import name_of
 from raypipe.runs.accounting import VIDEOS_FILE
-from raypipe.runs.clips import iter_clip_paths
+from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run
 from raypipe.runs.results import EXPORTS, read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
-from raypipe.storage import inert
+from raypipe.storage import inert, local_path, shown
 
 FORMS = ("lerobot", "fiftyone", "npz", "csv", "links")
 
@@ -69,6 +70,9 @@ def export(
 
         return write_samples(run, output)
     place = Run(output or f"{run.url.rstrip('/')}/{EXPORTS}/{to}")
+    path = local_path(place.url)
+    if path is not None and Path(path).is_file():
+        raise UsageError(f"{shown(place.url)} is a file: name a folder by -o")
     if to == "links":
         from raypipe.report.links import write_links
 
@@ -78,13 +82,6 @@ def export(
 
         return write_edits(run, place, keep)
     return _write_npz(run, place) if to == "npz" else _write_csv(run, place)
-
-
-def _read_origins(run: Run) -> dict[str, float]:
-    """Return where each of a run's videos begins in its file, in seconds, by its id."""
-    plan = run.read_table("plan.parquet", ["video_id", "origin_s"])
-    pairs = zip(plan["video_id"].to_pylist(), plan["origin_s"].to_pylist(), strict=True)
-    return {video_id: origin_s or 0.0 for video_id, origin_s in pairs}
 
 
 def _write_npz(run: Run, place: Run) -> list[str]:
@@ -97,7 +94,7 @@ def _write_npz(run: Run, place: Run) -> list[str]:
     rows = zip(*(videos[name].to_pylist() for name in videos.column_names), strict=True)
     taken: set[str] = set()
     names = {video_id: (free_name(f"{_stem(uri)}.npz", taken), fps) for video_id, uri, fps in rows}
-    origins = _read_origins(run)
+    origins = read_origins(run)
     n = 0
     for clips in iter_clip_paths(run):
         name, fps = names[clips.video_id]

@@ -47,9 +47,13 @@ def write_samples(run: Run, name: str | None) -> list[str]:
     }
     samples = [_as_sample(fo, member, *measures[member.video_id]) for member in facts.members]
     dataset = fo.Dataset(name, persistent=True)
-    dataset.info = {"run": shown(run.url), "metrics": {k: v for k, v in facts.metrics.items() if _is_plain(v)}}
-    dataset.add_samples(samples)
-    dataset.save()
+    try:
+        dataset.info = {"run": shown(run.url), "metrics": {k: v for k, v in facts.metrics.items() if _is_plain(v)}}
+        dataset.add_samples(samples)
+        dataset.save()
+    except BaseException:
+        dataset.delete()  # Half a dataset would pass for a whole one, and its name would be taken.
+        raise
     return [f"made the FiftyOne dataset {name!r} of {len(samples)} samples: fiftyone app launch {name}"]
 
 

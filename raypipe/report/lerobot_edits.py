@@ -22,6 +22,7 @@ from raypipe.report.step_tables import iter_step_scores
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.signals import frame_rate
 from raypipe.storage import local_path, shown
 
 EDIT, EPISODES, FRAMES, LISTS = "edit.json", "episodes.parquet", "frames.parquet", "episodes.json"
@@ -107,10 +108,16 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
         if keep is None
         else np.setdiff1d(numbers, found.numbers[found.clusters == keep])
     )
+    if len(gone) == len(numbers):
+        raise UsageError(f"all {len(numbers)} episodes would be deleted, which LeRobot refuses")
     lists = {str(k): found.numbers[found.clusters == k].tolist() for k in np.unique(found.clusters)}
+    # What is amiss is said before anything is written.
+    lengths, starts = _frames_of(dataset, table)
+    frames = _iter_frames(run, dataset, found, lengths, starts)
     place.write_table(EPISODES, _to_table(found, clusters))
     place.write_json(LISTS, {"clusters": lists, "outliers": found.numbers[found.is_outlier].tolist()})
-    n_frames = _write_frames(run, place, dataset, table, found)
+    place.write_tables(FRAMES, frames)
+    n_frames = sum(lengths[number] for number in found.numbers.tolist())
     lines = [f"wrote {len(found.numbers)} episodes and {n_frames} frames to {place.path()}"]
     if len(found.videos) > 1:
         lines.append(
@@ -227,8 +234,6 @@ def _write_edit(
     if not len(gone):
         place.remove(EDIT)
         return [f"no episode is {'an outlier' if keep is None else f'outside of cluster {keep}'}: nothing to delete"]
-    if len(gone) == len(numbers):
-        raise UsageError(f"all {len(numbers)} episodes would be deleted, which LeRobot refuses")
     named = "without_outliers" if keep is None else "noise" if keep < 0 else f"cluster_{keep}"
     edit: dict[str, Any] = _places(dataset, named)
     edit["operation"] = {"type": "delete_episodes", "episode_indices": gone.tolist()}
@@ -271,36 +276,31 @@ def _places(dataset: LeRobotDataset, named: str) -> dict[str, str]:
     }
 
 
-def _write_frames(run: Run, place: Run, dataset: LeRobotDataset, table: pa.Table, found: EpisodeTable) -> int:
-    """Write ``frames.parquet``; return the number of its rows."""
-    lengths, starts = _frames_of(dataset, table)
+def _iter_frames(
+    run: Run, dataset: LeRobotDataset, found: EpisodeTable, lengths: Mapping[int, int], starts: Mapping[int, int]
+) -> Iterator[pa.Table]:
+    """Read the scores of all steps, and return an iterator over the row groups of ``frames.parquet``."""
     video_ids = run.read_table("clusters.parquet", ["video_id"])["video_id"].to_pylist()
     steps = dict(iter_step_scores(run))
-    fps = float(dataset.info["fps"])
-    n_frames = 0
+    fps = frame_rate(dataset)
+    schema = _SCHEMA.with_metadata(_describe(run, dataset))
 
-    def groups() -> Iterator[pa.Table]:
-        nonlocal n_frames
-        for first in range(0, len(found.numbers), _EPISODES_PER_GROUP):
-            parts: list[list[np.ndarray]] = [[], [], [], []]
-            for row in range(first, min(first + _EPISODES_PER_GROUP, len(found.numbers))):
-                number = int(found.numbers[row])
-                length = lengths[number]
-                of_videos = [video_ids[rows[row]] for rows in found.videos.values() if rows[row] >= 0]
-                at_s = np.arange(length) / fps
-                parts[0].append(starts[number] + np.arange(length))
-                parts[1].append(np.full(length, number))
-                parts[2].append(np.arange(length))
-                parts[3].append(np.max([np.interp(at_s, *steps[video]) for video in of_videos], axis=0))
-            n_frames += sum(map(len, parts[0]))
-            arrays = [
-                np.concatenate(part).astype(kind.to_pandas_dtype())
-                for part, kind in zip(parts, _SCHEMA.types, strict=True)
-            ]
-            yield pa.table(arrays, schema=_SCHEMA.with_metadata(_describe(run, dataset)))
+    def make_group(first: int) -> pa.Table:
+        parts: list[list[np.ndarray]] = [[], [], [], []]
+        for row in range(first, min(first + _EPISODES_PER_GROUP, len(found.numbers))):
+            number = int(found.numbers[row])
+            length = lengths[number]
+            of_videos = [video_ids[rows[row]] for rows in found.videos.values() if rows[row] >= 0]
+            at_s = np.arange(length) / fps
+            parts[0].append(starts[number] + np.arange(length))
+            parts[1].append(np.full(length, number))
+            parts[2].append(np.arange(length))
+            parts[3].append(np.max([np.interp(at_s, *steps[video]) for video in of_videos], axis=0))
+        kinds = [kind.to_pandas_dtype() for kind in schema.types]
+        arrays = [np.concatenate(part).astype(kind) for part, kind in zip(parts, kinds, strict=True)]
+        return pa.table(arrays, schema=schema)
 
-    place.write_tables(FRAMES, groups())
-    return n_frames
+    return map(make_group, range(0, len(found.numbers), _EPISODES_PER_GROUP))
 
 
 def _frames_of(dataset: LeRobotDataset, table: pa.Table) -> tuple[dict[int, int], dict[int, int]]:

@@ -31,9 +31,6 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
         raise UsageError(f"none of the {n_away} videos of {run.url} is a file on this machine: nothing can be linked")
     n_folders = len({link.parent for link in links})
     away = f"; {n_away} videos are not files on this machine" if n_away else ""
-    if dry_run:
-        plan = [f"{link.relative_to(root)} -> {target}" for link, target in links.items()]
-        return [*plan, f"would make {len(links)} links in {n_folders} folders of {root}{away}"]
     there = {Path(folder) / name for folder, _, names in os.walk(root) for name in names}
     there |= {path for path in root.rglob("*") if path.is_symlink()}
     if other := sorted(there - links.keys()):
@@ -41,6 +38,9 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
     for link in sorted(there):
         if not link.is_symlink() or link.readlink() != links[link]:
             raise UsageError(f"{shown(str(link))} is there already, and no link to {shown(str(links[link]))}")
+    if dry_run:
+        plan = [f"{link.relative_to(root)} -> {target}" for link, target in links.items()]
+        return [*plan, f"would make {len(links)} links in {n_folders} folders of {root}{away}"]
     for link, target in links.items():
         if link not in there:
             try:

@@ -11,7 +11,7 @@ import numpy as np
 from raypipe.analysis.step_scores import score_steps
 from raypipe.config import make_config
 from raypipe.errors import UsageError
-from raypipe.runs.clips import iter_clip_paths
+from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import iter_trajectories, path_column
 from raypipe.runs.results import OUTLIERS
@@ -50,8 +50,7 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
     gamma = run.read_json("metrics.json")["gamma"]
     if gamma is None and config.cluster.method == "dtw":
         gamma = auto_gamma(list(paths.values()))
-    plan = run.read_table("plan.parquet", ["video_id", "origin_s"])
-    origins = dict(zip(plan["video_id"].to_pylist(), plan["origin_s"].to_pylist(), strict=True))
+    origins = read_origins(run)
     axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
     for clips in iter_clip_paths(run, paths.keys()):
         path = paths[clips.video_id]
@@ -64,5 +63,5 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
         times_s, scores = score_steps(path, center, gamma, clips, axis)
         yield (
             clips.video_id,
-            (times_s - (origins[clips.video_id] or 0.0), scores if fits else np.full(len(path), score)),
+            (times_s - origins[clips.video_id], scores if fits else np.full(len(path), score)),
         )

@@ -17,17 +17,47 @@ from raypipe.errors import SourceError, UsageError
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE
-from raypipe.runs.results import ROWS_PER_FILE
+from raypipe.runs.results import ROWS_PER_FILE, SIGNALS
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
 from raypipe.sources.signals import VIDEO, Scale, check_features, find_scale, frame_rate, iter_signals, split_features
 from raypipe.sources.videos import Videos
 from raypipe.storage import shown
 
-SIGNALS = "signals"
+
+def find_signals(source: str, features: str, scale: Scale | None = None) -> tuple[LeRobotDataset, tuple[str, ...]]:
+    """Return the dataset of signals that are joined to its videos, and their names.
+
+    Parameters
+    ----------
+    source
+        The folder or URL of a LeRobot dataset.
+    features
+        Names of features, with commas between them; "video" among them.
+    scale
+        How they must be z-scored, where that is not the dataset's to say.
+
+    Raises
+    ------
+    UsageError
+        If the source is no LeRobot dataset, a feature is not there or holds no numbers, or the scale is of others.
+    """
+    dataset = open_lerobot(source)
+    if dataset is None:
+        raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
+    names = tuple(name for name in split_features(features) if name != VIDEO)
+    check_features(dataset, names)
+    if scale is not None and scale.features != names:
+        raise UsageError(f"the features must be {VIDEO},{','.join(scale.features)}, as in the run that predicts")
+    return dataset, names
 
 
 def write_signals(
-    run: Run, source: object, found: Videos, features: str, scale: Scale | None, say: Callable[[str], None]
+    run: Run,
+    source: str,
+    found: Videos,
+    features: str,
+    scale: Scale | None,
+    say: Callable[[str], None],
 ) -> None:
     """Write the signals of a run's clips, and in ``run.json`` how they are z-scored.
 
@@ -37,29 +67,21 @@ def write_signals(
     ----------
     run
         A run whose segments are all embedded.
-    source, found
-        The LeRobot dataset, and its videos.
-    features
-        Names of features, with commas between them; "video" among them.
-    scale
-        How they are z-scored, where that is not the dataset's to say.
+    source, features, scale
+        As for `find_signals`.
+    found
+        The dataset's videos.
     say
         Called with what is to be said of it.
 
     Raises
     ------
     UsageError
-        If the source is no LeRobot dataset, or a feature is not there or holds no numbers.
+        As `find_signals`.
     """
-    dataset = open_lerobot(source) if isinstance(source, str) else None
-    if dataset is None:
-        raise UsageError(f"{shown(str(source))} is no LeRobot dataset, and has no features {features}")
-    names = tuple(name for name in split_features(features) if name != VIDEO)
-    check_features(dataset, names)
+    dataset, names = find_signals(source, features, scale)
     episodes = read_episodes(dataset)
     scale = scale or find_scale(dataset, names, episodes)
-    if scale.features != names:
-        raise UsageError(f"the features must be {VIDEO},{','.join(scale.features)}, as in the run that predicts")
     times, notes = _clip_times(run), list[str]()
     run.remove(SIGNALS)
     rows: list[tuple[str, np.ndarray]] = []

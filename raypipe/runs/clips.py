@@ -47,6 +47,13 @@ def iter_clip_paths(run: Run, video_ids: Collection[str] | None = None) -> Itera
         yield from _join(video, parts)
 
 
+def read_origins(run: Run) -> dict[str, float]:
+    """Return where each of a run's videos begins in its file, in seconds, by its id; 0 where that is not known."""
+    plan = run.read_table(PLAN_FILE, ["video_id", "origin_s"])
+    pairs = zip(plan["video_id"].to_pylist(), plan["origin_s"].to_pylist(), strict=True)
+    return {video_id: origin_s or 0.0 for video_id, origin_s in pairs}
+
+
 def _split_by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     ids = pc.dictionary_encode(table["video_id"].combine_chunks())
     codes = ids.indices.to_numpy()

@@ -13,9 +13,9 @@ from raypipe.analysis.description import Keywords, describe_captions, describe_v
 from raypipe.config import Config, DescribeConfig
 from raypipe.errors import EncoderError, UsageError
 from raypipe.packages import is_installed, require
-from raypipe.runs.clip_signals import SIGNALS, saved_scale
+from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.directory import Run
-from raypipe.runs.results import from_table, read_clustered
+from raypipe.runs.results import SIGNALS, from_table, read_clustered
 from raypipe.schema import OK
 
 DESCRIPTIONS = "descriptions.json"

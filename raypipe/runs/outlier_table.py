@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from raypipe.softdtw import auto_gamma
 from raypipe.storage import inert
 
 _ROUNDING = 1e-6  # of the range of all distances
+WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
 MAX_EXAMINED = 2_000  # So many outliers at most, the farthest, are examined: what is wrong with each, and where.
 
 
@@ -301,3 +302,12 @@ def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: in
         name = video.uri.rpartition("/")[2]
         lines.append(f"{place:4d}. {found.by} {value:.4g}  cluster {video.cluster}  {name}{reason}")
     return lines
+
+
+def record_outliers(run: Run, found: Judgement, say: Callable[[str], None], n_worst: int = WORST) -> None:
+    """Write ``outliers.csv`` of a run's clusters, and say how many outliers there are and which videos lie farthest."""
+    listed = list_outliers(run, found)
+    write_outliers(run, listed)
+    run.record_stage("outliers", f"by {found.by}", found.note)
+    for line in describe_outliers(found, listed, n_worst):
+        say(line)

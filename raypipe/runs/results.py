@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from raypipe.clustering import Clustering
 from raypipe.config import Config, from_yaml, to_yaml
 from raypipe.errors import UsageError
+from raypipe.packages import package_versions
 from raypipe.runs.directory import Run
-from raypipe.schema import CLUSTERS, Trajectories
+from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories
 from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
@@ -25,8 +26,19 @@ _SAMPLED_FILES = 4
 
 BARYCENTERS = "barycenters.parquet"
 OUTLIERS = "outliers.csv"
+SIGNALS = "signals"
+"""The folder of the signals that are joined to the clips."""
 EXPORTS = "exports"
 """The folder of what was exported into the run directory."""
+
+
+def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
+    """Record what a run's embeddings are made with, and remove what followed from those of before."""
+    remove_clusters(run)
+    run.remove("sweep.json")
+    run.remove(SIGNALS)
+    run.sweep()
+    run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 
 
 def remove_clusters(run: Run) -> None:

@@ -15,9 +15,9 @@ from raypipe.config import Config, make_config
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
-from raypipe.runs.clip_signals import SIGNALS
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable
 from raypipe.runs.directory import Run
+from raypipe.runs.results import SIGNALS
 from raypipe.schema import EMBEDDED, Trajectories
 from raypipe.sources import is_precomputed, read_source
 from raypipe.sources.files import VIDEO_SUFFIXES

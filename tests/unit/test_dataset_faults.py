@@ -9,7 +9,8 @@ from commands import call_raypipe
 from lerobot_sets import CAMERA, X264, write_joined
 from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, video_of, write_set, write_set_v21
 
-from raypipe.analysis.dataset_faults import KINDS, Fault, is_frozen, worst_first
+from raypipe.analysis import dataset_faults
+from raypipe.analysis.dataset_faults import KINDS, Fault, is_frozen, lay_out_faults, worst_first
 from raypipe.analysis.lerobot_faults import find_faults
 from raypipe.decoders import make_decoder
 from raypipe.errors import DecodeError
@@ -340,6 +341,37 @@ def test_inspect_exits_with_0_where_nothing_is_wrong_and_else_with_3(root):
     findings = json.loads(result.stdout)["findings"]
     assert [each["kind"] for each in findings] == ["beyond the file", "length", "no task"]
     assert findings[0]["episode"] == 2 and findings[0]["camera"] == CAMERA
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("-n", "3"), "-n and --seed go with -o FILE.png"),
+        (("--seed", "3"), "-n and --seed go with -o FILE.png"),
+        (("--features", STATE), "No such option"),
+        (("--encoder", "descriptor"), "No such option"),
+        (("--dry-run",), "No such option"),
+    ],
+)
+def test_inspect_refuses_options_that_it_would_not_heed(root, options, says):
+    result = call_raypipe("inspect", root, *options)
+    assert result.exit_code == 2 and says in result.stderr
+
+
+def test_json_has_the_captions_too_where_no_video_can_be_read(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    (tmp_path / "list.csv").write_text("path,caption\na.mp4,two words\n")
+    result = call_raypipe("inspect", tmp_path / "list.csv", "--json")
+    (captions,) = json.loads(result.stdout, parse_constant=pytest.fail)["captions"]
+    assert (captions["n_captions"], captions["words_per_caption"], captions["mean_duration_s"]) == (1, 2.0, None)
+
+
+def test_a_table_has_so_many_of_a_kind_and_says_how_many_more(monkeypatch):
+    monkeypatch.setattr(dataset_faults, "SHOWN", 2)
+    lines = lay_out_faults([*(Fault("hole", f"gap {i}", i) for i in range(5)), Fault("no task", "none", 7)])
+    assert [line.split()[-1] for line in lines[2:4]] == ["0", "1"]
+    assert lines[4].endswith("… and 3 more: --json has all") and lines[5].split()[:2] == ["no", "task"]
+    assert len(lines) == 6
 
 
 def test_the_dead_camera_of_the_shared_set_is_named(data_dir):

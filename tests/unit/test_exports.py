@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -180,8 +181,9 @@ def test_links_overwrite_nothing(run, tmp_path):
         rp.export(run, "links", str(tmp_path / "out"))
     assert link.read_text() == "somebody's own"
     link.rename(tmp_path / "out/notes.txt")
-    with pytest.raises(UsageError, match=r"holds other files, such as .*notes\.txt: remove it, or choose another -o"):
-        rp.export(run, "links", str(tmp_path / "out"))
+    for dry_run in (False, True):
+        with pytest.raises(UsageError, match=r"holds other files, such as .*notes\.txt: remove it, or choose another"):
+            rp.export(run, "links", str(tmp_path / "out"), dry_run=dry_run)
 
 
 def test_links_to_parts_of_a_file_name_their_seconds_and_what_is_elsewhere_is_counted(tmp_path):
@@ -205,6 +207,11 @@ def test_bad_requests_get_one_line(run, tmp_path):
         rp.export(run, "npz", dry_run=True)
     with pytest.raises(UsageError, match="links are made in a local folder, and s3://bucket/links is none"):
         rp.export(run, "links", "s3://bucket/links")
+    (tmp_path / "file").write_bytes(b"somebody's own")
+    for form in ("csv", "npz", "lerobot", "links"):
+        with pytest.raises(UsageError, match=r"file is a file: name a folder by -o"):
+            rp.export(run, form, str(tmp_path / "file"))
+    assert (tmp_path / "file").read_bytes() == b"somebody's own"
     set_column(run, "clusters.parquet", "uri", [f"s3://bucket/{i}.mp4" for i in range(10)])
     with pytest.raises(UsageError, match=r"none of the 10 videos of .* is a file on this machine"):
         rp.export(run, "links")
@@ -226,6 +233,29 @@ def test_what_was_exported_into_the_run_goes_when_it_is_clustered_again(run, mad
 def test_without_fiftyone_a_line_says_what_to_install(run):
     with pytest.raises(RaypipeError, match=r"fiftyone is needed here and cannot be imported .*: pip install fiftyone"):
         rp.export(run, "fiftyone")
+
+
+def test_half_a_fiftyone_dataset_is_taken_away(run, monkeypatch):
+    """What breaks off leaves no dataset that has some of the samples, and takes no name."""
+    there: set[str] = set()
+
+    class Dataset(SimpleNamespace):
+        def __init__(self, name, persistent):
+            super().__init__(name=name)
+            there.add(name)
+
+        def add_samples(self, samples):
+            raise ValueError("the database is full")
+
+        def delete(self):
+            there.remove(self.name)
+
+    made = {name: SimpleNamespace for name in ("Sample", "Classification", "TemporalDetection", "TemporalDetections")}
+    fo = SimpleNamespace(dataset_exists=there.__contains__, Dataset=Dataset, **made)
+    monkeypatch.setattr("raypipe.report.fiftyone.require", lambda name: fo)
+    with pytest.raises(ValueError, match="the database is full"):
+        rp.export(run, "fiftyone", "kitchen")
+    assert not there
 
 
 @pytest.mark.slow

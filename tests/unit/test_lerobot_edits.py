@@ -17,7 +17,7 @@ from whole_sets import EPISODES, change_info, change_rows, write_set
 
 import raypipe as rp
 from raypipe import pipeline
-from raypipe.errors import UsageError
+from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.report.lerobot_edits import merge_videos
 from raypipe.sources.episodes import find_episodes
@@ -205,8 +205,10 @@ def test_runs_that_lead_to_no_edit_get_one_line(made, tmp_path):
     other.write_table("clusters.parquet", clusters.set_column(place, "outlier", pa.array([False] * 8)))
     assert rp.export(other, "lerobot")[-1] == "no episode is an outlier: nothing to delete"
     other.write_table("clusters.parquet", clusters.set_column(place, "outlier", pa.array([True] * 8)))
+    other.remove("exports")
     with pytest.raises(UsageError, match="all 8 episodes would be deleted, which LeRobot refuses"):
         rp.export(other, "lerobot")
+    assert not other.exists("exports"), "nothing is half written"
     uris = pa.array([*videos["uri"].to_pylist()[:-1], "file:///elsewhere/a.mp4"])
     other.write_table("videos.parquet", videos.set_column(videos.schema.get_field_index("uri"), "uri", uris))
     with pytest.raises(UsageError, match=r"is of several datasets: file:///elsewhere/a\.mp4 is not in"):
@@ -233,7 +235,13 @@ def test_what_lerobot_cannot_edit_is_said_beside_the_command(tmp_path):
     change_rows(root, EPISODES, lambda rows: rows[:-2])
     with pytest.raises(UsageError, match="has no episode 7 any more, which the run has"):
         rp.export(run, "lerobot")
-    change_info(root, codebase_version="v2.1")
+    change_rows(root, EPISODES, lambda rows: [rows[0], *({**row, "episode_index": i} for i, row in enumerate(rows, 1))])
+    change_info(root, fps=None)
+    run.remove("exports")
+    with pytest.raises(SourceError, match=r"meta/info\.json: fps is None, not a number of frames a second"):
+        rp.export(run, "lerobot")
+    assert not run.exists("exports"), "nothing is half written"
+    change_info(root, fps=10, codebase_version="v2.1")
     (root / "meta/episodes.jsonl").write_text(
         "".join(json.dumps({"episode_index": i, "tasks": ["stack"], "length": n}) + "\n" for i, n in enumerate(LENGTHS))
     )

@@ -153,6 +153,34 @@ def test_bad_features_get_one_line(root, tmp_path):
     assert result.exit_code != 0 and len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--features", "video,gripper"), "feature gripper is not there: those of"),
+        (("--features", "video"), "no features are named: those of"),
+        (("--features", ","), "no features are named: those of"),
+        (("--features", STATE, "--camera", CAMERA), f"camera {CAMERA} goes with videos, and the signals of an episode"),
+    ],
+)
+def test_what_is_wrong_with_features_is_said_before_anything_is_embedded(root, tmp_path, asked, more, says):
+    """No Ray starts, and nothing is written; Ray cannot be imported here."""
+    result = call_raypipe("run", root, "-o", tmp_path / "run", "--encoder", "descriptor", *asked, *more)
+    assert result.exit_code == 2
+    assert says in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not any(tmp_path.glob("run/[!l]*")), "nothing but a log"
+
+
+def test_features_are_those_of_a_dataset_and_not_of_videos_or_paths(root, tmp_path):
+    (tmp_path / "paths.json").write_text(json.dumps({"a": [[0.0], [1.0]]}))
+    run = rp.Run(str(tmp_path / "run"))
+    for features in (STATE, f"video,{STATE}"):
+        with pytest.raises(UsageError, match="name its folder or URL as the source, and not its videos"):
+            pipeline.embed(find_episodes(open_lerobot(str(root))), run, make_config(features), Progress())
+        with pytest.raises(UsageError, match=r"paths\.json is no LeRobot dataset, and has no features"):
+            pipeline.embed(tmp_path / "paths.json", run, make_config(features), Progress())
+
+
 def test_signals_go_through_clustering_to_the_page_and_no_video_is_opened(root, tmp_path):
     import shutil
 

@@ -1,0 +1,76 @@
+"""What the parameters of `TimeSeriesKMeans` may be, alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from raypipe.errors import UsageError
+from raypipe.softdtw.backends import BACKENDS, PRECISIONS
+from raypipe.softdtw.constraints import PARAMETERS, Constraint, read_constraint
+
+METRICS = ("euclidean", "dtw", "softdtw")
+SOLVERS = ("mm", "lbfgs")
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise `UsageError` if a parameter, by its name as in `TimeSeriesKMeans`, is out of range, or two do not fit."""
+    allowed = {
+        "metric": METRICS,
+        "solver": SOLVERS,
+        "precision": ("auto", *PRECISIONS),
+        "backend": (*BACKENDS, "tslearn"),
+    }
+    for name, values in allowed.items():
+        if parameters[name] not in values:
+            raise UsageError(f"{name} must be one of {', '.join(values)}; got {parameters[name]!r}")
+    for name in ("n_clusters", "max_iter", "n_init"):
+        if not (isinstance(parameters[name], Integral) and parameters[name] >= 1):
+            raise UsageError(f"{name} must be at least 1 and whole, got {parameters[name]!r}")
+    if not isinstance(parameters["tol"], Real):
+        raise UsageError(f"tol must be a number, got {parameters['tol']!r}")
+    _check_combination(parameters)
+
+
+def _check_combination(parameters: Mapping[str, Any]) -> None:
+    init, solver = parameters["init"], parameters["solver"]
+    if init is None or isinstance(init, str):
+        if init not in ("k-means++", "random"):
+            raise UsageError(f"init must be k-means++, random or an array of centers; got {init!r}")
+    elif len(init) != parameters["n_clusters"]:
+        raise UsageError(f"init holds {len(init)} centers, n_clusters is {parameters['n_clusters']}")
+    if parameters["divergence"] and (solver == "lbfgs" or is_tslearns(parameters)):
+        raise UsageError("divergence goes with metric 'softdtw', solver 'mm' and raypipe's own backends")
+    if parameters["metric"] == "softdtw" and parameters["backend"] == "tslearn" and solver == "mm":
+        raise UsageError("backend 'tslearn' solves by L-BFGS only: add solver='lbfgs'")
+    find_constraint(parameters)  # What is wrong with it is said before the work begins.
+
+
+def is_tslearns(parameters: Mapping[str, Any]) -> bool:
+    """Whether tslearn does the work: all that we have no code of our own for.
+
+    Raises
+    ------
+    UsageError
+        If the backend that is asked for cannot do it.
+    """
+    metric, backend = parameters["metric"], parameters["backend"]
+    needed = parameters["dtw_inertia"] or set(parameters["metric_params"] or ()) - {"gamma", "n_jobs", *PARAMETERS}
+    if metric == "softdtw" and needed and backend in ("cupy", "numba"):
+        known = ", ".join(("gamma", *PARAMETERS))
+        raise UsageError(f"backend {backend!r} knows neither dtw_inertia nor any metric_params but {known}")
+    return metric != "softdtw" or backend == "tslearn" or bool(needed)
+
+
+def find_constraint(parameters: Mapping[str, Any]) -> Constraint | None:
+    """Return what an alignment under soft-DTW must keep to; None for nothing, and for other metrics.
+
+    Raises
+    ------
+    UsageError
+        If its parameters do not fit.
+    """
+    if parameters["metric"] != "softdtw":
+        return None
+    return read_constraint(*((parameters["metric_params"] or {}).get(name) for name in PARAMETERS))

@@ -1,0 +1,165 @@
+"""The config of a run: its sections, the presets, and how it is resolved from its layers and kept as YAML."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from raypipe.config.presets import PRESETS
+from raypipe.config.sections import (
+    ClusterConfig,
+    Config,
+    DecodeConfig,
+    DescribeConfig,
+    EncodeConfig,
+    RayConfig,
+    ReduceConfig,
+    ReportConfig,
+    SampleConfig,
+    SourceConfig,
+    TrajectoryConfig,
+)
+from raypipe.errors import UsageError, check_type
+
+__all__ = [
+    "PRESETS",
+    "ClusterConfig",
+    "Config",
+    "DecodeConfig",
+    "DescribeConfig",
+    "EncodeConfig",
+    "RayConfig",
+    "ReduceConfig",
+    "ReportConfig",
+    "SampleConfig",
+    "SourceConfig",
+    "TrajectoryConfig",
+    "from_yaml",
+    "make_config",
+    "to_yaml",
+    "validate",
+]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_CLUSTERED = ("trajectory", "reduce", "cluster", "report")  # The sections for what follows from the embeddings.
+
+
+def make_config(
+    *,
+    base: dict[str, Any] | None = None,
+    embedded: bool = False,
+    preset: str | None = None,
+    file: str | Path | None = None,
+    flags: dict[str, dict[str, Any]] | None = None,
+    sets: tuple[str, ...] = (),
+) -> Config:
+    """Resolve a config from its layers, of which each overrides those before it.
+
+    Parameters
+    ----------
+    base
+        A config as a dict, such as an earlier run's. It overrides the defaults.
+    embedded
+        Whether the run of ``base`` is embedded. How it was sampled and encoded is then a fact that no preset changes;
+        of what follows from the embeddings a preset replaces all, that of an earlier preset too.
+    preset
+        A name in `PRESETS`.
+    file
+        A YAML file with a mapping for each section.
+    flags
+        Values by section and key.
+    sets
+        Strings ``section.key=value``, the value in YAML.
+
+    Raises
+    ------
+    UsageError
+        If a preset, section, key or value is unknown or out of range; the message names it.
+    """
+    check_type("preset", preset, (str, type(None)))
+    check_type("file", file, (str, os.PathLike, type(None)))
+    check_type("sets", sets, (list, tuple), "a string section.key=value each")
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}; choose one of: {', '.join(PRESETS)}")
+    merged: dict[str, Any] = {}
+    pinned = PRESETS[preset] if preset else {}
+    if preset and embedded:
+        base = {name: keys for name, keys in (base or {}).items() if name not in _CLUSTERED}
+        pinned = {name: keys for name, keys in pinned.items() if name in _CLUSTERED}
+    layers = [base or {}, pinned, _read_yaml(Path(file)) if file else {}, flags or {}]
+    for layer in (*layers, *map(_parse_assignment, sets)):
+        check_type("a layer of the config", layer, dict, "a dict for each section")
+        _merge(merged, layer)
+    return validate(Config, merged, "config ")
+
+
+def validate(kind: type[Model], values: dict[str, Any], what: str = "") -> Model:
+    """Make parameters of values.
+
+    Raises
+    ------
+    UsageError
+        If a value is unknown or out of range; the message names the first, behind ``what``.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{what}{where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def to_yaml(config: Config) -> str:
+    """Return the config as YAML that `make_config` reads back to an equal one."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def from_yaml(text: str) -> Config:
+    """Return the config that `to_yaml` wrote."""
+    import yaml
+
+    return make_config(base=yaml.safe_load(text))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config {path} is not text in UTF-8: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise UsageError(f"config {path} must be a mapping of sections, such as 'cluster: {{n_clusters: 5}}'")
+    return content or {}
+
+
+def _parse_assignment(assignment: str) -> dict[str, Any]:
+    import yaml
+
+    check_type("a setting", assignment, str, "section.key=value")
+    name, equals, value = assignment.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise UsageError(f"--set takes section.key=value, such as cluster.n_clusters=8; got {assignment!r}")
+    try:
+        return {section: {key: yaml.safe_load(value)}}
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {name}: {value!r} is not a YAML value") from error
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for section, values in layer.items():
+        if isinstance(values, dict) and isinstance(into.get(section, {}), dict):
+            into[section] = {**into.get(section, {}), **values}
+        else:
+            into[section] = values

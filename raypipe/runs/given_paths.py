@@ -1,0 +1,90 @@
+"""Trajectories that somebody else computed, as the embeddings of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from raypipe.config import Config
+from raypipe.runs.accounting import account, write_accounts
+from raypipe.runs.clip_signals import saved_scale
+from raypipe.runs.comparison import PRECOMPUTED, check_comparable
+from raypipe.runs.directory import Run
+from raypipe.runs.ledger import FOLDER, Ledger, split_clips
+from raypipe.runs.plan import PLAN_FILE, open_plan
+from raypipe.runs.results import begin_embedding
+from raypipe.segments.planning import plan_precomputed
+from raypipe.sources import read_versions
+from raypipe.sources.precomputed import Precomputed
+from raypipe.sources.signals import read_signals
+from raypipe.sources.videos import Videos
+
+
+def take_signals(source: str, run: Run, config: Config, say: Callable[[str], None], like: Run | None) -> None:
+    """Take signals of a dataset's episodes in place of its videos.
+
+    Parameters
+    ----------
+    source
+        A LeRobot dataset; ``source.features`` of the config names its signals.
+    run
+        The run, whose embeddings they become.
+    config
+        Its config.
+    say
+        Called with what is to be said of it.
+    like
+        A run that they must be comparable with, and by whose signals they are z-scored; None for none.
+
+    Raises
+    ------
+    UsageError, SourceError
+        As `raypipe.sources.signals.read_signals`; or if the run or ``like`` holds other trajectories.
+    """
+    with run.step("find"):
+        signals = read_signals(source, config.source.features or "", config.source.limit, saved_scale(like))
+    say(f"z-scored by {signals.scale.origin}")
+    take_paths(signals.videos, signals.trajectories, run, config, say, like)
+    run.record(signals=signals.scale.to_json())
+
+
+def take_paths(
+    found: Videos, paths: Precomputed, run: Run, config: Config, say: Callable[[str], None], like: Run | None
+) -> None:
+    """Take trajectories in place of videos: write the plan, the embeddings and the accounts of a run.
+
+    Parameters
+    ----------
+    found, paths
+        The videos, and the clips of the first of them.
+    run, config, say, like
+        As for `take_signals`.
+
+    Raises
+    ------
+    UsageError
+        If the run or ``like`` holds other trajectories.
+    """
+    say(f"found {len(found)} precomputed trajectories")
+    for note in found.notes:
+        say(note)
+    chosen = found[: config.source.limit]
+    digest = hashlib.sha256()
+    for path in (*paths.clips, *(paths.spans_s or ())):
+        digest.update(path.tobytes())
+    fingerprint, dim = digest.hexdigest(), paths.clips[0].shape[1]
+    encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
+    check_comparable(encoder_id, like)
+    n, spans_s = len(chosen), paths.spans_s
+    rows, clips = plan_precomputed(chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n], paths.reasons)
+    open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
+    begin_embedding(run, config, encoder_id)
+    run.write_table(PLAN_FILE, rows)
+    before = set(run.files(FOLDER, ".parquet"))
+    for number, part in enumerate(split_clips(clips, dim)):
+        name = f"{FOLDER}/{number:05d}.parquet"
+        run.write_table(name, part)
+        before.discard(name)
+    for name in before:  # They hold nothing of these trajectories, and go only now that all of these are there.
+        run.remove(name)
+    write_accounts(run, [account(found, Ledger(run, rows))], found.n_ignored, say)
