@@ -11,7 +11,6 @@ from sklearn import metrics
 from raypipe.clustering.result import NOISE
 from raypipe.clustering.vectors import cluster_vectors, pool_steps
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
-from raypipe.softdtw.series import to_host
 
 _MAX_SOFTDTW_VIDEOS = 2_000
 _MAX_POINT_VIDEOS = 20_000  # The silhouette of so many points takes about ten seconds, as it compares all pairs.
@@ -147,6 +146,6 @@ def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: floa
 def compare_pairs(paths: Any, gamma: float) -> np.ndarray:
     """Return the soft-DTW divergence of every pair of n paths, (n, n) float64, none negative."""
     distances = cdist_soft_dtw(paths, gamma=gamma, divergence=True, precision="float64")
-    distances = np.maximum(to_host(distances), 0)  # Only rounding makes any negative.
+    distances = np.maximum(distances, 0)  # Only rounding makes any negative.
     np.fill_diagonal(distances, 0)
     return distances

@@ -10,7 +10,6 @@ from scipy.stats import rankdata
 
 from raypipe.clustering.vectors import pool_steps
 from raypipe.softdtw import cdist_soft_dtw
-from raypipe.softdtw.series import to_host
 
 _CHUNK = 4_000_000  # So many distances of videos to centers are held at a time.
 SUPPORTED_PART = 0.1  # A center is supported by others if so large a part of an average cluster belongs to it, and
@@ -105,7 +104,7 @@ def score_outliers(
 def distances_to_centers(values: Any, centers: np.ndarray, gamma: float | None) -> np.ndarray:
     """Return each trajectory's soft-DTW divergence from each center, or its Euclidean distance: (n, k) float64."""
     if gamma is not None:
-        apart = to_host(cdist_soft_dtw(values, centers, gamma, divergence=True, precision="float64"))
+        apart = cdist_soft_dtw(values, centers, gamma, divergence=True, precision="float64")
         return np.maximum(apart, 0)  # Only rounding makes any negative.
     if centers.shape[1] == 1:
         points, middles = pool_steps(values).astype(np.float64), centers[:, 0]

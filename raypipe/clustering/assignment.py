@@ -11,7 +11,6 @@ from raypipe.clustering import make_estimator
 from raypipe.clustering.vectors import pool_steps
 from raypipe.errors import UsageError
 from raypipe.softdtw import cdist_soft_dtw
-from raypipe.softdtw.series import to_host
 
 if TYPE_CHECKING:
     from raypipe.config import ClusterConfig
@@ -52,7 +51,7 @@ def assign_to_centers(
         found = cdist(pool_steps(values).astype(np.float64), centers[:, 0])
     elif config.method == "density":
         assert gamma is not None  # as for all that has centers of several steps
-        found = to_host(cdist_soft_dtw(values, centers, gamma, divergence=True, precision="float64"))
+        found = cdist_soft_dtw(values, centers, gamma, divergence=True, precision="float64")
         found = np.sqrt(np.maximum(found, 0))  # Only rounding makes any negative.
     else:
         backend = "tslearn" if config.backend == "tslearn" else "auto"

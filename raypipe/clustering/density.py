@@ -20,7 +20,6 @@ from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw, soft_dtw_barycenter
-from raypipe.softdtw.series import to_host
 
 MAX_COMPARED = 20_000  # The distances of all pairs of so many trajectories take 1.6 GB.
 _BLOCK = 512  # So many rows of the distances are computed at a time, in float64.
@@ -105,7 +104,7 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     def distances_of(rows: np.ndarray, k: int) -> np.ndarray:
         paths = [values[i] for i in rows]
         found = cdist_soft_dtw(paths, [centers[k]], gamma, True, precision="float64", backend=backend)
-        return np.sqrt(np.maximum(to_host(found)[:, 0], 0))
+        return np.sqrt(np.maximum(found[:, 0], 0))
 
     return Clustering(
         labels=labels,
@@ -141,7 +140,7 @@ def compare_paths(values: Any, gamma: float, backend: str = "auto") -> np.ndarra
     for start in range(0, n, _BLOCK):
         rows = values[start : start + _BLOCK]
         block = cdist_soft_dtw(rows, values[start:], gamma, True, precision="float64", backend=backend)
-        block = np.sqrt(np.maximum(to_host(block), 0)).astype(np.float32)  # A GPU's results stay there.
+        block = np.sqrt(np.maximum(block, 0)).astype(np.float32)
         apart[start : start + len(rows), start:] = block
         apart[start:, start : start + len(rows)] = block.T
     np.fill_diagonal(apart, 0)

@@ -100,7 +100,7 @@ def cdist_soft_dtw(
 
     Returns
     -------
-    (n, m) array of the precision.
+    (n, m) array of the precision, where X lies: on a GPU only if X lies there.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def compare(
     if divergence:
         own = module.self_values(prepared, gamma, constraint) / 2
         values = values - own[:, None] - (own if other is None else module.self_values(other, gamma, constraint) / 2)
-    return values
+    return values if hasattr(x.values, "__cuda_array_interface__") else to_host(values)
 
 
 def soft_dtw_gradient(

@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from raypipe import softdtw
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, cdist_soft_dtw, soft_dtw, soft_dtw_barycenter, soft_dtw_gradient
+from raypipe.softdtw import auto_gamma, cdist_soft_dtw, numba, soft_dtw, soft_dtw_barycenter, soft_dtw_gradient
 from raypipe.softdtw.series import pad_series, read_series
 
 
@@ -337,3 +339,23 @@ def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):
     )
     assert int(_python(code)) == 1
     assert int(_python(code)) == 0
+
+
+def test_results_lie_where_the_series_lie(monkeypatch):
+    """A GPU's backend leaves them there; whoever gave series of the host gets arrays of the host."""
+
+    class OnDevice:
+        def __init__(self, values):
+            self.values = values
+
+        def get(self):
+            return self.values
+
+    def cdist(x, y, gamma, constraint):
+        return OnDevice(numba.cdist(x, y, gamma, constraint))
+
+    device = SimpleNamespace(prepare=numba.prepare, cdist=cdist)
+    monkeypatch.setattr(softdtw, "load_backend", lambda name, values=None: device)
+    series = np.zeros((3, 4, 2))
+    assert type(cdist_soft_dtw(series)) is np.ndarray
+    assert soft_dtw(series[0], series[1]) == pytest.approx(-np.log(63))  # Delannoy's number of 4 x 4 steps
