@@ -241,6 +241,66 @@ def report(run: ExistingRun, options: dict[str, Any]) -> None:
     progress.say(f"report: {made.path('report.html')}")
 
 
+@verb(
+    {"decode.decoder": FIND["decode.decoder"]},
+    epilog="Examples:  raypipe poster runs/first  |  "
+    "raypipe poster runs/first -o wall.png --width 8000 --from originals  |  "
+    "raypipe poster runs/first -o zoom.dzi --width 16000 --tiles 80x60 --from originals  |  "
+    "raypipe poster runs/first -o corner.jpg --center 3.5,-2 --span 4 --tiles 400",
+)
+def poster(
+    run: ExistingRun,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="A .png or .jpg; or .dzi, for tiles to zoom into and an HTML page that shows them; else "
+            "RUN/poster.png.",
+        ),
+    ] = None,
+    width: Annotated[int, typer.Option("--width", metavar="PX", help="Of the poster.")] = 4000,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            "--tiles",
+            metavar="N|COLUMNSxROWS",
+            help="How many frames; else as many as there are, in tiles of 160 px or more.",
+        ),
+    ] = None,
+    center: Annotated[
+        str | None, typer.Option("--center", metavar="X,Y", help="The middle of the window on the map.")
+    ] = None,
+    span: Annotated[
+        float | None, typer.Option("--span", metavar="WIDTH", help="The window's width on the map; else the whole map.")
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="frames|originals",
+            help="The run's small pictures, for a preview; or the videos, decoded at the size of the tiles, for print.",
+        ),
+    ] = "frames",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the choice among frames at one place.")] = 0,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Lay frames of a clustered run on a grid by their place on the map: a poster, or tiles to zoom into."""
+    from raypipe import pipeline
+    from raypipe.report.poster_layout import PosterForm, read_center, read_tiles
+    from raypipe.runs.directory import Run
+
+    if source not in ("frames", "originals"):
+        raise UsageError(f"--from is frames or originals, not {source!r}")
+    where, n_tiles = center and read_center(center), tiles and read_tiles(tiles)
+    form = PosterForm(width, n_tiles or None, where or None, span, source == "originals", seed)
+    made = Run.open(run)
+    config, progress = prepare(options, base=made)
+    progress.say(f"poster: {pipeline.poster(made, config, output, form, progress)}")
+
+
 @verb(CONFIG, SEED, epilog="Examples:  raypipe demo  |  raypipe demo -o /tmp/demo --seed 7")
 def demo(
     output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory.")] = "raypipe-demo",
