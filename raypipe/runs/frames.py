@@ -44,7 +44,7 @@ class Pictures:
     jpegs
         The n pictures.
     clip_index
-        (n,) int64, the number of the clip in its video that each is the first frame of.
+        (n,) int32, the number of the clip in its video that each is the first frame of.
     """
 
     times_s: np.ndarray
@@ -121,26 +121,18 @@ def read_frames(run: Run, asked_s: Mapping[str, np.ndarray]) -> dict[str, Pictur
     -------
     By ``video_id``, each picture that lies nearest to one of the times, once. Videos without a picture are left out.
     """
-    names = _split_orphans(run)[0]
-    if not names or not run.exists(_PLAN_FILE):
-        return {}
-    plan = run.read_table(_PLAN_FILE, ["video_id", "fingerprint"])
-    pairs = zip(plan["video_id"].to_pylist(), plan["fingerprint"].to_pylist(), strict=True)
-    current = {video_id: fingerprint for video_id, fingerprint in pairs if video_id in asked_s}
-    found: dict[str, dict[int, FramePlace]] = {}
-    for places in run.for_each(names, lambda name: run.read_parquet(name, lambda file: _find(file, name, current))):
-        for place in places:  # A later file is newer.
-            found.setdefault(place.video_id, {})[place.clip_index] = place
-    chosen = {video_id: _nearest(list(clips.values()), asked_s[video_id]) for video_id, clips in found.items()}
-    jpegs = fetch_frames(run, [place for places in chosen.values() for place in places])
+    frames = index_frames(run, list(asked_s))
+    chosen = {}
+    for rows in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames.video)) + 1):
+        if len(rows):
+            video_id = frames.video_ids[frames.video[rows[0]]]
+            chosen[video_id] = frames.take(rows[_nearest(frames.time_s[rows], asked_s[video_id])])
+    places = {video_id: of_one.places() for video_id, of_one in chosen.items()}
+    jpegs = fetch_frames(run, [place for each in places.values() for place in each])
     return {
-        video_id: Pictures(
-            np.array([place.time_s for place in places]),
-            [jpegs[place] for place in places],
-            np.array([place.clip_index for place in places]),
-        )
-        for video_id, places in chosen.items()
-        if places
+        video_id: Pictures(of_one.time_s, [jpegs[place] for place in places[video_id]], of_one.clip_index)
+        for video_id, of_one in chosen.items()
+        if len(of_one)
     }
 
 
@@ -241,25 +233,11 @@ def _key(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "/")
 
 
-def _find(file: pq.ParquetFile, name: str, current: Mapping[str, str]) -> list[FramePlace]:
-    """Return where the pictures of some videos lie in a file; ``current`` has each video's present fingerprint."""
-    found = []
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group, [*_PLACE])
-        videos = table["video_id"].combine_chunks().dictionary_encode()
-        is_asked = np.array([video_id in current for video_id in videos.dictionary.to_pylist()], bool)
-        for row in np.flatnonzero(is_asked[numbers_of(videos.indices)]).tolist():
-            video_id, clip_index, time_s, fingerprint = (table[column][row].as_py() for column in _PLACE)
-            if fingerprint == current[video_id]:
-                found.append(FramePlace(video_id, clip_index, time_s, name, group, row))
-    return found
-
-
-def _nearest(places: list[FramePlace], asked_s: np.ndarray) -> list[FramePlace]:
-    """Return the pictures of one video that lie nearest to the times asked for, each once and in order of time."""
-    places = sorted(places, key=lambda place: place.time_s)
-    away_s = np.abs(np.array([place.time_s for place in places])[None, :] - np.asarray(asked_s)[:, None])
-    return [places[i] for i in sorted(set(away_s.argmin(axis=1).tolist()))]
+def _nearest(times_s: np.ndarray, asked_s: np.ndarray) -> np.ndarray:
+    """Return which times of a video's pictures lie nearest to those asked for, each once and in order of time."""
+    order = np.argsort(times_s, kind="stable")
+    away_s = np.abs(times_s[order][None, :] - np.asarray(asked_s)[:, None])
+    return order[np.unique(away_s.argmin(axis=1))]
 
 
 def fetch_frames(run: Run, places: Sequence[FramePlace]) -> dict[FramePlace, bytes]:
