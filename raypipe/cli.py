@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from raypipe.options import (
     print_plan,
     verb,
 )
+
+if TYPE_CHECKING:
+    from raypipe.progress import Progress
 
 
 @verb(
@@ -159,8 +162,8 @@ def predict(run: ExistingRun, source: Source, output: Output, options: dict[str,
 @verb(
     epilog="Examples:  raypipe search runs/first --like videos/a.mp4  |  "
     "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20  |  "
-    "raypipe search runs/clip --like 'a hand opens a drawer'  |  "
-    "raypipe search runs/first --diverse 12  |  raypipe search runs/first --duplicates --json",
+    "raypipe search runs/clip --like 'a hand opens a drawer'  |  raypipe search runs/first --diverse 12  |  "
+    "raypipe search runs/first --like videos/a.mp4 -n 5 -o alike.png  |  raypipe search runs/first --duplicates --json",
 )
 def search(
     run: ExistingRun,
@@ -178,6 +181,12 @@ def search(
         int | None, typer.Option("--diverse", metavar="N", min=1, help="The N videos most unlike one another instead.")
     ] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Groups of near-duplicate videos instead.")] = False,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE.png", help="Draw the paths and frames of the query and of what is found."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     options: dict[str, Any],
@@ -191,14 +200,22 @@ def search(
         raise UsageError("say what to search for: one of --like, --diverse and --duplicates")
     if like is None and (least or from_s is not None or to_s is not None):
         raise UsageError("--least, --from and --to go with --like")
+    if picture is not None and (duplicates or not picture.lower().endswith(".png")):
+        raise UsageError("-o FILE.png goes with --like and --diverse, and its picture is a PNG")
     if duplicates:
         groups = similarity.find_duplicates(asked)
         print(similarity.as_text(groups, as_json))
-    elif diverse is not None:
-        print(similarity.as_text(similarity.find_diverse(asked, diverse), as_json))
+        return
+    if like is None:
+        found = similarity.find_diverse(asked, diverse)  # type: ignore[arg-type]
     else:
-        found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)  # type: ignore[arg-type]
-        print(similarity.as_text(found, as_json))
+        found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)
+    print(similarity.as_text(found, as_json))
+    if picture is not None:
+        from raypipe.progress import make_progress
+        from raypipe.report.fingerprint_figure import draw_found
+
+        _write_picture(picture, draw_found(asked, found, like, least), make_progress(options["quiet"]))
 
 
 @verb(
@@ -339,7 +356,6 @@ def inspect(
 ) -> int | None:
     """Show statistics of a source, which videos would fail, and what is wrong with a dataset (exit code 3 then)."""
     from raypipe.inspection import describe, draw_sample, inspect_source, to_json
-    from raypipe.runs.directory import Run
 
     if picture is not None and not picture.lower().endswith(".png"):
         raise UsageError(f"{picture}: the picture is a PNG, so give it a name with .png")
@@ -349,10 +365,7 @@ def inspect(
     found = inspect_source(source, config, progress)
     print(to_json(found) if as_json else describe(found))
     if picture is not None:
-        folder, slash, name = picture.rpartition("/")
-        drawn = draw_sample(found, source, config, n or 9, options["seed"] or 0)
-        Run(folder or slash or ".").write_bytes(name, drawn)
-        progress.say(f"picture: {picture}")
+        _write_picture(picture, draw_sample(found, source, config, n or 9, options["seed"] or 0), progress)
     return FOUND_FAULTS if found.faults else DONE
 
 
@@ -404,6 +417,15 @@ def doctor(options: dict[str, Any]) -> None:
 
     for line in examine():
         print(line)
+
+
+def _write_picture(picture: str, drawn: bytes, progress: Progress) -> None:
+    """Write a picture to a path or a URL."""
+    from raypipe.runs.directory import Run
+
+    folder, slash, name = picture.rpartition("/")
+    Run(folder or slash or ".").write_bytes(name, drawn)
+    progress.say(f"picture: {picture}")
 
 
 def main() -> None:
