@@ -311,8 +311,14 @@ def poster(
 
     if source not in ("frames", "originals"):
         raise UsageError(f"--from is frames or originals, not {source!r}")
-    where, n_tiles = center and read_center(center), tiles and read_tiles(tiles)
-    form = PosterForm(width, n_tiles or None, where or None, span, source == "originals", seed)
+    form = PosterForm(
+        width,
+        None if tiles is None else read_tiles(tiles),
+        None if center is None else read_center(center),
+        span,
+        source == "originals",
+        seed,
+    )
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     progress.say(f"poster: {pipeline.poster(made, config, output, form, progress)}")

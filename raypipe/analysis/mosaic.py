@@ -18,8 +18,8 @@ _EXACT = 2_000 * 2_000
 """Pairs of a frame and a tile up to which all are assigned at once: some seconds, and 32 MB."""
 _BLOCK = 24
 """Tiles along a side of the blocks otherwise: a block takes a twentieth of a second."""
-_SHIFTS = ((12, 12), (0, 12), (12, 0), (0, 0), (12, 12))
-"""Where the grid of blocks begins in each further pass, in tiles."""
+_ROUNDS, _ENOUGH = 3, 1e-2
+"""Rounds of four passes at most; they end where one makes the sum less by no more than this part of it."""
 _FINEST = 1 << 14
 
 
@@ -83,13 +83,39 @@ def assign_tiles(places: np.ndarray, columns: int, rows: int) -> np.ndarray:
         _solve(places, middles, frames, tiles, found)
         return found
     _halve(places, middles, frames, (0, 0, columns, rows), columns, found)
-    for left, top in _SHIFTS:
-        corner = (tiles % columns + left) // _BLOCK, (tiles // columns + top) // _BLOCK
-        block = corner[1] * (columns // _BLOCK + 2) + corner[0]
-        of_frames = block[found]
-        for number in np.unique(of_frames):
-            _solve(places, middles, np.flatnonzero(of_frames == number), np.flatnonzero(block == number), found)
+    _improve(places, middles, columns, found)
     return found
+
+
+def _improve(places: np.ndarray, middles: np.ndarray, columns: int, found: np.ndarray) -> None:
+    """Assign the frames of blocks of tiles anew, of four grids of blocks in turn, until that gains little."""
+    half = _BLOCK // 2
+    x, y = np.floor(middles.T).astype(np.int64)
+    wide = columns // _BLOCK + 2
+    blocks = [
+        (y + top) // _BLOCK * wide + (x + left) // _BLOCK for left, top in ((half, half), (0, half), (half, 0), (0, 0))
+    ]
+    n_done, changed = 0, np.zeros(len(middles), np.int64)  # When each tile last got another frame.
+    solved = [np.full(int(block.max()) + 1, -1) for block in blocks]
+    before = np.inf
+    for _ in range(_ROUNDS):
+        for block, done in zip(blocks, solved, strict=True):
+            n_done += 1
+            newest = np.zeros(len(done), np.int64)
+            np.maximum.at(newest, block, changed)
+            of_frames = block[found]
+            for number in np.unique(of_frames):
+                if newest[number] > done[number]:  # Else it would come out as the last time.
+                    frames = np.flatnonzero(of_frames == number)
+                    earlier = found[frames].copy()
+                    _solve(places, middles, frames, np.flatnonzero(block == number), found)
+                    moved = found[frames] != earlier
+                    changed[earlier[moved]] = changed[found[frames][moved]] = n_done
+                    done[number] = n_done
+        total = float(np.square(places - middles[found]).sum())
+        if total >= before * (1 - _ENOUGH):
+            return
+        before = total
 
 
 def _solve(places: np.ndarray, middles: np.ndarray, frames: np.ndarray, tiles: np.ndarray, found: np.ndarray) -> None:

@@ -34,6 +34,7 @@ FRAMES = 5
 """Frames beside a path at most."""
 _CLOUD = 8_000  # Steps of other videos that are drawn, chosen at random.
 _SIDE, _HEAD, _GAP, _EDGE = 2.6, 0.46, 0.12, 0.16  # Inches: of a path's panel, above it, around frames, and outside.
+_TITLE = 0.5  # Inches: the title, and below it the key.
 _AXIS, _COLUMN = 0.52, 0.86  # Inches: of the scale of time, and of the frames.
 _HIGH = (_SIDE - (FRAMES - 1) * 0.05) / FRAMES  # Inches of a frame.
 _SMALL, _LENS = 0.2, 0.5  # A path that takes less of the map is shown again under a lens, which takes so much of it.
@@ -198,7 +199,7 @@ def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureM
     columns = min(3 if len(prints) > 4 else 2, max(len(prints), 1))
     rows = math.ceil(len(prints) / columns)
     cell = (_SIDE + _AXIS + _COLUMN + 2 * _GAP, _HEAD + _SIDE + _GAP)
-    size = columns * cell[0] + 2 * _EDGE, rows * cell[1] + 2 * _EDGE + 0.32
+    size = columns * cell[0] + 2 * _EDGE, rows * cell[1] + 2 * _EDGE + _TITLE
     steps = paths.steps[np.isfinite(paths.steps).all(axis=1)]
     cloud = steps[np.random.default_rng(0).permutation(len(steps))[:_CLOUD]]
     box = _bounds(steps, 1.1) or (steps[0].astype(np.float64) - 0.5, 1.0)
@@ -206,10 +207,10 @@ def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureM
         figure.set_layout_engine("none")
         figure.text(_EDGE / size[0], 1 - _EDGE / size[1], title, size=12, weight="bold", va="top")
         key = "ring: start   arrow: end   numbers: the frames beside   gray: all videos"
-        figure.text(1 - _EDGE / size[0], 1 - _EDGE / size[1], key, size=8.5, color=MUTED, va="top", ha="right")
+        figure.text(_EDGE / size[0], 1 - (_EDGE + 0.23) / size[1], key, size=8.5, color=MUTED, va="top")
         for i, each in enumerate(prints):
             row, column = divmod(i, columns)
-            left, top = _EDGE + column * cell[0], size[1] - _EDGE - 0.32 - row * cell[1]
+            left, top = _EDGE + column * cell[0], size[1] - _EDGE - _TITLE - row * cell[1]
             _draw_head(figure, each, left, top)
             bottom = top - _HEAD - _SIDE
             _draw_map(figure, each, cloud, box, left, bottom)

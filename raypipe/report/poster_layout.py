@@ -67,8 +67,10 @@ class PosterForm:
 def read_tiles(text: str) -> int | tuple[int, int]:
     """Read a number of tiles, or ``COLUMNSxROWS``."""
     try:
-        sides = [int(part) for part in text.lower().split("x")]
-        return sides[0] if len(sides) == 1 else (sides[0], *sides[1:])  # type: ignore[return-value]
+        if "x" not in text.lower():
+            return int(text)
+        columns, rows = (int(part) for part in text.lower().split("x"))
+        return columns, rows
     except ValueError as error:
         raise UsageError(f"--tiles is a number, such as 900, or COLUMNSxROWS, such as 40x30; not {text!r}") from error
 
