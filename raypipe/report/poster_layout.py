@@ -53,9 +53,12 @@ class PosterForm:
         check_type("width", self.width, int)
         if not _LEAST_TILE <= self.width <= MAX_SIDE:
             raise UsageError(f"a poster is {_LEAST_TILE} to {MAX_SIDE:,} px wide, not {self.width}")
-        sides = self.tiles if isinstance(self.tiles, tuple) else (self.tiles,)
-        if any(side is not None and side < 1 for side in sides):
-            raise UsageError("a poster has one tile or more")
+        if self.tiles is not None:
+            sides = self.tiles if isinstance(self.tiles, tuple) else (self.tiles, 1)
+            if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+                raise UsageError(f"tiles are a number, or (columns, rows), not {self.tiles!r}")
+            if min(sides) < 1:
+                raise UsageError("a poster has one tile or more")
         if self.center is not None and self.span is None:
             raise UsageError("a window has a width: --center goes with --span")
         if self.center is not None and not all(map(math.isfinite, self.center)):

@@ -400,3 +400,9 @@ def test_runs_that_lack_something_are_told_so(tmp_path):
     run.remove("trajectories")
     with pytest.raises(UsageError, match="has no map, as it is not clustered: run raypipe cluster"):
         pipeline.poster(run, config, None, PosterForm(), Progress())
+
+
+@pytest.mark.parametrize("tiles", [(3, 4, 5), (2.5, 3), "40", 1.5, (0, 3)])
+def test_tiles_are_a_number_or_two(tiles):
+    with pytest.raises(UsageError, match="tile"):
+        PosterForm(tiles=tiles)
