@@ -66,7 +66,7 @@ def shrink(source: Path, target: Path, width: int) -> None:
             (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
         )
     sink = io.BytesIO()
-    small.save(sink, "WEBP" if target.suffix == ".webp" else "JPEG", quality=72)
+    small.save(sink, "WEBP", quality=60)
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(sink.getvalue())
 
@@ -89,8 +89,8 @@ def measure_posters(folder: Path, runs: dict[str, Path], width: int) -> dict[str
                 found["mib"] = output.stat().st_size / 2**20
             figures[name][case] = found
             print(name, case, found, flush=True)
-        shrink(folder / name / "wall.jpg", DOCS / f"poster_{name}.jpg", 900)
-        shrink(run / "plots" / "fingerprints.png", DOCS / f"fingerprints_{name}.webp", 1400)
+        shrink(folder / name / "wall.jpg", DOCS / f"poster_{name}.webp", 720)
+        shrink(run / "plots" / "fingerprints.png", DOCS / f"fingerprints_{name}.webp", 1300)
     many = folder / "many.jpg"
     found = measure("poster", runs["demo"], "-o", many, "--width", str(4 * width), "--tiles", "24x27")
     figures["demo"][f"{4 * width} px JPEG from frames"] = {**found, "mib": many.stat().st_size / 2**20}
