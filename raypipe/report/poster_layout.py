@@ -20,6 +20,7 @@ _LEAST_TILE, _USUAL_TILE = 8, 160  # Pixels of the shorter side; the usual one i
 _GAP = 1 / 80  # Of a tile's width, between two pictures: neighbours on the map look alike, and would run together.
 _MAX_VIDEOS = 20_000  # Of more videos in the window so many are looked at, chosen at random.
 _MAX_ASPECT = 2.0  # Neither posters of the whole map nor tiles are more than so many times as wide as high, or as high.
+_BENT = 0.1  # So much the number of rows may differ from what the window asks for, so that more frames have a tile.
 _ROUNDING = 1e-6  # The outermost frames are not outside for a rounding of the map's extent.
 
 
@@ -233,5 +234,8 @@ def _size_grid(form: PosterForm, n_frames: int, aspect: float, shape: float) -> 
         return form.tiles
     most = int((form.width / _USUAL_TILE / max(shape, 1.0)) ** 2 * aspect * shape)
     n_tiles = form.tiles or max(1, min(n_frames, most))
-    rows = min(max(1, round(math.sqrt(n_tiles * aspect * shape))), n_tiles)
+    ideal = math.sqrt(n_tiles * aspect * shape)
+    least, most = max(1, math.floor(ideal * (1 - _BENT))), math.ceil(ideal * (1 + _BENT))
+    options = range(min(least, n_tiles), min(most, n_tiles) + 1)
+    rows = max(options, key=lambda rows: (n_tiles // rows * rows, -abs(rows - ideal)))
     return n_tiles // rows, rows

@@ -22,7 +22,7 @@ from raypipe.config import make_config
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.report.poster import write_poster
-from raypipe.report.poster_layout import PosterForm, lay_out
+from raypipe.report.poster_layout import PosterForm, _size_grid, lay_out
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import index_frames
 from raypipe.runs.picture_map import read_picture_map
@@ -400,6 +400,17 @@ def test_runs_that_lack_something_are_told_so(tmp_path):
     run.remove("trajectories")
     with pytest.raises(UsageError, match="has no map, as it is not clustered: run raypipe cluster"):
         pipeline.poster(run, config, None, PosterForm(), Progress())
+
+
+@pytest.mark.parametrize("shape", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
+def test_a_grid_has_a_tile_for_nearly_all(aspect, shape):
+    for n in range(1, 200):
+        columns, rows = _size_grid(PosterForm(tiles=n), 999, aspect, shape)
+        assert 1 <= columns * rows <= n
+        assert columns * rows >= 0.9 * n or n < 30
+        if n > 30:
+            assert 0.7 < rows / columns / aspect / shape < 1.4
 
 
 @pytest.mark.parametrize("tiles", [(3, 4, 5), (2.5, 3), "40", 1.5, (0, 3)])
