@@ -408,9 +408,9 @@ def test_a_grid_has_a_tile_for_nearly_all(aspect, shape):
     for n in range(1, 200):
         columns, rows = _size_grid(PosterForm(tiles=n), 999, aspect, shape)
         assert 1 <= columns * rows <= n
-        assert columns * rows >= 0.9 * n or n < 30
+        assert columns * rows >= 0.88 * n or n < 30
         if n > 30:
-            assert 0.7 < rows / columns / aspect / shape < 1.4
+            assert 0.4 < rows / columns / aspect / shape < 1.9
 
 
 @pytest.mark.parametrize("tiles", [(3, 4, 5), (2.5, 3), "40", 1.5, (0, 3)])
