@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 import numpy as np
 
@@ -29,9 +29,15 @@ class Canvas:
         The size in pixels.
     ground
         The colour, three numbers up to 255.
+
+    Raises
+    ------
+    RaypipeError
+        If libvips cannot be loaded.
     """
 
     def __init__(self, folder: Path, width: int, height: int, ground: tuple[int, int, int]) -> None:
+        self._vips = _load_vips()  # before anything is decoded for it
         self.width, self.height = width, height
         self._path = folder / "canvas.raw"
         row = bytes(ground) * width
@@ -62,8 +68,7 @@ class Canvas:
         RaypipeError
             If it cannot be written.
         """
-        import pyvips
-
+        pyvips = self._vips
         try:
             image = pyvips.Image.rawload(str(self._path), self.width, self.height, 3).copy(interpretation="srgb")
             if target.suffix == ".dzi":
@@ -74,3 +79,11 @@ class Canvas:
                 image.write_to_file(f"{target}{_JPEG if target.suffix != '.png' else ''}")
         except pyvips.Error as error:
             raise RaypipeError(f"cannot encode {target.name}: {one_line(error)}") from error
+
+
+def _load_vips() -> ModuleType:
+    try:
+        import pyvips
+    except (ImportError, OSError) as error:  # An environment may be older than this version, or lack the library.
+        raise RaypipeError(f"posters need libvips ({one_line(error)}): pip install 'pyvips[binary]'") from error
+    return pyvips

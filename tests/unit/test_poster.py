@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import sys
 import time
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -417,3 +418,9 @@ def test_a_grid_has_a_tile_for_nearly_all(aspect, shape):
 def test_tiles_are_a_number_or_two(tiles):
     with pytest.raises(UsageError, match="tile"):
         PosterForm(tiles=tiles)
+
+
+def test_without_libvips_the_remedy_is_told_before_anything_is_decoded(mapped, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    with pytest.raises(RaypipeError, match=r"pip install 'pyvips\[binary\]'"):
+        write_poster(mapped, None, PosterForm(width=400, originals=True), never, Progress())
