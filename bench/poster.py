@@ -7,7 +7,7 @@ preview from ``frames/``, and from the originals as PNG, JPEG and tiles for deep
 the resident set sizes of the whole process tree, the decoder's child with it, sampled fifty times a second; pages that
 two processes share count twice. Small pictures for the docs lie in ``docs/images/`` then.
 
-The assignment: made clouds of points on grids from 16 × 16 to 100 × 100 tiles, each in CPU seconds; up to 44 × 44 the
+The assignment: made clouds of points on grids from 16 × 16 to 200 × 200 tiles, each in CPU seconds; up to 44 × 44 the
 sum of squared distances that the solution in parts has, over that of the exact one.
 """
 
@@ -56,6 +56,42 @@ def measure(*arguments: str | Path) -> dict[str, float]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": time.monotonic() - started, "cpu_s": cpu_s, "peak_mib": peak / 2**20}
+
+
+def measure_own(run: Path, folder: Path, widths: list[int]) -> list[dict[str, float]]:
+    """Return of posters from ``frames/`` how much memory is the processes' own, and how much are pages of files."""
+    figures = []
+    for width in widths:
+        command = [
+            sys.executable,
+            "-m",
+            "raypipe",
+            "poster",
+            run,
+            "-o",
+            folder / "own.jpg",
+            "--width",
+            str(width),
+            "-q",
+        ]
+        child = subprocess.Popen(list(map(str, command)))
+        own, pause = {"RssAnon": 0, "RssFile": 0}, threading.Event()
+        while child.poll() is None:
+            for kind, most in own.items():
+                own[kind] = max(most, sum(kib_of(pid, kind) for pid in tree_of(child.pid)))
+            pause.wait(0.02)
+        figures.append({"px": width, "own_mib": own["RssAnon"] / 1024, "file_pages_mib": own["RssFile"] / 1024})
+        print(figures[-1], flush=True)
+    return figures
+
+
+def kib_of(pid: int, kind: str) -> int:
+    """Return a process's resident memory of some kind, in KiB."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
 
 
 def shrink(source: Path, target: Path, width: int) -> None:
@@ -148,8 +184,9 @@ def main() -> None:
             measure("run", chosen.videos, "-o", runs["robots"], "--encoder", "descriptor", "-k", "6")
             measure("demo", "-o", runs["demo"])
         posters = measure_posters(folder, runs, chosen.width)
-    assignment = measure_assignment([16, 32, 44, 100])
-    print(keep("poster", {"posters": posters, "assignment": assignment}))
+        own = measure_own(runs["demo"], folder, [chosen.width, 3 * chosen.width])
+    assignment = measure_assignment([16, 32, 44, 100, 200])
+    print(keep("poster", {"posters": posters, "own_memory": own, "assignment": assignment}))
 
 
 if __name__ == "__main__":
