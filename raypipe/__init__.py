@@ -17,6 +17,7 @@ _HOMES = {
     "embed_videos": "raypipe.api",
     "find_outliers": "raypipe.api",
     "write_report": "raypipe.api",
+    "write_poster": "raypipe.api",
     "sweep": "raypipe.api",
     "predict": "raypipe.api",
     "search": "raypipe.trajectories.similarity",

@@ -184,6 +184,60 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     pipeline.report(run, config, progress)
 
 
+def write_poster(
+    run: Run,
+    output: str | Path | None = None,
+    *,
+    width: int = 4000,
+    tiles: int | tuple[int, int] | None = None,
+    center: tuple[float, float] | None = None,
+    span: float | None = None,
+    originals: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> str:
+    """Lay frames of a run on a grid by their place on the map, and write that as a picture.
+
+    Parameters
+    ----------
+    run
+        A clustered run that has ``frames/``.
+    output
+        A file or URL that ends with ``.png``, ``.jpg`` or ``.dzi``; by default ``poster.png`` in the run directory.
+    width
+        Pixels.
+    tiles
+        How many at most, or (columns, rows); by default as many as there are frames, of 160 pixels or more.
+    center, span
+        The window on the map: its middle (x, y) and its width; by default the whole map.
+    originals
+        Whether to decode the videos again at the size of the tiles, for print.
+    seed
+        Of the choice among frames at one place.
+    progress
+        Where progress is shown; by default nowhere.
+
+    Returns
+    -------
+    Where the poster lies; of a deep-zoom pyramid the page that shows it.
+
+    Raises
+    ------
+    UsageError
+        If the run has no map or no ``frames/``, no frame lies in the window, or an argument is out of range.
+    """
+    from raypipe import pipeline
+    from raypipe.report.poster_layout import PosterForm
+
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("output", output, (str, os.PathLike, type(None)))
+    check_type("progress", progress, (Progress, type(None)))
+    form = PosterForm(width, tiles, center, span, originals, seed)
+    Run.open(run.url)
+    config = make_config(base=run.info()["config"])
+    return pipeline.poster(run, config, None if output is None else os.fspath(output), form, progress or Progress())
+
+
 def sweep(
     run: Run,
     ks: Sequence[int] | None = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from raypipe.options import (
     print_plan,
     verb,
 )
+
+if TYPE_CHECKING:
+    from raypipe.progress import Progress
 
 
 @verb(
@@ -159,8 +162,8 @@ def predict(run: ExistingRun, source: Source, output: Output, options: dict[str,
 @verb(
     epilog="Examples:  raypipe search runs/first --like videos/a.mp4  |  "
     "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20  |  "
-    "raypipe search runs/clip --like 'a hand opens a drawer'  |  "
-    "raypipe search runs/first --diverse 12  |  raypipe search runs/first --duplicates --json",
+    "raypipe search runs/clip --like 'a hand opens a drawer'  |  raypipe search runs/first --diverse 12  |  "
+    "raypipe search runs/first --like videos/a.mp4 -n 5 -o alike.png  |  raypipe search runs/first --duplicates --json",
 )
 def search(
     run: ExistingRun,
@@ -178,6 +181,12 @@ def search(
         int | None, typer.Option("--diverse", metavar="N", min=1, help="The N videos most unlike one another instead.")
     ] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Groups of near-duplicate videos instead.")] = False,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE.png", help="Draw the paths and frames of the query and of what is found."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     options: dict[str, Any],
@@ -191,14 +200,22 @@ def search(
         raise UsageError("say what to search for: one of --like, --diverse and --duplicates")
     if like is None and (least or from_s is not None or to_s is not None):
         raise UsageError("--least, --from and --to go with --like")
+    if picture is not None and (duplicates or not picture.lower().endswith(".png")):
+        raise UsageError("-o FILE.png goes with --like and --diverse, and its picture is a PNG")
     if duplicates:
         groups = similarity.find_duplicates(asked)
         print(similarity.as_text(groups, as_json))
-    elif diverse is not None:
-        print(similarity.as_text(similarity.find_diverse(asked, diverse), as_json))
+        return
+    if like is None:
+        found = similarity.find_diverse(asked, diverse)  # type: ignore[arg-type]
     else:
-        found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)  # type: ignore[arg-type]
-        print(similarity.as_text(found, as_json))
+        found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)
+    print(similarity.as_text(found, as_json))
+    if picture is not None:
+        from raypipe.progress import make_progress
+        from raypipe.report.fingerprint_figure import draw_found
+
+        _write_picture(picture, draw_found(asked, found, like, least), make_progress(options["quiet"]))
 
 
 @verb(
@@ -241,6 +258,72 @@ def report(run: ExistingRun, options: dict[str, Any]) -> None:
     progress.say(f"report: {made.path('report.html')}")
 
 
+@verb(
+    {"decode.decoder": FIND["decode.decoder"]},
+    epilog="Examples:  raypipe poster runs/first  |  "
+    "raypipe poster runs/first -o wall.png --width 8000 --from originals  |  "
+    "raypipe poster runs/first -o zoom.dzi --width 16000 --tiles 80x60 --from originals  |  "
+    "raypipe poster runs/first -o corner.jpg --center 3.5,-2 --span 4 --tiles 400",
+)
+def poster(
+    run: ExistingRun,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="A .png or .jpg; or .dzi, for tiles to zoom into and an HTML page that shows them; else "
+            "RUN/poster.png.",
+        ),
+    ] = None,
+    width: Annotated[int, typer.Option("--width", metavar="PX", help="Of the poster.")] = 4000,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            "--tiles",
+            metavar="N|COLUMNSxROWS",
+            help="How many frames; else as many as there are, in tiles of 160 px or more.",
+        ),
+    ] = None,
+    center: Annotated[
+        str | None, typer.Option("--center", metavar="X,Y", help="The middle of the window on the map.")
+    ] = None,
+    span: Annotated[
+        float | None, typer.Option("--span", metavar="WIDTH", help="The window's width on the map; else the whole map.")
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="frames|originals",
+            help="The run's small pictures, for a preview; or the videos, decoded at the size of the tiles, for print.",
+        ),
+    ] = "frames",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the choice among frames at one place.")] = 0,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Lay frames of a clustered run on a grid by their place on the map: a poster, or tiles to zoom into."""
+    from raypipe import pipeline
+    from raypipe.report.poster_layout import PosterForm, read_center, read_tiles
+    from raypipe.runs.directory import Run
+
+    if source not in ("frames", "originals"):
+        raise UsageError(f"--from is frames or originals, not {source!r}")
+    form = PosterForm(
+        width,
+        None if tiles is None else read_tiles(tiles),
+        None if center is None else read_center(center),
+        span,
+        source == "originals",
+        seed,
+    )
+    made = Run.open(run)
+    config, progress = prepare(options, base=made)
+    progress.say(f"poster: {pipeline.poster(made, config, output, form, progress)}")
+
+
 @verb(CONFIG, SEED, epilog="Examples:  raypipe demo  |  raypipe demo -o /tmp/demo --seed 7")
 def demo(
     output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory.")] = "raypipe-demo",
@@ -279,7 +362,6 @@ def inspect(
 ) -> int | None:
     """Show statistics of a source, which videos would fail, and what is wrong with a dataset (exit code 3 then)."""
     from raypipe.inspection import describe, draw_sample, inspect_source, to_json
-    from raypipe.runs.directory import Run
 
     if picture is not None and not picture.lower().endswith(".png"):
         raise UsageError(f"{picture}: the picture is a PNG, so give it a name with .png")
@@ -289,10 +371,7 @@ def inspect(
     found = inspect_source(source, config, progress)
     print(to_json(found) if as_json else describe(found))
     if picture is not None:
-        folder, slash, name = picture.rpartition("/")
-        drawn = draw_sample(found, source, config, n or 9, options["seed"] or 0)
-        Run(folder or slash or ".").write_bytes(name, drawn)
-        progress.say(f"picture: {picture}")
+        _write_picture(picture, draw_sample(found, source, config, n or 9, options["seed"] or 0), progress)
     return FOUND_FAULTS if found.faults else DONE
 
 
@@ -344,6 +423,15 @@ def doctor(options: dict[str, Any]) -> None:
 
     for line in examine():
         print(line)
+
+
+def _write_picture(picture: str, drawn: bytes, progress: Progress) -> None:
+    """Write a picture to a path or a URL."""
+    from raypipe.runs.directory import Run
+
+    folder, slash, name = picture.rpartition("/")
+    Run(folder or slash or ".").write_bytes(name, drawn)
+    progress.say(f"picture: {picture}")
 
 
 def main() -> None:

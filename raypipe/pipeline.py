@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from raypipe.analysis.sweep import Map
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
+    from raypipe.report.poster_layout import PosterForm
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
@@ -236,6 +237,20 @@ def report(run: Run, config: Config, progress: Progress) -> None:
             return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
 
         write_report_files(run, frames_of, config.report)
+
+
+def poster(run: Run, config: Config, output: str | None, form: PosterForm, progress: Progress) -> str:
+    """Write a poster of a clustered run; return where it lies, or the page that shows it."""
+    from raypipe.decoders.sandbox import Sandbox
+    from raypipe.report.poster import write_poster
+
+    decode = config.decode
+    with Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
+
+        def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
+            return sandbox.frames(uri, times_s, image_size, "squash", span_s=float(times_s[-1] - times_s[0]))
+
+        return write_poster(run, output, form, frames_of, progress)
 
 
 def sweep(

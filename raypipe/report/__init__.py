@@ -63,23 +63,27 @@ def write_report_files(
     # Scaling and encoding pictures lets other threads work, matplotlib hardly does.
     with ThreadPoolExecutor(1, "raypipe-sheets") as beside:
         sheets = beside.submit(_write_sheets, run, facts, frames_of, report_config)
-        drawn, video_map = _write_plots(run, facts, paths, tables.read_centers(run, paths, facts.clusters))
+        centers = tables.read_centers(run, paths, facts.clusters)
+        drawn, video_map = _write_plots(run, facts, paths, centers, report_config.seed)
         cards, outliers = sheets.result()
     html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map)
     run.write_bytes("report.html", html.encode())
 
 
 def _write_plots(
-    run: Run, facts: Facts, paths: dict[str, np.ndarray], centers: dict[int, np.ndarray]
+    run: Run, facts: Facts, paths: dict[str, np.ndarray], centers: dict[int, np.ndarray], seed: int
 ) -> tuple[dict[str, bytes], VideoMap]:
     """Draw the plots, and return them as PNG, and where the map shows which video."""
     from raypipe.report import histogram, plots
+    from raypipe.report.fingerprint_figure import draw_unlike
     from raypipe.report.sweep_figure import draw_sweep
 
     video_map = plots.draw_points(facts, centers if facts.is_pooled else None)
     drawn = {"points": video_map.png}
     if not facts.is_pooled:  # A vector has no path.
         drawn["trajectories"] = plots.draw_trajectories(facts, paths, centers)
+        if fingerprints := draw_unlike(run, facts.members, seed):
+            drawn["fingerprints"] = fingerprints
     drawn["sizes"] = plots.draw_sizes(facts)
     drawn["outliers"] = histogram.draw_histogram(facts)
     if facts.sweep:

@@ -29,6 +29,7 @@ MAX_TILES = 2400  # With more pictures on the page, each would be too small to s
 MAX_PROBLEMS = 500  # The table of failures has at most this many rows; videos.parquet has them all.
 MAX_PILLS = 16
 
+_WIDE = ("trajectories", "fingerprints")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _METRICS = {
     "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
@@ -98,8 +99,8 @@ def render_page(
     facts
         The run's facts.
     plots
-        PNG bytes of ``points``, ``trajectories``, ``sizes`` and ``outliers``, and of ``sweep`` where the facts have
-        one; those that are missing are not shown.
+        PNG bytes of ``points``, ``trajectories``, ``fingerprints``, ``sizes`` and ``outliers``, and of ``sweep`` where
+        the facts have one; those that are missing are not shown.
     cards
         A card for each cluster, and for the noise.
     outliers
@@ -199,6 +200,10 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> 
         "trajectories": "The paths themselves: each thin line is a video from its start (dot) to its end (arrow), the "
         "bold line its cluster's soft-DTW barycenter on the map. Clusters were found in more dimensions than the two "
         "drawn here, and paths of unlike order can share the same ground.",
+        "fingerprints": "Videos that are as unlike one another as can be, by dynamic time warping of their paths on "
+        "the map: each path from its start (ring) to its end (arrow), over all videos' steps (gray), and beside it "
+        "frames at their times, numbered as the points of the path where they lie. A path that is small on the map is "
+        "enlarged.",
         "sizes": "How many videos each cluster has"
         + (f", and how its videos' {facts.mix_column}s mix." if facts.mix_column else "."),
         "outliers": "How far the videos lie off, and the threshold beyond which they are outliers. "
@@ -209,7 +214,7 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> 
         ),
     }
     figures = "\n".join(
-        f'<figure><div class="paper"><div class="map{" narrow" if name != "trajectories" else ""}">'
+        f'<figure><div class="paper"><div class="map{"" if name in _WIDE else " narrow"}">'
         f'<img src="{_data(plots[name], "png")}" alt="{escape(captions[name])}">{hover if name == "points" else ""}'
         f"</div></div><figcaption>{escape(captions[name])}</figcaption></figure>"
         for name in captions

@@ -187,7 +187,7 @@ def _draw_overview(axes: Axes, lines: Mapping[int, list[np.ndarray]], centers: M
     for number, paths in lines.items():
         _draw_paths(axes, paths, color_of(number), alpha)
     for number, center in centers.items():
-        _draw_center(axes, center, color_of(number), 3.2)
+        draw_path(axes, center, color_of(number), 3.2)
     _number_clusters(axes, centers)
     _dress_map(axes, "Trajectories and their barycenters")
     start = _legend_mark("o", 7, "w", INK, "start")
@@ -210,7 +210,7 @@ def _draw_panel(
     alpha = float(np.clip(7 / math.sqrt(len(cluster)), 0.15, 0.6))
     _draw_paths(axes, lines[cluster.number], color_of(cluster.number), alpha)
     if center is not None:
-        _draw_center(axes, center, color_of(cluster.number), weight)
+        draw_path(axes, center, color_of(cluster.number), weight)
     axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color(FAINT)
@@ -224,7 +224,8 @@ def _draw_paths(axes: Axes, paths: list[np.ndarray], color: str, alpha: float) -
     _scatter(axes, starts, s=6, c=color, alpha=min(1.0, 1.6 * alpha), linewidths=0)
 
 
-def _draw_center(axes: Axes, center: np.ndarray, color: str, width: float) -> None:
+def draw_path(axes: Axes, center: np.ndarray, color: str, width: float) -> None:
+    """Draw a path on the map, (n_steps, 2), in bold, with a ring at its start and an arrow at its end."""
     halo = [Stroke(linewidth=width + 2, foreground="w"), Normal()]
     axes.plot(*center.T, color=color, linewidth=width, path_effects=halo, solid_capstyle="round", zorder=4)
     axes.plot(*center[0], "o", markersize=2.3 * width, color="w", markeredgecolor=color, markeredgewidth=1.6, zorder=6)

@@ -157,6 +157,33 @@ class Run:
         except FileNotFoundError as error:
             raise RaypipeError(f"cannot write {shown(self.url)}: there is no such bucket or folder") from error
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield an empty local folder for large files in the making, beside the run's own on a local disk."""
+        root = Path(self.path()) if isinstance(self._fs, LocalFileSystem) else None
+        try:
+            if root is not None:
+                root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".raypipe-", dir=root) as folder:
+                yield Path(folder)
+        except OSError as error:
+            raise RaypipeError(f"cannot write in {self.path() or '.'}: {error.strerror or error}") from error
+
+    def put(self, name: str, source: Path) -> None:
+        """Move a file or a folder from `scratch` into the run, in place of what is there of that name."""
+
+        def move(path: str) -> None:
+            if isinstance(self._fs, LocalFileSystem):
+                source.replace(path)
+            elif source.is_dir():
+                self._fs.put(f"{source}/", f"{path}/", recursive=True)
+            else:
+                self._fs.put_file(str(source), path)
+
+        if source.is_dir():
+            self.remove(name)
+        self._do("write", name, move)
+
     def read_bytes(self, name: str) -> bytes:
         """Read a file.
 

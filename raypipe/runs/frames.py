@@ -43,15 +43,18 @@ class Pictures:
         (n,) float64, the time from which each is on display, in seconds of the file.
     jpegs
         The n pictures.
+    clip_index
+        (n,) int32, the number of the clip in its video that each is the first frame of.
     """
 
     times_s: np.ndarray
     jpegs: list[bytes]
+    clip_index: np.ndarray
 
     def nearest_to(self, asked_s: np.ndarray) -> Pictures:
         """Return each picture that lies nearest to one of some times, once."""
         rows = sorted(set(np.abs(self.times_s - np.asarray(asked_s)[:, None]).argmin(axis=1).tolist()))
-        return Pictures(self.times_s[rows], [self.jpegs[row] for row in rows])
+        return Pictures(self.times_s[rows], [self.jpegs[row] for row in rows], self.clip_index[rows])
 
 
 def name_beside(name: str) -> str:
@@ -118,26 +121,102 @@ def read_frames(run: Run, asked_s: Mapping[str, np.ndarray]) -> dict[str, Pictur
     -------
     By ``video_id``, each picture that lies nearest to one of the times, once. Videos without a picture are left out.
     """
-    names = _split_orphans(run)[0]
-    if not names or not run.exists(_PLAN_FILE):
-        return {}
-    plan = run.read_table(_PLAN_FILE, ["video_id", "fingerprint"])
-    pairs = zip(plan["video_id"].to_pylist(), plan["fingerprint"].to_pylist(), strict=True)
-    current = {video_id: fingerprint for video_id, fingerprint in pairs if video_id in asked_s}
-    found: dict[str, dict[int, _Place]] = {}
-    for places in run.for_each(names, lambda name: run.read_parquet(name, lambda file: _find(file, name, current))):
-        for place in places:  # A later file is newer.
-            found.setdefault(place.video_id, {})[place.clip_index] = place
-    chosen = {video_id: _nearest(list(clips.values()), asked_s[video_id]) for video_id, clips in found.items()}
-    jpegs = _fetch(run, [place for places in chosen.values() for place in places])
+    frames = index_frames(run, list(asked_s))
+    chosen = {}
+    for rows in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames.video)) + 1):
+        if len(rows):
+            video_id = frames.video_ids[frames.video[rows[0]]]
+            chosen[video_id] = frames.take(rows[_nearest(frames.time_s[rows], asked_s[video_id])])
+    places = {video_id: of_one.places() for video_id, of_one in chosen.items()}
+    jpegs = fetch_frames(run, [place for each in places.values() for place in each])
     return {
-        video_id: Pictures(np.array([place.time_s for place in places]), [jpegs[place] for place in places])
-        for video_id, places in chosen.items()
-        if places
+        video_id: Pictures(of_one.time_s, [jpegs[place] for place in places[video_id]], of_one.clip_index)
+        for video_id, of_one in chosen.items()
+        if len(of_one)
     }
 
 
-class _Place(NamedTuple):
+def index_frames(run: Run, video_ids: Sequence[str]) -> FrameIndex:
+    """Find where all pictures of some videos lie, ordered by video and clip; the pictures themselves are not read."""
+    names = _split_orphans(run)[0]
+    if not names or not run.exists(_PLAN_FILE):
+        nothing = np.empty(0, np.int32)
+        return FrameIndex(video_ids, [], nothing, nothing, np.empty(0), nothing, nothing, nothing)
+    # Arrow would find the ids quicker, but to make an array of them it imports pandas, which takes half a second.
+    row_of = {video_id: row for row, video_id in enumerate(video_ids)}
+    plan = run.read_table(_PLAN_FILE, ["video_id", "fingerprint"])
+    pairs = zip(plan["video_id"].to_pylist(), plan["fingerprint"].to_pylist(), strict=True)
+    current = {video_id: fingerprint for video_id, fingerprint in pairs if video_id in row_of}
+
+    def index(file: pq.ParquetFile) -> np.ndarray:
+        table = file.read([*_PLACE])
+        ids, prints = (table[name].combine_chunks().dictionary_encode() for name in ("video_id", "fingerprint"))
+        number_of = {fingerprint: number for number, fingerprint in enumerate(prints.dictionary.to_pylist())}
+        rows = [row_of.get(video_id, -1) for video_id in ids.dictionary.to_pylist()]
+        wanted = [number_of.get(current.get(video_id), -1) for video_id in ids.dictionary.to_pylist()]
+        of_row = numbers_of(ids.indices)
+        video = np.array(rows, np.int64)[of_row]
+        kept = np.flatnonzero(np.array(wanted, np.int64)[of_row] == numbers_of(prints.indices))
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        first = np.cumsum([0, *sizes])
+        group = np.searchsorted(first, kept, side="right") - 1
+        columns = (video, numbers_of(table["clip_index"]), numbers_of(table["time_s"]))
+        return np.array([*(column[kept] for column in columns), group, kept - first[group]], np.float64)
+
+    parts = run.for_each(names, lambda name: run.read_parquet(name, index))
+    video, clip_index, time_s, group, row = np.concatenate(parts, axis=1)
+    file = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
+    order = np.lexsort((file, clip_index, video))
+    is_newest = np.ones(len(order), bool)  # A later file is newer.
+    is_newest[:-1] = (np.diff(video[order]) != 0) | (np.diff(clip_index[order]) != 0)
+    columns = (video, clip_index, time_s, file, group, row)
+    whole = (each if each is time_s else each.astype(np.int32) for each in columns)
+    return FrameIndex(video_ids, names, *whole).take(order[is_newest])
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Where many pictures lie, as columns: six million of them take 200 MB.
+
+    Attributes
+    ----------
+    video_ids
+        The videos that were asked for.
+    names
+        The files of ``frames/``.
+    video, clip_index, file, group, row
+        (n,) int32: the picture's video and its file, as places in those, its clip, its row group, and its row there.
+    time_s
+        (n,) float64, the time from which it is on display, in seconds of the file.
+    """
+
+    video_ids: Sequence[str]
+    names: Sequence[str]
+    video: np.ndarray
+    clip_index: np.ndarray
+    time_s: np.ndarray
+    file: np.ndarray
+    group: np.ndarray
+    row: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.video)
+
+    def take(self, rows: np.ndarray) -> FrameIndex:
+        """Return some of the pictures."""
+        columns = (self.video, self.clip_index, self.time_s, self.file, self.group, self.row)
+        return FrameIndex(self.video_ids, self.names, *(column[rows] for column in columns))
+
+    def places(self) -> list[FramePlace]:
+        """Return the place of each picture."""
+        ids = [self.video_ids[i] for i in self.video.tolist()]
+        names = [self.names[i] for i in self.file.tolist()]
+        rest = (self.clip_index.tolist(), self.time_s.tolist(), names, self.group.tolist(), self.row.tolist())
+        return [FramePlace(*each) for each in zip(ids, *rest, strict=True)]
+
+
+class FramePlace(NamedTuple):
     """Where a picture lies."""
 
     video_id: str
@@ -160,34 +239,20 @@ def _key(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "/")
 
 
-def _find(file: pq.ParquetFile, name: str, current: Mapping[str, str]) -> list[_Place]:
-    """Return where the pictures of some videos lie in a file; ``current`` has each video's present fingerprint."""
-    found = []
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group, [*_PLACE])
-        videos = table["video_id"].combine_chunks().dictionary_encode()
-        is_asked = np.array([video_id in current for video_id in videos.dictionary.to_pylist()], bool)
-        for row in np.flatnonzero(is_asked[numbers_of(videos.indices)]).tolist():
-            video_id, clip_index, time_s, fingerprint = (table[column][row].as_py() for column in _PLACE)
-            if fingerprint == current[video_id]:
-                found.append(_Place(video_id, clip_index, time_s, name, group, row))
-    return found
+def _nearest(times_s: np.ndarray, asked_s: np.ndarray) -> np.ndarray:
+    """Return which times of a video's pictures lie nearest to those asked for, each once and in order of time."""
+    order = np.argsort(times_s, kind="stable")
+    away_s = np.abs(times_s[order][None, :] - np.asarray(asked_s)[:, None])
+    return order[np.unique(away_s.argmin(axis=1))]
 
 
-def _nearest(places: list[_Place], asked_s: np.ndarray) -> list[_Place]:
-    """Return the pictures of one video that lie nearest to the times asked for, each once and in order of time."""
-    places = sorted(places, key=lambda place: place.time_s)
-    away_s = np.abs(np.array([place.time_s for place in places])[None, :] - np.asarray(asked_s)[:, None])
-    return [places[i] for i in sorted(set(away_s.argmin(axis=1).tolist()))]
-
-
-def _fetch(run: Run, places: Sequence[_Place]) -> dict[_Place, bytes]:
-    """Read pictures, a row group of a file at a time."""
+def fetch_frames(run: Run, places: Sequence[FramePlace]) -> dict[FramePlace, bytes]:
+    """Read some pictures, a row group of a file at a time; all of them are in memory in the end."""
     found = {}
     for name, of_file in groupby(sorted(places, key=attrgetter("file", "group")), key=attrgetter("file")):
         wanted = {group: list(of_group) for group, of_group in groupby(of_file, key=attrgetter("group"))}
 
-        def fetch(file: pq.ParquetFile, wanted: Mapping[int, list[_Place]] = wanted) -> None:
+        def fetch(file: pq.ParquetFile, wanted: Mapping[int, list[FramePlace]] = wanted) -> None:
             for group, of_group in wanted.items():
                 frames = file.read_row_group(group, ["frame"])["frame"]
                 found.update({place: frames[place.row].as_py() for place in of_group})

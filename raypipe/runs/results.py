@@ -30,6 +30,8 @@ SIGNALS = "signals"
 """The folder of the signals that are joined to the clips."""
 EXPORTS = "exports"
 """The folder of what was exported into the run directory."""
+POSTER = "poster.png"
+"""The poster, unless another place was named."""
 
 
 def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
@@ -52,6 +54,7 @@ def remove_clusters(run: Run) -> None:
         "descriptions.json",
         OUTLIERS,
         EXPORTS,
+        POSTER,
     ):
         run.remove(name)
     remove_report(run)

@@ -331,7 +331,7 @@ def test_pictures_of_the_odd_part_are_shown_where_they_are_kept(clustered):
         Image.new("RGB", (32, 32), (level, level, level)).save(sink, "JPEG")
         return sink.getvalue()
 
-    kept = Pictures(np.arange(24.0), [jpeg(10 * second) for second in range(24)])
+    kept = Pictures(np.arange(24.0), [jpeg(10 * second) for second in range(24)], np.arange(24))
     with Image.open(io.BytesIO(show_span(kept, times_in_span(odd)))) as shown:
         levels = [shown.getpixel((x, y))[0] for y in (30, 200) for x in (30, 200)]
     np.testing.assert_allclose(levels, [30, 90, 150, 210], atol=3)

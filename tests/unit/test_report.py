@@ -53,7 +53,9 @@ def make_run(folder, names, labels=None, groups=None, k=4, n_steps=16, failed=()
     columns |= {"cluster": clusters, "distance": distances, "outlier_score": distances / 2, "outlier": odd}
     run.write_table("clusters.parquet", pa.table({**columns, "x": middles[:, 0], "y": middles[:, 1]}).cast(CLUSTERS))
     picture = pa.array([path.ravel().tolist() for path in paths], pa.list_(pa.float32()))
-    run.write_table("trajectories/00000.parquet", pa.table({"video_id": ids, "picture": picture}))
+    n_clips = pa.array([len(path) for path in paths], pa.int64())
+    columns = {"video_id": ids, "n_clips": n_clips, "picture": picture}
+    run.write_table("trajectories/00000.parquet", pa.table(columns))
     metrics = {"silhouette": 0.6654, "davies_bouldin": 0.4251, "silhouette_softdtw": -0.0312, "inertia": 12.5}
     metrics |= {"sizes": np.bincount(clusters).tolist(), "ari": 0.97 if labels else None, "gamma": 0.0123}
     run.write_json("metrics.json", metrics | {"truth": "label" if labels else None})
@@ -144,9 +146,9 @@ def run(tmp_path_factory) -> Run:
 
 
 def test_every_file_is_written_and_can_be_read(run):
-    for name in ("points", "trajectories", "sizes", "outliers", *(f"cluster_{i}" for i in range(4))):
+    for name in ("points", "trajectories", "fingerprints", "sizes", "outliers", *(f"cluster_{i}" for i in range(4))):
         assert min(size_of(run, f"plots/{name}.png")) > 300
-    assert len(run.files("plots")) == 8
+    assert len(run.files("plots")) == 9
     clusters = run.read_table("clusters.parquet").to_pylist()
     thumbnails = {name.rpartition("/")[2].removesuffix(".jpg") for name in run.files("thumbnails", ".jpg")}
     assert {row["video_id"] for row in clusters if row["outlier"]} < thumbnails
@@ -346,7 +348,7 @@ def test_sizes_and_lengths_of_every_kind(tmp_path, n, k, n_steps):
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(n)], k=k, n_steps=n_steps)
     page = Page(write(run, sheet_frames=1))
     assert f"{n} video{'s' * (n > 1)} in {k} cluster{'s' * (k > 1)}" in page.text
-    assert len(run.files("plots", ".png")) == 4 + k
+    assert len(run.files("plots", ".png")) == 4 + (n > 1) + k  # One video has none to differ from.
     assert "could not be read" not in page.text
 
 
