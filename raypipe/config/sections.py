@@ -85,12 +85,29 @@ class DecodeConfig(_Section):
 class EncodeConfig(_Section):
     """Parameters of the encoder, which turns frames into vectors."""
 
-    encoder: str = Field("clip", description="clip, descriptor, or package.module:Name")
-    model: str = Field("ViT-B-32", description="clip: open_clip's name of the architecture")
-    pretrained: str = Field("laion2b_s34b_b79k", description="clip: open_clip's tag, or a checkpoint file")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="clip: auto is bf16 on a GPU, else fp32")
+    encoder: str = Field("clip", description="clip, cnn, descriptor, or package.module:Name")
+    model: str = Field(
+        "ViT-B-32",
+        description="clip: open_clip's name of the architecture; cnn: torchvision's or timm's, by default "
+        "mobilenet_v3_large",
+    )
+    pretrained: str = Field(
+        "laion2b_s34b_b79k",
+        description="clip: open_clip's tag, or a checkpoint file; cnn: torchvision's name, DEFAULT (the default), or a "
+        "file with a state dict",
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="clip, cnn: auto is bf16 on a GPU, else fp32"
+    )
     normalize: bool = Field(True, description="L2-normalise each frame's embedding")
     batch_size: int = Field(128, ge=1, description="frames in one batch of the encoder")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_weights(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("encoder") == "cnn":
+            return {"model": "mobilenet_v3_large", "pretrained": "DEFAULT", **values}
+        return values
 
 
 class TrajectoryConfig(_Section):
