@@ -17,6 +17,7 @@ from raypipe.reduction import (
     split_steps,
     stack_steps,
 )
+from raypipe.reduction.autoencoder import LearnedMap
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
@@ -68,7 +69,7 @@ class LocalSteps:
         self._reduced, self._reducer = reduce_trajectories(self.paths, self._config.reduce)
         return self._reducer
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | LearnedMap | Identity:
         """Reduce the trajectories as an earlier run's were, from its reducer's arrays; return the reducer."""
         reducer = restore_reducer(arrays)
         self._reduced = split_steps(reducer.transform(stack_steps(self.paths)), self.paths)
@@ -99,6 +100,11 @@ class LocalSteps:
             self.picture, reducer = reduce_trajectories(self.paths, flat)
         write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
         return reducer
+
+    def place_by(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Place the trajectories on an earlier run's map, from the arrays of its reducer, and write all."""
+        self.picture = split_steps(restore_reducer(arrays).transform(stack_steps(self.paths)), self.paths)
+        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
 
     def place(self, points: np.ndarray, places: np.ndarray) -> None:
         """Place the trajectories on an earlier run's map, of which some points are known, and write all."""
