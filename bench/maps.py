@@ -93,7 +93,7 @@ def measure(paths: np.ndarray, truth: list[str | None], config: ReduceConfig) ->
         "median_step": float(np.median(lengths) / places.reshape(-1, 2).std()),
         "fit_cpu_s": seconds,
     }
-    if len(paths) < 100:
+    if len(paths) < 100 and not config.smoothness:
         new = np.arange(len(paths)) % 4 == 0
         _, others, _ = fit(paths[~new], config)
         of_new = paths[new].reshape(-1, paths.shape[2])
@@ -133,8 +133,8 @@ def main() -> None:
                 draw(
                     panels[drawn.index(method), column], places[:SHOWN_PATHS], truth[:SHOWN_PATHS], f"{name}: {method}"
                 )
-    figure.savefig(RESULTS / "maps.png", dpi=60)
-    print(f"kept in {keep('maps', figures)}")
+        figure.savefig(RESULTS / "maps.png", dpi=60)
+        print(f"kept in {keep('maps', figures)}", flush=True)
 
 
 if __name__ == "__main__":

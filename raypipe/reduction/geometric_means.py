@@ -22,6 +22,7 @@ from torch.nn import functional as F
 _WIDTH, _LAYERS = 128, 3
 _BATCH, _BUDGET, _RATE = 256, 1500, 0.01  # Points a step, steps, and the highest learning rate.
 _TRIPLES = 12  # Pairs of others to which a point of a batch is compared.
+_GROWTH = 1.5  # See `_Losses`. With 1 the map fills the plane more, with 2 it keeps more neighbours: docs/maps.md.
 _CODE_SD = 0.3  # Small enough that tanh, which ends at 1, cuts off few points.
 _FLOOR = 1e-4  # Shares of the mean squared distance below which distances count as no smaller; duplicates have 0.
 
@@ -133,8 +134,8 @@ class _Losses:
 
     The log-ratio term compares, for random points a, b and c, log(ab / ac) on the map with the same in the input. In
     many dimensions all distances are much alike, and no map in two can have them so. So the input's logarithms are
-    first multiplied by one number, `growth`, for which their standard deviation is that of distances between points
-    spread evenly over the map. A distance d then becomes d^growth, as the number of points within d would.
+    first multiplied by one number, for which their standard deviation is `_GROWTH` times that of distances between
+    points spread evenly over the map. A distance d then becomes d^growth, as the number of points within d does.
     """
 
     def __init__(self, x: torch.Tensor, n_components: int, generator: torch.Generator):
@@ -144,7 +145,7 @@ class _Losses:
         self._floor = _FLOOR * squared.mean()
         even = torch.rand(2, 4096, n_components, generator=generator)
         spread = ((even[0] - even[1]) ** 2).sum(1).log().std()
-        self._growth = float(spread / squared[squared > self._floor].log().std().clamp_min(1e-3))
+        self._growth = float(_GROWTH * spread / squared[squared > self._floor].log().std().clamp_min(1e-3))
         self._code_floor = _FLOOR * 2 * n_components * _CODE_SD**2
 
     def reconstruction(self, decoded: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:

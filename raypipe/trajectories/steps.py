@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,13 +18,15 @@ from raypipe.reduction import (
     split_steps,
     stack_steps,
 )
-from raypipe.reduction.autoencoder import LearnedMap
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
 from raypipe.runs.results import write_trajectories
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
+
+if TYPE_CHECKING:
+    from raypipe.reduction.autoencoder import LearnedMap
 
 
 class LocalSteps:
