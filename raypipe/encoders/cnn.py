@@ -67,13 +67,13 @@ class TwoCropCNN:
         with warnings.catch_warnings():  # Libraries tell of renamed networks and of starts that weights replace.
             warnings.simplefilter("ignore")
             network = _build(model, pretrained)
-            weights = _locate(network, pretrained)
-            _load(network, weights)
+            name, path = _locate_file(network, pretrained)
+            _load(network, path)
         crops = _TwoCrops(network.module, network.side)
         self.image_size = crops.image_size
         self._tower = ImageTower(crops, network.mean, network.std, device=device, precision=precision)
         prepared = hashlib.sha256(repr((VERSION, network.side, network.mean, network.std)).encode()).hexdigest()[:8]
-        self.fingerprint = f"cnn/{model}/{weights.name}/crops-{prepared}/{precision}"
+        self.fingerprint = f"cnn/{model}/{name}/crops-{prepared}/{precision}"
         self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -114,11 +114,6 @@ class _Network(NamedTuple):
     std: tuple[float, ...]
     tag: str = ""
     published: str | None = None
-
-
-class _Weights(NamedTuple):
-    name: str
-    path: Path
 
 
 def _build(model: str, pretrained: str) -> _Network:
@@ -176,34 +171,35 @@ def _behead(module: nn.Module, model: str) -> str:
     return linear[-1]
 
 
-def _locate(network: _Network, pretrained: str) -> _Weights:
+def _locate_file(network: _Network, pretrained: str) -> tuple[str, Path]:
+    """Return what names the weights in fingerprints, and their file; published ones are fetched if need be."""
     file = Path(pretrained).expanduser()
     if file.is_file():
-        return _Weights(hash_files(file), file)
+        return hash_files(file), file
     if network.published is None or (pretrained != PUBLISHED and pretrained != network.tag):
         raise _unusable(f"{pretrained!r} is neither a file nor the name of published weights (try {PUBLISHED})")
     if "://" in network.published:
-        return _Weights(network.tag, fetch_from_url(network.published, _unusable))
+        return network.tag, fetch_from_url(network.published, _unusable)
     names = ["model.safetensors", "pytorch_model.bin"]
-    return _Weights(network.tag, fetch_from_hub(network.published, names, _unusable))
+    return network.tag, fetch_from_hub(network.published, names, _unusable)
 
 
-def _load(network: _Network, weights: _Weights) -> None:
+def _load(network: _Network, path: Path) -> None:
     """Load weights without running pickled code; all but the head must fit."""
     state: Any
     try:
-        if weights.path.suffix == ".safetensors":
+        if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(weights.path)
+            state = load_file(path)
         else:
-            state = torch.load(weights.path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         network.module.load_state_dict({k: v for k, v in state.items() if not k.startswith(f"{network.head}.")})
     except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
-        raise _unusable(f"{weights.path} is not a checkpoint of plain tensors") from error
+        raise _unusable(f"{path} is not a checkpoint of plain tensors") from error
     except Exception as error:  # torch and safetensors may raise anything.
-        raise _unusable(f"{weights.path} cannot be loaded ({one_line(error)})") from error
+        raise _unusable(f"{path} cannot be loaded ({one_line(error)})") from error
 
 
 def _unusable(what: str) -> EncoderError:

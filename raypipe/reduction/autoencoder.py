@@ -24,7 +24,7 @@ from raypipe.reduction.stretch import Stretch
 
 _PRINCIPAL = 256  # Components that the network sees at most: what the others hold is noise to a map.
 _FEWEST = 10  # Batch norms and percentiles of fewer points mean nothing.
-_BLOCK = 1 << 14  # So many points are mapped at a time: what lies between the layers stays in the processor's cache.
+_BLOCK = 1 << 12  # So many points are mapped at a time: what lies between the layers stays in the processor's cache.
 
 
 class LearnedMap:
