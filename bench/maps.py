@@ -37,7 +37,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "t-SNE on 10,000": {"method": "tsne", "backend": "cpu", "fit_points": 10_000},
     "autoencoder, not stretched": {"method": "autoencoder", "stretch": False},
     "autoencoder": {"method": "autoencoder"},
-    "autoencoder, smoothness 1": {"method": "autoencoder", "smoothness": 1.0},
 }
 DIM, N_KINDS, N_STEPS = 64, 20, 16
 SHOWN_PATHS = 400  # More of the synthetic paths would be a blot.
@@ -93,7 +92,7 @@ def measure(paths: np.ndarray, truth: list[str | None], config: ReduceConfig) ->
         "median_step": float(np.median(lengths) / places.reshape(-1, 2).std()),
         "fit_cpu_s": seconds,
     }
-    if len(paths) < 100 and not config.smoothness:
+    if len(paths) < 100:
         new = np.arange(len(paths)) % 4 == 0
         _, others, _ = fit(paths[~new], config)
         of_new = paths[new].reshape(-1, paths.shape[2])
@@ -119,20 +118,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shown = [*collections([chosen.demo_seed], Path(folder))]
     shown.append(("synthetic", *make_paths(chosen.steps // N_STEPS)))
-    drawn = [name for name in METHODS if name != "autoencoder, smoothness 1"]
-    figure, panels = plt.subplots(len(drawn), len(shown), figsize=(13, 4.2 * len(drawn)), layout="constrained")
+    figure, panels = plt.subplots(len(METHODS), len(shown), figsize=(13, 4.2 * len(METHODS)), layout="constrained")
     figures: dict[str, Any] = {}
     for column, (name, trajectories, truth) in enumerate(shown):
         paths = np.asarray(trajectories.values)
         random = np.random.default_rng(0).uniform(size=(paths.shape[0] * paths.shape[1], 2))
         figures[name] = {"n_steps": len(random), "fill_of_random_places": measure_fill(random)}
-        for method, values in METHODS.items():
+        for row, (method, values) in enumerate(METHODS.items()):
             places, figures[name][method] = measure(paths, truth, ReduceConfig(n_components=2, **values))
             print(name, method, figures[name][method], flush=True)
-            if method in drawn:
-                draw(
-                    panels[drawn.index(method), column], places[:SHOWN_PATHS], truth[:SHOWN_PATHS], f"{name}: {method}"
-                )
+            draw(panels[row, column], places[:SHOWN_PATHS], truth[:SHOWN_PATHS], f"{name}: {method}")
         figure.savefig(RESULTS / "maps.png", dpi=60)
         print(f"kept in {keep('maps', figures)}", flush=True)
 
