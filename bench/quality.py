@@ -26,7 +26,7 @@ from raypipe.demo import render_demo
 from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_truth
+from raypipe.runs.results import read_truth, write_trajectories
 from raypipe.schema import Trajectories
 from raypipe.trajectories import build_trajectories
 
@@ -47,7 +47,9 @@ def embed(videos: Path, folder: Path) -> tuple[Trajectories, list[str | None]]:
     """Embed videos with the descriptor; return their trajectories and groups."""
     run = Run(str(folder))
     pipeline.embed(videos, run, make_config(flags={"encode": {"encoder": "descriptor"}}), Progress())
-    return build_trajectories(run), read_truth(run)[1]
+    paths = build_trajectories(run)
+    write_trajectories(run, paths, {})  # The classes are read of the videos that have one.
+    return paths, read_truth(run)[1]
 
 
 def collections(demo_seeds: list[int], folder: Path) -> Iterator[tuple[str, Trajectories, list[str | None]]]:

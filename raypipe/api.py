@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raypipe.config import Config, make_config
+from raypipe.config import Config, EncodeConfig, make_config, validate
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
@@ -61,7 +61,9 @@ def embed_videos(
         raise UsageError("run must name a folder or a URL")
     config = config or make_config()
     if encoder is not None:
-        config = config.model_copy(update={"encode": config.encode.model_copy(update={"encoder": encoder})})
+        named = config.encode.model_dump(exclude_unset=True)  # What is not named takes this encoder's defaults.
+        encode = validate(EncodeConfig, {**named, "encoder": encoder}, "config encode.")
+        config = config.model_copy(update={"encode": encode})
     run = run if isinstance(run, Run) else Run(os.fspath(run))
     pipeline.embed(source, run, config, progress or Progress())
     return run

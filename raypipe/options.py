@@ -77,10 +77,10 @@ FIND = {
 }
 EMBED = {
     "encode.encoder": Annotated[
-        str | None, typer.Option("--encoder", help="clip, descriptor (needs no weights), or package.module:Name.")
+        str | None, typer.Option("--encoder", help="clip, cnn, descriptor (needs no weights), or package.module:Name.")
     ],
     "encode.pretrained": Annotated[
-        str | None, typer.Option("--pretrained", help="CLIP weights: an open_clip tag or a checkpoint file.")
+        str | None, typer.Option("--pretrained", help="Weights: a tag of open_clip or torchvision, or a file.")
     ],
     **FIND,
     "source.features": Annotated[

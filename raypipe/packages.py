@@ -21,9 +21,9 @@ EXTRAS = {
 }
 
 PACKAGES = (
-    "raypipe", "ray", "numpy", "pyarrow", "torch", "open_clip_torch", "av", "decord", "torchcodec", "tslearn",
-    "scikit-learn", "umap-learn", "fastumap", "numba", "cupy-cuda13x", "cuml-cu13", "matplotlib",
-    "keybert", "transformers",
+    "raypipe", "ray", "numpy", "pyarrow", "torch", "torchvision", "open_clip_torch", "timm", "av", "decord",
+    "torchcodec", "tslearn", "scikit-learn", "umap-learn", "fastumap", "numba", "cupy-cuda13x", "cuml-cu13",
+    "matplotlib", "keybert", "transformers",
 )  # fmt: skip
 
 

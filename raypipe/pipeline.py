@@ -110,7 +110,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.clustering import check_number
     from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
-    from raypipe.runs.results import write_model
+    from raypipe.runs.results import write_model, write_picture_map
 
     _check_embedded(run)
     check_number(run.info()["counts"]["ok"], config.cluster)
@@ -137,6 +137,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
             picture = steps.project(clustering)
+        if config.reduce.picture == "autoencoder":
+            write_picture_map(run, picture.arrays())
         run.record_stage("picture", picture.implementation, picture.reason)
     write_appraisal(run, config, steps.reduced, steps.picture, clustering, steps.centers, progress.say)
 
@@ -173,7 +175,12 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
         clustering = Clustering(labels, distances, model.centers, None, 0, model.gamma, made_by)
     results.write_model(run, config, clustering, model.reducer)
     with run.step("picture"):
-        steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
+        picture_map = results.read_picture_map(model_run)
+        if picture_map is not None:
+            steps.place_by(picture_map)
+            results.write_picture_map(run, picture_map)
+        else:
+            steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
     with run.step("evaluate"):
         name, truth = results.read_truth(run)
         metrics = evaluate(steps.reduced.values, labels, gamma=model.gamma, truth=truth)

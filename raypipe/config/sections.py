@@ -85,12 +85,29 @@ class DecodeConfig(_Section):
 class EncodeConfig(_Section):
     """Parameters of the encoder, which turns frames into vectors."""
 
-    encoder: str = Field("clip", description="clip, descriptor, or package.module:Name")
-    model: str = Field("ViT-B-32", description="clip: open_clip's name of the architecture")
-    pretrained: str = Field("laion2b_s34b_b79k", description="clip: open_clip's tag, or a checkpoint file")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="clip: auto is bf16 on a GPU, else fp32")
+    encoder: str = Field("clip", description="clip, cnn, descriptor, or package.module:Name")
+    model: str = Field(
+        "ViT-B-32",
+        description="clip: open_clip's name of the architecture; cnn: torchvision's or timm's, by default "
+        "mobilenet_v3_large",
+    )
+    pretrained: str = Field(
+        "laion2b_s34b_b79k",
+        description="clip: open_clip's tag, or a checkpoint file; cnn: torchvision's name, DEFAULT (the default), or a "
+        "file with a state dict",
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="clip, cnn: auto is bf16 on a GPU, else fp32"
+    )
     normalize: bool = Field(True, description="L2-normalise each frame's embedding")
     batch_size: int = Field(128, ge=1, description="frames in one batch of the encoder")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_weights(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("encoder") == "cnn":
+            return {"model": "mobilenet_v3_large", "pretrained": "DEFAULT", **values}
+        return values
 
 
 class TrajectoryConfig(_Section):
@@ -132,7 +149,7 @@ class ReduceConfig(_Section):
     # PCA is the default because on real robot videos clusters agree with the tasks much better under PCA-5 (ARI 0.89)
     # than under UMAP-5 (about 0.4), where a step's neighbours are other steps of its own video. On the demo both are
     # perfect. See bench/quality.py.
-    method: Literal["umap", "pca", "tsne", "none"] = Field("pca")
+    method: Literal["umap", "pca", "tsne", "autoencoder", "none"] = Field("pca")
     n_components: int = Field(5, ge=1)
     n_neighbors: int = Field(15, ge=2, description="umap: number of neighbours of a point")
     min_dist: float = Field(0.1, ge=0, le=1, description="umap: least distance between points")
@@ -143,23 +160,32 @@ class ReduceConfig(_Section):
         "auto with fastumap on the CPU",
     )
     fit_points: int = Field(100_000, ge=10, description="points to fit on at most, sampled with the seed")
-    picture: Literal["umap", "tsne"] = Field(
+    stretch: bool = Field(True, description="autoencoder: spread the points evenly over the map")
+    smoothness: float = Field(
+        0.0, ge=0, description="autoencoder: weight of the term that draws steps together that follow each other"
+    )
+    picture: Literal["umap", "tsne", "autoencoder"] = Field(
         "umap", description="the 2-D map of the pictures; tsne: of what is clustered, with the centers"
     )
     seed: int = Field(0, ge=0, lt=2**32)
 
     def for_picture(self) -> ReduceConfig:
-        """Return these parameters with UMAP or t-SNE in two dimensions, which the pictures show.
+        """Return these parameters with the method of the pictures, in the two dimensions that they show.
 
-        Unless it is the reduction itself, it is fitted on `PICTURE_POINTS` or `TSNE_POINTS` at most, and UMAP by the
-        quicker library.
+        Unless it is the reduction itself, UMAP is fitted on `PICTURE_POINTS` at most, by the quicker library, and t-SNE
+        on `TSNE_POINTS`. The autoencoder takes about as long for many points as for few.
         """
         if self.method == self.picture and self.n_components == 2:
             return self
         backend = "quick" if self.backend == "auto" else self.backend
-        fit_points = min(self.fit_points, TSNE_POINTS if self.picture == "tsne" else PICTURE_POINTS)
+        at_most = {"umap": PICTURE_POINTS, "tsne": TSNE_POINTS}.get(self.picture, self.fit_points)
         return self.model_copy(
-            update={"method": self.picture, "n_components": 2, "backend": backend, "fit_points": fit_points}
+            update={
+                "method": self.picture,
+                "n_components": 2,
+                "backend": "auto" if self.picture == "autoencoder" else backend,
+                "fit_points": min(self.fit_points, at_most),
+            }
         )
 
 

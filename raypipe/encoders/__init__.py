@@ -16,6 +16,9 @@ from raypipe.errors import EncoderError, one_line
 
 RESIZE_MODES = ("crop", "squash")
 
+DEFAULT_WEIGHTS = {"clip": ("ViT-B-32", "laion2b_s34b_b79k"), "cnn": ("mobilenet_v3_large", "DEFAULT")}
+"""The model, and the name of its weights, that an encoder takes if none is named; the config has the same."""
+
 # A user's encoder must have these; without a fingerprint of its own it gets the hash of its source.
 _ATTRIBUTES = ("dim", "image_size", "resize_mode")
 
@@ -48,8 +51,8 @@ class Encoder(Protocol):
 def make_encoder(
     encoder: str,
     *,
-    model: str = "ViT-B-32",
-    pretrained: str = "laion2b_s34b_b79k",
+    model: str | None = None,
+    pretrained: str | None = None,
     precision: str = "auto",
     normalize: bool = True,
     batch_size: int = 128,
@@ -60,12 +63,14 @@ def make_encoder(
     Parameters
     ----------
     encoder
-        "clip", "descriptor", or "package.module:Name" of a user's own encoder, or of a class or function that makes one
-        when called without arguments. The module may lie in the current directory.
+        "clip", "cnn", "descriptor", or "package.module:Name" of a user's own encoder, or of a class or function that
+        makes one when called without arguments. The module may lie in the current directory.
     model, pretrained
-        For clip: open_clip's name of the architecture, and its tag for the weights or the path of a checkpoint.
+        For clip: open_clip's name of the architecture, and its tag for the weights or the path of a checkpoint. For
+        cnn: torchvision's or timm's name of the network, and of its weights or the path of a state dict. By default
+        those of `DEFAULT_WEIGHTS`.
     precision
-        For clip: "fp32", "bf16", or "auto" (bf16 on a GPU, else fp32).
+        For clip and cnn: "fp32", "bf16", or "auto" (bf16 on a GPU, else fp32).
     normalize
         Whether each vector is divided by its L2 norm; a zero vector stays zero.
     batch_size
@@ -86,16 +91,23 @@ def make_encoder(
             # A mistake in a user's encoder should show now, not after an hour of decoding.
             batched(np.full((2, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
         return batched
+    if encoder in DEFAULT_WEIGHTS:
+        defaults = DEFAULT_WEIGHTS[encoder]
+        named = model or defaults[0], pretrained or defaults[1]
     if encoder == "clip":
         from raypipe.encoders.clip import Clip
 
-        made = Clip(model, pretrained, precision=precision, device=_resolve_device(device))
+        made = Clip(*named, precision=precision, device=_resolve_device(device))
+    elif encoder == "cnn":
+        from raypipe.encoders.cnn import TwoCropCNN
+
+        made = TwoCropCNN(*named, precision=precision, device=_resolve_device(device))
     elif encoder == "descriptor":
         from raypipe.encoders.descriptor import Descriptor
 
         made = Descriptor(_resolve_device(device))
     else:
-        raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, descriptor or package.module:Name")
+        raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, cnn, descriptor or package.module:Name")
     return _BatchedEncoder(encoder, made, made.fingerprint, normalize=normalize, batch_size=batch_size)
 
 

@@ -2,12 +2,8 @@
 
 import contextlib
 import difflib
-import hashlib
 import logging
 import pickle
-import ssl
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raypipe.encoders.tower import ImageTower
+from raypipe.encoders.weights import fetch_from_hub, hash_files
 from raypipe.errors import EncoderError, one_line
 
-_HUB_TIMEOUT_S = 5.0
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # A tag may set these for its weights.
 _RESIZE_MODES = {"shortest": "crop", "squash": "squash"}  # This maps open_clip's names to raypipe's.
 
@@ -160,7 +156,7 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
         schema, place = "local-dir", str(_fetch_repository(place))
     if schema == "local-dir":
         files = sorted(p for p in Path(place).glob("*") if p.suffix in {".json", ".safetensors", ".bin", ".pth"})
-        return _Weights(f"{model}/{_sha256(*files)}", place, {"model_name": f"local-dir:{place}"})
+        return _Weights(f"{model}/{hash_files(*files)}", place, {"model_name": f"local-dir:{place}"})
 
     model = model.replace("/", "-")  # open_clip too reads ViT-B/32 as ViT-B-32.
     if model not in open_clip.list_models():
@@ -186,7 +182,7 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise _unusable(f"{pretrained!r} is neither a file nor a tag of {model} (its tags: {tags})")
     options = {"model_name": model, "pretrained": str(checkpoint)}
-    return _Weights(f"{model}/{_sha256(checkpoint)}", str(checkpoint), options)
+    return _Weights(f"{model}/{hash_files(checkpoint)}", str(checkpoint), options)
 
 
 def _fetch_tag(tag: dict[str, Any]) -> Path:
@@ -196,58 +192,16 @@ def _fetch_tag(tag: dict[str, Any]) -> Path:
     repository, _, file = tag["hf_hub"].rpartition("/")
     # If the hub has the same weights without pickles, those are taken.
     names = [Path(file).with_suffix(".safetensors").name, file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    return _fetch_from_hub(repository, names)
+    return fetch_from_hub(repository, names, _unusable)
 
 
 def _fetch_repository(repository: str) -> Path:
     """Return the local folder that holds a hub repository's configuration and weights."""
     from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
-    config = _fetch_from_hub(repository, [HF_CONFIG_NAME])
-    _fetch_from_hub(repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME])
+    config = fetch_from_hub(repository, [HF_CONFIG_NAME], _unusable)
+    fetch_from_hub(repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME], _unusable)
     return config.parent
-
-
-def _fetch_from_hub(repository: str, names: list[str]) -> Path:
-    """Return the first of the named files that the local cache has, else the first that the hub has.
-
-    The cache comes first, so that a hundred encoders that start together do not all ask the hub. Whether the hub
-    answers is tried once beforehand, because its client retries each file for 23 seconds.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    for name in names:
-        with contextlib.suppress(LocalEntryNotFoundError):
-            return Path(hf_hub_download(repository, name, local_files_only=True))
-    absence = _hub_absence()
-    if absence:
-        raise _unusable(f"the weights {repository} are not in the local cache, and {absence}")
-    for name in names:
-        try:
-            return Path(hf_hub_download(repository, name))
-        except Exception as error:  # Network errors are those of the HTTP library, which varies with the hub's client.
-            if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, EntryNotFoundError):
-                raise _unusable(f"the weights {repository} cannot be fetched ({one_line(error)})") from error
-    raise _unusable(f"the hub's repository {repository} has no file {' or '.join(names)}")
-
-
-def _hub_absence() -> str | None:
-    """Return why the hub cannot be asked, or None if it answers."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids fetching them"
-    try:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()  # Any answer shows that the hub can be reached.
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        if not isinstance(reason, ssl.SSLError):  # The hub's client may know certificates that urllib does not.
-            return f"{constants.ENDPOINT} cannot be reached ({reason})"
-    return None
 
 
 def _unusable(what: str) -> EncoderError:
@@ -255,14 +209,6 @@ def _unusable(what: str) -> EncoderError:
         f"encoder clip: {what}; name a checkpoint with --pretrained FILE, or use --encoder descriptor, "
         "which needs no weights"
     )
-
-
-def _sha256(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256-{digest.hexdigest()[:16]}"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.devices import as_task
 from raypipe.engine.ray_shards import RayShards, split_trajectories
 from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.reduction import Reducer, choose_points, make_reducer, split_steps, stack_steps
+from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, to_table
@@ -78,24 +78,29 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     files = run.files("trajectories", ".parquet")
     if not files:
         raise RaypipeError(f"{run.url} has no trajectories/: run raypipe cluster on it first")
-    may = config.method == "umap" and config.backend != "cpu" and "GPU" in ray.cluster_resources()
+    has_gpu = "GPU" in ray.cluster_resources()
+    umap_may = config.method == "umap" and config.backend != "cpu" and has_gpu
     options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD"}
-    on_gpu = {**options, "num_gpus": 1 if may else 0}
+    on_gpu = {**options, "num_gpus": 1 if umap_may else 0}
+    # The autoencoder is trained on a GPU, and maps without one.
+    to_fit = {**on_gpu, "num_gpus": 1} if config.method == "autoencoder" and has_gpu else on_gpu
 
     def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
         remote = as_task(task, **(on_gpu if task is _map_file else options))
         arguments = zip(files, *columns, strict=True)
         return gather([remote.remote(run, name, *more) for name, *more in arguments], answer_s)
 
-    sizes = each(_count_points)
+    lengths = each(_list_lengths)
+    sizes = [sum(file) for file in lengths]
     ends = np.cumsum(sizes)
     sampled = choose_points(int(ends[-1]), config)
     parts = np.split(sampled, np.searchsorted(sampled, ends[:-1]))
     points = np.concatenate(
         each(_take_points, [part - end + n for part, end, n in zip(parts, ends, sizes, strict=True)])
     )
-    fit = as_task(_fit, **on_gpu, num_returns=2)
-    reducer, found = fit.remote(config, points, len(sampled) == ends[-1])
+    follows = find_consecutive([length for file in lengths for length in file], sampled)
+    fit = as_task(_fit, **to_fit, num_returns=2)
+    reducer, found = fit.remote(config, points, follows, len(sampled) == ends[-1])
     fitted, reduced = gather([found], answer_s)[0]
     if reduced is None:
         each(_map_file, [column] * len(files), [reducer] * len(files))
@@ -141,8 +146,8 @@ def _read(run: Run, name: str) -> Trajectories:
     return from_table(run.read_table(name, ["video_id", "n_clips", "trajectory"]))
 
 
-def _count_points(run: Run, name: str) -> int:
-    return sum(len(path) for path in _read(run, name).values)
+def _list_lengths(run: Run, name: str) -> list[int]:
+    return [len(path) for path in _read(run, name).values]
 
 
 def _take_points(run: Run, name: str, numbers: np.ndarray) -> np.ndarray:
@@ -150,10 +155,10 @@ def _take_points(run: Run, name: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    config: ReduceConfig, points: np.ndarray, everything: bool
+    config: ReduceConfig, points: np.ndarray, follows: np.ndarray, everything: bool
 ) -> tuple[Reducer, tuple[Fitted, np.ndarray | None]]:
     """Fit a reducer, and map its points if they are all that there are."""
-    reducer = make_reducer(config)
+    reducer = make_reducer(config, follows)
     points = points.copy()  # Arrays from Ray are read-only.
     reduced = reducer.fit_transform(points) if everything else None
     if not everything:

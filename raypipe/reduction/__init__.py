@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.schema import Trajectories
 
 if TYPE_CHECKING:
+    from raypipe.reduction.autoencoder import LearnedMap
     from raypipe.reduction.pca import PCAReducer
     from raypipe.reduction.placement import Placement
 
@@ -72,8 +73,15 @@ class Identity:
         return {}
 
 
-def make_reducer(config: ReduceConfig) -> Reducer:
+def make_reducer(config: ReduceConfig, follows: np.ndarray | None = None) -> Reducer:
     """Make the reducer that ``config`` names, without fitting it.
+
+    Parameters
+    ----------
+    config
+        The reducer's parameters.
+    follows
+        What `find_consecutive` returns for the points that it will be fitted on; the autoencoder alone takes it.
 
     Raises
     ------
@@ -92,6 +100,10 @@ def make_reducer(config: ReduceConfig) -> Reducer:
         from raypipe.reduction.umap import UMAPReducer
 
         return UMAPReducer(config)
+    if config.method == "autoencoder":
+        from raypipe.reduction.autoencoder import AutoencoderReducer
+
+        return AutoencoderReducer(config, follows)
     if config.method == "pca":
         from raypipe.reduction.pca import PCAReducer
 
@@ -99,16 +111,19 @@ def make_reducer(config: ReduceConfig) -> Reducer:
     return Identity()
 
 
-def restore_reducer(arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+def restore_reducer(arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | LearnedMap | Identity:
     """Return the map to fewer dimensions that a fitted reducer's `arrays` describe.
 
-    PCA maps as it did. UMAP's points keep the places that they were given, and other points are placed between them
-    (`raypipe.reduction.placement`), instead of fitting it again: on another machine or by another version of the
-    library that could end in another map, in which the centers of clusters mean nothing.
+    PCA and the autoencoder map as they did. UMAP's points keep the places that they were given, and other points are
+    placed between them (`raypipe.reduction.placement`), instead of fitting it again: on another machine or by another
+    version of the library that could end in another map, in which the centers of clusters mean nothing.
     """
+    from raypipe.reduction.autoencoder import LearnedMap
     from raypipe.reduction.pca import PCAReducer
     from raypipe.reduction.placement import Placement
 
+    if "code_weights" in arrays:
+        return LearnedMap(arrays)
     if "components" in arrays:
         return PCAReducer.of(arrays)
     if "points" in arrays:
@@ -118,7 +133,7 @@ def restore_reducer(arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement 
 
 def reduce(
     trajectories: Trajectories,
-    method: Literal["umap", "pca", "tsne", "none"] = "pca",
+    method: Literal["umap", "pca", "tsne", "autoencoder", "none"] = "pca",
     *,
     n_components: int = 5,
     n_neighbors: int = 15,
@@ -126,6 +141,8 @@ def reduce(
     metric: Literal["cosine", "euclidean"] = "cosine",
     backend: Literal["auto", "cuml", "cpu", "quick"] = "auto",
     fit_points: int = 100_000,
+    stretch: bool = True,
+    smoothness: float = 0.0,
     seed: int = 0,
 ) -> Trajectories:
     """Reduce the steps of all trajectories together, as points of one space.
@@ -135,7 +152,7 @@ def reduce(
     trajectories
         Paths of one length or of several.
     method
-        "umap", "pca", "tsne" (to three dimensions at most), or "none" to leave them as they are.
+        "umap", "pca", "tsne" (to three dimensions at most), "autoencoder", or "none" to leave them as they are.
     n_components
         Number of dimensions to reduce to.
     n_neighbors, min_dist, metric
@@ -146,6 +163,9 @@ def reduce(
         some thousands of points. t-SNE's is cuML or scikit-learn.
     fit_points
         Most steps to fit the reducer on, sampled with ``seed``; it then maps all steps.
+    stretch, smoothness
+        The autoencoder's: whether its points are spread evenly over the map, and the weight of the term that draws
+        steps together that follow each other.
     seed
         Seed of the sample and of the reducer. The same seed gives the same result.
 
@@ -170,6 +190,8 @@ def reduce(
         "metric": metric,
         "backend": backend,
         "fit_points": fit_points,
+        "stretch": stretch,
+        "smoothness": smoothness,
         "seed": seed,
     }
     config = validate(ReduceConfig, values)
@@ -191,11 +213,12 @@ def _check_shapes(trajectories: Trajectories) -> None:
 def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tuple[Trajectories, Reducer]:
     """Do what `reduce` does, and return the fitted reducer too."""
     points = stack_steps(trajectories)
-    reducer = make_reducer(config)
+    chosen = choose_points(len(points), config)
+    reducer = make_reducer(config, find_consecutive([len(path) for path in trajectories.values], chosen))
     if len(points) <= config.fit_points:
         reduced = reducer.fit_transform(points)
     else:
-        reduced = reducer.fit(points[choose_points(len(points), config)]).transform(points)
+        reduced = reducer.fit(points[chosen]).transform(points)
     return split_steps(reduced, trajectories), reducer
 
 
@@ -234,6 +257,24 @@ def choose_points(n: int, config: ReduceConfig) -> np.ndarray:
     if n <= config.fit_points:
         return np.arange(n)
     return np.sort(np.random.default_rng(config.seed).choice(n, config.fit_points, replace=False))
+
+
+def find_consecutive(lengths: Sequence[int], chosen: np.ndarray) -> np.ndarray:
+    """Return whether each chosen step but the last is followed, among the chosen, by the next one of its video.
+
+    Parameters
+    ----------
+    lengths
+        The number of steps of each video.
+    chosen
+        (n,) sorted indices of steps, counted through all videos.
+
+    Returns
+    -------
+    (n − 1,) bool.
+    """
+    videos = np.searchsorted(np.cumsum(lengths), chosen, side="right")
+    return (np.diff(chosen) == 1) & (np.diff(videos) == 0)
 
 
 def split_steps(reduced: np.ndarray, trajectories: Trajectories) -> Trajectories:

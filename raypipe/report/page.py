@@ -193,8 +193,8 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> 
     hover, n_told = draw_hover(facts, video_map)
     told = "each" if n_told == len(facts.members) else f"{n_told:,} of {len(facts.members):,}"
     captions = {
-        "points": f"Each mark is a video, {place} of the embeddings. The map keeps what is near together; how far "
-        "apart two distant groups lie on it means little. Rings are outliers"
+        "points": f"Each mark is a video, {place} ({facts.map_name}) of the embeddings. The map keeps what is near "
+        "together; how far apart two distant groups lie on it means little. Rings are outliers"
         f"{', crosses centers' if facts.is_pooled else ''}{', gray marks noise' if facts.noise else ''}. Under the "
         f"pointer {told} says its name and its caption.",
         "trajectories": "The paths themselves: each thin line is a video from its start (dot) to its end (arrow), the "

@@ -88,7 +88,7 @@ def draw_points(facts: Facts, centers: Mapping[int, np.ndarray] | None = None) -
             style: dict[str, Any] = {"marker": "X", "s": 130, "edgecolors": INK, "linewidths": 1.2, "zorder": 8}
             _scatter(axes, center.mean(axis=0, keepdims=True), c=color_of(number), **style)
         _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
-        _dress_map(axes, "Videos by cluster")
+        _dress_map(axes, "Videos by cluster", facts.map_name)
         handles = [_legend_dot(cluster) for cluster in facts.clusters_and_noise]
         if centers:
             handles.append(_legend_mark("X", 9, "w", INK, "center"))
@@ -132,7 +132,7 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
             if panels:
                 parts = figure.add_gridspec(1, 2, width_ratios=[5.9, cell * columns], wspace=0.03)
                 left, grid = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
-            _draw_overview(left.add_subplot(), lines, centers)
+            _draw_overview(left.add_subplot(), lines, centers, facts.map_name)
         else:
             figure.suptitle("Trajectories, one panel for each cluster", x=0.01, ha="left", weight="bold", size=12)
         if panels:
@@ -182,14 +182,16 @@ def draw_sizes(facts: Facts) -> bytes:
 # The parts of the plots.
 
 
-def _draw_overview(axes: Axes, lines: Mapping[int, list[np.ndarray]], centers: Mapping[int, np.ndarray]) -> None:
+def _draw_overview(
+    axes: Axes, lines: Mapping[int, list[np.ndarray]], centers: Mapping[int, np.ndarray], map_name: str
+) -> None:
     alpha = float(np.clip(12 / math.sqrt(sum(map(len, lines.values()))), 0.12, 0.5))
     for number, paths in lines.items():
         _draw_paths(axes, paths, color_of(number), alpha)
     for number, center in centers.items():
         draw_path(axes, center, color_of(number), 3.2)
     _number_clusters(axes, centers)
-    _dress_map(axes, "Trajectories and their barycenters")
+    _dress_map(axes, "Trajectories and their barycenters", map_name)
     start = _legend_mark("o", 7, "w", INK, "start")
     end = _legend_mark(">", 8, INK, "w", "end")
     bold = Line2D([], [], color=INK, linewidth=3.2, label="barycenter")
@@ -286,9 +288,9 @@ def _stack_bars(axes: Axes, mixes: list[dict[str, int]], sizes: list[int], parts
     axes.barh(rest, missing, left=left[rest], height=0.72, facecolor="w", edgecolor=FAINT, hatch="////", linewidth=0)
 
 
-def _dress_map(axes: Axes, title: str) -> None:
+def _dress_map(axes: Axes, title: str, map_name: str) -> None:
     axes.set_title(title)
-    axes.set(xlabel="map, x (no unit)", ylabel="map, y (no unit)")
+    axes.set(xlabel=f"{map_name} map, x (no unit)", ylabel=f"{map_name} map, y (no unit)")
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.06)
     axes.autoscale_view()

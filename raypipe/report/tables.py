@@ -163,6 +163,14 @@ class Facts:
         """Whether each video is a vector, its clips pooled, and not a path."""
         return bool(self.info.get("config", {}).get("trajectory", {}).get("pool"))
 
+    @property
+    def map_name(self) -> str:
+        """The name of the method that drew the map; PCA where it took that method's place."""
+        if str(self.info.get("fallbacks", {}).get("picture", "")).startswith("PCA instead"):
+            return "PCA"
+        method = self.info.get("config", {}).get("reduce", {}).get("picture", "umap")
+        return {"umap": "UMAP", "tsne": "t-SNE"}.get(method, method)
+
     @cached_property
     def outliers(self) -> list[Member]:
         """The outliers of all clusters, the farthest first."""

@@ -25,6 +25,7 @@ ROWS_PER_FILE = 10_000
 _SAMPLED_FILES = 4
 
 BARYCENTERS = "barycenters.parquet"
+PICTURE_MAP = "model/picture.npz"
 OUTLIERS = "outliers.csv"
 SIGNALS = "signals"
 """The folder of the signals that are joined to the clips."""
@@ -203,11 +204,30 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
     run.write_bytes("model/centers.npy", sink.getvalue())
-    sink = io.BytesIO()
-    assert not any(array.dtype.hasobject for array in reducer.values()), "only objects would be pickled"
-    np.savez_compressed(sink, **reducer)  # type: ignore[arg-type]
-    run.write_bytes("model/reducer.npz", sink.getvalue())
+    _write_arrays(run, "model/reducer.npz", reducer)
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
+
+
+def write_picture_map(run: Run, arrays: dict[str, np.ndarray]) -> None:
+    """Write ``model/picture.npz``, by which new videos are placed on the map of the pictures."""
+    _write_arrays(run, PICTURE_MAP, arrays)
+
+
+def read_picture_map(run: Run) -> dict[str, np.ndarray] | None:
+    """Read it back; None of a run whose map places new videos between those that it knows."""
+    return _read_arrays(run, PICTURE_MAP) if run.exists(PICTURE_MAP) else None
+
+
+def _write_arrays(run: Run, name: str, arrays: dict[str, np.ndarray]) -> None:
+    sink = io.BytesIO()
+    assert not any(array.dtype.hasobject for array in arrays.values()), "only objects would be pickled"
+    np.savez_compressed(sink, **arrays)  # type: ignore[arg-type]
+    run.write_bytes(name, sink.getvalue())
+
+
+def _read_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(run.read_bytes(name)), allow_pickle=False) as file:
+        return dict(file)
 
 
 @dataclass(frozen=True)
@@ -244,8 +264,7 @@ def read_model(run: Run) -> SavedModel:
         others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
         raise UsageError(f"{run.url} has no model of its clusters{others}: run raypipe cluster {run.url}")
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
-    with np.load(io.BytesIO(run.read_bytes("model/reducer.npz")), allow_pickle=False) as file:
-        reducer = dict(file)
+    reducer = _read_arrays(run, "model/reducer.npz")
     reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.
     config = from_yaml(run.read_bytes("model/config.yaml").decode())
     return SavedModel(config, centers, reducer, run.read_json("metrics.json").get("gamma"))

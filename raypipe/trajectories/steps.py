@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from raypipe.runs.directory import Run
 from raypipe.runs.results import write_trajectories
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
+
+if TYPE_CHECKING:
+    from raypipe.reduction.autoencoder import LearnedMap
 
 
 class LocalSteps:
@@ -68,7 +72,7 @@ class LocalSteps:
         self._reduced, self._reducer = reduce_trajectories(self.paths, self._config.reduce)
         return self._reducer
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | Identity:
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | LearnedMap | Identity:
         """Reduce the trajectories as an earlier run's were, from its reducer's arrays; return the reducer."""
         reducer = restore_reducer(arrays)
         self._reduced = split_steps(reducer.transform(stack_steps(self.paths)), self.paths)
@@ -99,6 +103,11 @@ class LocalSteps:
             self.picture, reducer = reduce_trajectories(self.paths, flat)
         write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
         return reducer
+
+    def place_by(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Place the trajectories on an earlier run's map, from the arrays of its reducer, and write all."""
+        self.picture = split_steps(restore_reducer(arrays).transform(stack_steps(self.paths)), self.paths)
+        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
 
     def place(self, points: np.ndarray, places: np.ndarray) -> None:
         """Place the trajectories on an earlier run's map, of which some points are known, and write all."""

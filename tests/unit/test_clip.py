@@ -235,10 +235,10 @@ def test_clip_without_the_hub_gives_up_quickly_and_quietly(hub_cache, monkeypatc
     """The hub takes connections and never answers, or takes none."""
     from huggingface_hub import constants
 
-    from raypipe.encoders import clip
+    from raypipe.encoders import weights
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(clip, "_HUB_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(weights, "TIMEOUT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         if hub == "absent":

@@ -44,7 +44,7 @@ def test_importing_the_room_is_light():
 
 
 def test_unknown_encoder():
-    with pytest.raises(EncoderError, match=r"unknown encoder 'clop': --encoder takes clip, descriptor or package"):
+    with pytest.raises(EncoderError, match=r"unknown encoder 'clop': --encoder takes clip, cnn, descriptor or package"):
         make_encoder("clop")
 
 

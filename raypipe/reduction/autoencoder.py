@@ -1,0 +1,155 @@
+"""A map learned by an autoencoder, which places new points by itself and fills the plane evenly.
+
+It follows the maps of frames in published notebooks: principal components, dense layers of weighted geometric means
+with ELU and batch norm, a code of few numbers, and a linear decoder, trained to give the points back, to spread the
+code (mean 0, standard deviation 0.3) and to keep the log-ratios of distances in random triples; at last the code is
+turned and stretched by percentiles until it fills the plane. `raypipe.reduction.geometric_means` is the network,
+`raypipe.reduction.stretch` what follows it. Once trained, mapping a point is a few small products of matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+import numpy as np
+from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
+
+from raypipe import packages
+from raypipe.config import ReduceConfig
+from raypipe.errors import RaypipeError
+from raypipe.reduction.pca import PCAReducer
+from raypipe.reduction.stretch import Stretch
+
+_PRINCIPAL = 256  # Components that the network sees at most: what the others hold is noise to a map.
+_FEWEST = 10  # Batch norms and percentiles of fewer points mean nothing.
+_BLOCK = 1 << 12  # So many points are mapped at a time: what lies between the layers stays in the processor's cache.
+
+
+class LearnedMap:
+    """The map of a trained encoder, applied by numpy alone.
+
+    Parameters
+    ----------
+    arrays
+        ``mean`` (dim,) and ``axes`` (dim, p), which map points to scaled principal components; of each layer its
+        ``weights``, ``scale`` and ``shift``; ``code_weights`` (c, h) and ``code_bias`` (c,); and those of a `Stretch`
+        where there is one.
+    """
+
+    implementation = "the encoder that was trained"
+    reason: str | None = None
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self._arrays = arrays
+        names = ("weights", "scale", "shift")
+        self._layers = []
+        for number in count():
+            if f"layer{number}_weights" not in arrays:
+                break
+            self._layers.append(tuple(arrays[f"layer{number}_{name}"] for name in names))
+        self._stretch = Stretch.of(arrays) if "knots" in arrays else None
+
+    def transform(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, dim) points to (n, c) float32; a point's place depends on no other."""
+        codes = self.encode(points)
+        return self._stretch.transform(codes) if self._stretch is not None else codes
+
+    def encode(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, dim) points to the code before any stretch, (n, c) float32 from −1 to 1."""
+        blocks = [self._encode(points[i : i + _BLOCK]) for i in range(0, len(points), _BLOCK)]
+        return np.concatenate(blocks) if blocks else np.empty((0, len(self._arrays["code_bias"])), np.float32)
+
+    def _encode(self, points: np.ndarray) -> np.ndarray:
+        z = ((points - self._arrays["mean"]) @ self._arrays["axes"]).astype(np.float32, copy=False)
+        for weights, scale, shift in self._layers:
+            logs = np.where(z > 0, np.log1p(np.maximum(z, 0)), z)
+            z = np.exp(logs @ weights.T) * scale + shift
+        z = np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+        return np.tanh(z @ self._arrays["code_weights"].T + self._arrays["code_bias"])
+
+
+class AutoencoderReducer:
+    """A reducer that learns the map of `LearnedMap` from points.
+
+    Fewer than ten points, points that are all the same, and points of fewer dimensions than components are PCA's;
+    ``reason`` says so. On the CPU the same points and seed give the same bits on any number of threads, on a GPU they
+    do not.
+
+    Parameters
+    ----------
+    config
+        Components and seed; ``stretch`` and ``smoothness``.
+    follows
+        (n − 1,) bool: whether the next of the points that it is fitted on is the step that follows in the same video.
+        It matters under ``smoothness`` alone.
+    """
+
+    reason: str | None = None
+
+    def __init__(self, config: ReduceConfig, follows: np.ndarray | None = None):
+        self._config, self._follows = config, follows
+        self.implementation = "autoencoder"
+        self._stand_in: PCAReducer | None = None
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def fit(self, points: np.ndarray) -> AutoencoderReducer:
+        """Learn from (n, dim) points.
+
+        Raises
+        ------
+        RaypipeError
+            If the training does not stay finite.
+        """
+        n_components = self._config.n_components
+        obstacle = _obstacle(points, n_components)
+        if obstacle is not None:
+            reason = f"PCA instead of the autoencoder: {obstacle}"
+            self._stand_in = PCAReducer(n_components, self._config.seed, reason).fit(points)
+            self.implementation, self.reason = self._stand_in.implementation, self._stand_in.reason
+            return self
+        from raypipe.reduction.geometric_means import train
+
+        with threadpool_limits(1):  # Sums that are shared among threads differ in their last bits by how many.
+            model = PCA(min(_PRINCIPAL, *points.shape), random_state=self._config.seed).fit(points)
+            scale = float(np.sqrt(model.explained_variance_.mean()))
+            axes = (model.components_.T / scale).astype(np.float32)
+            principal = (points - model.mean_).astype(np.float32) @ axes
+        device = "cuda" if packages.sees_gpu() and packages.require("torch").cuda.is_available() else "cpu"
+        layers = train(principal, n_components, self._config.seed, self._follows, self._config.smoothness, device)
+        if not all(np.isfinite(values).all() for values in layers.values()):
+            raise RaypipeError(
+                "the autoencoder's training went to infinity: set reduce.method=pca, or another reduce.seed"
+            )
+        self._arrays = {"mean": model.mean_.astype(points.dtype), "axes": axes, **layers}
+        if self._config.stretch:
+            self._arrays.update(Stretch.fit(LearnedMap(self._arrays).encode(points)).arrays())
+        self.implementation = f"autoencoder, torch {packages.require('torch').__version__} on {device}"
+        return self
+
+    def transform(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, dim) points to (n, c) float32."""
+        if self._stand_in is not None:
+            return self._stand_in.transform(points)
+        if not self._arrays:
+            raise RuntimeError("this reducer is not fitted yet")
+        return LearnedMap(self._arrays).transform(points)
+
+    def fit_transform(self, points: np.ndarray) -> np.ndarray:
+        """Learn from (n, dim) points and return them as mapped, (n, c) float32."""
+        return self.fit(points).transform(points)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays of `LearnedMap`; those of PCA if it took the place of the autoencoder."""
+        return self._stand_in.arrays() if self._stand_in is not None else self._arrays
+
+
+def _obstacle(points: np.ndarray, n_components: int) -> str | None:
+    if len(points) < _FEWEST:
+        return f"it needs at least {_FEWEST} points, there are {len(points)}"
+    if (points == points[0]).all():
+        return "all points are the same"
+    if points.shape[1] < n_components:
+        return f"there are {n_components} components of points of {points.shape[1]} dimensions"
+    return None

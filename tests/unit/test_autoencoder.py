@@ -1,0 +1,207 @@
+"""The map that is learned: how good it is, that it repeats itself, and what it makes of odd points."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
+from test_encoders import run_python
+from test_reduction import make_trajectories
+
+import raypipe as rp
+from raypipe import pipeline
+from raypipe.config import ReduceConfig, make_config
+from raypipe.progress import Progress
+from raypipe.reduction import find_consecutive, make_reducer, reduce_trajectories, restore_reducer
+from raypipe.reduction.stretch import Stretch, measure_fill
+from raypipe.runs.directory import Run
+
+SOME_STEPS = 200
+"""A budget that is enough for what most of these tests ask."""
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    from raypipe.reduction import geometric_means
+
+    monkeypatch.setattr(geometric_means, "_BUDGET", SOME_STEPS)
+
+
+def sphere(n: int = 500, seed: int = 0) -> np.ndarray:
+    """Return points on a sphere in ten dimensions, with some noise."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(10, 10)))[0][:3]
+    return (points @ turn + rng.normal(0, 0.01, (n, 10))).astype(np.float32)
+
+
+def config(**values) -> ReduceConfig:
+    return ReduceConfig(method="autoencoder", n_components=2, **values)
+
+
+def test_it_keeps_neighbours_better_than_pca_and_places_others_as_well(monkeypatch):
+    from raypipe.reduction import geometric_means
+
+    monkeypatch.setattr(geometric_means, "_BUDGET", 400)
+    points, others = sphere(), sphere(seed=5)
+    reducer = make_reducer(config(stretch=False)).fit(points)
+    linear = PCA(2).fit(points)
+    for each in (points, others):
+        learned = trustworthiness(each, reducer.transform(each), n_neighbors=15)
+        assert learned > trustworthiness(each, linear.transform(each), n_neighbors=15) + 0.01
+
+
+def test_its_arrays_alone_give_the_same_places(briefly):
+    points = sphere()
+    reducer = make_reducer(config())
+    placed = reducer.fit_transform(points)
+    arrays = reducer.arrays()
+    assert placed.dtype == np.float32 and not any(array.dtype.hasobject for array in arrays.values())
+    restored = restore_reducer(arrays)
+    np.testing.assert_array_equal(restored.transform(points), placed)
+    np.testing.assert_allclose(restored.transform(points[7:8]), placed[7:8], atol=1e-5)  # It depends on no other.
+    assert restored.transform(points[:0]).shape == (0, 2)
+    assert reducer.implementation.startswith("autoencoder, torch ") and reducer.reason is None
+
+
+def test_the_numpy_encoder_is_the_trained_one(briefly):
+    import torch
+
+    from raypipe.reduction.autoencoder import LearnedMap
+    from raypipe.reduction.geometric_means import Autoencoder
+
+    network = Autoencoder(6, 3, torch.Generator().manual_seed(0))
+    x = 3 * torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
+    for _ in range(5):
+        network.encode(x)  # The batch norms learn.
+    arrays = {"mean": np.zeros(6, np.float32), "axes": np.eye(6, dtype=np.float32), **network.layer_arrays()}
+    with torch.inference_mode():
+        np.testing.assert_allclose(LearnedMap(arrays).transform(x.numpy()), network.eval().encode(x), atol=1e-5)
+
+
+def test_a_layer_is_a_weighted_geometric_mean():
+    import torch
+
+    from raypipe.reduction.geometric_means import GeometricMean
+
+    layer = GeometricMean(3, 2, torch.Generator().manual_seed(0)).eval()
+    z = torch.tensor([[0.5, -2.0, 3.0], [-30.0, 0.0, 1e4]])
+    means = np.prod(
+        (1 + torch.nn.functional.elu(z.double()).numpy()[:1, None]) ** layer.weights.detach().numpy(), axis=2
+    )
+    scale = 1 / np.sqrt(1 + layer.norm.eps)
+    np.testing.assert_allclose(layer(z).detach().numpy()[:1], means * scale, rtol=1e-5)
+    np.testing.assert_allclose(layer.weights.abs().sum(1).detach(), 1, rtol=1e-6)
+    assert torch.isfinite(layer(z)).all()
+
+
+def test_the_same_bits_on_any_number_of_threads():
+    code = (
+        "import hashlib, numpy as np\n"
+        "from raypipe.reduction import geometric_means, make_reducer\n"
+        "from raypipe.config import ReduceConfig\n"
+        "geometric_means._BUDGET = 30\n"
+        "points = np.random.default_rng(0).normal(size=(3000, 40)).astype(np.float32)\n"
+        "reducer = make_reducer(ReduceConfig(method='autoencoder', n_components=2)).fit(points)\n"
+        "print(hashlib.sha256(b''.join(a.tobytes() for a in reducer.arrays().values())).hexdigest())"
+    )
+    found = {run_python(code, OMP_NUM_THREADS=n, OPENBLAS_NUM_THREADS=n, MKL_NUM_THREADS=n).stdout for n in "12"}
+    assert len(found) == 1 and re.fullmatch(r"[0-9a-f]{64}\n", found.pop())
+
+
+def test_another_seed_is_another_map(briefly):
+    points = sphere(100)
+    one, other = (make_reducer(config(seed=seed)).fit_transform(points) for seed in (0, 1))
+    assert np.abs(one - other).max() > 0.01
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1], [3], [10], [16, 3]])
+@pytest.mark.parametrize("dim", [1, 2, 12])
+def test_few_points_or_dimensions(briefly, lengths, dim):
+    paths = make_trajectories(*lengths, dim=dim)
+    reduced, reducer = reduce_trajectories(paths, config())
+    steps = np.concatenate(list(reduced.values))
+    assert steps.shape == (sum(lengths), 2) and np.isfinite(steps).all()
+    replaced = sum(lengths) < 10 or dim == 1
+    assert (reducer.reason or "").startswith("PCA instead of the autoencoder: ") == replaced
+    again = restore_reducer(reducer.arrays()).transform(np.concatenate(list(paths.values)))
+    np.testing.assert_allclose(again, steps, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scale_and_duplicates_do_no_harm(briefly, scale, dtype):
+    points = np.repeat(sphere(40), 5, axis=0).astype(dtype) * scale
+    placed = make_reducer(config()).fit_transform(points)
+    assert np.isfinite(placed).all() and measure_fill(placed) > 0.05
+    np.testing.assert_allclose(placed[0::5], placed[4::5], atol=1e-5)
+
+
+def test_points_that_are_all_the_same_go_to_one_place():
+    reducer = make_reducer(config())
+    np.testing.assert_allclose(reducer.fit_transform(np.ones((30, 4), np.float32)), 0, atol=1e-6)
+    assert reducer.reason == "PCA instead of the autoencoder: all points are the same"
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_any_number_of_components(briefly, n_components):
+    placed = make_reducer(config().model_copy(update={"n_components": n_components})).fit_transform(sphere(200))
+    assert placed.shape == (200, n_components)
+    np.testing.assert_allclose([placed.min(), placed.max()], [-1, 1], atol=1e-6)
+
+
+def test_the_stretch_turns_a_slanted_cloud_and_fills_the_plane():
+    rng = np.random.default_rng(0)
+    slanted = (rng.uniform(size=(4000, 2)) ** 3 @ [[1.0, 0.9], [-0.2, 0.25]]).astype(np.float32)
+    stretch = Stretch.fit(slanted)
+    placed = stretch.transform(slanted)
+    assert measure_fill(slanted) < 0.5 and measure_fill(placed) > 0.9
+    beyond = stretch.transform(slanted[np.argsort(slanted[:, 0])[-2:]] * 3)
+    assert np.abs(beyond).max() > 1.1 and not np.array_equal(*beyond), "new points beyond the others stay distinct"
+    same = Stretch.of(stretch.arrays()).transform(slanted)
+    np.testing.assert_array_equal(same, placed)
+
+
+def test_consecutive_steps_are_those_of_one_video_that_were_both_chosen():
+    chosen = np.array([0, 1, 2, 3, 5, 6, 8])
+    np.testing.assert_array_equal(find_consecutive([3, 6], chosen), [1, 1, 0, 0, 1, 0])
+
+
+def test_smoothness_shortens_steps(briefly):
+    paths = make_trajectories(*[12] * 20)
+    rough, smooth = (
+        reduce_trajectories(paths, config(smoothness=weight, stretch=False))[0].values for weight in (0, 3)
+    )
+    lengths = [np.linalg.norm(np.diff(each, axis=1), axis=2).mean() / each.std() for each in (rough, smooth)]
+    assert lengths[1] < 0.9 * lengths[0]
+
+
+def waves(n: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    steps = np.linspace(0, 1, 14)[:, None]
+    paths = [np.sin(2 * np.pi * (i % 3 + 1) * steps + np.arange(8) / 3) for i in range(n)]
+    return {f"{seed}-{i:02d}": (p + rng.normal(0, 0.1, p.shape)).astype(np.float32) for i, p in enumerate(paths)}
+
+
+def test_new_videos_are_placed_by_the_map_that_was_saved(briefly, tmp_path):
+    np.savez(tmp_path / "known.npz", **waves(21, 0))
+    np.savez(tmp_path / "new.npz", **waves(9, 1))
+    run = Run(str(tmp_path / "run"))
+    sets = ("cluster.n_clusters=3", "cluster.n_init=2", "reduce.method=autoencoder", "reduce.picture=autoencoder")
+    made = make_config(sets=(*sets, "reduce.n_components=3"))
+    pipeline.embed(tmp_path / "known.npz", run, made, Progress())
+    pipeline.cluster(run, made, Progress())
+    assert run.info()["implementations"]["picture"].startswith("autoencoder")
+    for name in run.files("model", ".npz"):
+        np.load(tmp_path / "run" / name, allow_pickle=False)
+    again = rp.predict(run, tmp_path / "known.npz", tmp_path / "again")
+    for column in ("cluster", "x", "y"):
+        one, other = (each.read_table("clusters.parquet")[column].to_numpy() for each in (run, again))
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    new = rp.predict(again, tmp_path / "new.npz", tmp_path / "new")
+    known = run.read_table("clusters.parquet")["cluster"].to_numpy()[:3]
+    np.testing.assert_array_equal(new.read_table("clusters.parquet")["cluster"].to_numpy(), known[np.arange(9) % 3])
+    rp.write_report(new)
+    assert "autoencoder" in (tmp_path / "new/report.html").read_text()
