@@ -137,6 +137,52 @@ def read_frames(run: Run, asked_s: Mapping[str, np.ndarray]) -> dict[str, Pictur
     }
 
 
+class FrameIndex:
+    """Where the pictures of each video lie, so that those of a few videos are read by their row groups alone.
+
+    It is read once, the column ``video_id`` of every file, and takes some bytes a picture and some 100 a video. What
+    the run is given later it does not know.
+
+    Parameters
+    ----------
+    run
+        An embedded run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._current: dict[str, str] = {}
+        self._groups: dict[str, list[tuple[int, int]]] = {}  # file and row group, for each video
+        self._names = _split_orphans(run)[0] if run.exists(_PLAN_FILE) else []
+        if self._names:
+            plan = run.read_table(_PLAN_FILE, ["video_id", "fingerprint"])
+            self._current = dict(zip(plan["video_id"].to_pylist(), plan["fingerprint"].to_pylist(), strict=True))
+        for number, name in enumerate(self._names):
+            for group, ids in enumerate(run.read_parquet(name, _read_ids)):
+                for video_id in ids:
+                    self._groups.setdefault(video_id, []).append((number, group))
+
+    def read(self, video_id: str, asked_s: np.ndarray) -> Pictures | None:
+        """Return each picture of a video that lies nearest to one of some times, once; None if there are none."""
+        current = {video_id: self._current.get(video_id, "")}
+        found: dict[int, _Place] = {}
+        for number, group in self._groups.get(video_id, ()):
+            name = self._names[number]
+            places = self._run.read_parquet(name, lambda file, name=name, g=group: _find(file, name, current, [g]))
+            found |= {place.clip_index: place for place in places}
+        if not found:
+            return None
+        chosen = _nearest(list(found.values()), asked_s)
+        jpegs = _fetch(self._run, chosen)
+        return Pictures(np.array([place.time_s for place in chosen]), [jpegs[place] for place in chosen])
+
+
+def _read_ids(file: pq.ParquetFile) -> list[list[str]]:
+    """Return the videos that each row group has pictures of."""
+    groups = range(file.num_row_groups)
+    return [pc.unique(file.read_row_group(group, ["video_id"])["video_id"]).to_pylist() for group in groups]
+
+
 class _Place(NamedTuple):
     """Where a picture lies."""
 
@@ -160,10 +206,15 @@ def _key(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "/")
 
 
-def _find(file: pq.ParquetFile, name: str, current: Mapping[str, str]) -> list[_Place]:
-    """Return where the pictures of some videos lie in a file; ``current`` has each video's present fingerprint."""
+def _find(
+    file: pq.ParquetFile, name: str, current: Mapping[str, str], groups: Sequence[int] | None = None
+) -> list[_Place]:
+    """Return where the pictures of some videos lie in a file, or in some of its row groups.
+
+    ``current`` has each video's present fingerprint.
+    """
     found = []
-    for group in range(file.num_row_groups):
+    for group in range(file.num_row_groups) if groups is None else groups:
         table = file.read_row_group(group, [*_PLACE])
         videos = table["video_id"].combine_chunks().dictionary_encode()
         is_asked = np.array([video_id in current for video_id in videos.dictionary.to_pylist()], bool)
