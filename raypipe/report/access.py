@@ -52,7 +52,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it in a line of JSON."""
-        if scope["type"] != "http":  # There are no web sockets here.
+        if scope["type"] != "http":  # The server begins or ends. There are no web sockets here.
+            await self._app(scope, receive, send)
             return
 
         async def send_guarded(message: Any) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -228,5 +227,3 @@ class Inspector:
         """End the processes; what waits for one of them fails."""
         for sandbox in self._sandboxes:
             sandbox.cancel()
-
-

@@ -164,7 +164,9 @@ def _encode(frames: Iterator[tuple[float, Any]], rate: Fraction, target: str) ->
 
     from raypipe.decoders.picture import Resizer
 
-    resizer, stream, n = None, None, 0
+    resizer: Resizer | None = None
+    stream: Any = None
+    n = 0
     with av.open(target, "w", format="mp4", options={"movflags": _OPTIONS["movflags"]}) as container:
         for aspect, frame in frames:
             resizer = resizer or Resizer(SHORT_SIDE, "crop", aspect)
@@ -175,7 +177,7 @@ def _encode(frames: Iterator[tuple[float, Any]], rate: Fraction, target: str) ->
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.thread_count = _THREADS
-            shown_frame = av.VideoFrame.from_ndarray(picture[: stream.height, : stream.width], "rgb24")
+            shown_frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             shown_frame.pts, shown_frame.time_base = n, 1 / rate
             container.mux(stream.encode(shown_frame))
             n += 1

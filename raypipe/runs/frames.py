@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -168,8 +169,8 @@ class FrameIndex:
         found: dict[int, _Place] = {}
         for number, group in self._groups.get(video_id, ()):
             name = self._names[number]
-            places = self._run.read_parquet(name, lambda file, name=name, g=group: _find(file, name, current, [g]))
-            found |= {place.clip_index: place for place in places}
+            find = partial(_find, name=name, current=current, groups=[group])
+            found |= {place.clip_index: place for place in self._run.read_parquet(name, find)}
         if not found:
             return None
         chosen = _nearest(list(found.values()), asked_s)

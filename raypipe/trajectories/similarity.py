@@ -94,6 +94,7 @@ def search(
 def search_text(run: Run, text: str, *, n: int = 9, least: bool = False) -> list[dict[str, Any]]:
     """Find the videos of a run that are like a text, which names no video: as `search` does."""
     from raypipe.analysis.search import rank_by_direction
+    from raypipe.runs.clips import iter_clip_paths
 
     _check(run, text, n)
     direction = _encode_text(run, text, make_config(base=run.info()["config"]))
