@@ -26,6 +26,10 @@ _STRIP_HEIGHT = (32, 160)
 _UNKNOWN_S = 600.0  # So much is converted of a video whose length is not known.
 
 
+class NotHere(RaypipeError):
+    """The run has no such video, or not that of it."""
+
+
 class Answers:
     """What is known of a run's videos. Its methods may wait for disks and processes, and are called in threads.
 
@@ -52,12 +56,12 @@ class Answers:
 
         Raises
         ------
-        LookupError
+        NotHere
             If the run has none.
         """
         entry = self.catalog.find(video_id)
         if entry is None:
-            raise LookupError(f"this run has no video {shown(video_id)[:80]}")
+            raise NotHere(f"this run has no video {shown(video_id)[:80]}")
         return entry
 
     def look_into(self, entry: Entry) -> Media:
@@ -87,7 +91,7 @@ class Answers:
             if problem is None:
                 state = "ready" if self.conversions.find(piece) else "on demand"
                 name = f"video/{video_id}/converted.mp4"
-                sources.append(_source(name, CONVERTED_TYPE, -entry.origin_s, entry, state))
+                sources.append(_source(name, CONVERTED_TYPE, 0.0 - entry.origin_s, entry, state))
         kept = self._read_pictures(entry, MOST_PICTURES)
         strip: dict[str, Any] | None = None
         if kept is not None:
@@ -100,7 +104,7 @@ class Answers:
 
         Raises
         ------
-        LookupError
+        NotHere
             If there is no such video, or the run has kept no picture of it.
         """
         from PIL import Image
@@ -108,7 +112,7 @@ class Answers:
         entry = self.find(video_id)
         kept = self._read_pictures(entry, min(max(n, 1), MOST_PICTURES))
         if kept is None:
-            raise LookupError(f"this run has kept no pictures of {entry.name}")
+            raise NotHere(f"this run has kept no pictures of {entry.name}")
         height = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1])
         pictures = [Image.open(io.BytesIO(jpeg)) for jpeg in kept.jpegs]
         width = max(round(pictures[0].width * height / pictures[0].height), 1)

@@ -30,7 +30,7 @@ from raypipe.report.access import App, Gate
 from raypipe.report.byte_ranges import RangeResponse, open_content, wait_gone
 from raypipe.report.conversions import Conversions, default_folder
 from raypipe.report.media_sources import direct_type
-from raypipe.report.player_answers import Answers
+from raypipe.report.player_answers import Answers, NotHere
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
 
@@ -80,7 +80,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
         Route("/files/{name:path}", page.send_file),
         Route("/{name}", page.send_own),
     ]
-    handlers = dict.fromkeys((HTTPException, RaypipeError, LookupError, Exception), _answer_error)
+    handlers = dict.fromkeys((HTTPException, RaypipeError, Exception), _answer_error)
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=page.live)
 
 
@@ -205,14 +205,9 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
     text = " ".join(str(error).split())
-    if isinstance(error, LookupError) and error.args:
-        return JSONResponse({"error": str(error.args[0])}, 404)
-    if isinstance(error, UsageError):
-        return JSONResponse({"error": text}, 400)
-    if isinstance(error, SourceError):
-        return JSONResponse({"error": text}, 404)
-    if isinstance(error, RaypipeError):
-        return JSONResponse({"error": text}, 422)
+    for kind, status in ((UsageError, 400), (NotHere, 404), (SourceError, 404), (RaypipeError, 422)):
+        if isinstance(error, kind):
+            return JSONResponse({"error": text}, status)
     return JSONResponse({"error": f"{type(error).__name__}: {text}"[:300]}, 500)
 
 
