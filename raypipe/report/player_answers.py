@@ -99,20 +99,22 @@ class Answers:
             strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "times_s": kept.times_s.tolist()}
         return {**entry.describe(), "sources": sources, "filmstrip": strip, "problem": problem}
 
-    def draw_filmstrip(self, video_id: str, n: int, height: int) -> bytes:
+    def draw_filmstrip(self, video_id: str, n: int, height: int) -> bytes | None:
         """Return ``n`` kept pictures of a video, or fewer, side by side as a JPEG; all are as wide as the first.
+
+        None if the run has kept no picture of it.
 
         Raises
         ------
         NotHere
-            If there is no such video, or the run has kept no picture of it.
+            If there is no such video.
         """
         from PIL import Image
 
         entry = self.find(video_id)
         kept = self._read_pictures(entry, min(max(n, 1), MOST_PICTURES))
         if kept is None:
-            raise NotHere(f"this run has kept no pictures of {entry.name}")
+            return None
         height = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1])
         pictures = [Image.open(io.BytesIO(jpeg)) for jpeg in kept.jpegs]
         width = max(round(pictures[0].width * height / pictures[0].height), 1)

@@ -149,6 +149,8 @@ class _Page:
     async def send_filmstrip(self, request: Request) -> Response:
         form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96)
         jpeg = await self._call(self._answers.draw_filmstrip, *form)
+        if jpeg is None:  # An error would be reported in the browser's console for each of many videos.
+            return Response(status_code=204)
         return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
     async def send_video(self, request: Request) -> Response:
