@@ -151,11 +151,17 @@
         this.player.element.addEventListener("loadeddata", () => (this.note.textContent = ""), { once: true });
       } else {
         this.player = new Pictures(this.info);
-        const why = this.info.problem || "this browser does not play it";
-        this.note.textContent = `${this.info.filmstrip ? "Pictures only" : "No picture"}: ${why}`;
+        this.tellWhy();
       }
       this.box.replaceChildren(this.player.element, this.note);
       if (this.goal !== undefined) this.show(this.goal);
+    }
+
+    // Says why there is no video; what a conversion failed of is known only after it.
+    async tellWhy() {
+      const { problem } = await ask(`video/${encodeURIComponent(this.info.video_id)}/info`).catch(() => this.info);
+      const what = this.info.filmstrip ? "Pictures only" : "No picture";
+      this.note.textContent = `${what}: ${problem || "this browser does not play it"}`;
     }
 
     show(time) {
@@ -210,7 +216,7 @@
         this.lay(infos, aligned);
         this.seek(atS === undefined ? 0 : interpolate(atS, this.times[0], this.clock));
         this.start();
-        this.suggest(ids);
+        if (infos[0].cluster !== null) this.suggest(ids);
       } catch (error) {
         if (turn === this.turn) this.title.textContent = error.message;
       }

@@ -4,8 +4,12 @@ import os
 import shutil
 import time
 
+import numpy as np
 import pytest
+from numbered import HEIGHT, WIDTH, write
 from page_server import TOKEN, make_run, serve_page
+
+from bench.numbered import read_number
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -13,10 +17,23 @@ VIDEOS = "[...document.querySelectorAll('.rp-player video')]"
 TIMES = f"{VIDEOS}.map(v => v.currentTime)"
 
 
+RATE = 25
+NUMBERED = {  # how the videos are written whose frames bear their numbers
+    "plain.mp4": {},
+    "late.mp4": {"start_ms": 480},
+    "with_sound.mp4": {"audio_s": 6.0, "start_ms": 200},
+    "late.mkv": {"start_ms": 480},
+    "old.avi": {"codec": "mpeg4"},
+    "stream.ts": {"codec": "mpeg2video"},
+}
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("player")
-    with serve_page(make_run(folder), folder / "cache") as served:
+    numbered = {name: write(folder / name, n_frames=6 * RATE, rate=RATE, **how) for name, how in NUMBERED.items()}
+    run = make_run(folder, {name: path.as_uri() for name, path in numbered.items()})
+    with serve_page(run, folder / "cache") as served:
         yield served
 
 
@@ -105,3 +122,27 @@ def test_neighbours_are_offered_and_played_beside(page, served):
     page.locator('.row[data-video="a"] a').first.click()
     page.locator(".rp-like button").first.click(timeout=30_000)
     wait_until_played(page, 2, 0.3)
+
+
+SHOWN = """
+async ([width, height]) => {
+  const video = document.querySelector('.rp-player video');
+  while (video.seeking || video.readyState < 2) await new Promise((done) => setTimeout(done, 20));
+  await new Promise((done) => setTimeout(done, 100));
+  const canvas = Object.assign(document.createElement('canvas'), { width, height });
+  const context = canvas.getContext('2d');
+  context.drawImage(video, 0, 0, width, height);
+  return [...context.getImageData(0, 0, width, height).data].filter((_, i) => i % 4 == 1);
+}
+"""
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_the_frame_at_a_moment_is_the_one_on_display_then(page, served, name):
+    page.evaluate(f"raypipe.play('{name}', 0.5)")
+    wait_until_played(page, 1, 0.1)
+    page.click("text=Pause")
+    for time_s in (0.02, 1.3, 2.66, 5.98):
+        page.evaluate("t => { const s = document.querySelector('.rp-bar input'); s.value = t; s.oninput(); }", time_s)
+        pixels = page.evaluate(SHOWN, [WIDTH, HEIGHT])
+        assert read_number(np.array(pixels, np.uint8).reshape(HEIGHT, WIDTH)) == int(time_s * RATE), time_s
