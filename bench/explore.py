@@ -4,7 +4,7 @@
 
 - **Load**: the command serves the demo's videos and one of some 40 MB, in a process of its own. So many clients ask for
   ranges of random videos for so many seconds, and compare each byte with the file; every tenth reads slowly. The memory
-  is that of the server's process, once a second.
+  is that of the server's process, once a second, in the two halves of these seconds, which begin when it is warm.
 - **Alignment**: the demo's videos are a known way round a loop at a random pace, so that it is known when two of them
   do the same. Each pair within a behaviour is aligned; the error is how far, in seconds, the second video is from where
   it should be. Beside it that of playing both from the first to the last frame at a steady rate.
@@ -37,6 +37,7 @@ from raypipe.storage import local_path
 
 MOST_BYTES, PIECE, SLOW_BYTES_PER_S = 4 << 20, 64 << 10, 1 << 20
 PICTURES = 16
+WARM_UP_S = 20.0  # Until each thread of the server has held its piece of a file.
 
 
 def make_long(path: Path, n_frames: int = 150) -> Path:
@@ -123,7 +124,8 @@ def measure_load(run: Run, n_clients: int, seconds: float) -> dict[str, Any]:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         idle_mb = memory_mb(server.pid)
-        clients = [Client(url, files, seed, time.monotonic() + seconds) for seed in range(n_clients)]
+        until = time.monotonic() + WARM_UP_S + seconds
+        clients = [Client(url, files, seed, until) for seed in range(n_clients)]
         begun, samples = time.monotonic(), []
         for client in clients:
             client.start()
@@ -135,18 +137,22 @@ def measure_load(run: Run, n_clients: int, seconds: float) -> dict[str, Any]:
         cpu_s = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
         server.send_signal(signal.SIGINT)
         code = server.wait(20)
-    n_bytes, third = sum(client.n_bytes for client in clients), max(len(samples) // 3, 1)
+    n_bytes = sum(client.n_bytes for client in clients)
+    errors = [error for client in clients for error in client.errors]
+    warm = samples[-max(round(seconds), 1) :]
+    half = len(warm) // 2
     return {
         "clients": n_clients,
         "seconds": round(wall_s, 1),
         "requests": sum(client.n_requests for client in clients),
         "gigabytes": round(n_bytes / 1e9, 2),
-        "errors": [error for client in clients for error in client.errors],
+        "errors": len(errors),
+        "first_errors": errors[:3],
         "largest_file_mb": round(max(map(len, files.values())) / 1e6, 1),
         "memory_mb": {
             "idle": round(idle_mb, 1),
-            "first_third": round(float(np.median(samples[:third])), 1),
-            "last_third": round(float(np.median(samples[-third:])), 1),
+            "first_half": round(float(np.median(warm[: half or 1])), 1),
+            "second_half": round(float(np.median(warm[half:])), 1),
             "most": round(max(samples), 1),
         },
         "server_cpu_s_with_start": round(cpu_s, 1),

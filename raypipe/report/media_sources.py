@@ -8,6 +8,7 @@ from raypipe.report.transcoder import Media
 
 _EIGHT_BITS = ("yuv420p", "yuvj420p")
 _TEN_BITS = "yuv420p10le"
+_LATE_S = 0.1
 CONVERTED_TYPE = 'video/mp4; codecs="avc1.640028"'
 
 
@@ -15,9 +16,9 @@ def direct_type(media: Media) -> str | None:
     """Return the MIME type with which browsers are given a video's own file; None where few of them could play it.
 
     A browser that does not play the type takes the converted video. Matroska with H.264 has no type that is understood
-    everywhere; colours of more than 8 bits or less than full chroma only some decoders have.
+    everywhere. Where no track begins at 0, Chrome never reaches the end: it takes the length for the end.
     """
-    if media.is_edited:
+    if media.is_edited or media.start_s > _LATE_S:
         return None
     if "mov" in media.formats:
         codec = _name_in_mp4(media)

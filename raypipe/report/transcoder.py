@@ -52,8 +52,8 @@ class Media:
         The average rate, 0 where unknown.
     duration_s
         The length that the container says, or None.
-    zero_s
-        Where the first frame on display lies on the container's clock, in seconds.
+    start_s, zero_s
+        Where the container's first track begins on its clock, and the first frame on display, in seconds.
     is_edited
         Whether players and FFmpeg disagree about what its edit list shows.
     """
@@ -65,6 +65,7 @@ class Media:
     config: bytes
     fps: float
     duration_s: float | None
+    start_s: float
     zero_s: float
     is_edited: bool
 
@@ -121,7 +122,7 @@ def look_into(uri: str) -> Media:
     """Return what a browser needs to know of a video; see `MediaSandbox.inspect`."""
     if parse_image_column(uri) is not None:
         probe = ImageColumnDecoder().probe(uri)
-        return Media((), probe.codec, "rgb24", "", b"", probe.fps, probe.duration_s, 0.0, False)
+        return Media((), probe.codec, "rgb24", "", b"", probe.fps, probe.duration_s, 0.0, 0.0, False)
     from raypipe.decoders.container import open_video
     from raypipe.decoders.timeline import read_origin
 
@@ -135,6 +136,7 @@ def look_into(uri: str) -> Media:
             bytes(context.extradata or b""),
             video.fps,
             container.duration / 1e6 if container.duration else None,
+            (container.start_time or 0) / 1e6,
             0.0,
             bool(video.edits),
         )

@@ -86,14 +86,12 @@ def test_a_click_plays_the_video_at_that_moment(page, served):
     strip = page.locator('.row[data-video="c"] .strip img').first
     box = strip.bounding_box()
     strip.click(position={"x": 0.75 * box["width"], "y": 10})
-    begun = page.evaluate("new Promise(f => requestAnimationFrame(() => f(0)))")
-    assert begun == 0
     first = wait_until_played(page, 1, 4.0)[0]
     assert first < 6
     assert wait_until_played(page, 1, first + 0.3)[0] > first
     assert 206 in ranges
     page.click("text=Close")
-    assert page.locator(".rp-player video").count() == 0
+    sync_api.expect(page.locator(".rp-player video")).to_have_count(0)
 
 
 def test_two_videos_do_the_same_at_the_same_time(page, served):
@@ -144,5 +142,9 @@ def test_the_frame_at_a_moment_is_the_one_on_display_then(page, served, name):
     page.click("text=Pause")
     for time_s in (0.02, 1.3, 2.66, 5.98):
         page.evaluate("t => { const s = document.querySelector('.rp-bar input'); s.value = t; s.oninput(); }", time_s)
-        pixels = page.evaluate(SHOWN, [WIDTH, HEIGHT])
-        assert read_number(np.array(pixels, np.uint8).reshape(HEIGHT, WIDTH)) == int(time_s * RATE), time_s
+        for _ in range(20):  # A busy machine is late with drawing.
+            pixels = page.evaluate(SHOWN, [WIDTH, HEIGHT])
+            shown = read_number(np.array(pixels, np.uint8).reshape(HEIGHT, WIDTH))
+            if shown == int(time_s * RATE):
+                break
+        assert shown == int(time_s * RATE), time_s
