@@ -30,7 +30,7 @@ def default_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Excerpt:
     """A part of a video file that is to be converted.
 
     Attributes
@@ -87,16 +87,16 @@ class Conversions:
         self._failures: OrderedDict[str, str] = OrderedDict()
         self._sweep()
 
-    def find(self, piece: Piece) -> Path | None:
+    def find(self, excerpt: Excerpt) -> Path | None:
         """Return the converted file if there is one."""
-        path = self._path(piece)
+        path = self._path(excerpt)
         return path if path.exists() else None
 
-    def failure_of(self, piece: Piece) -> str | None:
-        """Return why a piece could not be converted, if that was tried."""
-        return self._failures.get(piece.key)
+    def failure_of(self, excerpt: Excerpt) -> str | None:
+        """Return why an excerpt could not be converted, if that was tried."""
+        return self._failures.get(excerpt.key)
 
-    async def convert(self, piece: Piece) -> Path:
+    async def convert(self, excerpt: Excerpt) -> Path:
         """Return the converted file, after converting it if need be.
 
         If nobody waits for it any more, its process is killed.
@@ -106,25 +106,25 @@ class Conversions:
         RaypipeError
             If it cannot be converted.
         """
-        path = self._path(piece)
+        path = self._path(excerpt)
         with suppress(FileNotFoundError):
             os.utime(path)  # It has been used.
             return path
-        if reason := self.failure_of(piece):
+        if reason := self.failure_of(excerpt):
             raise DecodeError(reason)
-        job = self._jobs.get(piece.key)
+        job = self._jobs.get(excerpt.key)
         if job is None:
             sandbox = MediaSandbox()
-            future = asyncio.get_running_loop().run_in_executor(self._threads, self._work, piece, sandbox)
-            job = self._jobs[piece.key] = _Job(future, sandbox)
-            future.add_done_callback(lambda done: self._finish(piece, job, done))
+            future = asyncio.get_running_loop().run_in_executor(self._threads, self._work, excerpt, sandbox)
+            job = self._jobs[excerpt.key] = _Job(future, sandbox)
+            future.add_done_callback(lambda done: self._finish(excerpt, job, done))
         job.n_waiting += 1
         try:
             return await asyncio.shield(job.future)
         finally:
             job.n_waiting -= 1
             if not job.n_waiting and not job.future.done():
-                self._drop(piece.key, job)
+                self._drop(excerpt.key, job)
                 job.sandbox.cancel()
 
     def close(self) -> None:
@@ -133,27 +133,27 @@ class Conversions:
             job.sandbox.cancel()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _path(self, piece: Piece) -> Path:
-        return self._folder / f"{piece.key}.mp4"
+    def _path(self, excerpt: Excerpt) -> Path:
+        return self._folder / f"{excerpt.key}.mp4"
 
-    def _work(self, piece: Piece, sandbox: MediaSandbox) -> Path:
+    def _work(self, excerpt: Excerpt, sandbox: MediaSandbox) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self._folder / f".{piece.key}.{uuid4().hex}"
+        temporary = self._folder / f".{excerpt.key}.{uuid4().hex}"
         try:
             with sandbox:
-                sandbox.convert(piece.uri, piece.start_s, piece.span_s, piece.fps, temporary)
-            temporary.replace(self._path(piece))
+                sandbox.convert(excerpt.uri, excerpt.start_s, excerpt.span_s, excerpt.fps, temporary)
+            temporary.replace(self._path(excerpt))
         except OSError as error:
             raise RaypipeError(f"cannot keep converted videos in {self._folder}: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)
-        self._make_room(self._path(piece))
-        return self._path(piece)
+        self._make_room(self._path(excerpt))
+        return self._path(excerpt)
 
-    def _finish(self, piece: Piece, job: _Job, done: asyncio.Future[Path]) -> None:
-        self._drop(piece.key, job)
+    def _finish(self, excerpt: Excerpt, job: _Job, done: asyncio.Future[Path]) -> None:
+        self._drop(excerpt.key, job)
         if not done.cancelled() and (error := done.exception()) is not None and job.n_waiting:
-            self._failures[piece.key] = str(error)
+            self._failures[excerpt.key] = str(error)
             while len(self._failures) > _REMEMBERED:
                 self._failures.popitem(last=False)
 

@@ -247,7 +247,7 @@
         picture.onerror = () => picture.remove();
         button.append(picture, make("span", "", video.name));
         button.ariaPressed = isOn;
-        button.title = `distance ${video.distance.toPrecision(3)}`;
+        button.title = `${video.name}\ndistance ${video.distance.toPrecision(3)}`;
         button.onclick = () => {
           const others = ids.filter((id) => id !== video.video_id);
           this.open(isOn ? others : [...others, video.video_id].slice(-MOST_VIDEOS), undefined);

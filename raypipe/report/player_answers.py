@@ -12,7 +12,7 @@ import numpy as np
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.report.catalog import Catalog, Entry
-from raypipe.report.conversions import Conversions, Inspector, Piece
+from raypipe.report.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.media_sources import CONVERTED_TYPE, direct_type
 from raypipe.report.transcoder import Media
 from raypipe.runs.directory import Run
@@ -68,11 +68,11 @@ class Answers:
         """Return what its file is, in its present version."""
         return self._inspector.look_into(entry.row["uri"], version_of_file(entry.row["uri"]) or "")
 
-    def piece_of(self, entry: Entry, media: Media) -> Piece:
-        """Return what is to be converted of a video."""
-        uri = entry.row["uri"]
+    def find_excerpt(self, entry: Entry, media: Media | None = None) -> Excerpt:
+        """Return what is to be converted of a video; looks into it unless that has been done."""
+        uri, media = entry.row["uri"], media or self.look_into(entry)
         span_s = entry.span_s or media.duration_s or _UNKNOWN_S
-        return Piece(uri, version_of_file(uri) or "", entry.origin_s, span_s, media.fps)
+        return Excerpt(uri, version_of_file(uri) or "", entry.origin_s, span_s, media.fps)
 
     def describe(self, video_id: str) -> dict[str, Any]:
         """Return how a browser gets a video: sources in the order in which it should try them, and the pictures."""
@@ -84,12 +84,12 @@ class Answers:
         except RaypipeError as error:
             problem = " ".join(str(error).split())
         else:
-            piece = self.piece_of(entry, media)
+            excerpt = self.find_excerpt(entry, media)
             if own_type := direct_type(media):
                 sources.append(_source("video/" + video_id, own_type, media.zero_s, entry, "ready"))
-            problem = self.conversions.failure_of(piece)
+            problem = self.conversions.failure_of(excerpt)
             if problem is None:
-                state = "ready" if self.conversions.find(piece) else "on demand"
+                state = "ready" if self.conversions.find(excerpt) else "on demand"
                 name = f"video/{video_id}/converted.mp4"
                 sources.append(_source(name, CONVERTED_TYPE, 0.0 - entry.origin_s, entry, state))
         kept = self._read_pictures(entry, MOST_PICTURES)

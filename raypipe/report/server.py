@@ -89,7 +89,10 @@ class _Page:
 
     def __init__(self, run: Run, answers: Answers) -> None:
         self._run, self._answers = run, answers
-        self._threads = ThreadPoolExecutor(8, "raypipe-page")
+        # What waits for processes or for other searches must leave threads for the rest of the page.
+        self._quick = ThreadPoolExecutor(8, "raypipe-page")
+        self._looking = ThreadPoolExecutor(4, "raypipe-look")
+        self._searching = ThreadPoolExecutor(2, "raypipe-search")
 
     @contextlib.asynccontextmanager
     async def live(self, _app: Starlette) -> AsyncIterator[None]:
@@ -99,10 +102,11 @@ class _Page:
         finally:
             self._answers.close()
             self._answers.conversions.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            for threads in (self._quick, self._looking, self._searching):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return await _in_thread(self._quick, function, *arguments)
 
     async def show_page(self, request: Request) -> Response:
         content = await self._call(self._run.read_bytes, "report.html")
@@ -135,16 +139,16 @@ class _Page:
         to = request.query_params.get("to", "first")
         if to not in ("first", "center"):
             raise UsageError("to is first or center")
-        return JSONResponse(await self._call(self._answers.align, ids, to == "center"))
+        return JSONResponse(await _in_thread(self._searching, self._answers.align, ids, to == "center"))
 
     async def search(self, request: Request) -> Response:
         ask = request.query_params
         part = _number(request, "from_s", None), _number(request, "to_s", None)
         form = ask.get("like"), ask.get("text"), _whole(request, "n", 9), ask.get("least") == "true", part
-        return JSONResponse({"videos": await self._call(self._answers.search, *form)})
+        return JSONResponse({"videos": await _in_thread(self._searching, self._answers.search, *form)})
 
     async def describe_video(self, request: Request) -> Response:
-        return JSONResponse(await self._call(self._answers.describe, request.path_params["id"]))
+        return JSONResponse(await _in_thread(self._looking, self._answers.describe, request.path_params["id"]))
 
     async def send_filmstrip(self, request: Request) -> Response:
         form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96)
@@ -156,7 +160,7 @@ class _Page:
     async def send_video(self, request: Request) -> Response:
         entry = self._answers.find(request.path_params["id"])
         # What no browser plays is not sent, so that nothing but a video is, whatever the run names as one.
-        media_type = direct_type(await self._call(self._answers.look_into, entry))
+        media_type = direct_type(await _in_thread(self._looking, self._answers.look_into, entry))
         if media_type is None:
             raise HTTPException(404, "browsers do not play this file: take the converted one")
         content = await self._call(open_content, entry.row["uri"])
@@ -164,8 +168,8 @@ class _Page:
 
     async def send_converted(self, request: Request) -> Response:
         entry = self._answers.find(request.path_params["id"])
-        piece = self._answers.piece_of(entry, await self._call(self._answers.look_into, entry))
-        path = await _unless_gone(request, self._answers.conversions.convert(piece))
+        excerpt = await _in_thread(self._looking, self._answers.find_excerpt, entry)
+        path = await _unless_gone(request, self._answers.conversions.convert(excerpt))
         return RangeResponse(request, await self._call(open_content, str(path)), "video/mp4")
 
     async def send_file(self, request: Request) -> Response:
@@ -175,6 +179,10 @@ class _Page:
             raise HTTPException(404, "there is nothing of that name here")
         content = await self._call(_open_file, self._run, name)
         return RangeResponse(request, content, kind)
+
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
 
 def _open_file(run: Run, name: str) -> Any:
