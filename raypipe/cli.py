@@ -324,6 +324,32 @@ def poster(
     progress.say(f"poster: {pipeline.poster(made, config, output, form, progress)}")
 
 
+@verb(
+    epilog="Examples:  raypipe explore runs/first  |  raypipe explore runs/first --no-browser --port 8600  |  "
+    "raypipe explore s3://bucket/runs/kitchen",
+)
+def explore(
+    run: ExistingRun,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", min=1, max=65535, help="The port; else a free one.")
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="HOST", help="The address to serve at; other machines reach it beyond loopback."
+        ),
+    ] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Serve the page of a clustered run with its videos playing, one or several side by side, until Ctrl-C."""
+    from raypipe.report.server import serve_run
+    from raypipe.runs.directory import Run
+
+    serve_run(Run.open(run), host, port, browser)
+
+
 @verb(CONFIG, SEED, epilog="Examples:  raypipe demo  |  raypipe demo -o /tmp/demo --seed 7")
 def demo(
     output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory.")] = "raypipe-demo",

@@ -309,11 +309,16 @@ def edges_of(clips: ClipPath | None, n_steps: int, time_axis: str) -> np.ndarray
     first, last = float(clips.start_s[0]), float(clips.end_s[-1])
     if len(clips.start_s) == 1 or n_steps == 1:
         return np.linspace(first, last, n_steps + 1)
+    steps = times_of_steps(clips, n_steps, time_axis)
+    return np.concatenate([[first], (steps[1:] + steps[:-1]) / 2, [last]])
+
+
+def times_of_steps(clips: ClipPath, n_steps: int, time_axis: str) -> np.ndarray:
+    """Return the times at which a trajectory was interpolated, in seconds of the file: (n_steps,)."""
     middles = (clips.start_s + clips.end_s) / 2
     numbers = np.arange(len(middles))
     at = np.linspace(0, len(middles) - 1, n_steps)
-    steps = np.interp(at, numbers, middles) if time_axis == "index" else np.linspace(middles[0], middles[-1], n_steps)
-    return np.concatenate([[first], (steps[1:] + steps[:-1]) / 2, [last]])
+    return np.interp(at, numbers, middles) if time_axis == "index" else np.linspace(middles[0], middles[-1], n_steps)
 
 
 def _cut_out(edges: np.ndarray | None, start: int, end: int) -> Span:

@@ -94,6 +94,20 @@ class ImageColumnDecoder:
             return Frames(pixels[:n], shown_s[numbers[:n]], np.arange(n), self.name, error, resize.thumbnails)
 
 
+def iter_pictures(uri: str, times_s: np.ndarray) -> Iterator[Any]:
+    """Yield for each of some times, (n,) float64, ascending, the picture on display then, as PyAV's frame.
+
+    It ends early where the pictures do; raises as `ImageColumnDecoder.frames` does.
+    """
+    with _opened(uri) as table:
+        shown_s, _ = table.read_times()
+        numbers = np.maximum(np.searchsorted(shown_s, np.asarray(times_s) + TOLERANCE_S, side="right") - 1, 0)
+        wanted, counts = np.unique(numbers, return_counts=True)
+        for data, n in zip(table.iter_pictures(wanted), counts.tolist(), strict=True):
+            frame = av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
+            yield from (frame for _ in range(n))
+
+
 @dataclass(frozen=True)
 class _PictureTable:
     """The rows of one episode in an open Parquet file.

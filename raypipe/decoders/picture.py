@@ -86,11 +86,17 @@ class Resizer:
         """Keep a small picture of the frame that answers a requested time, if one is wanted of it."""
         if self._request is None or index not in self._request.of:
             return
+        self.thumbnails[index] = encode_jpeg(self.shrink(frame, self._request.short_side))
+
+    def shrink(self, frame: Any, short_side: int) -> np.ndarray:
+        """Return the whole frame upright, (height, width, 3) uint8, its shorter side ``short_side`` pixels at most.
+
+        Raises as the call does.
+        """
         aspect = frame.width * self.pixel_aspect / frame.height
-        width, height = thumbnail_size(aspect, frame.height, self._request.short_side)
+        width, height = thumbnail_size(aspect, frame.height, short_side)
         orientation = self.orientation or read_orientation(frame)
-        picture = self._scale(self._quick_reformatter, _QUICK_SCALING, frame, width, height)
-        self.thumbnails[index] = encode_jpeg(orientation.set_upright(picture))
+        return orientation.set_upright(self._scale(self._quick_reformatter, _QUICK_SCALING, frame, width, height))
 
     def _scale(
         self, reformatter: VideoReformatter, scaling: Interpolation, frame: Any, width: int, height: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -64,33 +65,15 @@ class PyAVDecoder(ContainerReader):
         form = image_size, resize_mode, thumbnails
         try:
             return self._seek(uri, times_s, form)
-        except _Lost:
+        except Lost:
             return self._count(uri, times_s, form)
 
     def _seek(self, uri: str, times_s: np.ndarray, form: _Form) -> Frames:
-        """Decode as few frames as possible; raise `_Lost` if the container's times do not lead to the right ones."""
-        origin = None
-        with open_video(uri, self.n_threads) as video:
-            if not video.is_sought:
-                raise _Lost
-            # A file without an index may have been cut out of a stream, or joined from several.
-            start = find_start(video) if video.is_indexed else None
-            if start is not None:
-                origin, packets = start
-                return self._follow(_Walk(video, times_s, origin, packets), len(times_s), form)
-            is_indexed = video.is_indexed
-        if is_indexed:
-            origin = read_origin(uri)
-        else:
-            timeline = read_packets(uri)
-            origin = timeline.origin if timeline.is_sound else None
-        if origin is None:
-            raise _Lost
-        with open_video(uri, self.n_threads) as video:
-            packets = video.container.demux(video.stream)
-            return self._follow(_Walk(video, times_s, origin, packets), len(times_s), form)
+        """Decode as few frames as possible; raise `Lost` if the container's times do not lead to the right ones."""
+        with open_walk(uri, times_s, self.n_threads) as walk:
+            return self._follow(walk, len(times_s), form)
 
-    def _follow(self, walk: _Walk, n_times: int, form: _Form) -> Frames:
+    def _follow(self, walk: Walk, n_times: int, form: _Form) -> Frames:
         video = walk.video
         image_size, resize_mode, thumbnails = form
         pixels = np.empty((n_times, image_size, image_size, 3), dtype=np.uint8)
@@ -159,11 +142,44 @@ def _join(*reasons: str | None) -> str | None:
     return "; ".join(filter(None, reasons)) or None
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """The container's times do not lead to the frames: a jump landed too late, or a frame has no time of its own."""
 
 
-class _Walk:
+@contextmanager
+def open_walk(uri: str, times_s: np.ndarray, n_threads: int = N_THREADS) -> Iterator[Walk]:
+    """Open a video and yield the walk over the frames on display at some times, (n,) float64, ascending.
+
+    Raises
+    ------
+    Lost
+        If the container's times cannot lead to the right frames; the walk itself may raise it too.
+    DecodeError
+        If the video cannot be opened.
+    """
+    origin = None
+    with open_video(uri, n_threads) as video:
+        if not video.is_sought:
+            raise Lost
+        # A file without an index may have been cut out of a stream, or joined from several.
+        start = find_start(video) if video.is_indexed else None
+        if start is not None:
+            origin, packets = start
+            yield Walk(video, times_s, origin, packets)
+            return
+        is_indexed = video.is_indexed
+    if is_indexed:
+        origin = read_origin(uri)
+    else:
+        timeline = read_packets(uri)
+        origin = timeline.origin if timeline.is_sound else None
+    if origin is None:
+        raise Lost
+    with open_video(uri, n_threads) as video:
+        yield Walk(video, times_s, origin, video.container.demux(video.stream))
+
+
+class Walk:
     """Iterates over the frames on display at given times, as pairs (tick, frame), and decodes as few as possible.
 
     Packets wait undecoded until one reaches the requested time. If a keyframe comes before that, all waiting packets
@@ -210,7 +226,7 @@ class _Walk:
         except FFmpegError as error:
             failure = reason_of(error)
         if self._waiting and self._has_jumped and (self._fresh or current is None):
-            raise _Lost  # Nothing decodes where the jump led; what lies before it says where the video ends.
+            raise Lost  # Nothing decodes where the jump led; what lies before it says where the video ends.
         claim_s = self.video.read_claim(self.origin)
         if current and failure is None and claim_s and claim_s > self._find_end(current, broken=False):
             failure = _CUT_OFF
@@ -227,9 +243,9 @@ class _Walk:
         for frame in self._frames():
             tick = frame.pts
             if tick is None or (self._fresh and (tick > self._waiting[0] or not frame.key_frame)):
-                raise _Lost
+                raise Lost
             if last is not None and tick <= last and not self._fresh:
-                raise _Lost
+                raise Lost
             last = tick
             yield tick, frame
 
@@ -240,7 +256,7 @@ class _Walk:
         for packet in self._packets():
             tick = packet.pts
             if tick is None and packet.size:
-                raise _Lost
+                raise Lost
             early = tick is not None and tick <= self._waiting[0]
             if early and packet.is_keyframe:
                 self._jumped = self._jumped or bool(pending)
@@ -304,7 +320,7 @@ class _Walk:
             try:
                 container.seek(goal, stream=stream)
             except FFmpegError as error:
-                raise _Lost from error
+                raise Lost from error
             packets = container.demux(stream)
             keyframe = next((packet for packet in packets if packet.is_keyframe), None)
             tick = keyframe.pts if keyframe is not None else None
@@ -314,7 +330,7 @@ class _Walk:
             # Containers seek by decoding time, which is earlier than the time of display, and some of them to a packet
             # that is no keyframe. So the next try starts further back.
             goal = self._waiting[0] - round(back_s / stream.time_base)
-        raise _Lost
+        raise Lost
 
     def _next_s(self) -> float:
         return float(self.video.to_seconds(self._waiting[0], self.origin))

@@ -349,7 +349,7 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _bound_memory(name: str) -> None:
+def bound_memory(name: str) -> None:
     """Make allocations fail once a decoder has taken `_MOST_MEMORY` more than this process has now.
 
     torchcodec is not bounded, because GPU libraries map far more memory than they use; nor is a user's own decoder.
@@ -367,7 +367,7 @@ def _bound_memory(name: str) -> None:
 
 def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
     decoder: Any = _decoder(name)
-    _bound_memory(name)
+    bound_memory(name)
     if method == "probe":
         return vars(decoder.probe(uri))
     if method == "frame_times":

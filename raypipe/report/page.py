@@ -279,7 +279,14 @@ def _row(shown: Shown) -> str:
             f'<div class="times" style="{width};grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
             f"{note}"
         )
-    return f'<div class="row"><div class="who">{_who(shown.member)}</div><div class="strip">{picture}</div></div>'
+    who = f'<div class="who">{_who(shown.member)}</div>'
+    return f'<div class="row"{_mark(shown.member)}>{who}<div class="strip">{picture}</div></div>'
+
+
+def _mark(member: Member) -> str:
+    """Return the attributes by which the player of a served page knows a video, and the moment to show."""
+    at = f' data-at="{member.odd_s[0]:.3f}"' if member.odd_s else ""
+    return f' data-video="{escape(member.video_id)}"{at}'
 
 
 def _who(member: Member) -> str:
@@ -299,7 +306,7 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     more = len(facts.outliers) - len(outliers)
     rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
     cells = "\n".join(
-        f'<div>{_thumbnail(jpeg)}<div class="text">'
+        f'<div{_mark(member)}>{_thumbnail(jpeg)}<div class="text">'
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         f"{_chip(member.cluster)} "
         f'<span class="muted">{facts.outliers_by} {_number(member.oddness(facts.outliers_by))}</span>'

@@ -216,6 +216,39 @@ class FrameIndex:
         return [FramePlace(*each) for each in zip(ids, *rest, strict=True)]
 
 
+class FrameReader:
+    """Reads the pictures of one video at a time, by an index of all that is made once.
+
+    What the run is given later it does not know.
+
+    Parameters
+    ----------
+    run
+        An embedded run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        there = run.exists(_PLAN_FILE)
+        ids = pc.unique(run.read_table(_PLAN_FILE, ["video_id"])["video_id"]).to_pylist() if there else []
+        self._index = index_frames(run, ids)
+        self._number_of = {video_id: number for number, video_id in enumerate(ids)}
+
+    def read(self, video_id: str, asked_s: np.ndarray) -> Pictures | None:
+        """Return each picture of a video that lies nearest to one of some times, once; None if there are none."""
+        number = self._number_of.get(video_id)
+        if number is None:
+            return None
+        first, end = np.searchsorted(self._index.video, [number, number + 1])
+        if first == end:
+            return None
+        rows = first + _nearest(self._index.time_s[first:end], asked_s)
+        chosen = self._index.take(rows)
+        places = chosen.places()
+        jpegs = fetch_frames(self._run, places)
+        return Pictures(chosen.time_s, [jpegs[place] for place in places], chosen.clip_index)
+
+
 class FramePlace(NamedTuple):
     """Where a picture lies."""
 

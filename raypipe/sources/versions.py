@@ -37,7 +37,7 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
                 uris = videos[start : start + _BATCH].table["uri"].to_pylist()
                 of = [file_of(uri) for uri in uris]
                 files = list(dict.fromkeys(of))  # one file may hold many videos
-                known = dict(zip(files, threads.map(_version, files), strict=True))
+                known = dict(zip(files, threads.map(version_of_file, files), strict=True))
                 kinds.update({uri.partition("://")[0]: uri for uri in files if local_path(uri) is None})
                 yield pa.table({"version": [known[file] for file in of]}, schema=_VERSIONS)
 
@@ -48,9 +48,10 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
     return versions
 
 
-def _version(uri: str) -> str | None:
+def version_of_file(uri: str) -> str | None:
+    """Return the present version of a file, or None where it is unknown."""
     pictures = parse_image_column(uri)
-    uri = uri if pictures is None else pictures.file
+    uri = file_of(uri if pictures is None else pictures.file)
     path = local_path(uri)
     return _remote_version(uri) if path is None else _local_version(path)
 

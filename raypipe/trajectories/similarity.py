@@ -76,7 +76,7 @@ def search(
     if video_id is None and _is_text(like):
         if part:
             raise UsageError("a text has no part: leave --from and --to out")
-        matches = ranking.rank_by_direction(_encode_text(run, like, config), iter_clip_paths(run), n, least=least)
+        return search_text(run, like, n=n, least=least)
     elif part:
         with _opened(run, like, video_id, config) as query:
             whole = next(iter_clip_paths(query, video_id and [video_id]))
@@ -86,9 +86,19 @@ def search(
         path = _read_query(run, like, video_id, config, column)
         pooled = not ranking.is_affordable(lookup.count_trajectories(run), *path.shape)
         paths = lookup.iter_trajectories(run, column)
-        gamma = _gamma(run, column)
+        gamma = gamma_of(run, column)
         matches = ranking.rank_paths(path, paths, gamma, n, least=least, skip=video_id, pooled=pooled)
     return _describe(run, matches)
+
+
+def search_text(run: Run, text: str, *, n: int = 9, least: bool = False) -> list[dict[str, Any]]:
+    """Find the videos of a run that are like a text, which names no video: as `search` does."""
+    from raypipe.analysis.search import rank_by_direction
+    from raypipe.runs.clips import iter_clip_paths
+
+    _check(run, text, n)
+    direction = _encode_text(run, text, make_config(base=run.info()["config"]))
+    return _describe(run, rank_by_direction(direction, iter_clip_paths(run), n, least=least))
 
 
 def find_diverse(run: Run, n: int = 9) -> list[dict[str, Any]]:
@@ -114,7 +124,7 @@ def find_diverse(run: Run, n: int = 9) -> list[dict[str, Any]]:
     _check(run, "", n)
     column = lookup.path_column(run)
     paths = _gather(run, column, lambda n_steps, dim: BUDGET / (n * n_steps**2 * (dim + 8)))
-    found = spread_out(paths.values, _gamma(run, column), n)
+    found = spread_out(paths.values, gamma_of(run, column), n)
     return _describe(run, [Match(paths.video_ids[i], distance) for i, distance in found])
 
 
@@ -234,7 +244,7 @@ def _read_query(run: Run, like: str, video_id: str | None, config: Config, colum
         return steps.reduced.values[0]
 
 
-def _gamma(run: Run, column: str) -> float:
+def gamma_of(run: Run, column: str) -> float:
     """Return the γ that the clusters were found with, or one that fits the paths."""
     from raypipe.softdtw import auto_gamma
 

@@ -36,7 +36,7 @@ def done(trajectories):
 def test_help_names_every_verb():
     result = call_raypipe("--help")
     assert result.exit_code == 0
-    verbs = "run embed cluster outliers report sweep predict search poster demo inspect doctor".split()
+    verbs = "run embed cluster outliers report sweep predict search poster explore demo inspect doctor".split()
     for verb in verbs:
         assert f" {verb} " in result.stdout
         page = call_raypipe(verb, "--help").stdout

@@ -291,14 +291,14 @@ def test_sparse_requests_decode_little(tmp_path):
     path = write_moving(tmp_path / "a.mp4", "libx264", {"g": "10", "bf": "0"})
     decoded = []
 
-    class Counted(pyav._Walk):
+    class Counted(pyav.Walk):
         def _frames(self):
             for frame in super()._frames():
                 decoded.append(frame.pts)
                 yield frame
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyav, "_Walk", Counted)
+        patch.setattr(pyav, "Walk", Counted)
         make_decoder("pyav").frames(str(path), np.array([0.0, 2.4, 4.4]), SIZE, "squash")
     assert len(decoded) <= 12  # of 120: a few after each of three keyframes
 

@@ -99,14 +99,14 @@ def test_damaged_frames_are_told(data_dir, tmp_path):
 def test_memory_is_bounded():
     program = """
         import numpy as np
-        from raypipe.decoders.sandbox import _MOST_MEMORY, _bound_memory
+        from raypipe.decoders.sandbox import _MOST_MEMORY, bound_memory
         def has(n_bytes):
             try:
                 return bool(np.empty(n_bytes, np.uint8).size)
             except MemoryError:
                 return False
         for name in ("pyav", "mine:Decoder", "decord"):
-            _bound_memory(name)
+            bound_memory(name)
             print(has(_MOST_MEMORY // 2), has(_MOST_MEMORY + (64 << 20)))
     """
     root = str(Path(__file__).resolve().parents[2])

@@ -1,0 +1,190 @@
+"""What the page's server says of videos: how each is played, its pictures, what is like it, what goes with what."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from raypipe.errors import RaypipeError, UsageError
+from raypipe.report.catalog import Catalog, Entry
+from raypipe.report.conversions import Conversions, Excerpt, Inspector
+from raypipe.report.media_sources import CONVERTED_TYPE, direct_type
+from raypipe.report.transcoder import Media
+from raypipe.runs.directory import Run
+from raypipe.runs.frames import FrameReader, Pictures
+from raypipe.sources.versions import version_of_file
+from raypipe.storage import shown
+
+MOST_FOUND = 100
+MOST_PICTURES = 64
+_STRIP_HEIGHT = (32, 160)
+_UNKNOWN_S = 600.0  # So much is converted of a video whose length is not known.
+
+
+class NotHere(RaypipeError):
+    """The run has no such video, or not that of it."""
+
+
+class Answers:
+    """What is known of a run's videos. Its methods may wait for disks and processes, and are called in threads.
+
+    Parameters
+    ----------
+    run
+        A clustered run.
+    conversions
+        What converts videos for browsers.
+    """
+
+    def __init__(self, run: Run, conversions: Conversions) -> None:
+        self.run, self.conversions, self.catalog = run, conversions, Catalog(run)
+        self._inspector = Inspector()
+        # A search takes all cores and much memory; and numba compiles in one thread at a time.
+        self._one_search, self._one_index = threading.Lock(), threading.Lock()
+
+    @cached_property
+    def _frames(self) -> FrameReader:
+        return FrameReader(self.run)
+
+    def find(self, video_id: str) -> Entry:
+        """Return the video of an id.
+
+        Raises
+        ------
+        NotHere
+            If the run has none.
+        """
+        entry = self.catalog.find(video_id)
+        if entry is None:
+            raise NotHere(f"this run has no video {shown(video_id)[:80]}")
+        return entry
+
+    def look_into(self, entry: Entry) -> Media:
+        """Return what its file is, in its present version."""
+        return self._inspector.look_into(entry.row["uri"], version_of_file(entry.row["uri"]) or "")
+
+    def find_excerpt(self, entry: Entry, media: Media | None = None) -> Excerpt:
+        """Return what is to be converted of a video; looks into it unless that has been done."""
+        uri, media = entry.row["uri"], media or self.look_into(entry)
+        span_s = entry.span_s or media.duration_s or _UNKNOWN_S
+        return Excerpt(uri, version_of_file(uri) or "", entry.origin_s, span_s, media.fps)
+
+    def describe(self, video_id: str) -> dict[str, Any]:
+        """Return how a browser gets a video: sources in the order in which it should try them, and the pictures."""
+        entry = self.find(video_id)
+        sources: list[dict[str, Any]] = []
+        problem = None
+        try:
+            media = self.look_into(entry)
+        except RaypipeError as error:
+            problem = " ".join(str(error).split())
+        else:
+            excerpt = self.find_excerpt(entry, media)
+            if own_type := direct_type(media):
+                sources.append(_source("video/" + video_id, own_type, media.zero_s, entry, "ready"))
+            problem = self.conversions.failure_of(excerpt)
+            if problem is None:
+                state = "ready" if self.conversions.find(excerpt) else "on demand"
+                name = f"video/{video_id}/converted.mp4"
+                sources.append(_source(name, CONVERTED_TYPE, 0.0 - entry.origin_s, entry, state))
+        kept = self._read_pictures(entry, MOST_PICTURES)
+        strip: dict[str, Any] | None = None
+        if kept is not None:
+            n = len(kept.jpegs)
+            strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "times_s": kept.times_s.tolist()}
+        return {**entry.describe(), "sources": sources, "filmstrip": strip, "problem": problem}
+
+    def draw_filmstrip(self, video_id: str, n: int, height: int) -> bytes | None:
+        """Return ``n`` kept pictures of a video, or fewer, side by side as a JPEG; all are as wide as the first.
+
+        None if the run has kept no picture of it.
+
+        Raises
+        ------
+        NotHere
+            If there is no such video.
+        """
+        from PIL import Image
+
+        entry = self.find(video_id)
+        kept = self._read_pictures(entry, min(max(n, 1), MOST_PICTURES))
+        if kept is None:
+            return None
+        height = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1])
+        pictures = [Image.open(io.BytesIO(jpeg)) for jpeg in kept.jpegs]
+        width = max(round(pictures[0].width * height / pictures[0].height), 1)
+        strip = Image.new("RGB", (width * len(pictures), height))
+        for place, picture in enumerate(pictures):
+            strip.paste(picture.convert("RGB").resize((width, height)), (place * width, 0))
+        sink = io.BytesIO()
+        strip.save(sink, "JPEG", quality=82)
+        return sink.getvalue()
+
+    def align(self, ids: Sequence[str], to_center: bool) -> dict[str, Any]:
+        """Return a clock by which videos do the same thing at the same time; see `align_videos`."""
+        from raypipe.trajectories.side_by_side import align_videos
+
+        for video_id in ids:
+            self.find(video_id)
+        with self._one_search:
+            found = align_videos(self.run, ids, to_center)
+        videos = [
+            {"video_id": video_id, "times_s": np.round(times_s, 4).tolist(), "distance": distance}
+            for video_id, times_s, distance in zip(ids, found.times_s, found.distances, strict=True)
+        ]
+        return {"clock_s": np.round(found.clock_s, 4).tolist(), "videos": videos, "gamma": found.gamma}
+
+    def search(
+        self, like: str | None, text: str | None, n: int, least: bool, part: tuple[float | None, float | None]
+    ) -> list[dict[str, Any]]:
+        """Return videos that are like one of the run, a part of one, or a text; see `similarity.search`.
+
+        A path or a URI is not taken, or the server would open whatever file a client names.
+
+        Raises
+        ------
+        UsageError
+            If the request names neither a video nor a text, or both.
+        """
+        from raypipe.trajectories import similarity
+
+        if (like is None) == (text is None):
+            raise UsageError("say what to search for: like=ID or text=WORDS")
+        n = min(max(n, 1), MOST_FOUND)
+        if like is not None:
+            self.find(like)
+        with self._one_search:
+            if like is not None:
+                found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
+            else:
+                found = similarity.search_text(self.run, text or "", n=n, least=least)
+        names = {each["video_id"]: self.find(each["video_id"]).name for each in found}
+        return [{**each, "uri": shown(each["uri"]), "name": names[each["video_id"]]} for each in found]
+
+    def close(self) -> None:
+        """End the processes."""
+        self._inspector.close()
+
+    def _read_pictures(self, entry: Entry, n: int) -> Pictures | None:
+        with self._one_index:
+            index = self._frames
+        span_s = entry.span_s or 0.0
+        asked_s = entry.origin_s + span_s * (np.arange(n) + 0.5) / n
+        return index.read(entry.row["video_id"], asked_s)
+
+
+def _source(src: str, media_type: str, offset_s: float, entry: Entry, state: str) -> dict[str, Any]:
+    end_s = None if entry.span_s is None else entry.origin_s + entry.span_s + offset_s
+    return {
+        "src": src,
+        "type": media_type,
+        "offset_s": offset_s,
+        "start_s": entry.origin_s + offset_s,
+        "end_s": end_s,
+        "state": state,
+    }

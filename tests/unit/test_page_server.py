@@ -1,0 +1,427 @@
+"""What `raypipe explore` answers, and what it refuses."""
+
+import itertools
+import os
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from commands import call_raypipe
+from page_server import FPS, SECONDS, TOKEN, make_run, serve_page, write_other
+from trouble import serve_folder
+
+from raypipe.report.access import Gate
+from raypipe.report.byte_ranges import find_range
+from raypipe.report.catalog import Catalog
+from raypipe.report.server import add_player
+
+N_VIDEOS = 11
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    (folder / "secret.txt").write_text("secret")
+    long = write_other(folder / "long.avi", "mpeg4", seconds=100, size=(640, 480))
+    with serve_folder(folder / "films") as target:
+        more = {"text": (folder / "secret.txt").as_uri(), "long": long.as_uri(), "away": f"{target}/c.mp4"}
+        yield make_run(folder, more)
+
+
+@pytest.fixture(scope="module")
+def served(run, folder):
+    with serve_page(run, folder / "cache") as served:
+        yield served
+
+
+def film(folder: Path, name: str) -> bytes:
+    return (folder / "films" / name).read_bytes()
+
+
+# Access.
+
+
+def test_the_page_bears_the_player_and_may_load_from_here_alone(served):
+    page = served.ask("")
+    assert page.status == 200
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'" in policy and "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert b'src="player.js"' in page.body and b"http-equiv" not in page.body
+    assert b'data-video="a"' in page.body
+    assert "javascript" in served.ask("player.js").headers["content-type"]
+
+
+@pytest.mark.parametrize("token", ["", "x", TOKEN[:-1], TOKEN + "x", "é"])
+@pytest.mark.parametrize("path", ["", "videos", "video/a", "player.js"])
+def test_nothing_without_the_token(served, token, path):
+    from urllib.parse import quote
+
+    answer = served.ask(path, token=quote(token))
+    assert answer.status == 403 and "token" in answer.json["error"]
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:80"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": ""},
+        {"Host": "10.0.0.1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"},
+    ],
+)
+def test_other_sites_get_nothing(served, headers):
+    assert served.ask("", **headers).status == 403
+    assert served.ask("video/a", **headers).status == 403
+
+
+def test_the_page_itself_and_links_to_it_are_answered(served):
+    here = f"127.0.0.1:{served.port}"
+    assert served.ask("videos", Origin=f"http://{here}", Sec_Fetch_Site="same-origin").status == 200
+    assert served.ask("", Host=f"localhost:{served.port}").status == 200
+    followed = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert served.ask("", **followed).status == 200
+    assert served.ask("videos", **followed).status == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+def test_only_reading(served, method):
+    answer = served.ask("videos", method)
+    assert answer.status == 405 and answer.headers["allow"] == "GET, HEAD"
+
+
+def test_any_address_will_do_beyond_loopback_but_no_other_name():
+    gate = Gate(None, TOKEN, ["box"], any_address=True)
+    assert gate._is_known("192.168.1.2:80") and gate._is_known("[fe80::1]:80") and gate._is_known("BOX")
+    assert not any(map(gate._is_known, ("evil.example", "", "a b", "box@evil", "1.2.3.4.evil.example")))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "files/../films/a.mp4",
+        "files/%2e%2e/secret.txt",
+        "files/plots/../../secret.txt",
+        "files//etc/passwd",
+        "files/etc/passwd",
+        "files/%2fetc%2fpasswd",
+        "files/run.json",
+        "files/model/centers.npy",
+        "files/plots/.hidden.png",
+        "files/plots/away.png",
+        "files/plots/away/secret.png",
+        "files/plots",
+        "video/..%2f..%2fsecret.txt",
+        "video/text",
+        "video/nothing",
+        "video/nothing/info",
+        "page.css",
+        "..%2fpage.py",
+    ],
+)
+def test_nothing_but_the_runs_own(served, run, folder, path):
+    plots = Path(run.path("plots"))
+    for name, target in (("away.png", folder / "secret.txt"), ("away", folder)):
+        if not (plots / name).is_symlink():
+            (plots / name).symlink_to(target)
+    (folder / "secret.png").write_text("secret")
+    answer = served.ask(path)
+    assert answer.status in (404, 422) and b"secret" not in answer.body.replace(b"secret.txt", b"")
+
+
+def test_files_of_the_run_for_people(served, run):
+    assert served.ask("files/plots/points.png").body == run.read_bytes("plots/points.png")
+    assert served.ask("files/outliers.csv").headers["content-type"].startswith("text/csv")
+
+
+# Ranges.
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("bytes=0-4", (0, 5)),
+        ("bytes=5-", (5, 100)),
+        ("bytes=-10", (90, 100)),
+        ("bytes=-1000", (0, 100)),
+        ("bytes=90-200", (90, 100)),
+        ("bytes=7-3", None),
+        ("bytes=0-1,5-6", None),
+        ("lines=1-2", None),
+        ("bytes=-", None),
+        ("bytes=x-1", None),
+    ],
+)
+def test_which_bytes_a_range_asks_for(header, expected):
+    assert find_range(header, 100) == expected
+
+
+@pytest.mark.parametrize("header", ["bytes=100-", "bytes=100-200", "bytes=-0"])
+def test_a_range_outside(header):
+    with pytest.raises(ValueError, match="outside"):
+        find_range(header, 100)
+
+
+@pytest.mark.parametrize(("video", "name"), [("a", "a.mp4"), ("link", "a.mp4"), ("member", "a.mp4")])
+def test_a_video_by_ranges(served, folder, video, name):
+    data, url = film(folder, name), f"video/{video}"
+    whole = served.ask(url)
+    assert (whole.status, whole.body, whole.headers["accept-ranges"]) == (200, data, "bytes")
+    assert whole.headers["content-type"] == "video/mp4"
+    part = served.ask(url, Range="bytes=10-29")
+    assert (part.status, part.body) == (206, data[10:30])
+    assert part.headers["content-range"] == f"bytes 10-29/{len(data)}"
+    assert served.ask(url, Range="bytes=-7").body == data[-7:]
+    outside = served.ask(url, Range=f"bytes={len(data)}-")
+    assert (outside.status, outside.headers["content-range"]) == (416, f"bytes */{len(data)}")
+    head = served.ask(url, "HEAD", Range="bytes=0-9")
+    assert (head.status, head.body, head.headers["content-length"]) == (206, b"", "10")
+    tag = whole.headers["etag"]
+    assert served.ask(url, If_None_Match=f'"x", {tag}').status == 304
+    assert served.ask(url, Range="bytes=1-2", If_Range=tag).status == 206
+    assert served.ask(url, Range="bytes=1-2", If_Range=whole.headers["last-modified"]).status == 206
+    assert served.ask(url, Range="bytes=1-2", If_Range='"old"').status == 200
+
+
+def test_a_file_that_changes_is_another_version(run, folder, served):
+    url, path = "video/d", folder / "films/d.mp4"
+    tag = served.ask(url).headers["etag"]
+    os.utime(path, ns=(1, 1))
+    assert served.ask(url, Range="bytes=0-1", If_Range=tag).status == 200
+
+
+def test_a_remote_video_by_ranges(served, folder):
+    data = film(folder, "c.mp4")
+    part = served.ask("video/away", Range="bytes=100-1099")
+    assert (part.status, part.body) == (206, data[100:1100])
+    assert served.ask("video/away").body == data
+
+
+# Playing.
+
+
+def test_how_a_video_is_played(served):
+    info = served.ask("video/a/info").json
+    assert [source["src"] for source in info["sources"]] == ["video/a", "video/a/converted.mp4"]
+    assert info["sources"][0]["type"].startswith('video/mp4; codecs="avc1.')
+    assert (info["start_s"], info["end_s"], info["name"]) == (0.0, 6.0, "a.mp4")
+    assert info["filmstrip"]["times_s"] == [0, 1, 2, 3, 4, 5]
+    (only,) = served.ask("video/part/info").json["sources"]
+    assert (only["offset_s"], only["start_s"], only["end_s"]) == (-2.0, 0.0, 3.0)
+    nothing = served.ask("video/text/info").json
+    assert nothing["sources"] == [] and "Invalid data" in nothing["problem"]
+
+
+def brightness(data: bytes, tmp_path: Path) -> list[tuple[float, float]]:
+    (tmp_path / "got.mp4").write_bytes(data)
+    with av.open(str(tmp_path / "got.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264" and min(stream.width, stream.height) <= 480
+        return [(float(f.pts * stream.time_base), f.to_ndarray(format="gray").mean()) for f in container.decode(stream)]
+
+
+@pytest.mark.parametrize(("video", "start_s", "span_s"), [("avi", 0, SECONDS), ("part", 2, 3)])
+def test_what_browsers_do_not_play_is_converted(served, tmp_path, video, start_s, span_s):
+    assert served.ask(f"video/{video}").status == 404
+    answer = served.ask(f"video/{video}/converted.mp4")
+    assert (answer.status, answer.headers["content-type"]) == (200, "video/mp4")
+    frames = brightness(answer.body, tmp_path)
+    assert len(frames) == span_s * FPS
+    np.testing.assert_allclose([t for t, _ in frames], np.arange(len(frames)) / FPS, atol=1e-3)
+    expected = [10 + 240 * i // (SECONDS * FPS) for i in range(start_s * FPS, (start_s + span_s) * FPS)]
+    np.testing.assert_allclose([value for _, value in frames], expected, atol=4)
+    assert served.ask(f"video/{video}/info").json["sources"][-1]["state"] == "ready"
+    assert served.ask(f"video/{video}/converted.mp4", Range="bytes=0-7").body[4:] == b"ftyp"
+
+
+def test_what_cannot_be_converted_is_told_and_not_tried_again(served):
+    for _ in range(2):
+        answer = served.ask("video/text/converted.mp4")
+        assert answer.status == 422 and "Invalid data" in answer.json["error"]
+
+
+def children() -> set[int]:
+    """Return the processes that this one has started."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= set(map(int, (task / "children").read_text().split()))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_no_process_outlives_the_client_that_it_works_for(served, folder):
+    served.ask("video/long/info")
+    before = children()
+    client = socket.create_connection(("127.0.0.1", served.port))
+    client.sendall(f"GET /{TOKEN}/video/long/converted.mp4 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    wait_for(lambda: children() - before and list((folder / "cache").glob(".*")))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as if it had been killed
+    client.close()
+    wait_for(lambda: not children() - before and not list((folder / "cache").glob(".*")))
+
+
+def wait_for(condition, limit_s: float = 20.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_the_folder_of_converted_videos_is_bounded(run, tmp_path):
+    with serve_page(run, tmp_path, most_bytes=1) as served:
+        assert served.ask("video/avi/converted.mp4").status == 200
+        (first,) = tmp_path.glob("*.mp4")
+        assert served.ask("video/part/converted.mp4").status == 200
+        (second,) = tmp_path.glob("*.mp4")
+    assert first != second
+
+
+def test_a_short_round_of_many_clients(served, folder):
+    data, wrong = film(folder, "a.mp4"), []
+
+    def stream(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(10):
+            start, end = np.sort(rng.integers(0, len(data), 2)).tolist()
+            answer = served.ask(f"video/{'a' if seed % 2 else 'member'}", Range=f"bytes={start}-{end}")
+            if answer.status != 206 or answer.body != data[start : end + 1]:
+                wrong.append(answer.status)
+
+    threads = [threading.Thread(target=stream, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# What the page asks for.
+
+
+def test_videos_page_by_page(served):
+    first = served.ask("videos?limit=3&sort=-uri").json
+    rest = served.ask("videos?limit=100&offset=3&sort=-uri").json
+    assert first["total"] == rest["total"] == N_VIDEOS and len(first["videos"]) == 3
+    uris = [video["uri"] for video in (*first["videos"], *rest["videos"])]
+    assert uris == sorted(uris, reverse=True) and len(uris) == N_VIDEOS
+    assert [v["video_id"] for v in served.ask("videos?filter=OLD.AVI").json["videos"]] == ["avi", "part"]
+    assert served.ask("videos?cluster=0").json["total"] + served.ask("videos?cluster=1").json["total"] == N_VIDEOS
+    for wrong in ("sort=secret", "colour=red", "limit=x", "offset=-1"):
+        answer = served.ask(f"videos?{wrong}")
+        assert answer.status == 400 and "\n" not in answer.json["error"]
+
+
+def test_points_by_viewport(served):
+    every = served.ask("points").json
+    assert every["total"] == len(every["x"]) == N_VIDEOS
+    middle = sorted(every["x"])[N_VIDEOS // 2]
+    half = served.ask(f"points?x0={middle}").json
+    assert half["total"] == N_VIDEOS - N_VIDEOS // 2 and min(half["x"]) >= middle
+    few = served.ask("points?n=4").json
+    assert (few["total"], len(few["x"])) == (N_VIDEOS, 4)
+    assert served.ask("points?x0=nan").status == 400
+
+
+def test_lone_points_stay_when_points_are_thinned_out(run):
+    from raypipe.report.catalog import _thin_out
+
+    x = np.append(np.random.default_rng(0).normal(size=5000), 40.0)
+    kept = _thin_out(x, np.zeros(5001), 100)
+    assert len(kept) == len(set(kept.tolist())) == 100 and 5000 in kept
+    assert len(Catalog(run)) == N_VIDEOS
+
+
+def test_the_kept_pictures(served):
+    import io
+
+    from PIL import Image
+
+    strip = Image.open(io.BytesIO(served.ask("filmstrip/a?n=6&height=48").body))
+    assert strip.size == (6 * 64, 48)
+    np.testing.assert_allclose(np.asarray(strip)[24, 32::64, 0], 40 * np.arange(6), atol=3)
+    assert served.ask("filmstrip/b").status == 204 and served.ask("filmstrip/nothing").status == 404
+
+
+def test_neighbours(served):
+    found = served.ask("search?like=a&n=3").json["videos"]
+    assert len(found) == 3 and found[0]["video_id"] in ("link", "b")
+    assert [each["distance"] for each in found] == sorted(each["distance"] for each in found)
+    piece = served.ask("search?like=a&from_s=1&to_s=3&n=1").json["videos"][0]
+    assert piece["end_s"] > piece["start_s"]
+    for wrong in ("", "like=a&text=b", "like=a&from_s=1", "text=some+words"):
+        answer = served.ask(f"search?{wrong}")
+        assert answer.status == 400 and "\n" not in answer.json["error"]
+    assert served.ask("search?like=/etc/passwd").status == 404
+
+
+def test_aligned_videos_do_the_same_at_the_same_time(served):
+    """``b`` waits in the middle of its first clip until 2.5 s, and then does in 3 s what ``a`` does in 5."""
+    found = served.ask("align?ids=a,b").json
+    a, b = (np.array(video["times_s"]) for video in found["videos"])
+    assert (np.diff(a) >= 0).all() and (np.diff(b) >= 0).all() and (np.diff(found["clock_s"]) >= 0).all()
+    assert (a[0], a[-1], b[0], b[-1]) == (0, 6, 0, 6)
+    at = np.arange(1.0, 5.5, 0.5)
+    np.testing.assert_allclose(np.interp(at, a, b), 2.5 + (at - 0.5) * 3 / 5, atol=0.25)
+    to_center = served.ask("align?ids=a,link&to=center")
+    assert to_center.status == 200
+    for wrong in ("ids=a", "ids=a,a", "ids=a,b&to=x", "ids=" + ",".join("abcd" * 3)):
+        assert served.ask(f"align?{wrong}").status == 400
+    assert served.ask("align?ids=a,nothing").status == 404
+
+
+def test_the_player_keeps_what_a_page_allows_itself():
+    own = "default-src 'none'; script-src 'sha256-abc='; img-src data:; style-src 'unsafe-inline'"
+    page = f'<head><meta http-equiv="Content-Security-Policy" content="{own}"></head><body></body>'
+    text, policy = add_player(page)
+    assert "script-src 'sha256-abc=' 'self'" in policy and "img-src data: 'self'" in policy
+    assert "http-equiv" not in text and text.endswith('<script src="player.js" defer></script>\n</body>')
+
+
+# The command.
+
+
+def test_the_command_says_in_one_line_what_is_wrong(run, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = call_raypipe("explore", run.path(), "--no-browser", "--port", port)
+        assert result.exit_code == 2 and f"port {port} of 127.0.0.1" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    result = call_raypipe("explore", tmp_path / "no", "--no-browser")
+    assert result.exit_code == 2 and "is not a run directory" in result.stderr
+    (tmp_path / "run.json").write_text("{}")
+    result = call_raypipe("explore", tmp_path, "--no-browser")
+    assert result.exit_code == 2 and "raypipe cluster" in result.stderr
+    (tmp_path / "clusters.parquet").write_bytes(b"")
+    result = call_raypipe("explore", tmp_path, "--no-browser")
+    assert result.exit_code == 2 and "raypipe report" in result.stderr
+
+
+def test_every_route_is_described():
+    text = (Path(__file__).parents[2] / "docs/page_server.md").read_text()
+    from raypipe.report.server import _FILES, make_app
+
+    source = Path(make_app.__code__.co_filename).read_text()
+    routes = [line.split('"')[1] for line in source.splitlines() if line.strip().startswith("Route(")]
+    assert len(routes) > 8
+    for route in itertools.filterfalse(lambda each: each in ("/", "/{name}"), routes):
+        assert route.replace(":path", "").lstrip("/") in text
+    assert _FILES.fullmatch("posters/all.dzi") and _FILES.fullmatch("poster_files/3/0_1.jpg")
