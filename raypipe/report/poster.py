@@ -32,7 +32,7 @@ _PICTURES_AT_ONCE = 512  # Small pictures, of some 5 KB
 
 
 @dataclass
-class _Losses:
+class _Lacking:
     """The frames that the originals did not give, as rows of the layout, and why those of each video were lost."""
 
     rows: list[int] = field(default_factory=list)
@@ -114,12 +114,12 @@ def _paste_originals(
     frames_of: OriginalsOf,
     canvas: Canvas,
     advance: Advance,
-) -> _Losses:
+) -> _Lacking:
     """Paste frames of the videos, decoded at the size of a picture; return those that cannot be had.
 
     Decoders give whole frames only as squares, squashed. A frame's own shape is that of its small picture.
     """
-    frames, lost = layout.frames, _Losses()
+    frames, lost = layout.frames, _Lacking()
     shapes = _read_shapes(run, layout)
     for rows in _by_video(frames):
         video = int(frames.video[rows[0]])
@@ -195,7 +195,7 @@ def _fill(image: Image.Image, shape: float, size: tuple[int, int]) -> np.ndarray
     return np.asarray(image.crop((left, top, left + size[0], top + size[1])))
 
 
-def _tell(lost: _Losses, n: int) -> str:
+def _tell(lost: _Lacking, n: int) -> str:
     uri, reason = next(iter(lost.reasons.items()))
     n_videos = len(lost.reasons)
     reason = reason.removeprefix(f"{shown(uri)}: ")
