@@ -171,11 +171,12 @@ def test_consecutive_steps_are_those_of_one_video_that_were_both_chosen():
 
 def test_smoothness_shortens_steps(briefly):
     paths = make_trajectories(*[12] * 20)
+    paths.values[:] += np.random.default_rng(0).normal(0, 0.7, paths.values.shape)  # Steps jump within a video.
     rough, smooth = (
-        reduce_trajectories(paths, config(smoothness=weight, stretch=False))[0].values for weight in (0, 3)
+        reduce_trajectories(paths, config(smoothness=weight, stretch=False))[0].values for weight in (0, 10)
     )
     lengths = [np.linalg.norm(np.diff(each, axis=1), axis=2).mean() / each.std() for each in (rough, smooth)]
-    assert lengths[1] < 0.9 * lengths[0]
+    assert lengths[1] < 0.95 * lengths[0]
 
 
 def waves(n: int, seed: int) -> dict[str, np.ndarray]:
