@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from uuid import uuid4
 
 from raypipe.errors import DecodeError, RaypipeError
@@ -22,6 +22,7 @@ MOST_BYTES = 2 << 30
 _VERSION = 1  # Other settings of the conversion are another version.
 _LEFT_OVER_S = 3600.0  # A temporary file of this age was left by a process that was killed.
 _REMEMBERED = 4096
+_END_S = 5.0
 
 
 def default_folder() -> Path:
@@ -227,3 +228,10 @@ class Inspector:
         """End the processes; what waits for one of them fails."""
         for sandbox in self._sandboxes:
             sandbox.cancel()
+        ended = []
+        with suppress(Empty):
+            for _ in self._sandboxes:  # Each comes back when its process has been killed.
+                ended.append(self._idle.get(timeout=_END_S))
+        for sandbox in ended:
+            sandbox.close()
+            self._idle.put(sandbox)

@@ -94,11 +94,12 @@ def write_other(path: Path, codec: str, seconds: int = SECONDS, size: tuple[int,
     return path
 
 
-def make_run(folder: Path, more: Mapping[str, str] | None = None) -> Run:
+def make_run(folder: Path, more: Mapping[str, str] | None = None, lengths_s: Mapping[str, float] | None = None) -> Run:
     """Make a clustered run, with its page, of a few videos of six seconds.
 
     Their ids are ``a`` to ``d`` (H.264; ``b`` does what ``a`` does, later), ``avi`` (MPEG-4 part 2), ``part`` (the
-    seconds 2 to 5 of ``avi``), ``member`` (H.264 in a tar), ``link`` (a link to ``a``), and ``more`` by their URIs.
+    seconds 2 to 5 of ``avi``), ``member`` (H.264 in a tar), ``link`` (a link to ``a``), and ``more`` by their URIs, of
+    which some have other lengths.
     """
     films = folder / "films"
     files = {
@@ -117,7 +118,9 @@ def make_run(folder: Path, more: Mapping[str, str] | None = None) -> Run:
     run = make_embedded(folder / "run", [_walk(name) for name in uris], videos, sets=SETS)
     plan = run.read_table("plan.parquet").to_pylist()
     for row in plan:
-        row.update({"origin_s": 2.0, "span_s": 3.0} if row["video_id"] == "part" else {"span_s": float(SECONDS)})
+        name = row["video_id"]
+        span_s = (lengths_s or {}).get(name, SECONDS)
+        row.update({"origin_s": 2.0, "span_s": 3.0} if name == "part" else {"span_s": float(span_s)})
     run.write_table("plan.parquet", _table(plan, run.read_table("plan.parquet").schema))
     _keep_pictures(run, ("a", "avi"))
     run.record(state="embedded", encoder={"name": "precomputed", "dim": 3, "fingerprint": ""})

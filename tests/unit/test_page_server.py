@@ -20,7 +20,7 @@ from raypipe.report.byte_ranges import find_range
 from raypipe.report.catalog import Catalog
 from raypipe.report.server import add_player
 
-N_VIDEOS = 11
+N_VIDEOS, LONG_S = 11, 300
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     (folder / "secret.txt").write_text("secret")
-    long = write_other(folder / "long.avi", "mpeg4", seconds=100, size=(640, 480))
+    long = write_other(folder / "long.avi", "mpeg4", seconds=LONG_S, size=(320, 240))
     with serve_folder(folder / "films") as target:
         more = {"text": (folder / "secret.txt").as_uri(), "long": long.as_uri(), "away": f"{target}/c.mp4"}
-        yield make_run(folder, more)
+        yield make_run(folder, more, {"long": LONG_S})
 
 
 @pytest.fixture(scope="module")
@@ -270,13 +270,14 @@ def children() -> set[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_no_process_outlives_the_client_that_it_works_for(served, folder):
     served.ask("video/long/info")
-    before = children()
+    before, made = children(), len(list((folder / "cache").glob("*.mp4")))
     client = socket.create_connection(("127.0.0.1", served.port))
     client.sendall(f"GET /{TOKEN}/video/long/converted.mp4 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     wait_for(lambda: children() - before and list((folder / "cache").glob(".*")))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as if it had been killed
     client.close()
     wait_for(lambda: not children() - before and not list((folder / "cache").glob(".*")))
+    assert len(list((folder / "cache").glob("*.mp4"))) == made
 
 
 def wait_for(condition, limit_s: float = 20.0) -> None:
