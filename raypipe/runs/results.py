@@ -17,17 +17,22 @@ from raypipe.config import Config, from_yaml, to_yaml
 from raypipe.errors import UsageError
 from raypipe.packages import package_versions
 from raypipe.runs.directory import Run
+from raypipe.runs.span_table import SPANS
 from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories
 from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
 _SAMPLED_FILES = 4
+_ENCODER = "model/encoder.npz"
 
 BARYCENTERS = "barycenters.parquet"
 OUTLIERS = "outliers.csv"
 SIGNALS = "signals"
 """The folder of the signals that are joined to the clips."""
+CHECKPOINT = "learning/checkpoint.npz"
+"""What was learned of the trajectories: it follows from the embeddings, and is taken again by further clusterings."""
+LEARNED = "learned.json"
 EXPORTS = "exports"
 """The folder of what was exported into the run directory."""
 
@@ -37,6 +42,7 @@ def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> Non
     remove_clusters(run)
     run.remove("sweep.json")
     run.remove(SIGNALS)
+    run.remove("learning")
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 
@@ -51,6 +57,8 @@ def remove_clusters(run: Run) -> None:
         "metrics.json",
         "descriptions.json",
         OUTLIERS,
+        LEARNED,
+        SPANS,
         EXPORTS,
     ):
         run.remove(name)
@@ -200,11 +208,30 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
     run.write_bytes("model/centers.npy", sink.getvalue())
-    sink = io.BytesIO()
-    assert not any(array.dtype.hasobject for array in reducer.values()), "only objects would be pickled"
-    np.savez_compressed(sink, **reducer)  # type: ignore[arg-type]
-    run.write_bytes("model/reducer.npz", sink.getvalue())
+    _write_arrays(run, "model/reducer.npz", reducer)
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
+
+
+def write_encoder(run: Run, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write ``model/encoder.npz``, the encoder of learned trajectories, without pickles."""
+    _write_arrays(run, _ENCODER, arrays)
+
+
+def read_encoder(run: Run) -> dict[str, np.ndarray] | None:
+    """Read it back; None if the run's trajectories are not learned."""
+    return _read_arrays(run, _ENCODER) if run.exists(_ENCODER) else None
+
+
+def _write_arrays(run: Run, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    sink = io.BytesIO()
+    assert not any(array.dtype.hasobject for array in arrays.values()), "only objects would be pickled"
+    np.savez_compressed(sink, **arrays)  # type: ignore[arg-type]
+    run.write_bytes(name, sink.getvalue())
+
+
+def _read_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(run.read_bytes(name)), allow_pickle=False) as file:
+        return dict(file)
 
 
 @dataclass(frozen=True)
@@ -241,8 +268,7 @@ def read_model(run: Run) -> SavedModel:
         others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
         raise UsageError(f"{run.url} has no model of its clusters{others}: run raypipe cluster {run.url}")
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
-    with np.load(io.BytesIO(run.read_bytes("model/reducer.npz")), allow_pickle=False) as file:
-        reducer = dict(file)
+    reducer = _read_arrays(run, "model/reducer.npz")
     reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.
     config = from_yaml(run.read_bytes("model/config.yaml").decode())
     return SavedModel(config, centers, reducer, run.read_json("metrics.json").get("gamma"))
