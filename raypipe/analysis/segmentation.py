@@ -1,10 +1,12 @@
 """A long video parted into spans, by what stays the same within a span and changes from one to the next.
 
-Windows slide over a video, and each has a state. Most of what states vary in is what goes on within a span; that is no
-news. So they are first mapped to their slow features (Wiskott & Sejnowski 2002, "Slow Feature Analysis"): the
-directions in which states a window apart differ least, compared with how much they differ on the whole. In these a span
-is nearly a point, and the best partition into spans of constant means is found exactly, by dynamic programming with a
-penalty for each change (Jackson et al. 2005, "An algorithm for optimal partitioning of data on an interval").
+Windows slide over a video. Each has a learned state, which says what is done in it, and the mean of its clips, which
+says what it looks like. Most of what these vary in is what goes on within a span; that is no news. So they are first
+mapped to their slow features (Wiskott & Sejnowski 2002, "Slow Feature Analysis"): the directions in which windows that
+are next to each other differ least, compared with how much all differ. In these a span is nearly a point, and the best
+partition into spans of constant means is found exactly, by dynamic programming with a penalty for each change (Jackson
+et al. 2005, "An algorithm for optimal partitioning of data on an interval"). Where a change is to the clip, the clips
+themselves then say.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 _PRINCIPAL = 32  # In more dimensions, slow directions are found in noise: there are only so many windows.
-_SLOW = 1.0  # What a slow feature's difference a window apart has of its variance at most; noise alone has 2.
+_SLOW = 0.5  # What a slow feature's squared differences have of its variance at most; those of noise alone have 2.
+_RIDGE = 0.05  # Added to the variance within two spans, of a variance of 1 on the whole: they may be short.
 _MAX_WINDOWS = 4000  # A partition takes the square of a video's windows; of more, every second one counts, and so on.
 
 
 class KindSpan(NamedTuple):
-    """A span of a video: its first window, the one behind its last, and its kind."""
+    """A span of a video: its first clip, the one behind its last, and its kind."""
 
     start: int
     stop: int
@@ -36,8 +39,8 @@ class Segmenter:
     Attributes
     ----------
     mean, basis
-        (d,) and (d, q): states less the mean, times the basis, are the q slow features. Within a span their variance
-        is about 1.
+        (d,) and (d, q): a window's state and the mean of its clips, one behind the other, less the mean, times the
+        basis, are its q slow features. Within a span their variance is about 1.
     kinds
         (k, q), the center of each kind of span.
     """
@@ -55,37 +58,75 @@ class Segmenter:
         """Return the segmenter that `arrays` describe."""
         return cls(arrays["mean"], arrays["basis"], arrays["kinds"])
 
-    def part(self, states: np.ndarray, lag: int) -> list[KindSpan]:
-        """Part a video, (n, d) states of its windows, into spans of at least ``lag`` windows each."""
-        features = (states - self.mean) @ self.basis
-        bounds = _partition(features, lag)
-        means = [features[start:stop].mean(axis=0) for start, stop in bounds]
+    def part(self, states: np.ndarray, clips: np.ndarray, width: int) -> list[KindSpan]:
+        """Part a video into spans, each half as long again as a window at least.
+
+        Parameters
+        ----------
+        states
+            (n − width + 1, d), of the windows from each clip on.
+        clips
+            (n, dim).
+        width
+            Clips of a window.
+        """
+        features = (_describe(states, clips, width) - self.mean) @ self.basis
+        bounds = _partition(features, width)
+        means = [part.mean(axis=0) for part in _within(features, bounds, width)]
         apart = ((np.array(means)[:, None] - self.kinds[None]) ** 2).sum(axis=2)
-        return [KindSpan(*bound, kind) for bound, kind in zip(bounds, apart.argmin(axis=1).tolist(), strict=True)]
+        kinds = apart.argmin(axis=1).tolist()
+        return [KindSpan(*bound, kind) for bound, kind in zip(_settle(clips, bounds, width), kinds, strict=True)]
 
 
-def fit_segmenter(videos: Sequence[np.ndarray], lag: int, n_kinds: int | None = None) -> Segmenter:
+def fit_segmenter(
+    states: Sequence[np.ndarray], clips: Sequence[np.ndarray], width: int, n_kinds: int | None = None
+) -> Segmenter:
     """Learn slow features and kinds of spans.
 
     Parameters
     ----------
-    videos
-        The states of each video's windows, (n_i, d), in order of time.
-    lag
-        After so many windows two of them have nothing in common.
+    states
+        Of each video the states of the windows from each of its clips on, (n_i − width + 1, d).
+    clips
+        Of each video its clips, (n_i, dim).
+    width
+        Clips of a window: so far apart, two windows have none in common.
     n_kinds
         Kinds of spans; by default spans are of one kind if a change between them would not be worth its penalty.
     """
-    states = np.concatenate(videos).astype(np.float64)
-    mean = states.mean(axis=0)
-    basis = _find_slow(states - mean, [len(video) for video in videos], lag)
+    videos = [_describe(*each, width) for each in zip(states, clips, strict=True)]
+    windows = np.concatenate(videos)
+    mean = windows.mean(axis=0)
+    scale = _weigh(windows, states[0].shape[1], np.concatenate(clips))
+    basis = scale[:, None] * _find_slow((windows - mean) * scale, [len(video) for video in videos], width)
     features = [(video - mean) @ basis for video in videos]
-    bounds = [_partition(each, lag) for each in features]
-    parts = [each[start:stop] for each, own in zip(features, bounds, strict=True) for start, stop in own]
-    return Segmenter(mean, basis, _find_kinds(parts, lag, n_kinds))
+    parts = [part for each in features for part in _within(each, _partition(each, width), width)]
+    return Segmenter(mean, basis, _find_kinds(parts, width, n_kinds))
 
 
-def _find_slow(centered: np.ndarray, lengths: Sequence[int], lag: int) -> np.ndarray:
+def _describe(states: np.ndarray, clips: np.ndarray, width: int) -> np.ndarray:
+    """Return each window's state and the mean of its clips, (n, d + dim) float64."""
+    sums = np.concatenate([np.zeros((1, clips.shape[1])), np.cumsum(clips, axis=0, dtype=np.float64)])
+    width = min(width, len(clips))
+    return np.hstack([states, (sums[width:] - sums[:-width]) / width])
+
+
+def _weigh(windows: np.ndarray, n_states: int, clips: np.ndarray) -> np.ndarray:
+    """Return factors, (d + dim,), by which states and means have the same share, and so has each number of a clip."""
+    spread = clips.std(axis=0, dtype=np.float64)
+    scale = np.concatenate([np.ones(n_states), np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)])
+    variance = windows.var(axis=0) * scale**2
+    for own in (slice(n_states), slice(n_states, None)):
+        scale[own] /= np.sqrt(variance[own].sum() or 1)
+    return scale
+
+
+def _within(features: np.ndarray, bounds: Sequence[tuple[int, int]], width: int) -> list[np.ndarray]:
+    """Return the features of the windows that lie within each span as a whole."""
+    return [features[start : max(stop - width + 1, start + 1)] for start, stop in bounds]
+
+
+def _find_slow(centered: np.ndarray, lengths: Sequence[int], width: int) -> np.ndarray:
     """Return the (d, q) basis of slow features of states, (n, d), of videos one after another."""
     spread, principal = np.linalg.eigh(centered.T @ centered / len(centered))
     kept = np.flatnonzero(spread > 1e-9 * spread[-1])[::-1][:_PRINCIPAL]
@@ -94,7 +135,7 @@ def _find_slow(centered: np.ndarray, lengths: Sequence[int], lag: int) -> np.nda
     white = principal[:, kept] / np.sqrt(spread[kept])
     ends = np.cumsum(lengths)
     points = np.split(centered @ white, ends[:-1])
-    steps = np.concatenate([each[lag:] - each[:-lag] for each in points if len(each) > lag] or [np.zeros((1, 1))])
+    steps = np.concatenate([each[width:] - each[:-width] for each in points if len(each) > width] or [np.zeros((1, 1))])
     if steps.shape[1] != len(kept):  # No video is longer than a window: there is nothing to part.
         return white[:, :1]
     speed, turned = np.linalg.eigh(steps.T @ steps / len(steps))
@@ -103,39 +144,75 @@ def _find_slow(centered: np.ndarray, lengths: Sequence[int], lag: int) -> np.nda
     return white @ turned[:, :n_slow] / np.sqrt(np.maximum(speed[:n_slow], 1e-9) / 2)
 
 
-def _penalty(n_windows: int, n_features: int, lag: int) -> float:
-    """Return what a change costs: it gains n_features means, and as overlapping windows say the same, lag-fold."""
-    return n_features * lag * float(np.log(max(n_windows, 2)))
+def _penalty(n_windows: int, n_features: int, width: int) -> float:
+    """Return what a change costs: it gains n_features means, and as overlapping windows say the same, width-fold."""
+    return n_features * width * float(np.log(max(n_windows, 2)))
 
 
-def _partition(features: np.ndarray, lag: int) -> list[tuple[int, int]]:
-    """Return the first window of each span of a video and the one behind its last, of (n, q) features."""
+def _partition(features: np.ndarray, width: int) -> list[tuple[int, int]]:
+    """Return the first clip of each span of a video and the one behind its last, of its windows' (n, q) features.
+
+    A span is judged by the windows that lie within it as a whole, and those across its ends count as much as these do
+    on average: so a change is found at the clip where it is, and not where windows begin to see it.
+    """
     stride = -(-len(features) // _MAX_WINDOWS)
     thinned = features[::stride]
-    n, least = len(thinned), max(-(-lag // stride), 1)
-    penalty = _penalty(len(features), features.shape[1], lag) / stride
+    across = max(round(width / stride), 1) - 1  # So many windows lie across a change.
+    n, least = len(thinned) + across, across + max((across + 1) // 2, 1)
+    penalty = _penalty(len(features), features.shape[1], width) / stride
     sums = np.concatenate([np.zeros((1, thinned.shape[1])), np.cumsum(thinned, axis=0)])
     squares = np.concatenate([[0.0], np.cumsum((thinned**2).sum(axis=1))])
     best, before = np.full(n + 1, np.inf), np.zeros(n + 1, int)
     best[0] = -penalty
-    for stop in range(least, n + 1):
-        starts = np.arange(stop - least + 1)
-        within = squares[stop] - squares[starts] - ((sums[stop] - sums[starts]) ** 2).sum(axis=1) / (stop - starts)
-        costs = best[starts] + within + penalty
+    for stop in range(min(least, n), n + 1):
+        starts = np.arange(max(stop - least, 0) + 1)
+        last = stop - across
+        within = squares[last] - squares[starts] - ((sums[last] - sums[starts]) ** 2).sum(axis=1) / (last - starts)
+        costs = best[starts] + within * (stop - starts) / (last - starts) + penalty
         before[stop] = costs.argmin()
         best[stop] = costs[before[stop]]
     stops, stop = [n], n
-    while np.isfinite(best[stop]) and (stop := int(before[stop])) > 0:
+    while (stop := int(before[stop])) > 0:
         stops.append(stop)
-    edges = [0, *(stride * stop for stop in stops[:0:-1]), len(features)]
+    edges = [0, *(stride * stop for stop in stops[:0:-1]), len(features) + width - 1]
     return list(pairwise(edges))
 
 
-def _find_kinds(parts: Sequence[np.ndarray], lag: int, n_kinds: int | None) -> np.ndarray:
+def _settle(clips: np.ndarray, bounds: Sequence[tuple[int, int]], width: int) -> list[tuple[int, int]]:
+    """Move each change, by a window at most, to where the clips before it are like one span and those after the other.
+
+    That is told by the linear discriminant of the two spans (Fisher 1936), among the principal components of the clips.
+    """
+    points = _standardise(clips)
+    edges = [bounds[0][0]]
+    for (start, change), (_, stop) in pairwise(bounds):
+        first, last = max(change - width, start + 1, edges[-1] + 1), min(change + width, stop - 1)
+        sides = points[start:first], points[max(last, first) : stop]
+        means = [side.mean(axis=0) for side in sides]
+        within = np.concatenate([side - mean for side, mean in zip(sides, means, strict=True)])
+        covariance = within.T @ within / len(within) + _RIDGE * np.eye(points.shape[1])
+        direction = np.linalg.solve(covariance, means[0] - means[1])
+        nearer_before = (points[first:last] - (means[0] + means[1]) / 2) @ direction
+        gain = np.concatenate([[0.0], np.cumsum(nearer_before)])
+        edges.append(first + int(gain.argmax()))
+    return list(pairwise([*edges, bounds[-1][1]]))
+
+
+def _standardise(clips: np.ndarray) -> np.ndarray:
+    """Return the principal components of a video's clips, each number of which counts the same: (n, c), variance 1."""
+    centered = clips - clips.mean(axis=0, dtype=np.float64)
+    spread = centered.std(axis=0)
+    scaled = np.divide(centered, spread, out=np.zeros_like(centered), where=spread > 0)
+    variance, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    kept = np.flatnonzero(variance > 1e-9 * variance[-1])[::-1][:_PRINCIPAL]
+    return scaled @ axes[:, kept] / np.sqrt(variance[kept]) if len(kept) else centered[:, :1]
+
+
+def _find_kinds(parts: Sequence[np.ndarray], width: int, n_kinds: int | None) -> np.ndarray:
     """Return the centers of kinds of spans, (k, q): spans are joined as long as that costs less than a change."""
     means = [part.mean(axis=0) for part in parts]
     sizes = [float(len(part)) for part in parts]
-    penalty = _penalty(int(sum(sizes)), len(means[0]), lag)
+    penalty = _penalty(int(sum(sizes)), len(means[0]), width)
     while len(means) > 1:
         points, weights = np.array(means), np.array(sizes)
         shared = weights[:, None] * weights[None] / (weights[:, None] + weights[None])

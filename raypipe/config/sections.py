@@ -137,7 +137,7 @@ class LearnConfig(_Section):
     cell: Literal["gru", "lstm"] = Field("gru", description="the recurrent cell of encoder and decoder")
     hidden_size: int = Field(256, ge=2, description="numbers of the state")
     layers: int = Field(1, ge=1, description="layers of the encoder")
-    bidirectional: bool = Field(True, description="half of the state reads the video backwards")
+    bidirectional: bool = Field(False, description="half of the state reads the video backwards")
     decoder: Literal["fixed_weights", "fixed_state", "free"] = Field(
         "free",
         description="how the decoder is weakened, so that the state carries the video. fixed_weights: its weights stay "

@@ -18,9 +18,9 @@ from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.hover import draw_hover
+from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
-from raypipe.report.timeline import draw_timelines
 
 if TYPE_CHECKING:
     from raypipe.report.plots import VideoMap

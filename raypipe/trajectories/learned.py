@@ -89,7 +89,7 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         *,
         cell: Literal["gru", "lstm"] = "gru",
         layers: int = 1,
-        bidirectional: bool = True,
+        bidirectional: bool = False,
         decoder: Literal["fixed_weights", "fixed_state", "free"] = "free",
         target: Literal["reconstruct", "predict"] = "reconstruct",
         epochs: int = 100,

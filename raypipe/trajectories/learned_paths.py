@@ -54,13 +54,14 @@ class _Windows(NamedTuple):
     """The windows of all videos, of ``width`` clips each; a shorter video is one window.
 
     ``clips`` are (n_clips, dim) each, one video's after another's, of which each has so many of ``counts``. The
-    windows' middles and each video's ends are in seconds of the file.
+    middles of windows and clips, and each video's ends, are in seconds of the file.
     """
 
     width: int
     clips: list[np.ndarray]
     counts: np.ndarray
     middles_s: list[np.ndarray]
+    clip_middles_s: list[np.ndarray]
     ends_s: list[tuple[float, float]]
 
 
@@ -180,7 +181,7 @@ def _cut(run: Run, given: Trajectories, learn: LearnConfig, known: Mapping[str, 
         clips += [values[start : start + width] for start in starts]
         centers.append(np.array([middles_s[start : start + width].mean() for start in starts]))
     ends_s = [(float(times[i][0][0]), float(times[i][1][-1])) for i in given.video_ids]
-    return _Windows(width, clips, np.array([len(each) for each in centers]), centers, ends_s)
+    return _Windows(width, clips, np.array([len(each) for each in centers]), centers, middles, ends_s)
 
 
 def _to_learn_from(windows: _Windows) -> list[np.ndarray]:
@@ -198,18 +199,18 @@ def _part(
     known: Mapping[str, np.ndarray] | None,
 ) -> tuple[list[VideoSpan], dict[str, np.ndarray]]:
     """Part the videos that are longer than a window into spans; return these, and the segmenter's arrays."""
-    lag, prefix = windows.width, "segment "
+    width, prefix = windows.width, "segment "
     if known is None:
-        segmenter = fit_segmenter(states, lag, learn.span_kinds)
+        segmenter = fit_segmenter(states, given.values, width, learn.span_kinds)
     else:
         named = {name.removeprefix(prefix): array for name, array in known.items() if name.startswith(prefix)}
         segmenter = Segmenter.of(named)
     spans = []
-    for video_id, own, middles_s, (start_s, end_s) in zip(
-        given.video_ids, states, windows.middles_s, windows.ends_s, strict=True
+    for video_id, clips, own, middles_s, (start_s, end_s) in zip(
+        given.video_ids, given.values, states, windows.clip_middles_s, windows.ends_s, strict=True
     ):
-        parts = segmenter.part(own, lag) if len(own) > 1 else []
-        # A change lies between the middles of the last window of one span and the first one of the next.
+        parts = segmenter.part(own, clips, width) if len(own) > 1 else []
+        # A change lies between the middles of the last clip of one span and the first one of the next.
         edges_s = [start_s, *(float(middles_s[p.start - 1 : p.start + 1].mean()) for p in parts[1:]), end_s]
         pairs = zip(pairwise(edges_s), parts, strict=False)
         spans += [VideoSpan(video_id, begin_s, stop_s, part.kind) for (begin_s, stop_s), part in pairs]
