@@ -35,7 +35,6 @@ from raypipe.demo import BEHAVIOURS, film, render_demo, write_pictures
 from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_truth
 from raypipe.schema import Trajectories
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 from raypipe.trajectories import build_trajectories, interpolate
@@ -109,10 +108,6 @@ def compare_views(path: Path, gallery: list[int], query: list[int], variants: li
     train, test = np.flatnonzero(np.isin(of["view"], gallery)), np.flatnonzero(np.isin(of["view"], query))
     actions = of["action"][train], of["action"][test]
     found: dict[str, Any] = {"sequences": {"gallery": len(train), "query": len(test)}}
-    for name, own in (("body frame", values), ("camera", camera)):
-        gamma = auto_gamma(own[train])
-        distances = cdist_soft_dtw(own[test], own[train], gamma=gamma)
-        found[f"soft-DTW, {name}"] = accuracy(distances, *actions)
     for name in variants:
         scores: dict[str, list[float]] = {"learned": [], "untrained": [], "epochs": [], "cpu_s": []}
         for seed in range(N_SEEDS):
@@ -126,6 +121,11 @@ def compare_views(path: Path, gallery: list[int], query: list[int], variants: li
                 scores[key].append(accuracy(distances, *actions))
             print(f"  {name}, seed {seed}: " + "  ".join(f"{k} {v[-1]:.3f}" for k, v in scores.items()), flush=True)
         found[name] = {key: {"mean": np.mean(each), "sd": np.std(each, ddof=1)} for key, each in scores.items()}
+
+    for name, own in (("body frame", values), ("camera", camera)):
+        gamma = auto_gamma(own[train])
+        distances = cdist_soft_dtw(own[test], own[train], gamma=gamma)
+        found[f"soft-DTW, {name}"] = accuracy(distances, *actions)
     return found
 
 
@@ -148,14 +148,14 @@ def choose(path: Path) -> dict[str, Any]:
 
 def compare_clusters(run: Run, n_steps: int | None) -> dict[str, Any]:
     """Return the adjusted Rand indices of three ways to cluster a run's videos."""
-    _, truth = read_truth(run)
-    k = len(set(truth))
     paths, whole = build_trajectories(run, n_steps), build_trajectories(run, None)
-    found: dict[str, list[float]] = {"learned state": [], "soft-DTW k-means": [], "mean pooling": [], "cpu_s": []}
-    for seed in range(N_SEEDS):
-        started = time.process_time()
-        states = Seq2SeqEmbedder(random_state=seed, device="cpu").fit_transform(paths)
-        found["cpu_s"].append(time.process_time() - started)
+    videos = run.read_table("videos.parquet", ["video_id", "group"])
+    group_of = dict(zip(videos["video_id"].to_pylist(), videos["group"].to_pylist(), strict=True))
+    truth = [group_of[video_id] for video_id in paths.video_ids]
+    k = len(set(truth))
+    found: dict[str, list[float]] = {"learned state": [], "soft-DTW k-means": [], "mean pooling": []}
+    states_of = [Seq2SeqEmbedder(random_state=seed, device="cpu").fit_transform(paths) for seed in range(N_SEEDS)]
+    for seed, states in enumerate(states_of):
         vectors = Trajectories(paths.video_ids, states[:, None], paths.n_clips)
         for name, given, method in (("learned state", vectors, "kmeans"), ("soft-DTW k-means", paths, "softdtw")):
             reduced, _ = reduce_trajectories(given, ReduceConfig(seed=seed))
@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--skeletons", type=Path, default=DATA / "skeletons/nw_ucla_views12.npz")
     parser.add_argument("--gallery", type=int, nargs="+", default=[1])
     parser.add_argument("--query", type=int, nargs="+", default=[2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of spans")
     parser.add_argument("--variants", nargs="+", default=["as chosen", "bidirectional"], choices=VARIANTS)
     arguments = parser.parse_args()
     kept = RESULTS / "learned.json"
@@ -268,8 +269,8 @@ def main() -> None:
                 print(data, json.dumps(figures["clusters"][data]), flush=True)
             keep("learned", figures)
         if "spans" in arguments.only:
-            figures["spans"] = {}
-            for seed in range(2):
+            for seed in arguments.seeds:
+                figures.setdefault("spans", {})
                 figures["spans"][f"seed {seed}"] = part_videos(folder / f"spans_{seed}", seed)
                 print("spans", seed, json.dumps(figures["spans"][f"seed {seed}"]), flush=True)
             keep("learned", figures)

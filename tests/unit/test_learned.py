@@ -164,7 +164,7 @@ def write_source(path: Path, paths: dict[str, np.ndarray]) -> str:
 
 
 def cluster(run: Run, *sets: str) -> None:
-    config = rp.make_config(base=run.info()["config"], sets=("cluster.n_init=2", "cluster.n_clusters=3", *sets))
+    config = rp.make_config(sets=("cluster.n_init=2", "cluster.n_clusters=3", *sets))
     pipeline.cluster(run, config, Progress())
 
 
@@ -214,7 +214,7 @@ def test_what_was_learned_is_taken_again(known, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         cluster(known, *LEARN, "learn.seed=1")
     monkeypatch.undo()
-    cluster(known, "trajectory.method=interpolate")  # Again by interpolation: what was learned is gone, but for what it can be taken from.
+    cluster(known)  # Again by interpolation: what was learned is gone, but for what it can be taken from.
     left = {name for name in ("learned.json", "model/encoder.npz", "spans.csv") if known.exists(name)}
     assert left == set(), "these followed from what was learned"
 
@@ -230,7 +230,7 @@ def test_paths_of_states_are_clustered_by_softdtw(known):
 def test_sweep_learns_too(known):
     from raypipe.trajectories.samples import sample_trajectories
 
-    config = rp.make_config(base=known.info()["config"], sets=LEARN)
+    config = rp.make_config(sets=LEARN)
     paths, n = sample_trajectories(known, config, 20)
     assert n == 30 and paths.values.shape == (20, 1, 5)
 
@@ -290,9 +290,10 @@ def test_windows_longer_than_every_video_leave_it_whole(tmp_path):
     assert read_spans(run) == {} and run.exists("spans.csv")
 
 
-def test_threads_of_torch_are_left_alone():
-    import torch
-
-    before = torch.get_num_threads()
-    Seq2SeqEmbedder(**{**SMALL, "epochs": 1}).fit(make_paths(6))
-    assert torch.get_num_threads() == before
+def test_softdtw_leaves_torch_quick():
+    """numba's own threads, once started, make torch's products on the CPU take ten times as long and more."""
+    code = (
+        "import numpy as np; from raypipe.softdtw import cdist_soft_dtw; cdist_soft_dtw(np.ones((2, 3, 1)));"
+        "from numba.np.ufunc import parallel; assert not parallel._is_initialized"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
