@@ -240,6 +240,8 @@ def main() -> None:
     parser.add_argument("--skeletons", type=Path, default=DATA / "skeletons/nw_ucla_views12.npz")
     parser.add_argument("--gallery", type=int, nargs="+", default=[1])
     parser.add_argument("--query", type=int, nargs="+", default=[2])
+    collections = ["demo", "robot_tasks", "JapaneseVowels"]
+    parser.add_argument("--data", nargs="+", default=collections, choices=collections, help="of clusters")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of spans")
     parser.add_argument("--variants", nargs="+", default=["as chosen", "bidirectional"], choices=VARIANTS)
     arguments = parser.parse_args()
@@ -257,15 +259,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "clusters" in arguments.only:
-            render_demo(folder / "demo")
+            if "demo" in arguments.data:
+                render_demo(folder / "demo")
             sources = {
                 "demo": (folder / "demo", 16),
                 "robot_tasks": (DATA / "videos/robot_tasks", 16),
                 "JapaneseVowels": (write_vowels(folder / "vowels.json"), None),
             }
-            figures["clusters"] = {}
-            for data, (source, n_steps) in sources.items():
-                figures["clusters"][data] = compare_clusters(embed(source, folder / f"run_{data}", {}), n_steps)
+            for data in arguments.data:
+                source, n_steps = sources[data]
+                figures.setdefault("clusters", {})[data] = compare_clusters(
+                    embed(source, folder / f"run_{data}", {}), n_steps
+                )
                 print(data, json.dumps(figures["clusters"][data]), flush=True)
             keep("learned", figures)
         if "spans" in arguments.only:
