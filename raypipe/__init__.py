@@ -24,6 +24,7 @@ _HOMES = {
     "find_diverse": "raypipe.trajectories.similarity",
     "find_duplicates": "raypipe.trajectories.similarity",
     "build_trajectories": "raypipe.trajectories",
+    "Seq2SeqEmbedder": "raypipe.trajectories.learned",
     "reduce": "raypipe.reduction",
     "TimeSeriesKMeans": "raypipe.clustering.time_series_kmeans",
     "export": "raypipe.report.exports",

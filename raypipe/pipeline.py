@@ -111,11 +111,13 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model, write_picture_map
+    from raypipe.trajectories.learned_paths import check_learnable
 
     _check_embedded(run)
     check_number(run.info()["counts"]["ok"], config.cluster)
     check_describable(run, config)
-    with _open_steps(run, config) as steps:
+    check_learnable(config)
+    with _open_steps(run, config, progress) as steps:
         remove_clusters(run)
         run.record(config=config.model_dump(mode="json"))
         progress.say("building trajectories")
@@ -162,7 +164,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
             f"{','.join([VIDEO, *model_run.info()['signals']['features']])}"
         )
     embed(source, run, config, progress, like=model_run)
-    steps = LocalSteps(run, config)
+    steps = LocalSteps(run, config, results.read_encoder(model_run))
     with run.step("trajectories"):
         n = steps.build()
     progress.say(f"assigning {n} trajectories to the clusters of {model_run.url}")
@@ -206,7 +208,7 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
 
     _check_embedded(run)
     check_describable(run, config)
-    steps = LocalSteps(run, config)
+    steps = LocalSteps(run, config, progress=progress)
     if (n := steps.build()) != len(model.labels_):
         raise UsageError(f"the model has {len(model.labels_)} labels, and the run {n} trajectories: fit it anew")
     remove_clusters(run)
@@ -283,7 +285,7 @@ def sweep(
     _check_embedded(run)
     with run.step("sweep"):
         progress.say("building trajectories")
-        paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed)
+        paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed, progress)
         values = affordable_sweep(paths.values, config.cluster.seed)
         check_sweep(values, config.cluster, ks, gammas, n_seeds)  # before Ray starts
         if len(values) < n_videos:
@@ -293,7 +295,8 @@ def sweep(
             found = sweep_clusters(
                 values, config.cluster, ks, gammas, n_seeds, map=_counted(map_tasks, progress, "fitting", "jobs")
             )
-    parameters = {name: getattr(config, name).model_dump(mode="json") for name in ("trajectory", "reduce", "cluster")}
+    sections = ("trajectory", "learn", "reduce", "cluster")
+    parameters = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
     run.write_json("sweep.json", found)
     run.write_bytes("plots/sweep.png", draw_sweep(found))
@@ -385,12 +388,12 @@ def _check_embedded(run: Run) -> None:
 
 
 @contextmanager
-def _open_steps(run: Run, config: Config) -> Iterator[LocalSteps | RaySteps]:
+def _open_steps(run: Run, config: Config, progress: Progress) -> Iterator[LocalSteps | RaySteps]:
     """Open the steps of `cluster`: in this process, or on Ray if ``ray.shards`` asks for it."""
     if not config.ray.shards:
         from raypipe.trajectories.steps import LocalSteps
 
-        yield LocalSteps(run, config)
+        yield LocalSteps(run, config, progress=progress)
         return
     from raypipe.engine.session import ray_session
     from raypipe.engine.transform import RaySteps

@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
-Advance = Callable[[float], None]
+
+class Advance(Protocol):
+    """A function that adds to a count, and may say how the work goes."""
+
+    def __call__(self, n: float, note: str = "", /) -> None:
+        """Add ``n``; the note stands behind the count until there is another."""
 
 
 class Progress:
@@ -19,7 +25,7 @@ class Progress:
     @contextlib.contextmanager
     def count(self, what: str, total: int, unit: str = "videos") -> Iterator[Advance]:
         """Show a count that grows to ``total``, and yield a function that adds to it."""
-        yield lambda n: None
+        yield lambda n, note="": None
 
 
 class PlainProgress(Progress):
@@ -35,21 +41,21 @@ class PlainProgress(Progress):
     def count(self, what: str, total: int, unit: str = "videos") -> Iterator[Advance]:
         """Print counts with the rate and the time left."""
         started = printed = time.monotonic()
-        done = 0.0
+        done, said = 0.0, ""
 
-        def advance(n: float) -> None:
-            nonlocal done, printed
-            done += n
+        def advance(n: float, note: str = "", /) -> None:
+            nonlocal done, printed, said
+            done, said = done + n, f", {note}" if note else said
             now = time.monotonic()
             if now - printed >= self.every_s:
                 printed = now
                 rate = done / (now - started)
                 left = f", {clock((total - done) / rate)} left" if rate else ""
-                self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{left}")
+                self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{left}{said}")
 
         self.say(f"{what}: {total} {unit}")
         yield advance
-        self.say(f"{what}: {done:.0f}/{total} {unit} in {clock(time.monotonic() - started)}")
+        self.say(f"{what}: {done:.0f}/{total} {unit} in {clock(time.monotonic() - started)}{said}")
 
 
 class RichProgress(Progress):
@@ -76,13 +82,15 @@ class RichProgress(Progress):
             bars.TextColumn(unit + " {task.fields[rate]}"),
             bars.TimeElapsedColumn(),
             bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[note]}"),
         )
         with bars.Progress(*columns, console=self._console) as bar:
-            task = bar.add_task(what, total=total, rate="")
+            task = bar.add_task(what, total=total, rate="", note="")
 
-            def advance(n: float) -> None:
+            def advance(n: float, note: str = "", /) -> None:
                 speed = bar.tasks[0].speed
-                bar.update(task, advance=n, rate=f"{speed:.1f}/s" if speed else "")
+                said = note or bar.tasks[0].fields["note"]
+                bar.update(task, advance=n, rate=f"{speed:.1f}/s" if speed else "", note=said)
 
             yield advance
 

@@ -15,6 +15,7 @@ from raypipe.config.sections import (
     DecodeConfig,
     DescribeConfig,
     EncodeConfig,
+    LearnConfig,
     RayConfig,
     ReduceConfig,
     ReportConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "DecodeConfig",
     "DescribeConfig",
     "EncodeConfig",
+    "LearnConfig",
     "RayConfig",
     "ReduceConfig",
     "ReportConfig",
@@ -45,7 +47,7 @@ __all__ = [
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_CLUSTERED = ("trajectory", "reduce", "cluster", "report")  # The sections for what follows from the embeddings.
+_CLUSTERED = ("trajectory", "learn", "reduce", "cluster", "report")  # The sections for what follows from embeddings.
 
 
 def make_config(

@@ -113,6 +113,11 @@ class EncodeConfig(_Section):
 class TrajectoryConfig(_Section):
     """Parameters of the trajectories, which are made from clips."""
 
+    method: Literal["interpolate", "seq2seq"] = Field(
+        "interpolate",
+        description="interpolate: the clips, resampled to n_steps; seq2seq: what a recurrent network learns of these "
+        "(section learn)",
+    )
     n_steps: int | None = Field(16, ge=1, description="points a trajectory; null keeps each video's own length")
     time_axis: Literal["time", "index"] = Field("time", description="interpolate over seconds or over clip numbers")
     pool: Literal["mean", "max", "median", "first"] | None = Field(
@@ -133,6 +138,53 @@ class TrajectoryConfig(_Section):
     def _joins_alike(self) -> TrajectoryConfig:
         if self.join and self.n_steps is None and self.pool is None:
             raise ValueError("join needs paths of equal lengths: give n_steps or pool")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_from_paths(self) -> TrajectoryConfig:
+        if self.method == "seq2seq" and self.pool is not None:
+            raise ValueError("method=seq2seq learns from paths, and pool leaves none: set pool=null")
+        return self
+
+
+class LearnConfig(_Section):
+    """Parameters of `raypipe.trajectories.learned.Seq2SeqEmbedder`, for ``trajectory.method=seq2seq``."""
+
+    # The defaults are those that were chosen on one view of NW-UCLA alone. See docs/learned.md.
+    cell: Literal["gru", "lstm"] = Field("gru", description="the recurrent cell of encoder and decoder")
+    hidden_size: int = Field(256, ge=2, description="numbers of the state")
+    layers: int = Field(1, ge=1, description="layers of the encoder")
+    bidirectional: bool = Field(False, description="half of the state reads the video backwards")
+    decoder: Literal["fixed_weights", "fixed_state", "free"] = Field(
+        "free",
+        description="how the decoder is weakened, so that the state carries the video. fixed_weights: its weights stay "
+        "as they were drawn; fixed_state: each step gets the encoder's state in place of its own; free: not at all",
+    )
+    target: Literal["reconstruct", "predict"] = Field(
+        "reconstruct", description="reconstruct: the video from its state alone; predict: from its first step too"
+    )
+    epochs: int = Field(100, ge=0, description="at most; 0 leaves the network as it was drawn")
+    patience: int = Field(15, ge=1, description="epochs without a better held-out loss after which learning ends")
+    learning_rate: float = Field(0.003, gt=0)
+    batch_size: int = Field(64, ge=1, description="videos a step of the optimizer")
+    clip_norm: float = Field(1.0, gt=0, description="norm that a gradient is clipped to")
+    held_out: float = Field(0.1, ge=0, lt=1, description="part of the videos on which the loss is held out")
+    output: Literal["state", "path"] = Field(
+        "state", description="state: the encoder's last state, a vector a video; path: the decoder's states over time"
+    )
+    window_s: float | None = Field(
+        None,
+        gt=0,
+        description="learn from windows of so many seconds, and part longer videos into spans (spans.csv); a video is "
+        "then the mean of its windows' states, or the path of them",
+    )
+    span_kinds: int | None = Field(None, ge=1, description="kinds of spans; default as many as differ")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _halves_are_equal(self) -> LearnConfig:
+        if self.bidirectional and self.hidden_size % 2:
+            raise ValueError("hidden_size must be even for a bidirectional encoder, which has a half for each way")
         return self
 
 
@@ -302,6 +354,7 @@ class Config(_Section):
     decode: DecodeConfig = DecodeConfig()
     encode: EncodeConfig = EncodeConfig()
     trajectory: TrajectoryConfig = TrajectoryConfig()
+    learn: LearnConfig = LearnConfig()
     reduce: ReduceConfig = ReduceConfig()
     cluster: ClusterConfig = ClusterConfig()
     describe: DescribeConfig = DescribeConfig()

@@ -74,9 +74,10 @@ def _write_plots(
     run: Run, facts: Facts, paths: dict[str, np.ndarray], centers: dict[int, np.ndarray], seed: int
 ) -> tuple[dict[str, bytes], VideoMap]:
     """Draw the plots, and return them as PNG, and where the map shows which video."""
-    from raypipe.report import histogram, plots
+    from raypipe.report import histogram, learning_figures, plots
     from raypipe.report.fingerprint_figure import draw_unlike
     from raypipe.report.sweep_figure import draw_sweep
+    from raypipe.report.tables import read_paths
 
     video_map = plots.draw_points(facts, centers if facts.is_pooled else None)
     drawn = {"points": video_map.png}
@@ -86,6 +87,10 @@ def _write_plots(
             drawn["fingerprints"] = fingerprints
     drawn["sizes"] = plots.draw_sizes(facts)
     drawn["outliers"] = histogram.draw_histogram(facts)
+    if facts.learned:
+        drawn["learning"] = learning_figures.draw_learning(facts.learned)
+    if facts.is_learned:
+        drawn["states"] = learning_figures.draw_states(facts, read_paths(run, "decoded"))
     if facts.sweep:
         drawn["sweep"] = draw_sweep(facts.sweep)
     for name, png in drawn.items():

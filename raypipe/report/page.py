@@ -18,6 +18,7 @@ from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.hover import draw_hover
+from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
 
@@ -99,8 +100,9 @@ def render_page(
     facts
         The run's facts.
     plots
-        PNG bytes of ``points``, ``trajectories``, ``fingerprints``, ``sizes`` and ``outliers``, and of ``sweep`` where
-        the facts have one; those that are missing are not shown.
+        PNG bytes of ``points``, ``trajectories``, ``fingerprints``, ``sizes`` and ``outliers``, of ``sweep`` where the
+        facts have one, and of ``learning`` and ``states`` where trajectories are learned; those that are missing are
+        not shown.
     cards
         A card for each cluster, and for the noise.
     outliers
@@ -117,6 +119,8 @@ def render_page(
             _counts(facts),
             _metrics(facts),
             _pictures(facts, plots, video_map),
+            _learning(plots),
+            draw_timelines(facts),
             "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
             _outliers(facts, outliers),
             _sweep(facts, plots),
@@ -221,6 +225,22 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> 
         if name in plots
     )
     return f"<h2>The map</h2>\n{figures}"
+
+
+def _learning(plots: Mapping[str, bytes]) -> str:
+    captions = {
+        "states": "The states of the learned decoder over time, on their two principal axes: a line is a video, from "
+        "its start (ring) to its end (dot). Where lines of one colour run together, what was learned tells them apart.",
+        "learning": "Whether learning is done: the loss should have become flat, and the silhouette (how far apart the "
+        "states of clusters are) no longer rise. The gray bar is the epoch whose weights were kept.",
+    }
+    figures = "\n".join(
+        f'<figure><div class="paper"><div class="map narrow"><img src="{_data(plots[name], "png")}" '
+        f'alt="{escape(told)}"></div></div><figcaption>{escape(told)}</figcaption></figure>'
+        for name, told in captions.items()
+        if name in plots
+    )
+    return figures and f"<h2>What was learned</h2>\n{figures}"
 
 
 def _sweep(facts: Facts, plots: Mapping[str, bytes]) -> str:

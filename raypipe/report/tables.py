@@ -19,7 +19,8 @@ from raypipe.clustering.result import NOISE
 from raypipe.report.channels import count_channels
 from raypipe.runs.descriptions import read_descriptions
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_barycenters, read_reasons, split_paths
+from raypipe.runs.results import LEARNED, read_barycenters, read_reasons, split_paths
+from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, SKIPPED
 from raypipe.storage import inert, split_member
 
@@ -141,6 +142,10 @@ class Facts:
         The words that describe each cluster, by its number.
     sweep
         The contents of ``sweep.json``, or None if there is no such file.
+    learned
+        The contents of ``learned.json``, or None if there is no such file.
+    spans
+        The spans of each long video, by its ``video_id``.
     """
 
     url: str
@@ -152,6 +157,8 @@ class Facts:
     keywords: Mapping[int, Sequence[str]] = field(default_factory=dict)
     sweep: Mapping[str, Any] | None = None
     noise: Cluster | None = None
+    learned: Mapping[str, Any] | None = None
+    spans: Mapping[str, Sequence[VideoSpan]] = field(default_factory=dict)
 
     @property
     def clusters_and_noise(self) -> tuple[Cluster, ...]:
@@ -160,8 +167,16 @@ class Facts:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether each video is a vector, its clips pooled, and not a path."""
-        return bool(self.info.get("config", {}).get("trajectory", {}).get("pool"))
+        """Whether each video is a vector, its clips pooled or a state that was learned, and not a path."""
+        config = self.info.get("config", {})
+        return bool(
+            config.get("trajectory", {}).get("pool") or (self.is_learned and config["learn"]["output"] == "state")
+        )
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the trajectories are learned."""
+        return self.info.get("config", {}).get("trajectory", {}).get("method") == "seq2seq"
 
     @property
     def map_name(self) -> str:
@@ -225,13 +240,15 @@ def read_facts(run: Run) -> Facts:
         noise=Cluster(NOISE, odd) if odd else None,
         keywords={n: [each["keyword"] for each in cluster["keywords"]] for n, cluster in described.items()},
         sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
+        learned=run.read_json(LEARNED) if run.exists(LEARNED) else None,
+        spans=read_spans(run),
     )
 
 
-def read_paths(run: Run) -> dict[str, np.ndarray]:
-    """Return the 2-D path of each ``video_id``, (n_steps, 2) float64."""
-    table = run.read_table("trajectories", ["video_id", "picture"])
-    return dict(zip(table["video_id"].to_pylist(), split_paths(table["picture"]), strict=True))
+def read_paths(run: Run, column: str = "picture") -> dict[str, np.ndarray]:
+    """Return a 2-D path of each ``video_id``, (n_steps, 2) float64: its ``picture``, or ``decoded`` states."""
+    table = run.read_table("trajectories", ["video_id", column])
+    return dict(zip(table["video_id"].to_pylist(), split_paths(table[column]), strict=True))
 
 
 def read_centers(run: Run, paths: Mapping[str, np.ndarray], clusters: Sequence[Cluster]) -> dict[int, np.ndarray]:

@@ -40,7 +40,7 @@ def check_sections(run: Run, model: Config, config: Config) -> None:
     if config.sample.pattern() != model.sample.pattern():
         raise UsageError(f"config sample: must be as in {shown(run.url)}, whose clusters are wanted")
     judged = {"outlier_by", "outlier_quantile"}  # `raypipe outliers` changes them, and the clusters stay.
-    for name in ("trajectory", "reduce", "cluster"):
+    for name in ("trajectory", "learn", "reduce", "cluster"):
         if getattr(config, name).model_dump(exclude=judged) != getattr(model, name).model_dump(exclude=judged):
             raise UsageError(f"config {name}: must be as in {shown(run.url)}, whose clusters are wanted")
 

@@ -17,18 +17,23 @@ from raypipe.config import Config, from_yaml, to_yaml
 from raypipe.errors import UsageError
 from raypipe.packages import package_versions
 from raypipe.runs.directory import Run
+from raypipe.runs.span_table import SPANS
 from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories
 from raypipe.storage import numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
 _SAMPLED_FILES = 4
+_ENCODER = "model/encoder.npz"
 
 BARYCENTERS = "barycenters.parquet"
 PICTURE_MAP = "model/picture.npz"
 OUTLIERS = "outliers.csv"
 SIGNALS = "signals"
 """The folder of the signals that are joined to the clips."""
+CHECKPOINT = "learning/checkpoint.npz"
+"""What was learned of the trajectories: it follows from the embeddings, and is taken again by further clusterings."""
+LEARNED = "learned.json"
 EXPORTS = "exports"
 """The folder of what was exported into the run directory."""
 POSTER = "poster.png"
@@ -40,6 +45,7 @@ def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> Non
     remove_clusters(run)
     run.remove("sweep.json")
     run.remove(SIGNALS)
+    run.remove("learning")
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 
@@ -54,6 +60,8 @@ def remove_clusters(run: Run) -> None:
         "metrics.json",
         "descriptions.json",
         OUTLIERS,
+        LEARNED,
+        SPANS,
         EXPORTS,
         POSTER,
     ):
@@ -218,7 +226,17 @@ def read_picture_map(run: Run) -> dict[str, np.ndarray] | None:
     return _read_arrays(run, PICTURE_MAP) if run.exists(PICTURE_MAP) else None
 
 
-def _write_arrays(run: Run, name: str, arrays: dict[str, np.ndarray]) -> None:
+def write_encoder(run: Run, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write ``model/encoder.npz``, the encoder of learned trajectories, without pickles."""
+    _write_arrays(run, _ENCODER, arrays)
+
+
+def read_encoder(run: Run) -> dict[str, np.ndarray] | None:
+    """Read it back; None if the run's trajectories are not learned."""
+    return _read_arrays(run, _ENCODER) if run.exists(_ENCODER) else None
+
+
+def _write_arrays(run: Run, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     sink = io.BytesIO()
     assert not any(array.dtype.hasobject for array in arrays.values()), "only objects would be pickled"
     np.savez_compressed(sink, **arrays)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.config import TrajectoryConfig, validate
-from raypipe.errors import RaypipeError, check_type
+from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.runs.clip_signals import read_signals_of
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
@@ -65,6 +65,7 @@ def build_trajectories(
     normalize: bool = False,
     signal_weight: float = 1.0,
     join: Literal["camera"] | None = None,
+    method: Literal["interpolate", "seq2seq"] = "interpolate",
 ) -> Trajectories:
     """Gather a run's clip embeddings into one trajectory a video.
 
@@ -86,6 +87,8 @@ def build_trajectories(
         behind it ``signal_weight / sqrt(d)`` times the d z-scored signals.
     join
         "camera" joins the paths of each episode's cameras (`raypipe.trajectories.joining`).
+    method
+        "interpolate". What this function returns is what `raypipe.Seq2SeqEmbedder` learns from ("seq2seq").
 
     Returns
     -------
@@ -99,7 +102,16 @@ def build_trajectories(
         If no video has a clip.
     """
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
-    given = {"n_steps": n_steps, "time_axis": time_axis, "pool": pool, "normalize": normalize, "join": join}
+    if method == "seq2seq":
+        raise UsageError("learned trajectories are Seq2SeqEmbedder's: fit it to what method='interpolate' builds")
+    given = {
+        "method": method,
+        "n_steps": n_steps,
+        "time_axis": time_axis,
+        "pool": pool,
+        "normalize": normalize,
+        "join": join,
+    }
     how = validate(TrajectoryConfig, {**given, "signal_weight": signal_weight})
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     found = gather_paths(Ledger(run, plan), how)

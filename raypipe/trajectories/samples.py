@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.config import Config
 from raypipe.errors import RaypipeError
+from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import OK, Trajectories
-from raypipe.trajectories.interpolation import build_trajectories, gather_paths
+from raypipe.trajectories.interpolation import gather_paths
+from raypipe.trajectories.steps import LocalSteps
 
 
-def sample_trajectories(run: Run, config: Config, at_most: int, seed: int = 0) -> tuple[Trajectories, int]:
+def sample_trajectories(
+    run: Run, config: Config, at_most: int, seed: int = 0, progress: Progress | None = None
+) -> tuple[Trajectories, int]:
     """Build and reduce the trajectories of some of a run's videos, as `raypipe.pipeline.cluster` does those of all.
 
     The reducer is fitted on these videos alone. With no more than ``at_most`` videos they are the very trajectories
     that are clustered; else no more than the sample is ever in memory. Where cameras are joined all are, because it is
-    known only then which episodes have all of them.
+    known only then which episodes have all of them; and where trajectories are learned.
 
     Parameters
     ----------
@@ -32,6 +38,8 @@ def sample_trajectories(run: Run, config: Config, at_most: int, seed: int = 0) -
         So many videos are taken.
     seed
         Of the sample.
+    progress
+        Where learning is shown; by default nowhere.
 
     Returns
     -------
@@ -46,18 +54,22 @@ def sample_trajectories(run: Run, config: Config, at_most: int, seed: int = 0) -
     ids = videos.filter(pc.equal(videos["status"], OK))["video_id"].combine_chunks()
     if not len(ids):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
-    if config.trajectory.join:
-        joined = build_trajectories(run, **config.trajectory.model_dump())
-        chosen = _choose(len(joined), at_most, seed)
-        some_ids = tuple(joined.video_ids[row] for row in chosen.tolist())
-        some = Trajectories(some_ids, joined.values[chosen], joined.n_clips[chosen])
-        return reduce_trajectories(some, config.reduce)[0], len(joined)
+    if config.trajectory.join or config.trajectory.method == "seq2seq":
+        steps = LocalSteps(run, config, progress=progress)
+        steps.build()
+        chosen = _choose(len(steps.paths), at_most, seed)
+        return reduce_trajectories(_take(steps.paths, chosen), config.reduce)[0], len(steps.paths)
     plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
     if len(ids) > at_most:
         chosen = _choose(len(ids), at_most, seed)
         plan = plan.filter(pc.is_in(plan["video_id"], value_set=ids.take(pa.array(chosen))))
     paths = gather_paths(Ledger(run, plan), config.trajectory)
     return reduce_trajectories(paths, config.reduce)[0], len(ids)
+
+
+def _take(paths: Trajectories, rows: np.ndarray) -> Trajectories:
+    values: Any = paths.values[rows] if isinstance(paths.values, np.ndarray) else [paths.values[row] for row in rows]
+    return Trajectories(tuple(paths.video_ids[row] for row in rows.tolist()), values, paths.n_clips[rows])
 
 
 def _choose(n: int, at_most: int, seed: int) -> np.ndarray:

@@ -230,13 +230,13 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
 
 def _read_query(run: Run, like: str, video_id: str | None, config: Config, column: str) -> np.ndarray:
     """Return the query's path, (T, c), in the space of a column of the run's ``trajectories/``."""
-    from raypipe.runs.results import read_model
+    from raypipe.runs.results import read_encoder, read_model
     from raypipe.trajectories.steps import LocalSteps
 
     if video_id is not None:
         return lookup.read_path(run, video_id, column)
     with _opened(run, like, video_id, config) as alone:
-        steps = LocalSteps(alone, config)
+        steps = LocalSteps(alone, config, read_encoder(run))
         steps.build()
         if column == "trajectory":
             return steps.paths.values[0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from raypipe.clustering import Clustering, fit_clusters
 from raypipe.config import Config
+from raypipe.progress import Progress
 from raypipe.reduction import (
     Identity,
     Reducer,
@@ -21,12 +22,14 @@ from raypipe.reduction import (
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
-from raypipe.runs.results import write_trajectories
+from raypipe.runs.results import LEARNED, write_encoder, write_trajectories
+from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
 
 if TYPE_CHECKING:
     from raypipe.reduction.autoencoder import LearnedMap
+    from raypipe.trajectories.learned_paths import LearnedPaths
 
 
 class LocalSteps:
@@ -38,6 +41,11 @@ class LocalSteps:
         An embedded run.
     config
         What to do.
+    encoder
+        The arrays of another run's learned encoder, by which trajectories are embedded; by default a run whose
+        trajectories are learned has its own.
+    progress
+        Where learning is shown; by default nowhere.
 
     Attributes
     ----------
@@ -57,13 +65,26 @@ class LocalSteps:
     picture: Trajectories
     centers: dict[int, np.ndarray] | None = None
     _reduced: Trajectories | None = None
+    _learned: LearnedPaths | None = None
 
-    def __init__(self, run: Run, config: Config):
-        self._run, self._config = run, config
+    def __init__(
+        self,
+        run: Run,
+        config: Config,
+        encoder: Mapping[str, np.ndarray] | None = None,
+        progress: Progress | None = None,
+    ):
+        self._run, self._config, self._encoder, self._progress = run, config, encoder, progress or Progress()
 
     def build(self) -> int:
-        """Gather each video's clips into a trajectory; return the number of trajectories."""
-        self.paths = build_trajectories(self._run, **self._config.trajectory.model_dump())
+        """Gather each video's clips into a trajectory, or learn it; return the number of trajectories."""
+        if self._config.trajectory.method == "seq2seq":
+            from raypipe.trajectories.learned_paths import learn_paths
+
+            self._learned = learn_paths(self._run, self._config, self._progress, self._encoder)
+            self.paths = self._learned.paths
+        else:
+            self.paths = build_trajectories(self._run, **self._config.trajectory.model_dump(exclude={"method"}))
         self.notes = self.paths.notes
         return len(self.paths)
 
@@ -101,13 +122,13 @@ class LocalSteps:
             self.picture, self.centers, reducer = reduce_with_centers(self._reduced, centers, flat)
         else:
             self.picture, reducer = reduce_trajectories(self.paths, flat)
-        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
+        self._write()
         return reducer
 
     def place_by(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Place the trajectories on an earlier run's map, from the arrays of its reducer, and write all."""
         self.picture = split_steps(restore_reducer(arrays).transform(stack_steps(self.paths)), self.paths)
-        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
+        self._write()
 
     def place(self, points: np.ndarray, places: np.ndarray) -> None:
         """Place the trajectories on an earlier run's map, of which some points are known, and write all."""
@@ -118,4 +139,17 @@ class LocalSteps:
                 stack_steps(self.paths)
             )
             self.picture = split_steps(placed, self.paths)
-        write_trajectories(self._run, self.paths, {"reduced": self._reduced, "picture": self.picture})
+        self._write()
+
+    def _write(self) -> None:
+        """Write the trajectories, and what was learned of them."""
+        learned = self._learned
+        decoded = learned.decoded if learned else None
+        more = {"reduced": self._reduced, "picture": self.picture, "decoded": decoded}
+        write_trajectories(self._run, self.paths, more)
+        if learned:
+            write_encoder(self._run, learned.arrays)
+            if learned.record:
+                self._run.write_json(LEARNED, learned.record)
+            if learned.spans is not None:
+                write_spans(self._run, learned.spans)
