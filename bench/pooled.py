@@ -29,7 +29,7 @@ from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_truth
+from raypipe.runs.results import read_truth, write_trajectories
 from raypipe.trajectories import build_trajectories
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +57,7 @@ def score(run: Run, method: dict[str, Any], truth: list[str | None]) -> dict[str
         seeds = {"reduce": {"seed": seed}, "cluster": {"seed": seed, "n_clusters": len(set(truth))}}
         layers = {name: {**seeds.get(name, {}), **flags.get(name, {})} for name in {*seeds, *flags}}
         config = make_config(preset=method.get("preset"), flags=layers)
-        paths = build_trajectories(run, **config.trajectory.model_dump())
+        paths = build_trajectories(run, **config.trajectory.model_dump(exclude={"method"}))
         reduced, _ = reduce_trajectories(paths, config.reduce)
         clustering = fit_clusters(reduced.values, config.cluster)
         agreement = score_agreement(clustering.labels, truth)
@@ -118,6 +118,7 @@ def main() -> None:
         for name, encoder in ENCODERS.items():
             run = Run(str(Path(folder) / name))
             pipeline.embed(robots, run, make_config(flags={"encode": {"encoder": encoder}}), Progress())
+            write_trajectories(run, build_trajectories(run), {})  # The classes are read of the videos that have one.
             truth = read_truth(run)[1]
             agreement[name] = {label: score(run, method, truth) for label, method in METHODS.items()}
             print(name)
