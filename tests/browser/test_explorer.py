@@ -5,9 +5,12 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from report_runs import NAMES, STEPS, K, N
+from report_runs import NAMES, STEPS, WRITTEN, K, N, frames_of, make_run
 
+from raypipe.config import ReportConfig
+from raypipe.report import write_report_files
 from raypipe.softdtw.alignment import align_pairs
 
 SHOWN = [name.rpartition("/")[2] for name in NAMES]
@@ -174,6 +177,44 @@ def test_without_a_script_the_pictures_remain(chromium, run):
     page.click("text=The map as pictures")
     assert page.locator("details img").first.is_visible()
     context.close()
+
+
+def test_two_fingers_zoom(open_page):
+    page = open_page()
+    page.locator("#map").scroll_into_view_if_needed()
+    before = page.locator("#map").screenshot()
+    page.evaluate("""() => {
+        const box = document.querySelector("#map"), {x, y, width, height} = box.getBoundingClientRect();
+        box.setPointerCapture = () => {};
+        const send = (kind, id, by) => box.dispatchEvent(new PointerEvent(kind, {
+          pointerId: id, pointerType: "touch", clientX: x + width / 2 + by, clientY: y + height / 2}));
+        send("pointerdown", 1, -20); send("pointerdown", 2, 20);
+        for (let by = 20; by < 120; by += 20) { send("pointermove", 2, by); send("pointermove", 1, -by); }
+        send("pointerup", 1, -100); send("pointerup", 2, 100);
+    }""")
+    page.wait_for_timeout(400)
+    assert page.locator("#map").screenshot() != before
+    assert page.inner_text("#selected-count") == "none selected"
+
+
+@pytest.mark.parametrize("kind", ["unequal lengths", "vectors", "noise", "one video"])
+def test_runs_of_every_kind_are_shown(open_page, tmp_path, kind):
+    n, n_steps = (1 if kind == "one video" else 12), {"unequal lengths": None, "vectors": 1}.get(kind, 16)
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(n)], k=min(n, 3), n_steps=n_steps)
+    if kind == "vectors":
+        run.record(config={"trajectory": {"pool": "mean"}})
+    if kind == "noise":
+        clusters = run.read_table("clusters.parquet")
+        labels = pa.array([-1, -1, *clusters["cluster"].to_pylist()[2:]], pa.int32())
+        place = clusters.schema.get_field_index("cluster")
+        run.write_table("clusters.parquet", clusters.set_column(place, "cluster", labels))
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=1, sheet_frames=2), WRITTEN)
+    page = open_page("#open=0", path=run.path("report.html"))
+    for row in page.locator("#table-space [role=row]").all():
+        row.click()
+    assert page.inner_text("#count").startswith(f"{n} video")
+    page.locator("[data-cluster]").last.click()
+    assert page.inner_text("#selected-count") != "none selected"
 
 
 def test_without_webgl_all_but_the_map_remains(chromium, run):

@@ -46,7 +46,7 @@ const reducedOf = row => data.reduced.subarray(data.dim * data.reducedStarts[row
 
 // Whether this video's path was clustered by soft-DTW and is in the page.
 function canAlign(row) {
-  const center = data.centers[data.cluster[row]];
+  const center = data.centers?.[data.cluster[row]];
   return Boolean(data.reduced && data.gamma && center && reducedOf(row).length);
 }
 

@@ -186,42 +186,63 @@ function drawLasso(pen, ink) {
   pen.fill();
 }
 
+// One pointer drags the map, or draws the lasso; two zoom it.
 function listenToPointer() {
-  const box = map.box;
+  const {box} = map, fingers = new Map();
   let down = null;
   const at = event => { const rect = box.getBoundingClientRect(); return [event.clientX - rect.left, event.clientY - rect.top]; };
   box.addEventListener("pointerdown", event => {
     if (event.button) return;
-    down = {from: at(event), center: [...map.center], moved: false};
-    if (event.shiftKey || find("lasso").getAttribute("aria-pressed") === "true") map.lasso = [down.from];
+    fingers.set(event.pointerId, at(event));
+    down = {from: at(event), center: [...map.center], moved: fingers.size > 1};
+    const wantsLasso = event.shiftKey || find("lasso").getAttribute("aria-pressed") === "true";
+    map.lasso = wantsLasso && fingers.size === 1 ? [down.from] : null;
     box.setPointerCapture(event.pointerId);
   });
   box.addEventListener("pointermove", event => {
     const point = at(event);
     if (!down) return hover(point, event.pointerType);
-    down.moved ||= Math.hypot(point[0] - down.from[0], point[1] - down.from[1]) > 4;
-    if (map.lasso) map.lasso.push(point);
-    else if (down.moved) {
-      map.center = [0, 1].map(c => down.center[c] + (c ? 1 : -1) * (point[c] - down.from[c]) / map.scale);
-      moved();
-    }
-    redraw();
+    if (fingers.size === 2) return pinch(fingers, event.pointerId, point);
+    fingers.set(event.pointerId, point);
+    drag(down, point);
   });
   box.addEventListener("pointerup", event => {
-    if (!down) return;
-    const lasso = map.lasso, wasMoved = down.moved;
-    down = map.lasso = null;
-    if (lasso && wasMoved) select(rowsInside(lasso), {add: event.ctrlKey || event.metaKey});
-    else if (!wasMoved) clickAt(at(event), event.ctrlKey || event.metaKey);
-    redraw();
+    fingers.delete(event.pointerId);
+    if (down && !fingers.size) letGo(down, at(event), event.ctrlKey || event.metaKey);
+    down = null;
   });
-  box.addEventListener("pointercancel", () => { down = map.lasso = null; redraw(); });
+  box.addEventListener("pointercancel", event => { fingers.delete(event.pointerId); down = map.lasso = null; redraw(); });
   box.addEventListener("pointerleave", () => hover(null));
   box.addEventListener("wheel", event => {
     event.preventDefault();
     zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.03 : 0.0015)), at(event));
   }, {passive: false});
-  box.addEventListener("keydown", event => pressOnMap(event));
+  box.addEventListener("keydown", pressOnMap);
+}
+
+function drag(down, point) {
+  down.moved ||= Math.hypot(point[0] - down.from[0], point[1] - down.from[1]) > 4;
+  if (map.lasso) map.lasso.push(point);
+  else if (down.moved) {
+    map.center = [down.center[0] - (point[0] - down.from[0]) / map.scale, down.center[1] + (point[1] - down.from[1]) / map.scale];
+    moved();
+  }
+  redraw();
+}
+
+function pinch(fingers, moving, point) {
+  const [other] = [...fingers].filter(([id]) => id !== moving).map(([, place]) => place);
+  const apart = place => Math.hypot(place[0] - other[0], place[1] - other[1]) || 1;
+  zoom(apart(point) / apart(fingers.get(moving)), [(point[0] + other[0]) / 2, (point[1] + other[1]) / 2]);
+  fingers.set(moving, point);
+}
+
+function letGo(down, point, add) {
+  const {lasso} = map;
+  map.lasso = null;
+  if (lasso && down.moved) select(rowsInside(lasso), {add});
+  else if (!down.moved) clickAt(point, add);
+  redraw();
 }
 
 function pressOnMap(event) {
