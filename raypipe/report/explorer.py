@@ -79,8 +79,6 @@ def _describe(facts: Facts, centers: Mapping[int, np.ndarray]) -> tuple[dict[str
     arrays: dict[str, np.ndarray] = {
         "cluster": np.array([m.cluster for m in members], np.int16),
         "outlier": np.array([m.outlier for m in members], np.uint8),
-        "x": _floats(m.x for m in members),
-        "y": _floats(m.y for m in members),
         "origin": _floats(m.origin_s for m in members),
         "span": _floats(math.nan if m.span_s is None else m.span_s for m in members),
         "oddStart": _floats(start for start, _ in odd),

@@ -12,6 +12,7 @@ function startMap() {
   map.box = find("map");
   map.over = find("map-over");
   map.order = shuffled(data.n);
+  map.boxes = boundPaths();
   new ResizeObserver(resizeMap).observe(map.box);
   resizeMap();
   showWhole();
@@ -22,6 +23,20 @@ function startMap() {
     if (changed.has("time")) redraw("dots");
     redraw();
   });
+}
+
+// The least and the greatest x and y of each path.
+function boundPaths() {
+  const boxes = new Float32Array(4 * data.n);
+  for (let row = 0; row < data.n; row++) {
+    const box = [Infinity, Infinity, -Infinity, -Infinity], path = pathOf(row);
+    for (let i = 0; i < path.length; i += 2) {
+      box[0] = Math.min(box[0], path[i]); box[2] = Math.max(box[2], path[i]);
+      box[1] = Math.min(box[1], path[i + 1]); box[3] = Math.max(box[3], path[i + 1]);
+    }
+    boxes.set(box, 4 * row);
+  }
+  return boxes;
 }
 
 // A fixed order that has nothing to do with the videos', so that a part of them looks like the whole.
@@ -50,9 +65,9 @@ function resizeMap() {
 
 function showWhole() {
   let [left, bottom, right, top] = [Infinity, Infinity, -Infinity, -Infinity];
-  for (let i = 0; i < data.points.length; i += 2) {
-    left = Math.min(left, data.points[i]); right = Math.max(right, data.points[i]);
-    bottom = Math.min(bottom, data.points[i + 1]); top = Math.max(top, data.points[i + 1]);
+  for (let i = 0; i < map.boxes.length; i += 4) {
+    left = Math.min(left, map.boxes[i]); right = Math.max(right, map.boxes[i + 2]);
+    bottom = Math.min(bottom, map.boxes[i + 1]); top = Math.max(top, map.boxes[i + 3]);
   }
   if (!(left <= right)) return;
   map.center = [(left + right) / 2, (bottom + top) / 2];
@@ -80,7 +95,7 @@ function drawMap() {
   drawOver();
 }
 
-const dotSize = () => data.n > 5000 ? 4 : data.n > 500 ? 5.5 : 7;
+const dotSize = () => data.n > 5000 ? 3 : data.n > 500 ? 5 : 7;
 
 // Which paths are drawn: the selected, and of the others in view so many that the map stays readable and quick.
 function chooseRows() {
@@ -90,8 +105,8 @@ function chooseRows() {
   for (const row of map.order) {
     if (!matching[row]) continue;
     if (dots.length < MAX_DOTS) dots.push(row);
-    const x = data.x[row], y = data.y[row];
-    if (state.selected.has(row) || x < left || x > right || y < bottom || y > top) continue;
+    const [a, b, c, d] = map.boxes.subarray(4 * row, 4 * row + 4);
+    if (state.selected.has(row) || !(c >= left && a <= right && d >= bottom && b <= top)) continue;
     inView++;
     if (rows.length < MAX_PATHS) rows.push(row);
   }

@@ -77,7 +77,7 @@ function drawTableRow(row, place) {
 }
 
 const cellClass = column => column.wide ? "wide" : column.values ? "number" : "";
-const nameCell = row => make("bdi", {}, data.names[row], data.outlier[row] ? make("i", {class: "tag"}, "outlier") : null);
+const nameCell = row => make("span", {}, make("bdi", {}, data.names[row]), data.outlier[row] ? make("i", {class: "tag"}, "outlier") : null);
 
 function chipOf(number) {
   const rgb = toRgb(clusterOf(number)?.color ?? "#a7adb8");
