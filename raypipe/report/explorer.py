@@ -95,10 +95,15 @@ def _cluster(
     return {
         "number": cluster.number,
         "color": color_of(cluster.number),
-        "path": [round(float(value), 5) for value in np.ravel(path)],
+        "path": _as_text(path),
         "central": [row_of[m.video_id] for m in central],
         "odd": [row_of[m.video_id] for m in _oddest(cluster, facts)],
     }
+
+
+def _as_text(path: np.ndarray) -> list[float]:
+    """Return a path's numbers for JSON, without the steps of NaN behind the end of a shorter center."""
+    return [float(f"{value:.6g}") for value in path[~np.isnan(path).any(axis=1)].ravel()]
 
 
 def _oddest(cluster: Cluster, facts: Facts) -> list[Member]:
@@ -171,8 +176,7 @@ def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: dict[st
         return
     arrays["reducedStarts"], arrays["reduced"], header["reducedBox"] = _join_paths(values, dim)
     header |= {"dim": dim, "gamma": float(gamma)}
-    whole = [center[~np.isnan(center).any(axis=1)] for center in centers]  # A shorter center ends in steps of NaN.
-    header["centers"] = [[float(f"{value:.6g}") for value in center.ravel()] for center in whole]
+    header["centers"] = [_as_text(center) for center in centers]
 
 
 def _columns_of(run: Run) -> list[str]:
