@@ -135,7 +135,7 @@ def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: dict[st
     add_texts("group", [m.group for m in members])
     add_texts("label", [m.label for m in members])
     add_numbers("distance", "distance", (m.distance for m in members))
-    add_numbers("score", "outlier score", (m.outlier_score for m in members))
+    add_numbers("outlier_score", "outlier score", (m.outlier_score for m in members))
     add_numbers("duration_s", "seconds", (m.span_s for m in members))
     videos = run.read_table(VIDEOS_FILE)
     row_of = {video_id: row for row, video_id in enumerate(videos["video_id"].to_pylist())}

@@ -54,6 +54,7 @@ def test_the_export_is_what_is_selected(open_page, run):
     assert saved(page, "ids").split() == [row["video_id"] for row in wanted]
     records = json.loads(saved(page, "json"))
     assert [record["uri"] for record in records] == [row["uri"] for row in wanted]
+    assert [record["outlier_score"] for record in records] == pytest.approx([row["outlier_score"] for row in wanted])
     assert [record["distance"] for record in records] == pytest.approx([row["distance"] for row in wanted])
     rows = list(csv.DictReader(io.StringIO(saved(page, "csv"))))
     assert rows[0]["video"] == SHOWN[0] and rows[2]["video"] == f"'{NAMES[3]}"

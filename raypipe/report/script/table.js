@@ -30,9 +30,12 @@ function startTable() {
   });
 }
 
+// A click sorts, the next one the other way round, and a third restores the source's order. How odd videos are begins
+// with the oddest.
 function sortBy(key) {
-  if (state.sort !== key) update({sort: key, down: key === "column score" || key === "column distance"});
-  else if (state.down === (key === "column score" || key === "column distance")) update({down: !state.down});
+  const firstDown = key === "column outlier_score" || key === "column distance";
+  if (state.sort !== key) update({sort: key, down: firstDown});
+  else if (state.down === firstDown) update({down: !firstDown});
   else update({sort: "row", down: false});
 }
 
