@@ -12,7 +12,8 @@ function squaredDistances(x, z, dim) {
 
 function softMinimum(a, b, c, gamma) {
   const least = Math.min(a, b, c);
-  return least - gamma * Math.log(Math.exp((least - a) / gamma) + Math.exp((least - b) / gamma) + Math.exp((least - c) / gamma));
+  const part = value => Math.exp((least - value) / gamma);
+  return least - gamma * Math.log(part(a) + part(b) + part(c));
 }
 
 // Costs of all prefixes; with `back`, of all suffixes.
@@ -21,8 +22,9 @@ function accumulate(apart, nz, nx, gamma, back) {
   const inside = (i, j) => i >= 0 && j >= 0 && i < nz && j < nx ? costs[i * nx + j] : Infinity;
   for (let a = 0; a < nz; a++) for (let b = 0; b < nx; b++) {
     const i = back ? nz - 1 - a : a, j = back ? nx - 1 - b : b;
-    const before = a || b ? softMinimum(inside(i - step, j), inside(i, j - step), inside(i - step, j - step), gamma) : 0;
-    costs[i * nx + j] = apart[i * nx + j] + before;
+    costs[i * nx + j] = apart[i * nx + j];
+    if (!a && !b) continue;
+    costs[i * nx + j] += softMinimum(inside(i - step, j), inside(i, j - step), inside(i - step, j - step), gamma);
   }
   return costs;
 }
@@ -32,7 +34,7 @@ function softDtw(x, z, dim, gamma) {
   return accumulate(apart, nz, nx, gamma, false)[nz * nx - 1];
 }
 
-// The probability that each step of z (rows) and each step of x (columns) are aligned (Cuturi & Blondel 2017, section 2.2).
+// The probability that each step of z (rows) and each of x (columns) are aligned (Cuturi & Blondel 2017, section 2.2).
 function expectedAlignment(x, z, dim, gamma) {
   const {apart, nx, nz} = squaredDistances(x, z, dim);
   const forward = accumulate(apart, nz, nx, gamma, false), backward = accumulate(apart, nz, nx, gamma, true);
@@ -41,8 +43,9 @@ function expectedAlignment(x, z, dim, gamma) {
   return {expected, nx, nz};
 }
 
-const pathOf = row => data.points.subarray(2 * data.starts[row], 2 * data.starts[row + 1]);
-const reducedOf = row => data.reduced.subarray(data.dim * data.reducedStarts[row], data.dim * data.reducedStarts[row + 1]);
+const pathIn = (points, starts, dim, row) => points.subarray(dim * starts[row], dim * starts[row + 1]);
+const pathOf = row => pathIn(data.points, data.starts, 2, row);
+const reducedOf = row => pathIn(data.reduced, data.reducedStarts, data.dim, row);
 
 // Whether this video's path was clustered by soft-DTW and is in the page.
 function canAlign(row) {

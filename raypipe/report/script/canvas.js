@@ -1,5 +1,5 @@
-// Draws many paths and dots by WebGL 2. A line is two points of one call: an instance a line, as plotting libraries have
-// it, takes ten times as long where WebGL is drawn in software (bench/page_libraries.py).
+// Draws many paths and dots by WebGL 2. A line is two points of one call: an instance a line takes four times as long
+// where WebGL is drawn in software (docs/page.md).
 
 const VERTEX = `#version 300 es
   uniform vec4 view; uniform float now, size;

@@ -5,7 +5,7 @@ const RAMP = ["#00224e", "#2a3f6d", "#575c6d", "#7d7c78", "#a59c74", "#d2c060", 
 
 const toRgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
 const toCss = rgb => `rgb(${rgb.map(Math.round).join(" ")})`;
-const luminance = rgb => 0.2126 * (rgb[0] / 255) ** 2.2 + 0.7152 * (rgb[1] / 255) ** 2.2 + 0.0722 * (rgb[2] / 255) ** 2.2;
+const luminance = rgb => [0.2126, 0.7152, 0.0722].reduce((sum, part, c) => sum + part * (rgb[c] / 255) ** 2.2, 0);
 const isDark = () => {
   const chosen = document.documentElement.dataset.theme;
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -23,7 +23,8 @@ function colorings() {
   ];
 }
 
-// How the videos are coloured: by categories, each with a key, a colour and a count, or by a number's place in its range.
+// How the videos are coloured: by categories, each with a key, a colour and a count, or by a number's place in its
+// range.
 function coloring() {
   const chosen = colorings().find(each => each.key === state.color) ?? colorings()[0];
   if (!chosen.scale) chosen.scale = chosen.kind === "text" ? categories(chosen) : numbers(chosen);
@@ -43,19 +44,25 @@ function categories({key, column}) {
   const entries = [...order, ...(counts.has("") ? [""] : [])].map(each => ({
     key: each, count: counts.get(each) ?? 0, title: column ? each || "no value" : nameOfCluster(Number(each)),
   }));
-  return {kind: "text", keyOf, entries, colorOf: row => onGround(colors.get(keyOf(row)) ?? GRAY), colorOfKey: each => onGround(colors.get(each) ?? GRAY)};
+  const colorOfKey = each => onGround(colors.get(each) ?? GRAY);
+  return {kind: "text", keyOf, entries, colorOfKey, colorOf: row => colorOfKey(keyOf(row))};
+}
+
+// The colour at a part of a ramp, 0 its first and 1 its last.
+function onRamp(ramp, part) {
+  const at = Math.min(Math.max(part, 0), 1) * (ramp.length - 1), i = Math.min(Math.floor(at), ramp.length - 2);
+  return ramp[i].map((value, c) => value + (ramp[i + 1][c] - value) * (at - i));
 }
 
 function numbers({column}) {
   const values = data[column.array];
   const sorted = Float64Array.from(values).filter(Number.isFinite).sort();
-  const low = sorted[Math.floor(0.02 * (sorted.length - 1))] ?? 0, high = sorted[Math.ceil(0.98 * (sorted.length - 1))] ?? 1;
+  // A few extremes would leave all others in one colour.
+  const low = sorted[Math.floor(0.02 * (sorted.length - 1))] ?? 0;
+  const high = sorted[Math.ceil(0.98 * (sorted.length - 1))] ?? 1;
   const ramp = RAMP.map(toRgb);
   const colorOf = row => {
-    if (!Number.isFinite(values[row])) return GRAY;
-    const part = Math.min(Math.max((values[row] - low) / (high - low || 1), 0), 1) * (ramp.length - 1);
-    const i = Math.min(Math.floor(part), ramp.length - 2);
-    return onGround(ramp[i].map((value, c) => value + (ramp[i + 1][c] - value) * (part - i)));
+    return Number.isFinite(values[row]) ? onGround(onRamp(ramp, (values[row] - low) / (high - low || 1))) : GRAY;
   };
   return {kind: "number", low, high, colorOf};
 }

@@ -52,7 +52,8 @@ function textOf(column, row) {
 
 function showNumber(value) {
   if (!Number.isFinite(value)) return "–";
-  return (Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(3)))).replace("-", "−");
+  const text = Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(3)));
+  return text.replace("-", "−");
 }
 
 // Makes an element. Texts become text nodes, so that nothing in a name or a caption is ever read as HTML.

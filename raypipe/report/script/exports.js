@@ -1,13 +1,16 @@
 // What is selected, or else what passes the filters, as a file.
 
-const exportedRows = () => state.selected.size ? [...state.selected].sort((a, b) => a - b) : table.rows.slice().sort((a, b) => a - b);
+const exportedRows = () => [...state.selected.size ? state.selected : table.rows].sort((a, b) => a - b);
 
 const EXPORTS = {
   csv: {name: "selection.csv", type: "text/csv", write: rows => {
     const head = ["video_id", "video", "uri", "cluster", "outlier", ...data.columns.map(column => column.name)];
-    return [head, ...rows.map(row => Object.values(recordOf(row)))].map(line => line.map(cell).join(",")).join("\n") + "\n";
+    const lines = [head, ...rows.map(row => Object.values(recordOf(row)))];
+    return lines.map(line => line.map(cell).join(",") + "\n").join("");
   }},
-  json: {name: "selection.json", type: "application/json", write: rows => JSON.stringify(rows.map(recordOf), null, 1) + "\n"},
+  json: {name: "selection.json", type: "application/json", write: rows => {
+    return JSON.stringify(rows.map(recordOf), null, 1) + "\n";
+  }},
   ids: {name: "selection.txt", type: "text/plain", write: rows => rows.map(row => data.ids[row]).join("\n") + "\n"},
   lerobot: {name: "delete_episodes.sh", type: "text/x-shellscript", write: rows => {
     const {values, flags} = data.lerobot;
@@ -17,10 +20,11 @@ const EXPORTS = {
 };
 
 function recordOf(row) {
-  const record = {video_id: data.ids[row], video: data.names[row], uri: data.uris[row], cluster: data.cluster[row], outlier: Boolean(data.outlier[row])};
-  for (const column of data.columns) {
-    const value = column.kind === "number" ? data[column.array][row] : textOf(column, row);
-    record[column.name] = Number.isNaN(value) || value === "" ? null : column.kind === "number" ? Number(value.toPrecision(7)) : value;
+  const record = {video_id: data.ids[row], video: data.names[row], uri: data.uris[row]};
+  Object.assign(record, {cluster: data.cluster[row], outlier: Boolean(data.outlier[row])});
+  for (const {name, kind, array, values, codes} of data.columns) {
+    const value = kind === "number" ? Number(data[array][row].toPrecision(7)) : values[codes[row] - 1];
+    record[name] = value === undefined || Number.isNaN(value) ? null : value;
   }
   return record;
 }

@@ -5,7 +5,9 @@ const MAX_MOVING = 700;  // So many while the map moves, so that it moves smooth
 const MAX_DOTS = 20000;
 const REACH = 9;  // Pixels from a path or a dot within which the pointer is on it.
 
-const map = {center: [0, 0], scale: 1, rows: [], dotRows: [], hovered: -1, moving: false, lasso: null, dirty: new Set()};
+const map = {
+  center: [0, 0], scale: 1, rows: [], dotRows: [], hovered: -1, moving: false, lasso: null, dirty: new Set(),
+};
 
 function startMap() {
   map.painter = new Painter(find("map-paths"));
@@ -76,8 +78,13 @@ function showWhole() {
   redraw("rows", "colors");
 }
 
-const toScreen = ([x, y]) => [(x - map.center[0]) * map.scale + map.width / 2, map.height / 2 - (y - map.center[1]) * map.scale];
-const toPlace = ([x, y]) => [(x - map.width / 2) / map.scale + map.center[0], (map.height / 2 - y) / map.scale + map.center[1]];
+function toScreen([x, y]) {
+  return [map.width / 2 + (x - map.center[0]) * map.scale, map.height / 2 - (y - map.center[1]) * map.scale];
+}
+
+function toPlace([x, y]) {
+  return [map.center[0] + (x - map.width / 2) / map.scale, map.center[1] - (y - map.height / 2) / map.scale];
+}
 
 function redraw(...parts) {
   for (const part of parts) map.dirty.add(part);
@@ -167,7 +174,8 @@ function drawCenter(pen, cluster, ground) {
   pen.fill();
   pen.stroke();
   const readable = luminance(onGround(toRgb(cluster.color))) < 0.3 ? "#fff" : "#111";
-  Object.assign(pen, {fillStyle: readable, font: "700 11px system-ui, sans-serif", textAlign: "center", textBaseline: "middle"});
+  Object.assign(pen, {fillStyle: readable, font: "700 11px system-ui, sans-serif"});
+  Object.assign(pen, {textAlign: "center", textBaseline: "middle"});
   pen.fillText(String(cluster.number), end[0], end[1] + 0.5);
 }
 
@@ -205,7 +213,10 @@ function drawLasso(pen, ink) {
 function listenToPointer() {
   const {box} = map, fingers = new Map();
   let down = null;
-  const at = event => { const rect = box.getBoundingClientRect(); return [event.clientX - rect.left, event.clientY - rect.top]; };
+  const at = event => {
+    const {left, top} = box.getBoundingClientRect();
+    return [event.clientX - left, event.clientY - top];
+  };
   box.addEventListener("pointerdown", event => {
     if (event.button) return;
     fingers.set(event.pointerId, at(event));
@@ -226,7 +237,11 @@ function listenToPointer() {
     if (down && !fingers.size) letGo(down, at(event), event.ctrlKey || event.metaKey);
     down = null;
   });
-  box.addEventListener("pointercancel", event => { fingers.delete(event.pointerId); down = map.lasso = null; redraw(); });
+  box.addEventListener("pointercancel", event => {
+    fingers.delete(event.pointerId);
+    down = map.lasso = null;
+    redraw();
+  });
   box.addEventListener("pointerleave", () => hover(null));
   box.addEventListener("wheel", event => {
     event.preventDefault();
@@ -239,7 +254,8 @@ function drag(down, point) {
   down.moved ||= Math.hypot(point[0] - down.from[0], point[1] - down.from[1]) > 4;
   if (map.lasso) map.lasso.push(point);
   else if (down.moved) {
-    map.center = [down.center[0] - (point[0] - down.from[0]) / map.scale, down.center[1] + (point[1] - down.from[1]) / map.scale];
+    const [right, below] = [point[0] - down.from[0], point[1] - down.from[1]];
+    map.center = [down.center[0] - right / map.scale, down.center[1] + below / map.scale];
     moved();
   }
   redraw();
@@ -261,8 +277,8 @@ function letGo(down, point, add) {
 }
 
 function pressOnMap(event) {
-  const step = 40 / map.scale, moves = {ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step]};
-  if (moves[event.key]) map.center = map.center.map((value, c) => value + moves[event.key][c]);
+  const step = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key];
+  if (step) map.center = map.center.map((value, c) => value + step[c] * 40 / map.scale);
   else if (event.key === "+" || event.key === "=") zoom(1.25);
   else if (event.key === "-") zoom(0.8);
   else if (event.key === "0") showWhole();
@@ -302,7 +318,8 @@ function hover(point, pointerType) {
     const said = data.columns.filter(column => column.kind === "text").slice(0, 2).map(column => textOf(column, row));
     tip.replaceChildren(make("b", {}, data.names[row]), make("span", {},
       [nameOfCluster(data.cluster[row]), ...said].filter(Boolean).join(" · ")), make("span", {}, data.captions[row]));
-    tip.style.transform = `translate(${Math.min(point[0] + 14, map.width - 250)}px, ${Math.min(point[1] + 14, map.height - 70)}px)`;
+    const left = Math.min(point[0] + 14, map.width - 250), top = Math.min(point[1] + 14, map.height - 70);
+    tip.style.transform = `translate(${left}px, ${top}px)`;
   }
   if (row !== map.hovered) { map.hovered = row; redraw(); }
 }
@@ -343,6 +360,8 @@ function rowsInside(polygon) {
     return is;
   };
   const found = [];
-  for (let row = 0; row < data.n; row++) if (matching[row] && inside(toScreen(placeAt(row, state.time)))) found.push(row);
+  for (let row = 0; row < data.n; row++) {
+    if (matching[row] && inside(toScreen(placeAt(row, state.time)))) found.push(row);
+  }
   return found;
 }

@@ -73,7 +73,8 @@ function showSelection() {
   find("clear").disabled = !n;
   for (const button of document.querySelectorAll("[data-cluster]")) {
     const rows = data.members.get(Number(button.dataset.cluster)) ?? [];
-    button.setAttribute("aria-pressed", String(rows.length > 0 && rows.length === n && rows.every(row => state.selected.has(row))));
+    const isSelected = n > 0 && rows.length === n && rows.every(row => state.selected.has(row));
+    button.setAttribute("aria-pressed", String(isSelected));
   }
 }
 
@@ -81,14 +82,22 @@ function showLegend() {
   const legend = find("legend"), scale = coloring();
   if (scale.kind === "number") {
     const ramp = RAMP.map(hex => toCss(onGround(toRgb(hex)))).join(",");
-    return legend.replaceChildren(make("span", {}, showNumber(scale.low)), make("span", {class: "ramp", style: `background:linear-gradient(90deg,${ramp})`}), make("span", {}, showNumber(scale.high)));
+    const bar = make("span", {class: "ramp", style: `background:linear-gradient(90deg,${ramp})`});
+    return legend.replaceChildren(make("span", {}, showNumber(scale.low)), bar, make("span", {}, showNumber(scale.high)));
   }
-  const shown = scale.entries.slice(0, 40);
-  legend.replaceChildren(...shown.map(({key, title, count}) => make("button", {
-    type: "button", "aria-pressed": String(!state.hidden.has(key)), title: "show or hide", onclick: () => toggle(key),
-    ondblclick: () => update({hidden: new Set(scale.entries.map(each => each.key).filter(each => each !== key))}),
-  }, make("i", {style: `background:${toCss(scale.colorOfKey(key))}`}), make("bdi", {}, title), make("span", {class: "muted"}, ` ${showNumber(count)}`))));
-  if (scale.entries.length > shown.length) legend.append(make("span", {class: "muted"}, `and ${scale.entries.length - shown.length} more`));
+  const shown = scale.entries.slice(0, 40), more = scale.entries.length - shown.length;
+  legend.replaceChildren(...shown.map(entry => legendButton(entry, scale)));
+  if (more) legend.append(make("span", {class: "muted"}, `and ${more} more`));
+}
+
+function legendButton({key, title, count}, scale) {
+  const others = scale.entries.map(entry => entry.key).filter(each => each !== key);
+  const button = {
+    type: "button", "aria-pressed": String(!state.hidden.has(key)), title: "show or hide",
+    onclick: () => toggle(key), ondblclick: () => update({hidden: new Set(others)}),
+  };
+  return make("button", button, make("i", {style: `background:${toCss(scale.colorOfKey(key))}`}),
+    make("bdi", {}, title), make("span", {class: "muted"}, ` ${showNumber(count)}`));
 }
 
 function toggle(key) {
@@ -107,12 +116,16 @@ function startClusters() {
   for (const cluster of data.clusters) {
     const place = document.querySelector(`#cluster-${cluster.number < 0 ? "noise" : cluster.number} [data-slot]`);
     if (!place) continue;
-    const list = (title, rows) => rows.length ? make("p", {class: "small"}, `${title}: `, ...rows.map(row => make("button",
-      {type: "button", class: "video", onclick: () => showOnMap([row], row)}, make("bdi", {}, data.names[row])))) : null;
     place.append(make("button", {type: "button", "data-cluster": cluster.number, "aria-pressed": "false",
       onclick: () => showOnMap(data.members.get(cluster.number), cluster.central[0] ?? -1)}, "Select on the map"));
-    place.append(...[list("Most central", cluster.central), list("Oddest", cluster.odd)].filter(Boolean));
+    place.append(...buttonsOf("Most central", cluster.central), ...buttonsOf("Oddest", cluster.odd));
   }
+}
+
+function buttonsOf(title, rows) {
+  const button = row => make("button", {type: "button", class: "video", onclick: () => showOnMap([row], row)},
+    make("bdi", {}, data.names[row]));
+  return rows.length ? [make("p", {class: "small"}, `${title}: `, ...rows.map(button))] : [];
 }
 
 function showOnMap(rows, open) {

@@ -70,7 +70,8 @@ function readRanges(text) {
 let addressTimer = 0;
 function writeAddress() {  // Browsers let a page change its address only so many times a second.
   clearTimeout(addressTimer);
-  addressTimer = setTimeout(() => history.replaceState(null, "", addressOf(state) || location.pathname + location.search), 150);
+  const write = () => history.replaceState(null, "", addressOf(state) || location.pathname + location.search);
+  addressTimer = setTimeout(write, 150);
 }
 
 function addressOf(s) {

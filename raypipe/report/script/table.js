@@ -47,7 +47,8 @@ function sortTable() {
     const rank = row => Number.isFinite(column.values[row]) ? sign * column.values[row] : Infinity;
     table.rows.sort((a, b) => rank(a) - rank(b) || a - b);
   } else if (column) {
-    const collator = new Intl.Collator("en", {numeric: true}), texts = new Map(table.rows.map(row => [row, column.textOf(row)]));
+    const collator = new Intl.Collator("en", {numeric: true});
+    const texts = new Map(table.rows.map(row => [row, column.textOf(row)]));
     table.rows.sort((a, b) => sign * collator.compare(texts.get(a), texts.get(b)) || a - b);
   }
   for (const {head, key} of table.columns) {
@@ -70,8 +71,10 @@ function drawTable() {
 
 function drawTableRow(row, place) {
   const isSelected = state.selected.has(row);
-  const cells = table.columns.map(column => make("span", {role: "gridcell", class: cellClass(column), title: column.textOf(row)},
-    column.key === "cluster" ? chipOf(data.cluster[row]) : column.wide ? nameCell(row) : column.textOf(row)));
+  const cells = table.columns.map(column => {
+    const text = column.textOf(row), cell = {role: "gridcell", class: column.wide ? "wide" : "", title: text};
+    return make("span", cell, column.key === "cluster" ? chipOf(data.cluster[row]) : column.wide ? nameCell(row) : text);
+  });
   return make("div", {
     role: "row", "aria-selected": String(isSelected), "aria-rowindex": place + 1, "data-row": row,
     class: row === state.open ? "open" : "", style: `top:${place * ROW}px`, id: `row-${row}`,
@@ -79,13 +82,16 @@ function drawTableRow(row, place) {
   }, make("span", {role: "gridcell", class: "pick"}, isSelected ? "✓" : ""), ...cells);
 }
 
-const cellClass = column => column.wide ? "wide" : column.values ? "number" : "";
-const nameCell = row => make("span", {}, make("bdi", {}, data.names[row]), data.outlier[row] ? make("i", {class: "tag"}, "outlier") : null);
+function nameCell(row) {
+  const tag = data.outlier[row] ? make("i", {class: "tag"}, "outlier") : null;
+  return make("span", {}, make("bdi", {}, data.names[row]), tag);
+}
 
 function chipOf(number) {
   const rgb = toRgb(clusterOf(number)?.color ?? "#a7adb8");
   const ink = luminance(rgb) < 0.3 ? "#fff" : "#111";
-  return make("b", {class: "chip", style: `background:${toCss(rgb)};color:${ink}`}, number < 0 ? "noise" : String(number));
+  const style = `background:${toCss(rgb)};color:${ink}`;
+  return make("b", {class: "chip", style}, number < 0 ? "noise" : String(number));
 }
 
 function pressInTable(event) {
