@@ -116,6 +116,7 @@ def test_a_fragment_brings_the_page_back(open_page):
     assert again.input_value("#color") == "distance" and again.is_checked("#outliers-only")
     assert again.inner_text("#time-said") == "25 %" and again.inner_text("#selected-count") == "1 selected"
     assert "episode_005.mp4" in again.inner_text("#details")
+    assert open_page("#open=36").locator("#row-36").is_visible()
     assert fragment(again) == state
 
 

@@ -25,8 +25,8 @@ function startTable() {
   new ResizeObserver(drawTable).observe(body);
   listeners.push(changed => {
     if (["matching", "sort", "down"].some(key => changed.has(key))) sortTable();
-    if (changed.has("open")) revealRow(state.open);
     drawTable();
+    if (changed.has("open")) revealRow(state.open);
   });
 }
 
