@@ -5,6 +5,8 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +72,19 @@ def require_on_gpu(name: str, remedy: str) -> ModuleType:
     if not n_gpus:
         raise RaypipeError(f"{name.partition('.')[0]} needs a GPU and there is none: {remedy}")
     return require(name)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute in one thread: sums that are shared among threads differ in their last bits by how many."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def package_versions() -> dict[str, str]:

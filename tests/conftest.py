@@ -112,7 +112,9 @@ def pytest_xdist_make_scheduler(config, log):
     class Rooms(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = Path(nodeid.partition("::")[0])
-            if path.parent.name not in ("unit", "browser"):
+            if path.parent.name == "browser":
+                return path.name
+            if path.parent.name != "unit":
                 return "own ray" if has_own_ray(path) else "ray"
             return "umap" if path.name in WITH_UMAP else path.name
 

@@ -21,7 +21,7 @@ from raypipe.engine.attempts import Attempts
 from raypipe.engine.session import HEAVY_FRAME_S, Pools
 from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
-from raypipe.packages import is_installed
+from raypipe.packages import is_installed, one_torch_thread
 from raypipe.runs.committer import Committer
 from raypipe.runs.directory import Run
 from raypipe.segments.planning import mean_frames
@@ -228,15 +228,9 @@ def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:
 
 def time_frame(encoder: Encoder) -> float:
     """Measure how many seconds an encoder takes for a frame on one core of this machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_torch_thread():
         frames = np.full((8, encoder.image_size, encoder.image_size, 3), 127, np.uint8)
         encoder(frames[:1])
         started = time.process_time()  # CPU time, because the machine may be busy with other things.
         encoder(frames)
         return (time.process_time() - started) / len(frames)
-    finally:
-        torch.set_num_threads(threads)

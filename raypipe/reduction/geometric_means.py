@@ -11,13 +11,14 @@ of 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from raypipe.packages import one_torch_thread
 
 _WIDTH, _LAYERS = 128, 3
 _BATCH, _BUDGET, _RATE = 256, 1500, 0.01  # Points a step, steps, and the highest learning rate.
@@ -108,7 +109,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), _RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_BUDGET, pct_start=0.1)
     batches = _endless_batches(len(points), generator)
-    with _one_thread():
+    with one_torch_thread():
         for _ in range(_BUDGET):
             rows = next(batches)
             batch = x[rows.to(device)]
@@ -189,14 +190,3 @@ def _endless_batches(n: int, generator: torch.Generator) -> Iterator[torch.Tenso
         order = torch.randperm(n, generator=generator)
         for start in range(0, n - size + 1, size):
             yield order[start : start + size]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let one thread compute, because sums that are shared among threads differ in their last bits by how many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -51,7 +51,7 @@ def write_report_files(
         If the run has not been clustered.
     """
     # These modules import matplotlib, which `import raypipe` must not do.
-    from raypipe.report import page, tables
+    from raypipe.report import explorer, page, tables
 
     facts = tables.read_facts(run)
     for stale in ("plots", "thumbnails"):
@@ -65,8 +65,9 @@ def write_report_files(
         sheets = beside.submit(_write_sheets, run, facts, frames_of, report_config)
         centers = tables.read_centers(run, paths, facts.clusters)
         drawn, video_map = _write_plots(run, facts, paths, centers, report_config.seed)
+        data = explorer.write_data(run, facts, paths, centers)
         cards, outliers = sheets.result()
-    html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map)
+    html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map, data)
     run.write_bytes("report.html", html.encode())
 
 

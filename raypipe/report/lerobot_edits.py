@@ -159,6 +159,26 @@ def find_dataset(run: Run, uris: pa.ChunkedArray) -> LeRobotDataset:
     return dataset
 
 
+def edit_command(run: Run, uris: pa.ChunkedArray, named: str) -> str:
+    """Return how the command begins that edits the dataset of a run's videos into a new one of a name.
+
+    Raises
+    ------
+    UsageError
+        If the videos are not of one dataset, or it has moved.
+    """
+    places = _places(find_dataset(run, uris), named)
+    return shlex.join(_begin_command(places))
+
+
+def _begin_command(edit: Mapping[str, Any]) -> list[str]:
+    words = ["lerobot-edit-dataset"]
+    for name in ("repo_id", "root", "new_repo_id", "new_root"):
+        if name in edit:
+            words += [f"--{name}", edit[name]]
+    return words
+
+
 def merge_videos(clusters: pa.Table, episodes: np.ndarray) -> EpisodeTable:
     """Merge the videos of each episode.
 
@@ -238,11 +258,8 @@ def _write_edit(
     edit: dict[str, Any] = _places(dataset, named)
     edit["operation"] = {"type": "delete_episodes", "episode_indices": gone.tolist()}
     place.write_json(EDIT, edit)
-    words = ["lerobot-edit-dataset"]
-    for name in ("repo_id", "root", "new_repo_id", "new_root"):
-        if name in edit:
-            words += [f"--{name}", edit[name]]
-    words += ["--operation.type", "delete_episodes", "--operation.episode_indices", str(gone.tolist())]
+    words = [*_begin_command(edit), "--operation.type", "delete_episodes"]
+    words += ["--operation.episode_indices", str(gone.tolist())]
     if sum(map(len, words)) > _LONGEST_LINE:
         words = ["lerobot-edit-dataset", "--config_path", place.path(EDIT)]
     notes = []

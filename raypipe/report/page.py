@@ -1,4 +1,4 @@
-"""The static page: one HTML file that carries its pictures and its style, runs no script and loads nothing."""
+"""The page: one HTML file that carries its pictures, its style, its data and its one script, and loads nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
+from raypipe.report.confusion import render_confusion
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.hover import draw_hover
+from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
 from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
@@ -31,7 +32,6 @@ MAX_PROBLEMS = 500  # The table of failures has at most this many rows; videos.p
 MAX_PILLS = 16
 
 _WIDE = ("trajectories", "fingerprints")
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _METRICS = {
     "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
     "silhouette_softdtw": "The silhouette by soft-DTW between trajectories, so that order in time counts: −1 to 1.",
@@ -92,6 +92,7 @@ def render_page(
     outliers: Sequence[tuple[Member, bytes | None]],
     written: datetime,
     video_map: VideoMap,
+    explorer: str,
 ) -> str:
     """Return the page as HTML.
 
@@ -111,16 +112,19 @@ def render_page(
         The time in the head of the page.
     video_map
         Where ``points`` shows which video.
+    explorer
+        The data that `raypipe.report.explorer.write_data` wrote.
     """
-    style = resources.files("raypipe.report").joinpath("page.css").read_text(encoding="utf-8")
+    style, script = read_text("page.css") + read_text("explorer.css"), read_script()
     body = "\n".join(
         [
             _head(facts, written),
             _counts(facts),
-            _metrics(facts),
+            "<h2>The map</h2>\n" + render_explorer(explorer),
             _pictures(facts, plots, video_map),
             _learning(plots),
             draw_timelines(facts),
+            _metrics(facts),
             "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
             _outliers(facts, outliers),
             _sweep(facts, plots),
@@ -130,10 +134,10 @@ def render_page(
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy_of(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(_title(facts))}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -185,7 +189,10 @@ def _metrics(facts: Facts) -> str:
         for name in _METRICS
         if name in facts.metrics and not (name in ("ari", "nmi", "v_measure") and facts.metrics[name] is None)
     )
-    return f'<h2>How good the clusters are</h2>\n<div class="card"><table class="metrics">{rows}</table></div>'
+    return (
+        f'<h2>How good the clusters are</h2>\n<div class="card"><table class="metrics">{rows}</table></div>'
+        + render_confusion(facts)
+    )
 
 
 def _explain(name: str, facts: Facts) -> str:
@@ -217,14 +224,16 @@ def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> 
             else "Shown is the distance to the nearest center that other videos support."
         ),
     }
-    figures = "\n".join(
-        f'<figure><div class="paper"><div class="map{"" if name in _WIDE else " narrow"}">'
+    figures = {
+        name: f'<figure><div class="paper"><div class="map{"" if name in _WIDE else " narrow"}">'
         f'<img src="{_data(plots[name], "png")}" alt="{escape(captions[name])}">{hover if name == "points" else ""}'
         f"</div></div><figcaption>{escape(captions[name])}</figcaption></figure>"
         for name in captions
         if name in plots
-    )
-    return f"<h2>The map</h2>\n{figures}"
+    }
+    maps = "\n".join(figures.pop(name) for name in ("points", "trajectories") if name in figures)
+    # They need no script, and can be printed.
+    return _details("The map as pictures", maps) + "\n".join(figures.values())
 
 
 def _learning(plots: Mapping[str, bytes]) -> str:
@@ -265,7 +274,8 @@ def _card(card: Card, facts: Facts) -> str:
         f'<section class="card cluster" id="cluster-{cluster.short_name}">\n<header>{_chip(cluster.number)}'
         f"<h3>{cluster.title}</h3>"
         f'<span class="muted">{_count(len(cluster), "video")} ({share:.0%}){odd}</span>'
-        f"{_pills(cluster, facts)}{_keywords(cluster, facts)}</header>\n{rows}\n{far}\n</section>"
+        f"{_pills(cluster, facts)}{_keywords(cluster, facts)}"
+        f'<div class="slot" data-slot></div></header>\n{rows}\n{far}\n</section>'
     )
 
 

@@ -127,10 +127,10 @@ def from_table(table: pa.Table, column: str = "trajectory") -> Trajectories:
     dim = int(table.schema.metadata[f"{column}.dim".encode()])
     ragged = table.schema.metadata[f"{column}.n_steps".encode()] == b""
     lists = table.column(column).combine_chunks()
-    points = lists.flatten().to_numpy().reshape(-1, dim)
-    lengths = lists.value_lengths().to_numpy() // dim
+    points = numbers_of(lists.flatten()).reshape(-1, dim)
+    lengths = numbers_of(lists.value_lengths()) // dim
     paths: Any = np.split(points, np.cumsum(lengths)[:-1]) if ragged else points.reshape(len(lists), -1, dim)
-    return Trajectories(tuple(table.column("video_id").to_pylist()), paths, table.column("n_clips").to_numpy())
+    return Trajectories(tuple(table.column("video_id").to_pylist()), paths, numbers_of(table.column("n_clips")))
 
 
 def write_clusters(

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from raypipe.config import LearnConfig, validate
 from raypipe.errors import RaypipeError, UsageError, check_type
+from raypipe.packages import one_torch_thread
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.schema import Trajectories
@@ -37,8 +38,8 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
     Encoder and decoder learn to write each sequence again, or to go on with it from its first step, without any label;
     the decoder is weakened so that the state has to carry the sequence (Su, Liu & Shlizerman 2020, "Predict & Cluster:
     Unsupervised Skeleton Based Action Recognition", arXiv 1905.12176). Learning ends when the loss on held-out
-    sequences does not become better, and the best weights are kept. On the CPU the same seed gives the same bits, on
-    the same machine with the same number of threads.
+    sequences does not become better, and the best weights are kept. On the CPU one thread learns, so that the
+    same seed gives the same bits on any number of cores.
 
     Parameters
     ----------
@@ -162,7 +163,8 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         self.n_features_in_ = len(mean)
         self._network = self._make_network()
         self._network.draw(np.random.default_rng(self.random_state))
-        self._learn(self._standardise(sequences), _Checkpoint.of(checkpoint), progress or Progress())
+        with one_torch_thread():
+            self._learn(self._standardise(sequences), _Checkpoint.of(checkpoint), progress or Progress())
         return self
 
     def transform(self, paths: Any) -> np.ndarray:

@@ -9,8 +9,6 @@ from sklearn.cluster import HDBSCAN
 from sklearn.datasets import make_blobs
 
 from raypipe import packages
-from raypipe.analysis import evaluation
-from raypipe.analysis.evaluation import evaluate
 from raypipe.clustering import density, fit_clusters
 from raypipe.clustering.density import compare_paths
 from raypipe.config import ClusterConfig, make_config
@@ -99,33 +97,6 @@ def test_blocks_of_rows_are_the_whole_matrix(monkeypatch):
     np.testing.assert_allclose(compare_paths(values, 0.1), whole, rtol=1e-6)
     np.testing.assert_array_equal(whole, whole.T)
     assert whole.dtype == np.float32
-
-
-class OnDevice:
-    """An array that lies on a GPU, as CuPy's: no function of numpy takes it."""
-
-    __array_ufunc__ = None
-
-    def __init__(self, values: np.ndarray):
-        self._values = values
-
-    def get(self) -> np.ndarray:
-        return self._values
-
-
-def test_distances_that_a_gpu_computed_are_fetched(monkeypatch):
-    values, _ = make_paths()
-    expected = fit_clusters(values, by_density())
-    figures = evaluate(values, expected.labels, gamma=0.1)
-    for module in (density, evaluation):
-        there = module.cdist_soft_dtw
-        monkeypatch.setattr(
-            module, "cdist_soft_dtw", lambda *given, there=there, **more: OnDevice(there(*given, **more))
-        )
-    found = fit_clusters(values, by_density())
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_array_equal(found.distances, expected.distances)
-    assert evaluate(values, expected.labels, gamma=0.1) == figures
 
 
 def test_paths_of_unequal_lengths_have_padded_centers():

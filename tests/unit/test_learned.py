@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import raypipe as rp
 from raypipe import pipeline
@@ -113,7 +114,9 @@ def test_a_kill_changes_no_bit(tmp_path):
         n_learned = len(kept["history"]) - 1
     how = {"batch_size": 8, "epochs": n_learned + 3, "patience": 5000}
     resumed = Seq2SeqEmbedder(16, **how).fit(paths, checkpoint=file)
+    torch.set_num_threads(2)  # The killed process had one.
     whole = Seq2SeqEmbedder(16, **how).fit(paths)
+    torch.set_num_threads(1)
     assert resumed.history_ == whole.history_
     np.testing.assert_array_equal(resumed.transform(paths), whole.transform(paths))
 

@@ -19,7 +19,9 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
+from raypipe.report import explorer
 from raypipe.report.lerobot_edits import merge_videos
+from raypipe.report.tables import read_facts
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
 
@@ -81,6 +83,15 @@ def test_the_command_deletes_the_outliers_in_a_copy(made, tmp_path):
     edit = json.loads((tmp_path / "out/edit.json").read_text())
     assert edit["operation"] == {"type": "delete_episodes", "episode_indices": [ODD]}
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_can_delete_what_is_selected(made):
+    root, run = made
+    found = explorer._lerobot(run, read_facts(run))
+    words = shlex.split(found["flags"])
+    assert words[0] == "lerobot-edit-dataset" and words[words.index("--root") + 1] == str(root)
+    assert words[words.index("--new_root") + 1] == f"{root}_selection_deleted"
+    assert sorted(found["values"]) == sorted([*range(8)] * (len(found["values"]) // 8))
 
 
 def test_the_command_keeps_a_cluster(made, tmp_path):

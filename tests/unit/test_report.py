@@ -1,9 +1,10 @@
 """The report: every file is there and whole, whatever the videos are called and however their decoding went."""
 
+import base64
 import csv
+import hashlib
 import io
 import re
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,89 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from PIL import Image
+from report_runs import HOSTILE, LABELS, WRITTEN, frames_of, keep_pictures, make_run
 
 from raypipe import report
-from raypipe.config import Config, ReportConfig
-from raypipe.decoders.thumbnails import encode_jpeg
+from raypipe.config import ReportConfig
 from raypipe.errors import DecodeError, RaypipeError
 from raypipe.report import write_report_files
 from raypipe.runs.directory import Run
-from raypipe.runs.frames import write_frames
-from raypipe.schema import CLUSTERS, FRAMES, VIDEOS, Frames
-
-WRITTEN = datetime(2025, 1, 31, 12, 30, tzinfo=UTC)
-HOSTILE = "<script>alert('x')</script>\"&$\\frac{'.mp4"
-LABELS = ("pick then place", "place then pick", "stack", "wipe", "open drawer", "pour")
-
-
-def make_run(folder, names, labels=None, groups=None, k=4, n_steps=16, failed=(), seed=0, scale=1.0) -> Run:
-    """Write what lies in a run when its report is due: blobs of curved paths, one a cluster."""
-    rng = np.random.default_rng(seed)
-    n = len(names)
-    clusters = np.arange(n) % k
-    uris = [name if "://" in name else f"file:///data/robots/{name}" for name in names]
-    ids = [f"00000000-0000-5000-8000-{i:012d}" for i in range(n)]
-    lengths = [n_steps] * n if n_steps else rng.integers(1, 90, n).tolist()
-    paths = [_path(rng, cluster, k, length) * scale for cluster, length in zip(clusters, lengths, strict=True)]
-    middles = np.array([path.mean(axis=0) for path in paths])
-    distances = rng.gamma(3, 0.4, n)
-    odd = distances > np.quantile(distances, 0.92) if n > 3 else np.zeros(n, dtype=bool)
-    videos = [
-        {"video_id": i, "uri": uri, "group": g, "label": label, "duration_s": 4.0, "status": "ok"}
-        for i, uri, g, label in zip(ids, uris, groups or [None] * n, labels or [None] * n, strict=True)
-    ]
-    broken = [
-        {"video_id": f"bad-{name}", "uri": f"file:///data/{name}", "status": "failed", "error_stage": "decode"}
-        | {"error": f"decord: <b>{name}</b> spins; pyav: no frame decodes"}
-        for name in failed
-    ]
-    run = Run(str(folder))
-    run.write_table("videos.parquet", pa.Table.from_pylist(videos + broken, schema=VIDEOS))
-    columns = {name: [video.get(name) for video in videos] for name in ("video_id", "uri", "group", "label")}
-    columns |= {"cluster": clusters, "distance": distances, "outlier_score": distances / 2, "outlier": odd}
-    run.write_table("clusters.parquet", pa.table({**columns, "x": middles[:, 0], "y": middles[:, 1]}).cast(CLUSTERS))
-    picture = pa.array([path.ravel().tolist() for path in paths], pa.list_(pa.float32()))
-    n_clips = pa.array([len(path) for path in paths], pa.int64())
-    columns = {"video_id": ids, "n_clips": n_clips, "picture": picture}
-    run.write_table("trajectories/00000.parquet", pa.table(columns))
-    metrics = {"silhouette": 0.6654, "davies_bouldin": 0.4251, "silhouette_softdtw": -0.0312, "inertia": 12.5}
-    metrics |= {"sizes": np.bincount(clusters).tolist(), "ari": 0.97 if labels else None, "gamma": 0.0123}
-    run.write_json("metrics.json", metrics | {"truth": "label" if labels else None})
-    run.record(
-        config=Config().model_dump(mode="json"),
-        versions={"raypipe": "0.1.0", "ray": "2.60.0", "numpy": "2.4.6"},
-        implementations={"reduce": "umap-learn", "cluster": "tslearn"},
-        fallbacks={"reduce": "no GPU here: umap-learn"},
-        counts={"found": n + len(broken), "ok": n, "failed": len(broken), "skipped": 0, "ignored": 2},
-        seconds={"plan": 1.25, "embed": 64.0, "reduce": 9.5, "cluster": 3.25},
-        encoder={"name": "descriptor", "dim": 512, "fingerprint": "abc"},
-    )
-    return run
-
-
-def _path(rng, cluster, k, n_steps):
-    turn = 2 * np.pi * cluster / k
-    t = np.linspace(0, 1, n_steps) ** rng.uniform(0.6, 1.6)
-    curve = np.column_stack([3 * t, np.sin(2 * np.pi * t) * (1 if cluster % 2 else -1)])
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return (
-        curve @ rotation
-        + 4 * rotation[:, 0] * (cluster % 3)
-        + rng.normal(0, 0.25, 2)
-        + rng.normal(0, 0.06, (n_steps, 2))
-    )
-
-
-def frames_of(uri, times_s, image_size):
-    """A ball that crosses a coloured ground."""
-    hue = sum(uri.encode()) % 7
-    y, x = np.mgrid[0:image_size, 0:image_size] / image_size
-    pictures = []
-    for time_s in times_s:
-        ball = np.hypot(x - 0.1 - 0.2 * time_s, y - 0.5 - 0.3 * np.sin(time_s + hue)) < 0.12
-        ground = np.stack([0.3 + 0.4 * x, 0.35 + 0.3 * y, 0.4 + 0.05 * hue + 0 * x], axis=2)
-        pictures.append((np.where(ball[..., None], (0.95, 0.45, 0.2), ground) * 255).astype(np.uint8))
-    return Frames(np.stack(pictures), np.asarray(times_s) + 0.01, np.arange(len(times_s)), "fake")
+from raypipe.schema import Frames
 
 
 def failing(uri, times_s, image_size):
@@ -114,7 +40,7 @@ def size_of(run, name) -> tuple[int, int]:
 class Page(HTMLParser):
     """Collects a page's tags, attributes and text, and checks that every tag is closed."""
 
-    VOID = ("meta", "img", "wbr")
+    VOID = ("meta", "img", "wbr", "input")
 
     def __init__(self, html):
         super().__init__()
@@ -134,6 +60,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def script_hash(html) -> str:
+    """Return what the page's policy says of its script, which stands last in the page."""
+    script = html.rpartition("<script>")[2].partition("</script>")[0]
+    return f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +120,8 @@ def test_the_csv_holds_every_clustered_video_in_source_order(run):
 def test_the_page_stands_alone_and_says_everything(run):
     html = run.read_bytes("report.html").decode()
     page = Page(html)
-    assert "script" not in page.tags and "link" not in page.tags
+    assert page.tags.count("script") == 2 and "link" not in page.tags  # the data, and the one script
+    assert html.count(script_hash(html)) == 1
     sources = [value for key, value in page.attributes if key == "src"]
     assert len(sources) > 15 and all(source.startswith("data:image/") for source in sources)
     assert not re.search(r"url\(|@import", html)
@@ -198,6 +131,12 @@ def test_the_page_stands_alone_and_says_everything(run):
         assert said in page.text
     assert "adjusted Rand" in page.text and "nmi" not in page.text
     assert len(html) < 5_000_000
+
+
+def test_labels_and_clusters_are_counted_in_a_table(run):
+    table = run.read_bytes("report.html").decode().partition('class="confusion"')[2].partition("</table>")[0]
+    rows = [re.findall(r">(\d*)</td>", row) for row in table.split("<tr>")[2:]]
+    assert sorted(rows) == sorted([["6" if i == j else "" for j in range(4)] for i in range(4)])
 
 
 def test_the_same_run_gives_the_same_bytes(run):
@@ -224,7 +163,7 @@ def test_hostile_and_foreign_names_are_harmless(tmp_path):
     run.record(fallbacks={"<s>reduce": "<s>why"}, versions={"<s>": "<s>"}, seconds={"<s>stage": 1.0})
     html = write(run, failing)
     page = Page(html)
-    assert not {"script", "i", "u", "s"} & set(page.tags)
+    assert page.tags.count("script") == 2 and not {"i", "u", "s"} & set(page.tags)
     assert not [key for key, _ in page.attributes if key.startswith("on")]
     targets = [value for key, value in page.attributes if key == "href"]
     assert all(target.startswith(("#cluster-", "file:")) for target in targets)
@@ -271,23 +210,6 @@ def test_frames_are_asked_for_at_equal_fractions_of_the_span(tmp_path):
     page = Page(write(run, note, sheet_frames=4))
     assert sorted(times.tolist() for times in asked) == [[0.5, 1.5, 2.5, 3.5], [11.0, 13.0, 15.0, 17.0]]
     assert "a.mp4 [10–18 s]" in page.text and "a.mp4 [0–4 s]" in page.text
-
-
-def keep_pictures(run, n_clips) -> None:
-    """Write what an embedding keeps of the run's videos: ``n_clips`` pictures each, a second apart."""
-    rows = run.read_table("videos.parquet", ["video_id", "uri"]).to_pylist()
-    segment = {"fingerprint": "f", "origin_s": 0.0, "span_s": float(n_clips)}
-    run.write_table("plan.parquet", pa.Table.from_pylist([{"video_id": row["video_id"], **segment} for row in rows]))
-    run.write_table("embeddings/0.parquet", pa.table({"n": [0]}))
-    frames = []
-    for row in rows:
-        keys = {"video_id": row["video_id"], "fingerprint": "f"}
-        shown = frames_of(row["uri"], np.arange(n_clips), 200).pixels[:, 20:180]  # wider than high
-        frames += [
-            {**keys, "clip_index": i, "time_s": float(i), "frame": encode_jpeg(picture)}
-            for i, picture in enumerate(shown)
-        ]
-    write_frames(run, "embeddings/0.parquet", pa.Table.from_pylist(frames, schema=FRAMES))
 
 
 def sheets(run, frames, n_frames):

@@ -1,0 +1,42 @@
+"""How the clusters and the known labels meet: a table for the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raypipe.report.tables import Facts
+
+MAX_VALUES = 24  # A wider table could not be read; the sizes' plot shows the mix of more.
+
+
+def render_confusion(facts: Facts) -> str:
+    """Return a table with a row a label and a column a cluster, or "" if there are no labels or too many.
+
+    A cell is the darker, the larger the part of its label that lies in its cluster.
+    """
+    column = facts.mix_column
+    if column is None:
+        return ""
+    counts = Counter((getattr(member, column), member.cluster) for member in facts.members if getattr(member, column))
+    sizes: Counter[str] = Counter()
+    for (value, _), count in counts.items():
+        sizes[value] += count
+    groups = facts.clusters_and_noise
+    if not 1 < len(sizes) <= MAX_VALUES or len(groups) > MAX_VALUES:
+        return ""
+    head = "".join(f'<th scope="col">{group.short_name}</th>' for group in groups)
+    rows = []
+    for value in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        cells = "".join(_cell(counts[value, group.number], sizes[value]) for group in groups)
+        rows.append(f'<tr><th scope="row"><bdi>{escape(value)}</bdi></th>{cells}</tr>')
+    return (
+        '<div class="card below"><div class="scroll"><table class="confusion">'
+        f"<caption>Each {column}, by cluster</caption><tr><td></td>{head}</tr>{''.join(rows)}</table></div></div>"
+    )
+
+
+def _cell(count: int, of: int) -> str:
+    return f'<td style="--part:{100 * count / of:.0f}%">{count or ""}</td>'

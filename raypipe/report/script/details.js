@@ -1,0 +1,109 @@
+// The pane of one video: its film strip, its path beside its cluster's, the alignment of the two, and its neighbours.
+
+function startDetails() {
+  listeners.push(changed => {
+    if (changed.has("open") || changed.has("theme")) showDetails(state.open);
+    if (changed.has("time")) moveCursor();
+  });
+}
+
+function showDetails(row) {
+  const pane = find("details");
+  if (row < 0) return pane.replaceChildren(make("p", {class: "muted"},
+    "Choose a video on the map, in the table or in a cluster: here you see it over time, beside its cluster."));
+  pane.replaceChildren(...[
+    heading(row), factsOf(row), playerOf(row), oddPart(row), filmOf(row), pathFigure(row), alignmentFigure(row),
+    neighboursOf(row),
+  ].filter(Boolean));
+  moveCursor();
+}
+
+function heading(row) {
+  const link = data.links[row], name = make("bdi", {}, data.names[row]);
+  const close = {type: "button", class: "close", "aria-label": "close this video", onclick: () => update({open: -1})};
+  return make("header", {},
+    make("h3", {}, chipOf(data.cluster[row]), " ", link ? make("a", {href: link}, name) : name),
+    make("button", close, "×"));
+}
+
+function factsOf(row) {
+  const pairs = data.columns.map(column => [column.title, textOf(column, row)]).filter(([, text]) => text !== "");
+  const caption = data.captions[row] ? make("p", {class: "caption"}, make("bdi", {}, data.captions[row])) : null;
+  const entry = ([title, text]) => [make("dt", {}, title), make("dd", {}, make("bdi", {}, text))];
+  return make("div", {}, caption, make("dl", {}, ...pairs.flatMap(entry)));
+}
+
+// Only where a server plays the videos (raypipe explore); a page from disk has pictures alone.
+function playerOf(row) {
+  const videosAt = document.documentElement.dataset.videos;
+  if (!videosAt) return null;
+  const start = data.origin[row] || 0, src = `${videosAt}${encodeURIComponent(data.ids[row])}#t=${start}`;
+  const video = make("video", {controls: true, preload: "metadata", muted: true, src});
+  video.addEventListener("timeupdate", () => {
+    if (data.span[row] > 0) update({time: partOf(row, video.currentTime)});
+  });
+  return video;
+}
+
+function oddPart(row) {
+  if (!data.outlier[row] || !data.reasons[row]) return null;
+  const [from, to] = [data.oddStart[row], data.oddEnd[row]];
+  return make("p", {class: "odd"}, make("b", {}, "Outlier: "), data.reasons[row],
+    Number.isFinite(from) ? ` (${from.toFixed(1)} to ${to.toFixed(1)} s)` : "");
+}
+
+// Where a second of the file lies in the video, 0 its start and 1 its end.
+function partOf(row, second) {
+  if (!(data.span[row] > 0)) return NaN;
+  return Math.min(Math.max((second - (data.origin[row] || 0)) / data.span[row], 0), 1);
+}
+
+function stripOf(row) {
+  const at = data.stripOf[row];
+  if (at < 0) return null;
+  const bytes = data.film.subarray(data.filmStarts[at], data.filmStarts[at + 1]);
+  const times = [...data.filmTimes.subarray(data.filmTimeStarts[at], data.filmTimeStarts[at + 1])];
+  return {source: `data:image/webp;base64,${encodeBase64(bytes)}`, times};
+}
+
+function pictureOf(strip, alt) {
+  return make("img", {src: strip.source, alt, style: `aspect-ratio:${strip.times.length}/1`});
+}
+
+function filmOf(row) {
+  const strip = stripOf(row);
+  if (!strip) {
+    return make("p", {class: "muted small"}, "This page holds no pictures of this video: raypipe explore shows each.");
+  }
+  const n = strip.times.length;
+  const times = {class: "times", style: `grid-template-columns:repeat(${n},1fr)`};
+  return make("figure", {class: "film"},
+    make("div", {class: "reel"}, pictureOf(strip, `${n} pictures of the video, in order of time`), oddMark(row),
+      make("div", {class: "cursor"})),
+    make("div", times, ...strip.times.map(time => make("span", {}, `${time.toFixed(1)} s`))));
+}
+
+function oddMark(row) {
+  const from = partOf(row, data.oddStart[row]), to = partOf(row, data.oddEnd[row]);
+  if (!data.outlier[row] || !Number.isFinite(from)) return null;
+  const style = `left:${100 * from}%;width:${Math.max(100 * (to - from), 1)}%`;
+  return make("div", {class: "odd-mark", title: "the part that is odd", style});
+}
+
+function neighboursOf(row) {
+  const near = nearestVideos(row, 6);
+  if (!near.length) return null;
+  const entry = other => make("li", {}, make("button", {type: "button", onclick: () => select([other], {open: other})},
+    chipOf(data.cluster[other]), " ", make("bdi", {}, data.names[other])));
+  return make("section", {}, make("h4", {}, "Nearest videos"), make("ol", {class: "near"}, ...near.map(entry)));
+}
+
+function moveCursor() {
+  const pane = find("details");
+  for (const cursor of pane.querySelectorAll(".cursor")) cursor.style.left = `${100 * state.time}%`;
+  const svg = pane.querySelector(".path svg");
+  if (!svg) return;
+  const [x, y] = svg.placeAt(state.time), now = svg.querySelector(".now");
+  now.setAttribute("cx", x);
+  now.setAttribute("cy", y);
+}

@@ -1,0 +1,60 @@
+"""A page in a browser: opened from disk, without a network, and without an error on its console."""
+
+import shutil
+
+import pytest
+from report_runs import WRITTEN, frames_of, make_explored_run
+
+from raypipe.config import ReportConfig
+from raypipe.report import write_report_files
+
+# WebGL in software, as there is no GPU in a container; a container's root has no sandbox.
+FLAGS = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=angle", "--use-angle=swiftshader"]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Return a running Chromium, or skip."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on the PATH")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Return the run that `report_runs.make_explored_run` makes, with its report."""
+    run = make_explored_run(tmp_path_factory.mktemp("page") / "run")
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=2, sheet_frames=3), WRITTEN)
+    return run
+
+
+@pytest.fixture
+def open_page(chromium, run):
+    """Return a function that opens the report, with a fragment behind its address; no page may end with an error."""
+    contexts, errors = [], []
+
+    def open_one(fragment="", path=None, **options):
+        context = chromium.new_context(offline=True, accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: errors.append(request.url[:80]) if not is_local(request.url) else None)
+        page.goto(f"file://{path or run.path('report.html')}{fragment}")
+        page.wait_for_selector("#explorer[data-ready=yes]")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+def is_local(address: str) -> bool:
+    return address.startswith(("file:", "data:", "blob:"))

@@ -1,0 +1,231 @@
+"""The report's page does what it offers, in a browser."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from report_runs import NAMES, STEPS, WRITTEN, K, N, frames_of, make_run
+
+from raypipe.config import ReportConfig
+from raypipe.report import write_report_files
+from raypipe.softdtw.alignment import align_pairs
+
+SHOWN = [name.rpartition("/")[2] for name in NAMES]
+
+
+def saved(page, kind) -> str:
+    page.select_option("#export-as", kind)
+    with page.expect_download() as download:
+        page.click("#export")
+    return download.value.path().read_text()
+
+
+def fragment(page) -> str:
+    page.wait_for_timeout(300)
+    return page.evaluate("location.hash")
+
+
+def test_names_are_shown_as_text(open_page):
+    page = open_page()
+    shown = page.locator("#table-space [role=row] bdi").all_inner_texts()
+    assert shown[: len(NAMES)] == SHOWN
+    page.locator("#table-space [role=row]").nth(1).click()
+    assert NAMES[1] in page.inner_text("#details")
+    assert page.locator("img[src=x], #explorer script").count() == 0
+
+
+def test_a_click_on_a_cluster_selects_it_everywhere(open_page):
+    page = open_page()
+    page.click("#cluster-2 [data-cluster]")
+    assert page.inner_text("#selected-count") == f"{N // K} selected"
+    rows = list(csv.DictReader(io.StringIO(saved(page, "csv"))))
+    assert [row["cluster"] for row in rows] == ["2"] * (N // K)
+    page.check("#selected-only")
+    assert page.inner_text("#count") == f"{N // K} of {N} videos"
+
+
+def test_the_export_is_what_is_selected(open_page, run):
+    page = open_page("#select=0-1.3.7")
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    wanted = [clusters[i] for i in (0, 1, 3, 7)]
+    assert saved(page, "ids").split() == [row["video_id"] for row in wanted]
+    records = json.loads(saved(page, "json"))
+    assert [record["uri"] for record in records] == [row["uri"] for row in wanted]
+    assert [record["outlier_score"] for record in records] == pytest.approx([row["outlier_score"] for row in wanted])
+    assert [record["distance"] for record in records] == pytest.approx([row["distance"] for row in wanted])
+    rows = list(csv.DictReader(io.StringIO(saved(page, "csv"))))
+    assert rows[0]["video"] == SHOWN[0] and rows[2]["video"] == f"'{NAMES[3]}"
+    assert page.locator("#export-as option").all_inner_texts() == ["CSV", "JSON", "list of ids"]
+
+
+def test_the_lasso_selects_what_lies_inside(open_page):
+    page = open_page()
+    page.click("#lasso")
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    left, top = box["x"] + 12, box["y"] + 12
+    right, bottom = left + box["width"] - 24, top + box["height"] - 24
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y)
+    page.mouse.up()
+    assert page.inner_text("#selected-count") == f"{N} selected"
+
+
+def test_search_legend_and_outliers_filter(open_page):
+    page = open_page()
+    page.fill("#search", "STACK episode")
+    assert page.inner_text("#count") == f"9 of {N} videos"
+    assert all("stack" in row for row in page.locator("#table-space [role=row]").all_inner_texts())
+    page.fill("#search", "")
+    page.select_option("#color", "label")
+    page.locator("#legend button").first.click()
+    assert page.inner_text("#count") == f"{N - N // K} of {N} videos"
+    page.locator("#legend button").first.click()
+    page.check("#outliers-only")
+    assert 0 < page.locator("#table-space .tag").count() == page.locator("#table-space [role=row]").count()
+
+
+def test_the_table_sorts_and_is_driven_by_keys(open_page, run):
+    page = open_page()
+    page.click("#table-head button:text-is('distance')")
+    distances = run.read_table("clusters.parquet")["distance"].to_numpy()
+    first = page.locator("#table-space [role=row]").first.get_attribute("data-row")
+    assert int(first) == int(np.argmax(distances))
+    page.focus("#table-body")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    assert fragment(page) == f"#select={first}&open={first}&sort=-column+distance"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "details"
+
+
+def test_a_fragment_brings_the_page_back(open_page):
+    page = open_page()
+    page.select_option("#color", "distance")
+    page.locator("#table-space [role=row]").nth(5).click()
+    page.locator("#time").evaluate("e => { e.value = 0.25; e.dispatchEvent(new Event('input')); }")
+    page.check("#outliers-only")
+    state = fragment(page)
+    assert state == "#color=distance&outliers=1&time=0.250&select=5&open=5"
+    again = open_page(state)
+    assert again.input_value("#color") == "distance" and again.is_checked("#outliers-only")
+    assert again.inner_text("#time-said") == "25 %" and again.inner_text("#selected-count") == "1 selected"
+    assert "episode_005.mp4" in again.inner_text("#details")
+    assert open_page("#open=36").locator("#row-36").is_visible()
+    assert fragment(again) == state
+
+
+def test_playing_moves_all_paths(open_page):
+    page = open_page()
+    before = page.locator("#map").screenshot()
+    page.click("#play")
+    page.wait_for_timeout(1500)  # The page's policy forbids what Playwright would wait for a condition by.
+    page.click("#play")
+    assert 0 < float(page.input_value("#time")) < 1
+    assert page.locator("#map").screenshot() != before
+
+
+def test_a_path_is_found_under_the_pointer(open_page, run):
+    page = open_page("#open=6&select=6")
+    page.locator("#map").scroll_into_view_if_needed()
+    found = page.evaluate("""() => new Promise(done => {
+        const box = document.querySelector("#map"), tip = document.querySelector("#map-tip"), names = new Set();
+        const rect = box.getBoundingClientRect();
+        for (let x = 5; x < rect.width; x += 12) for (let y = 5; y < rect.height; y += 12) {
+          box.dispatchEvent(new PointerEvent("pointermove", {clientX: rect.x + x, clientY: rect.y + y}));
+          if (!tip.hidden) names.add(tip.querySelector("b").textContent);
+        }
+        done([...names]);
+    })""")
+    assert len(found) > N / 4
+
+
+def test_the_alignment_is_that_of_python(open_page, run):
+    page = open_page("#open=6&select=6")
+    assert page.locator("#details .links line").count() >= STEPS
+    shown = page.evaluate("""() => {
+        const {width, height} = document.querySelector("#details .heat");
+        const pen = document.querySelector("#details .heat").getContext("2d");
+        return [width, height, [...pen.getImageData(0, 0, width, height).data]];
+    }""")
+    paths = np.array(run.read_table("trajectories/00000.parquet")["reduced"].to_pylist()).reshape(N, STEPS, 2)
+    center = np.load(io.BytesIO(run.read_bytes("model/centers.npy")))[6 % K]
+    expected = align_pairs(paths[6][None], center[None], 0.0123).expected[0][::-1]
+    red = np.array(shown[2]).reshape(shown[1], shown[0], 4)[..., 0]
+    assert shown[:2] == [STEPS, STEPS]
+    assert np.corrcoef(red.ravel(), expected.ravel())[0, 1] > 0.99  # the ramp's red rises with the probability
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 900), (390, 844)])
+def test_nothing_is_wider_than_the_window(open_page, scheme, size):
+    page = open_page("#open=6", viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    names = page.evaluate("""() => [...document.querySelectorAll("button, input, select")].map(
+        each => (each.ariaLabel || each.labels?.[0]?.textContent || each.textContent).trim())""")
+    assert all(names)
+
+
+def test_without_a_script_the_pictures_remain(chromium, run):
+    context = chromium.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(f"file://{run.path('report.html')}")
+    assert not page.locator("#explorer").is_visible()
+    page.click("text=The map as pictures")
+    assert page.locator("details img").first.is_visible()
+    context.close()
+
+
+def test_two_fingers_zoom(open_page):
+    page = open_page()
+    page.locator("#map").scroll_into_view_if_needed()
+    before = page.locator("#map").screenshot()
+    page.evaluate("""() => {
+        const box = document.querySelector("#map"), {x, y, width, height} = box.getBoundingClientRect();
+        box.setPointerCapture = () => {};
+        const send = (kind, id, by) => box.dispatchEvent(new PointerEvent(kind, {
+          pointerId: id, pointerType: "touch", clientX: x + width / 2 + by, clientY: y + height / 2}));
+        send("pointerdown", 1, -20); send("pointerdown", 2, 20);
+        for (let by = 20; by < 120; by += 20) { send("pointermove", 2, by); send("pointermove", 1, -by); }
+        send("pointerup", 1, -100); send("pointerup", 2, 100);
+    }""")
+    page.wait_for_timeout(400)
+    assert page.locator("#map").screenshot() != before
+    assert page.inner_text("#selected-count") == "none selected"
+
+
+@pytest.mark.parametrize("kind", ["unequal lengths", "vectors", "noise", "one video"])
+def test_runs_of_every_kind_are_shown(open_page, tmp_path, kind):
+    n, n_steps = (1 if kind == "one video" else 12), {"unequal lengths": None, "vectors": 1}.get(kind, 16)
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(n)], k=min(n, 3), n_steps=n_steps)
+    if kind == "vectors":
+        run.record(config={"trajectory": {"pool": "mean"}})
+    if kind == "noise":
+        clusters = run.read_table("clusters.parquet")
+        labels = pa.array([-1, -1, *clusters["cluster"].to_pylist()[2:]], pa.int32())
+        place = clusters.schema.get_field_index("cluster")
+        run.write_table("clusters.parquet", clusters.set_column(place, "cluster", labels))
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=1, sheet_frames=2), WRITTEN)
+    page = open_page("#open=0", path=run.path("report.html"))
+    for row in page.locator("#table-space [role=row]").all():
+        row.click()
+    assert page.inner_text("#count").startswith(f"{n} video")
+    page.locator("[data-cluster]").last.click()
+    assert page.inner_text("#selected-count") != "none selected"
+
+
+def test_without_webgl_all_but_the_map_remains(chromium, run):
+    context = chromium.new_context(offline=True)
+    context.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page = context.new_page()
+    page.goto(f"file://{run.path('report.html')}")
+    page.wait_for_selector("#explorer[data-ready=yes]")
+    assert "no WebGL 2" in page.inner_text("#explorer-failure") and not page.locator("#map").is_visible()
+    page.click("#cluster-1 [data-cluster]")
+    assert page.inner_text("#selected-count") == f"{N // K} selected"
+    context.close()
