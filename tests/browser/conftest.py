@@ -1,5 +1,6 @@
 """A page in a browser: opened from disk, without a network, and without an error on its console."""
 
+import os
 import shutil
 
 import pytest
@@ -9,18 +10,26 @@ from raypipe.config import ReportConfig
 from raypipe.report import write_report_files
 
 # WebGL in software, as there is no GPU in a container; a container's root has no sandbox.
-FLAGS = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=angle", "--use-angle=swiftshader"]
+FLAGS = [
+    "--no-sandbox",
+    "--enable-unsafe-swiftshader",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--autoplay-policy=no-user-gesture-required",
+]
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    """Return a running Chromium, or skip."""
+    """Return a running Chromium, RAYPIPE_CHROMIUM or one on the PATH or Playwright's own, or skip."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on the PATH")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("RAYPIPE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            browser = started.chromium.launch(executable_path=path, args=FLAGS)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium starts: {str(error).splitlines()[0]}")
         yield browser
         browser.close()
 

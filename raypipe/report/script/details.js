@@ -33,16 +33,19 @@ function factsOf(row) {
   return make("div", {}, caption, make("dl", {}, ...pairs.flatMap(entry)));
 }
 
-// Only where a server plays the videos (raypipe explore); a page from disk has pictures alone.
+// Only where raypipe explore serves the page, with a player; a page from disk has pictures alone.
 function playerOf(row) {
-  const videosAt = document.documentElement.dataset.videos;
-  if (!videosAt) return null;
-  const start = data.origin[row] || 0, src = `${videosAt}${encodeURIComponent(data.ids[row])}#t=${start}`;
-  const video = make("video", {controls: true, preload: "metadata", muted: true, src});
-  video.addEventListener("timeupdate", () => {
-    if (data.span[row] > 0) update({time: partOf(row, video.currentTime)});
-  });
-  return video;
+  const player = window.raypipe;
+  if (!player) return null;
+  const begin = data.origin[row] || 0, now = begin + state.time * (data.span[row] || 0);
+  const others = [...state.selected].filter(other => other !== row);
+  const beside = others.length ? others : nearestVideos(row, 1);
+  const from = state.time < 1 ? now : begin;
+  return make("p", {class: "play"},
+    make("button", {type: "button", onclick: () => player.play(data.ids[row], from)}, "▶ Play from the time of the map"),
+    beside.length ? make("button", {
+      type: "button", onclick: () => player.compare([row, ...beside].map(each => data.ids[each]), from),
+    }, others.length ? "▶ Play beside what is selected" : "▶ Play beside the nearest") : null);
 }
 
 function oddPart(row) {
