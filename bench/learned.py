@@ -272,7 +272,7 @@ def main() -> None:
                     embed(source, folder / f"run_{data}", {}), n_steps
                 )
                 print(data, json.dumps(figures["clusters"][data]), flush=True)
-            keep("learned", figures)
+                keep("learned", figures)
         if "spans" in arguments.only:
             for seed in arguments.seeds:
                 figures.setdefault("spans", {})
