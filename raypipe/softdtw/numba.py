@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import get_num_threads
 
 from raypipe.softdtw.constraints import Constraint, Limits
 from raypipe.softdtw.lanes import lane_bytes, scratch
@@ -24,7 +25,6 @@ from raypipe.softdtw.sweeps import (
     ROWS,
     UNROLLED,
 )
-from raypipe.softdtw.threads import count_threads
 
 _PART = 10_000_000  # A part of a pass has at least so many operations; a smaller one would take less than its start.
 _SUMS = 128  # Statistics are summed in at most about this many parts.
@@ -249,7 +249,7 @@ class _Blocks:
         would be missing in a process that is forked off.
         """
         left = iter([*zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)])
-        n_threads = min(count_threads(), len(edges) - 1)
+        n_threads = min(get_num_threads(), len(edges) - 1)
         if n_threads <= 1:
             return self._work_off(left, work)
         with ThreadPoolExecutor(n_threads - 1) as pool:

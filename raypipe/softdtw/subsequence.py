@@ -13,11 +13,10 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import get_num_threads, njit
 
 from raypipe.errors import UsageError
 from raypipe.softdtw import check_gamma
-from raypipe.softdtw.threads import count_threads
 
 _FARTHEST = 40.0  # A way that is so many times γ longer than the shortest adds less than float64 can tell.
 
@@ -61,7 +60,7 @@ def find_best_ends(
     n = len(edges) - 1
     distances, ends = np.empty(n), np.empty(n, np.int64)
     edges = np.asarray(edges, np.int64)
-    cuts = np.searchsorted(edges, np.linspace(0, len(steps), count_threads() + 1)[1:-1])
+    cuts = np.searchsorted(edges, np.linspace(0, len(steps), get_num_threads() + 1)[1:-1])
     parts = [(a, b) for a, b in zip([0, *cuts], [*cuts, n], strict=True) if b > a]
 
     def work(part: tuple[int, int]) -> None:

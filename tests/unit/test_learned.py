@@ -291,12 +291,3 @@ def test_windows_longer_than_every_video_leave_it_whole(tmp_path):
     pipeline.embed(write_source(tmp_path / "short.json", paths), run, rp.make_config(), Progress())
     cluster(run, *LEARN, "learn.window_s=100")
     assert read_spans(run) == {} and run.exists("spans.csv")
-
-
-def test_softdtw_leaves_torch_quick():
-    """numba's own threads, once started, make torch's products on the CPU take ten times as long and more."""
-    code = (
-        "import numpy as np; from raypipe.softdtw import cdist_soft_dtw; cdist_soft_dtw(np.ones((2, 3, 1)));"
-        "from numba.np.ufunc import parallel; assert not parallel._is_initialized"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
