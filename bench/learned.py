@@ -149,10 +149,11 @@ def choose(path: Path) -> dict[str, Any]:
 def compare_clusters(run: Run, n_steps: int | None) -> dict[str, Any]:
     """Return the adjusted Rand indices of three ways to cluster a run's videos."""
     paths, whole = build_trajectories(run, n_steps), build_trajectories(run, None)
-    videos = run.read_table("videos.parquet", ["video_id", "group"])
-    group_of = dict(zip(videos["video_id"].to_pylist(), videos["group"].to_pylist(), strict=True))
-    truth = [group_of[video_id] for video_id in paths.video_ids]
+    videos = run.read_table("videos.parquet", ["video_id", "label", "group"]).to_pylist()
+    class_of = {video["video_id"]: video["label"] or video["group"] for video in videos}
+    truth = [class_of[video_id] for video_id in paths.video_ids]
     k = len(set(truth))
+    assert k > 1, "the classes are known"
     found: dict[str, list[float]] = {"learned state": [], "soft-DTW k-means": [], "mean pooling": []}
     states_of = [Seq2SeqEmbedder(random_state=seed, device="cpu").fit_transform(paths) for seed in range(N_SEEDS)]
     for seed, states in enumerate(states_of):
@@ -172,12 +173,12 @@ def embed(source: Path, folder: Path, flags: dict[str, Any]) -> Run:
 
 
 def write_vowels(path: Path) -> Path:
-    """Write JapaneseVowels as a source of trajectories whose folders are the speakers."""
+    """Write JapaneseVowels as a source of trajectories whose labels are the speakers."""
     with np.load(DATA / "timeseries/JapaneseVowels.npz", allow_pickle=False) as file:
         parts = np.split(file["values"], np.cumsum(file["lengths"])[:-1])
         labels = file["labels"]
-    rows = {f"{label}/{i:03d}": part.tolist() for i, (label, part) in enumerate(zip(labels, parts, strict=True))}
-    path.write_text(json.dumps(rows))
+    content = {"trajectories": [part.tolist() for part in parts], "labels": [str(label) for label in labels]}
+    path.write_text(json.dumps(content))
     return path
 
 
