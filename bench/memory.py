@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,17 +78,22 @@ def memory_of(root: int) -> int:
     return total
 
 
+def peak_of(child: subprocess.Popen, measure: Callable[[int], int] = memory_of, pause_s: float = 0.1) -> int:
+    """Wait for a process to end; return the most that its tree had by a measure, in bytes."""
+    peak, pause = 0, threading.Event()
+    while child.poll() is None:
+        peak = max(peak, measure(child.pid))
+        pause.wait(pause_s)
+    if child.returncode:
+        raise SystemExit(f"{child.args!r} failed with {child.returncode}")
+    return peak
+
+
 def peak_while_embedding(video: Path, run: Path) -> tuple[float, float]:
     """Embed the video by the command line; return the peak in bytes and the seconds."""
     command = [sys.executable, "-m", "raypipe", "embed", str(video), "-o", str(run), "--encoder", "descriptor", "-q"]
     started = time.monotonic()
-    child = subprocess.Popen(command)
-    peak, done = 0, threading.Event()
-    while child.poll() is None:
-        peak = max(peak, memory_of(child.pid))
-        done.wait(0.1)
-    if child.returncode:
-        raise SystemExit(f"raypipe embed failed with {child.returncode}")
+    peak = peak_of(subprocess.Popen(command))
     return peak, time.monotonic() - started
 
 

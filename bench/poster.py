@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from bench.machine import keep
-from bench.memory import tree_of
+from bench.memory import peak_of, tree_of
 from raypipe.analysis import mosaic
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -47,12 +47,7 @@ def measure(*arguments: str | Path) -> dict[str, float]:
     """Run the command; return its seconds, those of CPU time with its children's, and its peak memory."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     child = subprocess.Popen([sys.executable, "-m", "raypipe", *map(str, arguments)], stderr=subprocess.DEVNULL)
-    peak, pause = 0, threading.Event()
-    while child.poll() is None:
-        peak = max(peak, resident(child.pid))
-        pause.wait(0.02)
-    if child.returncode:
-        raise SystemExit(f"raypipe {arguments[0]} failed with {child.returncode}")
+    peak = peak_of(child, resident, 0.02)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": time.monotonic() - started, "cpu_s": cpu_s, "peak_mib": peak / 2**20}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
 from raypipe.report.confusion import render_confusion
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
-from raypipe.report.hover import draw_hover
+from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep
 from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
 from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
@@ -31,7 +30,6 @@ MAX_TILES = 2400  # With more pictures on the page, each would be too small to s
 MAX_PROBLEMS = 500  # The table of failures has at most this many rows; videos.parquet has them all.
 MAX_PILLS = 16
 
-_WIDE = ("trajectories", "fingerprints")
 _METRICS = {
     "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
     "silhouette_softdtw": "The silhouette by soft-DTW between trajectories, so that order in time counts: −1 to 1.",
@@ -121,13 +119,13 @@ def render_page(
             _head(facts, written),
             _counts(facts),
             "<h2>The map</h2>\n" + render_explorer(explorer),
-            _pictures(facts, plots, video_map),
-            _learning(plots),
+            render_pictures(facts, plots, video_map),
+            render_learning(plots),
             draw_timelines(facts),
             _metrics(facts),
             "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
             _outliers(facts, outliers),
-            _sweep(facts, plots),
+            render_sweep(facts, plots),
             _problems(facts.problems),
             _record(facts),
         ]
@@ -199,69 +197,6 @@ def _explain(name: str, facts: Facts) -> str:
     return _METRICS[name].format(column=facts.mix_column or "label")
 
 
-def _pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMap) -> str:
-    place = "on a 2-D map" if facts.is_pooled else "at the mean of its path on a 2-D map"
-    hover, n_told = draw_hover(facts, video_map)
-    told = "each" if n_told == len(facts.members) else f"{n_told:,} of {len(facts.members):,}"
-    captions = {
-        "points": f"Each mark is a video, {place} ({facts.map_name}) of the embeddings. The map keeps what is near "
-        "together; how far apart two distant groups lie on it means little. Rings are outliers"
-        f"{', crosses centers' if facts.is_pooled else ''}{', gray marks noise' if facts.noise else ''}. Under the "
-        f"pointer {told} says its name and its caption.",
-        "trajectories": "The paths themselves: each thin line is a video from its start (dot) to its end (arrow), the "
-        "bold line its cluster's soft-DTW barycenter on the map. Clusters were found in more dimensions than the two "
-        "drawn here, and paths of unlike order can share the same ground.",
-        "fingerprints": "Videos that are as unlike one another as can be, by dynamic time warping of their paths on "
-        "the map: each path from its start (ring) to its end (arrow), over all videos' steps (gray), and beside it "
-        "frames at their times, numbered as the points of the path where they lie. A path that is small on the map is "
-        "enlarged.",
-        "sizes": "How many videos each cluster has"
-        + (f", and how its videos' {facts.mix_column}s mix." if facts.mix_column else "."),
-        "outliers": "How far the videos lie off, and the threshold beyond which they are outliers. "
-        + (
-            "Shown is the distance to the own center."
-            if facts.outliers_by == "distance"
-            else "Shown is the distance to the nearest center that other videos support."
-        ),
-    }
-    figures = {
-        name: f'<figure><div class="paper"><div class="map{"" if name in _WIDE else " narrow"}">'
-        f'<img src="{_data(plots[name], "png")}" alt="{escape(captions[name])}">{hover if name == "points" else ""}'
-        f"</div></div><figcaption>{escape(captions[name])}</figcaption></figure>"
-        for name in captions
-        if name in plots
-    }
-    maps = "\n".join(figures.pop(name) for name in ("points", "trajectories") if name in figures)
-    # They need no script, and can be printed.
-    return _details("The map as pictures", maps) + "\n".join(figures.values())
-
-
-def _learning(plots: Mapping[str, bytes]) -> str:
-    captions = {
-        "states": "The states of the learned decoder over time, on their two principal axes: a line is a video, from "
-        "its start (ring) to its end (dot). Where lines of one colour run together, what was learned tells them apart.",
-        "learning": "Whether learning is done: the loss should have become flat, and the silhouette (how far apart the "
-        "states of clusters are) no longer rise. The gray bar is the epoch whose weights were kept.",
-    }
-    figures = "\n".join(
-        f'<figure><div class="paper"><div class="map narrow"><img src="{_data(plots[name], "png")}" '
-        f'alt="{escape(told)}"></div></div><figcaption>{escape(told)}</figcaption></figure>'
-        for name, told in captions.items()
-        if name in plots
-    )
-    return figures and f"<h2>What was learned</h2>\n{figures}"
-
-
-def _sweep(facts: Facts, plots: Mapping[str, bytes]) -> str:
-    if not facts.sweep:
-        return ""
-    reason = escape(facts.sweep["reason"])
-    return (
-        f'<h2>How many clusters there are</h2>\n<p class="lead">{reason}</p>\n<figure><div class="paper">'
-        f'<img class=narrow src="{_data(plots["sweep"], "png")}" alt="{reason}"></div></figure>'
-    )
-
-
 def _card(card: Card, facts: Facts) -> str:
     cluster = card.cluster
     share = len(cluster) / len(facts.members)
@@ -304,7 +239,7 @@ def _row(shown: Shown) -> str:
         note = f'<p class="muted small">Some pictures are missing: {escape(shown.note)}</p>' if shown.note else ""
         width = f"width:{shown.width:.2%}"
         picture = (
-            f'<img src="{_data(shown.strip, "jpeg")}" alt="{_count(len(shown.times_s), "frame")} of the video" '
+            f'<img src="{data_uri(shown.strip, "jpeg")}" alt="{_count(len(shown.times_s), "frame")} of the video" '
             f'style="{width}">'
             f'<div class="times" style="{width};grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
             f"{note}"
@@ -359,7 +294,7 @@ def _reason(member: Member) -> str:
 
 
 def _thumbnail(jpeg: bytes | None) -> str:
-    return f'<img src="{_data(jpeg, "jpeg")}" alt="">' if jpeg else '<div class="none">No picture</div>'
+    return f'<img src="{data_uri(jpeg, "jpeg")}" alt="">' if jpeg else '<div class="none">No picture</div>'
 
 
 def _problems(problems: Sequence[Problem]) -> str:
@@ -391,20 +326,16 @@ def _record(facts: Facts) -> str:
     )
     return (
         "<h2>How it was made</h2>"
-        + _details("Time a stage", f"<table>{times}</table>")
-        + _details("Implementations", _pairs({**info.get("implementations", {}), **_encoder(info)}))
-        + _details("Configuration", f"<pre>{escape(config)}</pre>")
-        + _details("Versions", _pairs(info.get("versions", {})))
+        + fold("Time a stage", f"<table>{times}</table>")
+        + fold("Implementations", _pairs({**info.get("implementations", {}), **_encoder(info)}))
+        + fold("Configuration", f"<pre>{escape(config)}</pre>")
+        + fold("Versions", _pairs(info.get("versions", {})))
         + f"<footer>Run directory: <code>{escape(facts.url)}</code></footer>"
     )
 
 
 def _encoder(info: Mapping[str, Any]) -> dict[str, Any]:
     return {f"encoder {key}": value for key, value in info.get("encoder", {}).items()}
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{title}</summary>{content}</details>"
 
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
@@ -423,10 +354,6 @@ def _link(name: str, uri: str) -> str:
     text = re.sub(r"([_/.-]+)(?=.)", r"\1<wbr>", escape(name))
     target = link_of(uri)
     return f'<a href="{escape(target)}">{text}</a>' if target else f"<b>{text}</b>"
-
-
-def _data(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _count(n: int, noun: str) -> str:
