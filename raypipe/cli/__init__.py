@@ -1,0 +1,30 @@
+"""The ``raypipe`` command: its verbs and the only argument parser.
+
+A verb imports what it needs only when it runs, so that ``raypipe --help`` stays quick. The verbs are in two modules,
+which put them into the command in the order in which ``--help`` names them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from raypipe.cli import making, showing
+from raypipe.options import DONE, FAILED, app
+
+__all__ = ["app", "main", "making", "showing"]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SystemExit as end:
+        if "ray" in sys.modules:
+            # All work is done and every file is closed. While the interpreter unloads Ray's core, one of Ray's threads
+            # may lock a mutex that is destroyed already, which aborts the process (seen on a busy machine). That must
+            # not become the exit code.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else FAILED if end.code else DONE)
+        raise
