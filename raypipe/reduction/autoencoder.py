@@ -58,7 +58,9 @@ class LearnedMap:
 
     def encode(self, points: np.ndarray) -> np.ndarray:
         """Map (n, dim) points to the code before any stretch, (n, c) float32 from −1 to 1."""
-        blocks = [self._encode(points[i : i + _BLOCK]) for i in range(0, len(points), _BLOCK)]
+        # A block's products are small: threads that share one wait for each other longer than they compute.
+        with threadpool_limits(1):
+            blocks = [self._encode(points[i : i + _BLOCK]) for i in range(0, len(points), _BLOCK)]
         return np.concatenate(blocks) if blocks else np.empty((0, len(self._arrays["code_bias"])), np.float32)
 
     def _encode(self, points: np.ndarray) -> np.ndarray:
