@@ -53,15 +53,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS / "helpers"),
 if "NUMBA_CACHE_DIR" not in os.environ:  # before anything imports numba; child processes inherit it
     os.environ["NUMBA_CACHE_DIR"] = str(compiled_folder())
 
+WITHOUT_RAY = {"unit", "thorough"}  # Folders of tests; the files of the others share a Ray or have their own.
 RAY_FIXTURES = {"ray_local", "own_ray", "ray_elsewhere"}
 ON_A_GPU = {"gpu", "cupy", "cuda"}  # the fixture's name, and what a parameter names that runs on a device
 WITH_OWN_RAY = {"test_gpu_pools.py", "test_nodes.py", "test_object_store.py", "test_s3.py"}
 WITH_UMAP = {
     "test_api.py",
-    "test_cli.py",
+    "test_commands.py",
     "test_notebooks.py",
     "test_presets.py",
-    "test_reduction.py",
+    "test_umap_learn.py",
 }  # each process compiles it anew
 
 
@@ -80,19 +81,19 @@ def pytest_collection_modifyitems(config, items):
     if not hasattr(config, "workerinput"):
         items.sort(key=lambda item: not is_unit(item))
         return
-    n_bytes = {path: path.stat().st_size if path.parent.name == "unit" else 0 for path in {i.path for i in items}}
+    n_bytes = {path: path.stat().st_size for path in {item.path for item in items} if path.parent.name in WITHOUT_RAY}
     items.sort(
         key=lambda item: (
             is_unit(item),
             has_own_ray(item.path),
             "ray_local" not in item.fixturenames,
-            -n_bytes[item.path],
+            -n_bytes.get(item.path, 0),
         )
     )
 
 
 def is_unit(item) -> bool:
-    return item.path.is_relative_to(TESTS / "unit")
+    return item.path.parent.name == "unit"
 
 
 def has_own_ray(path: Path) -> bool:
@@ -114,7 +115,7 @@ def pytest_xdist_make_scheduler(config, log):
             path = Path(nodeid.partition("::")[0])
             if path.parent.name == "browser":
                 return path.name
-            if path.parent.name != "unit":
+            if path.parent.name not in WITHOUT_RAY:
                 return "own ray" if has_own_ray(path) else "ray"
             return "umap" if path.name in WITH_UMAP else path.name
 

@@ -1,21 +1,14 @@
 """The map that is learned: how good it is, that it repeats itself, and what it makes of odd points."""
 
-import re
-
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
-from test_encoders import run_python
 from test_reduction import make_trajectories
 
-import raypipe as rp
-from raypipe import pipeline
-from raypipe.config import ReduceConfig, make_config
-from raypipe.progress import Progress
+from raypipe.config import ReduceConfig
 from raypipe.reduction import find_consecutive, make_reducer, reduce_trajectories, restore_reducer
 from raypipe.reduction.stretch import Stretch, measure_fill
-from raypipe.runs.directory import Run
 
 SOME_STEPS = 200
 """A budget that is enough for what most of these tests ask."""
@@ -97,20 +90,6 @@ def test_a_layer_is_a_weighted_geometric_mean():
     assert torch.isfinite(layer(z)).all()
 
 
-def test_the_same_bits_on_any_number_of_threads():
-    code = (
-        "import hashlib, numpy as np\n"
-        "from raypipe.reduction import geometric_means, make_reducer\n"
-        "from raypipe.config import ReduceConfig\n"
-        "geometric_means._BUDGET = 30\n"
-        "points = np.random.default_rng(0).normal(size=(3000, 40)).astype(np.float32)\n"
-        "reducer = make_reducer(ReduceConfig(method='autoencoder', n_components=2)).fit(points)\n"
-        "print(hashlib.sha256(b''.join(a.tobytes() for a in reducer.arrays().values())).hexdigest())"
-    )
-    found = {run_python(code, OMP_NUM_THREADS=n, OPENBLAS_NUM_THREADS=n, MKL_NUM_THREADS=n).stdout for n in "12"}
-    assert len(found) == 1 and re.fullmatch(r"[0-9a-f]{64}\n", found.pop())
-
-
 def test_another_seed_is_another_map(briefly):
     points = sphere(100)
     one, other = (make_reducer(config(seed=seed)).fit_transform(points) for seed in (0, 1))
@@ -177,32 +156,3 @@ def test_smoothness_shortens_steps(briefly):
     )
     lengths = [np.linalg.norm(np.diff(each, axis=1), axis=2).mean() / each.std() for each in (rough, smooth)]
     assert lengths[1] < 0.95 * lengths[0]
-
-
-def waves(n: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    steps = np.linspace(0, 1, 14)[:, None]
-    paths = [np.sin(2 * np.pi * (i % 3 + 1) * steps + np.arange(8) / 3) for i in range(n)]
-    return {f"{seed}-{i:02d}": (p + rng.normal(0, 0.1, p.shape)).astype(np.float32) for i, p in enumerate(paths)}
-
-
-def test_new_videos_are_placed_by_the_map_that_was_saved(briefly, tmp_path):
-    np.savez(tmp_path / "known.npz", **waves(21, 0))
-    np.savez(tmp_path / "new.npz", **waves(9, 1))
-    run = Run(str(tmp_path / "run"))
-    sets = ("cluster.n_clusters=3", "cluster.n_init=2", "reduce.method=autoencoder", "reduce.picture=autoencoder")
-    made = make_config(sets=(*sets, "reduce.n_components=3"))
-    pipeline.embed(tmp_path / "known.npz", run, made, Progress())
-    pipeline.cluster(run, made, Progress())
-    assert run.info()["implementations"]["picture"].startswith("autoencoder")
-    for name in run.files("model", ".npz"):
-        np.load(tmp_path / "run" / name, allow_pickle=False)
-    again = rp.predict(run, tmp_path / "known.npz", tmp_path / "again")
-    for column in ("cluster", "x", "y"):
-        one, other = (each.read_table("clusters.parquet")[column].to_numpy() for each in (run, again))
-        np.testing.assert_allclose(one, other, atol=1e-6)
-    new = rp.predict(again, tmp_path / "new.npz", tmp_path / "new")
-    known = run.read_table("clusters.parquet")["cluster"].to_numpy()[:3]
-    np.testing.assert_array_equal(new.read_table("clusters.parquet")["cluster"].to_numpy(), known[np.arange(9) % 3])
-    rp.write_report(new)
-    assert "autoencoder" in (tmp_path / "new/report.html").read_text()

@@ -1,9 +1,5 @@
 """Every backend of soft-DTW against the numpy reference, and the reference against the definition."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from test_softdtw import brute_force, make_series
@@ -195,29 +191,3 @@ def test_float32_keeps_its_digits_where_groups_lie_far_apart(backend):
     found = to_host(backend.cdist(backend.prepare(x, "float32"), None, 0.1))
     apart = ~np.eye(20, dtype=bool)
     np.testing.assert_allclose(found[apart], expected[apart], rtol=1e-4)
-
-
-def check_lanes(n_bytes: int) -> None:
-    """Compare all that numba's kernels compute, where lanes have so many bytes, with the reference."""
-    from raypipe.softdtw import lanes, numba
-
-    assert lanes.lane_bytes() == n_bytes
-    numba._KEPT_BYTES = 1  # so that probabilities are kept strip by strip
-    for precision, dim in (("float32", 5), ("float64", 5), ("float32", 2)):
-        x = paths(19, 21, dim, ragged=True)
-        check(numba, x, paths(3, 9, dim, seed=1).values, 0.5, precision)
-        own = numba.self_values(numba.prepare(x, precision), 0.5)
-        close = {"rtol": 0, "atol": PRECISIONS[precision] * 21 * x.largest**2}
-        np.testing.assert_allclose(own, reference.self_values(x, 0.5), **close)
-
-
-def test_kernels_for_processors_without_avx512():
-    """The name alone would leave them the features of this processor."""
-    from raypipe.softdtw.lanes import lane_bytes
-
-    if lane_bytes() == 32:
-        pytest.skip("all tests have run with lanes of 32 bytes: this processor has no wider registers")
-    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
-    environment = os.environ | narrow | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", "from test_backends import check_lanes; check_lanes(32)"]
-    subprocess.run(command, env=environment, check=True)

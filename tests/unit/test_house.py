@@ -113,7 +113,12 @@ def test_a_name_stands_for_one_thing():
     assert not names_used_twice(modules_by_name())
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.name)
+WITHOUT_RAY = [
+    path for room in ("unit", "thorough") for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", WITHOUT_RAY, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_unit_test_imports_ray_at_its_top(path):
     """Inside a test it fails at once: see ``no_ray`` in the conftest beside this."""
     tops = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -1,15 +1,10 @@
 """Learned trajectories: the estimator, and what `raypipe cluster` makes of it."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import raypipe as rp
 from raypipe import pipeline
@@ -93,32 +88,6 @@ def test_a_break_changes_no_bit(tmp_path):
     np.testing.assert_array_equal(resumed.transform(paths), whole.transform(paths))
     other = Seq2SeqEmbedder(**SMALL, learning_rate=0.01).fit(paths, checkpoint=file)  # It is not made of that file.
     assert other.history_ == Seq2SeqEmbedder(**SMALL, learning_rate=0.01).fit(paths).history_
-
-
-def test_a_kill_changes_no_bit(tmp_path):
-    """A process is killed as soon as it has written something; another one goes on."""
-    paths, file = make_paths(60), tmp_path / "kept.npz"
-    np.savez(tmp_path / "paths.npz", *paths)
-    code = (
-        "import sys, numpy as np; from raypipe.trajectories import learned; learned._CHECKPOINT_S = 0.0;"
-        "paths = list(np.load(sys.argv[1]).values());"
-        "learned.Seq2SeqEmbedder(16, batch_size=8, epochs=5000, patience=5000).fit(paths, checkpoint=sys.argv[2])"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "paths.npz"), str(file)])
-    deadline = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    with np.load(file, allow_pickle=False) as kept:
-        n_learned = len(kept["history"]) - 1
-    how = {"batch_size": 8, "epochs": n_learned + 3, "patience": 5000}
-    resumed = Seq2SeqEmbedder(16, **how).fit(paths, checkpoint=file)
-    torch.set_num_threads(2)  # The killed process had one.
-    whole = Seq2SeqEmbedder(16, **how).fit(paths)
-    torch.set_num_threads(1)
-    assert resumed.history_ == whole.history_
-    np.testing.assert_array_equal(resumed.transform(paths), whole.transform(paths))
 
 
 def test_learning_ends_when_nothing_becomes_better():
@@ -252,37 +221,6 @@ def test_what_cannot_be_had_together_loses_nothing(known, sets, told):
     with pytest.raises(UsageError, match=told):
         cluster(known, *LEARN, *sets)
     assert known.exists("clusters.parquet")
-
-
-def test_long_videos_are_parted_into_spans(tmp_path):
-    """Videos made of stretches of three kinds of motion; the clips of a given trajectory are a second each."""
-    rng = np.random.default_rng(0)
-    turned = rng.normal(size=(3, 2, 8))
-    joins, paths = {}, {}
-    for number in range(4):
-        kinds = [number % 3, (number + 1) % 3, (number + 2) % 3, number % 3]
-        lengths = rng.integers(30, 50, 4)
-        joins[number] = np.cumsum(lengths)[:-1]
-        parts = []
-        for kind, n in zip(kinds, lengths, strict=True):
-            t = np.arange(n)[:, None] * (0.9, 1.1, 1.4)[kind]
-            parts.append(np.hstack([np.sin(t), np.cos(t)]) @ turned[kind] + kind)
-        paths[str(number)] = np.concatenate(parts) + rng.normal(0, 0.1, (lengths.sum(), 8))
-    run = Run(str(tmp_path / "run"))
-    pipeline.embed(write_source(tmp_path / "long.json", paths), run, rp.make_config(), Progress())
-    cluster(run, *LEARN, "learn.window_s=8", "cluster.n_clusters=2")
-    found = read_spans(run)
-    ids = run.read_table("videos.parquet")["video_id"].to_pylist()
-    for number, video_id in enumerate(ids):
-        spans = found[video_id]
-        assert [span.start_s for span in spans[1:]] == pytest.approx(joins[number], abs=1.5)
-        assert spans[0].label == spans[3].label and len({span.label for span in spans}) == 3
-    pipeline.report(run, rp.make_config(base=run.info()["config"]), Progress())
-    assert "Spans of long videos" in run.read_bytes("report.html").decode()
-
-    new = write_source(tmp_path / "new.json", {"again": paths["1"]})
-    again = read_spans(rp.predict(run, new, tmp_path / "new"))
-    assert [span[1:] for span in next(iter(again.values()))] == [span[1:] for span in found[ids[1]]]
 
 
 def test_windows_longer_than_every_video_leave_it_whole(tmp_path):

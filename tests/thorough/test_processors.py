@@ -1,0 +1,37 @@
+"""The kernels as they are compiled for other processors than this one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_backends import PRECISIONS, check, paths
+
+from raypipe.softdtw import reference
+
+
+def check_lanes(n_bytes: int) -> None:
+    """Compare all that numba's kernels compute, where lanes have so many bytes, with the reference."""
+    from raypipe.softdtw import lanes, numba
+
+    assert lanes.lane_bytes() == n_bytes
+    numba._KEPT_BYTES = 1  # so that probabilities are kept strip by strip
+    for precision, dim in (("float32", 5), ("float64", 5), ("float32", 2)):
+        x = paths(19, 21, dim, ragged=True)
+        check(numba, x, paths(3, 9, dim, seed=1).values, 0.5, precision)
+        own = numba.self_values(numba.prepare(x, precision), 0.5)
+        close = {"rtol": 0, "atol": PRECISIONS[precision] * 21 * x.largest**2}
+        np.testing.assert_allclose(own, reference.self_values(x, 0.5), **close)
+
+
+def test_kernels_for_processors_without_avx512():
+    """The name alone would leave them the features of this processor."""
+    from raypipe.softdtw.lanes import lane_bytes
+
+    if lane_bytes() == 32:
+        pytest.skip("all tests have run with lanes of 32 bytes: this processor has no wider registers")
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    environment = os.environ | narrow | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", "from test_processors import check_lanes; check_lanes(32)"]
+    subprocess.run(command, env=environment, check=True)
