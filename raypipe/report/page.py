@@ -289,7 +289,9 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
 def _reason(member: Member) -> str:
     if not member.reason:
         return ""
-    where = f'<br><span class="muted">{member.odd_s[0]:.1f} to {member.odd_s[1]:.1f} s</span>' if member.odd_s else ""
+    where = ""
+    if member.odd_s and f"{member.odd_s[0]:.1f} s" not in member.reason:  # Most reasons say themselves where.
+        where = f'<br><span class="muted">{member.odd_s[0]:.1f} to {member.odd_s[1]:.1f} s</span>'
     return f"<div>{escape(member.reason)}{where}</div>"
 
 
