@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -266,3 +267,15 @@ def test_the_pane_says_once_where_a_video_is_odd_and_then_what_is_like_it(open_p
     assert page.inner_text("#details .odd") == f"Outlier: {reason['reason']}"
     assert page.inner_text(".gallery").count("2.5 s") == 1
     assert page.locator("#details section:has(.near) ~ .path").count()
+
+
+def test_the_table_of_labels_counts_the_videos_of_each_cluster(open_page, run):
+    page = open_page()
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    counted = {}
+    for row in page.locator(".confusion tr:has(th[scope=row])").all():
+        counted[row.locator("th").inner_text()] = [int(cell or 0) for cell in row.locator("td").all_inner_texts()]
+    counts = Counter((row["label"], row["cluster"]) for row in clusters)
+    assert counted == {label: [counts[label, k] for k in range(K)] for label in {row["label"] for row in clusters}}
+    assert page.inner_text(".confusion .said").startswith("Nothing mixes")
+    assert page.locator(".jump a").first.inner_text().endswith(clusters[0]["label"])
