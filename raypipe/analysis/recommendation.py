@@ -70,8 +70,14 @@ def _explain_none(rows: Sequence[Mapping[str, Any]], least: float) -> str:
         f"the silhouette is {stable['silhouette_softdtw']:.2f} there, and {stable['reference']:.2f} without structure"
     )
     most = f"it exceeds the latter the most with {apart['k']} clusters, by {apart['gain']:.2f}; {least:.2f} is needed"
-    found = "no stable structure found" if apart["gain"] >= least else "no structure found"
-    return f"{found}: {is_stable}; {lies}; {most}."
+    if apart["gain"] < least:
+        return f"no structure found: {is_stable}; {lies}; {most}."
+    highest = max(rows, key=lambda row: row["silhouette_softdtw"])
+    choose = (
+        f"if a number must be chosen, the silhouette is the highest with {highest['k']} clusters "
+        f"({highest['silhouette_softdtw']:.2f})"
+    )
+    return f"no stable structure found: {is_stable}; {lies}; {most}; {choose}."
 
 
 def describe_sweep(sweep: Mapping[str, Any]) -> str:

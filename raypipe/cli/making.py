@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,10 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
 
     made = Run(output)
     pipeline.run_all(source, made, config, progress)
+    name = shlex.quote(output)
+    progress.say(
+        f"next: raypipe explore {name} to look at it, raypipe sweep {name} to find how many clusters there are"
+    )
     progress.say(f"report: {made.path('report.html')}")
     return exit_code(made, options["max_failed"])
 
@@ -120,6 +125,7 @@ def sweep(
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     print(describe_sweep(pipeline.sweep(made, config, ks or None, gammas, seeds, progress)))
+    progress.say(f"next: raypipe cluster {shlex.quote(run)} -k K with the number of your choice, which reports again")
     progress.say(f"picture: {made.path('plots/sweep.png')}")
 
 

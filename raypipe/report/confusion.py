@@ -6,6 +6,8 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
+from raypipe.report.short_answers import say_mixture
+
 if TYPE_CHECKING:
     from raypipe.report.tables import Facts
 
@@ -32,6 +34,8 @@ def render_confusion(facts: Facts) -> str:
     for value in sorted(sizes, key=lambda name: (-sizes[name], name)):
         cells = "".join(_cell(counts[value, group.number], sizes[value]) for group in groups)
         rows.append(f'<tr><th scope="row"><bdi>{escape(value)}</bdi></th>{cells}</tr>')
+    said = escape(say_mixture(facts, column))
+    rows.append(f'<tr class="said"><td dir="auto" colspan="{len(groups) + 1}">{said}</td></tr>')
     return (
         '<div class="card below"><div class="scroll"><table class="confusion">'
         f"<caption>Each {column}, by cluster</caption><tr><td></td>{head}</tr>{''.join(rows)}</table></div></div>"

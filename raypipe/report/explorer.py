@@ -237,12 +237,12 @@ def _lerobot(run: Run, facts: Facts) -> dict[str, Any] | None:
     from raypipe.report.lerobot_edits import edit_command  # It imports what a report of other videos does not need.
 
     try:
-        command = edit_command(run, videos["uri"], "selection_deleted")
+        command, notes = edit_command(run, videos["uri"], "selection_deleted")
     except RaypipeError:  # The dataset is not where it was: what is selected can be exported in other forms.
         return None
     episodes = dict(zip(videos["video_id"].to_pylist(), videos[EPISODE].to_pylist(), strict=True))
     numbers = [episodes.get(member.video_id) for member in facts.members]
-    return {"values": [-1 if number is None else int(number) for number in numbers], "flags": command}
+    return {"values": [-1 if number is None else int(number) for number in numbers], "flags": command, "notes": notes}
 
 
 def _join_paths(paths: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

@@ -159,16 +159,32 @@ def find_dataset(run: Run, uris: pa.ChunkedArray) -> LeRobotDataset:
     return dataset
 
 
-def edit_command(run: Run, uris: pa.ChunkedArray, named: str) -> str:
-    """Return how the command begins that edits the dataset of a run's videos into a new one of a name.
+def edit_command(run: Run, uris: pa.ChunkedArray, named: str) -> tuple[str, list[str]]:
+    """Return how the command begins that edits the dataset of a run's videos into a new one of a name, and its notes.
+
+    A note is a comment of the shell that says what must be done before the command can run.
 
     Raises
     ------
     UsageError
         If the videos are not of one dataset, or it has moved.
     """
-    places = _places(find_dataset(run, uris), named)
-    return shlex.join(_begin_command(places))
+    dataset = find_dataset(run, uris)
+    places = _places(dataset, named)
+    return shlex.join(_begin_command(places)), _note_needs(dataset, places)
+
+
+def _note_needs(dataset: LeRobotDataset, edit: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if dataset.version < (3, 0):
+        notes.append(
+            "# lerobot since 0.4 edits datasets of v3.0 only: convert a copy of this one first, by "
+            f"python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id {shlex.quote(edit['repo_id'])} "
+            "--root COPY --push-to-hub=false, and give the copy as --root"
+        )
+    if "://" in edit.get("root", ""):
+        notes.append("# lerobot reads local folders: copy the dataset, and give the copy as --root")
+    return notes
 
 
 def _begin_command(edit: Mapping[str, Any]) -> list[str]:
@@ -262,17 +278,9 @@ def _write_edit(
     words += ["--operation.episode_indices", str(gone.tolist())]
     if sum(map(len, words)) > _LONGEST_LINE:
         words = ["lerobot-edit-dataset", "--config_path", place.path(EDIT)]
-    notes = []
-    if dataset.version < (3, 0):
-        notes.append(
-            "# lerobot since 0.4 edits datasets of v3.0 only: convert a copy of this one first, by "
-            f"python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id {shlex.quote(edit['repo_id'])} "
-            "--root COPY --push-to-hub=false, and give the copy as --root"
-        )
+    notes = _note_needs(dataset, edit)
     if not np.array_equal(numbers, np.arange(len(numbers))):
         notes.append("# the episodes are not numbered from 0 without gaps, which lerobot-edit-dataset relies on")
-    if "root" in edit and "://" in edit["root"]:
-        notes.append("# lerobot reads local folders: copy the dataset, and give the copy as --root")
     s = "s"[: len(gone) != 1]
     what = f"outlier{s}" if keep is None else f"episode{s} outside of cluster {keep}"
     return [*notes, f"# deletes {len(gone)} {what} of {len(numbers)} episodes in a copy:", shlex.join(words)]

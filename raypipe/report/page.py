@@ -18,6 +18,7 @@ from raypipe.report.confusion import render_confusion
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep
 from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
+from raypipe.report.short_answers import name_content, say_number
 from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
@@ -156,13 +157,17 @@ def _head(facts: Facts, written: datetime) -> str:
         notices += f'<p class="notice"><b>cluster</b> left some empty: {escape(empty)}</p>'
     if noise := describe_noise(facts.metrics):
         notices += f'<p class="notice"><b>cluster</b> by density: {escape(noise)}</p>'
-    jumps = " ".join(f'<a href="#cluster-{c.short_name}">{_chip(c.number)}</a>' for c in facts.clusters_and_noise)
+    jumps = " ".join(
+        f'<a href="#cluster-{c.short_name}">{_chip(c.number)} <bdi>{escape(name_content(c, facts))}</bdi></a>'
+        for c in facts.clusters_and_noise
+    )
+    number = say_number(facts)
     by = "what the videos show on the whole" if facts.is_pooled else "the paths that the videos take through time"
     return (
         f'<header>\n<div class="eyebrow">raypipe report{escape(f" · {version}" if version else "")}</div>\n'
         f"<h1>{escape(_title(facts))}</h1>\n"
         f'<p class="lead">{where}rouped by {by}. '
-        f"Written {written:%Y-%m-%d %H:%M} UTC.</p>\n"
+        f"Written {written:%Y-%m-%d %H:%M} UTC.{f' {escape(number)}' if number else ''}</p>\n"
         f'<nav class="jump" aria-label="clusters">{jumps}</nav>\n{notices}</header>'
     )
 
@@ -289,7 +294,9 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
 def _reason(member: Member) -> str:
     if not member.reason:
         return ""
-    where = f'<br><span class="muted">{member.odd_s[0]:.1f} to {member.odd_s[1]:.1f} s</span>' if member.odd_s else ""
+    where = ""
+    if member.odd_s and f"{member.odd_s[0]:.1f} s" not in member.reason:  # Most reasons say themselves where.
+        where = f'<br><span class="muted">{member.odd_s[0]:.1f} to {member.odd_s[1]:.1f} s</span>'
     return f"<div>{escape(member.reason)}{where}</div>"
 
 

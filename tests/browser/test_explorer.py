@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from report_runs import NAMES, STEPS, WRITTEN, K, N, frames_of, make_run
 
@@ -229,3 +231,51 @@ def test_without_webgl_all_but_the_map_remains(chromium, run):
     page.click("#cluster-1 [data-cluster]")
     assert page.inner_text("#selected-count") == f"{N // K} selected"
     context.close()
+
+
+def test_the_wheel_scrolls_the_page_until_the_map_is_clicked(open_page):
+    page = open_page()
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 40)
+    before, at = page.locator("#map").screenshot(), page.evaluate("scrollY")
+    page.mouse.wheel(0, 60)
+    page.wait_for_timeout(400)
+    assert page.evaluate("scrollY") > at and page.locator("#map-hint").is_visible()
+    page.mouse.wheel(0, -60)
+    page.mouse.click(box["x"] + 20, box["y"] + 40)
+    page.wait_for_timeout(400)
+    at = page.evaluate("scrollY")
+    page.mouse.wheel(0, 60)
+    page.wait_for_timeout(400)
+    assert page.evaluate("scrollY") == at and page.locator("#map-hint").is_hidden()
+    assert page.locator("#map").screenshot() != before
+
+
+def test_the_pane_says_once_where_a_video_is_odd_and_then_what_is_like_it(open_page, tmp_path):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(12)], k=3)
+    odd = run.read_table("clusters.parquet").filter(pc.field("outlier")).to_pylist()[0]
+    reason = {"verdict": "drop", "start_s": 1.0, "end_s": 2.5, "reason": "unlike any cluster from 1.0 s to 2.5 s"}
+    head = ["video_id", *reason]
+    run.write_bytes(
+        "outliers.csv", f"{','.join(head)}\n{odd['video_id']},{','.join(map(str, reason.values()))}\n".encode()
+    )
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=1, sheet_frames=2), WRITTEN)
+    page = open_page(path=run.path("report.html"))
+    page.check("#outliers-only")
+    page.locator("#table-space [role=row]", has_text=odd["uri"].rpartition("/")[2]).click()
+    assert page.inner_text("#details .odd") == f"Outlier: {reason['reason']}"
+    assert page.inner_text(".gallery").count("2.5 s") == 1
+    assert page.locator("#details section:has(.near) ~ .path").count()
+
+
+def test_the_table_of_labels_counts_the_videos_of_each_cluster(open_page, run):
+    page = open_page()
+    clusters = run.read_table("clusters.parquet").to_pylist()
+    counted = {}
+    for row in page.locator(".confusion tr:has(th[scope=row])").all():
+        counted[row.locator("th").inner_text()] = [int(cell or 0) for cell in row.locator("td").all_inner_texts()]
+    counts = Counter((row["label"], row["cluster"]) for row in clusters)
+    assert counted == {label: [counts[label, k] for k in range(K)] for label in {row["label"] for row in clusters}}
+    assert page.inner_text(".confusion .said").startswith("Nothing mixes")
+    assert page.locator(".jump a").first.inner_text().endswith(clusters[0]["label"])

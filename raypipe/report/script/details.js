@@ -12,8 +12,8 @@ function showDetails(row) {
   if (row < 0) return pane.replaceChildren(make("p", {class: "muted"},
     "Choose a video on the map, in the table or in a cluster: here you see it over time, beside its cluster."));
   pane.replaceChildren(...[
-    heading(row), factsOf(row), playerOf(row), oddPart(row), filmOf(row), pathFigure(row), alignmentFigure(row),
-    neighboursOf(row),
+    heading(row), factsOf(row), playerOf(row), oddPart(row), filmOf(row), neighboursOf(row), pathFigure(row),
+    alignmentFigure(row),
   ].filter(Boolean));
   moveCursor();
 }
@@ -51,8 +51,9 @@ function playerOf(row) {
 function oddPart(row) {
   if (!data.outlier[row] || !data.reasons[row]) return null;
   const [from, to] = [data.oddStart[row], data.oddEnd[row]];
+  const isSaid = !Number.isFinite(from) || data.reasons[row].includes(`${from.toFixed(1)} s`);
   return make("p", {class: "odd"}, make("b", {}, "Outlier: "), data.reasons[row],
-    Number.isFinite(from) ? ` (${from.toFixed(1)} to ${to.toFixed(1)} s)` : "");
+    isSaid ? "" : ` (${from.toFixed(1)} to ${to.toFixed(1)} s)`);
 }
 
 // Where a second of the file lies in the video, 0 its start and 1 its end.

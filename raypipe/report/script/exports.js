@@ -13,9 +13,10 @@ const EXPORTS = {
   }},
   ids: {name: "selection.txt", type: "text/plain", write: rows => rows.map(row => data.ids[row]).join("\n") + "\n"},
   lerobot: {name: "delete_episodes.sh", type: "text/x-shellscript", write: rows => {
-    const {values, flags} = data.lerobot;
-    const episodes = [...new Set(rows.map(row => values[row]).filter(value => value >= 0))].sort((a, b) => a - b);
-    return `${flags} --operation.type delete_episodes --operation.episode_indices '[${episodes.join(", ")}]'\n`;
+    const {flags, notes} = data.lerobot, episodes = [...episodesOf(rows)].sort((a, b) => a - b);
+    const line = `${flags} --operation.type delete_episodes --operation.episode_indices '[${episodes.join(", ")}]'`;
+    const said = `# deletes ${episodes.length} of the ${data.lerobot.n} episodes of this run, in a copy of the dataset:`;
+    return [...notes, said, line, ""].join("\n");
   }},
 };
 
@@ -35,6 +36,32 @@ function cell(value) {
   if (typeof value !== "string") return String(value);
   const inert = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
   return /[",\n\r]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
+}
+
+const episodesOf = rows => new Set(rows.map(row => data.lerobot.values[row]).filter(value => value >= 0));
+
+function startExports() {
+  if (data.lerobot) data.lerobot.n = episodesOf(data.lerobot.values.map((_, row) => row)).size;
+  else find("export-as").querySelector("[value=lerobot]").remove();
+  find("export").addEventListener("click", () => exportAs(find("export-as").value));
+  find("export-as").addEventListener("change", sayExport);
+  listeners.push(changed => { if (changed.has("selected") || changed.has("matching")) sayExport(); });
+}
+
+// What a click on Save would save. Without a choice the delete line would name every episode, so there is none.
+function sayExport() {
+  const n = state.selected.size || table.rows.length, videos = `${showNumber(n)} video${n === 1 ? "" : "s"}`;
+  let said = state.selected.size ? `what is selected: ${videos}`
+    : n < data.n ? `what passes the filters: ${videos}` : `all: ${videos}, as nothing is selected or filtered`;
+  let isPossible = true;
+  if (find("export-as").value === "lerobot") {
+    const {size} = episodesOf(exportedRows()), of = data.lerobot.n;
+    isPossible = size > 0 && size < of;
+    said = isPossible ? `a command that deletes ${showNumber(size)} of ${showNumber(of)} episodes, in a copy`
+      : `select the episodes to delete, or filter for them: now ${size ? "all are" : "none is"} chosen`;
+  }
+  find("export-said").textContent = said;
+  find("export").disabled = !isPossible;
 }
 
 function exportAs(kind) {

@@ -242,8 +242,12 @@ function listenToPointer() {
     down = map.lasso = null;
     redraw();
   });
-  box.addEventListener("pointerleave", () => hover(null));
+  box.addEventListener("pointerleave", () => { hover(null); find("map-hint").hidden = true; });
   box.addEventListener("wheel", event => {
+    // Who scrolls the page past the map does not want to zoom it: a click on the map, or Ctrl, says who does.
+    const wantsZoom = event.ctrlKey || event.metaKey || document.activeElement === box;
+    find("map-hint").hidden = wantsZoom;
+    if (!wantsZoom) return;
     event.preventDefault();
     zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.03 : 0.0015)), at(event));
   }, {passive: false});

@@ -6,6 +6,7 @@ async function start() {
   data = unpack(await inflate("explorer-data"));
   startControls();
   startTable();
+  startExports();
   startDetails();
   startClusters();
   try {
@@ -39,8 +40,6 @@ function startControls() {
   find("clear").addEventListener("click", () => update({selected: new Set()}));
   find("time").addEventListener("input", event => { stopPlaying(); update({time: Number(event.target.value)}); });
   find("play").addEventListener("click", () => playing ? stopPlaying() : startPlaying());
-  find("export").addEventListener("click", () => exportAs(find("export-as").value));
-  if (!data.lerobot) find("export-as").querySelector("[value=lerobot]").remove();
   find("theme").addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     update({theme: isDark()});

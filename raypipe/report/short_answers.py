@@ -1,0 +1,69 @@
+"""What a reader asks of the page first, in a sentence each: how many clusters, what they hold, and what mixes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raypipe.report.tables import Cluster, Facts
+
+MOST_SAID = 6  # A sentence with more clusters or labels in it would not be read; the table has them all.
+_SHORT = 28  # Characters of a name beside a chip.
+
+
+def say_number(facts: Facts) -> str:
+    """Return whether the number of clusters was asked for or found, and how to find it; "" where there is no question.
+
+    Clusters by density are found, and those of a run that another one predicts are that run's.
+    """
+    config = facts.info.get("config", {}).get("cluster", {})
+    if config.get("method") == "density" or not facts.clusters:
+        return ""
+    if str(facts.info.get("implementations", {}).get("cluster", "")).startswith("the clusters of"):
+        return ""
+    if facts.sweep:
+        return f"Of the number of clusters the sweep says: {facts.sweep['reason'].partition(': ')[0]}."
+    return (
+        f"That there are {len(facts.clusters)} clusters was asked for (-k; 5 where it is not given), not found: "
+        f"raypipe sweep {shlex.quote(facts.url)} finds out how many there are."
+    )
+
+
+def name_content(cluster: Cluster, facts: Facts) -> str:
+    """Return what a cluster has most of: its two most frequent labels or groups, else two of its words, else ""."""
+    mix = cluster.mix(facts.mix_column)
+    names = [name for name, _ in mix] or list(facts.keywords.get(cluster.number, ()))
+    said = [name if len(name) <= _SHORT else f"{name[: _SHORT - 1]}…" for name in names[:2]]
+    return ", ".join(said) + (" …" if mix and len(names) > 2 else "")
+
+
+def say_mixture(facts: Facts, column: str) -> str:
+    """Return which labels share a cluster, and which are spread over several, with the numbers of videos."""
+    groups = {group.short_name: group.mix(column) for group in facts.clusters_and_noise}
+    shared = [f"{_place(name)} mixes {_join(_count(*each) for each in mix)}" for name, mix in groups.items() if mix[1:]]
+    places: dict[str, list[str]] = {}
+    for name, mix in groups.items():
+        for value, count in mix:
+            places.setdefault(value, []).append(_count(_place(name), count))
+    spread = [f"{value} is spread over {_join(of)}" for value, of in places.items() if of[1:]]
+    if not shared and not spread:
+        return f"Nothing mixes: each cluster has one {column}, and each {column} lies in one cluster."
+    said, more = [*shared, *spread][:MOST_SAID], max(len(shared) + len(spread) - MOST_SAID, 0)
+    return f"What mixes: {'; '.join(said)}{f'; and {more} more' if more else ''}."
+
+
+def _place(short_name: str) -> str:
+    return short_name if short_name == "noise" else f"cluster {short_name}"
+
+
+def _count(name: str, count: int) -> str:
+    return f"{name} ({count:,})"
+
+
+def _join(parts: Iterable[str]) -> str:
+    *first, last = parts
+    shown = first[: MOST_SAID - 1]
+    more = f" and {len(first) - len(shown)} more," if len(first) > len(shown) else ""
+    return f"{', '.join(shown)},{more} and {last}" if more else f"{', '.join(shown)} and {last}"

@@ -1,0 +1,51 @@
+"""The page's sentences on the number of clusters, on what they hold and on what mixes."""
+
+import pytest
+from report_runs import make_run
+
+from raypipe.report.short_answers import name_content, say_mixture, say_number
+from raypipe.report.tables import read_facts
+
+
+def facts_of(folder, labels, k=2, **recorded):
+    run = make_run(folder, [f"{i}.mp4" for i in range(len(labels))], labels, k=k)
+    run.record(**recorded)
+    return read_facts(run)
+
+
+def test_it_is_said_what_mixes(tmp_path):
+    mixed = facts_of(tmp_path / "mixed", ["thread", "stack", "square", "stack", "thread", "square"])
+    assert say_mixture(mixed, "label") == (
+        "What mixes: cluster 0 mixes thread (2) and square (1); cluster 1 mixes stack (2) and square (1); "
+        "square is spread over cluster 0 (1) and cluster 1 (1)."
+    )
+    clean = facts_of(tmp_path / "clean", ["a", "b"] * 3)
+    assert (
+        say_mixture(clean, "label") == "Nothing mixes: each cluster has one label, and each label lies in one cluster."
+    )
+    many = say_mixture(facts_of(tmp_path / "many", [f"{i:02d}" for i in range(40)]), "label")
+    assert "18 (1)" not in many and "and 14 more, and 38 (1)" in many
+
+
+def test_a_cluster_is_named_by_its_labels(tmp_path):
+    facts = facts_of(tmp_path, ["thread", "s" * 50, "square", "b", "thread", "c"])
+    assert [name_content(cluster, facts) for cluster in facts.clusters] == ["thread, square", "b, c …"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        ({}, "That there are 2 clusters was asked for"),
+        ({"config": {"cluster": {"method": "density"}}}, ""),
+        ({"implementations": {"cluster": "the clusters of /runs/first"}}, ""),
+    ],
+)
+def test_it_is_said_whether_the_number_was_asked_for(tmp_path, recorded, said):
+    answer = say_number(facts_of(tmp_path, ["a", "b"] * 3, **recorded))
+    assert answer.startswith(said) and bool(answer) == bool(said)
+
+
+def test_a_sweep_answers_how_many_there_are(tmp_path):
+    facts = facts_of(tmp_path, ["a", "b"] * 3)
+    swept = type(facts)(**{**vars(facts), "sweep": {"reason": "4 clusters are recommended: it is the largest"}})
+    assert say_number(swept) == "Of the number of clusters the sweep says: 4 clusters are recommended."
