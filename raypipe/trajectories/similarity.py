@@ -15,7 +15,7 @@ from raypipe.config import Config, make_config
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
-from raypipe.runs.comparison import PRECOMPUTED, check_comparable
+from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words
 from raypipe.runs.directory import Run
 from raypipe.runs.results import SIGNALS
 from raypipe.schema import EMBEDDED, Trajectories
@@ -189,11 +189,8 @@ def _make_encoder(run: Run, config: Config) -> Encoder:
 def _encode_text(run: Run, text: str, config: Config) -> np.ndarray:
     """Return the vector of a text, (dim,), in the space of the run's clips."""
     theirs = run.info()["encoder"]
-    if theirs["name"] != "clip":
-        raise UsageError(
-            f"{shown(run.url)} has no video {text!r}; nor can it be searched for a text, as only the encoder clip "
-            f"reads texts, and this run is by {theirs['name']}"
-        )
+    if why := why_no_words(theirs):
+        raise UsageError(f"{shown(run.url)} has no video {text!r}; nor can it be searched for a text, as {why}")
     from raypipe.encoders.clip import ClipText
 
     tower = ClipText(config.encode.model, config.encode.pretrained)

@@ -1,6 +1,7 @@
 // Puts the views together.
 
 let data;
+const parsed = new Promise(done => document.addEventListener("DOMContentLoaded", done, {once: true}));
 
 async function start() {
   data = unpack(await inflate("explorer-data"));
@@ -22,6 +23,12 @@ async function start() {
     performance.mark("first picture");
     find("explorer").dataset.ready = "yes";
   }));
+  startChecks();
+  await parsed;  // Where the page is served, its player is there from now on.
+  if (!window.raypipe) return;
+  startSearch();
+  showDetails(state.open);
+  await startPoster();
 }
 
 function startControls() {
