@@ -154,6 +154,13 @@ def test_files_of_the_run_for_people(served, run):
     assert served.ask("files/outliers.csv").headers["content-type"].startswith("text/csv")
 
 
+def test_the_poster_is_described_once_there_is_one(served, run):
+    assert served.ask("poster").json is None
+    run.write_json("poster.json", {"name": "poster", "file": "poster.png"})
+    assert served.ask("poster").json["file"] == "poster.png"
+    run.remove("poster.json")
+
+
 # Ranges.
 
 
