@@ -128,7 +128,7 @@ def render_page(
             _counts(facts),
             render_lead(facts) + render_explorer(explorer),
             render_search(facts),
-            render_pictures(facts, plots, video_map),
+            "<h2>Pictures</h2>\n" + render_pictures(facts, plots, video_map),
             render_poster(facts),
             render_learning(plots),
             draw_timelines(facts),

@@ -85,6 +85,14 @@ def address(page) -> str:
     return page.evaluate("location.hash")
 
 
+def test_without_an_open_video_the_page_says_what_to_do(visit, served):
+    page = visit(served)
+    assert "Open a video first" in page.inner_text("#finder .query")
+    assert page.is_disabled("#finder button.main") and not page.locator("#finder .mark").is_visible()
+    page.locator("#table-space [role=row]").first.click()
+    assert "a.mp4" in page.inner_text("#finder .query") and page.is_enabled("#finder button.main")
+
+
 def test_a_part_is_marked_by_dragging_or_by_its_seconds_and_plays_where_it_was_found(visit, served, run):
     page = visit(served, f"#open={row_of(run, 'a')}")
     page.locator("#finder .mark").scroll_into_view_if_needed()

@@ -1,7 +1,7 @@
 // Search on a served page: videos like the open one, like a part of it, or like words. The server finds them
 // (docs/page_server.md); a page from disk has nobody to ask, and shows nothing of this.
 
-const finder = {row: -1, from: null, to: null, turn: 0};
+const finder = {row: null, from: null, to: null, turn: 0};  // The video that is searched by; −1 where none is open.
 const QUERY_PICTURES = 14, FOUND_PICTURES = 6;
 
 function startSearch() {
