@@ -150,8 +150,9 @@ class _Page:
         return JSONResponse({"videos": await _in_thread(self._searching, self._answers.search, *form)})
 
     async def describe_poster(self, request: Request) -> Response:
-        there = await self._call(self._run.exists, POSTER_FACTS)
-        return JSONResponse(await self._call(self._run.read_json, POSTER_FACTS) if there else None)
+        if not await self._call(self._run.exists, POSTER_FACTS):
+            return JSONResponse(None)
+        return RangeResponse(request, await self._call(_open_file, self._run, POSTER_FACTS), "application/json")
 
     async def describe_video(self, request: Request) -> Response:
         return JSONResponse(await _in_thread(self._looking, self._answers.describe, request.path_params["id"]))

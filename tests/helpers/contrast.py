@@ -38,10 +38,9 @@ FIND_POOR = """
   };
   const poor = [], say = (element, text, color) => {
     const ground = behind(element), [r, g, b, a] = read(color);
-    const found = ratio(over([r, g, b, a * opacity(element)], ground), ground), style = getComputedStyle(element);
-    const size = parseFloat(style.fontSize), isLarge = size >= 24 || size >= 18.66 && Number(style.fontWeight) >= 700;
+    const found = ratio(over([r, g, b, a * opacity(element)], ground), ground);
     const said = `${found.toFixed(2)} ${text.slice(0, 40)} (${element.tagName} ${element.className})`;
-    if (found < (isLarge ? 3 : least)) poor.push(said);
+    if (found < least) poor.push(said);
   };
   let n = 0;
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -59,4 +58,4 @@ FIND_POOR = """
   return {n, poor};
 }
 """
-"""Takes the least contrast of ordinary text; returns how many texts there are, and those that have less."""
+"""Takes the least contrast; returns how many texts there are, and those that have less."""
