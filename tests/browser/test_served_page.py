@@ -185,6 +185,24 @@ def test_the_poster_zooms_and_opens_videos(visit, served, run, name):
     assert canvas.count() == 0
 
 
+def test_the_page_of_a_pyramid_opens_from_disk(chromium, run, tmp_path):
+    pipeline.poster(run, pipeline_config(run), f"{tmp_path}/wall.dzi", PosterForm(width=400), Progress())
+    context = chromium.new_context(offline=True, viewport={"width": 800, "height": 600})
+    page, wrong = context.new_page(), []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(f"file://{tmp_path}/wall.html")
+    page.wait_for_timeout(800)
+    before = page.screenshot()
+    page.mouse.move(410, 310)
+    said = page.inner_text(".said")
+    assert " s · " in said and ("a.mp4" in said or "old.avi" in said)
+    page.keyboard.press("+")
+    page.wait_for_timeout(300)
+    assert page.screenshot() != before and not wrong
+    context.close()
+
+
 def test_a_run_without_a_poster_says_how_one_is_made(visit, served, run):
     for each in ("poster.json", "poster.png", "poster.dzi"):
         run.remove(each)
