@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape, unescape
 from shlex import quote
 from typing import Any
@@ -98,12 +98,13 @@ def _render_dataset(facts: Facts) -> str:
     )
     if not faults:
         return f'<h3>The dataset</h3>\n<p class="lead">Nothing is wrong in it so far. {told}</p>'
+    row_of = {member.video_id: row for row, member in enumerate(facts.members)}
     listed: Counter[str] = Counter()
     rows = []
     for fault in faults:
         listed[fault["kind"]] += 1
         if listed[fault["kind"]] <= SHOWN:
-            rows.append(_fault_row(fault))
+            rows.append(_fault_row(fault, row_of))
     more = len(faults) - len(rows)
     rest = f'<p class="muted small">And {more:,} more, in dataset_faults.json.</p>' if more else ""
     head = "<tr><th>what</th><th>episode</th><th>camera</th><th>why</th><td></td></tr>"
@@ -111,12 +112,12 @@ def _render_dataset(facts: Facts) -> str:
     return f'<h3>The dataset</h3>\n<p class="lead">{told}</p>\n<div class="card">{table}{rest}</div>'
 
 
-def _fault_row(fault: Mapping[str, Any]) -> str:
+def _fault_row(fault: Mapping[str, Any], row_of: Mapping[str, int]) -> str:
     episode = "" if fault["episode"] is None else str(fault["episode"])
     return (
         f'<tr><td class="name">{escape(fault["kind"])}</td><td>{episode}</td>'
         f'<td class="name">{escape(fault["camera"] or "")}</td>'
-        f"<td>{escape(fault['says'])}</td><td{_show(fault['videos'])}></td></tr>"
+        f"<td>{escape(fault['says'])}</td><td{_show(fault['videos'], row_of)}></td></tr>"
     )
 
 
@@ -128,7 +129,8 @@ def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
         return f'{head}<p class="lead">No two videos are so much alike that they could be copies.</p>'
     members = {member.video_id: member for member in facts.members}
     known = [[members[each] for each in group if each in members] for group in facts.duplicates]
-    items = "\n".join(_group(group, link) for group in known[:MAX_GROUPS])
+    row_of = {video_id: row for row, video_id in enumerate(members)}
+    items = "\n".join(_group(group, link, row_of) for group in known[:MAX_GROUPS])
     more = len(known) - MAX_GROUPS
     rest = (
         f" The {MAX_GROUPS} largest of {len(known):,} groups are listed; duplicates.json has all." if more > 0 else ""
@@ -140,15 +142,16 @@ def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
     )
 
 
-def _group(group: Sequence[Member], link: Callable[[str, str], str]) -> str:
+def _group(group: Sequence[Member], link: Callable[[str, str], str], row_of: Mapping[str, int]) -> str:
     names = "".join(f'<li data-video="{escape(m.video_id)}">{link(m.name, m.uri)}</li>' for m in group[:MAX_COPIES])
     more = f'<li class="muted">and {len(group) - MAX_COPIES:,} more</li>' if len(group) > MAX_COPIES else ""
-    return f"<li{_show([m.video_id for m in group])}><ul>{names}{more}</ul></li>"
+    return f"<li{_show((m.video_id for m in group), row_of)}><ul>{names}{more}</ul></li>"
 
 
-def _show(ids: Sequence[str]) -> str:
-    """Return the attribute by which the page's script adds a button that selects videos on the map."""
-    return f' data-show="{escape(" ".join(ids))}"' if ids else ""
+def _show(ids: Iterable[str], row_of: Mapping[str, int]) -> str:
+    """Return the attribute by which the page's script adds a button that selects videos, by their rows, on the map."""
+    rows = [str(row_of[each]) for each in ids if each in row_of]
+    return f' data-show="{".".join(rows)}"' if rows else ""
 
 
 def render_words(facts: Facts) -> str:

@@ -91,7 +91,8 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
                 progress.say(_tell(lost, n))
             progress.say("encoding")
             canvas.encode(made)
-        facts = describe_poster(name, layout, videos)
+        clustered = run.read_table("clusters.parquet", ["video_id"])["video_id"].to_pylist()
+        facts = describe_poster(name, layout, videos, {video_id: row for row, video_id in enumerate(clustered)})
         stem = facts["name"]
         if made.suffix == ".dzi":
             place.put(f"{stem}_files", made.with_name("poster_files"))

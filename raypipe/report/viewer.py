@@ -18,7 +18,9 @@ TILE, OVERLAP = 254, 1
 _CAPTION = 200  # Characters of a caption at most.
 
 
-def describe_poster(name: str, layout: PosterLayout, videos: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def describe_poster(
+    name: str, layout: PosterLayout, videos: Mapping[str, Mapping[str, Any]], row_of: Mapping[str, int]
+) -> dict[str, Any]:
     """Return what a viewer must know of a poster: its size, and which frame of which video each of its tiles is.
 
     Parameters
@@ -30,6 +32,8 @@ def describe_poster(name: str, layout: PosterLayout, videos: Mapping[str, Mappin
         The poster.
     videos
         ``uri``, ``label``, ``caption`` and ``cluster`` by ``video_id``.
+    row_of
+        The row of ``clusters.parquet``, which is the video's number in the page, by ``video_id``.
     """
     order = {video_id: number for number, video_id in enumerate(videos)}
     frames = layout.frames
@@ -47,7 +51,7 @@ def describe_poster(name: str, layout: PosterLayout, videos: Mapping[str, Mappin
         "overlap": OVERLAP if is_pyramid else 0,
         "levels": math.ceil(math.log2(side)) if is_pyramid else 0,
         "grid": {"margin": layout.margin, "tile": layout.tile, "columns": layout.columns},
-        "ids": list(videos),
+        "rows": [row_of.get(video_id) for video_id in videos],
         "videos": [_tell(video) for video in videos.values()],
         "frames": dict(zip(layout.tiles.tolist(), zip(of_frames, times_s, strict=True), strict=True)),
     }

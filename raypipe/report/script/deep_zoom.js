@@ -6,7 +6,7 @@
 function showPyramid(box, facts, addressOf, open = null) {
   const canvas = box.querySelector("canvas"), pen = canvas.getContext("2d"), said = box.querySelector(".said");
   const kept = new Map(), MOST_KEPT = 800;
-  const view = {x: 0, y: 0, scale: 1};  // Where the poster's corner lies on the canvas, and its pixels to one of the poster's.
+  const view = {x: 0, y: 0, scale: 1};  // Where the poster's corner lies on the canvas, and how large its pixels are.
   let due = false, fits = true;
 
   // A tile of a level, once it is there; those that were not drawn for the longest time are dropped.

@@ -12,10 +12,11 @@ function showDetails(row) {
   if (row < 0) return pane.replaceChildren(make("p", {class: "muted"},
     "Choose a video on the map, in the table or in a cluster: here you see it over time, beside its cluster."));
   pane.replaceChildren(...[
-    heading(row), factsOf(row), playerOf(row), searchButtonsOf(row), oddPart(row), filmOf(row), pathFigure(row), alignmentFigure(row),
+    heading(row), factsOf(row), playerOf(row), oddPart(row), filmOf(row), pathFigure(row), alignmentFigure(row),
     neighboursOf(row),
   ].filter(Boolean));
   moveCursor();
+  offerSearch(row);
 }
 
 function heading(row) {

@@ -7,7 +7,6 @@ const QUERY_PICTURES = 14, FOUND_PICTURES = 6;
 function startSearch() {
   const section = find("finder");
   if (!section || !window.raypipe) return;
-  finder.rowOf = rowsOfIds();
   const option = (value, text) => make("option", {value}, text);
   const field = end => make("input", {type: "number", step: "0.1", min: "0", inputmode: "decimal",
     oninput: event => markPart({[end]: event.target.value === "" ? null : Number(event.target.value)})});
@@ -31,8 +30,8 @@ function startSearch() {
     finder.status, finder.failure, finder.found);
   for (const each of document.querySelectorAll(".served")) each.hidden = false;
   listenToMark();
-  listeners.push(changed => { if (changed.has("open")) showQuery(state.open); });
-  showQuery(state.open);
+  listeners.push(changed => { if (changed.has("open") && state.open < 0) showQuery(-1); });
+  showQuery(-1);
 }
 
 function exampleForm() {
@@ -47,7 +46,9 @@ function exampleForm() {
 
 function wordsForm(why) {
   const title = make("h3", {}, "By words");
-  if (why) return make("form", {}, title, make("p", {class: "muted small"}, `This run cannot be searched for words: ${why}.`));
+  if (why) {
+    return make("form", {}, title, make("p", {class: "muted small"}, `This run cannot be searched for words: ${why}.`));
+  }
   const submit = event => {
     event.preventDefault();
     const text = finder.words.value.trim();
@@ -58,19 +59,23 @@ function wordsForm(why) {
     make("button", {type: "submit", class: "main"}, "Find what these words say")));
 }
 
-// The buttons of the pane.
-function searchButtonsOf(row) {
-  if (!window.raypipe || !find("finder")) return null;
-  const button = (text, act) => make("button", {type: "button", onclick: act}, text);
+// The buttons of the pane. It shows a video once all of it is known, so the search takes it from here.
+function offerSearch(row) {
+  if (!finder.strip) return;
+  showQuery(row);
+  const button = (text, act) => make("button", {type: "button", onclick: act}, text), section = find("finder");
   const look = order => {
     finder.order.value = order;
     markPart({from: null, to: null});
     searchLike();
-    find("finder").scrollIntoView({block: "start"});
+    section.scrollIntoView({block: "start"});
   };
-  return make("p", {class: "play"}, button("Find most like this", () => look("")),
-    button("Least like this", () => look("least")),
-    button("Find a part of it …", () => { find("finder").scrollIntoView({block: "start"}); finder.start.focus({preventScroll: true}); }));
+  const mark = () => {
+    section.scrollIntoView({block: "start"});
+    finder.start.focus({preventScroll: true});
+  };
+  find("details").querySelector(".play")?.append(button("Find most like this", () => look("")),
+    button("Least like this", () => look("least")), button("Find a part of it …", mark));
 }
 
 function showQuery(row) {
@@ -87,13 +92,15 @@ function showQuery(row) {
   }
   finder.strip.hidden = !(span > 0);
   finder.strip.replaceChildren();
-  if (span > 0) finder.strip.append(pictureOfServer(row, QUERY_PICTURES, 64, "the open video, in order of time"), finder.mark);
+  if (span > 0) {
+    finder.strip.append(pictureOfServer(data.ids[row], QUERY_PICTURES, "the open video, in order of time"), finder.mark);
+  }
   markPart({});
 }
 
 // A strip of pictures from the server; where the run has none, a plain bar stands for the video's time.
-function pictureOfServer(row, n, height, alt) {
-  const image = make("img", {src: `filmstrip/${encodeURIComponent(data.ids[row])}?n=${n}&height=${height}`, alt, draggable: "false"});
+function pictureOfServer(id, n, alt) {
+  const src = `filmstrip/${encodeURIComponent(id)}?n=${n}&height=64`, image = make("img", {src, alt, draggable: "false"});
   image.addEventListener("error", () => image.replaceWith(make("div", {class: "none"}, "No pictures")));
   return image;
 }
@@ -102,13 +109,14 @@ function markPart(changes) {
   Object.assign(finder, changes);
   const {row, from, to} = finder, isPart = from !== null || to !== null;
   for (const [input, value] of [[finder.start, from], [finder.end, to]]) {
-    if (document.activeElement !== input || value === null) input.value = value === null ? "" : String(Number(value.toFixed(2)));
+    const isTyped = document.activeElement === input && value !== null;  // What is being typed is left as it is.
+    if (!isTyped) input.value = value === null ? "" : String(Number(value.toFixed(2)));
   }
   finder.whole.disabled = !isPart;
   finder.go.disabled = row < 0;
   finder.go.textContent = isPart ? "Find where this part happens" : "Find videos like this one";
   finder.mark.hidden = !isPart;
-  if (isPart) placeMark(finder.mark, row, ...partMarked());
+  if (isPart) placeMark(finder.mark, data.origin[row] || 0, data.span[row], ...partMarked());
 }
 
 // A part with one end goes from the video's start, or to its end.
@@ -117,8 +125,9 @@ function partMarked() {
   return [finder.from ?? begin, finder.to ?? begin + (data.span[finder.row] || 0)];
 }
 
-function placeMark(mark, row, from, to) {
-  const left = partOf(row, from), right = partOf(row, to);
+// Marks a part of a strip that shows so many seconds of a file from a second on.
+function placeMark(mark, origin, span, from, to) {
+  const [left, right] = [from, to].map(second => Math.min(Math.max((second - origin) / span, 0), 1));
   mark.style.left = `${100 * left}%`;
   mark.style.width = `${100 * Math.max(right - left, 0)}%`;
 }
@@ -157,7 +166,8 @@ async function askServer(query, said) {
   const turn = ++finder.turn, began = performance.now(), isLeast = finder.order.value === "least";
   const parts = new URLSearchParams({...query, n: finder.count.value, ...(isLeast ? {least: "true"} : {})});
   const seconds = make("span", {"aria-hidden": "true"});
-  const cancel = make("button", {type: "button", onclick: () => { finder.turn++; finder.status.replaceChildren(); }}, "Cancel");
+  const giveUp = () => { finder.turn++; finder.status.replaceChildren(); };
+  const cancel = make("button", {type: "button", onclick: giveUp}, "Cancel");
   finder.failure.textContent = "";
   finder.found.replaceChildren();
   finder.status.replaceChildren(make("progress", {"aria-label": "searching"}), " Searching … ", seconds, " ", cancel);
@@ -176,29 +186,26 @@ async function askServer(query, said) {
 }
 
 function showFound(videos, said) {
-  const rows = [...new Set(videos.map(video => finder.rowOf.get(video.video_id)))].filter(row => row !== undefined);
+  const rows = [...new Set(videos.map(video => video.row).filter(row => row !== null))];
   finder.status.textContent = videos.length ? `Found ${videos.length}, ${said}.` : "Nothing was found.";
   finder.found.replaceChildren(make("ol", {}, ...videos.map(foundItem)));
-  if (rows.length) {
-    finder.found.prepend(make("button", {type: "button", onclick: () => showOnMap(rows, -1)}, "Select all found on the map"));
-  }
+  const all = {type: "button", onclick: () => showOnMap(rows, -1)};
+  if (rows.length) finder.found.prepend(make("button", all, "Select all found on the map"));
 }
 
-function foundItem(video) {
-  const row = finder.rowOf.get(video.video_id), hasPart = video.start_s !== null && video.start_s !== undefined;
-  const play = () => raypipe.play(video.video_id, hasPart ? video.start_s : undefined);
-  const when = hasPart ? `${video.start_s.toFixed(1)} to ${video.end_s.toFixed(1)} s` : "from its start";
-  const strip = row === undefined ? [] : [pictureOfServer(row, FOUND_PICTURES, 64, "")];
-  if (hasPart && row !== undefined && data.span[row] > 0) {
-    const mark = make("span", {class: "part"});
-    placeMark(mark, row, video.start_s, video.end_s);
-    strip.push(mark);
+// A video that was found: its strip plays it from the moment that was found, its name opens it on the map.
+function foundItem({video_id: id, name, row, cluster, distance, start_s: from, end_s: to, origin_s: origin, span_s: span}) {
+  const isPart = from !== null, when = isPart ? `${from.toFixed(1)} to ${to.toFixed(1)} s` : "from its start";
+  const strip = [pictureOfServer(id, FOUND_PICTURES, "")], title = make("bdi", {}, name);
+  if (isPart && span > 0) {
+    strip.push(make("span", {class: "part"}));
+    placeMark(strip[1], origin, span, from, to);
   }
-  const name = make("bdi", {}, video.name);
-  return make("li", {},
-    make("button", {type: "button", class: "reel", onclick: play, "aria-label": `play ${video.name}, ${when}`}, ...strip),
-    make("div", {class: "told"}, video.cluster === null ? null : chipOf(video.cluster), " ",
-      row === undefined ? name
-        : make("button", {type: "button", class: "video", title: "open it on the map", onclick: () => showOnMap([row], row)}, name),
-      make("span", {class: "muted small"}, `${when} · distance ${showNumber(video.distance)}`)));
+  const play = {type: "button", class: "reel", "aria-label": `play ${name}, ${when}`,
+    onclick: () => raypipe.play(id, isPart ? from : undefined)};
+  const open = {type: "button", class: "video", title: "open it on the map", onclick: () => showOnMap([row], row)};
+  return make("li", {}, make("button", play, ...strip),
+    make("div", {class: "told"}, cluster === null ? null : chipOf(cluster),
+      row === null ? title : make("button", open, title),
+      make("span", {class: "muted small"}, `${when} · distance ${showNumber(distance)}`)));
 }

@@ -1,14 +1,23 @@
 // Puts the views together.
 
 let data;
-const parsed = new Promise(done => document.addEventListener("DOMContentLoaded", done, {once: true}));
+
+// raypipe explore adds a script behind this one, which must have run before the views ask for it.
+const parsed = new Promise(done => {
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", done, {once: true});
+  else done();
+});
 
 async function start() {
   data = unpack(await inflate("explorer-data"));
+  await parsed;
   startControls();
   startTable();
   startDetails();
   startClusters();
+  startChecks();
+  startSearch();
+  startPoster();
   try {
     startMap();
   } catch (error) {
@@ -23,12 +32,6 @@ async function start() {
     performance.mark("first picture");
     find("explorer").dataset.ready = "yes";
   }));
-  startChecks();
-  await parsed;  // Where the page is served, its player is there from now on.
-  if (!window.raypipe) return;
-  startSearch();
-  showDetails(state.open);
-  await startPoster();
 }
 
 function startControls() {

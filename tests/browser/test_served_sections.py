@@ -5,6 +5,7 @@ from page_server import TOKEN, make_run, serve_page
 from worded import WORDS, make_worded
 
 from raypipe import pipeline
+from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.report.poster_layout import PosterForm
 from raypipe.trajectories import similarity
@@ -27,6 +28,10 @@ def run(tmp_path_factory):
 def served(run, tmp_path_factory):
     with serve_page(run, tmp_path_factory.mktemp("cache")) as served:
         yield served
+
+
+def config_of(run):
+    return make_config(base=run.info()["config"])
 
 
 @pytest.fixture
@@ -69,10 +74,9 @@ def row_of(run, video_id) -> int:
 def test_videos_like_the_open_one_are_found(visit, served, run, button, least):
     page = visit(served, f"#open={row_of(run, 'c')}")
     page.click(f"text={button}")
-    names = {row["name"] for row in served.ask("videos").json["videos"]}
     expected = served.ask(f"search?like=c&n=9&least={str(least).lower()}").json["videos"]
     shown = found_names(page)
-    assert shown == [each["name"] for each in expected] and set(shown) < names
+    assert shown == [each["name"] for each in expected] and len(shown) > 3
     page.click("text=Select all found on the map")
     assert page.inner_text("#selected-count") == f"{len(expected)} selected"
     page.locator(".found li button.video").first.click()
@@ -112,7 +116,6 @@ def test_a_part_is_marked_by_dragging_or_by_its_seconds_and_plays_where_it_was_f
     page.keyboard.press("Tab")
     page.keyboard.type("4")
     assert page.locator("#finder .mark .part").is_visible()
-    page.keyboard.press("Enter")  # It does nothing in a field of its own; the button is two stops on.
     page.click("text=Find where this part happens")
     expected = similarity.search(run, "a", from_s=1, to_s=4)
     assert len(found_names(page)) == len(expected)
@@ -140,7 +143,7 @@ def test_what_cannot_be_searched_is_said_in_a_line(visit, served, run):
 
 def test_words_find_the_moment_that_shows_them(visit, tmp_path):
     run = make_worded(tmp_path, *SETS)
-    config = pipeline_config(run)
+    config = config_of(run)
     pipeline.cluster(run, config, Progress())
     pipeline.report(run, config, Progress())
     with serve_page(run, tmp_path / "cache") as served:
@@ -153,15 +156,9 @@ def test_words_find_the_moment_that_shows_them(visit, tmp_path):
         assert WORDS[2] in page.inner_text("#finder .status")
 
 
-def pipeline_config(run):
-    from raypipe.config import make_config
-
-    return make_config(base=run.info()["config"])
-
-
 @pytest.mark.parametrize("name", ["poster.png", "poster.dzi"])
 def test_the_poster_zooms_and_opens_videos(visit, served, run, name):
-    pipeline.poster(run, pipeline_config(run), f"{run.path()}/{name}", PosterForm(width=400), Progress())
+    pipeline.poster(run, config_of(run), f"{run.path()}/{name}", PosterForm(width=400), Progress())
     page = visit(served)
     page.click("text=Show the poster")
     page.wait_for_timeout(800)
@@ -186,7 +183,7 @@ def test_the_poster_zooms_and_opens_videos(visit, served, run, name):
 
 
 def test_the_page_of_a_pyramid_opens_from_disk(chromium, run, tmp_path):
-    pipeline.poster(run, pipeline_config(run), f"{tmp_path}/wall.dzi", PosterForm(width=400), Progress())
+    pipeline.poster(run, config_of(run), f"{tmp_path}/wall.dzi", PosterForm(width=400), Progress())
     context = chromium.new_context(offline=True, viewport={"width": 800, "height": 600})
     page, wrong = context.new_page(), []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
