@@ -19,6 +19,7 @@ from raypipe.progress import Progress
 from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_comparable, check_sections
+from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.plan import find_quarantined, open_plan, portion_size
@@ -100,6 +101,8 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     if features:
         with run.step("signals"):
             write_signals(run, str(source), chosen, features, saved_scale(like), progress.say)
+    with run.step("check"):
+        write_dataset_faults(run, source, chosen, len(chosen) == len(found), progress.say)
     with run.step("account"):
         accounts = plan.account(found, quarantine, encoder.dim, progress.say)
         write_accounts(run, accounts, found.n_ignored, progress.say)
@@ -193,6 +196,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
         )
         results.write_clusters(run, clustering, found.scores, found.flags, steps.picture)
     results.write_barycenters(run, results.read_barycenters(model_run))
+    write_duplicates(run, steps.reduced)
     run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
     run.record_stage("cluster", made_by)
     progress.say(", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,21 +68,14 @@ def find_faults(
     -------
     What is wrong, the worst first.
     """
-    fps = float(dataset.info.get("fps") or 0)
-    if fps <= 0:
-        return [Fault("frame rate", f"info.json says fps {dataset.info.get('fps')!r}, so that no time can be checked")]
+    faults = find_table_faults(dataset, videos, is_whole, probes)
+    fps = _frame_rate(dataset)
+    if fps <= 0:  # No time can be checked without.
+        return faults
     episodes = read_episodes(dataset)
-    numbers = whole_numbers(episodes, EPISODE)
-    lengths = whole_numbers(episodes, "length") if "length" in episodes.column_names else np.full(len(numbers), -1)
     streams = _split_by_camera(videos)
-    chosen = np.unique(np.concatenate([stream.episodes for stream in streams] or [numbers]))
-    taken = np.isin(numbers, chosen) if not is_whole else np.ones(len(numbers), bool)
-    faults = [*check_lengths(numbers[taken], lengths[taken])]
-    faults += _check_tasks(dataset, episodes.filter(pa.array(taken)))
-    faults += _check_statistics(dataset)
-    if is_whole:
-        faults += _check_counts(dataset, numbers, lengths)
-    by_signals, of_rows = _read_signals(dataset, episodes.filter(pa.array(taken)), lengths[taken])
+    taken = _choose_episodes(episodes, streams, is_whole)
+    by_signals, of_rows = _read_signals(dataset, episodes.filter(pa.array(taken)), _lengths_of(episodes)[taken])
     faults += of_rows
     files = [file for stream in streams for file in stream.files if isinstance(probes[file], Probe)]
     times = dict(zip(files, time_files(files), strict=True))
@@ -92,6 +85,33 @@ def find_faults(
     times_s = {file: found for file, found in times.items() if not isinstance(found, Failure)}
     by_pictures = {}
     for stream in streams:
+        faults += check_edges(stream, times_s, fps)
+        frozen, by_pictures[stream.camera] = _look(stream, times_s, fps, look_at)
+        faults += frozen
+    faults += check_twins(by_signals, by_pictures)
+    return worst_first(faults)
+
+
+def find_table_faults(
+    dataset: LeRobotDataset, videos: Videos, is_whole: bool, probes: Mapping[str, Probe | Failure]
+) -> list[Fault]:
+    """Hold a dataset's metadata against one another, and against what probing found: no frame is read or decoded.
+
+    Parameters and result are those of `find_faults`, which finds these faults too.
+    """
+    fps = _frame_rate(dataset)
+    if fps <= 0:
+        return [Fault("frame rate", f"info.json says fps {dataset.info.get('fps')!r}, so that no time can be checked")]
+    episodes = read_episodes(dataset)
+    numbers, lengths = whole_numbers(episodes, EPISODE), _lengths_of(episodes)
+    streams = _split_by_camera(videos)
+    taken = _choose_episodes(episodes, streams, is_whole)
+    faults = [*check_lengths(numbers[taken], lengths[taken])]
+    faults += _check_tasks(dataset, episodes.filter(pa.array(taken)))
+    faults += _check_statistics(dataset)
+    if is_whole:
+        faults += _check_counts(dataset, numbers, lengths)
+    for stream in streams:
         if is_whole:
             faults += [
                 Fault(
@@ -100,11 +120,25 @@ def find_faults(
                 for each in np.setdiff1d(numbers, stream.episodes)
             ]
         faults += [*check_files(stream, probes, fps), *check_spans(stream, probes, fps, is_whole)]
-        faults += check_edges(stream, times_s, fps)
-        frozen, by_pictures[stream.camera] = _look(stream, times_s, fps, look_at)
-        faults += frozen
-    faults += check_twins(by_signals, by_pictures)
     return worst_first(faults)
+
+
+def _frame_rate(dataset: LeRobotDataset) -> float:
+    """Return the dataset's frames a second, 0 where it does not say how many."""
+    fps = dataset.info.get("fps")
+    return float(fps) if isinstance(fps, int | float) else 0.0
+
+
+def _lengths_of(episodes: pa.Table) -> np.ndarray:
+    return whole_numbers(episodes, "length") if "length" in episodes.column_names else np.full(len(episodes), -1)
+
+
+def _choose_episodes(episodes: pa.Table, streams: Sequence[Stream], is_whole: bool) -> np.ndarray:
+    """Return which rows of the table of episodes are looked at: all, or those that the videos are of."""
+    numbers = whole_numbers(episodes, EPISODE)
+    if is_whole:
+        return np.ones(len(numbers), bool)
+    return np.isin(numbers, np.unique(np.concatenate([stream.episodes for stream in streams] or [numbers])))
 
 
 def _split_by_camera(videos: Videos) -> list[Stream]:

@@ -60,7 +60,8 @@ class Catalog:
     def __init__(self, run: Run) -> None:
         videos = run.read_table(VIDEOS_FILE, _VIDEOS).combine_chunks()
         clusters = run.read_table("clusters.parquet", ["video_id", *_CLUSTERED]).combine_chunks()
-        videos = _join(videos, clusters, _CLUSTERED)
+        clusters = clusters.append_column("row", pa.array(np.arange(clusters.num_rows)))
+        videos = _join(videos, clusters, [*_CLUSTERED, "row"])
         if run.exists(PLAN_FILE):
             plan = run.read_table(PLAN_FILE, ["video_id", "origin_s", "span_s"])
             plan = plan.filter(pc.is_valid(plan["span_s"])).combine_chunks()

@@ -6,6 +6,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
+from raypipe.report.page_figures import scroll
 from raypipe.report.short_answers import say_mixture
 
 if TYPE_CHECKING:
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 MAX_VALUES = 24  # A wider table could not be read; the sizes' plot shows the mix of more.
 
 
-def render_confusion(facts: Facts) -> str:
-    """Return a table with a row a label and a column a cluster, or "" if there are no labels or too many.
+def render_confusions(facts: Facts) -> str:
+    """Return tables of what the clusters are compared with, and of the groups where that is the labels."""
+    columns = dict.fromkeys(filter(None, (facts.mix_column, "label", "group")))
+    return "".join(render_confusion(facts, column) for column in columns)
+
+
+def render_confusion(facts: Facts, column: str) -> str:
+    """Return a table with a row a label and a column a cluster, or "" if there is one label at most, or too many.
 
     A cell is the darker, the larger the part of its label that lies in its cluster.
     """
-    column = facts.mix_column
-    if column is None:
-        return ""
     counts = Counter((getattr(member, column), member.cluster) for member in facts.members if getattr(member, column))
     sizes: Counter[str] = Counter()
     for (value, _), count in counts.items():
@@ -37,8 +41,13 @@ def render_confusion(facts: Facts) -> str:
     said = escape(say_mixture(facts, column))
     rows.append(f'<tr class="said"><td dir="auto" colspan="{len(groups) + 1}">{said}</td></tr>')
     return (
-        '<div class="card below"><div class="scroll"><table class="confusion">'
-        f"<caption>Each {column}, by cluster</caption><tr><td></td>{head}</tr>{''.join(rows)}</table></div></div>"
+        '<div class="card below">'
+        + scroll(
+            f'<table class="confusion"><caption>Each {column}, by cluster</caption>'
+            f"<tr><td></td>{head}</tr>{''.join(rows)}</table>",
+            f"each {column}, by cluster",
+        )
+        + "</div>"
     )
 
 

@@ -14,10 +14,19 @@ import yaml
 
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
-from raypipe.report.confusion import render_confusion
+from raypipe.report.confusion import render_confusions
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
-from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep
+from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep, scroll
 from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
+from raypipe.report.page_sections import (
+    link_headings,
+    render_checks,
+    render_lead,
+    render_poster,
+    render_search,
+    render_sweep_table,
+    render_words,
+)
 from raypipe.report.short_answers import name_content, say_number
 from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
@@ -114,19 +123,21 @@ def render_page(
     explorer
         The data that `raypipe.report.explorer.write_data` wrote.
     """
-    style, script = read_text("page.css") + read_text("explorer.css"), read_script()
+    style, script = "".join(map(read_text, ("page.css", "explorer.css", "sections.css"))), read_script()
     body = "\n".join(
         [
-            _head(facts, written),
             _counts(facts),
-            "<h2>The map</h2>\n" + render_explorer(explorer),
-            render_pictures(facts, plots, video_map),
+            render_lead(facts) + render_explorer(explorer),
+            render_search(facts),
+            "<h2>Pictures</h2>\n" + render_pictures(facts, plots, video_map),
+            render_poster(facts),
             render_learning(plots),
             draw_timelines(facts),
             _metrics(facts),
-            "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards),
+            "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards) + render_words(facts),
             _outliers(facts, outliers),
-            render_sweep(facts, plots),
+            render_sweep(facts, plots, render_sweep_table(facts.sweep) if facts.sweep else ""),
+            render_checks(facts, _link),
             _problems(facts.problems),
             _record(facts),
         ]
@@ -136,7 +147,8 @@ def render_page(
         f'<meta http-equiv="Content-Security-Policy" content="{policy_of(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(_title(facts))}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{_head(facts, written)}\n{link_headings(body)}\n</main>\n"
+        f"<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -194,7 +206,7 @@ def _metrics(facts: Facts) -> str:
     )
     return (
         f'<h2>How good the clusters are</h2>\n<div class="card"><table class="metrics">{rows}</table></div>'
-        + render_confusion(facts)
+        + render_confusions(facts)
     )
 
 
@@ -315,9 +327,12 @@ def _problems(problems: Sequence[Problem]) -> str:
     more = len(problems) - MAX_PROBLEMS
     rest = f'<p class="muted small">And {more:,} more, in videos.parquet.</p>' if more > 0 else ""
     return (
-        '<h2>What could not be read</h2>\n<div class="card"><div class="scroll"><table>'
-        "<tr><th>video</th><th>result</th><th>stage</th><th>why</th></tr>"
-        f"{rows}</table></div>{rest}</div>"
+        '<h2>What could not be read</h2>\n<div class="card">'
+        + scroll(
+            f"<table><tr><th>video</th><th>result</th><th>stage</th><th>why</th></tr>{rows}</table>",
+            "what could not be read",
+        )
+        + f"{rest}</div>"
     )
 
 

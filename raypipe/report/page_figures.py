@@ -64,14 +64,14 @@ def render_learning(plots: Mapping[str, bytes]) -> str:
     return figures and f"<h2>What was learned</h2>\n{figures}"
 
 
-def render_sweep(facts: Facts, plots: Mapping[str, bytes]) -> str:
-    """Return how many clusters there are, where the run has been swept."""
+def render_sweep(facts: Facts, plots: Mapping[str, bytes], table: str) -> str:
+    """Return how many clusters there are, where the run has been swept; ``table`` has the figures, as HTML."""
     if not facts.sweep:
         return ""
     reason = escape(facts.sweep["reason"])
     return (
         f'<h2>How many clusters there are</h2>\n<p class="lead">{reason}</p>\n<figure><div class="paper">'
-        f'<img class=narrow src="{data_uri(plots["sweep"], "png")}" alt="{reason}"></div></figure>'
+        f'<img class=narrow src="{data_uri(plots["sweep"], "png")}" alt="{reason}"></div></figure>' + table
     )
 
 
@@ -86,6 +86,11 @@ def _figure(png: bytes, told: str, is_wide: bool = False, over: str = "") -> str
 def fold(title: str, content: str) -> str:
     """Return HTML that is unfolded by a click."""
     return f"<details><summary>{title}</summary>{content}</details>"
+
+
+def scroll(table: str, name: str) -> str:
+    """Return a table in a box that scrolls, by the keyboard too; ``name`` says what it holds."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">{table}</div>'
 
 
 def data_uri(content: bytes, kind: str) -> str:

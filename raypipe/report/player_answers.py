@@ -163,8 +163,7 @@ class Answers:
                 found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
             else:
                 found = similarity.search_text(self.run, text or "", n=n, least=least)
-        names = {each["video_id"]: self.find(each["video_id"]).name for each in found}
-        return [{**each, "uri": shown(each["uri"]), "name": names[each["video_id"]]} for each in found]
+        return [{**each, "uri": shown(each["uri"]), **_place(self.find(each["video_id"]))} for each in found]
 
     def close(self) -> None:
         """End the processes."""
@@ -176,6 +175,11 @@ class Answers:
         span_s = entry.span_s or 0.0
         asked_s = entry.origin_s + span_s * (np.arange(n) + 0.5) / n
         return index.read(entry.row["video_id"], asked_s)
+
+
+def _place(entry: Entry) -> dict[str, Any]:
+    """Return what the page must know to show a video that it may not hold: its name, its row, and its time."""
+    return {"name": entry.name, "row": entry.row["row"], "origin_s": entry.origin_s, "span_s": entry.span_s}
 
 
 def _source(src: str, media_type: str, offset_s: float, entry: Entry, state: str) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Advance, Progress
 from raypipe.report.canvas import Canvas
 from raypipe.report.poster_layout import PosterForm, PosterLayout, lay_out
-from raypipe.report.viewer import render_viewer
+from raypipe.report.viewer import describe_poster, render_viewer
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameIndex, fetch_frames
 from raypipe.runs.lookup import describe_videos
-from raypipe.runs.results import POSTER
+from raypipe.runs.results import POSTER, POSTER_FACTS
 from raypipe.schema import Frames
 from raypipe.storage import shown
 
@@ -27,6 +27,7 @@ OriginalsOf = Callable[[str, np.ndarray, int], Frames]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dzi")
 _GROUND = (23, 25, 30)
+_STEM = POSTER.partition(".")[0]
 _BYTES_AT_ONCE = 32 << 20  # A request's frames are held three times: by the child, between, and here.
 _PICTURES_AT_ONCE = 512  # Small pictures, of some 5 KB
 
@@ -48,7 +49,8 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
         A clustered run that has ``frames/``.
     output
         A path or URL that ends with ``.png``, ``.jpg`` or ``.dzi``; None for ``poster.png`` in the run directory.
-        Beside ``NAME.dzi`` come its tiles, ``NAME_files/``, and ``NAME.html``, which shows them.
+        Beside ``NAME.dzi`` come its tiles, ``NAME_files/``, and ``NAME.html``, which shows them. A poster of the run
+        directory's own, ``poster.*``, is described by ``poster.json``, by which the served page shows it.
     form
         What it shall show, and how large.
     frames_of
@@ -89,14 +91,16 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
                 progress.say(_tell(lost, n))
             progress.say("encoding")
             canvas.encode(made)
-        if made.suffix != ".dzi":
-            place.put(name, made)
-            return place.path(name)
-        stem = name[: -len(".dzi")]
-        place.put(f"{stem}_files", made.with_name("poster_files"))
-        place.write_bytes(f"{stem}.html", render_viewer(stem, layout, videos).encode())
+        clustered = run.read_table("clusters.parquet", ["video_id"])["video_id"].to_pylist()
+        facts = describe_poster(name, layout, videos, {video_id: row for row, video_id in enumerate(clustered)})
+        stem = facts["name"]
+        if made.suffix == ".dzi":
+            place.put(f"{stem}_files", made.with_name("poster_files"))
+            place.write_bytes(f"{stem}.html", render_viewer(facts).encode())
         place.put(name, made)
-        return place.path(f"{stem}.html")
+        if place.path() == run.path() and stem == _STEM:
+            run.write_json(POSTER_FACTS, facts)  # By it the served page shows the run's own poster.
+        return place.path(f"{stem}.html" if made.suffix == ".dzi" else name)
 
 
 def _split_output(run: Run, output: str | None) -> tuple[Run, str]:

@@ -32,6 +32,7 @@ from raypipe.report.conversions import Conversions, default_folder
 from raypipe.report.media_sources import direct_type
 from raypipe.report.player_answers import Answers, NotHere
 from raypipe.runs.directory import Run
+from raypipe.runs.results import POSTER_FACTS
 from raypipe.storage import local_path, shown
 
 _META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
@@ -73,6 +74,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
         Route("/points", page.list_points),
         Route("/align", page.align),
         Route("/search", page.search),
+        Route("/poster", page.describe_poster),
         Route("/filmstrip/{id}", page.send_filmstrip),
         Route("/video/{id}/info", page.describe_video),
         Route("/video/{id}/converted.mp4", page.send_converted),
@@ -146,6 +148,11 @@ class _Page:
         part = _number(request, "from_s", None), _number(request, "to_s", None)
         form = ask.get("like"), ask.get("text"), _whole(request, "n", 9), ask.get("least") == "true", part
         return JSONResponse({"videos": await _in_thread(self._searching, self._answers.search, *form)})
+
+    async def describe_poster(self, request: Request) -> Response:
+        if not await self._call(self._run.exists, POSTER_FACTS):
+            return JSONResponse(None)
+        return RangeResponse(request, await self._call(_open_file, self._run, POSTER_FACTS), "application/json")
 
     async def describe_video(self, request: Request) -> Response:
         return JSONResponse(await _in_thread(self._looking, self._answers.describe, request.path_params["id"]))

@@ -79,10 +79,10 @@ def marker_of(cluster: int) -> str:
 
 
 def ink_on(color: str) -> str:
-    """Return black or white, whichever is easier to read on a colour (WCAG relative luminance)."""
+    """Return black or white, whichever has the greater contrast on a colour, 4.5 or more (WCAG relative luminance)."""
     channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return "#FFFFFF" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.30 else "#111111"
+    return "#FFFFFF" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.19 else "#111111"
 
 
 @contextmanager

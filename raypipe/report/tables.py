@@ -17,9 +17,17 @@ import numpy as np
 
 from raypipe.clustering.result import NOISE
 from raypipe.report.channels import count_channels
-from raypipe.runs.descriptions import read_descriptions
+from raypipe.runs.descriptions import DESCRIPTIONS, read_descriptions
 from raypipe.runs.directory import Run
-from raypipe.runs.results import LEARNED, read_barycenters, read_reasons, split_paths
+from raypipe.runs.results import (
+    DATASET_FAULTS,
+    DUPLICATES,
+    LEARNED,
+    POSTER_FACTS,
+    read_barycenters,
+    read_reasons,
+    split_paths,
+)
 from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, SKIPPED
 from raypipe.storage import inert, split_member
@@ -146,6 +154,14 @@ class Facts:
         The contents of ``learned.json``, or None if there is no such file.
     spans
         The spans of each long video, by its ``video_id``.
+    descriptions
+        The contents of ``descriptions.json``; empty if there is no such file.
+    dataset
+        The contents of ``dataset_faults.json``; None if there is no such file, as the source is checked for nothing.
+    duplicates
+        Groups of near-duplicate videos, as lists of ``video_id``; None if they were not looked for.
+    poster
+        The file of the run's poster, or the page that shows it; None if there is none.
     """
 
     url: str
@@ -159,6 +175,10 @@ class Facts:
     noise: Cluster | None = None
     learned: Mapping[str, Any] | None = None
     spans: Mapping[str, Sequence[VideoSpan]] = field(default_factory=dict)
+    descriptions: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] | None = None
+    duplicates: Sequence[Sequence[str]] | None = None
+    poster: str | None = None
 
     @property
     def clusters_and_noise(self) -> tuple[Cluster, ...]:
@@ -242,6 +262,10 @@ def read_facts(run: Run) -> Facts:
         sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
         learned=run.read_json(LEARNED) if run.exists(LEARNED) else None,
         spans=read_spans(run),
+        descriptions=run.read_json(DESCRIPTIONS) if run.exists(DESCRIPTIONS) else {},
+        dataset=run.read_json(DATASET_FAULTS) if run.exists(DATASET_FAULTS) else None,
+        duplicates=run.read_json(DUPLICATES)["groups"] if run.exists(DUPLICATES) else None,
+        poster=_find_poster(run),
     )
 
 
@@ -433,6 +457,13 @@ def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
         if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
             reason = row["error"] or "no reason was recorded"
             yield Problem(name_of(row["uri"]), row["uri"], row["status"], row["error_stage"] or "", reason)
+
+
+def _find_poster(run: Run) -> str | None:
+    if not run.exists(POSTER_FACTS):
+        return None
+    facts = run.read_json(POSTER_FACTS)
+    return f"{facts['name']}.html" if facts["levels"] else str(facts["file"])
 
 
 def _number(value: float) -> str:

@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Mapping
 from html import escape
-from importlib import resources
 from typing import Any
 
+from raypipe.report.page_script import read_text
 from raypipe.report.poster_layout import PosterLayout
 from raypipe.report.tables import name_of
 
@@ -18,38 +18,51 @@ TILE, OVERLAP = 254, 1
 _CAPTION = 200  # Characters of a caption at most.
 
 
-def render_viewer(name: str, layout: PosterLayout, videos: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the page as HTML.
+def describe_poster(
+    name: str, layout: PosterLayout, videos: Mapping[str, Mapping[str, Any]], row_of: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return what a viewer must know of a poster: its size, and which frame of which video each of its tiles is.
 
     Parameters
     ----------
     name
-        That of the pyramid, without its suffix: its tiles lie in ``NAME_files/``, beside the page.
+        That of the poster's file. The tiles of a pyramid, ``NAME.dzi``, lie in ``NAME_files/`` beside it; any other
+        picture is taken as a pyramid of one level and one tile.
     layout
-        The poster, of which the page says what is under the pointer.
+        The poster.
     videos
         ``uri``, ``label``, ``caption`` and ``cluster`` by ``video_id``.
+    row_of
+        The row of ``clusters.parquet``, which is the video's number in the page, by ``video_id``.
     """
     order = {video_id: number for number, video_id in enumerate(videos)}
     frames = layout.frames
     times_s = frames.time_s.round(2).tolist()
     of_frames = [order[frames.video_ids[video]] for video in frames.video.tolist()]
-    facts = {
-        "name": name,
+    side = max(layout.width, layout.height)
+    stem, _, kind = name.rpartition(".")
+    is_pyramid = kind.lower() == "dzi"
+    return {
+        "name": stem,
+        "file": name,
         "width": layout.width,
         "height": layout.height,
-        "tile": TILE,
-        "overlap": OVERLAP,
-        "levels": math.ceil(math.log2(max(layout.width, layout.height))),
+        "tile": TILE if is_pyramid else side,
+        "overlap": OVERLAP if is_pyramid else 0,
+        "levels": math.ceil(math.log2(side)) if is_pyramid else 0,
         "grid": {"margin": layout.margin, "tile": layout.tile, "columns": layout.columns},
+        "rows": [row_of.get(video_id) for video_id in videos],
         "videos": [_tell(video) for video in videos.values()],
         "frames": dict(zip(layout.tiles.tolist(), zip(of_frames, times_s, strict=True), strict=True)),
     }
+
+
+def render_viewer(facts: Mapping[str, Any]) -> str:
+    """Return the page of a pyramid as HTML; `describe_poster` returned the facts."""
     # In a script element nothing but "</script" and "<!--" ends or bends the text, so no "<" is left in it.
     data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
-    page = resources.files("raypipe.report").joinpath("viewer.html").read_text(encoding="utf-8")
-    parts = {"TITLE": escape(name), "DATA": data}
-    return re.sub("@(TITLE|DATA)@", lambda found: parts[found[1]], page)
+    parts = {"TITLE": escape(facts["name"]), "DATA": data, "SCRIPT": read_text("script/deep_zoom.js")}
+    return re.sub("@(TITLE|DATA|SCRIPT)@", lambda found: parts[found[1]], read_text("viewer.html"))
 
 
 def _tell(video: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from raypipe.analysis.evaluation import evaluate
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering import Clustering
 from raypipe.config import Config
+from raypipe.runs.dataset_checks import write_duplicates
 from raypipe.runs.descriptions import write_descriptions
 from raypipe.runs.directory import Run
 from raypipe.runs.outlier_table import WORST, judge_videos, record_outliers
@@ -62,6 +63,8 @@ def write_appraisal(
         )
         write_clusters(run, clustering, found.scores, found.flags, picture)
     write_barycenters(run, centers)
+    with run.step("duplicates"):
+        write_duplicates(run, paths)
     metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
     run.write_json("metrics.json", {**metrics, "outliers": found.summary()})
     record_outliers(run, found, say, WORST if found.by == "distance" else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from raypipe.config import Config
@@ -43,6 +44,14 @@ def check_sections(run: Run, model: Config, config: Config) -> None:
     for name in ("trajectory", "learn", "reduce", "cluster"):
         if getattr(config, name).model_dump(exclude=judged) != getattr(model, name).model_dump(exclude=judged):
             raise UsageError(f"config {name}: must be as in {shown(run.url)}, whose clusters are wanted")
+
+
+def why_no_words(encoder_id: Mapping[str, Any]) -> str | None:
+    """Return why a run that was embedded by this encoder cannot be searched for words; None if it can."""
+    if encoder_id.get("name") == "clip":
+        return None
+    name = "other software" if encoder_id.get("name") == PRECOMPUTED else encoder_id.get("name")
+    return f"only the encoder clip reads texts, and this run is by {name}"
 
 
 def _describe(encoder_id: dict[str, Any]) -> str:

@@ -38,6 +38,13 @@ EXPORTS = "exports"
 """The folder of what was exported into the run directory."""
 POSTER = "poster.png"
 """The poster, unless another place was named."""
+POSTER_FACTS = "poster.json"
+"""Which frames of which videos the run's own poster shows, and where."""
+DATASET_FAULTS = "dataset_faults.json"
+"""What is wrong with the dataset that the videos are of."""
+DUPLICATES = "duplicates.json"
+"""Which videos are near-duplicates."""
+_POSTERS = (POSTER, POSTER_FACTS, "poster.jpg", "poster.jpeg", "poster.dzi", "poster.html", "poster_files")
 
 
 def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
@@ -46,6 +53,7 @@ def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> Non
     run.remove("sweep.json")
     run.remove(SIGNALS)
     run.remove("learning")
+    run.remove(DATASET_FAULTS)
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 
@@ -63,7 +71,8 @@ def remove_clusters(run: Run) -> None:
         LEARNED,
         SPANS,
         EXPORTS,
-        POSTER,
+        DUPLICATES,
+        *_POSTERS,
     ):
         run.remove(name)
     remove_report(run)

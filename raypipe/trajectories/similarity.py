@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +16,16 @@ from raypipe.config import Config, make_config
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
-from raypipe.runs.comparison import PRECOMPUTED, check_comparable
+from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words
 from raypipe.runs.directory import Run
 from raypipe.runs.results import SIGNALS
 from raypipe.schema import EMBEDDED, Trajectories
 from raypipe.sources import is_precomputed, read_source
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.storage import local_path, shown, suffix
+
+if TYPE_CHECKING:
+    from raypipe.encoders.clip import ClipText
 
 _SPREAD_BYTES = 1 << 30  # So many bytes of paths are held at most to find the most unlike, or near-duplicates.
 
@@ -189,17 +193,20 @@ def _make_encoder(run: Run, config: Config) -> Encoder:
 def _encode_text(run: Run, text: str, config: Config) -> np.ndarray:
     """Return the vector of a text, (dim,), in the space of the run's clips."""
     theirs = run.info()["encoder"]
-    if theirs["name"] != "clip":
-        raise UsageError(
-            f"{shown(run.url)} has no video {text!r}; nor can it be searched for a text, as only the encoder clip "
-            f"reads texts, and this run is by {theirs['name']}"
-        )
-    from raypipe.encoders.clip import ClipText
-
-    tower = ClipText(config.encode.model, config.encode.pretrained)
+    if why := why_no_words(theirs):
+        raise UsageError(f"{shown(run.url)} has no video {text!r}; nor can it be searched for a text, as {why}")
+    tower = _make_tower(config.encode.model, config.encode.pretrained)
     if not theirs["fingerprint"].startswith(f"{tower.fingerprint}/"):
         raise UsageError(f"{shown(run.url)} was embedded by {theirs['fingerprint']}, and this is {tower.fingerprint}")
     return tower([text])[0]
+
+
+@lru_cache(maxsize=1)
+def _make_tower(model: str, pretrained: str) -> ClipText:
+    """Load a text tower once: it takes seconds, and a served page is searched for one text after another."""
+    from raypipe.encoders.clip import ClipText
+
+    return ClipText(model, pretrained)
 
 
 @contextmanager

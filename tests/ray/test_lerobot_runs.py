@@ -67,6 +67,8 @@ def test_camera_streams_are_clustered_by_camera_and_the_dead_one_is_the_farthest
     assert cloth.info()["counts"] == {"found": 12, "ok": 12, "failed": 0, "skipped": 0, "ignored": 0}
     page = cloth.read_bytes("report.html").decode()
     assert "observation.images.cam0" in page
+    assert [fault["kind"] for fault in cloth.read_json("dataset_faults.json")["faults"]] == ["no statistics"]
+    assert "meta/episodes_stats.jsonl cannot be read" in page and cloth.read_json("duplicates.json")["groups"] == []
     clusters = cloth.read_table("clusters.parquet").to_pylist()
     config = make_config(base=cloth.info()["config"])
     for seed in range(5):

@@ -154,6 +154,17 @@ def test_files_of_the_run_for_people(served, run):
     assert served.ask("files/outliers.csv").headers["content-type"].startswith("text/csv")
 
 
+def test_the_poster_is_described_once_there_is_one(served, run, folder):
+    assert served.ask("poster").json is None
+    run.write_json("poster.json", {"name": "poster", "file": "poster.png"})
+    assert served.ask("poster").json["file"] == "poster.png"
+    Path(run.path("poster.json")).unlink()
+    (folder / "secret.json").write_text('"secret"')
+    Path(run.path("poster.json")).symlink_to(folder / "secret.json")
+    assert served.ask("poster").status == 404
+    Path(run.path("poster.json")).unlink()
+
+
 # Ranges.
 
 

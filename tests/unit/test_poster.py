@@ -324,14 +324,30 @@ def test_a_poster_is_made_from_the_videos_themselves(tmp_path):
     assert sum("4 of 8 frames, of 1 video, cannot be decoded" in line for line in told.lines) == 1
 
 
-def test_clustering_again_removes_the_poster(tmp_path):
+def test_clustering_again_removes_the_posters(tmp_path):
     from raypipe.runs.results import remove_clusters
 
     run = make_mapped(tmp_path / "run", grid_paths(2))
-    write_poster(run, None, PosterForm(width=300), never, Progress())
-    assert run.exists("poster.png")
+    for name in ("poster.png", "poster.dzi", "wall.png"):
+        write_poster(run, f"{run.url}/{name}", PosterForm(width=300), never, Progress())
+    assert run.exists("poster.png") and run.exists("poster_files")
     remove_clusters(run)
-    assert not run.exists("poster.png")
+    assert [name.rpartition("/")[2] for name in run.files("") if "poster" in name] == []
+    assert run.exists("wall.png") and not run.exists("wall.json"), "it lies where its maker wanted it"
+
+
+@pytest.mark.parametrize("name", ["poster.png", "poster.dzi"])
+def test_the_runs_own_poster_is_described(tmp_path, name):
+    run = make_mapped(tmp_path / "run", grid_paths(2))
+    form = PosterForm(width=300, tiles=(2, 3))
+    write_poster(run, f"{run.url}/{name}", form, never, Progress())
+    facts, layout = run.read_json("poster.json"), lay_out(run, form)
+    assert (facts["file"], facts["name"]) == (name, "poster")
+    assert (facts["width"], facts["height"]) == (300, layout.height)
+    assert (facts["levels"], facts["tile"]) == ((9, 254) if name == "poster.dzi" else (0, max(300, layout.height)))
+    shown = {facts["rows"][video] for video, _ in facts["frames"].values()}
+    assert shown and shown <= set(range(run.read_table("clusters.parquet").num_rows))
+    assert len(facts["frames"]) == len(layout.frames)
 
 
 def test_a_poster_that_cannot_be_written_leaves_nothing(tmp_path):

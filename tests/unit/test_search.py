@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from commands import call_raypipe
 from videos import write_video
+from worded import WORDS, make_worded
 
 import raypipe as rp
 from bench.search import Planted, make_paths
@@ -315,41 +316,8 @@ def test_groups_are_laid_out_with_a_blank_line_between_them():
 
 @pytest.fixture(scope="module")
 def worded(tmp_path_factory):
-    """Return a run of three videos, as CLIP with tiny random weights would embed what some words say, and the words."""
-    import open_clip
-    import torch
-
-    from raypipe.encoders.clip import ClipText
-    from raypipe.segments.planning import plan_precomputed
-    from raypipe.sources.videos import Video, Videos
-
-    folder, name = tmp_path_factory.mktemp("worded"), "raypipe-test-words"
-    tower = {"width": 32, "layers": 1}
-    sizes = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "patch_size": 16, "head_width": 16, **tower},
-        "text_cfg": {"context_length": 12, "vocab_size": 49408, "heads": 2, **tower},
-    }
-    (folder / f"{name}.json").write_text(json.dumps(sizes))
-    open_clip.add_model_config(folder / f"{name}.json")
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model(name).state_dict(), folder / "tiny.pt")
-    weights = (f"encode.model={name}", f"encode.pretrained={folder / 'tiny.pt'}")
-    read = ClipText(name, str(folder / "tiny.pt"))
-    words = ["a hand opens a drawer", "two dogs run", "water boils in a pot"]
-    paths = [np.stack([read([words[(i + shift) % 3]])[0] for shift in (0, 0, i % 2)]) for i in range(3)]
-    videos = [Video(f"v{i}", f"file:///v{i}.mp4") for i in range(3)]
-    run = Run(str(folder / "run"))
-    plan, clips = plan_precomputed(videos, [path.astype(np.float32) for path in paths], "words")
-    run.write_table("plan.parquet", plan)
-    run.write_table("embeddings/0.parquet", clips)
-    from raypipe.runs.accounting import account, write_accounts
-    from raypipe.runs.ledger import Ledger
-
-    run.record(config=rp.make_config(sets=weights).model_dump(mode="json"))
-    run.record(encoder={"name": "clip", "dim": 16, "fingerprint": f"{read.fingerprint}/fp32/l2"})
-    write_accounts(run, [account(Videos(videos), Ledger(run, plan))], 0, lambda line: None)
-    return run, words
+    """Return a run that can be searched for words, and the words."""
+    return make_worded(tmp_path_factory.mktemp("worded")), WORDS
 
 
 def test_words_find_the_clip_that_shows_them(worded):

@@ -6,6 +6,7 @@ const RAMP = ["#00224e", "#2a3f6d", "#575c6d", "#7d7c78", "#a59c74", "#d2c060", 
 const toRgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
 const toCss = rgb => `rgb(${rgb.map(Math.round).join(" ")})`;
 const luminance = rgb => [0.2126, 0.7152, 0.0722].reduce((sum, part, c) => sum + part * (rgb[c] / 255) ** 2.2, 0);
+const inkOn = rgb => luminance(rgb) < 0.19 ? "#fff" : "#111";  // Whichever has the greater contrast, 4.5 or more.
 const isDark = () => {
   const chosen = document.documentElement.dataset.theme;
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;

@@ -16,6 +16,7 @@ function showDetails(row) {
     alignmentFigure(row),
   ].filter(Boolean));
   moveCursor();
+  offerSearch(row);
 }
 
 function heading(row) {

@@ -173,7 +173,7 @@ function drawCenter(pen, cluster, ground) {
   Object.assign(pen, {fillStyle: color, strokeStyle: ground, lineWidth: 2});
   pen.fill();
   pen.stroke();
-  const readable = luminance(onGround(toRgb(cluster.color))) < 0.3 ? "#fff" : "#111";
+  const readable = inkOn(onGround(toRgb(cluster.color)));
   Object.assign(pen, {fillStyle: readable, font: "700 11px system-ui, sans-serif"});
   Object.assign(pen, {textAlign: "center", textBaseline: "middle"});
   pen.fillText(String(cluster.number), end[0], end[1] + 0.5);

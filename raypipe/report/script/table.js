@@ -89,8 +89,7 @@ function nameCell(row) {
 
 function chipOf(number) {
   const rgb = toRgb(clusterOf(number)?.color ?? "#a7adb8");
-  const ink = luminance(rgb) < 0.3 ? "#fff" : "#111";
-  const style = `background:${toCss(rgb)};color:${ink}`;
+  const style = `background:${toCss(rgb)};color:${inkOn(rgb)}`;
   return make("b", {class: "chip", style}, number < 0 ? "noise" : String(number));
 }
 
