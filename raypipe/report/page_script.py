@@ -7,7 +7,10 @@ import hashlib
 from importlib import resources
 
 # Each file sees what the others declare; `start.js` runs what they have made.
-_FILES = ("data", "alignment", "colors", "state", "canvas", "map", "table", "figures", "details", "exports", "start")
+_FILES = (
+    *("data", "alignment", "colors", "state", "canvas", "map", "table", "figures", "film", "details", "exports"),
+    "start",
+)
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 

@@ -30,7 +30,7 @@ from raypipe.report.access import App, Gate
 from raypipe.report.byte_ranges import RangeResponse, open_content, wait_gone
 from raypipe.report.conversions import Conversions, default_folder
 from raypipe.report.media_sources import direct_type
-from raypipe.report.player_answers import Answers, NotHere
+from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
 
@@ -148,10 +148,12 @@ class _Page:
         return JSONResponse({"videos": await _in_thread(self._searching, self._answers.search, *form)})
 
     async def describe_video(self, request: Request) -> Response:
-        return JSONResponse(await _in_thread(self._looking, self._answers.describe, request.path_params["id"]))
+        form = request.path_params["id"], _whole(request, "n", MOST_PICTURES)
+        return JSONResponse(await _in_thread(self._looking, self._answers.describe, *form))
 
     async def send_filmstrip(self, request: Request) -> Response:
-        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96)
+        is_square = request.query_params.get("square") == "true"
+        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96), is_square
         jpeg = await self._call(self._answers.draw_filmstrip, *form)
         if jpeg is None:  # An error would be reported in the browser's console for each of many videos.
             return Response(status_code=204)

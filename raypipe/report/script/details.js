@@ -75,15 +75,19 @@ function pictureOf(strip, alt) {
 
 function filmOf(row) {
   const strip = stripOf(row);
-  if (!strip) {
-    return make("p", {class: "muted small"}, "This page holds no pictures of this video: raypipe explore shows each.");
-  }
-  const n = strip.times.length;
-  const times = {class: "times", style: `grid-template-columns:repeat(${n},1fr)`};
-  return make("figure", {class: "film"},
-    make("div", {class: "reel"}, pictureOf(strip, `${n} pictures of the video, in order of time`), oddMark(row),
-      make("div", {class: "cursor"})),
-    make("div", times, ...strip.times.map(time => make("span", {}, `${time.toFixed(1)} s`))));
+  if (strip) return make("figure", {class: "film"}, ...filmParts(row, strip));
+  if (window.raypipe) return filmToCome(row);
+  return make("p", {class: "muted small"}, "This page holds no pictures of this video: raypipe explore shows each.");
+}
+
+// A video of fewer pictures than others has a shorter strip, of pictures that are no larger.
+function filmParts(row, strip) {
+  const n = strip.times.length, width = `width:${100 * n / STRIP_PICTURES}%`;
+  const times = {class: "times", style: `${width};grid-template-columns:repeat(${n},1fr)`};
+  return [
+    make("div", {class: "reel", style: width}, pictureOf(strip, `${n} pictures of the video, in order of time`),
+      oddMark(row), make("div", {class: "cursor"})),
+    make("div", times, ...strip.times.map(time => make("span", {}, `${time.toFixed(1)} s`)))];
 }
 
 function oddMark(row) {

@@ -2,8 +2,15 @@
 
 let data;
 
+// raypipe explore adds a script behind this one, which must have run before the views ask for it.
+const parsed = new Promise(done => {
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", done, {once: true});
+  else done();
+});
+
 async function start() {
   data = unpack(await inflate("explorer-data"));
+  await parsed;
   startControls();
   startTable();
   startDetails();
