@@ -31,6 +31,7 @@ from raypipe.report.byte_ranges import RangeResponse, open_content, wait_gone
 from raypipe.report.conversions import Conversions, default_folder
 from raypipe.report.media_sources import direct_type
 from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
+from raypipe.report.run_version import VERSION_HEADER, read_version
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
 
@@ -71,6 +72,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
         Route("/", page.show_page),
         Route("/videos", page.list_videos),
         Route("/points", page.list_points),
+        Route("/version", page.tell_version),
         Route("/align", page.align),
         Route("/search", page.search),
         Route("/filmstrip/{id}", page.send_filmstrip),
@@ -109,9 +111,18 @@ class _Page:
         return await _in_thread(self._quick, function, *arguments)
 
     async def show_page(self, request: Request) -> Response:
+        version = await self._call(read_version, self._run)
         content = await self._call(self._run.read_bytes, "report.html")
-        text, policy = add_player(content.decode())
+        text, policy = add_player(content.decode(), version)
         return Response(text, media_type="text/html", headers={"content-security-policy": policy})
+
+    async def _tell(self, content: dict[str, Any]) -> Response:
+        """Return an answer that says of which version of the run it is, so that a page of another one notices."""
+        version = await self._call(read_version, self._run)
+        return JSONResponse(content, headers={VERSION_HEADER: version})
+
+    async def tell_version(self, _request: Request) -> Response:
+        return await self._tell({})
 
     async def send_own(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -139,17 +150,17 @@ class _Page:
         to = request.query_params.get("to", "first")
         if to not in ("first", "center"):
             raise UsageError("to is first or center")
-        return JSONResponse(await _in_thread(self._searching, self._answers.align, ids, to == "center"))
+        return await self._tell(await _in_thread(self._searching, self._answers.align, ids, to == "center"))
 
     async def search(self, request: Request) -> Response:
         ask = request.query_params
         part = _number(request, "from_s", None), _number(request, "to_s", None)
         form = ask.get("like"), ask.get("text"), _whole(request, "n", 9), ask.get("least") == "true", part
-        return JSONResponse({"videos": await _in_thread(self._searching, self._answers.search, *form)})
+        return await self._tell({"videos": await _in_thread(self._searching, self._answers.search, *form)})
 
     async def describe_video(self, request: Request) -> Response:
         form = request.path_params["id"], _whole(request, "n", MOST_PICTURES)
-        return JSONResponse(await _in_thread(self._looking, self._answers.describe, *form))
+        return await self._tell(await _in_thread(self._looking, self._answers.describe, *form))
 
     async def send_filmstrip(self, request: Request) -> Response:
         is_square = request.query_params.get("square") == "true"
@@ -245,16 +256,16 @@ def _whole(request: Request, name: str, default: int) -> int:
     return int(value)
 
 
-def add_player(page: str) -> tuple[str, str]:
+def add_player(page: str, version: str) -> tuple[str, str]:
     """Return a page with the player in it, and the policy that lets it play, in place of the page's own.
 
-    The page's own policy goes with it when it is mailed. Of two policies a browser takes what both allow.
+    The player knows of which version of the run the page is. The page's own policy goes with it when it is mailed. Of two policies a browser takes what both allow.
     """
     found = _META.search(page)
     policy = _widen(html.unescape(found[1]) if found else "default-src 'none'")
     page = page if found is None else page[: found.start()] + page[found.end() :]
     head = '<link rel="icon" href="data:,"><link rel="stylesheet" href="player.css">'
-    script = '<script src="player.js" defer></script>'
+    script = f'<script src="player.js" data-version="{version}" defer></script>'
     page = page.replace("</head>", f"{head}\n</head>", 1)
     before, mark, after = page.rpartition("</body>")
     return (f"{before}{script}\n{mark}{after}" if mark else page + script), policy

@@ -62,3 +62,15 @@ def test_film_strips_that_the_page_lacks_come_from_the_server(open_served):
         assert page.locator(f"{FILM} .times span").count() == explorer.STRIP_PICTURES
         assert abs(page.evaluate(top_of) - before) < 1, "nothing below the strip moves"
     assert 0 < fetched <= 8
+
+
+def test_an_open_page_notices_that_its_run_was_clustered_again(open_served, run):
+    page = open_served()
+    assert page.locator(".rp-stale").count() == 0
+    run.write_bytes("clusters.parquet", run.read_bytes("clusters.parquet"))
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    page.wait_for_selector("text=This run has been clustered again: reload the page.")
+    page.reload()
+    page.wait_for_selector("#explorer[data-ready=yes]")
+    page.evaluate("raypipe.ask('version')")
+    assert page.locator(".rp-stale").count() == 0

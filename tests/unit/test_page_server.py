@@ -320,6 +320,15 @@ def test_a_short_round_of_many_clients(served, folder):
 # What the page asks for.
 
 
+def test_answers_bear_the_version_of_the_run(served, run):
+    before = served.ask("version").headers["raypipe-version"]
+    assert f'data-version="{before}"'.encode() in served.ask("").body
+    assert served.ask("video/a/info").headers["raypipe-version"] == before
+    run.write_bytes("clusters.parquet", run.read_bytes("clusters.parquet"))
+    after = served.ask("version").headers["raypipe-version"]
+    assert after != before and f'data-version="{after}"'.encode() in served.ask("").body
+
+
 def test_videos_page_by_page(served):
     first = served.ask("videos?limit=3&sort=-uri").json
     rest = served.ask("videos?limit=100&offset=3&sort=-uri").json
@@ -398,7 +407,7 @@ def test_aligned_videos_do_the_same_at_the_same_time(served):
 def test_the_player_keeps_what_a_page_allows_itself():
     own = "default-src 'none'; script-src 'sha256-abc='; img-src data:; style-src 'unsafe-inline'"
     page = f'<head><meta http-equiv="Content-Security-Policy" content="{own}"></head><body></body>'
-    text, policy = add_player(page)
+    text, policy = add_player(page, "1a")
     assert "script-src 'sha256-abc=' 'self'" in policy and "img-src data: 'self'" in policy
     assert "http-equiv" not in text and text.endswith('<script src="player.js" defer></script>\n</body>')
 
