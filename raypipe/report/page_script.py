@@ -8,7 +8,20 @@ from importlib import resources
 
 # Each file sees what the others declare; `start.js` runs what they have made.
 _FILES = (
-    *("data", "alignment", "colors", "state", "canvas", "map", "table", "figures", "film", "details", "exports"),
+    *(
+        "data",
+        "alignment",
+        "colors",
+        "state",
+        "canvas",
+        "map",
+        "table",
+        "figures",
+        "film",
+        "details",
+        "byview",
+        "exports",
+    ),
     "start",
 )
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -11,6 +11,13 @@
   const { version } = document.currentScript.dataset; // That of the run, of which this page shows the rows.
   const ask = async (path) => (await fetchAnswer(path)).json();
 
+  // Bytes that speak of rows of this page; an answer of another version of the run speaks of others.
+  async function askBytes(path) {
+    const answer = await fetchAnswer(path);
+    if (raypipe.isStale) throw new Error("this run has been clustered again");
+    return new Uint8Array(await answer.arrayBuffer());
+  }
+
   async function fetchAnswer(path) {
     const answer = await fetch(path);
     noticeVersion(answer.headers.get("raypipe-version"));
@@ -337,6 +344,7 @@
     play: (id, atS) => player.open([id], atS),
     compare: (ids, atS) => player.open(ids.slice(0, MOST_VIDEOS), atS),
     ask,
+    askBytes,
     isStale: false,
   };
   window.raypipe = raypipe;

@@ -14,6 +14,7 @@ from raypipe.errors import RaypipeError, UsageError
 from raypipe.report.catalog import Catalog, Entry
 from raypipe.report.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.media_sources import CONVERTED_TYPE, direct_type
+from raypipe.report.run_version import version_in
 from raypipe.report.transcoder import Media
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameReader, Pictures
@@ -42,10 +43,19 @@ class Answers:
     """
 
     def __init__(self, run: Run, conversions: Conversions) -> None:
-        self.run, self.conversions, self.catalog = run, conversions, Catalog(run)
+        self.run, self.conversions = run, conversions
+        self._catalog, self._catalog_version = Catalog(run), version_in(run, "clusters.parquet")
         self._inspector = Inspector()
         # A search takes all cores and much memory; and numba compiles in one thread at a time.
         self._one_search, self._one_index = threading.Lock(), threading.Lock()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The run's videos, as they are clustered now."""
+        version = version_in(self.run, "clusters.parquet")
+        if version != self._catalog_version:
+            self._catalog, self._catalog_version = Catalog(self.run), version
+        return self._catalog
 
     @cached_property
     def _frames(self) -> FrameReader:
@@ -164,8 +174,11 @@ class Answers:
                 found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
             else:
                 found = similarity.search_text(self.run, text or "", n=n, least=least)
-        names = {each["video_id"]: self.find(each["video_id"]).name for each in found}
-        return [{**each, "uri": shown(each["uri"]), "name": names[each["video_id"]]} for each in found]
+        told = [self.find(each["video_id"]) for each in found]
+        return [
+            {**each, "uri": shown(each["uri"]), "name": entry.name, "row": entry.row["row"]}
+            for each, entry in zip(found, told, strict=True)
+        ]
 
     def close(self) -> None:
         """End the processes."""

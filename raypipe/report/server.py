@@ -27,9 +27,11 @@ from starlette.routing import Route
 
 from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.report.access import App, Gate
+from raypipe.report.by_view import ByView
 from raypipe.report.byte_ranges import RangeResponse, open_content, wait_gone
 from raypipe.report.conversions import Conversions, default_folder
 from raypipe.report.media_sources import direct_type
+from raypipe.report.page_data import HeldPage
 from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
 from raypipe.report.run_version import VERSION_HEADER, read_version
 from raypipe.runs.directory import Run
@@ -70,8 +72,6 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
     page = _Page(run, Answers(run, conversions))
     routes = [
         Route("/", page.show_page),
-        Route("/videos", page.list_videos),
-        Route("/points", page.list_points),
         Route("/version", page.tell_version),
         Route("/align", page.align),
         Route("/search", page.search),
@@ -80,6 +80,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
         Route("/video/{id}/converted.mp4", page.send_converted),
         Route("/video/{id}", page.send_video),
         Route("/files/{name:path}", page.send_file),
+        *page.by_view.routes,
         Route("/{name}", page.send_own),
     ]
     handlers = dict.fromkeys((HTTPException, RaypipeError, Exception), _answer_error)
@@ -95,6 +96,8 @@ class _Page:
         self._quick = ThreadPoolExecutor(8, "raypipe-page")
         self._looking = ThreadPoolExecutor(4, "raypipe-look")
         self._searching = ThreadPoolExecutor(2, "raypipe-search")
+        self._held = HeldPage(run)
+        self.by_view = ByView(run, self._held, self._call)
 
     @contextlib.asynccontextmanager
     async def live(self, _app: Starlette) -> AsyncIterator[None]:
@@ -112,7 +115,8 @@ class _Page:
 
     async def show_page(self, request: Request) -> Response:
         version = await self._call(read_version, self._run)
-        content = await self._call(self._run.read_bytes, "report.html")
+        data = await self._call(self._held.read)
+        content = data.shell if data and data.shell else await self._call(self._run.read_bytes, "report.html")
         text, policy = add_player(content.decode(), version)
         return Response(text, media_type="text/html", headers={"content-security-policy": policy})
 
@@ -129,21 +133,6 @@ class _Page:
         if name not in _OWN:
             raise HTTPException(404, "there is nothing of that name here")
         return Response(resources.files("raypipe.report").joinpath(name).read_bytes(), media_type=_OWN[name])
-
-    async def list_videos(self, request: Request) -> Response:
-        ask = request.query_params
-        known = {"offset", "limit", "sort", "filter"}
-        exact = {name: value for name, value in ask.items() if name not in known}
-        offset, limit = _whole(request, "offset", 0), _whole(request, "limit", 100)
-        form = offset, limit, ask.get("sort"), ask.get("filter", "")[:200], exact
-        total, rows = await self._call(self._answers.catalog.list_page, *form)
-        return JSONResponse({"total": total, "offset": offset, "videos": rows})
-
-    async def list_points(self, request: Request) -> Response:
-        box = tuple(_number(request, name, None) for name in ("x0", "y0", "x1", "y1"))
-        ends = (-float("inf"), -float("inf"), float("inf"), float("inf"))
-        whole = tuple(end if value is None else value for value, end in zip(box, ends, strict=True))
-        return JSONResponse(await self._call(self._answers.catalog.points, whole, _whole(request, "n", 5000)))
 
     async def align(self, request: Request) -> Response:
         ids = [each for each in request.query_params.get("ids", "").split(",") if each]
@@ -259,7 +248,8 @@ def _whole(request: Request, name: str, default: int) -> int:
 def add_player(page: str, version: str) -> tuple[str, str]:
     """Return a page with the player in it, and the policy that lets it play, in place of the page's own.
 
-    The player knows of which version of the run the page is. The page's own policy goes with it when it is mailed. Of two policies a browser takes what both allow.
+    The player knows of which version of the run the page is. The page's own policy goes with it when it is mailed. Of
+    two policies a browser takes what both allow.
     """
     found = _META.search(page)
     policy = _widen(html.unescape(found[1]) if found else "default-src 'none'")

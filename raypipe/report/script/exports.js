@@ -22,9 +22,9 @@ const EXPORTS = {
 function recordOf(row) {
   const record = {video_id: data.ids[row], video: data.names[row], uri: data.uris[row]};
   Object.assign(record, {cluster: data.cluster[row], outlier: Boolean(data.outlier[row])});
-  for (const {name, kind, array, values, codes} of data.columns) {
-    const value = kind === "number" ? Number(data[array][row].toPrecision(7)) : values[codes[row] - 1];
-    record[name] = value === undefined || Number.isNaN(value) ? null : value;
+  for (const column of data.columns) {
+    const value = column.kind === "number" ? Number(data[column.array][row].toPrecision(7)) : textOf(column, row);
+    record[column.name] = value === "" || Number.isNaN(value) ? null : value;
   }
   return record;
 }
@@ -37,8 +37,10 @@ function cell(value) {
   return /[",\n\r]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
 }
 
-function exportAs(kind) {
-  const {name, type, write} = EXPORTS[kind], address = URL.createObjectURL(new Blob([write(exportedRows())], {type}));
+async function exportAs(kind) {
+  const {name, type, write} = EXPORTS[kind], rows = exportedRows();
+  await fetchTexts(rows);
+  const address = URL.createObjectURL(new Blob([write(rows)], {type}));
   make("a", {href: address, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }

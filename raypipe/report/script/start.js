@@ -11,6 +11,7 @@ const parsed = new Promise(done => {
 async function start() {
   data = unpack(await inflate("explorer-data"));
   await parsed;
+  startByView();
   startControls();
   startTable();
   startDetails();
@@ -46,7 +47,11 @@ function startControls() {
   find("clear").addEventListener("click", () => update({selected: new Set()}));
   find("time").addEventListener("input", event => { stopPlaying(); update({time: Number(event.target.value)}); });
   find("play").addEventListener("click", () => playing ? stopPlaying() : startPlaying());
-  find("export").addEventListener("click", () => exportAs(find("export-as").value));
+  find("export").addEventListener("click", async ({currentTarget: button}) => {
+    button.disabled = true;
+    await exportAs(find("export-as").value).catch(error => say(`Nothing was exported: ${error.message}.`));
+    button.disabled = false;
+  });
   if (!data.lerobot) find("export-as").querySelector("[value=lerobot]").remove();
   find("theme").addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
@@ -131,7 +136,7 @@ function startClusters() {
 
 function buttonsOf(title, rows) {
   const button = row => make("button", {type: "button", class: "video", onclick: () => showOnMap([row], row)},
-    make("bdi", {}, data.names[row]));
+    nameOf(row));
   return rows.length ? [make("p", {class: "small"}, `${title}: `, ...rows.map(button))] : [];
 }
 
