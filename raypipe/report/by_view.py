@@ -82,7 +82,10 @@ def _read_paths(data: PageData, ask: QueryParams) -> bytes:
 
 
 def _find_words(data: PageData, ask: QueryParams) -> bytes:
-    return data.find([word for word in ask.get("text", "").lower().split(" ") if word][:MOST_WORDS])
+    words = [word for word in ask.get("text", "").lower().split(" ") if word]
+    if len(words) > MOST_WORDS:
+        raise UsageError(f"at most {MOST_WORDS} words are searched for at once")
+    return data.find(words)
 
 
 def _find_inside(data: PageData, ask: QueryParams) -> bytes:

@@ -143,7 +143,7 @@ def test_names_are_ranked_as_people_count(served, facts):
             "paths?of=-1",
             "paths?of=1..2",
         ),
-        *("ranks", "ranks?by=distance", "ranks?by=secret"),
+        *("ranks", "ranks?by=distance", "ranks?by=secret", f"find?text={'a+' * 21}"),
         *("inside", "inside?time=2&view=0,0,1&at=0,0;1,0;1,1", "inside?time=0&view=0,0,1&at=0,0;1,1"),
         *("inside?time=0&view=0,0,0&at=0,0;1,0;1,1", "inside?time=0&view=0,0,nan&at=0,0;1,0;1,1"),
         "inside?time=0&view=0,0,1&at=0;1,0;1,1",

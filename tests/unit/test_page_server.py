@@ -387,7 +387,9 @@ def test_the_player_keeps_what_a_page_allows_itself():
     page = f'<head><meta http-equiv="Content-Security-Policy" content="{own}"></head><body></body>'
     text, policy = add_player(page, "1a")
     assert "script-src 'sha256-abc=' 'self'" in policy and "img-src data: 'self'" in policy
-    assert "http-equiv" not in text and text.endswith('<script src="player.js" defer></script>\n</body>')
+    assert "http-equiv" not in text and text.endswith(
+        '<script src="player.js" data-version="1a" defer></script>\n</body>'
+    )
 
 
 # The command.
