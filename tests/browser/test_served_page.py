@@ -142,12 +142,16 @@ def both(chromium, many):
     assert not errors
 
 
+ROWS = """() => [...document.querySelectorAll("#table-space [role=row]")].map(
+  row => [...row.children].map(cell => cell.textContent).join(" | "))"""
+
+
 def shown_rows(page) -> list[str]:
     """Return the rows of the table in sight, when all of them are there."""
     end = time.monotonic() + 30
     while True:
         page.wait_for_timeout(200)
-        rows = page.locator("#table-space [role=row]").all_inner_texts()
+        rows = page.evaluate(ROWS)
         waits = any("…" in row for row in rows) or "…" in page.inner_text("#count")
         if not waits or time.monotonic() > end:
             return [*rows, page.inner_text("#count")]
@@ -269,3 +273,16 @@ def test_what_cannot_be_fetched_is_said_and_tried_again(both):
     page.unroute("**/rows?*")
     page.locator("#table-body").evaluate("e => { e.scrollTop = 9010; }")
     assert not any("…" in row for row in shown_rows(page)) and refused
+
+
+def test_rows_of_another_version_of_the_run_are_not_taken(both, many):
+    run, page = many[0], both[1]
+    shown_rows(page)
+    run.write_bytes("report.html", run.read_bytes("report.html"))
+    page.locator("#table-body").evaluate("e => { e.scrollTop = 9000; }")
+    page.wait_for_selector("text=This run has been clustered again: reload the page.")
+    rows = page.evaluate(ROWS)
+    assert sum("…" in row for row in rows) > len(rows) / 2, "the cards' videos have come before"
+    page.reload()
+    page.wait_for_selector("#explorer[data-ready=yes]")
+    alike(both, shown_rows)
