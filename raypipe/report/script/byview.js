@@ -170,6 +170,7 @@ async function nearRows(row, count) {
 }
 
 function nearToCome(row, list, entry) {
+  list.append(make("li", {class: "muted"}, "…"));  // Among a million videos the search takes a while.
   whenOpen(list, () => nearRows(row, 6).then(
     rows => list.replaceChildren(...rows.map(entry)),
     error => list.replaceChildren(make("li", {class: "muted"}, `not found: ${error.message}`)),
