@@ -239,16 +239,10 @@ def measure_tables(run: Run) -> dict[str, Any]:
     from raypipe.runs.frames import FrameReader
 
     catalog, index = Catalog(run), FrameReader(run)
-    words = itertools.count()
-    everywhere, window = (-9.0, -9.0, 9.0, 9.0), (0.0, 0.0, 0.5, 0.5)
     asks: dict[str, Callable[[], Any]] = {
         "open": lambda: Catalog(run),
         "open_pictures": lambda: FrameReader(run),
         "one_video": lambda: catalog.find(f"{len(catalog) - 1:032x}"),
-        "first_filter_and_sort": lambda: catalog.list_page(0, 100, "-distance", f"BLOCK {next(words)}", {}),
-        "next_page": lambda: catalog.list_page(500, 100, "-distance", "block", {"cluster": "3"}),
-        "points_of_all": lambda: catalog.points(everywhere, 5000),
-        "points_of_a_part": lambda: catalog.points(window, 5000),
         "pictures_of_one": lambda: index.read(f"{len(catalog) // 2:032x}", np.arange(8) * 2.0),
     }
     return {

@@ -1,7 +1,7 @@
 """The data of the page's explorer: what its map, table and panes show, as one compressed text for the page.
 
-A header of JSON (texts, the clusters, where each array lies) is followed by the arrays. Coordinates are 16 bits a
-number: a 65,535th of the map is finer than any screen. ``raypipe/report/script/data.js`` reads it.
+`raypipe.report.packing` joins its parts. Coordinates are 16 bits a number: a 65,535th of the map is finer than any
+screen.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import gzip
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 
 from raypipe.errors import RaypipeError
 from raypipe.report.contact_sheets import join_kept, middles_of
+from raypipe.report.packing import join_texts, pack
 from raypipe.report.style import COLORS, color_of
 from raypipe.report.tables import Cluster, Facts, Member, link_of
 from raypipe.runs.accounting import VIDEOS_FILE
@@ -33,6 +33,7 @@ MAX_STRIPS, FILM_BYTES = 1000, 5_000_000
 STRIP_PICTURES, STRIP_SIDE = 8, 64
 MAX_REDUCED = 4_000_000  # Bytes of reduced paths: 10,000 videos of 16 steps in 12 dimensions.
 MAX_CENTERS = 200_000  # Numbers in all centers, which are text.
+Arrays = dict[str, np.ndarray | bytes]
 NAMED = 3  # So many central and odd videos of each cluster have buttons.
 _OWN = {"video_id", "uri", "group", "label", "caption", "duration_s", "status", "error_stage", "error"}
 
@@ -57,26 +58,28 @@ def write_data(run: Run, facts: Facts, paths: Mapping[str, np.ndarray], centers:
     arrays["starts"], arrays["points"], header["pointBox"] = _join_paths(flat, 2)
     _add_reduced(run, facts, header, arrays)
     _add_film(run, facts, arrays)
-    header["lerobot"] = _lerobot(run, facts)
-    return base64.b64encode(gzip.compress(_pack(header, arrays), 6, mtime=0)).decode()
+    if (edits := _lerobot(run, facts)) is not None:
+        arrays["episodes"] = np.array(edits["values"], np.int32)
+        header["lerobot"] = {"flags": edits["flags"], "notes": edits["notes"]}
+    return base64.b64encode(gzip.compress(pack(header, arrays), 6, mtime=0)).decode()
 
 
-def _describe(facts: Facts, centers: Mapping[int, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _describe(facts: Facts, centers: Mapping[int, np.ndarray]) -> tuple[dict[str, Any], Arrays]:
     members = facts.members
     row_of = {member.video_id: row for row, member in enumerate(members)}
     clusters = [_cluster(cluster, facts, row_of, centers) for cluster in facts.clusters_and_noise]
     header: dict[str, Any] = {
-        "names": [m.name for m in members],
-        "ids": [m.video_id for m in members],
-        "uris": [m.uri for m in members],
-        "links": [link_of(m.uri) for m in members],
-        "captions": [m.caption or "" for m in members],
-        "reasons": [m.reason for m in members],
         "clusters": clusters,
         "palette": list(COLORS),
     }
     odd = [m.odd_s or (math.nan, math.nan) for m in members]
-    arrays: dict[str, np.ndarray] = {
+    arrays: Arrays = {
+        "names": join_texts(m.name for m in members),
+        "ids": join_texts(m.video_id for m in members),
+        "uris": join_texts(m.uri for m in members),
+        "links": join_texts(link_of(m.uri) for m in members),
+        "captions": join_texts(m.caption for m in members),
+        "reasons": join_texts(m.reason for m in members),
         "cluster": np.array([m.cluster for m in members], np.int16),
         "outlier": np.array([m.outlier for m in members], np.uint8),
         "origin": _floats(m.origin_s for m in members),
@@ -111,7 +114,7 @@ def _oddest(cluster: Cluster, facts: Facts) -> list[Member]:
     return sorted(known, key=lambda m: -m.oddness(facts.outliers_by))[:NAMED]
 
 
-def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
     """Add what the videos can be coloured, sorted and searched by: our own figures, and the manifest's columns.
 
     The lists are plain, because an Arrow array of a list would import pandas.
@@ -129,7 +132,9 @@ def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: dict[st
         code = {text: number + 1 for number, text in enumerate(distinct)}
         if distinct:
             codes = [code.get(str(text), 0) for text in texts]
-            columns.append({"name": name, "title": name, "kind": "text", "values": distinct, "codes": codes})
+            arrays[f"column {name}"] = np.array(codes, np.uint16 if len(distinct) < 65536 else np.uint32)
+            told = {"name": name, "title": name, "kind": "text", "values": distinct, "array": f"column {name}"}
+            columns.append(told)
 
     members = facts.members
     add_texts("group", [m.group for m in members])
@@ -156,7 +161,7 @@ def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: dict[st
     header["columns"] = columns
 
 
-def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
     """Add the paths that were clustered and their centers, if soft-DTW clustered them, for their alignment."""
     gamma = facts.metrics.get("gamma")
     if gamma is None or facts.is_pooled or not run.exists("model/centers.npy") or "reduced" not in _columns_of(run):
@@ -184,7 +189,7 @@ def _columns_of(run: Run) -> list[str]:
     return names
 
 
-def _add_film(run: Run, facts: Facts, arrays: dict[str, np.ndarray]) -> None:
+def _add_film(run: Run, facts: Facts, arrays: Arrays) -> None:
     """Add film strips of the videos that matter most, and of others evenly, as WebP."""
     shown = _choose_film(facts)
     kept = read_frames(run, {m.video_id: middles_of(m, STRIP_PICTURES) for m in shown if m.span_s})
@@ -260,14 +265,3 @@ def _starts(lengths: Sequence[int]) -> np.ndarray:
 
 def _floats(values: Any) -> np.ndarray:
     return np.array(list(values), np.float32)
-
-
-def _pack(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the header's length (4 bytes), the header, and the arrays, each from a multiple of eight bytes on."""
-    body, places = bytearray(), {}
-    for name, array in arrays.items():
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        places[name] = [little.dtype.str[1:], len(body), little.size]
-        body += little.tobytes() + bytes(-little.nbytes % 8)
-    text = json.dumps(header | {"arrays": places}, separators=(",", ":"), allow_nan=False).encode()
-    return len(text).to_bytes(4, "little") + text + bytes(-(4 + len(text)) % 8) + bytes(body)

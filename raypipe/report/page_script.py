@@ -8,8 +8,8 @@ from importlib import resources
 
 # Each file sees what the others declare; `start.js` runs what they have made.
 _FILES = (
-    *("data", "alignment", "colors", "state", "canvas", "map", "table", "figures", "details", "exports"),
-    *("deep_zoom", "poster", "search", "checks", "start"),
+    *("data", "alignment", "colors", "state", "canvas", "map", "table", "figures", "film", "details", "byview"),
+    *("exports", "deep_zoom", "poster", "search", "checks", "start"),
 )
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

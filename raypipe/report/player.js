@@ -8,11 +8,31 @@
   const RATES = [0.0625, 8]; // What browsers play.
   const WINDOW_S = 0.25; // The speed of a video is measured over so much of the clock on either side.
 
-  async function ask(path) {
+  const { version } = document.currentScript.dataset; // That of the run, of which this page shows the rows.
+  const ask = async (path) => (await fetchAnswer(path)).json();
+
+  // Bytes that speak of rows of this page; an answer of another version of the run speaks of others.
+  async function askBytes(path) {
+    const answer = await fetchAnswer(path);
+    if (raypipe.isStale) throw new Error("this run has been clustered again");
+    return new Uint8Array(await answer.arrayBuffer());
+  }
+
+  async function fetchAnswer(path) {
     const answer = await fetch(path);
-    const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error || answer.statusText);
-    return found;
+    noticeVersion(answer.headers.get("raypipe-version"));
+    if (answer.ok) return answer;
+    const { error } = await answer.json().catch(() => ({}));
+    throw new Error(error || answer.statusText);
+  }
+
+  // Row numbers of this page may mean other videos in the run as it is now.
+  function noticeVersion(present) {
+    if (!present || present === version || raypipe.isStale) return;
+    raypipe.isStale = true;
+    const line = make("p", "rp-stale", "This run has been clustered again: reload the page.");
+    line.role = "alert";
+    document.body.append(line);
   }
 
   const make = (tag, className = "", text = "") =>
@@ -320,11 +340,16 @@
   }
 
   const player = new Player();
-  window.raypipe = {
+  const raypipe = {
     play: (id, atS) => player.open([id], atS),
     compare: (ids, atS) => player.open(ids.slice(0, MOST_VIDEOS), atS),
     ask,
+    askBytes,
+    isStale: false,
   };
+  window.raypipe = raypipe;
+  // Who comes back from the terminal may have clustered again there.
+  window.addEventListener("focus", () => ask("version").catch(() => {}));
 
   // Where a film strip was clicked, by the times that stand below its pictures.
   function momentAt(event, row) {

@@ -14,6 +14,7 @@ from raypipe.errors import RaypipeError, UsageError
 from raypipe.report.catalog import Catalog, Entry
 from raypipe.report.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.media_sources import CONVERTED_TYPE, direct_type
+from raypipe.report.run_version import version_in
 from raypipe.report.transcoder import Media
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameReader, Pictures
@@ -42,10 +43,19 @@ class Answers:
     """
 
     def __init__(self, run: Run, conversions: Conversions) -> None:
-        self.run, self.conversions, self.catalog = run, conversions, Catalog(run)
+        self.run, self.conversions = run, conversions
+        self._catalog, self._catalog_version = Catalog(run), version_in(run, "clusters.parquet")
         self._inspector = Inspector()
         # A search takes all cores and much memory; and numba compiles in one thread at a time.
         self._one_search, self._one_index = threading.Lock(), threading.Lock()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The run's videos, as they are clustered now."""
+        version = version_in(self.run, "clusters.parquet")
+        if version != self._catalog_version:
+            self._catalog, self._catalog_version = Catalog(self.run), version
+        return self._catalog
 
     @cached_property
     def _frames(self) -> FrameReader:
@@ -74,7 +84,7 @@ class Answers:
         span_s = entry.span_s or media.duration_s or _UNKNOWN_S
         return Excerpt(uri, version_of_file(uri) or "", entry.origin_s, span_s, media.fps)
 
-    def describe(self, video_id: str) -> dict[str, Any]:
+    def describe(self, video_id: str, n_pictures: int = MOST_PICTURES) -> dict[str, Any]:
         """Return how a browser gets a video: sources in the order in which it should try them, and the pictures."""
         entry = self.find(video_id)
         sources: list[dict[str, Any]] = []
@@ -92,17 +102,17 @@ class Answers:
                 state = "ready" if self.conversions.find(excerpt) else "on demand"
                 name = f"video/{video_id}/converted.mp4"
                 sources.append(_source(name, CONVERTED_TYPE, 0.0 - entry.origin_s, entry, state))
-        kept = self._read_pictures(entry, MOST_PICTURES)
+        kept = self._read_pictures(entry, min(max(n_pictures, 1), MOST_PICTURES))
         strip: dict[str, Any] | None = None
         if kept is not None:
             n = len(kept.jpegs)
             strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "times_s": kept.times_s.tolist()}
         return {**entry.describe(), "sources": sources, "filmstrip": strip, "problem": problem}
 
-    def draw_filmstrip(self, video_id: str, n: int, height: int) -> bytes | None:
+    def draw_filmstrip(self, video_id: str, n: int, height: int, is_square: bool = False) -> bytes | None:
         """Return ``n`` kept pictures of a video, or fewer, side by side as a JPEG; all are as wide as the first.
 
-        None if the run has kept no picture of it.
+        Square ones are the middle of each. None if the run has kept no picture of it.
 
         Raises
         ------
@@ -117,10 +127,11 @@ class Answers:
             return None
         height = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1])
         pictures = [Image.open(io.BytesIO(jpeg)) for jpeg in kept.jpegs]
-        width = max(round(pictures[0].width * height / pictures[0].height), 1)
+        width = height if is_square else max(round(pictures[0].width * height / pictures[0].height), 1)
         strip = Image.new("RGB", (width * len(pictures), height))
         for place, picture in enumerate(pictures):
-            strip.paste(picture.convert("RGB").resize((width, height)), (place * width, 0))
+            part = _middle_of(picture) if is_square else None
+            strip.paste(picture.convert("RGB").resize((width, height), box=part), (place * width, 0))
         sink = io.BytesIO()
         strip.save(sink, "JPEG", quality=82)
         return sink.getvalue()
@@ -180,6 +191,13 @@ class Answers:
 def _place(entry: Entry) -> dict[str, Any]:
     """Return what the page must know to show a video that it may not hold: its name, its row, and its time."""
     return {"name": entry.name, "row": entry.row["row"], "origin_s": entry.origin_s, "span_s": entry.span_s}
+
+
+def _middle_of(picture: Any) -> tuple[int, int, int, int]:
+    """Return the box of a picture's middle square."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return left, top, left + side, top + side
 
 
 def _source(src: str, media_type: str, offset_s: float, entry: Entry, state: str) -> dict[str, Any]:

@@ -27,10 +27,13 @@ from starlette.routing import Route
 
 from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.report.access import App, Gate
+from raypipe.report.by_view import ByView
 from raypipe.report.byte_ranges import RangeResponse, open_content, wait_gone
 from raypipe.report.conversions import Conversions, default_folder
 from raypipe.report.media_sources import direct_type
-from raypipe.report.player_answers import Answers, NotHere
+from raypipe.report.page_data import HeldPage
+from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
+from raypipe.report.run_version import VERSION_HEADER, read_version
 from raypipe.runs.directory import Run
 from raypipe.runs.results import POSTER_FACTS
 from raypipe.storage import local_path, shown
@@ -70,8 +73,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
     page = _Page(run, Answers(run, conversions))
     routes = [
         Route("/", page.show_page),
-        Route("/videos", page.list_videos),
-        Route("/points", page.list_points),
+        Route("/version", page.tell_version),
         Route("/align", page.align),
         Route("/search", page.search),
         Route("/poster", page.describe_poster),
@@ -80,6 +82,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
         Route("/video/{id}/converted.mp4", page.send_converted),
         Route("/video/{id}", page.send_video),
         Route("/files/{name:path}", page.send_file),
+        *page.by_view.routes,
         Route("/{name}", page.send_own),
     ]
     handlers = dict.fromkeys((HTTPException, RaypipeError, Exception), _answer_error)
@@ -95,6 +98,8 @@ class _Page:
         self._quick = ThreadPoolExecutor(8, "raypipe-page")
         self._looking = ThreadPoolExecutor(4, "raypipe-look")
         self._searching = ThreadPoolExecutor(2, "raypipe-search")
+        self._held = HeldPage(run)
+        self.by_view = ByView(run, self._held, self._call)
 
     @contextlib.asynccontextmanager
     async def live(self, _app: Starlette) -> AsyncIterator[None]:
@@ -111,9 +116,19 @@ class _Page:
         return await _in_thread(self._quick, function, *arguments)
 
     async def show_page(self, request: Request) -> Response:
-        content = await self._call(self._run.read_bytes, "report.html")
-        text, policy = add_player(content.decode())
+        version = await self._call(read_version, self._run)
+        data = await self._call(self._held.read)
+        content = data.shell if data and data.shell else await self._call(self._run.read_bytes, "report.html")
+        text, policy = add_player(content.decode(), version)
         return Response(text, media_type="text/html", headers={"content-security-policy": policy})
+
+    async def _tell(self, content: dict[str, Any]) -> Response:
+        """Return an answer that says of which version of the run it is, so that a page of another one notices."""
+        version = await self._call(read_version, self._run)
+        return JSONResponse(content, headers={VERSION_HEADER: version})
+
+    async def tell_version(self, _request: Request) -> Response:
+        return await self._tell({})
 
     async def send_own(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -121,33 +136,18 @@ class _Page:
             raise HTTPException(404, "there is nothing of that name here")
         return Response(resources.files("raypipe.report").joinpath(name).read_bytes(), media_type=_OWN[name])
 
-    async def list_videos(self, request: Request) -> Response:
-        ask = request.query_params
-        known = {"offset", "limit", "sort", "filter"}
-        exact = {name: value for name, value in ask.items() if name not in known}
-        offset, limit = _whole(request, "offset", 0), _whole(request, "limit", 100)
-        form = offset, limit, ask.get("sort"), ask.get("filter", "")[:200], exact
-        total, rows = await self._call(self._answers.catalog.list_page, *form)
-        return JSONResponse({"total": total, "offset": offset, "videos": rows})
-
-    async def list_points(self, request: Request) -> Response:
-        box = tuple(_number(request, name, None) for name in ("x0", "y0", "x1", "y1"))
-        ends = (-float("inf"), -float("inf"), float("inf"), float("inf"))
-        whole = tuple(end if value is None else value for value, end in zip(box, ends, strict=True))
-        return JSONResponse(await self._call(self._answers.catalog.points, whole, _whole(request, "n", 5000)))
-
     async def align(self, request: Request) -> Response:
         ids = [each for each in request.query_params.get("ids", "").split(",") if each]
         to = request.query_params.get("to", "first")
         if to not in ("first", "center"):
             raise UsageError("to is first or center")
-        return JSONResponse(await _in_thread(self._searching, self._answers.align, ids, to == "center"))
+        return await self._tell(await _in_thread(self._searching, self._answers.align, ids, to == "center"))
 
     async def search(self, request: Request) -> Response:
         ask = request.query_params
         part = _number(request, "from_s", None), _number(request, "to_s", None)
         form = ask.get("like"), ask.get("text"), _whole(request, "n", 9), ask.get("least") == "true", part
-        return JSONResponse({"videos": await _in_thread(self._searching, self._answers.search, *form)})
+        return await self._tell({"videos": await _in_thread(self._searching, self._answers.search, *form)})
 
     async def describe_poster(self, request: Request) -> Response:
         if not await self._call(self._run.exists, POSTER_FACTS):
@@ -155,10 +155,12 @@ class _Page:
         return RangeResponse(request, await self._call(_open_file, self._run, POSTER_FACTS), "application/json")
 
     async def describe_video(self, request: Request) -> Response:
-        return JSONResponse(await _in_thread(self._looking, self._answers.describe, request.path_params["id"]))
+        form = request.path_params["id"], _whole(request, "n", MOST_PICTURES)
+        return await self._tell(await _in_thread(self._looking, self._answers.describe, *form))
 
     async def send_filmstrip(self, request: Request) -> Response:
-        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96)
+        is_square = request.query_params.get("square") == "true"
+        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96), is_square
         jpeg = await self._call(self._answers.draw_filmstrip, *form)
         if jpeg is None:  # An error would be reported in the browser's console for each of many videos.
             return Response(status_code=204)
@@ -250,16 +252,17 @@ def _whole(request: Request, name: str, default: int) -> int:
     return int(value)
 
 
-def add_player(page: str) -> tuple[str, str]:
+def add_player(page: str, version: str) -> tuple[str, str]:
     """Return a page with the player in it, and the policy that lets it play, in place of the page's own.
 
-    The page's own policy goes with it when it is mailed. Of two policies a browser takes what both allow.
+    The player knows of which version of the run the page is. The page's own policy goes with it when it is mailed. Of
+    two policies a browser takes what both allow.
     """
     found = _META.search(page)
     policy = _widen(html.unescape(found[1]) if found else "default-src 'none'")
     page = page if found is None else page[: found.start()] + page[found.end() :]
     head = '<link rel="icon" href="data:,"><link rel="stylesheet" href="player.css">'
-    script = '<script src="player.js" defer></script>'
+    script = f'<script src="player.js" data-version="{version}" defer></script>'
     page = page.replace("</head>", f"{head}\n</head>", 1)
     before, mark, after = page.rpartition("</body>")
     return (f"{before}{script}\n{mark}{after}" if mark else page + script), policy

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import io
-import json
 
 import numpy as np
 import pyarrow as pa
@@ -11,21 +10,20 @@ import pytest
 from report_runs import NAMES, STEPS, K, N, make_explored_run, make_run
 
 from raypipe.config import from_yaml, to_yaml
-from raypipe.report import explorer
+from raypipe.report import explorer, packing
 from raypipe.report.tables import read_centers, read_facts, read_paths
+
+TEXTS = ("names", "ids", "uris", "links", "captions", "reasons")
 
 
 def unpack(run) -> dict:
     """Read the block as the page's script does."""
     facts, paths = read_facts(run), read_paths(run)
     text = explorer.write_data(run, facts, paths, read_centers(run, paths, facts.clusters))
-    content = gzip.decompress(base64.b64decode(text))
-    length = int.from_bytes(content[:4], "little")
-    data = json.loads(content[4 : 4 + length])
-    begin = -(-(4 + length) // 8) * 8
-    for name, (kind, offset, size) in data["arrays"].items():
-        assert offset % 8 == 0
-        data[name] = np.frombuffer(content, f"<{kind}", size, begin + offset)
+    header, arrays = packing.unpack(gzip.decompress(base64.b64decode(text)))
+    assert len(arrays["ids"].tobytes().split(b"\0")) == len(facts.members) + 1
+    texts = {name: arrays[name].tobytes().decode().split("\0")[:-1] for name in TEXTS}
+    data = {**header, **arrays, **texts}
     return data
 
 
@@ -74,12 +72,12 @@ def test_alignments_under_a_constraint_are_left_out(tmp_path):
     config = from_yaml(run.read_bytes("model/config.yaml").decode())
     cluster = config.cluster.model_copy(update={"global_constraint": "sakoe_chiba"})
     run.write_bytes("model/config.yaml", to_yaml(config.model_copy(update={"cluster": cluster})).encode())
-    assert "reduced" not in unpack(run)["arrays"]
+    assert "reduced" not in unpack(run)
 
 
 def test_a_run_without_a_model_or_of_unequal_lengths_is_shown(tmp_path):
     data = unpack(make_run(tmp_path / "run", [f"{i}.mp4" for i in range(9)], k=2, n_steps=None))
-    assert "reduced" not in data["arrays"] and len(data["starts"]) == 10
+    assert "reduced" not in data and len(data["starts"]) == 10
     assert (data["stripOf"] == -1).all()
 
 

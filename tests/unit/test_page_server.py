@@ -65,7 +65,7 @@ def test_the_page_bears_the_player_and_may_load_from_here_alone(served):
 
 
 @pytest.mark.parametrize("token", ["", "x", TOKEN[:-1], TOKEN + "x", "é"])
-@pytest.mark.parametrize("path", ["", "videos", "video/a", "player.js"])
+@pytest.mark.parametrize("path", ["", "version", "video/a", "player.js"])
 def test_nothing_without_the_token(served, token, path):
     from urllib.parse import quote
 
@@ -97,16 +97,16 @@ def test_other_sites_get_nothing(served, headers):
 
 def test_the_page_itself_and_links_to_it_are_answered(served):
     here = f"127.0.0.1:{served.port}"
-    assert served.ask("videos", Origin=f"http://{here}", Sec_Fetch_Site="same-origin").status == 200
+    assert served.ask("version", Origin=f"http://{here}", Sec_Fetch_Site="same-origin").status == 200
     assert served.ask("", Host=f"localhost:{served.port}").status == 200
     followed = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert served.ask("", **followed).status == 200
-    assert served.ask("videos", **followed).status == 403
+    assert served.ask("version", **followed).status == 403
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 def test_only_reading(served, method):
-    answer = served.ask("videos", method)
+    answer = served.ask("version", method)
     assert answer.status == 405 and answer.headers["allow"] == "GET, HEAD"
 
 
@@ -331,37 +331,22 @@ def test_a_short_round_of_many_clients(served, folder):
 # What the page asks for.
 
 
-def test_videos_page_by_page(served):
-    first = served.ask("videos?limit=3&sort=-uri").json
-    rest = served.ask("videos?limit=100&offset=3&sort=-uri").json
-    assert first["total"] == rest["total"] == N_VIDEOS and len(first["videos"]) == 3
-    uris = [video["uri"] for video in (*first["videos"], *rest["videos"])]
-    assert uris == sorted(uris, reverse=True) and len(uris) == N_VIDEOS
-    assert [v["video_id"] for v in served.ask("videos?filter=OLD.AVI").json["videos"]] == ["avi", "part"]
-    assert served.ask("videos?cluster=0").json["total"] + served.ask("videos?cluster=1").json["total"] == N_VIDEOS
-    for wrong in ("sort=secret", "colour=red", "limit=x", "offset=-1"):
-        answer = served.ask(f"videos?{wrong}")
-        assert answer.status == 400 and "\n" not in answer.json["error"]
+def test_answers_bear_the_version_of_the_run(served, run):
+    before = served.ask("version").headers["raypipe-version"]
+    assert f'data-version="{before}"'.encode() in served.ask("").body
+    assert served.ask("video/a/info").headers["raypipe-version"] == before
+    run.write_bytes("clusters.parquet", run.read_bytes("clusters.parquet"))
+    after = served.ask("version").headers["raypipe-version"]
+    assert after != before and f'data-version="{after}"'.encode() in served.ask("").body
 
 
-def test_points_by_viewport(served):
-    every = served.ask("points").json
-    assert every["total"] == len(every["x"]) == N_VIDEOS
-    middle = sorted(every["x"])[N_VIDEOS // 2]
-    half = served.ask(f"points?x0={middle}").json
-    assert half["total"] == N_VIDEOS - N_VIDEOS // 2 and min(half["x"]) >= middle
-    few = served.ask("points?n=4").json
-    assert (few["total"], len(few["x"])) == (N_VIDEOS, 4)
-    assert served.ask("points?x0=nan").status == 400
-
-
-def test_lone_points_stay_when_points_are_thinned_out(run):
-    from raypipe.report.catalog import _thin_out
-
-    x = np.append(np.random.default_rng(0).normal(size=5000), 40.0)
-    kept = _thin_out(x, np.zeros(5001), 100)
-    assert len(kept) == len(set(kept.tolist())) == 100 and 5000 in kept
-    assert len(Catalog(run)) == N_VIDEOS
+def test_what_is_told_of_a_video(served, run):
+    catalog = Catalog(run)
+    assert len(catalog) == N_VIDEOS
+    ids = run.read_table("clusters.parquet")["video_id"].to_pylist()
+    told = served.ask("video/part/info").json
+    assert told["name"] == "old.avi [2–5 s]" and (told["start_s"], told["end_s"]) == (2.0, 5.0)
+    assert told["row"] == ids.index("part")
 
 
 def test_the_kept_pictures(served):
@@ -372,12 +357,18 @@ def test_the_kept_pictures(served):
     strip = Image.open(io.BytesIO(served.ask("filmstrip/a?n=6&height=48").body))
     assert strip.size == (6 * 64, 48)
     np.testing.assert_allclose(np.asarray(strip)[24, 32::64, 0], 40 * np.arange(6), atol=3)
+    squares = Image.open(io.BytesIO(served.ask("filmstrip/a?n=3&height=64&square=true").body))
+    assert squares.size == (3 * 64, 64)
+    told = served.ask("video/a/info?n=3").json["filmstrip"]
+    assert told == {"src": "filmstrip/a?n=3", "n": 3, "times_s": [1.0, 3.0, 5.0]}
     assert served.ask("filmstrip/b").status == 204 and served.ask("filmstrip/nothing").status == 404
 
 
 def test_neighbours(served):
     found = served.ask("search?like=a&n=3").json["videos"]
     assert len(found) == 3 and found[0]["video_id"] in ("link", "b")
+    rows = served.ask(f"rows?of={found[0]['row']}").body
+    assert found[0]["video_id"].encode() + b"\0" in rows
     assert [each["distance"] for each in found] == sorted(each["distance"] for each in found)
     piece = served.ask("search?like=a&from_s=1&to_s=3&n=1").json["videos"][0]
     assert piece["end_s"] > piece["start_s"]
@@ -405,9 +396,11 @@ def test_aligned_videos_do_the_same_at_the_same_time(served):
 def test_the_player_keeps_what_a_page_allows_itself():
     own = "default-src 'none'; script-src 'sha256-abc='; img-src data:; style-src 'unsafe-inline'"
     page = f'<head><meta http-equiv="Content-Security-Policy" content="{own}"></head><body></body>'
-    text, policy = add_player(page)
+    text, policy = add_player(page, "1a")
     assert "script-src 'sha256-abc=' 'self'" in policy and "img-src data: 'self'" in policy
-    assert "http-equiv" not in text and text.endswith('<script src="player.js" defer></script>\n</body>')
+    assert "http-equiv" not in text and text.endswith(
+        '<script src="player.js" data-version="1a" defer></script>\n</body>'
+    )
 
 
 # The command.

@@ -20,7 +20,7 @@ function onGround(rgb) {
 function colorings() {
   return [
     {key: "cluster", title: "cluster", kind: "text"},
-    ...data.columns.map(column => ({key: column.name, title: column.title, kind: column.kind, column})),
+    ...data.columns.filter(column => !column.byRow).map(column => ({key: column.name, title: column.title, kind: column.kind, column})),
   ];
 }
 

@@ -1,6 +1,8 @@
-// The page's data: a header of JSON and typed arrays behind it, compressed; see raypipe/report/explorer.py.
+// The page's data: a header of JSON, and typed arrays and texts behind it; see raypipe/report/packing.py.
 
-const ARRAYS = {u1: Uint8Array, i2: Int16Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array};
+const ARRAYS = {
+  u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array,
+};
 
 function decodeBase64(text) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
@@ -16,19 +18,32 @@ function encodeBase64(bytes) {
 }
 
 async function inflate(id) {
-  const compressed = decodeBase64(document.getElementById(id).textContent.trim());
+  const {textContent, dataset} = document.getElementById(id);
+  if (dataset.src) return fetchNumbers(dataset.src);
+  const compressed = decodeBase64(textContent.trim());
   const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-function unpack(bytes) {
+function readArrays(bytes) {
   const length = new DataView(bytes.buffer).getUint32(0, true);
-  const data = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  const decoder = new TextDecoder();
+  const found = JSON.parse(decoder.decode(bytes.subarray(4, 4 + length)));
   const begin = Math.ceil((4 + length) / 8) * 8;
-  for (const [name, [kind, offset, size]] of Object.entries(data.arrays)) {
-    data[name] = new ARRAYS[kind](bytes.buffer, begin + offset, size);
+  for (const [name, [kind, offset, size]] of Object.entries(found.arrays)) {
+    found[name] = kind === "s"  // Each text ends in a zero.
+      ? decoder.decode(bytes.subarray(begin + offset, begin + offset + size)).split("\0").slice(0, -1)
+      : new ARRAYS[kind](bytes.buffer, begin + offset, size);
   }
-  data.n = data.names.length;
+  return found;
+}
+
+function unpack(bytes) {
+  const data = readArrays(bytes);
+  data.n = data.cluster.length;
+  for (const column of data.columns) if (column.kind === "text") column.codes = data[column.array];
+  if (data.lerobot) data.lerobot.values = data.episodes;
+  if (data.byView) return awaitRows(data);
   data.points = restore(data.points, data.pointBox);
   if (data.reduced) data.reduced = restore(data.reduced, data.reducedBox);
   return data;
@@ -45,6 +60,7 @@ const clusterOf = number => data.clusters.find(cluster => cluster.number === num
 const nameOfCluster = number => number < 0 ? "noise" : `cluster ${number}`;
 
 function textOf(column, row) {
+  if (column.byRow) return column.byRow[row] ?? "";
   if (column.kind === "text") return column.codes[row] ? column.values[column.codes[row] - 1] : "";
   const value = data[column.array][row];
   return Number.isFinite(value) ? showNumber(value) : "";

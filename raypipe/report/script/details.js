@@ -11,6 +11,7 @@ function showDetails(row) {
   const pane = find("details");
   if (row < 0) return pane.replaceChildren(make("p", {class: "muted"},
     "Choose a video on the map, in the table or in a cluster: here you see it over time, beside its cluster."));
+  if (!isHere(row)) return showComing(row);
   pane.replaceChildren(...[
     heading(row), factsOf(row), playerOf(row), oddPart(row), filmOf(row), neighboursOf(row), pathFigure(row),
     alignmentFigure(row),
@@ -40,12 +41,12 @@ function playerOf(row) {
   if (!player) return null;
   const begin = data.origin[row] || 0, now = begin + state.time * (data.span[row] || 0);
   const others = [...state.selected].filter(other => other !== row);
-  const beside = others.length ? others : nearestVideos(row, 1);
+  const hasOthers = others.length || data.byView || nearestVideos(row, 1).length;
   const from = state.time < 1 ? now : begin;
   return make("p", {class: "play"},
     make("button", {type: "button", onclick: () => player.play(data.ids[row], from)}, "▶ Play from the time of the map"),
-    beside.length ? make("button", {
-      type: "button", onclick: () => player.compare([row, ...beside].map(each => data.ids[each]), from),
+    hasOthers ? make("button", {
+      type: "button", onclick: () => playBeside(row, others, from),
     }, others.length ? "▶ Play beside what is selected" : "▶ Play beside the nearest") : null);
 }
 
@@ -77,15 +78,19 @@ function pictureOf(strip, alt) {
 
 function filmOf(row) {
   const strip = stripOf(row);
-  if (!strip) {
-    return make("p", {class: "muted small"}, "This page holds no pictures of this video: raypipe explore shows each.");
-  }
-  const n = strip.times.length;
-  const times = {class: "times", style: `grid-template-columns:repeat(${n},1fr)`};
-  return make("figure", {class: "film"},
-    make("div", {class: "reel"}, pictureOf(strip, `${n} pictures of the video, in order of time`), oddMark(row),
-      make("div", {class: "cursor"})),
-    make("div", times, ...strip.times.map(time => make("span", {}, `${time.toFixed(1)} s`))));
+  if (strip) return make("figure", {class: "film"}, ...filmParts(row, strip));
+  if (window.raypipe) return filmToCome(row);
+  return make("p", {class: "muted small"}, "This page holds no pictures of this video: raypipe explore shows each.");
+}
+
+// A video of fewer pictures than others has a shorter strip, of pictures that are no larger.
+function filmParts(row, strip) {
+  const n = strip.times.length, width = `width:${100 * n / STRIP_PICTURES}%`;
+  const times = {class: "times", style: `${width};grid-template-columns:repeat(${n},1fr)`};
+  return [
+    make("div", {class: "reel", style: width}, pictureOf(strip, `${n} pictures of the video, in order of time`),
+      oddMark(row), make("div", {class: "cursor"})),
+    make("div", times, ...strip.times.map(time => make("span", {}, `${time.toFixed(1)} s`)))];
 }
 
 function oddMark(row) {
@@ -96,11 +101,12 @@ function oddMark(row) {
 }
 
 function neighboursOf(row) {
-  const near = nearestVideos(row, 6);
-  if (!near.length) return null;
   const entry = other => make("li", {}, make("button", {type: "button", onclick: () => select([other], {open: other})},
-    chipOf(data.cluster[other]), " ", make("bdi", {}, data.names[other])));
-  return make("section", {}, make("h4", {}, "Nearest videos"), make("ol", {class: "near"}, ...near.map(entry)));
+    chipOf(data.cluster[other]), " ", nameOf(other)));
+  const list = make("ol", {class: "near"}), section = make("section", {}, make("h4", {}, "Nearest videos"), list);
+  if (data.byView) nearToCome(row, list, entry);
+  else list.append(...nearestVideos(row, 6).map(entry));
+  return data.byView || list.children.length ? section : null;
 }
 
 function moveCursor() {

@@ -23,9 +23,9 @@ const EXPORTS = {
 function recordOf(row) {
   const record = {video_id: data.ids[row], video: data.names[row], uri: data.uris[row]};
   Object.assign(record, {cluster: data.cluster[row], outlier: Boolean(data.outlier[row])});
-  for (const {name, kind, array, values, codes} of data.columns) {
-    const value = kind === "number" ? Number(data[array][row].toPrecision(7)) : values[codes[row] - 1];
-    record[name] = value === undefined || Number.isNaN(value) ? null : value;
+  for (const column of data.columns) {
+    const value = column.kind === "number" ? Number(data[column.array][row].toPrecision(7)) : textOf(column, row);
+    record[column.name] = value === "" || Number.isNaN(value) ? null : value;
   }
   return record;
 }
@@ -43,7 +43,11 @@ const episodesOf = rows => new Set(rows.map(row => data.lerobot.values[row]).fil
 function startExports() {
   if (data.lerobot) data.lerobot.n = episodesOf(data.lerobot.values.map((_, row) => row)).size;
   else find("export-as").querySelector("[value=lerobot]").remove();
-  find("export").addEventListener("click", () => exportAs(find("export-as").value));
+  find("export").addEventListener("click", async ({currentTarget: button}) => {
+    button.disabled = true;
+    await exportAs(find("export-as").value).catch(error => say(`Nothing was exported: ${error.message}.`));
+    button.disabled = false;
+  });
   find("export-as").addEventListener("change", sayExport);
   listeners.push(changed => { if (changed.has("selected") || changed.has("matching")) sayExport(); });
 }
@@ -64,8 +68,10 @@ function sayExport() {
   find("export").disabled = !isPossible;
 }
 
-function exportAs(kind) {
-  const {name, type, write} = EXPORTS[kind], address = URL.createObjectURL(new Blob([write(exportedRows())], {type}));
+async function exportAs(kind) {
+  const {name, type, write} = EXPORTS[kind], rows = exportedRows();
+  await fetchTexts(rows);
+  const address = URL.createObjectURL(new Blob([write(rows)], {type}));
   make("a", {href: address, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }

@@ -63,8 +63,8 @@ function linksFigure(expected, nx, nz, stroke) {
 function filmOfCenter(row) {
   const near = clusterOf(data.cluster[row]).central[0];
   const strip = near === undefined || near === row ? null : stripOf(near);
-  if (!strip) return [];
-  return [pictureOf(strip, "the video nearest to the center, in order of time"),
+  if (!strip && (near === undefined || near === row || !window.raypipe)) return [];
+  return [!strip ? pictureToCome(near) : pictureOf(strip, "the video nearest to the center, in order of time"),
     make("figcaption", {}, "Above this video, below the center, shown by the video nearest to it.")];
 }
 

@@ -14,7 +14,7 @@ function startMap() {
   map.box = find("map");
   map.over = find("map-over");
   map.order = shuffled(data.n);
-  map.boxes = boundPaths();
+  map.boxes = data.boxes ?? boundPaths();
   new ResizeObserver(resizeMap).observe(map.box);
   resizeMap();
   showWhole();
@@ -111,14 +111,15 @@ function chooseRows() {
   let inView = rows.length;
   for (const row of map.order) {
     if (!matching[row]) continue;
-    if (dots.length < MAX_DOTS) dots.push(row);
-    const [a, b, c, d] = map.boxes.subarray(4 * row, 4 * row + 4);
-    if (state.selected.has(row) || !(c >= left && a <= right && d >= bottom && b <= top)) continue;
+    if (dots.length < MAX_DOTS && hasPath(row)) dots.push(row);
+    const box = 4 * row, {boxes} = map;
+    if (!(boxes[box + 2] >= left && boxes[box] <= right && boxes[box + 3] >= bottom && boxes[box + 1] <= top)) continue;
+    if (state.selected.has(row)) continue;
     inView++;
     if (rows.length < MAX_PATHS) rows.push(row);
   }
-  Object.assign(map, {rows, dotRows: dots.sort((a, b) => state.selected.has(a) - state.selected.has(b))});
-  map.painter.setPaths(rows);
+  Object.assign(map, {rows: pathsHere(rows), dotRows: dots.sort((a, b) => state.selected.has(a) - state.selected.has(b))});
+  map.painter.setPaths(map.rows);
   map.dirty.add("colors");
   find("map-note").textContent = rows.length < inView
     ? `${showNumber(rows.length)} of ${showNumber(inView)} paths in view are drawn; all count` : "";
@@ -181,7 +182,7 @@ function drawCenter(pen, cluster, ground) {
 
 function drawRow(pen, row, ground, ink) {
   const start = data.starts[row], length = data.starts[row + 1] - start;
-  if (!length) return;
+  if (!length || !hasPath(row)) return;
   const color = toCss(coloring().colorOf(row));
   trace(pen, data.points, start, length, 1);
   strokeTwice(pen, ground, color, 2.5);
@@ -222,7 +223,7 @@ function listenToPointer() {
     fingers.set(event.pointerId, at(event));
     down = {from: at(event), center: [...map.center], moved: fingers.size > 1};
     const wantsLasso = event.shiftKey || find("lasso").getAttribute("aria-pressed") === "true";
-    map.lasso = wantsLasso && fingers.size === 1 ? [down.from] : null;
+    map.lasso = wantsLasso && fingers.size === 1 ? [down.from.map(Math.round)] : null;
     box.setPointerCapture(event.pointerId);
   });
   box.addEventListener("pointermove", event => {
@@ -256,13 +257,19 @@ function listenToPointer() {
 
 function drag(down, point) {
   down.moved ||= Math.hypot(point[0] - down.from[0], point[1] - down.from[1]) > 4;
-  if (map.lasso) map.lasso.push(point);
+  if (map.lasso) drawOn(map.lasso, point);
   else if (down.moved) {
     const [right, below] = [point[0] - down.from[0], point[1] - down.from[1]];
     map.center = [down.center[0] - right / map.scale, down.center[1] + below / map.scale];
     moved();
   }
   redraw();
+}
+
+// A lasso's corners are whole pixels, and no two are next to each other: it may be long, and travel to a server.
+function drawOn(lasso, point) {
+  const [x, y] = lasso.at(-1), next = point.map(Math.round);
+  if (Math.hypot(next[0] - x, next[1] - y) > 1.5) lasso.push(next);
 }
 
 function pinch(fingers, moving, point) {
@@ -275,7 +282,7 @@ function pinch(fingers, moving, point) {
 function letGo(down, point, add) {
   const {lasso} = map;
   map.lasso = null;
-  if (lasso && down.moved) select(rowsInside(lasso), {add});
+  if (lasso && down.moved) selectInside(lasso, add);
   else if (!down.moved) clickAt(point, add);
   redraw();
 }
@@ -320,8 +327,9 @@ function hover(point, pointerType) {
   tip.hidden = row < 0;
   if (row >= 0) {
     const said = data.columns.filter(column => column.kind === "text").slice(0, 2).map(column => textOf(column, row));
-    tip.replaceChildren(make("b", {}, data.names[row]), make("span", {},
-      [nameOfCluster(data.cluster[row]), ...said].filter(Boolean).join(" · ")), make("span", {}, data.captions[row]));
+    if (data.names[row] === undefined) fetchTexts([row]).then(() => row === map.hovered && hover(point, pointerType));
+    tip.replaceChildren(make("b", {}, data.names[row] ?? "…"), make("span", {},
+      [nameOfCluster(data.cluster[row]), ...said].filter(Boolean).join(" · ")), make("span", {}, data.captions[row] ?? ""));
     const left = Math.min(point[0] + 14, map.width - 250), top = Math.min(point[1] + 14, map.height - 70);
     tip.style.transform = `translate(${left}px, ${top}px)`;
   }

@@ -11,6 +11,7 @@ const parsed = new Promise(done => {
 async function start() {
   data = unpack(await inflate("explorer-data"));
   await parsed;
+  startByView();
   startControls();
   startTable();
   startExports();
@@ -133,7 +134,7 @@ function startClusters() {
 
 function buttonsOf(title, rows) {
   const button = row => make("button", {type: "button", class: "video", onclick: () => showOnMap([row], row)},
-    make("bdi", {}, data.names[row]));
+    nameOf(row));
   return rows.length ? [make("p", {class: "small"}, `${title}: `, ...rows.map(button))] : [];
 }
 

@@ -27,14 +27,19 @@ function select(rows, {add = false, open = -1} = {}) {
 
 function filterVideos() {
   const words = state.text.toLowerCase().split(/\s+/).filter(Boolean);
-  const scale = coloring();
+  const scale = coloring(), hasWords = wordsFilter(words);
   matching = new Uint8Array(data.n);
   for (let i = 0; i < data.n; i++) {
     const hidden = scale.kind === "text" && state.hidden.has(scale.keyOf(i));
-    const text = words.length ? searchText(i) : "";
     matching[i] = !hidden && (!state.outliersOnly || data.outlier[i]) && (!state.selectedOnly || state.selected.has(i))
-      && words.every(word => text.includes(word)) ? 1 : 0;
+      && hasWords(i) ? 1 : 0;
   }
+}
+
+function wordsFilter(words) {
+  if (!words.length) return () => true;
+  if (data.byView) return foundByServer(words);
+  return row => { const text = searchText(row); return words.every(word => text.includes(word)); };
 }
 
 const searchTexts = [];

@@ -1,14 +1,14 @@
 // The table of videos. Only the rows in sight exist as elements, so that ten thousand cost no more than twenty.
 
 const ROW = 34;  // pixels a row
-const table = {rows: [], columns: []};
+const table = {rows: [], columns: [], toReveal: false};
 
 function startTable() {
   table.columns = [
     {key: "name", title: "video", textOf: row => data.names[row], wide: true},
     {key: "cluster", title: "cluster", textOf: row => String(data.cluster[row]), values: data.cluster},
     ...data.columns.slice(0, 6).map(column => ({
-      key: `column ${column.name}`, title: column.title, textOf: row => textOf(column, row),
+      key: `column ${column.name}`, title: column.title, textOf: row => textOf(column, row), column,
       values: column.kind === "number" ? data[column.array] : null,
     })),
   ];
@@ -26,7 +26,8 @@ function startTable() {
   listeners.push(changed => {
     if (["matching", "sort", "down"].some(key => changed.has(key))) sortTable();
     drawTable();
-    if (changed.has("open")) revealRow(state.open);
+    if (changed.has("open")) table.toReveal = true;
+    if (table.toReveal && !isWaiting()) revealRow(state.open);
   });
 }
 
@@ -43,11 +44,11 @@ function sortTable() {
   const column = table.columns.find(each => each.key === state.sort), sign = state.down ? -1 : 1;
   table.rows = [];
   for (let row = 0; row < data.n; row++) if (matching[row]) table.rows.push(row);
-  if (column?.values) {
-    const rank = row => Number.isFinite(column.values[row]) ? sign * column.values[row] : Infinity;
+  const values = column && valuesOf(column);
+  if (values) {
+    const rank = row => Number.isFinite(values[row]) ? sign * values[row] : Infinity;
     table.rows.sort((a, b) => rank(a) - rank(b) || a - b);
   } else if (column) {
-    const collator = new Intl.Collator("en", {numeric: true});
     const texts = new Map(table.rows.map(row => [row, column.textOf(row)]));
     table.rows.sort((a, b) => sign * collator.compare(texts.get(a), texts.get(b)) || a - b);
   }
@@ -55,8 +56,24 @@ function sortTable() {
     head.setAttribute("aria-sort", key !== state.sort ? "none" : state.down ? "descending" : "ascending");
   }
   find("table-body").setAttribute("aria-rowcount", table.rows.length);
-  find("count").textContent = table.rows.length === data.n
+  find("count").textContent = isSearching() ? "searching …" : table.rows.length === data.n
     ? `${showNumber(data.n)} videos` : `${showNumber(table.rows.length)} of ${showNumber(data.n)} videos`;
+}
+
+const collator = new Intl.Collator("en", {numeric: true});
+
+// What orders a column, if it is numbers: those that it shows, or the ranks of its texts.
+function valuesOf({key, values, column}) {
+  if (values || key === "name" && !data.byView) return values;
+  if (!column || column.byRow) return ranksByServer(column?.name ?? "name");
+  const order = ["", ...column.values].map((text, code) => [text, code]);
+  order.sort(([a], [b]) => collator.compare(a, b));
+  const ranks = new Uint32Array(order.length);
+  order.forEach(([text, code], i) => {
+    const isSame = i && !collator.compare(text, order[i - 1][0]);
+    ranks[code] = isSame ? ranks[order[i - 1][1]] : i;
+  });
+  return column.codes.map(code => ranks[code]);
 }
 
 function drawTable() {
@@ -65,6 +82,7 @@ function drawTable() {
   const space = find("table-space");
   space.style.height = `${table.rows.length * ROW}px`;
   const shown = table.rows.slice(first, last).map((row, i) => drawTableRow(row, first + i));
+  showTexts(table.rows.slice(Math.max(first - 40, 0), last + 40));  // A little scrolling finds them there.
   space.replaceChildren(...shown);
   if (!table.rows.length) space.append(make("p", {class: "muted nothing"}, "No video passes the filters."));
 }
@@ -72,7 +90,7 @@ function drawTable() {
 function drawTableRow(row, place) {
   const isSelected = state.selected.has(row);
   const cells = table.columns.map(column => {
-    const text = column.textOf(row), cell = {role: "gridcell", class: column.wide ? "wide" : "", title: text};
+    const text = column.textOf(row) ?? "…", cell = {role: "gridcell", class: column.wide ? "wide" : "", title: text};
     return make("span", cell, column.key === "cluster" ? chipOf(data.cluster[row]) : column.wide ? nameCell(row) : text);
   });
   return make("div", {
@@ -84,7 +102,7 @@ function drawTableRow(row, place) {
 
 function nameCell(row) {
   const tag = data.outlier[row] ? make("i", {class: "tag"}, "outlier") : null;
-  return make("span", {}, make("bdi", {}, data.names[row]), tag);
+  return make("span", {}, make("bdi", {}, data.names[row] ?? "…"), tag);
 }
 
 function chipOf(number) {
@@ -106,6 +124,7 @@ function pressInTable(event) {
 }
 
 function revealRow(row) {
+  table.toReveal = false;
   const body = find("table-body"), place = table.rows.indexOf(row);
   body.setAttribute("aria-activedescendant", row >= 0 ? `row-${row}` : "");
   if (place < 0) return;
