@@ -39,7 +39,8 @@ WINDOW = {"width": 1280, "height": 800}
 # Two frames after plotly has said that it is done, what it has drawn is on the screen.
 SAY_SHOWN = "requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.shown = 'yes'; }));"
 SHOWN = "body[data-shown=yes]"
-EXPLORED = "#explorer[data-ready=yes]"
+# Without WebGL 2, which the browser may fail to begin on a busy machine, the page is ready without a map.
+EXPLORED = "#explorer[data-ready=yes]:not([data-map=no])"
 FIRST_SAMPLE = "canvas[canvas-loaded=true]"
 N_PICTURES = 200
 
@@ -57,7 +58,8 @@ def write_videos(folder: Path, run: Any, n: int) -> None:
         "clusters": table["cluster"],
         "distances": table["distance"],
     }
-    np.savez(folder / "videos.npz", paths=make_paths(n), **{name: np.array(each) for name, each in values.items()})
+    arrays: dict[str, Any] = {name: np.array(each) for name, each in values.items()}
+    np.savez(folder / "videos.npz", paths=make_paths(n), **arrays)
     pictures = folder / "pictures"
     pictures.mkdir()
     rng = np.random.default_rng(0)
@@ -239,7 +241,7 @@ def main() -> None:
     for n in map(int, chosen.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             results[str(n)] = measure_all(Path(folder), n, chosen.fiftyone, chosen.mongod)
-    keep("page_beside", results)
+        keep("page_beside", results)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ class Recording:
     def save(self, path: Path) -> None:
         """Write the frames as an animation that begins again at its end."""
         first, *others = self.frames
-        more = {"save_all": True, "append_images": others, "duration": self.durations_ms, "loop": 0}
-        first.save(path, quality=60, method=4, minimize_size=True, **more)
+        shown: dict[str, Any] = {"append_images": others, "duration": self.durations_ms, "loop": 0}
+        first.save(path, save_all=True, quality=60, method=4, minimize_size=True, **shown)
 
 
 def wait_for_videos(page: Any) -> None:
