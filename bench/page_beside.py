@@ -153,7 +153,7 @@ def started(command: list[Any], mark: str, **options: Any) -> Iterator[tuple[sub
                 server.kill()
             for folder in family[1:]:  # FiftyOne's own server outlives the session that started it.
                 with suppress(ProcessLookupError):
-                    os.kill(int(folder.name), signal.SIGTERM)
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 def measure_explore(run: Path) -> dict[str, Any]:
