@@ -1,6 +1,6 @@
-"""The report's page at 1,000, 10,000 and 100,000 videos: its size, its first picture, and how it pans and plays.
+"""The report's page at 100 to 100,000 videos: its size, its first picture, and how it pans and plays.
 
-    python -m bench.page [--sizes 1000,10000,100000]
+    python -m bench.page [--sizes 100,1000,10000,100000]
 
 The run is made up: paths of 16 steps in eight clusters, with a label, a group, reduced paths in five dimensions, and
 film strips of noisy pictures. Chromium opens the page from disk, without a network, and draws by WebGL in software.
@@ -100,7 +100,7 @@ def measure(path: Path) -> dict[str, float]:
 def main() -> None:
     """Measure and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="1000,10000,100000")
+    parser.add_argument("--sizes", default="100,1000,10000,100000")
     results: dict[str, Any] = {}
     for n in map(int, parser.parse_args().sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:

@@ -276,16 +276,26 @@ def processes(browser: Any) -> list[Path]:
     return [Path("/proc") / str(process["id"]) for process in found if process["type"] in ("renderer", "GPU")]
 
 
+def pss_mb(processes: list[Path]) -> float:
+    """Return the memory of processes, PSS in MB, by their folders in /proc."""
+    lines = [line for folder in processes for line in (folder / "smaps_rollup").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def used_s(processes: list[Path]) -> float:
+    """Return the seconds of CPU time that processes have taken, by their folders in /proc."""
+    fields = [(folder / "stat").read_text().rpartition(")")[2].split() for folder in processes]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(browser: Any) -> float:
     """Return the memory of both, PSS in MB."""
-    lines = [line for folder in processes(browser) for line in (folder / "smaps_rollup").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return pss_mb(processes(browser))
 
 
 def cpu_s(browser: Any) -> float:
     """Return the seconds of CPU time that both have taken."""
-    fields = [(folder / "stat").read_text().rpartition(")")[2].split() for folder in processes(browser)]
-    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+    return used_s(processes(browser))
 
 
 def time_frames(browser: Any, page: Any, change: str) -> dict[str, float]:

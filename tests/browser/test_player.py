@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 from numbered import HEIGHT, WIDTH, write
-from page_server import TOKEN, make_run, serve_page
+from page_server import SECONDS, TOKEN, make_run, serve_page
 
 from bench.numbered import read_number
 
@@ -85,6 +85,14 @@ def test_the_open_video_of_the_explorer_plays(page, served):
     page.click("text=Close")
     page.click("text=Play beside the nearest")
     wait_until_played(page, 2, 0.3)
+
+
+def test_the_open_video_plays_from_where_the_map_is_now(page, served):
+    page.wait_for_selector("#explorer[data-ready=yes]")
+    page.locator("#table-space [role=row]").first.click()
+    page.locator("#time").evaluate("e => { e.value = 0.5; e.dispatchEvent(new Event('input')); }")
+    page.click("text=Play from the time of the map")
+    assert wait_until_played(page, 1, 0.01)[0] > SECONDS / 2 - 0.1
 
 
 def test_two_videos_do_the_same_at_the_same_time(page, served):

@@ -3,6 +3,7 @@
 function startDetails() {
   listeners.push(changed => {
     if (changed.has("open") || changed.has("theme")) showDetails(state.open);
+    else if (changed.has("selected")) find("details").querySelector(".play")?.replaceWith(playerOf(state.open));
     if (changed.has("time")) moveCursor();
   });
 }
@@ -39,14 +40,16 @@ function factsOf(row) {
 function playerOf(row) {
   const player = window.raypipe;
   if (!player) return null;
-  const begin = data.origin[row] || 0, now = begin + state.time * (data.span[row] || 0);
+  const begin = data.origin[row] || 0;
+  const from = () => begin + (state.time < 1 ? state.time : 0) * (data.span[row] || 0);
   const others = [...state.selected].filter(other => other !== row);
   const hasOthers = others.length || data.byView || nearestVideos(row, 1).length;
-  const from = state.time < 1 ? now : begin;
   return make("p", {class: "play"},
-    make("button", {type: "button", onclick: () => player.play(data.ids[row], from)}, "▶ Play from the time of the map"),
+    make("button", {
+      type: "button", onclick: () => player.play(data.ids[row], from()),
+    }, "▶ Play from the time of the map"),
     hasOthers ? make("button", {
-      type: "button", onclick: () => playBeside(row, others, from),
+      type: "button", onclick: () => playBeside(row, others, from()),
     }, others.length ? "▶ Play beside what is selected" : "▶ Play beside the nearest") : null);
 }
 
