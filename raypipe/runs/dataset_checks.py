@@ -20,6 +20,8 @@ from raypipe.sources.videos import Videos
 
 MAX_COMPARED = 20_000
 """Among so many videos copies are looked for, in a second or two; among 100,000 it would take 24."""
+MAX_NUMBERS = 50_000_000
+"""Their paths have at most so many numbers together: 400 MB in float64."""
 _PROBED = ("duration_s", "width", "height", "fps", "n_frames", "codec", "decoder")
 
 
@@ -64,12 +66,12 @@ def write_dataset_faults(run: Run, source: Any, videos: Videos, is_whole: bool, 
 def write_duplicates(run: Run, paths: Trajectories) -> None:
     """Write ``duplicates.json``: the groups of near-duplicates among the videos of these paths, as lists of ids.
 
-    Its ``groups`` are null where there are more than `MAX_COMPARED` videos.
+    Its ``groups`` are null where there are more than `MAX_COMPARED` videos, or `MAX_NUMBERS` in their paths.
     """
     from raypipe.analysis.duplicates import group_duplicates  # The report reads the file, and loads no scikit-learn.
 
     groups = None
-    if len(paths) <= MAX_COMPARED:
+    if len(paths) <= MAX_COMPARED and sum(path.size for path in paths.values) <= MAX_NUMBERS:
         groups = [[paths.video_ids[i] for i in group] for group in group_duplicates(paths.values).groups]
     run.write_json(DUPLICATES, {"compared": len(paths) if groups is not None else 0, "groups": groups})
 
