@@ -273,7 +273,7 @@ def test_the_table_of_labels_counts_the_videos_of_each_cluster(open_page, run):
     page = open_page()
     clusters = run.read_table("clusters.parquet").to_pylist()
     counted = {}
-    for row in page.locator(".confusion tr:has(th[scope=row])").all():
+    for row in page.locator(".confusion").first.locator("tr:has(th[scope=row])").all():
         counted[row.locator("th").inner_text()] = [int(cell or 0) for cell in row.locator("td").all_inner_texts()]
     counts = Counter((row["label"], row["cluster"]) for row in clusters)
     assert counted == {label: [counts[label, k] for k in range(K)] for label in {row["label"] for row in clusters}}
