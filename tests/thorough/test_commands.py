@@ -41,7 +41,7 @@ def test_run_on_precomputed_trajectories(done):
     assert info["counts"] == {"found": 24, "ok": 24, "failed": 0, "skipped": 0, "ignored": 0}
     expected = ["run.json", "plan.parquet", "videos.parquet", "embeddings", "trajectories", "clusters.parquet", "model"]
     expected += ["metrics.json", "summary.json", "video_cluster_mapping.csv", "plots", "report.html", "thumbnails"]
-    expected += ["log.jsonl", "barycenters.parquet", "descriptions.json", "outliers.csv"]
+    expected += ["log.jsonl", "barycenters.parquet", "descriptions.json", "duplicates.json", "outliers.csv"]
     assert {path.name for path in run.iterdir()} | {"thumbnails"} == set(expected)
 
 

@@ -69,7 +69,7 @@ def test_noise_is_a_group_of_its_own_and_last(run):
     assert "5 of 24 videos are noise" in page.text
     anchors = [value for key, value in page.attributes if key == "id" and value.startswith("cluster-")]
     assert anchors == ["cluster-0", "cluster-1", "cluster-2", "cluster-noise"]
-    jumps = [value for key, value in page.attributes if key == "href" and value.startswith("#")]
+    jumps = [value for key, value in page.attributes if key == "href" and value.startswith("#cluster-")]
     assert jumps == [f"#{anchor}" for anchor in anchors]
     assert run.exists("plots/cluster_noise.png") and not run.exists("plots/cluster_-1.png")
     summary = run.read_json("summary.json")

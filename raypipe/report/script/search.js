@@ -195,17 +195,17 @@ function showFound(videos, said) {
 
 // A video that was found: its strip plays it from the moment that was found, its name opens it on the map.
 function foundItem({video_id: id, name, row, cluster, distance, start_s: from, end_s: to, origin_s: origin, span_s: span}) {
-  const isPart = from !== null, when = isPart ? `${from.toFixed(1)} to ${to.toFixed(1)} s` : "from its start";
+  const isPart = from !== null, when = isPart ? `${from.toFixed(1)} to ${to.toFixed(1)} s` : "";
   const strip = [pictureOfServer(id, FOUND_PICTURES, "")], title = make("bdi", {}, name);
   if (isPart && span > 0) {
     strip.push(make("span", {class: "part"}));
     placeMark(strip[1], origin, span, from, to);
   }
-  const play = {type: "button", class: "reel", "aria-label": `play ${name}, ${when}`,
+  const play = {type: "button", class: "reel", "aria-label": `play ${name} ${when}`.trim(),
     onclick: () => raypipe.play(id, isPart ? from : undefined)};
   const open = {type: "button", class: "video", title: "open it on the map", onclick: () => showOnMap([row], row)};
   return make("li", {}, make("button", play, ...strip),
     make("div", {class: "told"}, cluster === null ? null : chipOf(cluster),
       row === null ? title : make("button", open, title),
-      make("span", {class: "muted small"}, `${when} · distance ${showNumber(distance)}`)));
+      make("span", {class: "muted small"}, [when, `distance ${showNumber(distance)}`].filter(Boolean).join(" · "))));
 }
