@@ -44,7 +44,8 @@ def write_page(folder: str, n: int) -> Path:
     from report_runs import WRITTEN, make_explored_run
 
     from raypipe.decoders.thumbnails import encode_jpeg
-    from raypipe.report import explorer, page, tables
+    from raypipe.report import explorer, page
+    from raypipe.report.facts import read_facts, read_paths
     from raypipe.report.plots import VideoMap
 
     rng = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def write_page(folder: str, n: int) -> Path:
     sink = io.BytesIO()
     np.save(sink, columns["reduced"].reshape(n, -1, DIM)[:N_CLUSTERS])
     run.write_bytes("model/centers.npy", sink.getvalue())
-    facts, drawn = tables.read_facts(run), tables.read_paths(run)
+    facts, drawn = read_facts(run), read_paths(run)
     data = explorer.write_data(run, facts, drawn, {k: paths[k::N_CLUSTERS].mean(axis=0) for k in range(N_CLUSTERS)})
     cards = [page.Card(cluster, [], None) for cluster in facts.clusters]
     html = page.render_page(facts, {}, cards, [], WRITTEN, VideoMap(b"", (1, 1), {}, 1.0), data)

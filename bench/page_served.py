@@ -54,7 +54,8 @@ def write_plain(folder: str, n: int) -> Path:
     from report_runs import WRITTEN
 
     from raypipe.config import Config
-    from raypipe.report import explorer, page, tables
+    from raypipe.report import explorer, page
+    from raypipe.report.facts import read_facts, read_paths
     from raypipe.report.plots import VideoMap
     from raypipe.schema import CLUSTERS, VIDEOS
 
@@ -77,7 +78,7 @@ def write_plain(folder: str, n: int) -> Path:
     )
     run.write_json("metrics.json", {"sizes": np.bincount(numbers % N_CLUSTERS).tolist(), "truth": None})
     run.record(config=Config().model_dump(mode="json"), counts={"found": n, "ok": n})
-    facts, drawn = tables.read_facts(run), tables.read_paths(run)
+    facts, drawn = read_facts(run), read_paths(run)
     data = explorer.write_data(run, facts, drawn, {k: paths[k::N_CLUSTERS].mean(axis=0) for k in range(N_CLUSTERS)})
     cards = [page.Card(cluster, [], None) for cluster in facts.clusters]
     html = page.render_page(facts, {}, cards, [], WRITTEN, VideoMap(b"", (1, 1), {}, 1.0), data)

@@ -25,7 +25,7 @@ from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError
 from raypipe.progress import Progress
 from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
-from raypipe.report.tables import Member, name_of
+from raypipe.report.facts import Member, name_of
 from raypipe.schema import Failure, Probe
 from raypipe.sources import find_videos
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot

@@ -17,9 +17,9 @@ from raypipe.schema import Frames
 
 if TYPE_CHECKING:
     from raypipe.report.contact_sheets import FramesOf
+    from raypipe.report.facts import Cluster, Facts, Member
     from raypipe.report.page import Card
     from raypipe.report.plots import VideoMap
-    from raypipe.report.tables import Cluster, Facts, Member
 
 SHOWN_OUTLIERS = 24
 
@@ -51,19 +51,21 @@ def write_report_files(
         If the run has not been clustered.
     """
     # These modules import matplotlib, which `import raypipe` must not do.
-    from raypipe.report import explorer, page, tables
+    from raypipe.report import explorer, page
+    from raypipe.report.facts import read_centers, read_facts, read_paths
+    from raypipe.report.summary import mapping_csv, summarise
 
-    facts = tables.read_facts(run)
+    facts = read_facts(run)
     for stale in ("plots", "thumbnails"):
         run.remove(stale)
-    run.write_json("summary.json", tables.summarise(facts))
-    run.write_bytes("video_cluster_mapping.csv", tables.mapping_csv(facts))
+    run.write_json("summary.json", summarise(facts))
+    run.write_bytes("video_cluster_mapping.csv", mapping_csv(facts))
 
-    paths = tables.read_paths(run)
+    paths = read_paths(run)
     # Scaling and encoding pictures lets other threads work, matplotlib hardly does.
     with ThreadPoolExecutor(1, "raypipe-sheets") as beside:
         sheets = beside.submit(_write_sheets, run, facts, frames_of, report_config)
-        centers = tables.read_centers(run, paths, facts.clusters)
+        centers = read_centers(run, paths, facts.clusters)
         drawn, video_map = _write_plots(run, facts, paths, centers, report_config.seed)
         data = explorer.write_data(run, facts, paths, centers)
         cards, outliers = sheets.result()
@@ -76,9 +78,9 @@ def _write_plots(
 ) -> tuple[dict[str, bytes], VideoMap]:
     """Draw the plots, and return them as PNG, and where the map shows which video."""
     from raypipe.report import histogram, learning_figures, plots
+    from raypipe.report.facts import read_paths
     from raypipe.report.fingerprint_figure import draw_unlike
     from raypipe.report.sweep_figure import draw_sweep
-    from raypipe.report.tables import read_paths
 
     video_map = plots.draw_points(facts, centers if facts.is_pooled else None)
     drawn = {"points": video_map.png}

@@ -10,7 +10,7 @@ from raypipe.report.page_figures import scroll
 from raypipe.report.short_answers import say_mixture
 
 if TYPE_CHECKING:
-    from raypipe.report.tables import Facts
+    from raypipe.report.facts import Facts
 
 MAX_VALUES = 24  # A wider table could not be read; the sizes' plot shows the mix of more.
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raypipe.errors import RaypipeError
+from raypipe.report.facts import Cluster, Facts, Member
 from raypipe.report.style import INK, MUTED, color_of, encode_png, ink_on
-from raypipe.report.tables import Cluster, Facts, Member
 from raypipe.runs.frames import Pictures
 from raypipe.schema import Frames
 

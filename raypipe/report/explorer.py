@@ -19,9 +19,9 @@ from PIL import Image
 
 from raypipe.errors import RaypipeError
 from raypipe.report.contact_sheets import join_kept, middles_of
+from raypipe.report.facts import Cluster, Facts, Member, link_of
 from raypipe.report.packing import join_texts, pack
 from raypipe.report.style import COLORS, color_of
-from raypipe.report.tables import Cluster, Facts, Member, link_of
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import read_frames

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import UsageError
+from raypipe.report.facts import name_of
 from raypipe.report.naming import free_name
-from raypipe.report.tables import name_of
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run

@@ -8,7 +8,7 @@ from typing import Any
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.packages import require
-from raypipe.report.tables import Member, read_facts
+from raypipe.report.facts import Member, read_facts
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
 

@@ -19,9 +19,9 @@ from PIL import Image
 from raypipe.analysis.fingerprints import choose_unlike
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
+from raypipe.report.facts import Member, name_of
 from raypipe.report.plots import draw_path
 from raypipe.report.style import FAINT, INK, MUTED, as_png, color_of, ink_on, open_figure
-from raypipe.report.tables import Member, name_of
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
 from raypipe.runs.lookup import describe_videos, find_id

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.report.facts import Facts
 from raypipe.report.style import INK, as_png, color_of, open_figure
-from raypipe.report.tables import Facts
 
 MAX_COLORED = 8  # With more clusters the bars are of one colour, because so many parts of a bar cannot be told apart.
 _MEASURES = {

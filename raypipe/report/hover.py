@@ -10,8 +10,8 @@ import numpy as np
 from raypipe.clustering.result import NOISE
 
 if TYPE_CHECKING:
+    from raypipe.report.facts import Facts, Member
     from raypipe.report.plots import VideoMap
-    from raypipe.report.tables import Facts, Member
 
 MAX_TOLD = 3000  # Videos that say something: each takes about 200 bytes of the page.
 _CAPTION = 160  # Characters of a caption at most.

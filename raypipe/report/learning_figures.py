@@ -11,8 +11,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.report.facts import Facts
 from raypipe.report.style import COLORS, FAINT, MUTED, TINTS, as_png, color_of, open_figure
-from raypipe.report.tables import Facts
 
 MAX_PATHS = 400  # More paths would be a blot.
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from raypipe.errors import RaypipeError, UsageError
+from raypipe.report.facts import name_of, read_facts
 from raypipe.report.naming import free_name
-from raypipe.report.tables import name_of, read_facts
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
 

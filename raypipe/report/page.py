@@ -16,6 +16,7 @@ from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
 from raypipe.report.confusion import render_confusions
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
+from raypipe.report.facts import Cluster, Facts, Member, Problem, common_folder, link_of
 from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep, scroll
 from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
 from raypipe.report.page_sections import (
@@ -30,7 +31,6 @@ from raypipe.report.page_sections import (
 from raypipe.report.short_answers import name_content, say_number
 from raypipe.report.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
-from raypipe.report.tables import Cluster, Facts, Member, Problem, common_folder, link_of
 
 if TYPE_CHECKING:
     from raypipe.report.plots import VideoMap

@@ -33,10 +33,7 @@ _DATA = re.compile(rb'<script type="text/plain" id="explorer-data">([^<]*)</scri
 _TEXTS = ("names", "ids", "uris", "links", "captions", "reasons")
 _NUMBERS = ("origin", "span", "oddStart", "oddEnd")
 _COPIED = ("clusters", "palette", "pointBox", "reducedBox", "dim", "gamma", "centers", "lerobot")
-# The order in which Unicode's collation puts what is neither a digit nor a letter (CLDR's root, the ASCII part of it).
-_MARKS = "\t\n\r _-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$"
 _DIGITS, _ACCENTS = re.compile("[0-9]+"), re.compile("[\u0300-\u036f]+")
-_BEFORE_LETTERS = {ord(mark): chr(1 + place) for place, mark in enumerate(_MARKS)}
 
 
 class Texts:
@@ -271,10 +268,10 @@ def _lie_inside(places: np.ndarray, polygon: np.ndarray) -> np.ndarray:
 
 
 def _natural_key(text: str) -> str:
-    """Return what orders texts as a browser does: marks, then numbers, then letters without their case and accents."""
+    """Return what orders texts by their numbers, and by letters without their case and accents."""
     if not text.isascii():
         text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
-    return _DIGITS.sub(_as_number, text.casefold().translate(_BEFORE_LETTERS))
+    return _DIGITS.sub(_as_number, text.casefold())
 
 
 def _as_number(found: re.Match[str]) -> str:

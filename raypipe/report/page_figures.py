@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
+from raypipe.report.facts import Facts
 from raypipe.report.hover import draw_hover
-from raypipe.report.tables import Facts
 
 if TYPE_CHECKING:
     from raypipe.report.plots import VideoMap

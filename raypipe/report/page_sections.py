@@ -11,8 +11,8 @@ from shlex import quote
 from typing import Any
 
 from raypipe.analysis.dataset_faults import SHOWN
+from raypipe.report.facts import Facts, Member
 from raypipe.report.page_figures import fold, scroll
-from raypipe.report.tables import Facts, Member
 from raypipe.runs.comparison import why_no_words
 
 MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed, and so many videos of each.

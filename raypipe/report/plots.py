@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.report.facts import Cluster, Facts, paths_of
 from raypipe.report.style import COLORS, DPI, FAINT, INK, TINTS, as_png, color_of, ink_on, marker_of, open_figure
-from raypipe.report.tables import Cluster, Facts, paths_of
 
 MAX_LINES = 300  # More paths of one cluster would be a blot, and the barycenter shows what they have in common.
 MAX_RINGS = 100  # Only the farthest outliers are ringed, because thousands of rings would hide the map.
@@ -115,7 +115,7 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
     paths
         The path of each ``video_id``, (n_steps, 2).
     centers
-        The barycenter of each cluster's number, (n_steps, 2), as `raypipe.report.tables.read_centers` returns it.
+        The barycenter of each cluster's number, (n_steps, 2), as `raypipe.report.facts.read_centers` returns it.
     """
     groups = facts.clusters_and_noise
     lines = {c.number: _thin_out(paths_of(c, paths), MAX_LINES) for c in groups}

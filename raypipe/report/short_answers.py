@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raypipe.report.tables import Cluster, Facts
+    from raypipe.report.facts import Cluster, Facts
 
 MOST_SAID = 6  # A sentence with more clusters or labels in it would not be read; the table has them all.
 _SHORT = 28  # Characters of a name beside a chip.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from raypipe.report.facts import Facts, Member
 from raypipe.report.style import color_of, ink_on
-from raypipe.report.tables import Facts, Member
 from raypipe.runs.span_table import VideoSpan
 
 MAX_TIMELINES = 60  # spans.csv has the spans of all.

@@ -11,7 +11,7 @@ from report_runs import NAMES, STEPS, K, N, make_explored_run, make_run
 
 from raypipe.config import from_yaml, to_yaml
 from raypipe.report import explorer, packing
-from raypipe.report.tables import read_centers, read_facts, read_paths
+from raypipe.report.facts import read_centers, read_facts, read_paths
 
 TEXTS = ("names", "ids", "uris", "links", "captions", "reasons")
 

@@ -20,8 +20,8 @@ from raypipe import pipeline
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.report import explorer
+from raypipe.report.facts import read_facts
 from raypipe.report.lerobot_edits import merge_videos
-from raypipe.report.tables import read_facts
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
 

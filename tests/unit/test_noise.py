@@ -16,9 +16,9 @@ from raypipe.clustering import density
 from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.report import hover, write_report_files
+from raypipe.report.facts import read_facts
 from raypipe.report.plots import draw_points
 from raypipe.report.style import COLORS, NOISE_COLOR, color_of, marker_of
-from raypipe.report.tables import read_facts
 from raypipe.runs.results import read_barycenters
 from raypipe.sources.videos import Video
 

@@ -319,7 +319,7 @@ def test_the_verb_judges_again(clustered, tmp_path):
 
 def test_pictures_of_the_odd_part_are_shown_where_they_are_kept(clustered):
     from raypipe.report.contact_sheets import show_span, times_in_span
-    from raypipe.report.tables import read_facts
+    from raypipe.report.facts import read_facts
     from raypipe.runs.frames import Pictures
 
     odd = read_facts(clustered).outliers[0]

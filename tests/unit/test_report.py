@@ -214,7 +214,7 @@ def test_frames_are_asked_for_at_equal_fractions_of_the_span(tmp_path):
 
 def sheets(run, frames, n_frames):
     """Write what shows pictures, without the plots; return the videos on the page."""
-    from raypipe.report.tables import read_facts
+    from raypipe.report.facts import read_facts
 
     config = ReportConfig(sheet_videos=2, sheet_frames=n_frames)
     cards, _ = report._write_sheets(run, read_facts(run), frames, config)
@@ -311,7 +311,7 @@ def test_a_run_without_clusters_is_refused(tmp_path):
 
 
 def test_any_scheme_but_web_and_file_is_no_link():
-    from raypipe.report.tables import common_folder, link_of, name_of
+    from raypipe.report.facts import common_folder, link_of, name_of
 
     assert link_of("javascript:alert(1)") is None
     assert link_of("s3://bucket/a.mp4") is None
@@ -328,7 +328,7 @@ def test_any_scheme_but_web_and_file_is_no_link():
 
 
 def test_a_drawn_barycenter_lies_along_its_members_paths(run):
-    from raypipe.report.tables import read_centers, read_facts, read_paths
+    from raypipe.report.facts import read_centers, read_facts, read_paths
 
     facts, paths = read_facts(run), read_paths(run)
     centers = read_centers(run, paths, facts.clusters)

@@ -3,8 +3,8 @@
 import pytest
 from report_runs import make_run
 
+from raypipe.report.facts import read_facts
 from raypipe.report.short_answers import name_content, say_mixture, say_number
-from raypipe.report.tables import read_facts
 
 
 def facts_of(folder, labels, k=2, **recorded):

@@ -1,0 +1,91 @@
+"""What a run says of its clusters to programs: ``summary.json`` and ``video_cluster_mapping.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Any
+
+from raypipe.report.channels import count_channels
+from raypipe.report.facts import Cluster, Facts, Member
+from raypipe.storage import inert
+
+CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
+OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
+
+
+def mapping_csv(facts: Facts) -> bytes:
+    """Return ``video_cluster_mapping.csv`` as UTF-8, with a row for each clustered video, in source order.
+
+    A text that a spreadsheet would run as a formula is preceded by an apostrophe (OWASP, CSV injection).
+    """
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(
+        ["video", "uri", "cluster", "distance", "outlier_score", "outlier", "group", "label", "video_id"],
+    )
+    for m in facts.members:
+        numbers = [m.cluster, _number(m.distance), _number(m.outlier_score), str(m.outlier).lower()]
+        texts = [inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
+        writer.writerow([*texts[:2], *numbers, *texts[2:]])
+    return sink.getvalue().encode()
+
+
+def summarise(facts: Facts) -> dict[str, Any]:
+    """Return the content of ``summary.json``: counts, metrics, times, and the clusters."""
+    return {
+        "counts": facts.info.get("counts", {}),
+        "n_clusters": len(facts.clusters),
+        "clusters": [_summarise_cluster(cluster, len(facts.members)) for cluster in facts.clusters],
+        "n_noise": len(facts.noise or ()),
+        "noise": _summarise_noise(facts.noise, len(facts.members)) if facts.noise else None,
+        "channels": count_channels([(m.cluster, m.group, m.name) for m in facts.members]),
+        "n_outliers": len(facts.outliers),
+        "outliers": [_brief(member) for member in facts.outliers[:OUTLIERS_IN_SUMMARY]],
+        "metrics": {name: _finite(value) for name, value in facts.metrics.items()},
+        "wall_s": round(facts.wall_s, 3),
+        "seconds": facts.info.get("seconds", {}),
+    }
+
+
+def _summarise_cluster(cluster: Cluster, n_videos: int) -> dict[str, Any]:
+    return {
+        "cluster": cluster.number,
+        "size": len(cluster),
+        "share": round(len(cluster) / n_videos, 4),
+        "labels": dict(cluster.mix("label")),
+        "groups": dict(cluster.mix("group")),
+        "most_central": [_brief(member) for member in cluster.members[:CENTRAL_IN_SUMMARY]],
+        "farthest": _brief(cluster.members[-1]),
+        "n_outliers": len(cluster.outliers),
+    }
+
+
+def _summarise_noise(noise: Cluster, n_videos: int) -> dict[str, Any]:
+    return {
+        "size": len(noise),
+        "share": round(len(noise) / n_videos, 4),
+        "labels": dict(noise.mix("label")),
+        "groups": dict(noise.mix("group")),
+    }
+
+
+def _brief(member: Member) -> dict[str, Any]:
+    return {
+        "video_id": member.video_id,
+        "video": member.name,
+        "uri": member.uri,
+        "cluster": member.cluster,
+        "distance": _finite(member.distance),
+        "outlier_score": _finite(member.outlier_score),
+        **({"reason": member.reason, "odd_s": member.odd_s} if member.reason else {}),
+    }
+
+
+def _number(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ""
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
