@@ -107,5 +107,5 @@ def test_a_curators_output(tmp_path, contents, made_by):
     clusters = run.read_table("clusters.parquet")["cluster"].to_pylist()
     assert clusters[0] == clusters[2] != clusters[1] == clusters[3]
     page = run.read_bytes("report.html").decode()
-    assert "No picture" not in page and "data:image/jpeg" in page
+    assert '<div class="none">' not in page and "data:image/jpeg" in page
     assert run.info()["encoder"]["name"] == "precomputed"
