@@ -6,9 +6,10 @@ from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 from test_time_series_kmeans import Theirs, make_paths, pad
 
-from raypipe.clustering import from_estimator
+from raypipe.clustering import fit_clusters, from_estimator
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
-from raypipe.softdtw import auto_gamma, tslearn
+from raypipe.config import ClusterConfig
+from raypipe.softdtw import auto_gamma, soft_dtw, tslearn
 
 
 def read_data(path, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -245,3 +246,17 @@ class TestCasesThatTslearnPublishes:
     def test_more_clusters_than_series(self, parameters):
         with pytest.raises(ValueError, match="101 clusters of only 15 series"):
             TimeSeriesKMeans(101, **parameters).fit(np.random.RandomState(0).randn(15, 10, 3))
+
+
+@pytest.mark.parametrize("method", ["softdtw", "dtw", "euclidean"])
+def test_fit_clusters_by_series(method):
+    paths = make_paths().astype(np.float32)
+    found = fit_clusters(paths, ClusterConfig(method=method, n_clusters=3, seed=2))
+    assert found.implementation.startswith("numba 0." if method == "softdtw" else "tslearn 0.")
+    assert found.centers.shape == (3, 8, 2)
+    assert len(set(found.labels[:3])) == 3
+    np.testing.assert_array_equal(found.labels, np.tile(found.labels[:3], 6))
+    assert found.gamma == (auto_gamma(paths) if method == "softdtw" else None)
+    if method == "softdtw":
+        own = [soft_dtw(path, found.centers[c], found.gamma) for path, c in zip(paths, found.labels, strict=True)]
+        np.testing.assert_allclose(found.distances, own, rtol=1e-12)

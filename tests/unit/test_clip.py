@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_encoders import random_frames, run_python
+from test_encoders import random_frames
 
 from raypipe.encoders import make_encoder
 from raypipe.errors import EncoderError
@@ -212,22 +212,6 @@ def check_clip_line(line: str, reason: str) -> None:
     assert "--pretrained FILE" in line
     assert "--encoder descriptor" in line
     assert len(line.splitlines()) == 1
-
-
-def test_clip_offline_gives_up_quickly_and_quietly(tmp_path):
-    done = run_python(
-        "import time, open_clip\n"
-        "from raypipe.encoders import make_encoder\n"
-        "from raypipe.errors import EncoderError\n"
-        "start = time.monotonic()\n"
-        "try: make_encoder('clip')\n"
-        "except EncoderError as error: print(error)\n"
-        "assert time.monotonic() - start < 5",
-        HF_HOME=str(tmp_path),
-        HF_HUB_OFFLINE="1",
-    )
-    assert done.stderr == ""
-    check_clip_line(done.stdout, "HF_HUB_OFFLINE forbids fetching them")
 
 
 @pytest.mark.parametrize("hub", ["silent", "absent"])

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "raypipe"
@@ -162,21 +161,6 @@ def test_importing_raypipe_is_light():
 def test_help_is_light():
     help_screen = "exec('try:\\n  cli.app([\"--help\"])\\nexcept SystemExit:\\n  pass')"
     assert not loaded_by("from raypipe import cli", help_screen) & HEAVY
-
-
-def test_each_step_loads_what_it_needs(tmp_path):
-    """Clustering without a neural reduction needs no torch; the report draws what has been computed."""
-    paths = np.random.default_rng(0).normal(size=(8, 4, 3)).cumsum(axis=1)
-    (tmp_path / "paths.json").write_text(json.dumps({f"v{i}": path.tolist() for i, path in enumerate(paths)}))
-    begin = "from raypipe import config, pipeline, progress; from raypipe.runs import Run"
-    sets = ("cluster.n_clusters=2", "cluster.n_init=1")
-    form = f"Run({str(tmp_path / 'run')!r}), config.make_config(sets={sets}), progress.Progress()"
-    source = str(tmp_path / "paths.json")
-    clustered = loaded_by(begin, f"pipeline.embed({source!r}, {form})", f"pipeline.cluster({form})")
-    assert "numba" in clustered and not clustered & {"torch", "ray", "umap", "tslearn", "matplotlib"}
-    reported = loaded_by(begin, f"pipeline.report({form})")
-    assert (tmp_path / "run/report.html").exists()
-    assert "matplotlib" in reported and not reported & (HEAVY - {"numpy", "pyarrow", "matplotlib"} | {"scipy"})
 
 
 def test_the_light_tests_can_fail():

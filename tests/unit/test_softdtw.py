@@ -328,19 +328,6 @@ def test_lanes_on_the_stack_lie_in_one_cache_line():
         assert re.search(rf"andq\s+\$-{lane_bytes()}, %rsp", assembly)
 
 
-def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    code = (
-        "import numpy as np, time, raypipe.softdtw as s\n"
-        "x = np.zeros((3, 4, 2), np.float32)\n"
-        "s.cdist_soft_dtw(x, precision='float32')\n"
-        "from raypipe.softdtw import passes\n"
-        "print(sum(passes.compare_blocks.stats.cache_misses.values()))"
-    )
-    assert int(_python(code)) == 1
-    assert int(_python(code)) == 0
-
-
 def test_results_lie_where_the_series_lie(monkeypatch):
     """A GPU's backend leaves them there; whoever gave series of the host gets arrays of the host."""
 

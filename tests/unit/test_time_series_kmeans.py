@@ -13,7 +13,7 @@ from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, cdist_soft_dtw, soft_dtw, tslearn
+from raypipe.softdtw import cdist_soft_dtw, tslearn
 from raypipe.softdtw.series import pad_series, read_series
 
 Theirs = tslearn.load("tslearn.clustering").TimeSeriesKMeans
@@ -117,20 +117,6 @@ def test_prediction_is_for_series_of_the_same_kind():
     assert len(set(longer[:3])) == 3
     with pytest.raises(ValueError, match="not fitted"):
         TimeSeriesKMeans().predict(make_paths())
-
-
-@pytest.mark.parametrize("method", ["softdtw", "dtw", "euclidean"])
-def test_fit_clusters_by_series(method):
-    paths = make_paths().astype(np.float32)
-    found = fit_clusters(paths, ClusterConfig(method=method, n_clusters=3, seed=2))
-    assert found.implementation.startswith("numba 0." if method == "softdtw" else "tslearn 0.")
-    assert found.centers.shape == (3, 8, 2)
-    assert len(set(found.labels[:3])) == 3
-    np.testing.assert_array_equal(found.labels, np.tile(found.labels[:3], 6))
-    assert found.gamma == (auto_gamma(paths) if method == "softdtw" else None)
-    if method == "softdtw":
-        own = [soft_dtw(path, found.centers[c], found.gamma) for path, c in zip(paths, found.labels, strict=True)]
-        np.testing.assert_allclose(found.distances, own, rtol=1e-12)
 
 
 def test_fit_clusters_of_unequal_lengths():

@@ -1,0 +1,53 @@
+"""What a process of its own shows: what it loads, what it compiles, and how it gives up without a network."""
+
+import json
+
+import numpy as np
+from test_clip import check_clip_line
+from test_encoders import run_python
+from test_house import HEAVY, loaded_by
+from test_softdtw import _python
+
+
+def test_each_step_loads_what_it_needs(tmp_path):
+    """Clustering without a neural reduction needs no torch; the report draws what has been computed."""
+    paths = np.random.default_rng(0).normal(size=(8, 4, 3)).cumsum(axis=1)
+    (tmp_path / "paths.json").write_text(json.dumps({f"v{i}": path.tolist() for i, path in enumerate(paths)}))
+    begin = "from raypipe import config, pipeline, progress; from raypipe.runs import Run"
+    sets = ("cluster.n_clusters=2", "cluster.n_init=1")
+    form = f"Run({str(tmp_path / 'run')!r}), config.make_config(sets={sets}), progress.Progress()"
+    source = str(tmp_path / "paths.json")
+    clustered = loaded_by(begin, f"pipeline.embed({source!r}, {form})", f"pipeline.cluster({form})")
+    assert "numba" in clustered and not clustered & {"torch", "ray", "umap", "tslearn", "matplotlib"}
+    reported = loaded_by(begin, f"pipeline.report({form})")
+    assert (tmp_path / "run/report.html").exists()
+    assert "matplotlib" in reported and not reported & (HEAVY - {"numpy", "pyarrow", "matplotlib"} | {"scipy"})
+
+
+def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    code = (
+        "import numpy as np, time, raypipe.softdtw as s\n"
+        "x = np.zeros((3, 4, 2), np.float32)\n"
+        "s.cdist_soft_dtw(x, precision='float32')\n"
+        "from raypipe.softdtw import passes\n"
+        "print(sum(passes.compare_blocks.stats.cache_misses.values()))"
+    )
+    assert int(_python(code)) == 1
+    assert int(_python(code)) == 0
+
+
+def test_clip_offline_gives_up_quickly_and_quietly(tmp_path):
+    done = run_python(
+        "import time, open_clip\n"
+        "from raypipe.encoders import make_encoder\n"
+        "from raypipe.errors import EncoderError\n"
+        "start = time.monotonic()\n"
+        "try: make_encoder('clip')\n"
+        "except EncoderError as error: print(error)\n"
+        "assert time.monotonic() - start < 5",
+        HF_HOME=str(tmp_path),
+        HF_HUB_OFFLINE="1",
+    )
+    assert done.stderr == ""
+    check_clip_line(done.stdout, "HF_HUB_OFFLINE forbids fetching them")
