@@ -11,6 +11,7 @@ import argparse
 import io
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from bench.machine import keep
 from bench.page_libraries import cpu_s, make_paths, memory_mb, open_browser
+from raypipe.runs.directory import Run
 
 N_CLUSTERS, DIM, MOVES = 8, 5, 12
 FRAMES = """async change => {
@@ -41,12 +43,9 @@ PLAY = """i => { const time = document.querySelector("#time"); time.value = (i +
 def write_page(folder: str, n: int) -> Path:
     """Write a run of n videos and its page, without the pictures of plots, and return the page's path."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
-    from report_runs import WRITTEN, make_explored_run
+    from report_runs import make_explored_run
 
     from raypipe.decoders.thumbnails import encode_jpeg
-    from raypipe.report import explorer, page
-    from raypipe.report.facts import read_facts, read_paths
-    from raypipe.report.plots import VideoMap
 
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 200, (200, 20, 27, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
@@ -66,10 +65,20 @@ def write_page(folder: str, n: int) -> Path:
     sink = io.BytesIO()
     np.save(sink, columns["reduced"].reshape(n, -1, DIM)[:N_CLUSTERS])
     run.write_bytes("model/centers.npy", sink.getvalue())
+    return write_html(run, paths)
+
+
+def write_html(run: Run, paths: np.ndarray) -> Path:
+    """Write the page of a run whose videos have these paths, without the pictures of plots; return where it is."""
+    from raypipe.report import explorer, page
+    from raypipe.report.facts import read_facts, read_paths
+    from raypipe.report.plots import VideoMap
+
     facts, drawn = read_facts(run), read_paths(run)
     data = explorer.write_data(run, facts, drawn, {k: paths[k::N_CLUSTERS].mean(axis=0) for k in range(N_CLUSTERS)})
     cards = [page.Card(cluster, [], None) for cluster in facts.clusters]
-    html = page.render_page(facts, {}, cards, [], WRITTEN, VideoMap(b"", (1, 1), {}, 1.0), data)
+    written = datetime(2026, 1, 1, tzinfo=UTC)
+    html = page.render_page(facts, {}, cards, [], written, VideoMap(b"", (1, 1), {}, 1.0), data)
     run.write_bytes("report.html", html.encode())
     return Path(run.path("report.html"))
 

@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from bench.explore import memory_mb as server_memory_mb
 from bench.machine import keep
-from bench.page import N_CLUSTERS, write_page
+from bench.page import N_CLUSTERS, write_html, write_page
 from bench.page_libraries import cpu_s, make_paths, memory_mb, open_browser
 from raypipe.runs.directory import Run
 
@@ -50,13 +50,7 @@ CAME = """() => [...performance.getEntriesByType("navigation"), ...performance.g
 
 def write_plain(folder: str, n: int) -> Path:
     """Write a run of n videos without pictures, and its page, and return the page's path."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/helpers"))
-    from report_runs import WRITTEN
-
     from raypipe.config import Config
-    from raypipe.report import explorer, page
-    from raypipe.report.facts import read_facts, read_paths
-    from raypipe.report.plots import VideoMap
     from raypipe.schema import CLUSTERS, VIDEOS
 
     rng, paths, numbers = np.random.default_rng(0), make_paths(n), np.arange(n)
@@ -78,12 +72,7 @@ def write_plain(folder: str, n: int) -> Path:
     )
     run.write_json("metrics.json", {"sizes": np.bincount(numbers % N_CLUSTERS).tolist(), "truth": None})
     run.record(config=Config().model_dump(mode="json"), counts={"found": n, "ok": n})
-    facts, drawn = read_facts(run), read_paths(run)
-    data = explorer.write_data(run, facts, drawn, {k: paths[k::N_CLUSTERS].mean(axis=0) for k in range(N_CLUSTERS)})
-    cards = [page.Card(cluster, [], None) for cluster in facts.clusters]
-    html = page.render_page(facts, {}, cards, [], WRITTEN, VideoMap(b"", (1, 1), {}, 1.0), data)
-    run.write_bytes("report.html", html.encode())
-    return Path(run.path("report.html"))
+    return write_html(run, paths)
 
 
 def server_cpu_s(process: int) -> float:

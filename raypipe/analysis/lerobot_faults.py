@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -126,7 +127,7 @@ def find_table_faults(
 def _frame_rate(dataset: LeRobotDataset) -> float:
     """Return the dataset's frames a second, 0 where it does not say how many."""
     fps = dataset.info.get("fps")
-    return float(fps) if isinstance(fps, int | float) else 0.0
+    return float(fps) if isinstance(fps, int | float) and math.isfinite(fps) else 0.0
 
 
 def _lengths_of(episodes: pa.Table) -> np.ndarray:

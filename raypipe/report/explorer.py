@@ -58,9 +58,7 @@ def write_data(run: Run, facts: Facts, paths: Mapping[str, np.ndarray], centers:
     arrays["starts"], arrays["points"], header["pointBox"] = _join_paths(flat, 2)
     _add_reduced(run, facts, header, arrays)
     _add_film(run, facts, arrays)
-    if (edits := _lerobot(run, facts)) is not None:
-        arrays["episodes"] = np.array(edits["values"], np.int32)
-        header["lerobot"] = {"flags": edits["flags"], "notes": edits["notes"]}
+    _add_lerobot(run, facts, header, arrays)
     return base64.b64encode(gzip.compress(pack(header, arrays), 6, mtime=0)).decode()
 
 
@@ -234,20 +232,22 @@ def _encode_film(tiles: Sequence[Image.Image]) -> bytes:
     return sink.getvalue()
 
 
-def _lerobot(run: Run, facts: Facts) -> dict[str, Any] | None:
-    """Return each video's episode, and the command that edits their dataset; None if they are of no LeRobot dataset."""
+def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
+    """Add each video's episode and the command that edits their dataset, or why there is none, if they are of one."""
     videos = run.read_table(VIDEOS_FILE)
     if EPISODE not in videos.column_names:
-        return None
+        return
     from raypipe.report.lerobot_edits import edit_command  # It imports what a report of other videos does not need.
 
     try:
         command, notes = edit_command(run, videos["uri"], "selection_deleted")
-    except RaypipeError:  # The dataset is not where it was: what is selected can be exported in other forms.
-        return None
+    except RaypipeError as error:  # Such as a dataset that is not where it was: the other exports need none of it.
+        header["lerobot"] = {"problem": " ".join(str(error).split())}
+        return
+    header["lerobot"] = {"flags": command, "notes": notes}
     episodes = dict(zip(videos["video_id"].to_pylist(), videos[EPISODE].to_pylist(), strict=True))
-    numbers = [episodes.get(member.video_id) for member in facts.members]
-    return {"values": [-1 if number is None else int(number) for number in numbers], "flags": command, "notes": notes}
+    numbers = (episodes.get(member.video_id) for member in facts.members)
+    arrays["episodes"] = np.array([-1 if number is None else int(number) for number in numbers], np.int32)
 
 
 def _join_paths(paths: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

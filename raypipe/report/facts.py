@@ -154,7 +154,7 @@ class Facts:
     dataset
         The contents of ``dataset_faults.json``; None if there is no such file, as the source is checked for nothing.
     duplicates
-        Groups of near-duplicate videos, as lists of ``video_id``; None if they were not looked for.
+        The contents of ``duplicates.json``; None if there is no such file.
     poster
         The file of the run's poster, or the page that shows it; None if there is none.
     """
@@ -172,7 +172,7 @@ class Facts:
     spans: Mapping[str, Sequence[VideoSpan]] = field(default_factory=dict)
     descriptions: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] | None = None
-    duplicates: Sequence[Sequence[str]] | None = None
+    duplicates: Mapping[str, Any] | None = None
     poster: str | None = None
 
     @property
@@ -259,7 +259,7 @@ def read_facts(run: Run) -> Facts:
         spans=read_spans(run),
         descriptions=run.read_json(DESCRIPTIONS) if run.exists(DESCRIPTIONS) else {},
         dataset=run.read_json(DATASET_FAULTS) if run.exists(DATASET_FAULTS) else None,
-        duplicates=run.read_json(DUPLICATES)["groups"] if run.exists(DUPLICATES) else None,
+        duplicates=run.read_json(DUPLICATES) if run.exists(DUPLICATES) else None,
         poster=_find_poster(run),
     )
 

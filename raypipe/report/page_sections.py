@@ -125,10 +125,14 @@ def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
     head = "<h3>Near-duplicates</h3>\n"
     if facts.duplicates is None:
         return ""
-    if not facts.duplicates:
+    groups = facts.duplicates["groups"]
+    if groups is None:
+        search = f"<code>raypipe search {escape(quote(facts.url))} --duplicates</code>"
+        return f'{head}<p class="lead">Of so many videos, copies are looked for only when asked: {search}.</p>'
+    if not groups:
         return f'{head}<p class="lead">No two videos are so much alike that they could be copies.</p>'
     members = {member.video_id: member for member in facts.members}
-    known = [[members[each] for each in group if each in members] for group in facts.duplicates]
+    known = [[members[each] for each in group if each in members] for group in groups]
     row_of = {video_id: row for row, video_id in enumerate(members)}
     items = "\n".join(_group(group, link, row_of) for group in known[:MAX_GROUPS])
     more = len(known) - MAX_GROUPS

@@ -19,7 +19,7 @@ from raypipe.sources.lerobot import EPISODE, open_lerobot
 from raypipe.sources.videos import Videos
 
 MAX_COMPARED = 20_000
-"""Among so many videos copies are looked for, in a second or two; among 100,000 it would take 24."""
+"""Among so many videos copies are looked for, in a second or two; the time grows with their number and faster."""
 MAX_NUMBERS = 50_000_000
 """Their paths have at most so many numbers together: 400 MB in float64."""
 _PROBED = ("duration_s", "width", "height", "fps", "n_frames", "codec", "decoder")

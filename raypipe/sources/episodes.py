@@ -177,7 +177,7 @@ def _read_tasks(episodes: pa.Table) -> list[list[str]]:
     if "tasks" not in episodes.column_names:
         return [[]] * len(episodes)
     told = episodes["tasks"].to_pylist()
-    lists = ([each] if isinstance(each, str) else each or [] for each in told)
+    lists = ([each] if isinstance(each, str) else each if isinstance(each, list) else [] for each in told)
     return [[task for task in each if isinstance(task, str) and task] for each in lists]
 
 

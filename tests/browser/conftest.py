@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from report_runs import WRITTEN, frames_of, make_explored_run
+from watched_pages import watch
 
 from raypipe.config import ReportConfig
 from raypipe.report import write_report_files
@@ -48,12 +49,7 @@ def open_page(chromium, run):
     contexts, errors = [], []
 
     def open_one(fragment="", path=None, **options):
-        context = chromium.new_context(offline=True, accept_downloads=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page = watch(chromium.new_context(offline=True, accept_downloads=True, **options), contexts, errors)
         page.on("request", lambda request: errors.append(request.url[:80]) if not is_local(request.url) else None)
         page.goto(f"file://{path or run.path('report.html')}{fragment}")
         page.wait_for_selector("#explorer[data-ready=yes]")

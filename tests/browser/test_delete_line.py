@@ -63,6 +63,19 @@ def test_no_line_deletes_all_episodes(open_dataset):
     assert page.is_disabled("#export") and "now none is chosen" in page.inner_text("#export-said")
 
 
+def test_without_the_dataset_the_page_says_why_there_is_no_line(open_page, tmp_path):
+    run = make_run(tmp_path / "run", [str(tmp_path / f"gone/videos/{i}.mp4") for i in range(4)], k=2)
+    table = run.read_table("videos.parquet")
+    run.write_table("videos.parquet", table.append_column("episode_index", pa.array(range(len(table)))))
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=1, sheet_frames=2), WRITTEN)
+    page = open_page(path=run.path("report.html"))
+    page.locator("#table-space [role=row]").first.click()
+    page.select_option("#export-as", "lerobot")
+    assert page.is_disabled("#export") and page.inner_text("#export-said").startswith("there is no such line: ")
+    page.select_option("#export-as", "ids")
+    assert page.is_enabled("#export")
+
+
 def test_an_old_dataset_is_to_be_converted_first(open_dataset):
     page, _ = open_dataset("lerobot_v21/so101_cloth", "observation.images.cam0")
     page.locator("#table-space [role=row]").first.click()

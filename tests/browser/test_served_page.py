@@ -12,6 +12,7 @@ from page_server import TOKEN, serve_page
 from PIL import Image
 from report_runs import WRITTEN, N, frames_of, make_explored_run
 from test_explorer import fragment, saved
+from watched_pages import watch
 
 import raypipe as rp
 from raypipe import pipeline
@@ -46,12 +47,7 @@ def open_served(chromium, served):
     contexts, errors = [], []
 
     def open_one(fragment="", **options):
-        context = chromium.new_context(accept_downloads=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page = watch(chromium.new_context(accept_downloads=True, **options), contexts, errors)
         page.goto(f"http://127.0.0.1:{served.port}/{TOKEN}/{fragment}")
         page.wait_for_selector("#explorer[data-ready=yes]")
         return page

@@ -266,6 +266,9 @@ def test_another_frame_rate_than_the_datasets_is_found(root):
     change_info(root, fps=0)
     (only,) = check(root)
     assert only.says == "info.json says fps 0, so that no time can be checked"
+    change_info(root, fps=float("inf"))  # what JSON's 1e400 is read as
+    (only,) = check(root)
+    assert only.says == "info.json says fps inf, so that no time can be checked"
 
 
 def test_missing_statistics_are_found(root):

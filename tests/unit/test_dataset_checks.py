@@ -130,6 +130,15 @@ def test_the_page_shows_faults_copies_words_and_the_figures_of_a_sweep_as_texts(
     assert "Near-duplicates" in html and "raypipe inspect &#x27;/data/" in html
 
 
+def test_the_page_says_where_copies_were_not_looked_for(tmp_path):
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4", "c.mp4", "d.mp4"], k=2)
+    run.write_json("duplicates.json", {"compared": 0, "groups": None})
+    html = write_page(run)
+    assert "Of so many videos, copies are looked for only when asked: <code>raypipe search " in html
+    run.write_json("duplicates.json", {"compared": 4, "groups": []})
+    assert "No two videos are so much alike" in write_page(run)
+
+
 def test_a_page_without_checks_has_no_such_part_and_says_how_a_poster_is_made(tmp_path):
     run = make_run(tmp_path / "run", ["a.mp4", "b.mp4", "c.mp4", "d.mp4"], k=2)
     html = write_page(run)

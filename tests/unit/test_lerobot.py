@@ -241,6 +241,12 @@ def test_tasks_of_version_two(tmp_path):
     assert [video.label for video in rp.find_videos(tmp_path)] == ["wipe", "wipe"]
 
 
+@pytest.mark.parametrize("tasks", [-1, {"pour": 1}, True])
+def test_tasks_that_are_no_list_are_none(tmp_path, tasks):
+    write_v2(tmp_path, [3], tasks=[tasks])
+    assert [video.label for video in rp.find_videos(tmp_path)] == [None]
+
+
 def test_success_and_subtasks_are_told_by_the_frames(tmp_path):
     features = {CAMERA: camera_feature(), "next.success": {"dtype": "bool"}, "subtask_index": {"dtype": "int64"}}
     write_v3(tmp_path, [3, 2], features=features)

@@ -42,7 +42,7 @@ function unpack(bytes) {
   const data = readArrays(bytes);
   data.n = data.cluster.length;
   for (const column of data.columns) if (column.kind === "text") column.codes = data[column.array];
-  if (data.lerobot) data.lerobot.values = data.episodes;
+  if (data.episodes) data.lerobot.values = data.episodes;
   if (data.byView) return awaitRows(data);
   data.points = restore(data.points, data.pointBox);
   if (data.reduced) data.reduced = restore(data.reduced, data.reducedBox);

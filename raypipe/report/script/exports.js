@@ -41,8 +41,8 @@ function cell(value) {
 const episodesOf = rows => new Set(rows.map(row => data.lerobot.values[row]).filter(value => value >= 0));
 
 function startExports() {
-  if (data.lerobot) data.lerobot.n = episodesOf(data.lerobot.values.map((_, row) => row)).size;
-  else find("export-as").querySelector("[value=lerobot]").remove();
+  if (data.episodes) data.lerobot.n = episodesOf(data.lerobot.values.map((_, row) => row)).size;
+  else if (!data.lerobot) find("export-as").querySelector("[value=lerobot]").remove();
   find("export").addEventListener("click", async ({currentTarget: button}) => {
     button.disabled = true;
     await exportAs(find("export-as").value).catch(error => say(`Nothing was exported: ${error.message}.`));
@@ -59,9 +59,10 @@ function sayExport() {
     : n < data.n ? `what passes the filters: ${videos}` : `all: ${videos}, as nothing is selected or filtered`;
   let isPossible = true;
   if (find("export-as").value === "lerobot") {
-    const {size} = episodesOf(exportedRows()), of = data.lerobot.n;
+    const {problem, n: of} = data.lerobot, size = problem ? 0 : episodesOf(exportedRows()).size;
     isPossible = size > 0 && size < of;
-    said = isPossible ? `a command that deletes ${showNumber(size)} of ${showNumber(of)} episodes, in a copy`
+    said = problem ? `there is no such line: ${problem}`
+      : isPossible ? `a command that deletes ${showNumber(size)} of ${showNumber(of)} episodes, in a copy`
       : `select the episodes to delete, or filter for them: now ${size ? "all are" : "none is"} chosen`;
   }
   find("export-said").textContent = said;
