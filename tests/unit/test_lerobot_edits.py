@@ -1,5 +1,7 @@
 """What is exported for LeRobot's own tools: an edit, lists of episodes, and scores of episodes and frames."""
 
+import base64
+import gzip
 import json
 import os
 import shlex
@@ -19,7 +21,7 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
-from raypipe.report import explorer
+from raypipe.report import explorer, packing
 from raypipe.report.facts import read_facts
 from raypipe.report.lerobot_edits import merge_videos
 from raypipe.sources.episodes import find_episodes
@@ -87,11 +89,13 @@ def test_the_command_deletes_the_outliers_in_a_copy(made, tmp_path):
 
 def test_the_page_can_delete_what_is_selected(made):
     root, run = made
-    found = explorer._lerobot(run, read_facts(run))
-    words = shlex.split(found["flags"])
+    block = explorer.write_data(run, read_facts(run), {}, {})
+    header, arrays = packing.unpack(gzip.decompress(base64.b64decode(block)))
+    words = shlex.split(header["lerobot"]["flags"])
     assert words[0] == "lerobot-edit-dataset" and words[words.index("--root") + 1] == str(root)
     assert words[words.index("--new_root") + 1] == f"{root}_selection_deleted"
-    assert sorted(found["values"]) == sorted([*range(8)] * (len(found["values"]) // 8))
+    episodes = arrays["episodes"].tolist()
+    assert sorted(episodes) == sorted([*range(8)] * (len(episodes) // 8))
 
 
 def test_the_command_keeps_a_cluster(made, tmp_path):
