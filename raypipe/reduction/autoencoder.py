@@ -52,7 +52,7 @@ class LearnedMap:
         self._stretch = Stretch.of(arrays) if "knots" in arrays else None
 
     def transform(self, points: np.ndarray) -> np.ndarray:
-        """Map (n, dim) points to (n, c) float32; a point's place depends on no other."""
+        """Map (n, dim) points to (n, c) float32; a point's place depends on others by rounding alone."""
         codes = self.encode(points)
         return self._stretch.transform(codes) if self._stretch is not None else codes
 

@@ -12,6 +12,7 @@ GRID = 20
 
 _KNOTS = 257  # Entries of an axis's table; between them the percentiles are interpolated.
 _ANGLES = 90  # Rotations that are tried, one for each degree: a turn by 90° exchanges the axes and changes nothing.
+_ROUNDING = 2.0**-15  # Values nearer than this are one: a product of matrices rounds a row by where among others it is.
 _COMPARED = 20_000  # Points by which rotations are compared at most; more do not change which one is best.
 
 
@@ -86,10 +87,20 @@ def _find_rotation(points: np.ndarray) -> np.ndarray:
 
 def _tabulate(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a table from the values of an axis to their places from −1 to 1; equal values share the mean place."""
-    distinct, counts = np.unique(values, return_counts=True)
+    distinct, counts = _merge(*np.unique(values, return_counts=True))
     heights = 2 * (np.cumsum(counts) - (counts + 1) / 2) / max(len(values) - 1, 1) - 1
     chosen = np.unique(
         np.searchsorted(np.cumsum(counts), np.linspace(0, len(values), _KNOTS)).clip(0, len(distinct) - 1)
     )
     lacking = (0, _KNOTS - len(chosen))
     return np.pad(distinct[chosen], lacking, mode="edge"), np.pad(heights[chosen], lacking, mode="edge")
+
+
+def _merge(distinct: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge increasing values that differ by no more than rounding: the mean of each group, and how many it holds."""
+    starts, first = [], 0
+    while first < len(distinct):
+        starts.append(first)
+        first = int(np.searchsorted(distinct, distinct[first] + _ROUNDING, "right"))
+    sizes = np.add.reduceat(counts, starts)
+    return np.add.reduceat(distinct * counts, starts) / sizes, sizes
