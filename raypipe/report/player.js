@@ -9,7 +9,7 @@
   const WINDOW_S = 0.25; // The speed of a video is measured over so much of the clock on either side.
 
   const { version } = document.currentScript.dataset; // That of the run, of which this page shows the rows.
-  const ask = async (path) => (await fetchAnswer(path)).json();
+  const ask = async (path, signal) => (await fetchAnswer(path, signal)).json();
 
   // Bytes that speak of rows of this page; an answer of another version of the run speaks of others.
   async function askBytes(path) {
@@ -18,8 +18,8 @@
     return new Uint8Array(await answer.arrayBuffer());
   }
 
-  async function fetchAnswer(path) {
-    const answer = await fetch(path);
+  async function fetchAnswer(path, signal) {
+    const answer = await fetch(path, { signal });
     noticeVersion(answer.headers.get("raypipe-version"));
     if (answer.ok) return answer;
     const { error } = await answer.json().catch(() => ({}));

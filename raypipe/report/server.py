@@ -147,7 +147,9 @@ class _Page:
         ask = request.query_params
         part = _number(request, "from_s", None), _number(request, "to_s", None)
         form = ask.get("like"), ask.get("text"), _whole(request, "n", 9), ask.get("least") == "true", part
-        return await self._tell({"videos": await _in_thread(self._searching, self._answers.search, *form)})
+        # A search that still waits for others is not begun when nobody waits for it any more.
+        found = await _unless_gone(request, _in_thread(self._searching, self._answers.search, *form))
+        return await self._tell({"videos": found})
 
     async def describe_poster(self, request: Request) -> Response:
         if not await self._call(self._run.exists, POSTER_FACTS):

@@ -89,6 +89,34 @@ def address(page) -> str:
     return page.evaluate("location.hash")
 
 
+@pytest.mark.parametrize("query", ["like=2&least=1&count=9", "like=0&from=1&to=4&count=20"])
+def test_a_search_stands_in_the_address_and_is_made_again_from_it(visit, served, query):
+    page = visit(served, f"#open=0&{query}")
+    names, said = found_names(page), page.inner_text("#finder .status")
+    assert said.startswith(f"Found {len(names)}, {'least' if 'least' in query else 'most'} like ")
+    assert page.locator("#finder .mark .part").is_visible() == ("from" in query)
+    assert query in address(page)
+    page.reload()
+    assert found_names(page) == names and page.inner_text("#finder .status") == said
+    page.click("#finder button.main")  # By the open video, whatever is asked for now.
+    page.wait_for_selector(f"#finder .status:has-text('like {page.inner_text('#finder .query bdi')}')")
+    assert "like=0" in address(page)
+    page.evaluate("location.hash = '#open=1'")
+    page.wait_for_selector(".found li", state="detached")
+    assert page.inner_text("#finder .status") == "" and "like" not in address(page)
+
+
+def test_a_search_that_is_given_up_leaves_nothing(visit, served):
+    page = visit(served, "#open=0")
+    page.route("**/search?*", lambda route: None)  # It is never answered.
+    page.click("text=Find most like this")
+    page.click("#finder .status button")
+    assert page.inner_text("#finder .status") == "" and "like" not in address(page)
+    page.unroute("**/search?*")
+    page.click("text=Find most like this")
+    assert found_names(page)
+
+
 def test_without_an_open_video_the_page_says_what_to_do(visit, served):
     page = visit(served)
     assert "Open a video first" in page.inner_text("#finder .query")

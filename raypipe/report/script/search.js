@@ -1,7 +1,9 @@
 // Search on a served page: videos like the open one, like a part of it, or like words. The server finds them
-// (docs/page_server.md); a page from disk has nobody to ask, and shows nothing of this.
+// (docs/page_server.md); a page from disk has nobody to ask, and shows nothing of this. What is searched for stands in
+// the page's address, and a page that is opened with it searches again.
 
-const finder = {row: null, from: null, to: null, turn: 0};  // The video that is searched by; −1 where none is open.
+// The video that is searched by, −1 where none is open; and what has been asked of the server.
+const finder = {row: null, from: null, to: null, asked: "null", stop: null};
 const QUERY_PICTURES = 14, FOUND_PICTURES = 6;
 
 function startSearch() {
@@ -30,7 +32,10 @@ function startSearch() {
     finder.status, finder.failure, finder.found);
   for (const each of document.querySelectorAll(".served")) each.hidden = false;
   listenToMark();
-  listeners.push(changed => { if (changed.has("open") && state.open < 0) showQuery(-1); });
+  listeners.push(changed => {
+    if (changed.has("open") && state.open < 0) showQuery(-1);
+    if (changed.has("query") && JSON.stringify(state.query) !== finder.asked) searchFor(state.query);
+  });
   showQuery(-1);
 }
 
@@ -51,8 +56,8 @@ function wordsForm(why) {
   }
   const submit = event => {
     event.preventDefault();
-    const text = finder.words.value.trim();
-    if (text) askServer({text}, `like “${text}”`);
+    const words = finder.words.value.trim();
+    if (words) askFor({words});
   };
   return make("form", {onsubmit: submit}, title, make("div", {class: "bar"},
     make("label", {class: "grow"}, make("span", {class: "unseen"}, "Words"), finder.words),
@@ -80,7 +85,8 @@ function offerSearch(row) {
 
 function showQuery(row) {
   if (row === finder.row) return;
-  Object.assign(finder, {row, from: null, to: null});
+  const {from = null, to = null} = state.query?.like === row ? state.query : {};
+  Object.assign(finder, {row, from, to});
   const span = row < 0 ? NaN : data.span[row], begin = row < 0 ? 0 : data.origin[row] || 0;
   finder.name.replaceChildren(...row < 0
     ? [make("span", {class: "muted"}, "Open a video first: on the map, in the table, or in a cluster.")]
@@ -156,33 +162,53 @@ function listenToMark() {
 function searchLike() {
   const {row, from, to} = finder;
   if (row < 0) return;
-  const isPart = from !== null || to !== null, [from_s, to_s] = isPart ? partMarked() : [];
-  const said = `like ${data.names[row]}${isPart ? ` from ${showNumber(from_s)} to ${showNumber(to_s)} s` : ""}`;
-  askServer({like: data.ids[row], ...(isPart ? {from_s, to_s} : {})}, said);
+  const [begin, end] = partMarked();
+  askFor({like: row, ...(from !== null || to !== null ? {from: begin, to: end} : {})});
 }
 
-// Asks the server, and tells for how long it has been asked; a later search takes the place of an earlier one.
-async function askServer(query, said) {
-  const turn = ++finder.turn, began = performance.now(), isLeast = finder.order.value === "least";
-  const parts = new URLSearchParams({...query, n: finder.count.value, ...(isLeast ? {least: "true"} : {})});
-  const seconds = make("span", {"aria-hidden": "true"});
-  const giveUp = () => { finder.turn++; finder.status.replaceChildren(); };
-  const cancel = make("button", {type: "button", onclick: giveUp}, "Cancel");
+function askFor(query) {
+  finder.asked = "";  // The same search may be wanted once more.
+  update({query: {...query, ...(finder.order.value ? {least: 1} : {}), count: Number(finder.count.value)}});
+}
+
+// Asks the server, and says for how long it has been asked; a later search takes the place of an earlier one.
+async function searchFor(query) {
+  finder.asked = JSON.stringify(query);
+  finder.stop?.abort();
   finder.failure.textContent = "";
   finder.found.replaceChildren();
+  finder.status.replaceChildren();
+  if (!query) return;
+  const stop = finder.stop = new AbortController(), began = performance.now();
+  const seconds = make("span", {"aria-hidden": "true"});
+  const cancel = make("button", {type: "button", onclick: () => update({query: null})}, "Cancel");
+  finder.order.value = query.least ? "least" : "";
+  if (query.count) finder.count.value = String(query.count);
+  if (query.words && finder.words.isConnected) finder.words.value = query.words;
   finder.status.replaceChildren(make("progress", {"aria-label": "searching"}), " Searching … ", seconds, " ", cancel);
   const timer = setInterval(() => {
-    if (turn !== finder.turn) return clearInterval(timer);
     seconds.textContent = `${Math.round((performance.now() - began) / 1000)} s`;
   }, 1000);
   try {
-    const {videos} = await raypipe.ask(`search?${parts}`);
-    if (turn === finder.turn) showFound(videos, `${isLeast ? "least" : "most"} ${said}`);
+    if (!query.words) await fetchTexts([query.like]);
+    const {videos} = await raypipe.ask(`search?${questionOf(query)}`, stop.signal);
+    if (!stop.signal.aborted) showFound(videos, `${query.least ? "least" : "most"} ${saidOf(query)}`);
   } catch (error) {
-    if (turn === finder.turn) { finder.failure.textContent = error.message; finder.status.replaceChildren(); }
+    if (!stop.signal.aborted) { finder.failure.textContent = error.message; finder.status.replaceChildren(); }
   } finally {
     clearInterval(timer);
   }
+}
+
+function questionOf({like, words, from, to, least, count}) {
+  const all = {text: words, like: data.ids[like], from_s: from, to_s: to, least: least && "true", n: count};
+  return new URLSearchParams(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+function saidOf({like, words, from, to}) {
+  if (words) return `like “${words}”`;
+  const part = [["from", from], ["to", to]].filter(([, second]) => second !== undefined);
+  return [`like ${data.names[like]}`, ...part.map(([end, second]) => `${end} ${showNumber(second)} s`)].join(" ");
 }
 
 function showFound(videos, said) {

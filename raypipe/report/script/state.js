@@ -3,6 +3,7 @@
 const state = {
   selected: new Set(), color: "cluster", hidden: new Set(), text: "", outliersOnly: false, selectedOnly: false,
   time: 1, open: -1, sort: "row", down: false,
+  query: null,  // What a served page searches for: like a row or words, from and to seconds, least, and a count.
 };
 const listeners = [];
 let matching = new Uint8Array(0);  // 1 for each video that passes the filters
@@ -90,6 +91,7 @@ function addressOf(s) {
   if (s.selected.size) parts.set("select", writeRanges(s.selected));
   if (s.open >= 0) parts.set("open", s.open);
   if (s.sort !== "row") parts.set("sort", (s.down ? "-" : "") + s.sort);
+  for (const [name, value] of Object.entries(s.query ?? {})) parts.set(name, value);
   const text = parts.toString();
   return text && `#${text}`;
 }
@@ -107,5 +109,17 @@ function readAddress() {
     selected: readRanges(parts.get("select") ?? ""),
     open: open >= 0 && open < data.n ? Math.floor(open) : -1,
     sort: sort.replace(/^-/, ""), down: sort.startsWith("-"),
+    query: readQuery(parts),
   };
+}
+
+function readQuery(parts) {
+  const like = Number(parts.get("like") ?? -1), words = parts.get("words");
+  if (!words && !(Number.isInteger(like) && like >= 0 && like < data.n)) return null;
+  const query = words ? {words} : {like};
+  for (const name of words ? ["least", "count"] : ["from", "to", "least", "count"]) {
+    const value = Number(parts.get(name) || NaN);
+    if (Number.isFinite(value)) query[name] = value;
+  }
+  return query;
 }
