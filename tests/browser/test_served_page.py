@@ -196,7 +196,7 @@ def draw_lasso(page) -> str:
     page.keyboard.down("Shift")
     corners = [(0.3, 0.2), (0.7, 0.25), (0.75, 0.6), (0.5, 0.75), (0.25, 0.5)]
     for i, (x, y) in enumerate(corners):
-        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=1 if i == 0 else 9)
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=1 if i == 0 else 2)
         if i == 0:
             page.mouse.down()
     page.mouse.up()

@@ -70,6 +70,7 @@ def test_what_the_object_store_has_no_room_for_waits_on_the_disk(own_ray, config
     assert_same_clips(read_clips(run), embed_without_ray(tmp_path / "videos", config))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors")  # Ray Data: no segment reached an encoder
 def test_without_room_on_the_disk_either_the_run_stops_and_room_lets_it_go_on(
     own_ray, config, run, tmp_path, make_video

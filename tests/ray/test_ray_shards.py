@@ -553,7 +553,9 @@ def test_a_shard_that_dies_while_it_loads_is_loaded_again(ray_two_cpus, tmp_path
         assert_same_fit(clone(model).fit_shards(shards), clone(model).fit(series))
 
 
-@pytest.mark.parametrize(("kind", "method"), [("plain", "pca"), ("ragged", "pca"), ("plain", "umap")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("plain", "pca"), ("ragged", "pca"), pytest.param("plain", "umap", marks=pytest.mark.slow)]
+)
 def test_trajectories_are_reduced_where_they_lie(ray_two_cpus, tmp_path, monkeypatch, kind, method):
     from raypipe.engine.transform import reduce_files
 

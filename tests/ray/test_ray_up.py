@@ -153,9 +153,8 @@ ps -eo args > "$1/left"
 """
 
 
+@pytest.mark.slow
 def test_ray_up_submit_and_down(ray_elsewhere, tmp_path):
-    if os.environ.get("RAYPIPE_TEST_RAY_UP") != "1":
-        pytest.skip("takes minutes: set RAYPIPE_TEST_RAY_UP=1")
     if missing := what_machines_lack():
         pytest.skip(f"no two machines here: {missing}")
     make_videos(tmp_path / "my videos")

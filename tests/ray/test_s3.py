@@ -192,6 +192,7 @@ def test_a_store_that_is_away_at_the_start(store, source, run, folder, monkeypat
         Run("s3://no-bucket/run").write_json("run.json", {})
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_on_the_way(ray_near_store, store, source, run, expected, monkeypatch):
     """It vanishes after the first file of embeddings: a clear stop, and the same command goes on."""
     monkeypatch.setattr("raypipe.storage.PATIENCE_S", 2.0)  # of the driver's; the workers keep theirs
