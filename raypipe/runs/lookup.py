@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,29 +22,42 @@ _SHOWN = ["video_id", "uri", "group", "label", "caption"]
 
 
 def find_id(run: Run, name: str) -> str | None:
-    """Return the id of the video that an id, a URI or a path names, or None if the run has no such video.
+    """Return the id of the video that an id, a URI, a path or the end of one names, or None if the run has none.
+
+    An end, such as the name that the report shows, counts only where neither the run nor this machine has it whole.
 
     Raises
     ------
     UsageError
-        If the video is not ok, or if several videos, spans of one file, have that URI.
+        If the video is not ok, or if several videos are named: spans of one file, or files whose paths end alike.
     """
     try:
         uri = canonical_uri(name)
     except SourceError:
         uri = name
+
+    def is_named(table: pa.Table) -> Any:
+        return pc.or_(pc.equal(table["video_id"], name), pc.is_in(table["uri"], value_set=pa.array([uri, name])))
+
+    found = _find_one(run, name, is_named)
+    if found is None and name and not Path(name).exists():
+        found = _find_one(run, name, lambda table: pc.ends_with(table["uri"], f"/{name.lstrip('/')}"))
+    return found
+
+
+def _find_one(run: Run, name: str, is_named: Callable[[pa.Table], Any]) -> str | None:
+    rows = []
     for table in _video_tables(run, ["video_id", "uri", "status", "error"]):
-        asked = pc.is_in(table["uri"], value_set=pa.array([uri, name]))
-        rows = table.filter(pc.or_(pc.equal(table["video_id"], name), asked)).to_pylist()
-        if len(rows) > 1:
-            raise UsageError(
-                f"{shown(name)} holds {len(rows)} videos of {run.url}: give one's id, such as {rows[0]['video_id']}"
-            )
-        if rows and rows[0]["status"] != OK:
-            raise UsageError(f"{shown(name)} has no clips in {run.url}: {rows[0]['error']}")
-        if rows:
-            return rows[0]["video_id"]
-    return None
+        rows += table.filter(is_named(table)).to_pylist()
+    if len(rows) > 1:
+        raise UsageError(
+            f"{shown(name)} holds {len(rows)} videos of {run.url}: give one's id, such as {rows[0]['video_id']}"
+            if len({row["uri"] for row in rows}) == 1
+            else f"{len(rows)} videos of {run.url} end in {shown(name)}: give more of one's path"
+        )
+    if rows and rows[0]["status"] != OK:
+        raise UsageError(f"{shown(name)} has no clips in {run.url}: {rows[0]['error']}")
+    return rows[0]["video_id"] if rows else None
 
 
 def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

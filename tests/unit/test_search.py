@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from commands import call_raypipe
+from embedded import make_embedded
 from videos import write_video
 from worded import WORDS, make_worded
 
@@ -13,10 +14,13 @@ import raypipe as rp
 from bench.search import Planted, make_paths
 from raypipe import pipeline
 from raypipe.analysis import search
+from raypipe.errors import UsageError
 from raypipe.progress import Progress
+from raypipe.runs import lookup
 from raypipe.runs.directory import Run
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import cdist_soft_dtw
+from raypipe.sources.videos import Video
 from raypipe.trajectories import similarity
 
 GAMMA = 0.05
@@ -180,6 +184,21 @@ def test_a_video_may_be_named_by_id_uri_or_a_new_file(run):
     assert new[0]["video_id"] == ids[4]  # which a new video does not leave out
     assert {each["label"] for each in new} == {"a"}
     assert rp.search(run, ids[4], n=11, least=True) == rp.search(run, ids[4], n=11)[::-1]
+
+
+def test_a_video_may_be_named_by_the_end_of_its_path(tmp_path, monkeypatch):
+    uris = [f"file:///data/{name}" for name in ("kitchen/x y.mp4", "garden/x y.mp4", "garden/ax.mp4", "garden/x.mp4")]
+    videos = [Video(f"v{i}", uri) for i, uri in enumerate(uris)]
+    made = make_embedded(tmp_path / "run", [np.ones((2, 3), np.float32)] * len(videos), videos)
+    assert lookup.find_id(made, "kitchen/x y.mp4") == "v0"
+    assert lookup.find_id(made, "x.mp4") == "v3"
+    assert lookup.find_id(made, "/data/garden/ax.mp4") == lookup.find_id(made, "v2") == "v2"
+    assert lookup.find_id(made, "itchen/x y.mp4") is lookup.find_id(made, "") is None
+    with pytest.raises(UsageError, match=r"2 videos of .* end in x y.mp4: give more of one's path"):
+        lookup.find_id(made, "x y.mp4")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.mp4").touch()  # A file that is there is meant.
+    assert lookup.find_id(made, "x.mp4") is None
 
 
 def test_where_a_part_happens_is_told_in_seconds(run):
