@@ -461,7 +461,12 @@ PHASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("phase", PHASES)
+SOME_PHASES = {"open", "shards.try_seeds", "shards.assign", "shards.statistics"}
+
+
+@pytest.mark.parametrize(
+    "phase", [phase if phase in SOME_PHASES else pytest.param(phase, marks=pytest.mark.slow) for phase in PHASES]
+)
 def test_an_actor_may_be_killed_in_any_phase(ray_two_cpus, disturbed, monkeypatch, phase):
     shards, model, _ = disturbed
     if phase in (

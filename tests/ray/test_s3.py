@@ -147,6 +147,7 @@ def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_near_store, store,
     assert_no_key_is_told(run)
 
 
+@pytest.mark.slow
 def test_troubles_of_single_objects_are_theirs_alone(ray_near_store, store, source, run, expected):
     """No error of theirs tells a key, though the store's words are quoted in it; nor does any other file of the run."""
     bucket = s3fs.S3FileSystem()
