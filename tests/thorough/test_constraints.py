@@ -92,7 +92,7 @@ def test_the_reference_is_the_soft_minimum_over_the_alignments_that_keep_to_it(n
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("dim", [2, 5])
+@pytest.mark.parametrize("dim", [2, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("constraint", CONSTRAINTS, ids=str)
 @pytest.mark.parametrize("ragged", [False, True])
 def test_the_kernels_are_the_reference(monkeypatch, ragged, constraint, dim, precision):
