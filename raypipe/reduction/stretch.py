@@ -12,7 +12,7 @@ GRID = 20
 
 _KNOTS = 257  # Entries of an axis's table; between them the percentiles are interpolated.
 _ANGLES = 90  # Rotations that are tried, one for each degree: a turn by 90° exchanges the axes and changes nothing.
-_ROUNDING = 2.0**-15  # Values nearer than this are one: a product of matrices rounds a row by where among others it is.
+_ROUNDING = 2.0**-15  # Of codes from −1 to 1: a product of matrices rounds a row by where among the others it stands.
 _COMPARED = 20_000  # Points by which rotations are compared at most; more do not change which one is best.
 
 
@@ -20,15 +20,16 @@ class Stretch:
     """A map of (n, c) points to the cube from −1 to 1, which they fill as evenly as percentiles of the axes can.
 
     In two dimensions the points are first turned by the angle, of 90, that fills a grid most evenly. Then each axis is
-    mapped so that its values are spread evenly from −1 to 1. This is increasing along each axis and changes no order
-    there. Points beyond those that it was fitted to go on outwards with the mean slope, so that they stay distinct.
+    mapped so that its values are spread evenly from −1 to 1. This changes no order along an axis; what differs by no
+    more than rounding gets one place. Points beyond those that it was fitted to go on outwards with the mean slope, so
+    that they stay distinct.
 
     Parameters
     ----------
     rotation
         (c, c), whose columns are the new axes.
     knots, heights
-        (c, m) each: increasing values on each axis, and what they become. A table may end in copies of its last entry.
+        (c, m) each: rising values on each axis, and what they become. A table may end in copies of its last entry.
     """
 
     def __init__(self, rotation: np.ndarray, knots: np.ndarray, heights: np.ndarray):
@@ -86,21 +87,24 @@ def _find_rotation(points: np.ndarray) -> np.ndarray:
 
 
 def _tabulate(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a table from the values of an axis to their places from −1 to 1; equal values share the mean place."""
-    distinct, counts = _merge(*np.unique(values, return_counts=True))
-    heights = 2 * (np.cumsum(counts) - (counts + 1) / 2) / max(len(values) - 1, 1) - 1
-    chosen = np.unique(
-        np.searchsorted(np.cumsum(counts), np.linspace(0, len(values), _KNOTS)).clip(0, len(distinct) - 1)
-    )
-    lacking = (0, _KNOTS - len(chosen))
-    return np.pad(distinct[chosen], lacking, mode="edge"), np.pad(heights[chosen], lacking, mode="edge")
+    """Return a table from the values of an axis to their places from −1 to 1; equal values share the mean place.
+
+    Each entry stands twice, for the least and for the greatest of values that differ by no more than rounding.
+    """
+    values = np.sort(values)
+    starts = _begin_groups(values)
+    ends = np.append(starts[1:], len(values))
+    heights = (starts + ends - 1) / max(len(values) - 1, 1) - 1
+    chosen = np.unique(np.searchsorted(ends, np.linspace(0, len(values), _KNOTS)).clip(0, len(ends) - 1))
+    knots = np.stack([values[starts], values[ends - 1]], axis=1)[chosen].ravel()
+    lacking = (0, 2 * _KNOTS - len(knots))
+    return np.pad(knots, lacking, mode="edge"), np.pad(np.repeat(heights[chosen], 2), lacking, mode="edge")
 
 
-def _merge(distinct: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge increasing values that differ by no more than rounding: the mean of each group, and how many it holds."""
+def _begin_groups(values: np.ndarray) -> np.ndarray:
+    """Return where in sorted values those begin that differ from the ones before them by more than rounding."""
     starts, first = [], 0
-    while first < len(distinct):
+    while first < len(values):
         starts.append(first)
-        first = int(np.searchsorted(distinct, distinct[first] + _ROUNDING, "right"))
-    sizes = np.add.reduceat(counts, starts)
-    return np.add.reduceat(distinct * counts, starts) / sizes, sizes
+        first = int(np.searchsorted(values, values[first] + _ROUNDING, "right"))
+    return np.array(starts)

@@ -34,6 +34,8 @@ class NotHere(RaypipeError):
 class Answers:
     """What is known of a run's videos. Its methods may wait for disks and processes, and are called in threads.
 
+    `align` and `search`, which take all cores and much memory, are called in one thread.
+
     Parameters
     ----------
     run
@@ -46,8 +48,7 @@ class Answers:
         self.run, self.conversions = run, conversions
         self._catalog, self._catalog_version = Catalog(run), version_in(run, "clusters.parquet")
         self._inspector = Inspector()
-        # A search takes all cores and much memory; and numba compiles in one thread at a time.
-        self._one_search, self._one_index = threading.Lock(), threading.Lock()
+        self._one_index = threading.Lock()
 
     @property
     def catalog(self) -> Catalog:
@@ -142,8 +143,7 @@ class Answers:
 
         for video_id in ids:
             self.find(video_id)
-        with self._one_search:
-            found = align_videos(self.run, ids, to_center)
+        found = align_videos(self.run, ids, to_center)
         videos = [
             {"video_id": video_id, "times_s": np.round(times_s, 4).tolist(), "distance": distance}
             for video_id, times_s, distance in zip(ids, found.times_s, found.distances, strict=True)
@@ -169,11 +169,9 @@ class Answers:
         n = min(max(n, 1), MOST_FOUND)
         if like is not None:
             self.find(like)
-        with self._one_search:
-            if like is not None:
-                found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
-            else:
-                found = similarity.search_text(self.run, text or "", n=n, least=least)
+            found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
+        else:
+            found = similarity.search_text(self.run, text or "", n=n, least=least)
         return [{**each, "uri": shown(each["uri"]), **_place(self.find(each["video_id"]))} for each in found]
 
     def close(self) -> None:

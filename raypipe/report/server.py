@@ -97,7 +97,8 @@ class _Page:
         # What waits for processes or for other searches must leave threads for the rest of the page.
         self._quick = ThreadPoolExecutor(8, "raypipe-page")
         self._looking = ThreadPoolExecutor(4, "raypipe-look")
-        self._searching = ThreadPoolExecutor(2, "raypipe-search")
+        # A search takes all cores and much memory; and numba compiles in one thread at a time.
+        self._computing = ThreadPoolExecutor(1, "raypipe-search")
         self._held = HeldPage(run)
         self.by_view = ByView(run, self._held, self._call)
 
@@ -109,7 +110,7 @@ class _Page:
         finally:
             self._answers.close()
             self._answers.conversions.close()
-            for threads in (self._quick, self._looking, self._searching):
+            for threads in (self._quick, self._looking, self._computing):
                 threads.shutdown(wait=False, cancel_futures=True)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -141,15 +142,17 @@ class _Page:
         to = request.query_params.get("to", "first")
         if to not in ("first", "center"):
             raise UsageError("to is first or center")
-        return await self._tell(await _in_thread(self._searching, self._answers.align, ids, to == "center"))
+        return await self._tell(await self._compute(request, self._answers.align, ids, to == "center"))
 
     async def search(self, request: Request) -> Response:
         ask = request.query_params
         part = _number(request, "from_s", None), _number(request, "to_s", None)
         form = ask.get("like"), ask.get("text"), _whole(request, "n", 9), ask.get("least") == "true", part
-        # A search that still waits for others is not begun when nobody waits for it any more.
-        found = await _unless_gone(request, _in_thread(self._searching, self._answers.search, *form))
-        return await self._tell({"videos": found})
+        return await self._tell({"videos": await self._compute(request, self._answers.search, *form)})
+
+    async def _compute(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that takes all cores, after those before it; not if the client has gone by then."""
+        return await _unless_gone(request, _in_thread(self._computing, function, *arguments))
 
     async def describe_poster(self, request: Request) -> Response:
         if not await self._call(self._run.exists, POSTER_FACTS):

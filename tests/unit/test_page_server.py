@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 import av
@@ -376,6 +377,34 @@ def test_neighbours(served):
         answer = served.ask(f"search?{wrong}")
         assert answer.status == 400 and "\n" not in answer.json["error"]
     assert served.ask("search?like=/etc/passwd").status == 404
+
+
+def test_a_search_that_nobody_waits_for_is_not_begun(served, monkeypatch):
+    begun, free = [], threading.Event()
+
+    def wait(run, like, **options):
+        begun.append(like)
+        free.wait(20)
+        return []
+
+    monkeypatch.setattr("raypipe.trajectories.similarity.search", wait)
+    clients = []
+    try:
+        for like in "abc":
+            clients.append(HTTPConnection("127.0.0.1", served.port, timeout=30))
+            clients[-1].request("GET", f"/{TOKEN}/search?like={like}")
+            time.sleep(0.3)
+        assert begun == ["a"], "one search takes all cores"
+        clients[1].close()
+        time.sleep(0.3)
+        free.set()
+        for client in (clients[0], clients[2]):
+            assert client.getresponse().status == 200
+    finally:
+        free.set()
+        for client in clients:
+            client.close()
+    assert begun == ["a", "c"]
 
 
 def test_aligned_videos_do_the_same_at_the_same_time(served):

@@ -183,7 +183,7 @@ async function searchFor(query) {
   const seconds = make("span", {"aria-hidden": "true"});
   const cancel = make("button", {type: "button", onclick: () => update({query: null})}, "Cancel");
   finder.order.value = query.least ? "least" : "";
-  if (query.count) finder.count.value = String(query.count);
+  if ([...finder.count.options].some(({value}) => value === String(query.count))) finder.count.value = query.count;
   if (query.words && finder.words.isConnected) finder.words.value = query.words;
   finder.status.replaceChildren(make("progress", {"aria-label": "searching"}), " Searching … ", seconds, " ", cancel);
   const timer = setInterval(() => {
