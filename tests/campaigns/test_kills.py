@@ -17,13 +17,12 @@ from videos import write_video
 from raypipe.config import make_config
 from raypipe.runs.directory import Run
 
-N_VIDEOS, N_FRAMES = 120, 480  # two seconds each, at two frames a second
+A_VIDEO = 4  # frames: two seconds each, at two frames a second
 FRAMES_A_CLIP = 2
 COMMIT_S = 1.0
 FRAME_S = 0.02
 MOST_TWICE = COMMIT_S / FRAME_S  # frames that a kill may cost: the work of one commit interval, at the encoder's pace
 SETS = (f"ray.commit_s={COMMIT_S}", "encode.batch_size=16", "encode.encoder=counting:Counting")
-ENCODING_S = N_FRAMES * FRAME_S
 VICTIMS = ("driver", "worker", "raylet", "decoder")
 
 # An encoder that takes its time and counts, in a file, the frames that it has really done.
@@ -105,16 +104,16 @@ def descendants(root: int) -> dict[int, str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def folder(ray_elsewhere, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kills")
-    for number in range(N_VIDEOS):
-        write_video(folder / f"videos/{number:03d}.mp4", n_frames=20, seed=number)
-    (folder / "counting.py").write_text(ENCODER.format(frame_s=FRAME_S))
-    return folder
+@pytest.fixture
+def folder(ray_elsewhere, tmp_path, request):
+    """Return a folder of so many videos."""
+    for number in range(request.param):
+        write_video(tmp_path / f"videos/{number:03d}.mp4", n_frames=20, seed=number)
+    (tmp_path / "counting.py").write_text(ENCODER.format(frame_s=FRAME_S))
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def expected(folder):
     """The clips that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +139,8 @@ def kill_once(folder: Path, expected: dict, name: str, kind: str, after_s: float
     assert codes[-1] == 0, f"{kind} killed after {after_s:.1f} s: {codes}"
     made = read_clips(embedding.run)
     assert made.keys() == expected.keys()
-    assert embedding.run.info()["counts"] == dict(found=N_VIDEOS, ok=N_VIDEOS, failed=0, skipped=0, ignored=0)
+    n_videos = len(list((folder / "videos").iterdir()))
+    assert embedding.run.info()["counts"] == dict(found=n_videos, ok=n_videos, failed=0, skipped=0, ignored=0)
     identical = sum(np.array_equal(made[key], expected[key]) for key in made)
     assert all(np.allclose(made[key], expected[key], atol=1e-6) for key in made)
     return {
@@ -151,27 +151,31 @@ def kill_once(folder: Path, expected: dict, name: str, kind: str, after_s: float
         "exit_codes": codes,
         "rows_identical": identical / len(made),
         "frames_lost": max(done_then - n_kept, 0),
-        "frames_twice": embedding.n_encoded() - N_FRAMES,
+        "frames_twice": embedding.n_encoded() - n_videos * A_VIDEO,
     }
 
 
+@pytest.mark.parametrize("folder", [50], indirect=True)
 def test_a_killed_driver_loses_one_commit_at_most(folder, expected):
-    figures = kill_once(folder, expected, "driver", "driver", after_s=ENCODING_S / 2)
+    figures = kill_once(folder, expected, "driver", "driver", after_s=50 * A_VIDEO * FRAME_S / 2)
     assert figures["exit_codes"] == [-signal.SIGKILL, 0]
     assert figures["frames_twice"] <= MOST_TWICE, json.dumps(figures)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
+@pytest.mark.parametrize("folder", [120], indirect=True)
 def test_twenty_kills(folder, expected):
     from bench.machine import keep
+
+    n_frames = 120 * A_VIDEO
 
     random.seed(4)
     rounds = []
     for number in range(20):
         kind = VICTIMS[number % len(VICTIMS)]
-        rounds.append(kill_once(folder, expected, f"kill-{number}", kind, random.uniform(0, ENCODING_S)))
+        rounds.append(kill_once(folder, expected, f"kill-{number}", kind, random.uniform(0, n_frames * FRAME_S)))
         print(rounds[-1], flush=True)
-    keep("kills", {"frames": N_FRAMES, "frames_per_commit_interval": MOST_TWICE, "rounds": rounds})
+    keep("kills", {"frames": n_frames, "frames_per_commit_interval": MOST_TWICE, "rounds": rounds})
     assert sum(each["killed"] for each in rounds) >= 15
     assert max(each["frames_twice"] for each in rounds) <= MOST_TWICE

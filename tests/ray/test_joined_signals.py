@@ -2,6 +2,7 @@
 
 import numpy as np
 from lerobot_sets import CAMERA
+from sessions import ONE_EACH
 from whole_sets import STATE, state_of, write_set
 
 import raypipe as rp
@@ -20,6 +21,7 @@ def test_embedding_keeps_the_signals_of_each_clip(ray_local, tmp_path):
         "source": {"features": f"video,{STATE}"},
         "encode": {"encoder": "descriptor"},
         "sample": {"fps": 10, "clip_s": 0.2},
+        "ray": ONE_EACH,
     }
     run = rp.Run(str(tmp_path / "run"))
     config = rp.make_config(flags=flags)

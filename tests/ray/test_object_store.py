@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
 from disks import mount_small
+from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -36,7 +37,7 @@ def config(tmp_path, monkeypatch):
     (tmp_path / "large.py").write_text(ENCODER)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    flags = {"encode": {"encoder": "large:Large", "normalize": False}, "sample": {"fps": 10}}
+    flags = {"encode": {"encoder": "large:Large", "normalize": False}, "sample": {"fps": 10}, "ray": ONE_EACH}
     return make_config(flags=flags)
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from commands import call_raypipe
+from sessions import ONE_EACH
 
 import raypipe as rp
 from raypipe import options, pipeline
@@ -102,7 +103,7 @@ def test_descriptions_of_real_videos_name_their_tasks(ray_local, data_dir, tmp_p
     rows = [{"uri": str(path), "caption": path.parent.name.replace("_", " ")} for path in videos]
     (tmp_path / "videos.jsonl").write_text("\n".join(map(json.dumps, rows)))
     made = Run(str(tmp_path / "run"))
-    config = make_config(flags={"encode": {"encoder": "descriptor"}, "cluster": {"n_clusters": 6}})
+    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH, "cluster": {"n_clusters": 6}})
     pipeline.embed(tmp_path / "videos.jsonl", made, config, Progress())
     pipeline.cluster(made, config, Progress())
     captions = made.read_table("videos.parquet")["caption"].to_pylist()
