@@ -112,8 +112,9 @@ def expected(folder):
     return embed_without_ray(folder, make())
 
 
-def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_near_store, store, source, run, expected):
+def test_errors_of_a_fifth_of_all_requests_change_nothing(ray_near_store, store, source, run, expected, monkeypatch):
     """And afterwards an object that has changed is refused, or embedded again, and the report is written there."""
+    monkeypatch.setattr("raypipe.storage._FIRST_WAIT_S", 0.05)  # of the driver's, which asks many hundred times
     store.faults = (Fault(status=500, rate=0.1), Fault(status=503, rate=0.1), Fault(reset=True, rate=0.03))
     pipeline.embed(source, run, make(), QUIET)
     n_faults, n_requests = store.n_faults(), len(store.answers)
