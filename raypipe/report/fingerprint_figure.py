@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -21,7 +20,7 @@ from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.report.facts import Member, name_of
 from raypipe.report.plots import draw_path
-from raypipe.report.style import FAINT, INK, MUTED, as_png, color_of, ink_on, open_figure
+from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
 from raypipe.runs.lookup import describe_videos, find_id
@@ -199,91 +198,101 @@ def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureM
     columns = min(3 if len(prints) > 4 else 2, max(len(prints), 1))
     rows = math.ceil(len(prints) / columns)
     cell = (_SIDE + _AXIS + _COLUMN + 2 * _GAP, _HEAD + _SIDE + _GAP)
-    size = columns * cell[0] + 2 * _EDGE, rows * cell[1] + 2 * _EDGE + _TITLE
+    width, height = columns * cell[0] + 2 * _EDGE, rows * cell[1] + 2 * _EDGE + _TITLE
     steps = paths.steps[np.isfinite(paths.steps).all(axis=1)]
     cloud = steps[np.random.default_rng(0).permutation(len(steps))[:_CLOUD]]
     box = _bounds(steps, 1.1) or (steps[0].astype(np.float64) - 0.5, 1.0)
-    with open_figure(*size) as figure:
-        figure.set_layout_engine("none")
-        figure.text(_EDGE / size[0], 1 - _EDGE / size[1], title, size=12, weight="bold", va="top")
+    with open_figure(width, height) as figure:
+        # All but the lenses is on one pair of axes, whose unit is an inch: axes take longer than what is on them.
+        axes = add_axes(figure, 0, 0, 0, 0)
+        axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
+        axes.axis("off")
+        axes.text(_EDGE, height - _EDGE, title, size=12, weight="bold", va="top")
         key = "ring: start   arrow: end   numbers: the frames beside   gray: all videos"
-        figure.text(_EDGE / size[0], 1 - (_EDGE + 0.23) / size[1], key, size=8.5, color=MUTED, va="top")
+        axes.text(_EDGE, height - _EDGE - 0.23, key, size=8.5, color=MUTED, va="top")
         for i, each in enumerate(prints):
             row, column = divmod(i, columns)
-            left, top = _EDGE + column * cell[0], size[1] - _EDGE - _TITLE - row * cell[1]
-            _draw_head(figure, each, left, top)
-            bottom = top - _HEAD - _SIDE
-            _draw_map(figure, each, cloud, box, left, bottom)
-            _draw_frames(_add_axes(figure, left + _SIDE + _GAP, bottom, _AXIS + _COLUMN, _SIDE), each)
+            left, top = _EDGE + column * cell[0], height - _EDGE - _TITLE - row * cell[1]
+            _draw_head(axes, each, left, top)
+            _draw_map(_Panel(axes, np.array([left, top - _HEAD - _SIDE]), _SIDE, box), each, cloud)
+            _draw_frames(axes, each, left + _SIDE + _GAP, top - _HEAD)
         return as_png(figure)
 
 
-def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a place in inches."""
-    size = figure.get_size_inches()
-    return figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
+@dataclass(frozen=True)
+class _Panel:
+    """A square of axes whose unit is an inch, on which a square part of the map is drawn."""
+
+    axes: Axes
+    corner: np.ndarray
+    side: float
+    box: Box
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Return where points of the map lie on the axes."""
+        return (points - self.box[0]) * (self.side / self.box[1]) + self.corner
+
+    def frame(self, cloud: np.ndarray, color: str = FAINT) -> None:
+        """Draw the edge, and the points of a cloud that lie within it."""
+        points = self.place(cloud)
+        points = points[((points > self.corner) & (points < self.corner + self.side)).all(axis=1)]
+        self.axes.scatter(points[:, 0], points[:, 1], s=3, c="#CBD0D8", linewidths=0)
+        square = Rectangle((self.corner[0], self.corner[1]), self.side, self.side, fill=False, edgecolor=color)
+        self.axes.add_patch(square).set_linewidth(0.8)
 
 
-def _draw_head(figure: Figure, each: Fingerprint, left: float, top: float) -> None:
-    size = figure.get_size_inches()
-    at = left / size[0]
+def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float) -> None:
+    at = left
     if each.of.cluster is not None:
         color = color_of(each.of.cluster)
         name = "noise" if each.of.cluster == NOISE else str(each.of.cluster)
         chip = {"boxstyle": "round,pad=0.3", "facecolor": color, "edgecolor": "none"}
-        at += 0.09 / size[0]
-        figure.text(
-            at, (top - 0.14) / size[1], name, size=8.5, weight="bold", color=ink_on(color), va="center", bbox=chip
-        )
-        at += (0.12 + 0.09 * len(name)) / size[0]
-    figure.text(at, (top - 0.14) / size[1], _shorten(each.of.name, 44), size=9, weight="bold", va="center")
-    figure.text(left / size[0], (top - 0.35) / size[1], _shorten(each.of.note, 60), size=8, color=MUTED, va="center")
+        at += 0.09
+        axes.text(at, top - 0.14, name, size=8.5, weight="bold", color=ink_on(color), va="center", bbox=chip)
+        at += 0.12 + 0.09 * len(name)
+    axes.text(at, top - 0.14, _shorten(each.of.name, 44), size=9, weight="bold", va="center")
+    axes.text(left, top - 0.35, _shorten(each.of.note, 60), size=8, color=MUTED, va="center")
 
 
-def _draw_map(figure: Figure, each: Fingerprint, cloud: np.ndarray, box: Box, left: float, bottom: float) -> None:
+def _draw_map(panel: _Panel, each: Fingerprint, cloud: np.ndarray) -> None:
     """Draw the path on the whole map, and, if it is small there, enlarged in the corner that is farthest from it."""
-    axes = _add_axes(figure, left, bottom, _SIDE, _SIDE)
+    panel.frame(cloud)
     part = _bounds(each.path, 1.5)
-    if part is None or part[1] > _SMALL * box[1]:
-        return _draw_path(axes, each, cloud, box, _SIDE)
-    _dress(axes, cloud, box)
-    color = _color(each)
-    axes.plot(*each.path.T, color=color, linewidth=1.2)
-    axes.add_patch(Rectangle((part[0][0], part[0][1]), part[1], part[1], fill=False, edgecolor=color, linewidth=1.1))
+    if part is None or part[1] > _SMALL * panel.box[1]:
+        return _draw_path(panel, each)
+    color, (left, bottom) = _color(each), panel.place(part[0])
+    panel.axes.plot(*panel.place(each.path).T, color=color, linewidth=1.2)
+    around = panel.side * part[1] / panel.box[1]
+    panel.axes.add_patch(Rectangle((left, bottom), around, around, fill=False, edgecolor=color, linewidth=1.1))
     side, inset = _LENS * _SIDE, 0.06
-    is_low = (part[0] + part[1] / 2 < box[0] + box[1] / 2).tolist()
-    corner = [inset if not low else _SIDE - side - inset for low in is_low]
-    lens = _add_axes(figure, left + corner[0], bottom + corner[1], side, side)
-    _draw_path(lens, each, cloud, part, side)
-    lens.spines[:].set_color(color)
+    is_low = (part[0] + part[1] / 2 < panel.box[0] + panel.box[1] / 2).tolist()
+    left, bottom = panel.corner + [inset if not low else _SIDE - side - inset for low in is_low]
+    width, height = panel.axes.figure.get_size_inches()
+    axes = add_axes(panel.axes.figure, left, bottom, width - left - side, height - bottom - side)
+    axes.set(xlim=(0, side), ylim=(0, side), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    lens = _Panel(axes, np.zeros(2), side, part)
+    lens.frame(cloud, color)
+    _draw_path(lens, each)
 
 
-def _draw_path(axes: Axes, each: Fingerprint, cloud: np.ndarray, box: Box, side: float) -> None:
-    """Draw the path, and the frames' points and numbers, on axes of so many inches a side."""
-    _dress(axes, cloud, box)
-    color, scale = _color(each), side / box[1]
-    draw_path(axes, each.path, color, 2.2)
+def _draw_path(panel: _Panel, each: Fingerprint) -> None:
+    """Draw the path, and the frames' points and numbers."""
+    axes, color = panel.axes, _color(each)
+    path, places = panel.place(each.path), panel.place(each.places)
+    draw_path(axes, path, color, 2.2)
     # The start may be a frame's point too, or the end: the ring is larger than the one, and lies below the arrow.
-    axes.scatter(each.path[:1, 0], each.path[:1, 1], s=75, c="w", edgecolors=color, linewidths=1.3, zorder=5)
-    axes.scatter(each.places[:, 0], each.places[:, 1], s=20, c=color, edgecolors="w", linewidths=1.0, zorder=7)
-    line = (each.path - box[0]) * scale
-    line = np.concatenate([line, (line[1:] + line[:-1]) / 2])
+    axes.scatter(path[:1, 0], path[:1, 1], s=75, c="w", edgecolors=color, linewidths=1.3, zorder=5)
+    axes.scatter(places[:, 0], places[:, 1], s=20, c=color, edgecolors="w", linewidths=1.0, zorder=7)
+    line = np.concatenate([path, (path[1:] + path[:-1]) / 2])
     taken = np.empty((0, 2))
-    for number, point in enumerate((each.places - box[0]) * scale, 1):
+    for number, point in enumerate(places, 1):
         around = point + _AROUND
-        is_inside = ((around > _RADIUS) & (around < side - _RADIUS)).all(axis=1)
+        is_inside = ((around > panel.corner + _RADIUS) & (around < panel.corner + panel.side - _RADIUS)).all(axis=1)
         gap = np.minimum(_gaps(around, taken) - 2 * _RADIUS, _gaps(around, line) - _RADIUS)
         spot = around[np.argmax(np.where(is_inside, np.minimum(gap, 0.03), -np.inf))]
         taken = np.vstack([taken, spot])
-        _write_number(axes, number, spot / scale + box[0], color)
-
-
-def _dress(axes: Axes, cloud: np.ndarray, box: Box) -> None:
-    axes.scatter(cloud[:, 0], cloud[:, 1], s=3, c="#CBD0D8", linewidths=0)
-    (x, y), side = box
-    axes.set(xlim=(x, x + side), ylim=(y, y + side), xticks=[], yticks=[])
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(FAINT)
+        _write_number(axes, number, spot, color)
 
 
 def _write_number(axes: Axes, number: int, at: np.ndarray, color: str) -> None:
@@ -307,27 +316,25 @@ def _bounds(points: np.ndarray, room: float) -> Box | None:
     return ((low + high - side) / 2, side) if side > 1e-6 * max(1.0, float(np.abs(high).max())) else None
 
 
-def _draw_frames(axes: Axes, each: Fingerprint) -> None:
-    """Draw the scale of time and the frames; the axes' unit is an inch, and y grows downward."""
-    axes.set(xlim=(0, _AXIS + _COLUMN), ylim=(_SIDE, 0))
-    axes.axis("off")
+def _draw_frames(axes: Axes, each: Fingerprint, left: float, top: float) -> None:
+    """Draw the scale of time and the frames, on axes whose unit is an inch."""
     start_s, end_s = each.of.span_s
+    ticks = left + _AXIS
     if not len(each.pictures.jpegs):
-        axes.text(_AXIS, _SIDE / 2, "no pictures\nin frames/", size=8, color=MUTED, va="center")
+        axes.text(ticks, top - _SIDE / 2, "no pictures\nin frames/", size=8, color=MUTED, va="center")
         return
-    axes.plot([_AXIS - 0.1] * 2, [0, _SIDE], color=FAINT, linewidth=1.2)
+    axes.plot([ticks - 0.1] * 2, [top, top - _SIDE], color=FAINT, linewidth=1.2)
     at = (each.pictures.times_s - start_s) / max(end_s - start_s, 1e-9) * _SIDE
-    tops = _set_apart(at - _HIGH / 2, _HIGH + 0.05, _SIDE - _HIGH)
-    for number, (time_s, y, top) in enumerate(zip(each.pictures.times_s, at, tops, strict=True), 1):
+    places = _set_apart(at - _HIGH / 2, _HIGH + 0.05, _SIDE - _HIGH)
+    for number, (time_s, y, below) in enumerate(zip(each.pictures.times_s, at, places, strict=True), 1):
         picture = _open(each.pictures.jpegs[number - 1])
         width = min(_HIGH * picture.shape[1] / picture.shape[0], _COLUMN)
-        axes.imshow(
-            picture, extent=(_AXIS, _AXIS + width, top + _HIGH, top), aspect="auto", interpolation="antialiased"
-        )
-        axes.plot([_AXIS - 0.1, _AXIS], [np.clip(y, 0, _SIDE), top + _HIGH / 2], color=MUTED, linewidth=0.7)
-        axes.text(_AXIS - 0.14, top + _HIGH / 2, f"{time_s:.1f} s", size=7, color=MUTED, ha="right", va="center")
-        _write_number(axes, number, np.array([_AXIS + 0.09, top + 0.1]), _color(each))
-    axes.set(xlim=(0, _AXIS + _COLUMN), ylim=(_SIDE, 0))
+        upper, middle = top - below, top - below - _HIGH / 2
+        box = (ticks, ticks + width, upper - _HIGH, upper)
+        axes.imshow(picture, extent=box, aspect="auto", interpolation="antialiased")
+        axes.plot([ticks - 0.1, ticks], [top - np.clip(y, 0, _SIDE), middle], color=MUTED, linewidth=0.7)
+        axes.text(ticks - 0.14, middle, f"{time_s:.1f} s", size=7, color=MUTED, ha="right", va="center")
+        _write_number(axes, number, np.array([ticks + 0.09, upper - 0.1]), _color(each))
 
 
 def _set_apart(tops: np.ndarray, height: float, last: float) -> np.ndarray:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from raypipe.report.facts import Facts
-from raypipe.report.style import INK, as_png, color_of, open_figure
+from raypipe.report.style import INK, add_axes, as_png, color_of, open_figure, size_of
 
 MAX_COLORED = 8  # With more clusters the bars are of one colour, because so many parts of a bar cannot be told apart.
 _MEASURES = {
@@ -26,20 +27,20 @@ def draw_histogram(facts: Facts) -> bytes:
     said = facts.metrics.get("outliers") or {}
     threshold = said.get("threshold")
     with open_figure(9.6, 3.6) as figure:
-        axes = figure.add_subplot()
+        beside = 0.15
+        if 1 < len(parts) <= MAX_COLORED:
+            handles = [Patch(color=color_of(number), label=str(number)) for number in parts]
+            beside += size_of(figure.legend(handles=handles, title="cluster", loc="upper right"))[0]
+        axes = add_axes(figure, 0.62, 0.5, beside, 0.34)
         if len(every):
-            n_bins = int(np.clip(2 * math.sqrt(len(every)), 24, 60))
-            edges: list[float] = np.histogram_bin_edges(every, n_bins).tolist()
-            if len(parts) <= MAX_COLORED:
-                axes.hist(
-                    list(parts.values()),
-                    edges,
-                    stacked=True,
-                    color=[color_of(n) for n in parts],
-                    label=[str(n) for n in parts],
-                )
-            else:
-                axes.hist(every, edges, color=color_of(0))
+            edges = np.histogram_bin_edges(every, int(np.clip(2 * math.sqrt(len(every)), 24, 60)))
+            shown = parts if len(parts) <= MAX_COLORED else {0: every}
+            below = np.zeros(len(edges) - 1)
+            for number, values in shown.items():
+                above = below + np.histogram(values, edges)[0]
+                axes.stairs(above, edges, baseline=below, fill=True, color=color_of(number))
+                below = above
+            axes.set_ylim(0, 1.05 * below.max())
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2)
             text = f"{len(facts.outliers):,} beyond {threshold:.4g}"
@@ -48,6 +49,4 @@ def draw_histogram(facts: Facts) -> bytes:
         axes.grid(axis="y")
         axes.set(xlabel=_MEASURES[by], ylabel="videos")
         axes.set_title("How far the videos lie off")
-        if 1 < len(parts) <= MAX_COLORED:
-            figure.legend(title="cluster", loc="outside right upper")
         return as_png(figure)

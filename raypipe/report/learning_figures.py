@@ -20,7 +20,7 @@ MAX_PATHS = 400  # More paths would be a blot.
 def draw_learning(learned: Mapping[str, Any]) -> bytes:
     """Draw the losses and the silhouette of the states over the epochs; ``learned`` is what ``learned.json`` holds."""
     history = learned["history"]
-    with open_figure(9.6, 3.6) as figure:
+    with open_figure(9.6, 3.6, "constrained") as figure:
         losses, silhouette = figure.subplots(1, 2)
         for axes, title in ((losses, "Loss"), (silhouette, "Silhouette of the states")):
             axes.axvline(learned["best_epoch"], color=FAINT, linewidth=5, zorder=0)
@@ -70,7 +70,7 @@ def draw_states(facts: Facts, decoded: Mapping[str, np.ndarray]) -> bytes:
         panels.append((f"By {column}", {i: tint[name] for i, name in labels.items()}, list(tint.items())))
     ids = [video_id for video_id in decoded if video_id in clusters]
     ids = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, MAX_PATHS).astype(int))] if ids else []
-    with open_figure(4.8 * len(panels) + 0.6, 5.6) as figure:
+    with open_figure(4.8 * len(panels) + 0.6, 5.6, "constrained") as figure:
         for axes, (title, colors, legend) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
             shown = [video_id for video_id in ids if video_id in colors]
             paths = [decoded[video_id] for video_id in shown]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Patch
@@ -18,13 +17,28 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from raypipe.report.facts import Cluster, Facts, paths_of
-from raypipe.report.style import COLORS, DPI, FAINT, INK, TINTS, as_png, color_of, ink_on, marker_of, open_figure
+from raypipe.report.style import (
+    COLORS,
+    DPI,
+    FAINT,
+    INK,
+    TINTS,
+    add_axes,
+    as_png,
+    color_of,
+    ink_on,
+    marker_of,
+    open_figure,
+    size_of,
+)
 
 MAX_LINES = 300  # More paths of one cluster would be a blot, and the barycenter shows what they have in common.
 MAX_RINGS = 100  # Only the farthest outliers are ringed, because thousands of rings would hide the map.
 MAX_BACKDROP = 150  # A small panel shows at most this many paths of other clusters, in grey.
 MAX_ASIDE = 3000  # Among more points, a number need not look for a free place: the few that it hides do not matter.
 OVERVIEW_CLUSTERS = len(COLORS)  # One panel with all clusters is readable as long as no two have the same colour.
+
+_HEAD, _GAP = 0.32, 0.1  # Inches: from a small panel to the one above it, and to the one beside it.
 
 # Places for a number around a point, the nearest first, as fractions of the map's width.
 _RINGS = np.array(
@@ -73,22 +87,8 @@ def draw_points(facts: Facts, centers: Mapping[int, np.ndarray] | None = None) -
     numbers = np.array([m.cluster for m in members], dtype=int)
     area = float(np.clip(14_000 / max(len(members), 1), 1.5, 64))
     edge = 0.5 if area > 5 else 0
+    odd = np.array([(m.x, m.y) for m in facts.outliers[:MAX_RINGS]]).reshape(-1, 2)
     with open_figure(9.6, 6.4) as figure:
-        axes = figure.add_subplot()
-        # The order is random, so that where clusters overlap, the last one does not cover the others.
-        order = np.random.default_rng(0).permutation(len(members))
-        markers = np.array([marker_of(n) for n in numbers], dtype=str)
-        for marker in dict.fromkeys(markers.tolist()):
-            mine = order[markers[order] == marker]
-            colors = [color_of(n) for n in numbers[mine]]
-            _scatter(axes, spots[mine], s=area, c=colors, marker=marker, alpha=0.85, linewidths=edge, edgecolors="w")
-        odd = np.array([(m.x, m.y) for m in facts.outliers[:MAX_RINGS]]).reshape(-1, 2)
-        _scatter(axes, odd, s=3.2 * area + 25, facecolors="none", edgecolors=INK, linewidths=1.1)
-        for number, center in (centers or {}).items():
-            style: dict[str, Any] = {"marker": "X", "s": 130, "edgecolors": INK, "linewidths": 1.2, "zorder": 8}
-            _scatter(axes, center.mean(axis=0, keepdims=True), c=color_of(number), **style)
-        _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
-        _dress_map(axes, "Videos by cluster", facts.map_name)
         handles = [_legend_dot(cluster) for cluster in facts.clusters_and_noise]
         if centers:
             handles.append(_legend_mark("X", 9, "w", INK, "center"))
@@ -96,7 +96,21 @@ def draw_points(facts: Facts, centers: Mapping[int, np.ndarray] | None = None) -
             more = len(facts.outliers) - len(odd)
             text = f"{len(odd)} farthest\nof {len(facts.outliers):,}\noutliers" if more else f"outlier  ({len(odd)})"
             handles.append(_legend_mark("o", 10, "none", INK, text))
-        figure.legend(handles=handles, loc="outside right upper", ncols=math.ceil(len(handles) / 26))
+        legend = figure.legend(handles=handles, loc="upper right", ncols=math.ceil(len(handles) / 26))
+        axes = add_axes(figure, 0.62, 0.5, size_of(legend)[0] + 0.15, 0.34)
+        # The order is random, so that where clusters overlap, the last one does not cover the others.
+        order = np.random.default_rng(0).permutation(len(members))
+        markers = np.array([marker_of(n) for n in numbers], dtype=str)
+        for marker in dict.fromkeys(markers.tolist()):
+            mine = order[markers[order] == marker]
+            colors = [color_of(n) for n in numbers[mine]]
+            _scatter(axes, spots[mine], s=area, c=colors, marker=marker, alpha=0.85, linewidths=edge, edgecolors="w")
+        _scatter(axes, odd, s=3.2 * area + 25, facecolors="none", edgecolors=INK, linewidths=1.1)
+        for number, center in (centers or {}).items():
+            style: dict[str, Any] = {"marker": "X", "s": 130, "edgecolors": INK, "linewidths": 1.2, "zorder": 8}
+            _scatter(axes, center.mean(axis=0, keepdims=True), c=color_of(number), **style)
+        _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
+        _dress_map(axes, "Videos by cluster", facts.map_name)
         png = as_png(figure)
         width, height = (round(side * DPI) for side in figure.get_size_inches())
         at = axes.transData.transform(spots) if len(spots) else spots
@@ -123,23 +137,30 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
     overview = k <= OVERVIEW_CLUSTERS
     panels = 0 if k == 1 else k
     rows, columns = _grid(panels, overview)
-    cell = 5.2 / rows if overview and panels else 1.75
-    width = (5.9 if overview else 0.2) + cell * columns
-    with open_figure(width, 5.5 if overview else cell * rows + 0.7) as figure:
-        grid: Figure | SubFigure = figure
+    cell = 5.5 / rows if overview and panels else 1.75
+    side = cell - _HEAD
+    width, height = (6.0 if overview else 0.1) + (side + _GAP) * columns, 5.5 if overview else cell * rows + 0.4
+    with open_figure(width, height) as figure:
         if overview:
-            left: Figure | SubFigure = figure
-            if panels:
-                parts = figure.add_gridspec(1, 2, width_ratios=[5.9, cell * columns], wspace=0.03)
-                left, grid = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
-            _draw_overview(left.add_subplot(), lines, centers, facts.map_name)
+            axes = add_axes(figure, 0.62, 0.85, width - 5.9, 0.34)
+            _draw_overview(axes, lines, centers, facts.map_name)
         else:
-            figure.suptitle("Trajectories, one panel for each cluster", x=0.01, ha="left", weight="bold", size=12)
+            title = "Trajectories, one panel for each cluster"
+            figure.text(0.06 / width, 1 - 0.28 / height, title, weight="bold", size=12)
         if panels:
-            box = _limits(lines.values())
+            # All panels are on one pair of axes, whose unit is an inch: many axes take as long as all that is on them.
+            axes = add_axes(figure, 0, 0, 0, 0)
+            axes.set(xlim=(0, width), ylim=(0, height))
+            axes.axis("off")
+            origin, extent = _limits(lines.values())
+            small = {number: [(path - origin) * side / extent for path in paths] for number, paths in lines.items()}
             for i, cluster in enumerate(groups):
-                axes = grid.add_subplot(rows, columns, i + 1)
-                _draw_panel(axes, cluster, lines, centers.get(cluster.number), box, min(cell, 2.6))
+                row, column = divmod(i, columns)
+                corner = np.array([width - (columns - column) * (side + _GAP), (rows - 1 - row) * cell + _GAP / 2])
+                center = centers.get(cluster.number)
+                if center is not None:
+                    center = (center - origin) * side / extent + corner
+                _draw_panel(axes, cluster, small, center, corner, side)
         return as_png(figure)
 
 
@@ -151,14 +172,15 @@ def draw_sizes(facts: Facts) -> bytes:
     if len(parts) > len(TINTS):
         parts = []
     with open_figure(9.6, 1.3 + 0.34 * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
-        axes = figure.add_subplot()
-        rows = range(len(clusters))
+        rows, below = range(len(clusters)), 0.5
         if parts:
-            _stack_bars(axes, [dict(c.mix(column)) for c in clusters], [len(c) for c in clusters], parts)
             handles = [Patch(color=TINTS[i], label=_shorten(part, 34)) for i, part in enumerate(parts)]
             if any(sum(n for _, n in c.mix(column)) < len(c) for c in clusters):
                 handles.append(Patch(facecolor="w", edgecolor=FAINT, hatch="////", linewidth=0, label=f"no {column}"))
-            figure.legend(handles=handles, loc="outside lower left", ncols=3)
+            below += size_of(figure.legend(handles=handles, loc="lower left", ncols=3))[1]
+        axes = add_axes(figure, 0.5 + 0.07 * max(len(c.short_name) for c in clusters), below, 0.2, 0.34)
+        if parts:
+            _stack_bars(axes, [dict(c.mix(column)) for c in clusters], [len(c) for c in clusters], parts)
         else:
             axes.barh(rows, [len(c) for c in clusters], height=0.72, color=[color_of(c.number) for c in clusters])
         for row, cluster in enumerate(clusters):
@@ -204,20 +226,21 @@ def _draw_panel(
     cluster: Cluster,
     lines: Mapping[int, list[np.ndarray]],
     center: np.ndarray | None,
-    box: tuple[np.ndarray, np.ndarray],
-    weight: float,
+    corner: np.ndarray,
+    side: float,
 ) -> None:
+    """Draw a panel of so many inches; the cluster's center is where it lies on the axes, and the lines in the panel."""
     others = [path for number, paths in lines.items() if number != cluster.number for path in paths]
-    axes.add_collection(LineCollection(_thin_out(others, MAX_BACKDROP), colors=FAINT, linewidths=0.5, alpha=0.7))
+    backdrop = [path + corner for path in _thin_out(others, MAX_BACKDROP)]
+    axes.add_collection(LineCollection(backdrop, colors=FAINT, linewidths=0.5, alpha=0.7), autolim=False)
     alpha = float(np.clip(7 / math.sqrt(len(cluster)), 0.15, 0.6))
-    _draw_paths(axes, lines[cluster.number], color_of(cluster.number), alpha)
+    _draw_paths(axes, [path + corner for path in lines[cluster.number]], color_of(cluster.number), alpha)
     if center is not None:
-        draw_path(axes, center, color_of(cluster.number), weight)
-    axes.set(xlim=box[0], ylim=box[1], xticks=[], yticks=[], aspect="equal")
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(FAINT)
-    axes.set_title(cluster.short_name, size=9.5, pad=3)
-    axes.set_title(f"{len(cluster):,} video{'s'[: len(cluster) != 1]}", size=8, pad=3, loc="right", weight="normal")
+        draw_path(axes, center, color_of(cluster.number), min(side + _HEAD, 2.6))
+    left, bottom, right, top = *corner, *(corner + side)
+    axes.plot([left, right, right, left, left], [bottom, bottom, top, top, bottom], color=FAINT, linewidth=0.8)
+    axes.text(left, top + 0.05, cluster.short_name, size=9.5, weight="bold")
+    axes.text(right, top + 0.05, f"{len(cluster):,} video{'s'[: len(cluster) != 1]}", size=8, ha="right")
 
 
 def _draw_paths(axes: Axes, paths: list[np.ndarray], color: str, alpha: float) -> None:
@@ -321,11 +344,12 @@ def _thin_out(paths: list[np.ndarray], at_most: int) -> list[np.ndarray]:
     return [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).astype(int)]
 
 
-def _limits(lines: Iterable[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _limits(lines: Iterable[list[np.ndarray]]) -> tuple[np.ndarray, float]:
+    """Return the square around all paths: its lower left corner, and its side."""
     points = np.concatenate([path for paths in lines for path in paths])
     low, high = points.min(axis=0), points.max(axis=0)
-    middle, half = (low + high) / 2, max(float((high - low).max()) * 0.54, 1e-6)
-    return np.array([middle[0] - half, middle[0] + half]), np.array([middle[1] - half, middle[1] + half])
+    side = max(float((high - low).max()) * 1.08, 2e-6)
+    return (low + high - side) / 2, side
 
 
 def _grid(panels: int, overview: bool) -> tuple[int, int]:

@@ -6,13 +6,15 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from PIL import Image
 
 from raypipe.clustering.result import NOISE
@@ -86,21 +88,36 @@ def ink_on(color: str) -> str:
 
 
 @contextmanager
-def open_figure(width: float, height: float) -> Iterator[Figure]:
-    """Yield an empty figure, sized in inches; what is drawn on it inside the block has the report's style."""
+def open_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Iterator[Figure]:
+    """Yield an empty figure, sized in inches; what is drawn on it inside the block has the report's style.
+
+    A layout of matplotlib's takes as long as the drawing, so most figures place their axes by `add_axes`.
+    """
     installed = set(font_manager.fontManager.get_font_names())
     fonts = ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
     with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
         # Characters that no installed font has become boxes here; the page shows them with the reader's fonts.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="w")
+        figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="w")
         yield figure
+
+
+def add_axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
+    """Add axes at these distances from the figure's edges, in inches."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
+
+
+def size_of(legend: Legend) -> tuple[float, float]:
+    """Return the width and the height that a figure's legend takes, in inches."""
+    box = legend.get_window_extent(FigureCanvasAgg(legend.get_figure(root=True)).get_renderer())
+    return box.width / DPI, box.height / DPI
 
 
 def as_png(figure: Figure) -> bytes:
     """Return the figure as a PNG, with the same bytes for the same picture."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # `savefig` would draw everything once more, only to lay it out.
+    canvas.draw()  # `savefig` would draw everything once more if it is laid out.
     return encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 

@@ -30,7 +30,7 @@ def draw_sweep(sweep: Mapping[str, Any]) -> bytes:
     """Draw the figures of each k, a line for each γ; ``sweep`` is what ``sweep.json`` holds."""
     gammas = list(dict.fromkeys(row["gamma"] for row in sweep["rows"]))
     chosen = sweep["recommended"]
-    with open_figure(9.6, 6.6) as figure:
+    with open_figure(9.6, 6.6, "constrained") as figure:
         figure.suptitle(_title(sweep), x=0.01, ha="left", weight="bold", size=12)
         for number, (title, columns) in enumerate(_PANELS):
             axes = figure.add_subplot(2, 2, number + 1)
