@@ -39,8 +39,18 @@ def visit(context, served, fragment="#open=0"):
     return page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
+SIZES = (1400, 900), (390, 844)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "size"),
+    [
+        ("light", SIZES[0]),
+        ("dark", SIZES[1]),
+        pytest.param("dark", SIZES[0], marks=pytest.mark.slow),
+        pytest.param("light", SIZES[1], marks=pytest.mark.slow),
+    ],
+)
 def test_every_text_stands_out_from_its_ground(chromium, served, scheme, size):
     context = chromium.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
     page = visit(context, served)

@@ -172,13 +172,13 @@ def test_the_table_shows_the_same_rows(both):
         alike(both, shown_rows)
 
 
-@pytest.mark.parametrize("column", ["video", "group", "distance", "cluster"])
-def test_it_sorts_alike_both_ways(both, column):
-    for _ in range(2):
-        for page in both:
-            page.click(f"#table-head button:text-is('{column}')")
-        both[1].wait_for_timeout(500)
-        alike(both, shown_rows)
+def test_it_sorts_alike_both_ways(both):
+    for column in ("video", "group", "distance", "cluster"):
+        for _ in range(2):
+            for page in both:
+                page.click(f"#table-head button:text-is('{column}')")
+            both[1].wait_for_timeout(500)
+            alike(both, shown_rows)
 
 
 def test_it_finds_the_same_words(both):

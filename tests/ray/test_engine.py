@@ -5,11 +5,13 @@ import copy
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pretended_gpus
@@ -26,7 +28,7 @@ from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
-from raypipe.engine.session import plan_pools, ray_session
+from raypipe.engine.session import plan_pools, ray_session, tell_full_disk
 from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
@@ -78,6 +80,11 @@ def test_pools_that_do_not_fit_are_refused():
         plan_pools({"CPU": 8.0, "GPU": 2.0}, RayConfig(encoders=3), 100)
     with pytest.raises(UsageError, match="has no CPU"):
         plan_pools({"GPU": 2.0}, RayConfig(), 100)
+
+
+def test_without_a_ray_no_disk_is_too_full_for_it(ray_elsewhere, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=49e9))
+    assert tell_full_disk() is None
 
 
 def test_a_dead_address_is_one_line(ray_elsewhere):
@@ -152,6 +159,16 @@ def test_embed_accounts_for_everything(ray_two_fake_gpus, folder, tmp_path):
     assert ray_two_fake_gpus.is_initialized(), "a session that was open before stays open"
     assert "2 encoder(s) on 1 GPU each" in run.info()["implementations"]["embed"]
     assert run.info()["implementations"]["decode"] == f"pyav ({6 + as_root})"
+
+
+def test_a_disk_that_is_too_full_for_ray_is_told(ray_two_fake_gpus, monkeypatch):
+    """Ray would wait on it for ever, and say so in a log of its own."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=51e9))
+    assert tell_full_disk() is None
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=49e9))
+    assert re.search("has 49.0 of 1000 GB free, .* the run will hang", tell_full_disk() or "")
+    monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0.99")
+    assert tell_full_disk() is None
 
 
 def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):

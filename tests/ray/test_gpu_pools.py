@@ -47,6 +47,7 @@ def two_nodes_of_two_gpus(ray_elsewhere):
         yield cluster
 
 
+@pytest.mark.slow
 def test_one_encoder_a_gpu_on_every_node(two_nodes_of_two_gpus, tmp_path, monkeypatch):
     folder = tmp_path / "encoders"
     folder.mkdir()

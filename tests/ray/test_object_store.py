@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from types import SimpleNamespace
 
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
@@ -11,7 +10,6 @@ from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import make_config
-from raypipe.engine.session import tell_full_disk
 from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
@@ -96,15 +94,3 @@ def test_without_room_on_the_disk_either_the_run_stops_and_room_lets_it_go_on(
     finally:
         subprocess.run(["umount", disk], check=True)
     assert_same_clips(read_clips(run), expected)
-
-
-def test_a_disk_that_is_too_full_for_ray_is_told(own_ray, monkeypatch):
-    """Ray would wait on it for ever, and say so in a log of its own."""
-    with own_ray():
-        monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=51e9))
-        assert tell_full_disk() is None
-        monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=49e9))
-        assert re.search("has 49.0 of 1000 GB free, .* the run will hang", tell_full_disk() or "")
-        monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0.99")
-        assert tell_full_disk() is None
-    assert tell_full_disk() is None

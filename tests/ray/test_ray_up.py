@@ -112,6 +112,7 @@ def head(ray_elsewhere):
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_head_that_was_there_goes_on_running(head, tmp_path):
     videos, run = make_videos(tmp_path / "videos"), tmp_path / "run"
     command = [sys.executable, "-m", "raypipe", "embed", str(videos), "-o", str(run), "--encoder", "descriptor"]

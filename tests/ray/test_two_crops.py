@@ -46,6 +46,7 @@ def run(videos, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_actors_see_both_crops(run, videos):
     assert run.info()["encoder"]["dim"] == 1024
     assert_same_clips(read_clips(run), embed_without_ray(videos, make_config(sets=SETS)))

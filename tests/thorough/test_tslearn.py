@@ -45,7 +45,11 @@ def test_it_finds_what_tslearn_finds(parameters, seed):
 
 @pytest.mark.parametrize(
     ("name", "step", "n_clusters", "seed"),
-    [("Trace", 16, 4, 0), ("JapaneseVowels", 10, 9, 1), ("SyntheticControl", 15, 6, 2)],
+    [
+        pytest.param("Trace", 16, 4, 0, marks=pytest.mark.slow),
+        pytest.param("JapaneseVowels", 10, 9, 1, marks=pytest.mark.slow),
+        ("SyntheticControl", 15, 6, 2),
+    ],
 )
 def test_lbfgs_finds_what_tslearn_finds_in_real_series(data_dir, name, step, n_clusters, seed):
     """In some of the series, from a seed each; the slow test below has all of them from three."""
