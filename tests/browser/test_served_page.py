@@ -122,19 +122,17 @@ def many(tmp_path_factory):
 def both(chromium, many):
     """Return the page from disk and the served one; neither may end with an error."""
     run, served = many
-    context, errors = chromium.new_context(accept_downloads=True), []
-    pages = []
+    contexts, errors, pages = [], [], []
     for address in (f"file://{run.path('report.html')}", f"http://127.0.0.1:{served.port}/{TOKEN}/"):
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        # Each has a context of its own: a page that lies behind another is slow.
+        page = watch(chromium.new_context(accept_downloads=True), contexts, errors)
         page.goto(address)
         page.wait_for_selector("#explorer[data-ready=yes]")
         pages.append(page)
     yield pages
     assert not pages[1].inner_text("#explorer-failure")
-    context.close()
+    for context in contexts:
+        context.close()
     assert not errors
 
 
