@@ -267,8 +267,10 @@ def _draw_map(panel: _Panel, each: Fingerprint, cloud: np.ndarray) -> None:
     side, inset = _LENS * _SIDE, 0.06
     is_low = (part[0] + part[1] / 2 < panel.box[0] + panel.box[1] / 2).tolist()
     left, bottom = panel.corner + [inset if not low else _SIDE - side - inset for low in is_low]
-    width, height = panel.axes.figure.get_size_inches()
-    axes = add_axes(panel.axes.figure, left, bottom, width - left - side, height - bottom - side)
+    figure = panel.axes.get_figure(root=True)
+    assert figure is not None
+    width, height = figure.get_size_inches()
+    axes = add_axes(figure, left, bottom, width - left - side, height - bottom - side)
     axes.set(xlim=(0, side), ylim=(0, side), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     lens = _Panel(axes, np.zeros(2), side, part)

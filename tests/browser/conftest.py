@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from report_runs import WRITTEN, frames_of, make_explored_run
-from watched_pages import watch
+from watched_pages import close, watch
 
 from raypipe.config import ReportConfig
 from raypipe.report import write_report_files
@@ -36,6 +36,23 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
+def online(chromium):
+    """Return the context of the pages that need none of their own, as a new one takes longer than a page.
+
+    One page may be open in it at a time: a page that lies behind another is slow.
+    """
+    with chromium.new_context(accept_downloads=True) as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def offline(chromium):
+    """Return such a context without a network."""
+    with chromium.new_context(accept_downloads=True, offline=True) as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """Return the run that `report_runs.make_explored_run` makes, with its report."""
     run = make_explored_run(tmp_path_factory.mktemp("page") / "run")
@@ -44,20 +61,22 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(chromium, run):
+def open_page(chromium, offline, run):
     """Return a function that opens the report, with a fragment behind its address; no page may end with an error."""
-    contexts, errors = [], []
+    pages, errors = [], []
 
     def open_one(fragment="", path=None, **options):
-        page = watch(chromium.new_context(offline=True, accept_downloads=True, **options), contexts, errors)
+        has_own = options or pages
+        context = chromium.new_context(offline=True, accept_downloads=True, **options) if has_own else offline
+        page = watch(context, errors)
+        pages.append(page)
         page.on("request", lambda request: errors.append(request.url[:80]) if not is_local(request.url) else None)
         page.goto(f"file://{path or run.path('report.html')}{fragment}")
         page.wait_for_selector("#explorer[data-ready=yes]")
         return page
 
     yield open_one
-    for context in contexts:
-        context.close()
+    close(pages, offline)
     assert not errors
 
 

@@ -34,9 +34,9 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture
-def page(chromium, served):
+def page(online, served):
     """Open the page; nothing may go wrong in it."""
-    page = chromium.new_page()
+    page = online.new_page()
     wrong = []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -42,19 +42,20 @@ def served(run, tmp_path_factory):
 
 
 @pytest.fixture
-def open_served(chromium, served):
-    """Return a function that opens the served page, with a fragment; no page may end with an error."""
-    contexts, errors = [], []
+def open_served(online, served):
+    """Return a function that opens the served page; it may not end with an error."""
+    pages, errors = [], []
 
-    def open_one(fragment="", **options):
-        page = watch(chromium.new_context(accept_downloads=True, **options), contexts, errors)
-        page.goto(f"http://127.0.0.1:{served.port}/{TOKEN}/{fragment}")
+    def open_one():
+        page = watch(online, errors)
+        pages.append(page)
+        page.goto(f"http://127.0.0.1:{served.port}/{TOKEN}/")
         page.wait_for_selector("#explorer[data-ready=yes]")
         return page
 
     yield open_one
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert not errors
 
 
@@ -119,20 +120,20 @@ def many(tmp_path_factory):
 
 
 @pytest.fixture
-def both(chromium, many):
+def both(offline, online, many):
     """Return the page from disk and the served one; neither may end with an error."""
     run, served = many
-    contexts, errors, pages = [], [], []
-    for address in (f"file://{run.path('report.html')}", f"http://127.0.0.1:{served.port}/{TOKEN}/"):
-        # Each has a context of its own: a page that lies behind another is slow.
-        page = watch(chromium.new_context(accept_downloads=True), contexts, errors)
+    pages, errors = [], []
+    addresses = f"file://{run.path('report.html')}", f"http://127.0.0.1:{served.port}/{TOKEN}/"
+    for context, address in zip((offline, online), addresses, strict=True):
+        page = watch(context, errors)
         page.goto(address)
         page.wait_for_selector("#explorer[data-ready=yes]")
         pages.append(page)
     yield pages
     assert not pages[1].inner_text("#explorer-failure")
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert not errors
 
 

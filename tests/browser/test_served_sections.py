@@ -35,12 +35,12 @@ def config_of(run):
 
 
 @pytest.fixture
-def visit(chromium):
+def visit(chromium, online):
     """Return a function that opens a served page; nothing may go wrong in it but what it expects."""
     pages, wrong = [], []
 
     def visit_one(served, fragment="", expected=(), **options):
-        page = chromium.new_page(**options)
+        page = chromium.new_page(**options) if options or pages else online.new_page()
         pages.append(page)
         page.set_default_timeout(60_000)
 
