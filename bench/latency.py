@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import RESULTS, keep
+from bench.machine import RESULTS, describe_machine, keep
 
 HERE = Path(__file__).resolve().parent.parent
 N_TRAJECTORIES, DIM = 444, 256
@@ -279,21 +279,22 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--rounds", type=int, help="how often, instead of each part's own number")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         builds = [Build("ours", HERE, folder)]
         if chosen.against:
             older = folder / "older"
             subprocess.run(["git", "clone", "--quiet", str(HERE), str(older)], check=True)
             subprocess.run(["git", "checkout", "--quiet", chosen.against], cwd=older, check=True)
             builds.append(Build("older_build", older, folder))
-        kept = RESULTS / "latency.json"
+        name = "latency_avx2" if describe_machine()["isa"] == "AVX2" else "latency"  # a file is of one machine
+        kept = RESULTS / f"{name}.json"
         figures: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
         for part in chosen.only:
             measure, rounds = PARTS[part]
             print(part, flush=True)
             figures[part] = {"older_build": chosen.against, **measure(builds, folder, chosen.rounds or rounds)}
-            keep("latency", figures)
+            keep(name, figures)
 
 
 if __name__ == "__main__":

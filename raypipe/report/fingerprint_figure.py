@@ -237,8 +237,10 @@ class _Panel:
         points = self.place(cloud)
         points = points[((points > self.corner) & (points < self.corner + self.side)).all(axis=1)]
         self.axes.scatter(points[:, 0], points[:, 1], s=3, c="#CBD0D8", linewidths=0)
-        square = Rectangle((self.corner[0], self.corner[1]), self.side, self.side, fill=False, edgecolor=color)
-        self.axes.add_patch(square).set_linewidth(0.8)
+        left, bottom = self.corner
+        self.axes.add_patch(
+            Rectangle((left, bottom), self.side, self.side, fill=False, edgecolor=color, linewidth=0.8, clip_on=False)
+        )
 
 
 def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float) -> None:

@@ -154,13 +154,11 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
             axes.axis("off")
             origin, extent = _limits(lines.values())
             small = {number: [(path - origin) * side / extent for path in paths] for number, paths in lines.items()}
+            barycenters = {number: (center - origin) * side / extent for number, center in centers.items()}
             for i, cluster in enumerate(groups):
                 row, column = divmod(i, columns)
                 corner = np.array([width - (columns - column) * (side + _GAP), (rows - 1 - row) * cell + _GAP / 2])
-                center = centers.get(cluster.number)
-                if center is not None:
-                    center = (center - origin) * side / extent + corner
-                _draw_panel(axes, cluster, small, center, corner, side)
+                _draw_panel(axes, cluster, small, barycenters.get(cluster.number), corner, side)
         return as_png(figure)
 
 
@@ -229,14 +227,14 @@ def _draw_panel(
     corner: np.ndarray,
     side: float,
 ) -> None:
-    """Draw a panel of so many inches; the cluster's center is where it lies on the axes, and the lines in the panel."""
+    """Draw a panel of so many inches at a corner, from which the lines and the center count."""
     others = [path for number, paths in lines.items() if number != cluster.number for path in paths]
     backdrop = [path + corner for path in _thin_out(others, MAX_BACKDROP)]
     axes.add_collection(LineCollection(backdrop, colors=FAINT, linewidths=0.5, alpha=0.7), autolim=False)
     alpha = float(np.clip(7 / math.sqrt(len(cluster)), 0.15, 0.6))
     _draw_paths(axes, [path + corner for path in lines[cluster.number]], color_of(cluster.number), alpha)
     if center is not None:
-        draw_path(axes, center, color_of(cluster.number), min(side + _HEAD, 2.6))
+        draw_path(axes, center + corner, color_of(cluster.number), min(side + _HEAD, 2.6))
     left, bottom, right, top = *corner, *(corner + side)
     axes.plot([left, right, right, left, left], [bottom, bottom, top, top, bottom], color=FAINT, linewidth=0.8)
     axes.text(left, top + 0.05, cluster.short_name, size=9.5, weight="bold")

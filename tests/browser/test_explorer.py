@@ -163,10 +163,13 @@ def test_the_alignment_is_that_of_python(open_page, run):
     assert np.corrcoef(red.ravel(), expected.ravel())[0, 1] > 0.99  # the ramp's red rises with the probability
 
 
-@pytest.mark.parametrize("size", [(1280, 900), (390, 844)])
-def test_nothing_is_wider_than_the_window(open_page, size):
-    page = open_page("#open=6", viewport={"width": size[0], "height": size[1]})
-    for scheme in ("light", "dark"):
+@pytest.mark.parametrize(
+    ("size", "schemes"),
+    [((1280, 900), ("light", "dark")), ((390, 844), ("dark", "light"))],  # the one it is opened in, and the other
+)
+def test_nothing_is_wider_than_the_window(open_page, size, schemes):
+    page = open_page("#open=6", viewport={"width": size[0], "height": size[1]}, color_scheme=schemes[0])
+    for scheme in schemes:
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     names = page.evaluate("""() => [...document.querySelectorAll("button, input, select")].map(

@@ -39,9 +39,12 @@ def visit(context, served, fragment="#open=0"):
     return page
 
 
-@pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
-def test_every_text_stands_out_from_its_ground(chromium, served, size):
-    context = chromium.new_context(color_scheme="light", viewport={"width": size[0], "height": size[1]})
+@pytest.mark.parametrize(
+    ("size", "schemes"),
+    [((1400, 900), ("light", "dark")), ((390, 844), ("dark", "light"))],  # the one it is opened in, and the other
+)
+def test_every_text_stands_out_from_its_ground(chromium, served, size, schemes):
+    context = chromium.new_context(color_scheme=schemes[0], viewport={"width": size[0], "height": size[1]})
     page = visit(context, served)
     page.click("text=Find most like this")
     page.wait_for_selector(".found li")
@@ -50,7 +53,7 @@ def test_every_text_stands_out_from_its_ground(chromium, served, size):
     page.locator(".cluster a").first.click()
     page.wait_for_selector(".rp-player[open] .rp-like button")
     grounds = set()
-    for scheme in ("light", "dark"):
+    for scheme in schemes:
         page.emulate_media(color_scheme=scheme)
         grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         found = page.evaluate(FIND_POOR, 4.5)

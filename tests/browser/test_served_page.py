@@ -42,25 +42,18 @@ def served(run, tmp_path_factory):
 
 
 @pytest.fixture
-def open_served(online, served):
-    """Return a function that opens the served page; it may not end with an error."""
-    pages, errors = [], []
-
-    def open_one():
-        page = watch(online, errors)
-        pages.append(page)
-        page.goto(f"http://127.0.0.1:{served.port}/{TOKEN}/")
-        page.wait_for_selector("#explorer[data-ready=yes]")
-        return page
-
-    yield open_one
-    for page in pages:
-        page.close()
+def page(online, served):
+    """Open the served page; it may not end with an error."""
+    errors = []
+    page = watch(online, errors)
+    page.goto(f"http://127.0.0.1:{served.port}/{TOKEN}/")
+    page.wait_for_selector("#explorer[data-ready=yes]")
+    yield page
+    page.close()
     assert not errors
 
 
-def test_film_strips_that_the_page_lacks_come_from_the_server(open_served):
-    page = open_served()
+def test_film_strips_that_the_page_lacks_come_from_the_server(page):
     top_of = f"document.querySelector('{FILM}').nextElementSibling.getBoundingClientRect().top"
     fetched = 0
     for row in range(N)[:8]:
@@ -75,8 +68,7 @@ def test_film_strips_that_the_page_lacks_come_from_the_server(open_served):
     assert 0 < fetched <= 8
 
 
-def test_an_open_page_notices_that_its_run_was_clustered_again(open_served, run):
-    page = open_served()
+def test_an_open_page_notices_that_its_run_was_clustered_again(page, run):
     assert page.locator(".rp-stale").count() == 0
     run.write_bytes("clusters.parquet", run.read_bytes("clusters.parquet"))
     page.evaluate("window.dispatchEvent(new Event('focus'))")
