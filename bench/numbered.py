@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,19 @@ def draw_number(number: int, width: int, height: int) -> np.ndarray:
 
 def read_number(picture: np.ndarray) -> int:
     """Return the number in a (height, width) or (height, width, 3) picture of any size."""
-    grey = picture if picture.ndim == 2 else picture.mean(axis=2)
-    height, width = grey.shape[0] / (N_BITS // N_COLUMNS), grey.shape[1] / N_COLUMNS
-    number = 0
-    for bit in range(N_BITS):
-        row, column = divmod(bit, N_COLUMNS)
-        rows = slice(int((row + 0.25) * height), int((row + 0.75) * height) + 1)
-        columns = slice(int((column + 0.25) * width), int((column + 0.75) * width) + 1)
-        number |= int(grey[rows, columns].mean() > (_DARK + _BRIGHT) / 2) << bit
-    return number
+    height, width = picture.shape[:2]
+    rows = _middles(height, N_BITS // N_COLUMNS) @ picture.reshape(height, -1)
+    levels = rows.reshape(len(rows), width, -1).mean(axis=2) @ _middles(width, N_COLUMNS).T
+    return sum(1 << int(bit) for bit in np.flatnonzero(levels > (_DARK + _BRIGHT) / 2))
+
+
+@cache
+def _middles(n: int, n_blocks: int) -> np.ndarray:
+    """Return the (n_blocks, n) matrix that averages the middle half of each block of n values."""
+    block = np.arange(n_blocks)[:, None]
+    begin, end = ((block + share) * n / n_blocks for share in (0.25, 0.75))
+    inside = (np.arange(n) >= begin.astype(int)) & (np.arange(n) <= end.astype(int))
+    return inside / inside.sum(axis=1, keepdims=True)
 
 
 def write_numbered(

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from raypipe.decoders import make_decoder, pyav, resolve_chain, split_nvdec
 from raypipe.decoders.timeline import read_packets
@@ -82,7 +83,7 @@ def averaging(n: int) -> np.ndarray:
 def box_average(picture: np.ndarray) -> np.ndarray:
     """Scale to SIZE × SIZE by exact averages over areas."""
     height, width, _ = picture.shape
-    rows = averaging(height) @ picture.reshape(height, -1).astype(np.float32)
+    rows = csr_array(averaging(height)) @ picture.reshape(height, -1).astype(np.float32)
     return averaging(width) @ rows.reshape(SIZE, width, 3)
 
 

@@ -52,85 +52,86 @@ def slack(dtype, values, gamma):
     return TOLERANCE[dtype] + 32 * np.finfo(dtype).eps * np.abs(values).max() / gamma
 
 
-def assert_assigned(engine, x, centers, gamma, dtype, offsets):
+def assert_assigned(engine, x, centers, gamma, offsets, dtypes=tuple(TOLERANCE)):
     expected = reference.cdist(x, Series(centers), gamma)
-    labels, values = map(host, engine.assign(engine.prepare(x, dtype), centers, gamma, offsets))
-    assert labels.dtype == np.int32
-    rows, scores, tolerance = np.arange(len(x)), expected - offsets, TOLERANCE[dtype] * np.abs(expected).max()
-    np.testing.assert_allclose(values, expected[rows, labels], rtol=0, atol=tolerance)
-    np.testing.assert_allclose(scores[rows, labels], scores.min(axis=1), rtol=0, atol=tolerance)
+    rows, scores = np.arange(len(x)), expected - offsets
+    for dtype in dtypes:
+        labels, values = map(host, engine.assign(engine.prepare(x, dtype), centers, gamma, offsets))
+        assert labels.dtype == np.int32
+        close = {"rtol": 0, "atol": TOLERANCE[dtype] * np.abs(expected).max(), "err_msg": dtype}
+        np.testing.assert_allclose(values, expected[rows, labels], **close)
+        np.testing.assert_allclose(scores[rows, labels], scores.min(axis=1), **close)
 
 
-def assert_summed(engine, x, centers, labels, gamma, dtype, weights=None):
+def assert_summed(engine, x, centers, labels, gamma, weights=None, dtypes=tuple(TOLERANCE)):
     expected = reference.statistics(x, centers, labels, gamma, weights)
-    found = engine.statistics(engine.prepare(x, dtype), centers, labels, gamma, weights)
-    tolerance = slack(dtype, expected.values / np.maximum(expected.weights, 1e-300), gamma)
-    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-12)
-    for name in ("sums", "mass", "values"):
-        scale = np.abs(getattr(expected, name)).max()
-        assert getattr(found, name).dtype == np.float64
-        bound = (TOLERANCE[dtype] if name == "values" else tolerance) * scale
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=bound, err_msg=name)
+    for dtype in dtypes:
+        found = engine.statistics(engine.prepare(x, dtype), centers, labels, gamma, weights)
+        tolerance = slack(dtype, expected.values / np.maximum(expected.weights, 1e-300), gamma)
+        np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-12)
+        for name in ("sums", "mass", "values"):
+            wanted, sums = getattr(expected, name), getattr(found, name)
+            assert sums.dtype == np.float64
+            bound = (TOLERANCE[dtype] if name == "values" else tolerance) * np.abs(wanted).max()
+            np.testing.assert_allclose(sums, wanted, rtol=0, atol=bound, err_msg=f"{name}, {dtype}")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_assigns_as_the_reference(engine, shape, dtype):
+def test_assigns_as_the_reference(engine, shape):
     n_steps, n_rows, dim = shape
     rng = np.random.default_rng(0)
     x = random_walks(rng, 37, n_steps, dim, ragged=n_steps % 2 == 0)
-    assert_assigned(engine, x, random_walks(rng, 4, n_rows, dim).values, 1.0, dtype, rng.normal(size=4))
+    assert_assigned(engine, x, random_walks(rng, 4, n_rows, dim).values, 1.0, rng.normal(size=4))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_sums_as_the_reference(engine, shape, dtype):
+def test_sums_as_the_reference(engine, shape):
     n_steps, n_rows, dim = shape
     rng = np.random.default_rng(1)
     x = random_walks(rng, 37, n_steps, dim, ragged=n_steps % 2 == 1)
     labels = rng.choice([0, 2, 3], 37).astype(np.int32)  # nothing is near center 1
     weights = rng.random(37) if dim > 1 else None
-    assert_summed(engine, x, random_walks(rng, 4, n_rows, dim).values, labels, 1.0, dtype, weights)
+    assert_summed(engine, x, random_walks(rng, 4, n_rows, dim).values, labels, 1.0, weights)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("gamma", [1e-3, 0.1, 30.0, 1e3])
 @pytest.mark.parametrize("size", [1.0, 1e4])
-def test_holds_at_any_gamma(engine, gamma, size, dtype):
+def test_holds_at_any_gamma(engine, gamma, size):
     rng = np.random.default_rng(2)
     x, centers = random_walks(rng, 5, 33, 2, size=size), random_walks(rng, 2, 31, 2, size=size).values
-    assert_assigned(engine, x, centers, gamma, dtype, np.zeros(2))
-    assert_summed(engine, x, centers, np.array([0, 1, 1, 0, 1]), gamma, dtype)
+    assert_assigned(engine, x, centers, gamma, np.zeros(2))
+    assert_summed(engine, x, centers, np.array([0, 1, 1, 0, 1]), gamma)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_compares_unequal_lengths(engine, dtype):
+def test_compares_unequal_lengths(engine):
     rng = np.random.default_rng(3)
     x, y = random_walks(rng, 35, 20, 2, ragged=True), random_walks(rng, 9, 45, 2, ragged=True)
     expected = reference.cdist(x, y, 0.5)
-    found = host(engine.cdist(engine.prepare(x, dtype), engine.prepare(y, dtype), 0.5))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
+    for dtype, tolerance in TOLERANCE.items():
+        found = host(engine.cdist(engine.prepare(x, dtype), engine.prepare(y, dtype), 0.5))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_compares_series_among_themselves(engine, dtype, monkeypatch):
+def test_compares_series_among_themselves(engine, monkeypatch):
     monkeypatch.setattr("raypipe.softdtw.cupy._LOADED", 25 * 9 * 2)  # 25 centers at a time: more than one launch
     x = random_walks(np.random.default_rng(4), 70, 9, 2)
     expected = reference.cdist(x, None, 2.0)
-    found = host(engine.cdist(engine.prepare(x, dtype), None, 2.0))
-    np.testing.assert_array_equal(found, found.T)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
+    for dtype, tolerance in TOLERANCE.items():
+        found = host(engine.cdist(engine.prepare(x, dtype), None, 2.0))
+        np.testing.assert_array_equal(found, found.T)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("dim", [2, 17])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_compares_series_with_themselves(engine, dtype, dim, ragged, monkeypatch):
+def test_compares_series_with_themselves(engine, dim, ragged, monkeypatch):
     monkeypatch.setattr("raypipe.softdtw.cupy._LOADED", 33 * 20 * dim)  # 33 series at a time
     x = random_walks(np.random.default_rng(11), 70, 20, dim, ragged)
-    found = host(engine.self_values(engine.prepare(x, dtype), 0.5))
+    expected = reference.self_values(x, 0.5)
     scale = np.nanmax(np.square(x.values)) * 20  # a value is a difference of terms of this size
-    np.testing.assert_allclose(found, reference.self_values(x, 0.5), rtol=0, atol=TOLERANCE[dtype] * scale)
+    for dtype, tolerance in TOLERANCE.items():
+        found = host(engine.self_values(engine.prepare(x, dtype), 0.5))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale, err_msg=dtype)
 
 
 def test_ties_go_to_the_first_center(engine):
@@ -183,8 +184,8 @@ def test_needs_little_scratch(dim):
     x, centers = random_walks(rng, 70, 40, dim), random_walks(rng, 3, 40, dim).values
     for scratch in (1, 1 << 17):
         engine = Engine(Model(blocks=50), scratch)
-        assert_assigned(engine, x, centers, 1.0, "float32", np.zeros(3))
-        assert_summed(engine, x, centers, rng.integers(0, 3, 70), 1.0, "float32")
+        assert_assigned(engine, x, centers, 1.0, np.zeros(3), ["float32"])
+        assert_summed(engine, x, centers, rng.integers(0, 3, 70), 1.0, dtypes=["float32"])
 
 
 @pytest.mark.parametrize("dim", [2, 17])
@@ -192,7 +193,7 @@ def test_rounds_of_a_job_add_up(dim):
     rng = np.random.default_rng(10)
     x, centers = random_walks(rng, 170, 6, dim, ragged=True), random_walks(rng, 2, 9, dim).values
     engine = Engine(Model(blocks=1))
-    assert_summed(engine, x, centers, rng.integers(0, 2, 170), 1.0, "float32", rng.random(170))
+    assert_summed(engine, x, centers, rng.integers(0, 2, 170), 1.0, rng.random(170), ["float32"])
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------
@@ -341,5 +342,5 @@ def test_long_and_wide_series(gpu, shape):
     rng = np.random.default_rng(9)
     x, centers = random_walks(rng, 3, n_steps, dim), random_walks(rng, 2, n_rows, dim).values
     engine = Engine(Gpu())
-    assert_assigned(engine, x, centers, 10.0, "float32", np.zeros(2))
-    assert_summed(engine, x, centers, np.array([0, 1, 1]), 10.0, "float32")
+    assert_assigned(engine, x, centers, 10.0, np.zeros(2), ["float32"])
+    assert_summed(engine, x, centers, np.array([0, 1, 1]), 10.0, dtypes=["float32"])
