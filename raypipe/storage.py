@@ -28,6 +28,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")
 # The last such part of a URI counts, because a member's own name is quoted and has no "@".
 _MEMBER = re.compile(r"tar\+(.+)/@(\d+)\+(\d+)/([^@]*)", re.DOTALL)
+_IMAGE_COLUMN = re.compile(r"(.+)#episode=(\d+)&column=([^#&]+)", re.DOTALL)
 _LONGEST_REASON = 300
 
 PATIENCE_S = 10.0
@@ -106,6 +107,38 @@ def file_of(uri: str) -> str:
     """Return the URI of the file that lies on the disk or server: of a tar's member, that of the tar."""
     member = split_member(uri)
     return uri if member is None else member.archive
+
+
+class ImageColumn(NamedTuple):
+    """The pictures of one episode in one column of a Parquet file, which are a video though no file of their own.
+
+    ``file:///data/file-000.parquet#episode=3&column=observation.images.front`` stands for those of episode 3. In a
+    canonical ``file://`` URI a ``#`` of a file's own name is percent-encoded, so this one can stand for nothing else.
+
+    Attributes
+    ----------
+    file
+        URI of the Parquet file.
+    episode
+        The rows whose ``episode_index`` is this.
+    column
+        The column: structs of ``bytes`` (PNG or JPEG) and ``path``.
+    """
+
+    file: str
+    episode: int
+    column: str
+
+    @property
+    def uri(self) -> str:
+        """The URI, which `parse_image_column` reads."""
+        return f"{self.file}#episode={self.episode}&column={quote(self.column, safe='')}"
+
+
+def parse_image_column(uri: str) -> ImageColumn | None:
+    """Return which pictures a URI stands for, or None if it is that of a file."""
+    found = _IMAGE_COLUMN.fullmatch(uri)
+    return ImageColumn(found[1], int(found[2]), unquote(found[3])) if found else None
 
 
 def canonical_uri(name: str) -> str:

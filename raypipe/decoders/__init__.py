@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.packages import is_installed
-from raypipe.sources.image_columns import parse_image_column
-from raypipe.storage import failure, local_path, shown
+from raypipe.storage import failure, local_path, parse_image_column, shown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from raypipe.decoders.container import decode_all, open_video
 from raypipe.decoders.images import iter_pictures
 from raypipe.decoders.pyav import open_walk
 from raypipe.decoders.timeline import count_frames
-from raypipe.sources.image_columns import parse_image_column
+from raypipe.storage import parse_image_column
 
 
 def iter_displayed(uri: str, times_s: np.ndarray, n_threads: int, counted: bool = False) -> Iterator[tuple[float, Any]]:

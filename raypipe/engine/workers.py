@@ -15,7 +15,6 @@ from raypipe.encoders import make_encoder
 from raypipe.engine.attempts import LOST, TRIES, Attempts
 from raypipe.engine.devices import Worker
 from raypipe.schema import Failure
-from raypipe.segments.gpu import GpuSegments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, empty_segment
 
 
@@ -77,6 +76,8 @@ class GpuActor(Worker):
     """An actor that decodes and encodes segments on its GPU."""
 
     def __init__(self, form: tuple[Any, ...], import_path: str, attempts: Attempts) -> None:
+        from raypipe.segments.gpu import GpuSegments  # All other actors would wait for what it imports.
+
         sys.path.append(import_path)
         self._segments = GpuSegments(*form)
         self._attempts = attempts

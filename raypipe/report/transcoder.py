@@ -21,8 +21,7 @@ import numpy as np
 from raypipe.decoders.images import ImageColumnDecoder
 from raypipe.decoders.sandbox import Sandbox, bound_memory, serve
 from raypipe.errors import DecodeError
-from raypipe.sources.image_columns import parse_image_column
-from raypipe.storage import shown
+from raypipe.storage import parse_image_column, shown
 
 SHORT_SIDE = 480
 """Pixels of the shorter side of a converted video at most."""

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.sources.frame_tables import read_frames
-from raypipe.sources.image_columns import ImageColumn
 from raypipe.sources.lerobot import (
     EPISODE,
     Camera,
@@ -22,6 +21,7 @@ from raypipe.sources.lerobot import (
     whole_numbers,
 )
 from raypipe.sources.videos import FOUND, Videos, make_video_id
+from raypipe.storage import ImageColumn
 
 _BATCH = 10_000  # So many episodes at a time become Python objects.
 _SUCCESS, _SUBTASKS, _SUBTASK = "next.success", "subtasks", "subtask_index"
