@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +77,14 @@ def require_on_gpu(name: str, remedy: str) -> ModuleType:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Let torch compute in one thread: sums that are shared among threads differ in their last bits by how many."""
-    import torch
+    """Let torch compute in one thread: sums that are shared among threads differ in their last bits by how many.
 
+    Where nothing has imported torch, nothing computes by it, and it is not imported for this.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

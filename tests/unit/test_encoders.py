@@ -43,6 +43,15 @@ def test_importing_the_room_is_light():
     assert not {"torch", "open_clip", "pydantic", "ray", "huggingface_hub"} & set(json.loads(done.stdout))
 
 
+def test_an_encoder_of_ones_own_is_timed_without_torch():
+    done = run_python(
+        "import sys\n"
+        "from raypipe.packages import one_torch_thread\n"
+        "with one_torch_thread(): print('torch' in sys.modules)"
+    )
+    assert done.stdout == "False\n"
+
+
 def test_unknown_encoder():
     with pytest.raises(EncoderError, match=r"unknown encoder 'clop': --encoder takes clip, cnn, descriptor or package"):
         make_encoder("clop")
