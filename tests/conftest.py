@@ -155,6 +155,16 @@ def ray_elsewhere():
     end_ray()
 
 
+@pytest.fixture(scope="module")
+def chain_here():
+    """Let this file's runs go through the chain in this process: they are about what happens around it."""
+    from chain_here import put_chain_here  # It imports Ray.
+
+    with pytest.MonkeyPatch.context() as patch:
+        put_chain_here(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Return the folder of real test data, or skip."""

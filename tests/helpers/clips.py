@@ -1,5 +1,7 @@
 """What a run has embedded, and what it should have."""
 
+import json
+
 import numpy as np
 
 from raypipe.segments.sampling import Span, cut
@@ -34,6 +36,19 @@ def read_clips(run) -> dict[tuple, np.ndarray]:
     """All clips of a run by file name, segment and number; no two rows may be of one."""
     videos = run.read_table("videos.parquet", ["video_id", "uri"]).to_pylist()
     return _by_clip(run.read_table("embeddings").to_pylist(), {row["video_id"]: row["uri"] for row in videos})
+
+
+def n_done(run) -> int:
+    """How many segments the last embedding of a run did."""
+    lines = [json.loads(line) for line in run.read_bytes("log.jsonl").splitlines()]
+    begun = max(i for i, line in enumerate(lines) if line.get("step") == "find")
+    return max((line["done"] for line in lines[begun:] if line["event"] == "commit"), default=0)
+
+
+def statuses(run) -> dict[str, tuple[str, str | None]]:
+    """Return the status and the error of each of a run's videos, by file name."""
+    rows = run.read_table("videos.parquet").to_pylist()
+    return {row["uri"].rpartition("/")[2]: (row["status"], row["error"]) for row in rows}
 
 
 def _by_clip(rows: list[dict], uris: dict[str, str]) -> dict[tuple, np.ndarray]:

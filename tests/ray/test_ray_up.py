@@ -132,7 +132,7 @@ def test_ray_job_submit(head, tmp_path):
         *("ray", "job", "submit", "--address", dashboard, "--submission-id", "raypipe-test"),
         *("--runtime-env-json", json.dumps({"working_dir": str(uploaded)}), "--"),
         *("python", "submit.py", "--wait", "CPU=2", "embed", f"{videos}/**/*.mp4", "-o", str(run)),
-        *("--encoder", "uploaded_encoder:Encoder"),
+        *("--encoder", "uploaded_encoder:Encoder", "--set", "ray.decoders=1", "--set", "ray.encoders=1"),
     )
     assert "4 found = 4 ok" in said
     assert "SUCCEEDED" in head.run("ray", "job", "status", "--address", dashboard, "raypipe-test").upper()

@@ -1,6 +1,5 @@
 """Source and run directory in a bucket: as on a disk, whatever the store goes through."""
 
-import json
 import logging
 import re
 import threading
@@ -10,7 +9,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
-from clips import assert_same_clips, embed_without_ray, read_clips
+from clips import assert_same_clips, embed_without_ray, n_done, read_clips
 from lerobot_sets import CAMERA, write_v3
 from sessions import ONE_EACH
 from tiny_encoder import TINY
@@ -88,13 +87,6 @@ def run(store, request) -> Run:
 
 def make(*sets):
     return make_config(flags={**TINY, "ray": ONE_EACH}, sets=sets)
-
-
-def n_done(run: Run) -> int:
-    """How many segments the last embedding did."""
-    lines = [json.loads(line) for line in run.read_bytes("log.jsonl").splitlines()]
-    begun = max(i for i, line in enumerate(lines) if line.get("step") == "find")
-    return max((line["done"] for line in lines[begun:] if line["event"] == "commit"), default=0)
 
 
 def assert_no_key_is_told(run: Run) -> None:

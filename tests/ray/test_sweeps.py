@@ -1,11 +1,8 @@
-"""The verb ``raypipe sweep`` on Ray, from a run directory to a table and a picture; descriptions of real videos."""
-
-import json
+"""The verb ``raypipe sweep`` on Ray, from a run directory to a table and a picture."""
 
 import numpy as np
 import pytest
 from commands import call_raypipe
-from sessions import ONE_EACH
 
 import raypipe as rp
 from raypipe import options, pipeline
@@ -94,22 +91,3 @@ def test_what_a_function_holds_is_stored_once_for_all_jobs(ray_local):
         return float(values[-1] * factor)
 
     assert list(map_tasks(multiply, [1, 2, 3])) == [99_999.0, 199_998.0, 299_997.0]
-
-
-def test_descriptions_of_real_videos_name_their_tasks(ray_local, data_dir, tmp_path):
-    """Captions are the tasks' names, and a cluster's first keyword is a word of the task that most of it shows."""
-    folder = data_dir / "videos" / "robot_tasks"
-    videos = sorted(folder.glob("*/*.mp4"))
-    rows = [{"uri": str(path), "caption": path.parent.name.replace("_", " ")} for path in videos]
-    (tmp_path / "videos.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    made = Run(str(tmp_path / "run"))
-    config = make_config(flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH, "cluster": {"n_clusters": 6}})
-    pipeline.embed(tmp_path / "videos.jsonl", made, config, Progress())
-    pipeline.cluster(made, config, Progress())
-    captions = made.read_table("videos.parquet")["caption"].to_pylist()
-    labels = made.read_table("clusters.parquet")["cluster"].to_pylist()
-    told = made.read_json("descriptions.json")["keywords"]
-    for cluster, words in told.items():
-        inside = [caption for caption, label in zip(captions, labels, strict=True) if label == int(cluster)]
-        task = max(set(inside), key=inside.count)
-        assert words[0] in task.split(), f"cluster {cluster}: {words} for {task}"

@@ -2,7 +2,6 @@
 
 import numpy as np
 from lerobot_sets import CAMERA
-from sessions import ONE_EACH
 from whole_sets import STATE, state_of, write_set
 
 import raypipe as rp
@@ -14,14 +13,13 @@ LENGTHS = (6, 5, 7, 6)
 OTHER = "observation.images.side"
 
 
-def test_embedding_keeps_the_signals_of_each_clip(ray_local, tmp_path):
+def test_embedding_keeps_the_signals_of_each_clip(chain_here, tmp_path):
     """Two cameras of an episode have the same signals, and spans of a file those of their own frames."""
     root = write_set(tmp_path / "set", LENGTHS, (CAMERA, OTHER))
     flags = {
         "source": {"features": f"video,{STATE}"},
         "encode": {"encoder": "descriptor"},
         "sample": {"fps": 10, "clip_s": 0.2},
-        "ray": ONE_EACH,
     }
     run = rp.Run(str(tmp_path / "run"))
     config = rp.make_config(flags=flags)

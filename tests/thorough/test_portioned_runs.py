@@ -2,7 +2,6 @@
 
 import pytest
 from clips import assert_same_clips, embed_without_ray, read_clips
-from sessions import ONE_EACH
 from tiny_encoder import TINY
 from videos import write_video
 
@@ -16,12 +15,12 @@ from raypipe.runs.ledger import Ledger
 from raypipe.sources.videos import Video, Videos
 
 
-def test_a_run_in_portions_is_the_same_run(ray_local, tmp_path, monkeypatch):
+def test_a_run_in_portions_is_the_same_run(chain_here, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "LARGEST_PORTION", 2)
     for number in range(1, 5):
         write_video(tmp_path / f"videos/{number}.mp4", n_frames=20 + 5 * number, seed=number)
     (tmp_path / "videos/3.mp4").write_text("not a video")
-    config = make_config(flags={**TINY, "ray": ONE_EACH}, sets=["sample.segment_s=2"])
+    config = make_config(flags=TINY, sets=["sample.segment_s=2"])
     run = Run(str(tmp_path / "run"))
     sizes = []
 

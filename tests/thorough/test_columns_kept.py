@@ -4,7 +4,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from columns import check_same, write_all_types
-from sessions import ONE_EACH
 from tiny_encoder import TINY
 from videos import write_video
 
@@ -13,7 +12,7 @@ from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 
-FLAGS = {**TINY, "ray": ONE_EACH, "cluster": {"n_clusters": 2, "backend": "numba"}}
+FLAGS = {**TINY, "cluster": {"n_clusters": 2, "backend": "numba"}}
 KNOWN = ("label", "group", "caption")
 SETS = ("reduce.method=pca", "trajectory.n_steps=4")
 
@@ -41,7 +40,7 @@ def embed(manifest, run: Run, *sets: str) -> list[str]:
     return kept["status"].to_pylist()
 
 
-def test_the_manifest_s_columns_are_kept(ray_local, library):
+def test_the_manifest_s_columns_are_kept(chain_here, library):
     manifest, run = library / "all.parquet", Run(str(library / "run"))
     given = write_all_types(manifest, repeats=2)
     assert embed(manifest, run, "source.limit=2") == ["ok"] * 2 + ["skipped"] * 4

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import call_raypipe
-from sessions import ONE_EACH
 from videos import write_video
 
 from raypipe import pipeline
@@ -16,14 +15,14 @@ from raypipe.runs.directory import Run
 
 
 @pytest.fixture(scope="module")
-def known(ray_local, tmp_path_factory):
+def known(chain_here, tmp_path_factory):
     """Return a clustered run of four small videos below ``videos/`` beside it."""
     folder = tmp_path_factory.mktemp("known")
     for i in range(4):
         write_video(folder / f"videos/{i}.mp4", n_frames=30, seed=i % 2 * 10)
     run = Run(str(folder / "run"))
     sets = ("encode.encoder=descriptor", "trajectory.n_steps=3", "cluster.n_clusters=2", "reduce.n_components=2")
-    config = make_config(flags={"ray": ONE_EACH}, sets=sets)
+    config = make_config(sets=sets)
     pipeline.embed(folder / "videos", run, config, Progress())
     pipeline.cluster(run, config, Progress())
     return run

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from lerobot_sets import CAMERA, write_joined, write_v3
-from sessions import ONE_EACH
 
 import raypipe as rp
 from raypipe import pipeline
@@ -52,11 +51,11 @@ def test_a_file_is_probed_once_however_many_episodes_it_holds(tmp_path, monkeypa
 
 
 @pytest.fixture(scope="module")
-def cloth(data_dir, ray_local, tmp_path_factory) -> Run:
+def cloth(data_dir, chain_here, tmp_path_factory) -> Run:
     """The two wrist cameras of six episodes, clustered: the first episode of one comes from a dead camera."""
     run = Run(str(tmp_path_factory.mktemp("cloth") / "run"))
     config = make_config(
-        flags={"encode": {"encoder": "descriptor"}, "ray": ONE_EACH, "cluster": {"n_clusters": 2}},
+        flags={"encode": {"encoder": "descriptor"}, "cluster": {"n_clusters": 2}},
         sets=("reduce.picture=tsne",),  # which compiles nothing
     )
     pipeline.run_all(str(data_dir / "lerobot_v21/so101_cloth"), run, config, Progress())

@@ -50,10 +50,10 @@ def write_msrvtt(folder):
     return folder
 
 
-def test_three_kinds_of_webdataset_and_two_forms_of_msrvtt(ray_local, tmp_path, contents):
+def test_three_kinds_of_webdataset_and_two_forms_of_msrvtt(chain_here, tmp_path, contents):
     """All of them are in one run, because each run starts actors anew."""
     sources = [write_webdataset(tmp_path / "tars", contents), write_msrvtt(tmp_path / "msrvtt")]
-    config = make_config(sets=("encode.encoder=descriptor", "ray.decoders=1", "ray.encoders=1", *QUICK))
+    config = make_config(sets=("encode.encoder=descriptor", *QUICK))
     run, said = Run(str(tmp_path / "run")), []
 
     class Told(Progress):

@@ -1,7 +1,6 @@
 """Runs over videos behind HTTP: what a server goes through costs waiting, and no clips."""
 
 from clips import assert_same_clips, embed_without_ray, read_clips
-from sessions import ONE_EACH
 from tiny_encoder import TINY
 from trouble import Fault, Proxy
 
@@ -13,8 +12,8 @@ from raypipe.runs.directory import Run
 QUIET = Progress()
 
 
-def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_path):
-    config = make_config(flags={**TINY, "ray": ONE_EACH})
+def test_embedding_from_a_troubled_server(chain_here, proxy: Proxy, served, tmp_path):
+    config = make_config(flags=TINY)
     run = Run(str(tmp_path / "run"))
     proxy.faults = (
         Fault(status=503, retry_after_s=1, rate=0.2),
@@ -28,9 +27,9 @@ def test_embedding_from_a_troubled_server(ray_local, proxy: Proxy, served, tmp_p
     assert_same_clips(read_clips(run), embed_without_ray(served, config))
 
 
-def test_what_an_absent_server_cost_is_embedded_when_it_is_back(ray_local, proxy: Proxy, tmp_path, monkeypatch):
+def test_what_an_absent_server_cost_is_embedded_when_it_is_back(chain_here, proxy: Proxy, tmp_path, monkeypatch):
     """A lasting 503 for one video: it fails, is in no quarantine, and the same command embeds it later."""
-    config = make_config(flags={**TINY, "ray": ONE_EACH})
+    config = make_config(flags=TINY)
     run = Run(str(tmp_path / "run"))
     proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
     monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)  # of the driver's; the workers keep theirs
