@@ -10,15 +10,20 @@ from raypipe.config import ReduceConfig
 from raypipe.reduction import find_consecutive, make_reducer, reduce_trajectories, restore_reducer
 from raypipe.reduction.stretch import Stretch, measure_fill
 
-SOME_STEPS = 200
-"""A budget that is enough for what most of these tests ask."""
+SOME_STEPS = 60
+"""A budget that is enough for what holds of any map."""
 
 
 @pytest.fixture
-def briefly(monkeypatch):
+def learn_for(monkeypatch):
     from raypipe.reduction import geometric_means
 
-    monkeypatch.setattr(geometric_means, "_BUDGET", SOME_STEPS)
+    return lambda n_steps: monkeypatch.setattr(geometric_means, "_BUDGET", n_steps)
+
+
+@pytest.fixture
+def briefly(learn_for):
+    learn_for(SOME_STEPS)
 
 
 def sphere(n: int = 500, seed: int = 0) -> np.ndarray:
@@ -34,10 +39,8 @@ def config(**values) -> ReduceConfig:
     return ReduceConfig(method="autoencoder", n_components=2, **values)
 
 
-def test_it_keeps_neighbours_better_than_pca_and_places_others_as_well(monkeypatch):
-    from raypipe.reduction import geometric_means
-
-    monkeypatch.setattr(geometric_means, "_BUDGET", 400)
+def test_it_keeps_neighbours_better_than_pca_and_places_others_as_well(learn_for):
+    learn_for(400)
     points, others = sphere(), sphere(seed=5)
     reducer = make_reducer(config(stretch=False)).fit(points)
     linear = PCA(2).fit(points)
@@ -134,7 +137,8 @@ def test_points_that_are_all_the_same_go_to_one_place():
 
 
 @pytest.mark.parametrize("n_components", [1, 3])
-def test_any_number_of_components(briefly, n_components):
+def test_any_number_of_components(learn_for, n_components):
+    learn_for(200)
     placed = make_reducer(config().model_copy(update={"n_components": n_components})).fit_transform(sphere(200))
     assert placed.shape == (200, n_components)
     np.testing.assert_allclose([placed.min(), placed.max()], [-1, 1], atol=1e-6)
@@ -157,7 +161,8 @@ def test_consecutive_steps_are_those_of_one_video_that_were_both_chosen():
     np.testing.assert_array_equal(find_consecutive([3, 6], chosen), [1, 1, 0, 0, 1, 0])
 
 
-def test_smoothness_shortens_steps(briefly):
+def test_smoothness_shortens_steps(learn_for):
+    learn_for(200)
     paths = make_trajectories(*[12] * 20)
     paths.values[:] += np.random.default_rng(0).normal(0, 0.7, paths.values.shape)  # Steps jump within a video.
     rough, smooth = (
