@@ -5,6 +5,8 @@ cells do not depend on each other. The gradient is that of Mensch & Blondel (ICM
 ways into a cell, carried back from the end.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from raypipe.softdtw.constraints import Constraint
@@ -23,8 +25,11 @@ def cdist(x: Series, y: Series | None, gamma: float, constraint: Constraint | No
     """
     turned = constraint and constraint.turned
     others = list(x.rows() if y is None else y.rows())
-    values = np.array([[_forward(one, other, gamma, turned)[-1, -1] for other in others] for one in x.rows()])
-    return np.triu(values) + np.triu(values, 1).T if y is None else values
+    values = np.zeros((len(x), len(others)))
+    for i, one in enumerate(x.rows()):
+        for j in range(i if y is None else 0, len(others)):
+            values[i, j] = _forward(one, others[j], gamma, turned)[-1, -1]
+    return values + np.triu(values, 1).T if y is None else values
 
 
 def self_values(x: Series, gamma: float, constraint: Constraint | None = None) -> np.ndarray:
@@ -117,6 +122,7 @@ def _distances(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return ((z[:, None, :] - x[None, :, :]) ** 2).sum(axis=2)
 
 
+@lru_cache(maxsize=4)
 def _diagonals(n_rows: int, n_columns: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return rows and columns, counted from 1, of the cells on each anti-diagonal."""
     found = []
