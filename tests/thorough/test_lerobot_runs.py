@@ -11,7 +11,6 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.analysis.outliers import score_outliers
 from raypipe.config import make_config
-from raypipe.engine import probing
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
@@ -21,6 +20,8 @@ from raypipe.trajectories.steps import LocalSteps
 
 
 def test_a_file_is_probed_once_however_many_episodes_it_holds(tmp_path, monkeypatch):
+    from raypipe.engine import probing
+
     cameras = [CAMERA, "wrist"]
     for camera in cameras:
         spans = write_joined(tmp_path / f"set/videos/{camera}/chunk-000/file-000.mp4", [2, 3, 1, 4], 10)
