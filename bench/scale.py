@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from bench.machine import keep
 from raypipe.config import make_config
 from raypipe.runs.directory import Run
-from raypipe.storage import memory_mapped
+from raypipe.schema import memory_mapped
 
 CLIPS = 4  # in each segment
 ROWS_A_FILE = 50_000  # a usual size after some commits

@@ -1,15 +1,24 @@
-"""Column names, Arrow schemas, and the small dataclasses that pass between rooms."""
+"""Column names, Arrow schemas, how large tables are held, and the small dataclasses that pass between rooms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.errors import DecodeError, SourceAwayError
+from raypipe.errors import DecodeError, RaypipeError, SourceAwayError
+
+T = TypeVar("T")
+Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
+
+_WINDOW = 10_000  # rows
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 EMBEDDING, EMBEDDED = "embedding", "embedded"
@@ -289,3 +298,65 @@ class ClipPath:
         wanted = np.arange((len(known) - 1) * n + 1) / n
         values = np.stack([np.interp(wanted, known, column) for column in self.values.T], axis=1)
         return np.interp(wanted, known, (self.start_s + self.end_s) / 2), values
+
+
+def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Write tables of one schema to a temporary Arrow IPC file as they come, and return them memory-mapped.
+
+    It is in the stream format, because in the other one all batches must share their dictionaries.
+
+    A single table comes back as it is. The file has no name any more when this returns: it goes with the last table
+    that uses it, whatever ends the process.
+
+    Raises
+    ------
+    RaypipeError
+        If the temporary file cannot be written.
+    """
+    rest = iter(tables)
+    first, second = next(rest, schema.empty_table()), next(rest, None)
+    if second is None:
+        return first
+
+    def attempt(call: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            where = tempfile.tempdir or "the temporary directory"
+            raise RaypipeError(f"cannot write a temporary file in {where}: {error.strerror or error}") from error
+
+    handle, path = attempt(tempfile.mkstemp, ".arrow", "raypipe-")
+    try:
+        with pa.OSFile(path, "wb") as file:
+            writer = attempt(pa.ipc.new_stream, file, schema)
+            for table in chain([first, second], rest):
+                attempt(writer.write_table, table.combine_chunks())
+            attempt(writer.close)
+        return attempt(lambda: pa.ipc.open_stream(pa.memory_map(path)).read_all())
+    finally:
+        os.close(handle)
+        Path(path).unlink()
+
+
+def numbers_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return a column of numbers without nulls; pyarrow's own `to_numpy` would import pandas, where it is installed."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.from_dlpack(whole)
+
+
+def take_rows(table: Rows, rows: np.ndarray) -> Rows:
+    """Take rows of a table or chunked array a window at a time.
+
+    Arrow joins all chunks of a column before it takes from them: a memory-mapped column would come to memory whole, and
+    text of more than 2 GiB fails.
+    """
+    if isinstance(table, pa.ChunkedArray):
+        return take_rows(pa.table({"rows": table}), rows)["rows"]
+    windows = rows // _WINDOW
+    order = np.argsort(windows, kind="stable")
+    parts = [table.slice(0, 0)]
+    for some in np.split(order, np.flatnonzero(np.diff(windows[order])) + 1) if len(rows) else ():
+        start = windows[some[0]] * _WINDOW
+        parts.append(table.slice(start, _WINDOW).take(pa.array(rows[some] - start)))
+    taken = pa.concat_tables(parts)
+    return taken if (np.diff(order) > 0).all() else taken.take(pa.array(np.argsort(order)))

@@ -6,19 +6,14 @@ import logging
 import os
 import re
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, quote_from_bytes, unquote, unquote_to_bytes
-
-import numpy as np
-import pyarrow as pa
 
 from raypipe.errors import RaypipeError, SourceError
 from raypipe.packages import require
@@ -35,13 +30,11 @@ PATIENCE_S = 10.0
 """Seconds for which a failed request is repeated: half of what a probe may take (``decode.deadline_s``)."""
 
 _FIRST_WAIT_S = 0.25
-_WINDOW = 10_000  # rows
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509}
 # A sandbox logs to its parent, which reports the last line when the deadline passes.
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
 
 def local_path(uri: str) -> str | None:
@@ -399,68 +392,6 @@ def _status(error: BaseException) -> int | None:
 def _retry_after_s(error: BaseException) -> float:
     value = (getattr(error, "headers", None) or {}).get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0  # HTTP allows a date too, but servers hardly ever send one.
-
-
-def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Write tables of one schema to a temporary Arrow IPC file as they come, and return them memory-mapped.
-
-    It is in the stream format, because in the other one all batches must share their dictionaries.
-
-    A single table comes back as it is. The file has no name any more when this returns: it goes with the last table
-    that uses it, whatever ends the process.
-
-    Raises
-    ------
-    RaypipeError
-        If the temporary file cannot be written.
-    """
-    rest = iter(tables)
-    first, second = next(rest, schema.empty_table()), next(rest, None)
-    if second is None:
-        return first
-
-    def attempt(call: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return call(*arguments)
-        except OSError as error:
-            where = tempfile.tempdir or "the temporary directory"
-            raise RaypipeError(f"cannot write a temporary file in {where}: {error.strerror or error}") from error
-
-    handle, path = attempt(tempfile.mkstemp, ".arrow", "raypipe-")
-    try:
-        with pa.OSFile(path, "wb") as file:
-            writer = attempt(pa.ipc.new_stream, file, schema)
-            for table in chain([first, second], rest):
-                attempt(writer.write_table, table.combine_chunks())
-            attempt(writer.close)
-        return attempt(lambda: pa.ipc.open_stream(pa.memory_map(path)).read_all())
-    finally:
-        os.close(handle)
-        Path(path).unlink()
-
-
-def numbers_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Return a column of numbers without nulls; pyarrow's own `to_numpy` would import pandas, where it is installed."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return np.from_dlpack(whole)
-
-
-def take_rows(table: Rows, rows: np.ndarray) -> Rows:
-    """Take rows of a table or chunked array a window at a time.
-
-    Arrow joins all chunks of a column before it takes from them: a memory-mapped column would come to memory whole, and
-    text of more than 2 GiB fails.
-    """
-    if isinstance(table, pa.ChunkedArray):
-        return take_rows(pa.table({"rows": table}), rows)["rows"]
-    windows = rows // _WINDOW
-    order = np.argsort(windows, kind="stable")
-    parts = [table.slice(0, 0)]
-    for some in np.split(order, np.flatnonzero(np.diff(windows[order])) + 1) if len(rows) else ():
-        start = windows[some[0]] * _WINDOW
-        parts.append(table.slice(start, _WINDOW).take(pa.array(rows[some] - start)))
-    taken = pa.concat_tables(parts)
-    return taken if (np.diff(order) > 0).all() else taken.take(pa.array(np.argsort(order)))
 
 
 def inert(text: str | None) -> str:

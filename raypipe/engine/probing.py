@@ -19,10 +19,9 @@ from raypipe.engine.devices import Worker
 from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, once, progressing, stream
 from raypipe.runs.plan import Plan
-from raypipe.schema import PLAN, Failure, Probe
+from raypipe.schema import PLAN, Failure, Probe, take_rows
 from raypipe.segments.planning import plan_segments
 from raypipe.segments.stages import ProbeVideos
-from raypipe.storage import take_rows
 
 # Probing a file takes milliseconds on a disk, and some round trips to an object store.
 _PROBE_S = 0.3

@@ -21,8 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe.runs.directory import Run
-from raypipe.schema import FRAMES
-from raypipe.storage import numbers_of
+from raypipe.schema import FRAMES, numbers_of
 
 FOLDER = "frames"
 _EMBEDDINGS = "embeddings"

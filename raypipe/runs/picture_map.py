@@ -9,7 +9,7 @@ import numpy as np
 from raypipe.errors import UsageError
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.storage import numbers_of
+from raypipe.schema import numbers_of
 
 _COLUMNS = ["video_id", "n_clips", "picture"]
 

@@ -25,9 +25,9 @@ from raypipe.runs.accounting import VIDEOS_FILE, account, failed_before
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import remove_orphans
 from raypipe.runs.ledger import FOLDER, Ledger
-from raypipe.schema import AWAY, PLAN
+from raypipe.schema import AWAY, PLAN, take_rows
 from raypipe.sources.videos import Videos
-from raypipe.storage import shown, take_rows
+from raypipe.storage import shown
 
 PLAN_FILE = "plan.parquet"
 PLAN_FOLDER = "plan"  # what has been probed since the plan was settled

@@ -18,8 +18,7 @@ from raypipe.errors import UsageError
 from raypipe.packages import package_versions
 from raypipe.runs.directory import Run
 from raypipe.runs.span_table import SPANS
-from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories
-from raypipe.storage import numbers_of
+from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories, numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000

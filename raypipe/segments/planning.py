@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import SampleConfig
-from raypipe.schema import PLAN, Failure, Probe, embeddings_schema
+from raypipe.schema import PLAN, Failure, Probe, embeddings_schema, numbers_of
 from raypipe.segments.sampling import align_span, cut, frames_per_clip
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import numbers_of
 
 # A container that claims a longer video is broken, and the plan of its segments would take all memory.
 _LONGEST_S = 30 * 86400.0

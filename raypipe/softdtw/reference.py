@@ -5,8 +5,6 @@ cells do not depend on each other. The gradient is that of Mensch & Blondel (ICM
 ways into a cell, carried back from the end.
 """
 
-from functools import lru_cache
-
 import numpy as np
 
 from raypipe.softdtw.constraints import Constraint
@@ -122,7 +120,6 @@ def _distances(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return ((z[:, None, :] - x[None, :, :]) ** 2).sum(axis=2)
 
 
-@lru_cache(maxsize=4)
 def _diagonals(n_rows: int, n_columns: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return rows and columns, counted from 1, of the cells on each anti-diagonal."""
     found = []

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from raypipe.errors import SourceError
-from raypipe.storage import numbers_of, shown
+from raypipe.schema import numbers_of
+from raypipe.storage import shown
 
 _KINDS = {
     bool: "true or false",

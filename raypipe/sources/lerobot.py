@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.schema import numbers_of
 from raypipe.sources.columns import UnlikeError, to_array
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 from raypipe.sources.templates import fill_template, group_rows, read_template
@@ -30,7 +31,6 @@ from raypipe.storage import (
     is_http,
     is_transient,
     local_path,
-    numbers_of,
     open_file,
     open_filesystem,
     open_parts,

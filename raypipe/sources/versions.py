@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.schema import memory_mapped
 from raypipe.sources.videos import Videos
-from raypipe.storage import file_of, local_path, memory_mapped, open_filesystem, parse_image_column, patiently
+from raypipe.storage import file_of, local_path, open_filesystem, parse_image_column, patiently
 
 _REMOTE_THREADS = 32  # So many requests are under way at once, since each of them waits for the network.
 _VERSIONS = pa.schema([("version", pa.string())])

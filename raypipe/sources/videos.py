@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError, check_type
+from raypipe.schema import memory_mapped, take_rows
 from raypipe.sources.columns import (
     Extra,
     UnlikeError,
@@ -25,7 +26,7 @@ from raypipe.sources.columns import (
     unpack,
     with_room,
 )
-from raypipe.storage import memory_mapped, shown, split_member, take_rows
+from raypipe.storage import shown, split_member
 
 FOUND = pa.schema(
     [

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 from mutations import read_sources, write_mutations
-from tiny_encoder import TINY
 
 from raypipe import pipeline
 from raypipe.config import DecodeConfig, SampleConfig, make_config
@@ -112,7 +111,7 @@ def embed(folder: Path, run: Run, monkeypatch) -> float:
     """Run the whole of ``raypipe embed`` on a Ray of its own; nothing of it may stay. Return its seconds."""
     mark = f"RAYPIPE_TEST_{uuid.uuid4().hex}"
     monkeypatch.setenv(mark, "1")
-    flags = {**TINY, "decode": DECODE.model_dump()}
+    flags = {"encode": {"encoder": "descriptor"}, "decode": DECODE.model_dump()}
     started = time.monotonic()
     pipeline.embed(folder, run, make_config(flags=flags), Progress())
     seconds = time.monotonic() - started

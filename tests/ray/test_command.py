@@ -26,6 +26,12 @@ def test_run_with_failures_exits_3(ray_local, tmp_path, make_video, monkeypatch)
     assert "raypipe: 1 of 4 videos failed, more than --max-failed 0.05" in result.stderr
     assert (tmp_path / "run" / "report.html").exists()
     assert call_raypipe("embed", "videos.csv", "-o", "run", *options[:2], "--max-failed", "0.5").exit_code == 0
+    monkeypatch.undo()
+    result = run_raypipe("embed", "videos.csv", "-o", "alone", *options[:2], *one_each, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "4 found = 3 ok + 1 failed + 0 skipped" in result.stderr
+    assert "core_worker.cc" not in result.stderr, "Ray's own warnings are no business of the user's"
+    assert "raypipe: 1 of 4 videos failed, more than --max-failed 0.05" in result.stderr
 
 
 @pytest.mark.parametrize(

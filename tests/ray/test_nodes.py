@@ -34,19 +34,19 @@ class Slow:
 
 @pytest.fixture
 def ray_cluster(ray_elsewhere):
-    with ray_nodes(*[{"num_cpus": 1}] * 2) as cluster:
+    with ray_nodes(*[{"num_cpus": 1}] * 3) as cluster:
         yield cluster, list(cluster.worker_nodes)
 
 
 def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
     cluster, nodes = ray_cluster
-    for number in range(16):
+    for number in range(24):
         write_video(tmp_path / f"videos/{number}.mp4", n_frames=20, seed=number)
     log = tmp_path / "log"
     (tmp_path / "slow_encoder.py").write_text(ENCODER.format(log=str(log), driver=os.getpid()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    flags = {"encode": {"encoder": "slow_encoder:Slow", "normalize": False, "batch_size": 8}, "ray": {"encoders": 2}}
+    flags = {"encode": {"encoder": "slow_encoder:Slow", "normalize": False, "batch_size": 8}, "ray": {"encoders": 3}}
     config = make_config(flags=flags)
     run = Run(str(tmp_path / "run"))
     with ThreadPoolExecutor(1) as thread:  # Ray's nodes are made and ended in the main thread only
@@ -60,7 +60,7 @@ def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
         cluster.remove_node(next(node for node in nodes if node.node_id in used), allow_graceful=False)
         cluster.add_node(num_cpus=1)
         embedding.result(timeout=240)
-    assert run.info()["counts"] == {"found": 16, "ok": 16, "failed": 0, "skipped": 0, "ignored": 0}
+    assert run.info()["counts"] == {"found": 24, "ok": 24, "failed": 0, "skipped": 0, "ignored": 0}
     made, expected = read_clips(run), embed_without_ray(tmp_path / "videos", config)
     assert made.keys() == expected.keys()
     assert all(np.array_equal(made[key], expected[key]) for key in made)

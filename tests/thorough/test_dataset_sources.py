@@ -51,7 +51,7 @@ def write_msrvtt(folder):
 
 
 def test_three_kinds_of_webdataset_and_two_forms_of_msrvtt(chain_here, tmp_path, contents):
-    """All of them are in one run, because each run starts actors anew."""
+    """All of them are in one run, because each run starts sandboxes anew."""
     sources = [write_webdataset(tmp_path / "tars", contents), write_msrvtt(tmp_path / "msrvtt")]
     config = make_config(sets=("encode.encoder=descriptor", *QUICK))
     run, said = Run(str(tmp_path / "run")), []

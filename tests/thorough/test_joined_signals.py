@@ -1,4 +1,4 @@
-"""A LeRobot dataset on Ray, its signals joined to its videos."""
+"""A LeRobot dataset through the pipeline, its signals joined to its videos."""
 
 import numpy as np
 from lerobot_sets import CAMERA

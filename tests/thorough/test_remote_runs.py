@@ -32,7 +32,7 @@ def test_what_an_absent_server_cost_is_embedded_when_it_is_back(chain_here, prox
     config = make_config(flags=TINY)
     run = Run(str(tmp_path / "run"))
     proxy.faults = (Fault(on=r"/a\.mp4", status=503),)
-    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)  # of the driver's; the workers keep theirs
+    monkeypatch.setattr("raypipe.storage.PATIENCE_S", 0.5)  # of this process; the sandboxes keep theirs
     pipeline.embed(f"{proxy.url}/", run, config, QUIET)
     stages = {row["uri"][-5:]: row["error_stage"] for row in run.read_table("videos.parquet").to_pylist()}
     assert stages == {"a.mp4": "source", "b.mp4": None, "c.mp4": None}

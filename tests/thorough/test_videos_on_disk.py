@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.errors import RaypipeError, SourceError
+from raypipe.schema import memory_mapped, take_rows
 from raypipe.sources import find_videos, videos
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import memory_mapped, take_rows
 
 
 def tables_of(*sizes: int) -> list[pa.Table]:
@@ -82,7 +82,7 @@ def test_a_full_temporary_disk():
 import resource, signal, tempfile, pathlib
 import numpy as np, pyarrow as pa
 from raypipe.errors import RaypipeError
-from raypipe.storage import memory_mapped
+from raypipe.schema import memory_mapped
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 with tempfile.TemporaryDirectory() as folder:
