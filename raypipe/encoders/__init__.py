@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from raypipe.errors import EncoderError, one_line
+from raypipe.packages import sees_gpu
 
 RESIZE_MODES = ("crop", "squash")
 
@@ -105,7 +106,7 @@ def make_encoder(
     elif encoder == "descriptor":
         from raypipe.encoders.descriptor import Descriptor
 
-        made = Descriptor(_resolve_device(device))
+        made = Descriptor("cpu" if device == "auto" and not sees_gpu() else _resolve_device(device))
     else:
         raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, cnn, descriptor or package.module:Name")
     return _BatchedEncoder(encoder, made, made.fingerprint, normalize=normalize, batch_size=batch_size)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
+from threadpoolctl import threadpool_limits
 
 from raypipe.config import Config, EncodeConfig
 from raypipe.decoders import split_nvdec
@@ -228,7 +229,7 @@ def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:
 
 def time_frame(encoder: Encoder) -> float:
     """Measure how many seconds an encoder takes for a frame on one core of this machine."""
-    with one_torch_thread():
+    with one_torch_thread(), threadpool_limits(1):
         frames = np.full((8, encoder.image_size, encoder.image_size, 3), 127, np.uint8)
         encoder(frames[:1])
         started = time.process_time()  # CPU time, because the machine may be busy with other things.

@@ -85,6 +85,24 @@ def test_descriptor_is_deterministic_and_knows_no_batches(descriptor):
         np.testing.assert_allclose(small(frames[::-1])[::-1], vectors, atol=1e-6, rtol=0)
 
 
+def test_descriptor_computed_by_torch_is_the_same(descriptor):
+    from raypipe.encoders.descriptor import Descriptor
+
+    frames = np.stack([*random_frames(3, 128), scene(), np.zeros((128, 128, 3), np.uint8)])
+    np.testing.assert_allclose(Descriptor("cpu:0")(frames), descriptor(frames), atol=2e-6, rtol=0)
+
+
+def test_descriptor_needs_no_torch_without_a_gpu():
+    done = run_python(
+        "import numpy as np, sys\n"
+        "from raypipe.encoders import make_encoder\n"
+        "make_encoder('descriptor')(np.zeros((1, 128, 128, 3), np.uint8))\n"
+        "print('torch' in sys.modules)",
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_descriptor_numbers_are_pinned():
     """Whoever changes them raises VERSION, so that old embeddings are not taken for new ones."""
     vector = make_encoder("descriptor")(scene()[None])[0]
