@@ -19,7 +19,6 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray.exceptions import AuthenticationError
 
 from raypipe.config import RayConfig
 from raypipe.errors import RaypipeError, UsageError, one_line
@@ -179,7 +178,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
         try:
             with _without_uv():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-        except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+        except Exception as error:  # Of a node of its own that is not up in half a minute, Ray raises a bare one.
             hint = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
         finally:

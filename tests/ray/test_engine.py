@@ -93,6 +93,16 @@ def test_a_dead_address_is_one_line(ray_elsewhere):
             pass
 
 
+def test_a_ray_that_does_not_start_is_one_line(ray_elsewhere, monkeypatch):
+    def fail(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", fail)
+    with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at local: .*current node timed out"):
+        with ray_session(RayConfig(address="local")):
+            pass
+
+
 def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
     """Under `uv run`, where Ray would make an environment for each worker."""
     from ray._private.runtime_env import uv_runtime_env_hook as uv
