@@ -1,5 +1,6 @@
 """Fixtures that all tests share, and the marks that follow from them."""
 
+import compileall
 import contextlib
 import hashlib
 import os
@@ -64,6 +65,12 @@ WITH_UMAP = {
     "test_presets.py",
     "test_umap_learn.py",
 }  # each process compiles it anew
+
+
+def pytest_configure(config):
+    """Compile our modules: hundreds of processes import them, each anew where PYTHONDONTWRITEBYTECODE is set."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(TESTS.parent / "raypipe", quiet=2)
 
 
 def pytest_collection_modifyitems(config, items):
