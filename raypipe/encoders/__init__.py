@@ -201,11 +201,11 @@ def _unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def _resolve_device(device: str) -> str:
+    if device != "auto":
+        return device
     import torch
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager

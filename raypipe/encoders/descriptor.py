@@ -48,8 +48,8 @@ _CHUNK = 16  # For this many frames the filters' output stays in the processor's
 class Descriptor:
     """The encoder that needs no weights; it describes a frame with 900 numbers.
 
-    On the CPU NumPy computes them, because importing torch takes longer than describing a thousand frames. On any other
-    device torch does, by the same lines: what they call has the same name and meaning in both.
+    On the CPU NumPy computes them, so that no process imports torch for a short video. On any other device torch does,
+    by the same lines: what they call has the same name and meaning in both.
 
     Parameters
     ----------
@@ -94,15 +94,14 @@ class Descriptor:
 
     def _put(self, values: np.ndarray) -> Any:
         """Return numbers as float32 on the device."""
-        if self._xp is np:
-            return values.astype(np.float32)
-        return self._xp.from_numpy(values).to(self._device).float()
+        return self._xp.asarray(values, dtype=self._xp.float32, device=self._device)
 
     def _describe(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         rgb = self._xp.moveaxis(_halve(self._put(frames) / 255), 3, 1)
         colors = self._color_coordinates(rgb)
         parts = {"gist": self._gist(rgb), "layout": self._layout(colors), "histogram": self._histogram(colors)}
-        return {name: _unit_rows(part if self._xp is np else part.cpu().numpy()) for name, part in parts.items()}
+        arrays = {name: part if self._xp is np else part.cpu().numpy() for name, part in parts.items()}
+        return {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in arrays.items()}
 
     def _gist(self, rgb: Any) -> Any:
         """Map (n, 3, S, S) sRGB in [0, 1] to (n, scales · orientations · cells) amplitudes."""
@@ -168,10 +167,6 @@ def _halve(images: Any) -> Any:
     """Map (n, 2 h, 2 w, …) images to (n, h, w, …) means of four pixels."""
     rows = images[:, 0::2] + images[:, 1::2]
     return (rows[:, :, 0::2] + rows[:, :, 1::2]) / 4
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _rgb_to_xyz() -> np.ndarray:

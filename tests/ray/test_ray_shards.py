@@ -528,8 +528,8 @@ def test_a_shard_that_cannot_live_ends_the_work(ray_two_cpus, disturbed):
         RayShards([Broken(series)], share)
     with pytest.raises(UsageError, match=r"shard 0 \(60 series\): series 0 has a NaN or infinite value at step 2"):
         RayShards([Held(np.where(np.arange(9)[:, None] == 2, np.nan, series))], share)
-    with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) has not answered for 10 s"):
-        RayShards([Stuck(series)], share, placing_s=10, answer_s=5)
+    with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) has not answered for 12 s"):
+        RayShards([Stuck(series)], share, placing_s=6, answer_s=10)
     with pytest.raises(RaypipeError, match=r"shard 0 \(60 series\) found no place on the Ray cluster in 1 s"):
         RayShards([Held(series)], Resources(64, 0, 64), placing_s=1)
     wait_for_cpus(ray_two_cpus, 1.4)  # what failed is given back

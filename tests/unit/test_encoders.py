@@ -92,11 +92,12 @@ def test_descriptor_computed_by_torch_is_the_same(descriptor):
     np.testing.assert_allclose(Descriptor("cpu:0")(frames), descriptor(frames), atol=2e-6, rtol=0)
 
 
-def test_descriptor_needs_no_torch_without_a_gpu():
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_descriptor_needs_no_torch_without_a_gpu(device):
     done = run_python(
         "import numpy as np, sys\n"
         "from raypipe.encoders import make_encoder\n"
-        "make_encoder('descriptor')(np.zeros((1, 128, 128, 3), np.uint8))\n"
+        f"make_encoder('descriptor', device={device!r})(np.zeros((1, 128, 128, 3), np.uint8))\n"
         "print('torch' in sys.modules)",
         CUDA_VISIBLE_DEVICES="",
     )
