@@ -12,14 +12,26 @@ two videos of one behaviour often show different things at the same moment, and 
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from raypipe.decoders.sandbox import die_with
+from raypipe.errors import RaypipeError
+
 WIDTH, HEIGHT, FPS = 160, 120, 10
+VARIANTS = 8
+"""Videos of each behaviour."""
 
 BEHAVIOURS: dict[str, tuple[int, int]] = {
     "pick_scan_place": (0, 1),
@@ -124,15 +136,17 @@ _DARK = np.array((0.19, 0.21, 0.26))
 _GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
 """Colours of the lights at feeder, scanner and bin."""
 _SHADOW = np.array((0.10, 0.09, 0.12))
-_X = (np.arange(WIDTH, dtype=np.float32)[None, :] + 0.5) / HEIGHT
-_Y = (np.arange(HEIGHT, dtype=np.float32)[:, None] + 0.5) / HEIGHT
+_X = ((np.arange(WIDTH, dtype=np.float32)[None, :] + 0.5) / HEIGHT).astype(np.float64)
+_Y = ((np.arange(HEIGHT, dtype=np.float32)[:, None] + 0.5) / HEIGHT).astype(np.float64)
+Point = tuple[float, float]
+Job = tuple[Path, str, tuple[int, ...]]
 
 
 def render_demo(
     folder: Path,
     *,
     seed: int = 0,
-    n_variants: int = 8,
+    n_variants: int = VARIANTS,
     map: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
 ) -> list[Path]:
     """Write the labelled sample: ``folder/<behaviour>/<behaviour>_<nn>.mp4``, H.264, about 8 to 16 s each.
@@ -154,16 +168,51 @@ def render_demo(
     list of Path
         The written videos, ordered by behaviour and number.
     """
-    jobs = [
-        (Path(folder) / name / f"{name}_{variant:02d}.mp4", name, (seed, index, variant))
+    return list(map(render_video, list_videos(Path(folder), seed, n_variants)))
+
+
+@contextmanager
+def rendering(folder: Path, *, seed: int = 0, n_variants: int = VARIANTS) -> Iterator[Iterator[Path]]:
+    """Do what `render_demo` does in processes beside this one, which goes on meanwhile.
+
+    Yields
+    ------
+    The written videos in `render_demo`'s order, each when it is done.
+
+    Raises
+    ------
+    RaypipeError
+        If one of the processes is killed.
+    """
+    jobs = list_videos(folder, seed, n_variants)
+    n_processes = min(len(os.sched_getaffinity(0)), len(jobs))
+    pool = ProcessPoolExecutor(n_processes, get_context("spawn"), _stand_back, (os.getpid(),))
+    try:
+        yield pool.map(render_video, jobs)
+    except BrokenProcessPool:
+        raise RaypipeError("one of the processes that render the sample was killed") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _stand_back(parent: int) -> None:
+    """Leave Ctrl-C to the process that waits for this one, and the processor to those that start beside it."""
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(15)
+
+
+def list_videos(folder: Path, seed: int, n_variants: int) -> list[Job]:
+    """Return the sample's videos: the path of each, its behaviour's name, and the seed of its look and pace."""
+    return [
+        (folder / name / f"{name}_{variant:02d}.mp4", name, (seed, index, variant))
         for index, name in enumerate(BEHAVIOURS)
         for variant in range(n_variants)
     ]
-    return list(map(render_video, jobs))
 
 
-def render_video(job: tuple[Path, str, tuple[int, ...]]) -> Path:
-    """Write one video: ``job`` is its path, its behaviour's name and the seed of its look and pace."""
+def render_video(job: Job) -> Path:
+    """Write one of the videos that `list_videos` returns."""
     path, behaviour, seed = job
     write_pictures(path, film(behaviour, seed))
     return path
@@ -176,7 +225,7 @@ def film(behaviour: str, seed: tuple[int, ...], every: int = 1) -> Iterator[np.n
     positions = follow_loop(behaviour, *draw_pace(rng))[::every]
     for scene in render_frames(positions, look):
         noisy = scene + look.noise * rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
-        yield (255 * noisy.clip(0, 1)).astype(np.uint8)
+        yield np.ascontiguousarray((255 * noisy.clip(0, 1)).astype(np.uint8))
 
 
 def write_pictures(path: Path, pictures: Iterable[np.ndarray], fps: int = FPS) -> None:
@@ -233,7 +282,7 @@ def follow_loop(behaviour: str, leg_s: np.ndarray, waits_s: tuple[float, float])
 
 def pose_at(position: float) -> Pose:
     """Return the scene's state at a position on the loop (in legs); each leg starts and ends gently."""
-    leg, progress = divmod(position % len(LOOP), 1)
+    leg, progress = divmod(float(position) % len(LOOP), 1)
     start, end = LOOP[int(leg)]
     eased = progress * progress * (3 - 2 * progress)
     return Pose(*(a + eased * (b - a) for a, b in zip(start, end, strict=True)))
@@ -256,9 +305,10 @@ class _Scene:
 
     def picture(self, pose: Pose) -> np.ndarray:
         """Paint one pose: (HEIGHT, WIDTH, 3) float32."""
-        canvas = _Canvas(self.background.copy(), self.look.shift)
+        canvas = _Canvas(self.background.copy(order="K"), self.look.shift)
         at_rest = max(0.0, 1 - (pose.y - _REST[1]) / (_FEEDER[1] - _REST[1]))
-        hand = np.array((pose.x, pose.y)) + at_rest * self.look.rest
+        aside, below = self.look.rest.tolist()
+        hand = pose.x + at_rest * aside, pose.y + at_rest * below
         self._paint_light(canvas, pose)
         away = 0.80 - hand[1]  # the higher the hand, the wider and fainter its shadow on the table
         left, right = (hand[0] - 0.04, 0.885), (hand[0] + 0.06, 0.885)
@@ -273,7 +323,8 @@ class _Scene:
         return canvas.pixels * np.float32(self.look.gain)
 
     def _paint_background(self) -> np.ndarray:
-        canvas = _Canvas(np.empty((HEIGHT, WIDTH, 3), np.float32), self.look.shift)
+        # The channels lie one after the other: numpy is slow at loops over three numbers.
+        canvas = _Canvas(np.empty((3, HEIGHT, WIDTH), np.float32).transpose(1, 2, 0), self.look.shift)
         height = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
         canvas.pixels[:] = self.wall * (1.06 - 0.16 * height)
         canvas.box((0.667, 1.03), (1.0, 0.34), 0.0, 0.86 * self.table)
@@ -288,12 +339,12 @@ class _Scene:
         canvas.box((1.12, 0.73), (0.135, 0.075), 0.01, 0.45 * self.bin)  # the bin's inside
         return canvas.pixels
 
-    def _paint_block(self, canvas: _Canvas, centre: Any) -> None:
+    def _paint_block(self, canvas: _Canvas, centre: Point) -> None:
         x, y = centre
         canvas.box((x, y), (0.043, 0.043), 0.008, self.block)
         canvas.box((x, y - 0.032), (0.036, 0.008), 0.004, 1.2 * self.block + 0.1)
 
-    def _paint_hand(self, canvas: _Canvas, hand: np.ndarray, grip: float) -> None:
+    def _paint_hand(self, canvas: _Canvas, hand: Point, grip: float) -> None:
         x, y = hand
         for side in (-1, 1):
             canvas.box((x + side * (grip + 0.008), y - 0.025), (0.010, 0.055), 0.005, 1.5 * _DARK)
@@ -304,8 +355,8 @@ class _Scene:
         canvas.box((1.12, 0.785), (0.14, 0.085), 0.012, self.bin)
         canvas.box((1.12, 0.705), (0.145, 0.011), 0.006, 1.2 * self.bin)
 
-    def _paint_arm(self, canvas: _Canvas, hand: np.ndarray) -> None:
-        shoulder, wrist = np.array(_SHOULDER), hand - (0, 0.14)
+    def _paint_arm(self, canvas: _Canvas, hand: Point) -> None:
+        shoulder, wrist = _SHOULDER, (hand[0], hand[1] - 0.14)
         elbow = _elbow(shoulder, wrist)
         canvas.box((shoulder[0], 0.0), (0.14, 0.05), 0.01, 1.6 * _DARK)
         for start, end, radius in ((shoulder, elbow, 0.050), (elbow, wrist, 0.040)):
@@ -328,22 +379,22 @@ class _Canvas:
 
     def __init__(self, pixels: np.ndarray, shift: np.ndarray) -> None:
         self.pixels = pixels
-        self.shift = np.asarray(shift)
+        self._shift: Point = tuple(shift.tolist())
 
-    def box(self, centre: Any, half: tuple[float, float], corner: float, colour: np.ndarray) -> None:
+    def box(self, centre: Point, half: Point, corner: float, colour: np.ndarray) -> None:
         """Paint an upright box with rounded corners."""
-        centre = np.asarray(centre) + self.shift
-        window, x, y = _window(centre - half, centre + half, 2 / HEIGHT)
-        dx = np.abs(x - centre[0]) - (half[0] - corner)
-        dy = np.abs(y - centre[1]) - (half[1] - corner)
+        x, y = self._moved(centre)
+        window, across, down = _window((x - half[0], y - half[1]), (x + half[0], y + half[1]), 1 / HEIGHT)
+        dx = np.abs(across - x) - (half[0] - corner)
+        dy = np.abs(down - y) - (half[1] - corner)
         outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
         distance = outside + np.minimum(np.maximum(dx, dy), 0) - corner
         self._blend(window, distance, colour, 1 / HEIGHT, 1.0)
 
     def capsule(
         self,
-        start: Any,
-        end: Any,
+        start: Point,
+        end: Point,
         radius: float,
         colour: np.ndarray,
         *,
@@ -355,17 +406,21 @@ class _Canvas:
 
         ``sheen`` is how much lighter the upper left side is than the middle, as on a tube.
         """
-        start, end = np.asarray(start) + self.shift, np.asarray(end) + self.shift
-        reach = radius + soft
-        window, x, y = _window(np.minimum(start, end) - reach, np.maximum(start, end) + reach, 0.0)
-        along = end - start
-        length = max(float(along @ along), 1e-12)
-        x, y = x - start[0], y - start[1]
-        nearest = np.minimum(np.maximum((x * along[0] + y * along[1]) / length, 0), 1)
-        x, y = x - nearest * along[0], y - nearest * along[1]
+        (x0, y0), (x1, y1), reach = self._moved(start), self._moved(end), radius + soft / 2
+        low, high = (min(x0, x1) - reach, min(y0, y1) - reach), (max(x0, x1) + reach, max(y0, y1) + reach)
+        window, x, y = _window(low, high, 0.0)
+        x, y = x - x0, y - y0
+        if start != end:
+            along, down = x1 - x0, y1 - y0
+            nearest = (x * along + y * down) / (along * along + down * down)
+            nearest = np.minimum(np.maximum(nearest, 0), 1)
+            x, y = x - nearest * along, y - nearest * down
         if sheen:
             colour = colour * (1 - sheen * (0.6 * x + 0.8 * y) / radius)[..., None]
         self._blend(window, np.hypot(x, y) - radius, colour, soft, opacity)
+
+    def _moved(self, point: Point) -> Point:
+        return point[0] + self._shift[0], point[1] + self._shift[1]
 
     def _blend(self, window: Any, distance: np.ndarray, colour: np.ndarray, soft: float, opacity: float) -> None:
         cover = np.minimum(np.maximum(0.5 - distance / soft, 0), 1)
@@ -374,20 +429,21 @@ class _Canvas:
         region += cover[..., None] * (colour - region)
 
 
-def _window(low: np.ndarray, high: np.ndarray, margin: float) -> tuple[Any, np.ndarray, np.ndarray]:
+def _window(low: Point, high: Point, margin: float) -> tuple[Any, np.ndarray, np.ndarray]:
     """Return the slices of the pixels between two corners, and the x (1, w) and y (h, 1) of the pixels' centres."""
-    (left, top), (right, bottom) = ((low - margin) * HEIGHT).tolist(), ((high + margin) * HEIGHT).tolist()
-    across = slice(max(int(left), 0), max(int(right) + 1, 0))
-    down = slice(max(int(top), 0), max(int(bottom) + 1, 0))
+    across, down = (
+        slice(max(int((a - margin) * HEIGHT), 0), max(int((b + margin) * HEIGHT) + 1, 0))
+        for a, b in zip(low, high, strict=True)
+    )
     return (down, across), _X[:, across], _Y[down]
 
 
-def _elbow(shoulder: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+def _elbow(shoulder: Point, wrist: Point) -> Point:
     """Return the elbow's position, given that both links keep their length."""
     upper, fore = _LINKS
-    across = wrist - shoulder
-    distance = min(float(np.hypot(*across)), upper + fore)
+    x, y = wrist[0] - shoulder[0], wrist[1] - shoulder[1]
+    distance = min(math.hypot(x, y), upper + fore)
     along = (upper**2 - fore**2 + distance**2) / (2 * distance)
-    aside = np.sqrt(max(upper**2 - along**2, 0.0))
-    unit = across / distance
-    return shoulder + along * unit + aside * np.array((-unit[1], unit[0]))
+    aside = math.sqrt(max(upper**2 - along**2, 0.0))
+    x, y = x / distance, y / distance
+    return shoulder[0] + along * x - aside * y, shoulder[1] + along * y + aside * x

@@ -296,9 +296,7 @@ def sweep(
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 
         with ray_session(config.ray):
-            found = sweep_clusters(
-                values, config.cluster, ks, gammas, n_seeds, map=_counted(map_tasks, progress, "fitting", "jobs")
-            )
+            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=_counted(map_tasks, progress))
     sections = ("trajectory", "learn", "reduce", "cluster")
     parameters = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
@@ -315,12 +313,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     ``trajectories`` and ``mean_pooled``: the adjusted Rand index of each against the behaviours shown, both given the
     number of behaviours.
     """
-    from raypipe.analysis.evaluation import score_mean_pooled
-    from raypipe.demo import BEHAVIOURS, render_demo
-    from raypipe.engine.session import ray_session
-    from raypipe.engine.transform import map_tasks
-    from raypipe.runs.results import read_truth
-    from raypipe.trajectories import build_trajectories
+    from raypipe.demo import BEHAVIOURS, VARIANTS, rendering
 
     if run.exists("run.json"):
         raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
@@ -328,12 +321,21 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
     config = config.model_copy(update={"cluster": k})
-    with ray_session(config.ray):
-        with run.step("render"):
-            render_demo(folder, seed=seed, map=_counted(map_tasks, progress, "rendering"))
-        embed(folder, run, config, progress)
+    with rendering(folder, seed=seed) as videos:
+        from raypipe.engine.session import ray_session  # Ray is imported and starts while they are rendered.
+
+        with ray_session(config.ray):
+            with run.step("render"), progress.count("rendering", len(BEHAVIOURS) * VARIANTS) as advance:
+                for _ in videos:
+                    advance(1)
+            embed(folder, run, config, progress)
     cluster(run, config, progress)
     report(run, config, progress)
+
+    from raypipe.analysis.evaluation import score_mean_pooled
+    from raypipe.runs.results import read_truth
+    from raypipe.trajectories import build_trajectories
+
     _, truth = read_truth(run)
     pooled = score_mean_pooled(build_trajectories(run, None).values, truth, len(BEHAVIOURS), config.cluster.seed)
     scores = {"trajectories": run.read_json("metrics.json")["ari"], "mean_pooled": pooled}
@@ -373,12 +375,12 @@ def _read_features(source: Source, config: Config) -> tuple[str, bool]:
     return features, alone
 
 
-def _counted(map_tasks: Callable[..., Iterator[Any]], progress: Progress, doing: str, unit: str = "videos") -> Map:
+def _counted(map_tasks: Callable[..., Iterator[Any]], progress: Progress) -> Map:
     """Return a map whose results are counted on the display as they come."""
 
     def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
         jobs = list(jobs)
-        with progress.count(doing, len(jobs), unit) as advance:
+        with progress.count("fitting", len(jobs), "jobs") as advance:
             for done in map_tasks(do, jobs):
                 yield done
                 advance(1)

@@ -333,7 +333,7 @@ def read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndar
     return arrays
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent ends, even while a decoder hangs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -400,7 +400,7 @@ def serve(answer: Callable[..., Any], parent: int, connection: int, memory: int)
     parent, connection, memory
         The arguments of the process: its parent's id, its end of the socket pair, and the memory file.
     """
-    _die_with(parent)
+    die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Crashes are expected here, and nobody reads their dumps.
     channel = Connection(connection)
     channel.send(None)

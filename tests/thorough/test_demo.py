@@ -1,6 +1,7 @@
 """The sample must be fair: no frame may tell the behaviour it comes from."""
 
 import hashlib
+import multiprocessing
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from raypipe import demo
+from raypipe.errors import RaypipeError
 
 PLAIN = demo.Look(rest=np.array([0.03, -0.02]), shift=np.zeros(2), tint=np.ones((6, 3)), gain=1.0, noise=0.0)
 
@@ -95,3 +97,35 @@ def test_a_seed_makes_the_same_videos_however_they_are_mapped(sample, tmp_path):
 def test_another_seed_makes_other_videos(sample, tmp_path):
     job = (tmp_path / "other.mp4", "pick_scan_place", (4, 0, 0))
     assert demo.render_video(job).read_bytes() != sample[0].read_bytes()
+
+
+def test_processes_render_the_same_videos(sample, tmp_path):
+    with demo.rendering(tmp_path, seed=3, n_variants=1) as videos:
+        rendered = list(videos)
+    assert [path.read_bytes() for path in rendered] == [path.read_bytes() for path in sample]
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_process_is_said_in_one_line(tmp_path):
+    def kill_all(videos):
+        next(videos)
+        for process in multiprocessing.active_children():
+            process.kill()
+        list(videos)
+
+    with pytest.raises(RaypipeError, match="render the sample was killed"), demo.rendering(tmp_path) as videos:
+        kill_all(videos)
+
+
+def test_what_ends_the_work_ends_the_rendering(tmp_path):
+    with pytest.raises(KeyboardInterrupt), demo.rendering(tmp_path) as videos:
+        next(videos)
+        raise KeyboardInterrupt
+    assert 0 < len(list(tmp_path.rglob("*.mp4"))) < len(demo.BEHAVIOURS) * demo.VARIANTS / 2
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_of_the_disk_is_told_as_it_is(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError), demo.rendering(tmp_path / "file" / "videos") as videos:
+        list(videos)
