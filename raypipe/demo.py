@@ -185,10 +185,16 @@ def rendering(folder: Path, *, seed: int = 0, n_variants: int = VARIANTS) -> Ite
         If one of the processes is killed.
     """
     jobs = list_videos(folder, seed, n_variants)
-    n_processes = min(len(os.sched_getaffinity(0)), len(jobs))
+    n_processes = min(os.cpu_count() or 1, len(jobs))
     pool = ProcessPoolExecutor(n_processes, get_context("spawn"), _stand_back, (os.getpid(),))
+    written = pool.map(render_video, jobs)
+
+    def until_done() -> Iterator[Path]:
+        yield from written
+        pool.shutdown()  # Its processes and threads are not there any more when the block goes on to other work.
+
     try:
-        yield pool.map(render_video, jobs)
+        yield until_done()
     except BrokenProcessPool:
         raise RaypipeError("one of the processes that render the sample was killed") from None
     finally:
