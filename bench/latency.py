@@ -12,6 +12,9 @@ cluster  `raypipe cluster` on the demo's run, of which everything has been done 
 report   `raypipe report` on it
 map      100,000 points of 64 dimensions drawn in two, and 1,000,000 points placed among them, beside umap-learn
 memory   the most anonymous memory of `raypipe cluster` on 100,000 trajectories of 16 steps and 512 dimensions
+
+Beside run, demo, cluster and report stands what of them is not ours: a process that imports the same packages, and for
+the demo streams as many rows through two pools of actors that do nothing.
 """
 
 from __future__ import annotations
@@ -58,6 +61,29 @@ for path, label in zip(flat, labels):
 right.scatter(*flat.mean(axis=1).T, c=labels)
 figure.savefig(sys.argv[2], dpi=150)
 """
+
+_REPORT = (
+    "numpy, pyarrow.parquet, pyarrow.compute, pydantic, yaml, fsspec, typer, PIL.Image, matplotlib.figure, "
+    "matplotlib.backends.backend_agg"
+)
+_CLUSTER = f"{_REPORT}, sklearn.decomposition, sklearn.metrics, sklearn.neighbors, numba, fastumap"
+_DEMO = f"""
+import os, {_CLUSTER}
+import ray, ray.data
+
+class Same:
+    def __call__(self, batch):
+        return batch
+
+ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+rows = ray.data.range(48, override_num_blocks=4)
+for size in (os.cpu_count(), max(os.cpu_count() // 2, 1)):
+    rows = rows.map_batches(Same, compute=ray.data.ActorPoolStrategy(size=size), num_cpus=0.25, batch_format="pyarrow")
+assert sum(1 for _ in rows.iter_rows()) == 48
+ray.shutdown()
+"""
+NOT_OURS = {"run": f"import {_CLUSTER}", "cluster": f"import {_CLUSTER}", "report": f"import {_REPORT}", "demo": _DEMO}
+"""What the packages below raypipe take of each part."""
 
 PEERS_MAP = """
 import sys, time
@@ -119,7 +145,13 @@ def environment(tree: Path, caches: Path) -> dict[str, str]:
     kept = {"NUMBA_CACHE_DIR": str(caches / "numba"), "MPLCONFIGDIR": str(caches / "matplotlib")}
     for folder in kept.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
-    return {**os.environ, **kept, "PYTHONPATH": str(tree), "PYTHONWARNINGS": "ignore"}
+    as_users_have_it = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**as_users_have_it, **kept, "PYTHONPATH": str(tree), "PYTHONWARNINGS": "ignore"}
+
+
+def not_ours(part: str, build: Build) -> Callable[[int], float]:
+    """Return a work that does of a part what the packages below raypipe do, with a build's caches."""
+    return lambda _: build.python("-c", NOT_OURS[part])[0]
 
 
 def in_turns(rounds: int, works: Mapping[str, Callable[[int], float]]) -> dict[str, list[float]]:
@@ -165,7 +197,8 @@ def time_run(builds: list[Build], folder: Path, rounds: int) -> dict[str, Any]:
     for build in builds:  # What compilers keep on the disk is there from the second time on.
         build.call("run", str(source), "--output", str(build.folder / "run_before"), "--quiet")
     notebook(0)
-    return compare(in_turns(rounds, {**{build.name: run(build) for build in builds}, "notebook": notebook}))
+    works = {build.name: run(build) for build in builds}
+    return compare(in_turns(rounds, {**works, "notebook": notebook, "not_ours": not_ours("run", peer)}))
 
 
 def time_demo(builds: list[Build], folder: Path, rounds: int) -> dict[str, Any]:
@@ -179,6 +212,7 @@ def time_demo(builds: list[Build], folder: Path, rounds: int) -> dict[str, Any]:
                 out = build.folder / ("demo" if taken is warm and i == 0 else f"demo_{taken is warm}_{i}")
                 taken[build.name].append(build.call("demo", "--output", str(out), "--quiet"))
                 print(f"    {build.name}, {'cold' if taken is cold else 'warm'}: {taken[build.name][-1]:.1f}")
+        warm.setdefault("not_ours", []).append(not_ours("demo", builds[0])(i))
     return {"cold": compare(cold), "warm": compare(warm)}
 
 
@@ -191,7 +225,7 @@ def time_again(command: str) -> Callable[[list[Build], Path, int], dict[str, Any
             build.call(command, str(run), "--quiet")
         runs = {build.name: str(build.folder / "demo") for build in builds}
         works = {b.name: (lambda _, b=b: b.call(command, runs[b.name], "--quiet")) for b in builds}
-        figures = compare(in_turns(rounds, works))
+        figures = compare(in_turns(rounds, {**works, "not_ours": not_ours(command, builds[0])}))
         steps = json.loads((builds[0].folder / "demo" / "run.json").read_text())["seconds"]
         return {**figures, "seconds_by_step": steps}  # of the last round; those before ``trajectories`` are the demo's
 
