@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import logging
 import math
 import os
@@ -186,6 +187,8 @@ def _connection(config: RayConfig) -> Iterator[None]:
             by_ray.pop(_READ_ONCE, None)
         yield
     finally:
+        # If another thread, such as a notebook's, frees an object of Ray's while Ray shuts down, the process ends.
+        gc.collect()
         ray.shutdown()
         for name, value in by_ray.items():
             if os.environ.get(name) == value:

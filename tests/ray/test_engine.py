@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import io
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +25,7 @@ from sessions import ONE_EACH
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
-from raypipe.engine import streaming
+from raypipe.engine import session, streaming
 from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
@@ -101,6 +103,29 @@ def test_a_ray_that_does_not_start_is_one_line(ray_elsewhere, monkeypatch):
     with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at local: .*current node timed out"):
         with ray_session(RayConfig(address="local")):
             pass
+
+
+def test_no_garbage_is_left_when_ray_shuts_down(ray_elsewhere, monkeypatch):
+    """Garbage in circles waits for the collector, which would free it in whichever thread is at work."""
+    left = weakref.WeakSet()
+
+    class Circle:
+        def __init__(self):
+            self.itself = self
+
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(session, "_hush", lambda: None)
+    ended: list[int] = []
+    monkeypatch.setattr("ray.shutdown", lambda: ended.append(len(left)))
+    gc.disable()
+    try:
+        with ray_session(RayConfig(address="local")):
+            left.add(Circle())
+            assert len(left) == 1
+    finally:
+        gc.enable()
+    assert ended == [0]
 
 
 def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
