@@ -136,6 +136,7 @@ _DARK = np.array((0.19, 0.21, 0.26))
 _GLOW = np.array([(1.00, 0.80, 0.25), (0.35, 1.00, 0.70), (0.80, 0.50, 1.00)])
 """Colours of the lights at feeder, scanner and bin."""
 _SHADOW = np.array((0.10, 0.09, 0.12))
+# Rounded to float32, but float64 in what follows, so that a seed's videos stay what they were.
 _X = ((np.arange(WIDTH, dtype=np.float32)[None, :] + 0.5) / HEIGHT).astype(np.float64)
 _Y = ((np.arange(HEIGHT, dtype=np.float32)[:, None] + 0.5) / HEIGHT).astype(np.float64)
 Point = tuple[float, float]
