@@ -30,7 +30,8 @@ import numpy as np
 import pyarrow as pa
 
 from bench.machine import keep
-from raypipe.demo import BEHAVIOURS, FPS, draw_look, draw_pace, follow_loop, render_demo
+from raypipe.demo import BEHAVIOURS, FPS, draw_pace, follow_loop, render_demo
+from raypipe.demo.scene import draw_look
 from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, FRAMES, PLAN, VIDEOS
 from raypipe.storage import local_path

@@ -204,7 +204,7 @@ def time_run(builds: list[Build], folder: Path, rounds: int) -> dict[str, Any]:
 def time_demo(builds: list[Build], folder: Path, rounds: int) -> dict[str, Any]:
     """Make each build's demo twice, first with empty caches: the run of the second is what later parts work on."""
     cold: dict[str, list[float]] = {build.name: [] for build in builds}
-    warm: dict[str, list[float]] = {build.name: [] for build in builds}
+    warm: dict[str, list[float]] = {name: [] for name in (*cold, "not_ours")}
     for i in range(rounds):
         for build in builds:
             build.caches = build.folder / f"caches_{i}"
@@ -212,7 +212,7 @@ def time_demo(builds: list[Build], folder: Path, rounds: int) -> dict[str, Any]:
                 out = build.folder / ("demo" if taken is warm and i == 0 else f"demo_{taken is warm}_{i}")
                 taken[build.name].append(build.call("demo", "--output", str(out), "--quiet"))
                 print(f"    {build.name}, {'cold' if taken is cold else 'warm'}: {taken[build.name][-1]:.1f}")
-        warm.setdefault("not_ours", []).append(not_ours("demo", builds[0])(i))
+        warm["not_ours"].append(not_ours("demo", builds[0])(i))
     return {"cold": compare(cold), "warm": compare(warm)}
 
 

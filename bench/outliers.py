@@ -30,7 +30,8 @@ from raypipe import pipeline
 from raypipe.analysis.faults import edges_of, spread_of
 from raypipe.analysis.outliers import find_threshold, score_outliers
 from raypipe.config import make_config
-from raypipe.demo import FPS, draw_look, draw_pace, film, follow_loop, write_pictures
+from raypipe.demo import FPS, draw_pace, film, follow_loop, write_pictures
+from raypipe.demo.scene import draw_look
 from raypipe.engine.session import ray_session
 from raypipe.engine.transform import map_tasks
 from raypipe.progress import Progress

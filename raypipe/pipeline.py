@@ -322,7 +322,11 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
     config = config.model_copy(update={"cluster": k})
     with rendering(folder, seed=seed) as videos:
-        from raypipe.engine.session import ray_session  # Ray is imported and starts while they are rendered.
+        # While they are rendered, what takes long to import is, and Ray starts.
+        from raypipe.analysis.evaluation import score_mean_pooled
+        from raypipe.engine.session import ray_session
+        from raypipe.runs.results import read_truth
+        from raypipe.trajectories import build_trajectories
 
         with ray_session(config.ray):
             with run.step("render"), progress.count("rendering", len(BEHAVIOURS) * VARIANTS) as advance:
@@ -331,11 +335,6 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
             embed(folder, run, config, progress)
     cluster(run, config, progress)
     report(run, config, progress)
-
-    from raypipe.analysis.evaluation import score_mean_pooled
-    from raypipe.runs.results import read_truth
-    from raypipe.trajectories import build_trajectories
-
     _, truth = read_truth(run)
     pooled = score_mean_pooled(build_trajectories(run, None).values, truth, len(BEHAVIOURS), config.cluster.seed)
     scores = {"trajectories": run.read_json("metrics.json")["ari"], "mean_pooled": pooled}
