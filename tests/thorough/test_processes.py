@@ -1,6 +1,9 @@
 """What a process of its own shows: what it loads, what it compiles, and how it gives up without a network."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 from test_clip import check_clip_line
@@ -51,3 +54,21 @@ def test_clip_offline_gives_up_quickly_and_quietly(tmp_path):
     )
     assert done.stderr == ""
     check_clip_line(done.stdout, "HF_HUB_OFFLINE forbids fetching them")
+
+
+def test_a_command_ends_with_its_exit_code_and_all_that_it_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+    def call(*arguments, **where):
+        return subprocess.run([sys.executable, "-m", "raypipe", *arguments], text=True, check=False, **where)
+
+    done = call("doctor", capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "") and "shared memory" in done.stdout.splitlines()[-1]
+    wrong = call("report", str(tmp_path), capture_output=True)
+    assert wrong.returncode == 2 and wrong.stderr.startswith(f"raypipe: {tmp_path} is not a run")
+    (tmp_path / "x.mp4").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as nobody_reads:
+        unread = call("run", str(tmp_path), "-o", "out", "--dry-run", stdout=nobody_reads, stderr=subprocess.PIPE)
+    assert (unread.returncode, unread.stderr) == (0, "")
