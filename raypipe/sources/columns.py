@@ -225,8 +225,13 @@ def _struct_type(there: _Values) -> pa.DataType | None:
     return pa.struct(fields)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written; one with half of a surrogate pair, which JSON can hold, cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_unicode(text: str, row: int) -> None:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_unicode(text):
         raise UnlikeError(f"in row {row} a text that is not valid Unicode: {shown(ascii(text))}")
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
-from raypipe.sources.columns import UnlikeError, count_types, to_array, writing_error
+from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, writing_error
 from raypipe.sources.files import group_name
 from raypipe.sources.videos import FOUND, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
@@ -149,7 +149,7 @@ def _text(value: Any, column: str, where: str) -> str | None:
     if isinstance(value, bytes | list | dict):
         raise SourceError(f"{where}: {column} is {shown(repr(value))}, not text")
     text = str(value)
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_unicode(text):
         raise SourceError(f"{where}: {column} {text!r} is not valid Unicode")
     return text
 

@@ -468,6 +468,12 @@ class TestPrecomputed:
         clips = self.check(path, ids, labels)
         assert {array.dtype for array in clips} == {np.dtype(np.float64)}
 
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
+    def test_json_as_other_programs_write_it(self, tmp_path, encoding):
+        (tmp_path / "t.json").write_text('{"values": [[[1e0, -2E+0]]], "labels": ["é\\n"]}', encoding)
+        videos, (clips,) = read_precomputed(tmp_path / "t.json")
+        assert clips.tolist() == [[1.0, -2.0]] and videos[0].label == "é\n"
+
     @pytest.mark.parametrize(("stored", "read"), [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i4", "f8")])
     def test_npz_with_lengths_keeps_its_precision(self, tmp_path, stored, read):
         values = np.arange(8).reshape(4, 2).astype(stored)
@@ -585,6 +591,8 @@ class TestPrecomputed:
             ({"a": [[1.0]], "b": "word"}, r"video 1 \(b\) must be"),
             ({"trajectories": [[[1.0]]], "labels": ["a", "b"]}, "labels must be a list of 1"),
             ({"trajectories": [[[1.0]]] * 2, "ids": ["a", "a"]}, "videos 0 and 1 have the same id, a"),
+            ({"a": [[1.0]], "\ud800": [[1.0]]}, r"ids\[1\], '\\ud800', is not valid Unicode"),
+            ({"values": [[[1.0]]], "labels": ["\udfff"]}, r"labels\[0\], .* is not valid Unicode"),
             ({"values": [[1.0], [2.0]], "lengths": [1, 2]}, r"lengths with the sum 3 do not fit .*\(2, 1\)"),
             ({"values": [[1.0], [2.0]], "lengths": [3, -1]}, "lengths must be whole numbers"),
         ],
