@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect as introspection
+import select
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -168,11 +169,20 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
         print("raypipe: interrupted; run the same command again to continue", file=sys.stderr)
         return FAILED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):
+            return FAILED  # Who read the output, such as `head`, has seen enough.
         if debug:
             raise
         reason = " ".join(str(error).split())[:500]
         print(f"raypipe: {type(error).__name__}: {reason} (--debug shows the traceback)", file=sys.stderr)
         return FAILED
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def print_plan(source: str, config: Config) -> None:

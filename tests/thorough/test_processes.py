@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from test_clip import check_clip_line
 from test_encoders import run_python
 from test_house import HEAVY, loaded_by
@@ -56,19 +57,24 @@ def test_clip_offline_gives_up_quickly_and_quietly(tmp_path):
     check_clip_line(done.stdout, "HF_HUB_OFFLINE forbids fetching them")
 
 
-def test_a_command_ends_with_its_exit_code_and_all_that_it_said(tmp_path, monkeypatch):
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+def call_command(*arguments, **where):
+    return subprocess.run([sys.executable, "-m", "raypipe", *arguments], text=True, check=False, **where)
 
-    def call(*arguments, **where):
-        return subprocess.run([sys.executable, "-m", "raypipe", *arguments], text=True, check=False, **where)
 
-    done = call("doctor", capture_output=True)
+def test_a_command_ends_with_its_exit_code_and_all_that_it_said(tmp_path):
+    done = call_command("doctor", capture_output=True)
     assert (done.returncode, done.stderr) == (0, "") and "shared memory" in done.stdout.splitlines()[-1]
-    wrong = call("report", str(tmp_path), capture_output=True)
+    wrong = call_command("report", str(tmp_path), capture_output=True)
     assert wrong.returncode == 2 and wrong.stderr.startswith(f"raypipe: {tmp_path} is not a run")
+
+
+@pytest.mark.parametrize(("unbuffered", "code"), [("", 0), ("1", 1)])
+def test_a_command_whose_output_nobody_reads_says_nothing(tmp_path, monkeypatch, unbuffered, code):
+    """What fits in the buffer is missed only at the end."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     (tmp_path / "x.mp4").touch()
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer) as nobody_reads:
-        unread = call("run", str(tmp_path), "-o", "out", "--dry-run", stdout=nobody_reads, stderr=subprocess.PIPE)
-    assert (unread.returncode, unread.stderr) == (0, "")
+        done = call_command("run", str(tmp_path), "-o", "out", "--dry-run", stdout=nobody_reads, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (code, "")
