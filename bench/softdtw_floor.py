@@ -88,7 +88,9 @@ def _disassemble(dim: int) -> str:
     """Compile the float32 sweep of one center again, because numba's cache keeps no assembly."""
     floats, whole = types.float32[::1], types.int64
     compiled = njit(nogil=True)(sweep.py_func)
-    compiled.compile((floats, floats, types.none, types.UniTuple(whole, dim), floats, whole, whole, whole, types.none, types.none))
+    compiled.compile(
+        (floats, floats, types.none, types.UniTuple(whole, dim), floats, whole, whole, whole, types.none, types.none)
+    )
     return next(iter(compiled.inspect_asm().values()))
 
 
