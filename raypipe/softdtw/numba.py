@@ -33,7 +33,7 @@ _LAID_OUT_BYTES = 1 << 20  # So much at most is laid out at a time, if it is mor
 _KEPT_BYTES = 512 << 10  # The probabilities of a strip of rows fit in this, and so in a core's cache.
 _LOG2_E = float(np.log2(np.e))
 _TABLE = 1 << 24  # A table of the limits of pairs of lengths has at most so many rows.
-_SAMPLED = 256  # The data are centred on the mean of at most this many series.
+_SAMPLED = 64  # The data are centred on the mean of at most this many series.
 
 
 @dataclass(frozen=True)

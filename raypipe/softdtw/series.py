@@ -171,7 +171,7 @@ def _steps(one: Any, i: int) -> np.ndarray:
 def _check(values: Any, first: int) -> tuple[Any, float]:
     """Return the lengths and the largest magnitude of (n, T, d) series; errors count series from ``first``."""
     xp = _namespace(values)
-    largest = float(abs(values).max())
+    largest = float(max(values.max(), -values.min()))
     if largest < np.inf:  # This is False for NaN too.
         return xp.full(len(values), values.shape[1], dtype=np.int32), largest
     present = ~xp.isnan(values).all(axis=2)
