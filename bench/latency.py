@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import RESULTS, describe_machine, keep
+from bench.machine import RESULTS, keep, of_this_isa
 
 HERE = Path(__file__).resolve().parent.parent
 N_TRAJECTORIES, DIM = 444, 256
@@ -321,7 +321,7 @@ def main() -> None:
             subprocess.run(["git", "clone", "--quiet", str(HERE), str(older)], check=True)
             subprocess.run(["git", "checkout", "--quiet", chosen.against], cwd=older, check=True)
             builds.append(Build("older_build", older, folder))
-        name = "latency_avx2" if describe_machine()["isa"] == "AVX2" else "latency"  # a file is of one machine
+        name = of_this_isa("latency")
         kept = RESULTS / f"{name}.json"
         figures: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
         for part in chosen.only:

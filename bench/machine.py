@@ -25,6 +25,11 @@ def describe_machine() -> dict[str, Any]:
     return {"cpu": model, "isa": isa, "cores": os.cpu_count(), "versions": package_versions()}
 
 
+def of_this_isa(name: str) -> str:
+    """Return the name of the file for figures of this instruction set: a file is of one machine."""
+    return f"{name}_avx2" if describe_machine()["isa"] == "AVX2" else name
+
+
 def keep(name: str, figures: Any) -> Path:
     """Write the figures, the day and the machine to ``bench/results/<name>.json``, and return its path."""
     RESULTS.mkdir(exist_ok=True)
