@@ -23,7 +23,7 @@ from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.plan import find_quarantined, open_plan, portion_size
-from raypipe.runs.results import SIGNALS, begin_embedding, remove_clusters, remove_report
+from raypipe.runs.results import SIGNALS, begin_embedding, check_place, remove_clusters, remove_report
 from raypipe.schema import EMBEDDING
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features
@@ -53,6 +53,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
 
     With another run in ``like``, the embeddings must be comparable with that run's.
     """
+    check_place(run)
     features, alone = _read_features(source, config)
     if alone:
         return take_signals(str(source), run, config, progress.say, like)
@@ -121,24 +122,24 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     check_describable(run, config)
     check_learnable(config)
     with _open_steps(run, config, progress) as steps:
-        remove_clusters(run)
-        run.record(config=config.model_dump(mode="json"))
         progress.say("building trajectories")
         with run.step("trajectories"):
             n = steps.build()
         for note in steps.notes:
             progress.say(note)
-        if steps.notes:
-            run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
         progress.say(f"reducing {n} trajectories: {config.reduce.method}")
         with run.step("reduce"):
             reducer = steps.reduce()
-        run.record_stage("reduce", reducer.implementation, reducer.reason)
         density = config.cluster.method == "density"
         into = "by" if density else f"into {config.cluster.n_clusters}{steps.where}:"
         progress.say(f"clustering {into} {config.cluster.method}")
         with run.step("cluster"):
             clustering = steps.fit()
+        # What the parameters may be refused for is done: a run keeps its clusters and its config until now.
+        run.record(config=config.model_dump(mode="json"))
+        if steps.notes:
+            run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
+        run.record_stage("reduce", reducer.implementation, reducer.reason)
         write_model(run, config, clustering, reducer.arrays())
         with run.step("picture"):
             picture = steps.project(clustering)

@@ -22,7 +22,7 @@ from raypipe.reduction import (
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
-from raypipe.runs.results import LEARNED, write_encoder, write_trajectories
+from raypipe.runs.results import LEARNED, remove_clusters, write_encoder, write_trajectories
 from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
@@ -100,8 +100,10 @@ class LocalSteps:
         return reducer
 
     def fit(self) -> Clustering:
-        """Group the reduced trajectories."""
-        return fit_clusters(self.reduced.values, self._config.cluster)
+        """Group the reduced trajectories; what the run holds of an earlier clustering goes when that is done."""
+        clustering = fit_clusters(self.reduced.values, self._config.cluster)
+        remove_clusters(self._run)
+        return clustering
 
     @property
     def reduced(self) -> Trajectories:

@@ -1,13 +1,16 @@
 """The library's way in, as the README shows it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import raypipe as rp
+from raypipe import pipeline
 from raypipe.errors import UsageError
+from raypipe.progress import Progress
 from raypipe.runs.accounting import account
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
@@ -142,3 +145,16 @@ def test_an_estimator_of_something_else_is_refused(run):
     )
     with pytest.raises(UsageError, match="5 labels, and the run 12 trajectories"):
         rp.write_report(run, model)
+
+
+@pytest.mark.parametrize(
+    "refused", [("cluster.gamma=1e300",), ("reduce.method=tsne", "reduce.n_components=5"), ("cluster.n_clusters=13",)]
+)
+def test_a_clustering_that_is_refused_leaves_the_one_before(run, refused):
+    pipeline.cluster(run, rp.make_config(sets=("trajectory.n_steps=8", "cluster.n_clusters=2")), Progress())
+    before = {path: path.read_bytes() for path in Path(run.url).rglob("*.parquet")}
+    config = run.info()["config"]
+    with pytest.raises(UsageError):
+        pipeline.cluster(run, rp.make_config(sets=("trajectory.n_steps=8", *refused)), Progress())
+    assert {path: path.read_bytes() for path in Path(run.url).rglob("*.parquet")} == before
+    assert run.exists("model/centers.npy") and run.info()["config"] == config
