@@ -69,10 +69,12 @@ class Run:
 
     @cached_property
     def _fs_and_root(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        if not self.url:
+            raise UsageError("a run directory has a name: -o is empty")
         try:
             return fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"cannot use {self.url} as a run directory: {error}") from error
+        except (ImportError, ValueError, OSError) as error:
+            raise UsageError(f"cannot use {self.url} as a run directory: {one_line(error)}") from error
 
     def path(self, name: str = "") -> str:
         """Return the path of a file of the run, as its file system knows it."""
@@ -232,8 +234,15 @@ class Run:
         self.write_bytes(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode())
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file."""
-        return json.loads(self.read_bytes(name))
+        """Read a JSON file; every one of a run holds an object."""
+        content = self.read_bytes(name)
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise RaypipeError(f"cannot read {self.path(name)}: {one_line(error)}") from error
+        if not isinstance(found, dict):
+            raise RaypipeError(f"cannot read {self.path(name)}: it holds no object")
+        return found
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file."""

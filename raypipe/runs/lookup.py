@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def find_id(run: Run, name: str) -> str | None:
         return pc.or_(pc.equal(table["video_id"], name), pc.is_in(table["uri"], value_set=pa.array([uri, name])))
 
     found = _find_one(run, name, is_named)
-    if found is None and name and not Path(name).exists():
+    if found is None and name and not os.path.exists(name):  # noqa: PTH110 – Path.exists raises for a name too long
         found = _find_one(run, name, lambda table: pc.ends_with(table["uri"], f"/{name.lstrip('/')}"))
     return found
 

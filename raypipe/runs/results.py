@@ -43,13 +43,51 @@ DATASET_FAULTS = "dataset_faults.json"
 """What is wrong with the dataset that the videos are of."""
 DUPLICATES = "duplicates.json"
 """Which videos are near-duplicates."""
+SWEEP = "sweep.json"
+"""The fits of many numbers of clusters."""
 _POSTERS = (POSTER, POSTER_FACTS, "poster.jpg", "poster.jpeg", "poster.dzi", "poster.html", "poster_files")
+_EMBEDDED = (
+    "embeddings",
+    "frames",
+    "plan.parquet",
+    "videos.parquet",
+    SIGNALS,
+    "learning",
+    DATASET_FAULTS,
+    "sweep.json",
+)
+"""What everything up to the embeddings writes, and what follows from them alone."""
+_CLUSTERED = (
+    "trajectories",
+    "clusters.parquet",
+    BARYCENTERS,
+    "model",
+    "metrics.json",
+    "descriptions.json",
+    OUTLIERS,
+    LEARNED,
+    SPANS,
+    EXPORTS,
+    DUPLICATES,
+    *_POSTERS,
+)
+"""What clustering writes."""
+_REPORTED = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
+
+
+def check_place(run: Run) -> None:
+    """Raise `UsageError` if a folder that is no run holds files which a run would remove or write over."""
+    if run.exists("run.json"):
+        return
+    for name in (*_EMBEDDED, *_CLUSTERED, *_REPORTED):
+        if run.exists(name):
+            raise UsageError(f"{run.url} is no run, and its {name} would be written over: choose another -o")
 
 
 def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
     """Record what a run's embeddings are made with, and remove what followed from those of before."""
     remove_clusters(run)
-    run.remove("sweep.json")
+    run.remove(SWEEP)
     run.remove(SIGNALS)
     run.remove("learning")
     run.remove(DATASET_FAULTS)
@@ -59,27 +97,14 @@ def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> Non
 
 def remove_clusters(run: Run) -> None:
     """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
-    for name in (
-        "trajectories",
-        "clusters.parquet",
-        BARYCENTERS,
-        "model",
-        "metrics.json",
-        "descriptions.json",
-        OUTLIERS,
-        LEARNED,
-        SPANS,
-        EXPORTS,
-        DUPLICATES,
-        *_POSTERS,
-    ):
+    for name in _CLUSTERED:
         run.remove(name)
     remove_report(run)
 
 
 def remove_report(run: Run) -> None:
     """Remove the report and its tables and pictures."""
-    for name in ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html"):
+    for name in _REPORTED:
         run.remove(name)
 
 

@@ -3,8 +3,10 @@
 import os
 import pickle
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from commands import call_raypipe
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.directory import Run
@@ -119,3 +121,29 @@ def test_a_stage_that_no_longer_falls_back_leaves_no_reason(tmp_path):
     run.record_stage("reduce", "PCA 2")
     assert run.info()["fallbacks"] == {"cluster": "no GPU"}
     assert run.info()["implementations"] == {"reduce": "PCA 2", "cluster": "numba 1"}
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "Expecting value"), (b"[]", "holds no object")])
+def test_a_damaged_record_is_named(tmp_path, content, said):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RaypipeError, match=f"cannot read {tmp_path}/run.json: .*{said}"):
+        Run.open(tmp_path).info()
+
+
+@pytest.mark.parametrize("url", ["", "zip://a::file:///nowhere.zip"])
+def test_what_can_be_no_run_directory(url):
+    with pytest.raises(UsageError):
+        Run(url).exists("run.json")
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    """A run would remove plots/ and write over the rest."""
+    np.savez(tmp_path / "paths.npz", values=np.zeros((4, 3, 2)))
+    for name in ("plots/mine.png", "outliers.csv"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for verb in ("run", "embed"):
+        done = call_raypipe(verb, tmp_path / "paths.npz", "-o", tmp_path / "out")
+        assert done.exit_code == 2 and "is no run, and its outliers.csv would be written over" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
