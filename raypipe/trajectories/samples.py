@@ -52,8 +52,6 @@ def sample_trajectories(
     """
     videos = run.read_table("videos.parquet", ["video_id", "status"])
     ids = videos.filter(pc.equal(videos["status"], OK))["video_id"].combine_chunks()
-    if not len(ids):
-        raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     if config.trajectory.join or config.trajectory.method == "seq2seq":
         steps = LocalSteps(run, config, progress=progress)
         steps.build()
@@ -64,6 +62,8 @@ def sample_trajectories(
         chosen = _choose(len(ids), at_most, seed)
         plan = plan.filter(pc.is_in(plan["video_id"], value_set=ids.take(pa.array(chosen))))
     paths = gather_paths(Ledger(run, plan), config.trajectory)
+    if not len(paths):
+        raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     return reduce_trajectories(paths, config.reduce)[0], len(ids)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,14 +173,17 @@ def _check_part(from_s: float | None, to_s: float | None) -> tuple[float, float]
         return None
     if from_s is None or to_s is None:
         raise UsageError(f"a part has two ends: --{'to' if to_s is None else 'from'} is missing")
+    if math.isinf(to_s):
+        raise UsageError("a part has an end: give --to in seconds")
     if not 0 <= from_s < to_s:
         raise UsageError(f"the part from {from_s:g} s to {to_s:g} s is empty")
     return from_s, to_s
 
 
 def _is_text(like: str) -> bool:
-    is_file = "/" in like or suffix(like) in VIDEO_SUFFIXES or is_precomputed(like) or Path(like).exists()
-    return not is_file
+    if "/" in like or suffix(like) in VIDEO_SUFFIXES or is_precomputed(like):
+        return False
+    return not os.path.exists(like)  # noqa: PTH110 – Path.exists raises for a name too long, which a text may be
 
 
 def _make_encoder(run: Run, config: Config) -> Encoder:

@@ -361,3 +361,14 @@ def test_words_have_no_part_and_need_the_runs_own_weights(worded):
         assert (result.exit_code, "was embedded by clip/ViT-B-32/laion2b" in result.stderr) == (2, True)
     finally:
         run.record(encoder=theirs)
+
+
+def test_a_text_may_be_longer_than_a_file_s_name(tmp_path):
+    run = make_worded(tmp_path)
+    assert lookup.find_id(run, "a hand opens a drawer " * 15) is None
+    assert similarity._is_text("a hand opens a drawer " * 15)
+
+
+def test_a_part_without_an_end(tmp_path):
+    with pytest.raises(UsageError, match="a part has an end"):
+        similarity.search(make_worded(tmp_path), "v0", from_s=0.0, to_s=float("inf"))

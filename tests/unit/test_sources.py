@@ -591,6 +591,7 @@ class TestPrecomputed:
             ({"a": [[1.0]], "b": "word"}, r"video 1 \(b\) must be"),
             ({"trajectories": [[[1.0]]], "labels": ["a", "b"]}, "labels must be a list of 1"),
             ({"trajectories": [[[1.0]]] * 2, "ids": ["a", "a"]}, "videos 0 and 1 have the same id, a"),
+            ([[[1.0]], [[2.0], [-1e30]]], "video 1 holds 1e\\+30; beyond 1e\\+15"),
             ({"a": [[1.0]], "\ud800": [[1.0]]}, r"ids\[1\], '\\ud800', is not valid Unicode"),
             ({"values": [[[1.0]]], "labels": ["\udfff"]}, r"labels\[0\], .* is not valid Unicode"),
             ({"values": [[1.0], [2.0]], "lengths": [1, 2]}, r"lengths with the sum 3 do not fit .*\(2, 1\)"),
@@ -602,6 +603,25 @@ class TestPrecomputed:
         with pytest.raises(SourceError, match=said) as caught:
             read_precomputed(tmp_path / "t.json")
         assert "\n" not in str(caught.value) and "t.json" in str(caught.value)
+
+    def test_an_id_that_is_there_twice(self, tmp_path):
+        (tmp_path / "t.json").write_text('{"a": [[1, 2]], "b": [[3, 4]], "a": [[5, 6]]}')
+        with pytest.raises(SourceError, match=r"t\.json: .*a is there twice"):
+            read_precomputed(tmp_path / "t.json")
+
+    def test_an_array_of_one_number(self, tmp_path):
+        np.savez(tmp_path / "t.npz", values=np.array(3.0))
+        with pytest.raises(SourceError, match="holds ndarray, not a nested list"):
+            read_precomputed(tmp_path / "t.npz")
+
+    def test_labels_of_pandas_and_of_numpy(self, tmp_path):
+        pandas = pytest.importorskip("pandas")
+        for label, expected in ((pandas.NA, None), (pandas.NaT, None), (np.float32("nan"), None), (np.int8(3), "3")):
+            (tmp_path / "t.pkl").write_bytes(pickle.dumps({"values": NESTED, "labels": [label, "x", "y"]}))
+            assert read_precomputed(tmp_path / "t.pkl", allow_pickle=True)[0][0].label == expected
+        (tmp_path / "t.pkl").write_bytes(pickle.dumps({"values": NESTED, "labels": ["x", np.arange(2), "y"]}))
+        with pytest.raises(SourceError, match=r"labels\[1\] is a ndarray, not text"):
+            read_precomputed(tmp_path / "t.pkl", allow_pickle=True)
 
     @pytest.mark.parametrize("name", ["t.json", "t.npz", "t.pkl"])
     @pytest.mark.parametrize("content", [b"", b"garbage\xff", b"PK\x03\x04 cut off", b"[" * 100_000])
