@@ -189,7 +189,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
             steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
     with run.step("evaluate"):
         name, truth = results.read_truth(run)
-        metrics = evaluate(steps.reduced.values, labels, gamma=model.gamma, truth=truth)
+        metrics = evaluate(steps.reduced.values, labels, gamma=model.gamma, n_clusters=len(model.centers), truth=truth)
     del metrics["n_empty"]  # Clusters without a new video say nothing of the clustering.
     with run.step("outliers"):
         found = outlier_table.judge_videos(

@@ -203,6 +203,9 @@ def _find_in(video: ClipPath, part: ClipPath, part_s: tuple[float, float], gamma
         rate = (last_s - first_s) / (asked_s[-1] - asked_s[0]) if len(asked) > 1 else 1.0
         start_s = max(first_s - rate * (asked_s[0] - part_s[0]), video.start_s[0])
         end_s = min(last_s + rate * (part_s[1] - asked_s[-1]), video.end_s[-1])
+        if start_s >= end_s:  # A moment is like the whole part: it is that of a clip.
+            clip = int(np.abs((video.start_s + video.end_s) / 2 - first_s).argmin())
+            start_s, end_s = video.start_s[clip], video.end_s[clip]
         if all(end_s <= other.start_s or start_s >= other.end_s for other in found):
             away = divergences(asked, [values[piece.first : piece.after]], gamma, "float64")[0] / len(asked)
             found.append(Match(video.video_id, float(away), float(start_s), float(end_s)))

@@ -67,6 +67,6 @@ def _draw_lines(axes: Axes, rows: Sequence[Mapping[str, Any]], columns: Mapping[
 def _title(sweep: Mapping[str, Any]) -> str:
     chosen = sweep["recommended"]
     if chosen is None:
-        return "No structure found"
+        return str(sweep["reason"].partition(":")[0]).capitalize()
     gamma = "" if chosen["gamma"] is None or not sweep["several_gammas"] else f", γ {chosen['gamma']:.3g}"
     return f"Recommended: {chosen['k']} clusters{gamma}"

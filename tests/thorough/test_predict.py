@@ -73,6 +73,7 @@ def test_the_runs_own_videos_get_the_runs_own_labels(tmp_path, sets):
     np.testing.assert_array_equal(column(again, "outlier"), column(run, "outlier"))
     np.testing.assert_allclose(column(again, "x"), column(run, "x"), rtol=1e-5)
     assert again.info()["counts"] == run.info()["counts"]
+    assert again.read_json("metrics.json")["sizes"] == run.read_json("metrics.json")["sizes"]
 
 
 def test_new_videos_get_the_cluster_of_their_shape_and_what_failed_is_counted(known, tmp_path):
@@ -180,6 +181,7 @@ def test_a_single_new_video_that_is_odd_is_flagged_and_examined(known, tmp_path)
     (row,) = csv.DictReader(io.StringIO(new.read_bytes("outliers.csv").decode()))
     assert row["outlier"] == "true" and row["reason"]
     assert float(row["score"]) > np.quantile(column(run, "outlier_score"), 0.95)
+    assert sorted(new.read_json("metrics.json")["sizes"]) == [0, 0, 1]
 
 
 def test_new_videos_are_judged_as_the_run_was_judged_last(tmp_path):

@@ -12,7 +12,7 @@ from raypipe.clustering import fit_clusters
 from raypipe.clustering.assignment import assign_to_centers
 from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError
-from raypipe.report.sweep_figure import draw_sweep
+from raypipe.report.sweep_figure import _title, draw_sweep
 from raypipe.softdtw import cdist_soft_dtw
 
 CONFIG = ClusterConfig(max_iter=8)
@@ -86,6 +86,8 @@ def test_no_structure_is_said_where_there_is_none(shape):
     told = describe_sweep(found)
     assert "◀" not in told and found["reason"] in told
     assert draw_sweep(found).startswith(b"\x89PNG")
+    assert _title(found) == "No structure found"
+    assert _title(found | {"reason": "no stable structure found: a"}) == "No stable structure found"
 
 
 def row_of(k, weakest, gain, gamma=0.1, noise=0.01):

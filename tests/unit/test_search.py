@@ -106,6 +106,8 @@ def test_pieces_are_the_best_of_all_videos_and_do_not_overlap():
     assert best == [("v2", 2), ("v2", 15), ("v2", 22), ("v3", 4)]
     assert [match.distance for match in found] == sorted(match.distance for match in found)
     assert "v0" not in {match.video_id for match in found}
+    every = search.rank_pieces(videos[0], (3.0, 6.0), videos, 60)
+    assert all(match.start_s < match.end_s for match in every) and "v1" in {match.video_id for match in every}
     for one, other in itertools.combinations(found, 2):
         assert one.video_id != other.video_id or one.end_s <= other.start_s or one.start_s >= other.end_s
     (least,) = search.rank_pieces(videos[0], (3.0, 6.0), videos, 1, least=True)
