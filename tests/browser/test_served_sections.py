@@ -244,5 +244,5 @@ def test_a_page_from_disk_has_no_search_and_its_contents_lead_to_what_it_has(ope
         target = link.get_attribute("href")
         assert page.locator(f"h2{target}").is_visible(), target
     links.last.click()
-    page.wait_for_timeout(1500)  # The page scrolls smoothly.
-    assert page.locator("h2#how-it-was-made").bounding_box()["y"] < 900
+    # The page scrolls smoothly, on a busy machine for some seconds.
+    page.wait_for_function("document.querySelector('h2#how-it-was-made').getBoundingClientRect().y < 900")
