@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import keep, of_this_isa
+from bench.machine import describe_machine, keep, of_this_isa
 from bench.softdtw import GAMMA, SIZES, TOLERANCES, make_data
 from raypipe.softdtw import reference
 from raypipe.softdtw.series import Series
@@ -168,9 +168,8 @@ def main() -> None:
     described = ["git", "-C", str(builds["before"]), "rev-parse", "--short", "HEAD"]
     figures: dict[str, Any] = {"before": subprocess.run(described, capture_output=True, text=True).stdout.strip()}
     figures["load_before"] = os.getloadavg()[0]
-    kept = of_this_isa("softdtw_builds")
     for name, instructions in SETS.items():
-        if name == "AVX2" and kept.endswith("avx2"):
+        if name == describe_machine()["isa"]:  # It is this processor's.
             continue
         print(name, flush=True)
         figures[name] = {
@@ -180,7 +179,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             figures[name]["cdist"] = measure_set(builds, instructions, arguments.rounds, folder)
     figures["load_after"] = os.getloadavg()[0]
-    print(f"kept in {keep(kept, figures)}")
+    print(f"kept in {keep(of_this_isa('softdtw_builds'), figures)}")
 
 
 if __name__ == "__main__":

@@ -135,8 +135,6 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         progress.say(f"clustering {into} {config.cluster.method}")
         with run.step("cluster"):
             clustering = steps.fit()
-        # What the parameters may be refused for is done: a run keeps its clusters and its config until now.
-        run.record(config=config.model_dump(mode="json"))
         if steps.notes:
             run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
         run.record_stage("reduce", reducer.implementation, reducer.reason)
@@ -318,6 +316,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
     if run.exists("run.json"):
         raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
+    check_place(run)
     folder = Path(run.path("videos"))
 
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})

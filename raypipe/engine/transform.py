@@ -21,7 +21,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, remove_clusters, to_table
+from raypipe.runs.results import ROWS_PER_FILE, begin_clusters, from_table, read_trajectories, to_table
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import gather_paths
 
@@ -242,7 +242,7 @@ class RaySteps:
 
         They are written at once, so what the run holds of an earlier clustering goes before.
         """
-        remove_clusters(self._run)
+        begin_clusters(self._run, self._config)
         return build_files(self._run, self._config.trajectory)
 
     def reduce(self) -> Fitted:

@@ -46,16 +46,7 @@ DUPLICATES = "duplicates.json"
 SWEEP = "sweep.json"
 """The fits of many numbers of clusters."""
 _POSTERS = (POSTER, POSTER_FACTS, "poster.jpg", "poster.jpeg", "poster.dzi", "poster.html", "poster_files")
-_EMBEDDED = (
-    "embeddings",
-    "frames",
-    "plan.parquet",
-    "videos.parquet",
-    SIGNALS,
-    "learning",
-    DATASET_FAULTS,
-    "sweep.json",
-)
+_EMBEDDED = ("embeddings", "frames", "plan.parquet", "videos.parquet", SIGNALS, "learning", DATASET_FAULTS, SWEEP)
 """What everything up to the embeddings writes, and what follows from them alone."""
 _CLUSTERED = (
     "trajectories",
@@ -93,6 +84,12 @@ def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> Non
     run.remove(DATASET_FAULTS)
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
+
+
+def begin_clusters(run: Run, config: Config) -> None:
+    """Remove what an earlier clustering left, and record the config of the one that takes its place."""
+    remove_clusters(run)
+    run.record(config=config.model_dump(mode="json"))
 
 
 def remove_clusters(run: Run) -> None:

@@ -225,6 +225,15 @@ def _struct_type(there: _Values) -> pa.DataType | None:
     return pa.struct(fields)
 
 
+def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, for `json.loads` to call; two values of one name are a `ValueError`."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"two values of one name, {next(key for key in keys if keys.count(key) > 1)!r}")
+    return row
+
+
 def is_unicode(text: str) -> bool:
     """Return whether a text can be written; one with half of a surrogate pair, which JSON can hold, cannot."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

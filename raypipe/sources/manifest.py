@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
-from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, writing_error
+from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, to_object, writing_error
 from raypipe.sources.files import group_name
 from raypipe.sources.videos import FOUND, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
@@ -280,7 +280,7 @@ def _read_jsonl(file: IO[bytes], name: str) -> _Read:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_to_object)
+            row = json.loads(line, object_pairs_hook=to_object)
         except ValueError as error:
             raise ValueError(f"line {i}: {error}") from error
         if not isinstance(row, dict):
@@ -296,14 +296,6 @@ def _read_jsonl(file: IO[bytes], name: str) -> _Read:
         except UnlikeError as error:
             raise SourceError(f"manifest {shown(name)}: column {column!r} holds {error}") from error
     return _in_batches(columns)
-
-
-def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"two values of one name, {next(key for key in keys if keys.count(key) > 1)!r}")
-    return row
 
 
 def _in_batches(columns: dict[str, Any]) -> _Read:

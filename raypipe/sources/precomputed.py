@@ -19,7 +19,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from raypipe.errors import SourceError, one_line
-from raypipe.sources.columns import is_unicode
+from raypipe.sources.columns import is_unicode, to_object
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, local_path, open_file, read_range, shown, suffix
 
@@ -148,15 +148,7 @@ def _read_json(content: bytes) -> Any:
     if content.lstrip().startswith(b"["):
         with contextlib.suppress(ValueError):  # Python's says in which line a mistake is.
             return from_json(content)
-    return json.loads(content, object_pairs_hook=_distinct_keys)
-
-
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:i]))
-        raise ValueError(f"{shown(twice)} is there twice")
-    return found
+    return json.loads(content, object_pairs_hook=to_object)
 
 
 def _check_pickle(content: bytes, name: str) -> bytes:
@@ -212,8 +204,8 @@ def _split(content: Any, name: str) -> _Parts:
 def _listed(values: Any, name: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype != object:
         raise SourceError(f"{shown(name)}: a {values.shape} array needs lengths, which say where each video ends")
-    is_one = isinstance(values, np.ndarray) and values.ndim == 0
-    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or is_one:
+    is_one = getattr(values, "shape", None) == () or not hasattr(values, "__len__")
+    if is_one or isinstance(values, str | bytes | Mapping):
         raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")
     return list(values)
 
@@ -245,8 +237,9 @@ def _texts(values: Any, n: int, what: str, name: str) -> list[str | None]:
 def _text(value: Any, where: str) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
+    is_na = type(value).__name__ == "NAType"  # pandas' own, which cannot be compared
     try:
-        is_missing = value is None or type(value).__name__ == "NAType" or bool(value == "") or bool(value != value)
+        is_missing = value is None or is_na or bool(value == "") or bool(value != value)
     except ValueError as error:  # An array is neither equal nor unequal.
         raise SourceError(f"{where} is a {type(value).__name__}, not text") from error
     if is_missing:

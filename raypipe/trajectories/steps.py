@@ -22,7 +22,7 @@ from raypipe.reduction import (
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.runs.directory import Run
-from raypipe.runs.results import LEARNED, remove_clusters, write_encoder, write_trajectories
+from raypipe.runs.results import LEARNED, begin_clusters, write_encoder, write_trajectories
 from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
@@ -102,7 +102,7 @@ class LocalSteps:
     def fit(self) -> Clustering:
         """Group the reduced trajectories; what the run holds of an earlier clustering goes when that is done."""
         clustering = fit_clusters(self.reduced.values, self._config.cluster)
-        remove_clusters(self._run)
+        begin_clusters(self._run, self._config)
         return clustering
 
     @property

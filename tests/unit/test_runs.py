@@ -143,7 +143,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    for verb in ("run", "embed"):
-        done = call_raypipe(verb, tmp_path / "paths.npz", "-o", tmp_path / "out")
+    for verb in (["run", tmp_path / "paths.npz"], ["embed", tmp_path / "paths.npz"], ["demo"]):
+        done = call_raypipe(*verb, "-o", tmp_path / "out")
         assert done.exit_code == 2 and "is no run, and its outliers.csv would be written over" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before

@@ -606,7 +606,7 @@ class TestPrecomputed:
 
     def test_an_id_that_is_there_twice(self, tmp_path):
         (tmp_path / "t.json").write_text('{"a": [[1, 2]], "b": [[3, 4]], "a": [[5, 6]]}')
-        with pytest.raises(SourceError, match=r"t\.json: .*a is there twice"):
+        with pytest.raises(SourceError, match=r"t\.json: .*two values of one name, 'a'"):
             read_precomputed(tmp_path / "t.json")
 
     def test_an_array_of_one_number(self, tmp_path):
