@@ -21,7 +21,7 @@ CALM_PART = 0.05  # So large a part of the moves from clip to clip belongs to pa
 RESTLESS = 4.0  # from all moves up to so many times theirs, because some cameras have more noise than others.
 WIDEST = 4.0  # What is usual is at most so many times the median distance.
 LONGER = 1.5  # A picture is frozen that rests more than so many times as long as any other.
-TOO_SHORT = 0.25  # A video is too short if it has less than this part of the usual length.
+TOO_SHORT = 0.25  # A video is too short if it has no more than this part of the usual number of clips, or only one.
 UNDONE = 1.5  # A fault is found if what is left without it is at most so many times what is usual,
 HALVED = 0.5  # and at most this part of what there was.
 # The best of many guesses leaves little by chance alone, so what it leaves weighs more where there is more to choose.
@@ -112,6 +112,8 @@ class Examiner:
         The clips of the ordinary videos, and of those to be examined, by row.
     time_axis
         How the trajectories were interpolated, as in `raypipe.config.TrajectoryConfig`.
+    threshold
+        The distance beyond which videos are far, where no ordinary video says it; inf if it is not known.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Examiner:
         ordinary: np.ndarray,
         clips: Mapping[int, ClipPath],
         time_axis: Literal["time", "index"] = "time",
+        threshold: float = np.inf,
     ) -> None:
         self.values, self.scores, self.centers, self.gamma = values, scores, centers, gamma
         self.clips, self.time_axis = clips, time_axis
@@ -132,7 +135,7 @@ class Examiner:
             if center >= 0
         }
         # A small cluster may have a narrow idea of what is usual.
-        self.least_usual = float(np.median([each.distance for each in self.usual.values()])) if self.usual else 0.0
+        self.least_usual = float(np.median([each.distance for each in self.usual.values()])) if self.usual else threshold
         near = [row for row in ordinary if scores.values[row] <= np.median(scores.values[ordinary])]
         self.pauses = learn_pauses([clips[row].values for row in near if row in clips])
 
@@ -153,20 +156,23 @@ class Examiner:
         path, clips = np.asarray(self.values[row], np.float64), self.clips.get(row)
         center = int(self.scores.nearest[row])
         usual = self.usual.get(center)
-        if clips is not None and usual is not None and len(clips.start_s) < TOO_SHORT * usual.n_clips:
+        if clips is not None and usual is not None and is_too_short(len(clips.start_s), usual.n_clips):
             n, m = len(clips.start_s), usual.n_clips
             said = f"too short: {n} clip{'s'[: n != 1]}, where {m:g} are usual"
             return Finding(said, float(clips.start_s[0]), float(clips.end_s[-1]), True)
         if clips is not None and (still := find_still(clips.values, self.pauses)):
             return self._say_frozen(clips, *still)
-        if usual is None:
-            return Finding("far from its own center; there is no other to compare it with", None, None, False)
         edges = edges_of(clips, len(path), self.time_axis)
         distance = float(self.scores.values[row])
+        if usual is None and (center < 0 or distance <= UNDONE * self.least_usual):
+            return Finding("far from its own center; there is no other to compare it with", None, None, False)
         repair = self._undo(path, distance)
         if repair is not None:
             span = _cut_out(edges, repair.start, repair.end)
             return Finding(_say(repair, span), *span, True)
+        if usual is None:
+            span = _cut_out(edges, 0, len(path))
+            return Finding(f"unlike any cluster{_from_to(span)}", *span, True)
         start, end = self._find_excess(path, center, usual)
         span = _cut_out(edges, start, end)
         if distance <= UNDONE * max(usual.distance, self.least_usual):
@@ -175,7 +181,7 @@ class Examiner:
 
     def _undo(self, path: np.ndarray, distance: float) -> Repair | None:
         """Return the repair that makes the path like others, or None."""
-        if self.gamma is None:
+        if self.gamma is None or not self.usual:
             return None
         numbers = self._nearest(path)
         repairs = [undo_reversal(path, self.centers, numbers, self.gamma)]
@@ -209,6 +215,11 @@ class Examiner:
             return Finding("frozen: its picture never moves", *span, True)
         until = "" if end == len(clips.start_s) else f" to {span[1]:.1f} s"
         return Finding(f"frozen from {span[0]:.1f} s{until}", *span, True)
+
+
+def is_too_short(n_clips: int, usual: float) -> bool:
+    """Whether a video has too few clips to go any way, where so many are usual."""
+    return n_clips <= max(1.0, TOO_SHORT * usual) and n_clips < usual
 
 
 def spread_of(path: np.ndarray, center: np.ndarray, gamma: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -195,7 +195,7 @@ def judge_videos(
         row_of = {paths.video_ids[row]: int(row) for row in (*rows, *ordinary)}
         clips = {row_of[each.video_id]: each for each in iter_clip_paths(run, row_of)}
         axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
-        examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis)
+        examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, threshold)
         findings = {int(row): examiner.examine(int(row)) for row in rows}
     return Judgement(
         scores.values,

@@ -18,6 +18,7 @@ from raypipe.analysis.faults import (
     find_high,
     find_still,
     find_stretches,
+    is_too_short,
     learn_pauses,
 )
 from raypipe.analysis.outliers import find_threshold, rank_within, score_outliers
@@ -68,8 +69,8 @@ def make_run(folder, videos: dict[str, np.ndarray], **sets) -> Run:
     return run
 
 
-def examine(odd: np.ndarray):
-    """Return what is found of one odd video among good ones."""
+def examine(odd: np.ndarray, ordinary_of=(0, 1, 2), threshold: float = np.inf):
+    """Return what is found of one odd video among good ones, of which those of some centers say what is usual."""
     videos = make_videos({"odd": odd})
     values = [np.asarray(clips) for clips in videos.values()]
     row = len(values) - 1
@@ -79,10 +80,11 @@ def examine(odd: np.ndarray):
     scores = score_outliers(values, labels, centers, gamma, np.zeros(len(values)))
     flags = np.arange(len(values)) == row
     ordinary = choose_ordinary(scores, flags)
+    ordinary = ordinary[np.isin(scores.nearest[ordinary], ordinary_of)]
     clips = {
         i: ClipPath(str(i), v, np.arange(len(v), dtype=float), np.arange(1.0, len(v) + 1)) for i, v in enumerate(values)
     }
-    return Examiner(values, scores, centers, gamma, ordinary, clips, "index").examine(row)
+    return Examiner(values, scores, centers, gamma, ordinary, clips, "index", threshold).examine(row)
 
 
 @pytest.mark.parametrize("gamma", [1e-3, 0.1, 10.0])
@@ -208,6 +210,26 @@ def test_each_fault_is_named_and_found_where_it_is(said):
 def test_the_farthest_of_good_videos_is_kept():
     found = examine(make_video(1, np.random.default_rng(77)))
     assert not found.is_fault and "hardly farther than others" in found.reason
+
+
+def test_a_video_is_judged_where_no_ordinary_one_is_near_its_center():
+    odd = noisy(way_of(1, STEPS) + AWAY)
+    for ordinary_of, threshold in (((0, 2), np.inf), ((), 1.0)):  # others' distances are known, or the threshold alone
+        found = examine(odd, ordinary_of, threshold)
+        assert found.is_fault and (found.reason, found.start_s, found.end_s) == (
+            "unlike any cluster from 0.0 s to 24.0 s",
+            0,
+            24,
+        )
+        good = examine(make_video(1, np.random.default_rng(77)), ordinary_of, threshold)
+        assert not good.is_fault and "there is no other to compare it with" in good.reason
+    assert not examine(odd, ()).is_fault, "nothing says what is far"
+
+
+def test_one_clip_is_too_short_where_more_are_usual():
+    assert [n for n in range(12) if is_too_short(n, 12.0)] == [0, 1, 2, 3]
+    assert is_too_short(1, 4.0) and is_too_short(1, 2.0) and not is_too_short(2, 4.0)
+    assert not is_too_short(1, 1.0), "as where each video is one picture"
 
 
 def test_a_run_of_gains_and_a_stretch_that_stands_still():
