@@ -428,6 +428,8 @@ def test_a_grid_has_a_tile_for_nearly_all(aspect, shape):
         assert columns * rows >= 0.88 * n or n < 30
         if n > 30:
             assert 0.4 < rows / columns / aspect / shape < 1.9
+    if aspect * shape == 1:
+        assert _size_grid(PosterForm(tiles=40), 999, aspect, shape) == (6, 6), "and not 8 × 5"
 
 
 @pytest.mark.parametrize("tiles", [(3, 4, 5), (2.5, 3), "40", 1.5, (0, 3)])
