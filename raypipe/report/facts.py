@@ -26,7 +26,7 @@ from raypipe.runs.results import (
     split_paths,
 )
 from raypipe.runs.span_table import VideoSpan, read_spans
-from raypipe.schema import FAILED, SKIPPED
+from raypipe.schema import FAILED, OK, SKIPPED
 from raypipe.storage import split_member
 
 _SHOWN = ["video_id", "uri", "caption", "duration_s", "status", "error_stage", "error"]
@@ -157,6 +157,8 @@ class Facts:
         The contents of ``duplicates.json``; None if there is no such file.
     poster
         The file of the run's poster, or the page that shows it; None if there is none.
+    folder
+        The deepest folder that holds all the videos that are ok, in readable form; "" if there is none.
     """
 
     url: str
@@ -174,6 +176,7 @@ class Facts:
     dataset: Mapping[str, Any] | None = None
     duplicates: Mapping[str, Any] | None = None
     poster: str | None = None
+    folder: str = ""
 
     @property
     def clusters_and_noise(self) -> tuple[Cluster, ...]:
@@ -261,6 +264,7 @@ def read_facts(run: Run) -> Facts:
         dataset=run.read_json(DATASET_FAULTS) if run.exists(DATASET_FAULTS) else None,
         duplicates=run.read_json(DUPLICATES) if run.exists(DUPLICATES) else None,
         poster=_find_poster(run),
+        folder=common_folder(video["uri"] for video in videos if video["status"] == OK),
     )
 
 

@@ -16,7 +16,7 @@ from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
 from raypipe.report.confusion import render_confusions
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
-from raypipe.report.facts import Cluster, Facts, Member, Problem, common_folder, link_of
+from raypipe.report.facts import Cluster, Facts, Member, Problem, link_of
 from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep, scroll
 from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
 from raypipe.report.page_sections import (
@@ -158,9 +158,8 @@ def _title(facts: Facts) -> str:
 
 
 def _head(facts: Facts, written: datetime) -> str:
-    folder = common_folder(m.uri for m in facts.members)
     version = facts.info.get("versions", {}).get("raypipe")
-    where = f"<code>{escape(folder)}</code>, g" if folder else "G"
+    where = f"<code>{escape(facts.folder)}</code>, g" if facts.folder else "G"
     notices = "".join(
         f'<p class="notice"><b>{escape(stage)}</b> fell back: {escape(str(reason))}</p>'
         for stage, reason in facts.info.get("fallbacks", {}).items()

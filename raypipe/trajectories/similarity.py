@@ -305,12 +305,12 @@ def as_text(found: list[Any], as_json: bool) -> str:
     return ("\n\n" if len(rows) > 1 else "\n").join(blocks)
 
 
-_HEAD = ["", "distance", "cluster", "label", "from (s)", "to (s)", "video"]
+_HEAD = ["", "distance", "cluster", "label", "group", "from (s)", "to (s)", "video"]
 
 
 def _cells(number: int, each: dict[str, Any]) -> list[str]:
     times = ["" if each[name] is None else f"{each[name]:.2f}" for name in ("start_s", "end_s")]
     cluster = "" if each["cluster"] is None else str(each["cluster"])
-    label = each["label"] or each["group"] or ""
     uri = each["uri"]
-    return [str(number), f"{each['distance']:.4g}", cluster, label, *times, shown(local_path(uri) or uri)]
+    named = [each["label"] or "", each["group"] or ""]
+    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown(local_path(uri) or uri)]

@@ -220,6 +220,8 @@ def test_the_command_prints_a_table_or_json(run):
     printed = call_raypipe("search", run.url, "--like", ids_of(run)[2], "-n", 3, "--json").stdout
     assert json.loads(printed) == rp.search(run, ids_of(run)[2], n=3)
     assert "from (s)" not in call_raypipe("search", run.url, "--like", ids_of(run)[2]).stdout
+    groups = [{**json.loads(printed)[0], "label": None, "group": "cam0"}]
+    assert similarity.as_text(groups, False).split()[:4] == ["distance", "cluster", "group", "video"]
     diverse = call_raypipe("search", run.url, "--diverse", 3, "--json")
     assert json.loads(diverse.stdout) == rp.find_diverse(run, 3)
 
