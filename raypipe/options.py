@@ -121,7 +121,8 @@ CLUSTER = {
     ],
     "reduce.n_neighbors": Annotated[int | None, typer.Option("--n-neighbors", help="UMAP: neighbours of a point.")],
     "cluster.assign_all": Annotated[
-        bool | None, typer.Option("--assign-all", help="Density: noise goes to the nearest video's cluster.")
+        bool | None,
+        typer.Option("--assign-all/--no-assign-all", help="Density: noise goes to the nearest video's cluster."),
     ],
     **SEED,
 }
@@ -236,4 +237,13 @@ def prepare(
         flags=chosen,
         sets=tuple(options.get("set") or ()),
     )
-    return config, make_progress(options["quiet"])
+    progress = make_progress(options["quiet"])
+    is_density = config.cluster.method == "density"
+    for flag, key, is_used in (
+        ("--n-clusters", "n_clusters", not is_density),
+        ("--min-cluster-size", "min_cluster_size", is_density),
+        ("--assign-all", "assign_all", is_density),
+    ):
+        if not is_used and key in chosen.get("cluster", {}):
+            progress.say(f"{flag} has no effect under cluster.method={config.cluster.method}")
+    return config, progress

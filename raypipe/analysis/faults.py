@@ -135,7 +135,8 @@ class Examiner:
             if center >= 0
         }
         # A small cluster may have a narrow idea of what is usual.
-        self.least_usual = float(np.median([each.distance for each in self.usual.values()])) if self.usual else threshold
+        distances = [each.distance for each in self.usual.values()] or [threshold]
+        self.least_usual = float(np.median(distances))
         near = [row for row in ordinary if scores.values[row] <= np.median(scores.values[ordinary])]
         self.pauses = learn_pauses([clips[row].values for row in near if row in clips])
 

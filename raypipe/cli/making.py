@@ -85,7 +85,7 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
     "raypipe cluster runs/cloth -k 2 --set trajectory.join=camera",
 )
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
-    """Cluster an embedded run again, with other parameters, and report."""
+    """Cluster an embedded run again, with other parameters, and report. What is not given stays as it was last."""
     from raypipe import pipeline
     from raypipe.runs.directory import Run
 

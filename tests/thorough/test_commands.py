@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 from commands import call_raypipe
+from embedded import make_embedded
+
+from raypipe.sources.videos import Video
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,24 @@ def test_flags_of_density_clustering(trajectories, tmp_path):
     assert result.exit_code == 0, result.stderr
     for line in ("n_neighbors: 8", "min_cluster_size: 4", "min_samples: 2", "assign_all: true", "method: density"):
         assert f"  {line}\n" in result.stdout
+
+
+def test_what_has_no_effect_is_said_and_assign_all_has_an_opposite(tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(scale=0.05, size=(4, 3)).astype(np.float32) + n % 2 for n in range(16)]
+    names = [f"v{n}" for n in range(16)]
+    run = make_embedded(tmp_path / "run", clips, [Video(name, f"file:///{name}.mp4") for name in names])
+    dense = ["cluster", run.url, "--set", "cluster.method=density", "--min-cluster-size", "4", "--assign-all"]
+    assert "has no effect" not in call_raypipe(*dense).stderr
+    again = call_raypipe("cluster", run.url, "-k", 3)
+    assert again.exit_code == 0 and "--n-clusters has no effect under cluster.method=density" in again.stderr
+    how = run.info()["config"]["cluster"]
+    assert (how["method"], how["assign_all"], how["min_cluster_size"]) == ("density", True, 4), "as it was"
+    assert call_raypipe("cluster", run.url, "--no-assign-all").exit_code == 0
+    assert run.info()["config"]["cluster"]["assign_all"] is False
+    back = call_raypipe("cluster", run.url, "--set", "cluster.method=softdtw", "--min-cluster-size", 3, "-k", 2)
+    assert "--min-cluster-size has no effect under cluster.method=softdtw" in back.stderr
+    assert "--n-clusters" not in back.stderr
 
 
 def test_bad_input_for_density_clustering_is_one_line(trajectories, tmp_path):
