@@ -80,6 +80,7 @@ def _weights() -> Iterator[str]:
     found = any(cache.glob(f"models--*{default.model}*{default.pretrained}*".replace("_", "[_-]")))
     state = "in the cache" if found else "downloaded at the first use (--pretrained FILE takes a checkpoint instead)"
     yield f"encoders   clip weights {default.model} {default.pretrained}: {state}"
+    yield "encoders   cnn: weights of torchvision or timm, downloaded at the first use, or --pretrained FILE"
     yield "encoders   descriptor: needs no weights"
 
 

@@ -55,7 +55,7 @@ def export(
     Raises
     ------
     UsageError
-        If the form is unknown, the run is not clustered, or the output cannot be of that form.
+        If the form is unknown, the run is not clustered or embedded, or the output cannot be of that form.
     """
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}; choose one of: {', '.join(FORMS)}")
@@ -65,6 +65,8 @@ def export(
         raise UsageError("--dry-run goes with --to links")
     if to != "npz" and not run.exists("clusters.parquet"):
         raise UsageError(f"{run.url} is not clustered: run raypipe cluster {run.url} first")
+    if to == "npz" and not run.files("embeddings", ".parquet"):
+        raise UsageError(f"{run.url} has no embeddings to export: run raypipe embed SOURCE -o {run.url}")
     if to == "fiftyone":
         from raypipe.report.fiftyone import write_samples
 

@@ -82,7 +82,7 @@ def test_a_run_that_broke_off_before_its_plan_is_none_to_cluster(tmp_path):
 def test_doctor():
     result = call_raypipe("doctor")
     assert result.exit_code == 0
-    for word in ("python", "ray 2.", "decoders", "descriptor", "cores", "gpu"):
+    for word in ("python", "ray 2.", "decoders", "descriptor", "cnn", "cores", "gpu"):
         assert word in result.stdout
 
 

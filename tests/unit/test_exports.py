@@ -212,6 +212,10 @@ def test_bad_requests_get_one_line(run, tmp_path):
         with pytest.raises(UsageError, match=r"file is a file: name a folder by -o"):
             rp.export(run, form, str(tmp_path / "file"))
     assert (tmp_path / "file").read_bytes() == b"somebody's own"
+    bare = rp.Run(str(tmp_path / "bare"))
+    bare.record(counts={})
+    with pytest.raises(UsageError, match="bare has no embeddings to export: run raypipe embed"):
+        rp.export(bare, "npz")
     set_column(run, "clusters.parquet", "uri", [f"s3://bucket/{i}.mp4" for i in range(10)])
     with pytest.raises(UsageError, match=r"none of the 10 videos of .* is a file on this machine"):
         rp.export(run, "links")
