@@ -314,9 +314,9 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     """
     from raypipe.demo import BEHAVIOURS, VARIANTS, rendering
 
+    check_place(run)
     if run.exists("run.json"):
         raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
-    check_place(run)
     folder = Path(run.path("videos"))
 
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})

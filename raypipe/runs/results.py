@@ -68,9 +68,10 @@ _REPORTED = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails",
 
 def check_place(run: Run) -> None:
     """Raise `UsageError` if a folder that is no run holds files which a run would remove or write over."""
-    if run.exists("run.json"):
-        return
-    for name in (*_EMBEDDED, *_CLUSTERED, *_REPORTED):
+    info = run.info()
+    if "raypipe" in (info.get("versions") or ()) or info.keys() == {"seconds"}:
+        return  # It is a run, or was to be one and has found no videos.
+    for name in ("run.json", *_EMBEDDED, *_CLUSTERED, *_REPORTED):
         if run.exists(name):
             raise UsageError(f"{run.url} is no run, and its {name} would be written over: choose another -o")
 

@@ -10,6 +10,7 @@ from commands import call_raypipe
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.directory import Run
+from raypipe.runs.results import check_place
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -147,3 +148,10 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
         done = call_raypipe(*verb, "-o", tmp_path / "out")
         assert done.exit_code == 2 and "is no run, and its outliers.csv would be written over" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "out/run.json").write_text('{"name": "not a run of raypipe", "versions": {"other": 1}}')
+    for verb in (["run", tmp_path / "paths.npz"], ["demo"]):
+        said = call_raypipe(*verb, "-o", tmp_path / "out").stderr
+        assert "out is no run, and its run.json would be written over" in said
+    assert "not a run of raypipe" in (tmp_path / "out/run.json").read_text()
+    (tmp_path / "out/run.json").write_text('{"seconds": {"find": 1.0}}')  # a run that found no videos
+    check_place(Run(str(tmp_path / "out")))
