@@ -191,18 +191,29 @@ def shown(name: str) -> str:
 
 def failure(doing: str, name: str, error: Exception) -> SourceError:
     """Make the one-line error that says what could not be done, with which file, and why."""
-    if isinstance(error, FileNotFoundError):
-        reason = "no such file or folder"
-    elif isinstance(error, OSError) and error.strerror:
-        reason = error.strerror
-    else:
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    reason = _reason(error)
     for secret in _secrets(name):  # Libraries repeat a URL in their messages, whole or in part.
         reason = reason.replace(secret, "…")
     reason = shown(" ".join(reason.split()))
     if len(reason) > _LONGEST_REASON:
         reason = f"{reason[:_LONGEST_REASON]}…"
     return SourceError(f"cannot {doing} {shown(name)}: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong, without the names of libraries' classes where their messages are sentences."""
+    said = str(error)
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in said:
+        return "it is not UTF-8 text: save it as UTF-8"
+    if isinstance(getattr(error, "status", None), int) and (answer := getattr(error, "message", "")):
+        return f"the server answers {error.status} {answer}"  # type: ignore[attr-defined]
+    if isinstance(error, ValueError | NotImplementedError) and said:  # Arrow's are these.
+        return said
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _secrets(name: str) -> list[str]:

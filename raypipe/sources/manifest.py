@@ -83,7 +83,11 @@ def read_manifest(name: str) -> Videos:
 def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:
     _check_names(columns, name)
     if columns and not any(place in columns for place in _PLACES):
-        raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {shown(', '.join(columns))}")
+        hint = ""
+        if len(columns) == 1 and (mark := re.search(r"[;\t|]", columns[0])) is not None:
+            hint = f" (commas part columns, not {'tabs' if mark[0] == chr(9) else mark[0]})"
+        listed = shown(", ".join(columns))
+        raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {listed}{hint}")
     for field in extra:
         if (reason := writing_error(field)) is not None:
             raise SourceError(f"manifest {shown(name)}: column {field.name!r} cannot be kept, leave it out: {reason}")
@@ -136,7 +140,9 @@ class _RowReader:
         if (folder := local_path(self.folder + "/")) is not None:
             return canonical_uri(posixpath.join(folder, path))
         scheme, _, rest = self.folder.partition("://")
-        return canonical_uri(f"{scheme}://{posixpath.normpath(posixpath.join(rest, path))}")
+        host, _, folder = rest.partition("/")
+        below = posixpath.normpath(posixpath.join("/", folder, path))  # No ".." leads out of the server.
+        return canonical_uri(f"{scheme}://{host}{below}")
 
     def _group(self, uri: str) -> str | None:
         below = uri.removeprefix(self.folder + "/")
@@ -207,6 +213,7 @@ def _read_csv(file: IO[bytes], name: str) -> _Read:
     data = file.read()
     header, start = _read_header(data)
     _check_names([column for column in header if column], name)
+    _check_quotes(data, name)
     if not data[start:].strip():
         return _Read([column for column in header if column], pa.schema([]), iter(()))
     unnamed = {f"\0{i}" for i, column in enumerate(header) if not column}
@@ -254,6 +261,24 @@ def _read_header(data: bytes) -> tuple[list[str], int]:
     return [cell.strip() for cell in header], end
 
 
+_BREAK = re.compile(rb"\r\n?|\n")
+_QUOTED = re.compile(rb'(?:(?<=[,\r\n])|\A)"[^"]*(?:""[^"]*)*(?:\Z|"(?=([^,\r\n])?))')
+"""A cell in quotes, and what stands behind the closing one if that is more of the cell."""
+
+
+def _check_quotes(data: bytes, name: str) -> None:
+    """Refuse a quote that is not closed: what follows, up to the next one or the end, would be one cell."""
+    for cell in _QUOTED.finditer(data):
+        is_closed = cell[0].count(b'"') % 2 == 0
+        if is_closed and (cell[1] is None or not _BREAK.search(cell[0])):
+            continue
+        line = len(_BREAK.findall(data, 0, cell.start())) + 1
+        until = "the end of the file" if not is_closed else f"line {line + len(_BREAK.findall(cell[0]))}"
+        raise SourceError(
+            f"manifest {shown(name)} line {line}: a cell begins with a quote that is not closed until {until}"
+        )
+
+
 def _as_written(numbers: pa.ChunkedArray, cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column of numbers as such if they say all that is written, else as whole numbers or text that do.
 
@@ -281,6 +306,10 @@ def _read_jsonl(file: IO[bytes], name: str) -> _Read:
             continue
         try:
             row = json.loads(line, object_pairs_hook=to_object)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {i}, column {error.colno}: {error.msg}") from error
+        except UnicodeDecodeError:
+            raise
         except ValueError as error:
             raise ValueError(f"line {i}: {error}") from error
         if not isinstance(row, dict):

@@ -181,7 +181,7 @@ def test_json_lines_that_no_type_holds(tmp_path, values, said):
 
 def test_a_key_that_comes_twice(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"path": "a"}\n{"path": "b", "x": {"y": 1, "y": 2}}')
-    with pytest.raises(SourceError, match=r"l\.jsonl: ValueError: line 2: two values of one name, 'y'"):
+    with pytest.raises(SourceError, match=r"l\.jsonl: line 2: two values of one name, 'y'"):
         find_videos(tmp_path / "l.jsonl")
 
 

@@ -314,16 +314,17 @@ class TestRemote:
     def test_remote_manifests(self, served, memory):
         url, folder = served
         (folder / "sets").mkdir()
-        text = "uri,label\nclips/x.mp4,007\n../y.mp4,\nhttps://other.invalid/z.mp4,a\n/mnt/w.mp4,\n"
+        text = "uri,label\nclips/x.mp4,007\n../y.mp4,\nhttps://other.invalid/z.mp4,a\n/mnt/w.mp4,\n../../../v,\n"
         (folder / "sets/list.csv").write_text(text)
         memory.pipe("/bucket/sets/list.csv", text.encode())
         for base in (url, "memory:///bucket"):
             videos = find_videos(f"{base}/sets/list.csv")
             assert [video.uri for video in videos] == [
                 f"{base}/sets/clips/x.mp4", f"{base}/y.mp4", "https://other.invalid/z.mp4", "file:///mnt/w.mp4",
+                f"{base.removesuffix('/bucket')}/v",  # and not another server's
             ]  # fmt: skip
-            assert [video.label for video in videos] == ["007", None, "a", None]
-            assert [video.group for video in videos] == ["clips", None, None, None]
+            assert [video.label for video in videos] == ["007", None, "a", None, None]
+            assert [video.group for video in videos] == ["clips", None, None, None, None]
 
 
 ROWS = [
@@ -410,9 +411,17 @@ class TestManifest:
             ("l.csv", b"file,label\nx.mp4,a\n", "no column uri or path; its columns: file, label"),
             ("l.csv", b"path,label\nx.mp4,a,b\n", "Expected 2 columns, got 3"),
             ("l.csv", b"path,path\nx.mp4,a\n", "two columns named path"),
-            ("l.csv", b"path,label\nx.mp4,\xff\n", "cannot read manifest .*UTF"),
-            ("l.parquet", b"no parquet", "cannot read manifest"),
-            ("l.jsonl", b'{"path": "x.mp4"}\n{"path"\n', "line 2: "),
+            ("l.csv", b"path,label\nx.mp4,\xff\n", "cannot read manifest .*: it is not UTF-8 text: save it as UTF-8$"),
+            ("l.csv", b"path,\xff\nx.mp4,a\n", "cannot read manifest .*: it is not UTF-8 text: save it as UTF-8$"),
+            ("l.csv", b"path;label\nx.mp4;a\n", r"its columns: path;label \(commas part columns, not ;\)$"),
+            ("l.csv", b"path\tlabel\nx.mp4\ta\n", r"\(commas part columns, not tabs\)$"),
+            ("l.csv", b'path,label\na,"x\nb,\nc,y\n', r"line 2: a cell .* quote that is not closed until the end"),
+            ("l.csv", b'path,label\na,"x\nb,\nc,"y\n', r"line 2: a cell .* quote that is not closed until line 4"),
+            ("l.csv", b'path,label\n"a\nb"c,\n', "line 2: a cell begins with a quote that is not closed until line 3"),
+            ("l.csv", b'path,label\na,"x""\n', "line 2: a cell begins with a quote that is not closed until the end"),
+            ("l.parquet", b"no parquet", r"cannot read manifest .*l\.parquet: Parquet "),
+            ("l.jsonl", b'{"path": "x.mp4"}\n{"path"\n', "jsonl: line 2, column 8: Expecting ':' delimiter$"),
+            ("l.jsonl", b'{"path": "\xff"}\n', "it is not UTF-8 text"),
             ("l.jsonl", b'{"path": "x.mp4"}\n["y.mp4"]\n', "line 2 is not an object"),
             ("l.jsonl", b'{"path": "x.mp4", "label": ["a"]}', "row 1: label is .*, not text"),
             ("l.jsonl", b'{"path": "x.mp4", "id": "\\ud800"}', "row 1: id .* not valid Unicode"),
@@ -433,6 +442,15 @@ class TestManifest:
         videos = find_videos(tmp_path / "l.csv")
         assert len(videos) == 60_001
         assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
+
+    def test_quotes_that_are_closed(self, tmp_path):
+        (tmp_path / "l.csv").write_bytes(
+            b'"path",label\na,"x\n""y"",\n"\n"b,c",""\nd,5" wide\n"e"f,"""g"""\nh,\n"i",k"\n'
+        )
+        found = find_videos(tmp_path / "l.csv")
+        assert [(video.uri.rpartition("/")[2], video.label) for video in found] == [
+            ("a", 'x\n"y",\n'), ("b%2Cc", None), ("d", '5" wide'), ("ef", '"g"'), ("h", None), ("i", 'k"'),
+        ]  # fmt: skip
 
     def test_a_manifest_that_would_block_is_refused(self, tmp_path):
         os.mkfifo(tmp_path / "l.csv")
