@@ -27,6 +27,7 @@ from raypipe.progress import Progress
 from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.report.facts import Member, name_of
 from raypipe.schema import Failure, Probe
+from raypipe.segments.planning import find_failures
 from raypipe.sources import find_videos
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
@@ -40,7 +41,7 @@ _LOOKED_AT_PX = 64  # Frames are compared at this size: noise is seen there, and
 
 @dataclass(frozen=True)
 class Inspection:
-    """Videos, and the result of probing each of them: a `Probe` or a `Failure`.
+    """Videos, and a `Probe` of the file of each, or a `Failure` if the video would fail.
 
     ``faults`` are what is wrong with a dataset, the worst first; None of a source that is not one.
     """
@@ -68,7 +69,9 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     faults = None
     if (dataset := open_lerobot(source)) is not None:
         faults = tuple(_check(dataset, videos, len(videos) == len(found), by_file, config.decode, progress))
-    return Inspection(videos, tuple(by_file[uri] for uri in uris), found.n_ignored, faults)
+    own = [by_file[uri] for uri in uris]
+    results = [failure or probe for failure, probe in zip(find_failures(videos.table, own), own, strict=True)]
+    return Inspection(videos, tuple(results), found.n_ignored, faults)
 
 
 def _check(

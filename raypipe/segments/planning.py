@@ -131,11 +131,8 @@ def _plan_some(
 ) -> pa.Table:
     """Plan some videos, rows of `raypipe.sources.videos.FOUND`."""
     readable = [probe if isinstance(probe, Probe) else _UNREAD for probe in probes]
-    origin_s, span_s, reasons = _find_spans(found, readable)
-    failures = [
-        probe if isinstance(probe, Failure) else Failure("probe", reason) if reason else None
-        for probe, reason in zip(probes, reasons, strict=True)
-    ]
+    origin_s, span_s, _ = _find_spans(found, readable)
+    failures = find_failures(found, probes)
     has_failed = np.array([failure is not None for failure in failures])
     # A video that cannot be embedded has one row: what has no length is one piece.
     fps = np.array([probe.fps for probe in readable])
@@ -161,6 +158,23 @@ def _plan_some(
     return pa.table({name: columns[name] for name in PLAN.names}).cast(PLAN)
 
 
+def find_failures(found: pa.Table, probes: Sequence[Probe | Failure]) -> list[Failure | None]:
+    """Return why each video cannot be embedded, or None if its file could be probed and holds its span.
+
+    Parameters
+    ----------
+    found
+        Rows of `raypipe.sources.videos.FOUND`.
+    probes
+        Those of their files, in the same order.
+    """
+    _, _, reasons = _find_spans(found, [probe if isinstance(probe, Probe) else _UNREAD for probe in probes])
+    return [
+        probe if isinstance(probe, Failure) else Failure("probe", reason) if reason else None
+        for probe, reason in zip(probes, reasons, strict=True)
+    ]
+
+
 _UNREAD = Probe(0.0, 0, 0, 0.0, 0, "", "")
 """It stands for a file that could not be probed, so that the others can be planned together."""
 
@@ -177,7 +191,10 @@ def _find_spans(found: pa.Table, probes: Sequence[Probe]) -> tuple[np.ndarray, n
     span_s = end_s - origin_s
     reasons: list[str | None] = [None] * len(probes)
     for row in np.flatnonzero(~(span_s > 0)).tolist():
-        reasons[row] = f"nothing between {origin_s[row]:g} s and {end_s[row]:g} s: the file lasts {length_s[row]:g} s"
+        where = f"nothing between {origin_s[row]:g} s and {end_s[row]:g} s: "
+        if origin_s[row] >= length_s[row] > 0:
+            where = f"its span begins at {origin_s[row]:g} s, and "
+        reasons[row] = f"{where}the file lasts {length_s[row]:g} s"
     for row in np.flatnonzero(span_s > _LONGEST_S).tolist():
         reasons[row] = f"the file claims to last {span_s[row]:.3g} s"
     return origin_s, span_s, reasons

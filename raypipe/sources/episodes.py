@@ -51,7 +51,7 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
     """
     cameras = dataset.choose_cameras(camera)
     episodes, labels, kept, notes = describe_episodes(dataset)
-    placed = [_place(dataset, each, episodes) for each in cameras]
+    placed = [_place(dataset, each, episodes, notes) for each in cameras]
     for each, (_, codes, _, _) in zip(cameras, placed, strict=True):
         if n_lacking := int((codes < 0).sum()):
             notes.append(f"{n_lacking} of {len(episodes)} episodes have no {each.name}")
@@ -108,7 +108,7 @@ _Placed = tuple[list[str], np.ndarray, pa.Array, pa.Array]
 """A camera's files, which of them each episode lies in (-1: none), and from when to when, null for the whole file."""
 
 
-def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Placed:
+def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table, notes: list[str]) -> _Placed:
     whole = pa.nulls(len(episodes), pa.float64())
     where = f"{dataset.name}: meta/episodes"
     if camera.in_table:
@@ -122,7 +122,10 @@ def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table) -> _Plac
             raise SourceError(f"{where} has no column {column}: name another camera by --camera")
         edges.append(seconds(episodes, column, f"{where}: "))
     # An episode whose times are not known must become neither the whole file nor all of it up to its end.
-    start_s, end_s = np.where(np.isfinite(edges).all(axis=0), edges, 0.0)
+    is_known = np.isfinite(edges).all(axis=0)
+    if n_lost := int((~is_known & (codes >= 0)).sum()):
+        notes.append(f"{n_lost} of {len(episodes)} episodes have no times in {camera.name}, and fail")
+    start_s, end_s = np.where(is_known, edges, 0.0)
     return files, codes, pa.array(start_s), pa.array(end_s)
 
 

@@ -52,7 +52,7 @@ def test_plan():
     rows = {row["video_id"]: row for row in plan if row["segment"] == 0}
     assert (rows["whole"]["start_s"], rows["whole"]["end_s"]) == (0, 10)
     assert (rows["span"]["origin_s"], rows["span"]["span_s"], rows["span"]["end_s"]) == (2, 3, 5)
-    assert rows["late"]["error"] == "nothing between 11 s and 10 s: the file lasts 10 s"
+    assert rows["late"]["error"] == "its span begins at 11 s, and the file lasts 10 s"
     assert (rows["dead"]["error_stage"], rows["dead"]["error"]) == ("probe", "no such file")
     assert sum(row["video_id"] == "long" for row in plan) == 30
     assert mean_frames(plan_segments(videos[:1], [probe()], SampleConfig()), SampleConfig()) == 20

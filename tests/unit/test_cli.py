@@ -68,6 +68,16 @@ def test_inspect(tmp_path, make_video):
     assert "broken.mp4" in result.stdout.split("would fail:")[1]
 
 
+def test_inspect_tells_of_spans_that_a_file_does_not_hold(tmp_path, make_video):
+    make_video("one.mp4", n_frames=20)  # two seconds
+    (tmp_path / "list.csv").write_text("path,start_s,end_s\none.mp4,0.5,100\none.mp4,50,60\none.mp4,,\n")
+    result = call_raypipe("inspect", tmp_path / "list.csv")
+    assert "3 videos, 1 of which would fail" in result.stdout
+    assert "its span begins at 50 s, and the file lasts 2 s" in result.stdout
+    (duration,) = [line.split() for line in result.stdout.splitlines() if line.startswith("duration")]
+    assert [float(number) for number in duration[4:]] == [1.5, 2.0]
+
+
 def test_a_run_that_broke_off_before_its_plan_is_none_to_cluster(tmp_path):
     with Run(str(tmp_path)).step("find"):
         pass

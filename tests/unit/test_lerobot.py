@@ -133,7 +133,7 @@ def test_an_end_beyond_the_file_is_clamped_and_a_span_outside_of_it_fails_alone(
     )
     assert found[0] == (numbers_of(0, 3), None)
     assert found[1] == (numbers_of(1, 4), None)
-    assert found[2][1] == "nothing between 5 s and 0.7 s: the file lasts 0.7 s"
+    assert found[2][1] == "its span begins at 5 s, and the file lasts 0.7 s"
     assert found[3][1] == "nothing between 0 s and 0 s: the file lasts 0.7 s"
 
 
@@ -414,7 +414,9 @@ def test_an_episode_of_which_one_time_is_not_known_takes_no_frames_of_others(tmp
     write_v3(tmp_path, lengths, fps=10, spans={CAMERA: spans})
     known = [span[1 if edge == "from_timestamp" else 2] for span in spans]
     change(tmp_path, f"videos/{CAMERA}/{edge}", known[0], nothing, known[2])
-    found = list(read_all(rp.find_videos(tmp_path), sandbox, every_n=1).values())
+    videos = rp.find_videos(tmp_path)
+    assert videos.notes == (f"1 of 3 episodes have no times in {CAMERA}, and fail",)
+    found = list(read_all(videos, sandbox, every_n=1).values())
     assert found[0] == (numbers_of(0, 3), None)
     assert found[1] == ([], "nothing between 0 s and 0 s: the file lasts 1.2 s")
     assert found[2] == (numbers_of(2, 5), None)
