@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _AHEAD_BYTES = 1 << 14
 _MOST_BYTES = 1 << 24  # A text is never longer; a member that is named like one may be.
 _PADDING = 1 << 16  # Zeros behind the end mark that fill the last record: of 10 kB by default.
 _KEPT = "what is whole before that is taken"
+
+_Link = tuple[int, str, str]  # Behind how many files it stands, its name, and that of what it names.
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def read_tar(archive: str, is_read: Callable[[str], bool] = lambda name: False) 
 
     Returns
     -------
-    The regular files that are there whole. One that the end of the tar cuts off is none, and a note says so.
+    The regular files that are there whole, and links to such files as if they were these. One that the end of the tar
+    cuts off is none, and a note says so.
 
     Raises
     ------
@@ -88,6 +92,15 @@ def _walk(file: IO[bytes], size: int, archive: str, where: str, is_read: Callabl
     contents: dict[TarMember, bytes] = {}
     last, notes = "", []
     n_sparse = 0
+    links: list[_Link] = []
+
+    def take(name: str, offset: int, size: int) -> TarMember:
+        member = TarMember(archive, offset, size, name)
+        if size <= _MOST_BYTES and is_read(name):
+            file.seek(offset)
+            contents[member] = file.read(size)
+        return member
+
     tar: Any
     with tarfile.open(fileobj=file, mode="r:") as tar:
         try:
@@ -97,18 +110,38 @@ def _walk(file: IO[bytes], size: int, archive: str, where: str, is_read: Callabl
                 if found.issparse():
                     n_sparse += 1
                 elif found.isreg() and found.offset_data + found.size <= size:
-                    member = TarMember(archive, found.offset_data, found.size, found.name)
-                    members.append(member)
-                    if found.size <= _MOST_BYTES and is_read(found.name):
-                        file.seek(found.offset_data)
-                        contents[member] = file.read(found.size)
+                    members.append(take(found.name, found.offset_data, found.size))
+                elif linked := _file_of(found):
+                    links.append((len(members), found.name, linked))
         except tarfile.ReadError:  # It ends within a member, which may be a pax header.
             notes.append(f"{where} was cut off at byte {size:,}, after the header of {shown(last)}: {_KEPT}")
         else:
             notes += _describe_end(file, tar.offset, size, where)
     if n_sparse:
         notes.append(f"sparse files in {where}, which do not lie in one piece and are left out: {n_sparse}")
+    notes += _follow(links, members, take, where)
     return TarIndex(tuple(members), contents, tuple(notes))
+
+
+def _file_of(found: tarfile.TarInfo) -> str | None:
+    """Return the name of what a link names; None of what is none. A file's second name is kept as a hard link."""
+    if found.issym():
+        return posixpath.join(posixpath.dirname(found.name), found.linkname)
+    return found.linkname if found.islnk() else None
+
+
+def _follow(
+    links: list[_Link], members: list[TarMember], take: Callable[[str, int, int], TarMember], where: str
+) -> list[str]:
+    """Put links in their places among the files, with the contents of those that they name; say how many name none."""
+    files = {posixpath.normpath(member.name): member for member in members} if links else {}
+    n_lost = 0
+    for place, name, linked in reversed(links):
+        if (whole := files.get(posixpath.normpath(linked))) is None:
+            n_lost += 1
+        else:
+            members.insert(place, take(name, whole.offset, whole.size))
+    return [f"links in {where} to what is no file in it, which are left out: {n_lost}"] if n_lost else []
 
 
 def _describe_end(file: IO[bytes], end: int, size: int, where: str) -> list[str]:

@@ -151,7 +151,9 @@ def _group_members(members: Iterable[TarMember], content: _Content) -> dict[str,
             continue
         fields = samples.setdefault(key, {})
         if name in fields:
-            content.count("files that bear the name of a later one in their tar, which counts", member.name)
+            content.count(
+                "files that bear the name of a later one in their tar, capitals aside, which counts", member.name
+            )
         fields[name] = member
     return samples
 

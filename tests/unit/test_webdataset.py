@@ -99,7 +99,10 @@ class TestSamples:
         assert notes[0] == "videos in tars: 2 (in 1)"
         assert any(note.startswith("samples whose json holds no object: 2 (the first: 1)") for note in notes)
         assert any(note.startswith("samples without a video: 2 (the first: 2 of ") for note in notes)
-        assert "files that bear the name of a later one in their tar, which counts: 1 (the first: 1.MP4)" in notes
+        assert (
+            "files that bear the name of a later one in their tar, capitals aside, which counts: 1 (the first: 1.MP4)"
+            in notes
+        )
 
     def test_texts_that_are_too_long_are_counted(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tars, "_MOST_BYTES", 10)
@@ -305,6 +308,29 @@ class TestTrouble:
         write_tar(tmp_path / "0.tar", {"1.mp4": VIDEO})
         with pytest.raises(SourceError, match=r"cannot read .*/1\.tar: no such file"):
             find_videos(f"{tmp_path}/{{0..1}}.tar")
+
+
+def test_links_are_the_files_that_they_name(tmp_path):
+    with tarfile.open(tmp_path / "l.tar", "w") as tar:
+        for name, linked in (
+            ("./x/z.mp4", "../a.mp4"), ("./a.mp4", None), ("./b.mp4", "./a.mp4"), ("b.txt", "a.txt"), ("a.txt", None),
+            ("c.mp4", "gone.mp4"), ("d.mp4", "d.mp4"),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.LNKTYPE if linked == "./a.mp4" else tarfile.SYMTYPE if linked else tarfile.REGTYPE
+            member.linkname = linked or ""
+            content = b"" if linked else name.encode()
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    found = find_videos(tmp_path / "l.tar")
+    members = [split_member(video.uri) for video in found]
+    assert [member.name for member in members] == ["./x/z.mp4", "./a.mp4", "./b.mp4"]
+    content = (tmp_path / "l.tar").read_bytes()
+    assert {content[member.offset : member.offset + member.size] for member in members} == {b"./a.mp4"}
+    assert [video.caption for video in found] == [None, "a.txt", "a.txt"]
+    assert len({video.video_id for video in found}) == 3
+    (note,) = [note for note in found.notes if "links" in note]
+    assert note.endswith("l.tar to what is no file in it, which are left out: 2")
 
 
 def test_an_index_reads_headers_and_no_contents(tmp_path, monkeypatch):
