@@ -29,6 +29,7 @@ from raypipe.report.facts import Member, name_of
 from raypipe.schema import Failure, Probe
 from raypipe.segments.planning import find_failures
 from raypipe.sources import find_videos
+from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
 from raypipe.storage import shown
@@ -57,7 +58,9 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
 
     Of a LeRobot dataset it is found out too what is wrong with it (`raypipe.analysis.lerobot_faults`).
     """
-    found = find_videos(source, config.source.camera)
+    dataset = open_lerobot(source)
+    # Of a dataset it is a finding, not an error, that two episodes have one number.
+    found = find_episodes(dataset, config.source.camera) if dataset else find_videos(source, config.source.camera)
     for note in found.notes:
         progress.say(note)
     videos = found[: config.source.limit]
@@ -67,7 +70,7 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
         probes = _work_through(files, config.decode, Sandbox.probe, "probe", advance)
     by_file = dict(zip(files, probes, strict=True))
     faults = None
-    if (dataset := open_lerobot(source)) is not None:
+    if dataset is not None:
         faults = tuple(_check(dataset, videos, len(videos) == len(found), by_file, config.decode, progress))
     own = [by_file[uri] for uri in uris]
     results = [failure or probe for failure, probe in zip(find_failures(videos.table, own), own, strict=True)]

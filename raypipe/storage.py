@@ -200,6 +200,12 @@ def failure(doing: str, name: str, error: Exception) -> SourceError:
     return SourceError(f"cannot {doing} {shown(name)}: {reason}")
 
 
+def cut_name(name: str, n_bytes: int) -> str:
+    """Return the beginning of a file's name that takes so many bytes at most."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= n_bytes else encoded[:n_bytes].decode(errors="ignore")
+
+
 def _reason(error: Exception) -> str:
     """Say what went wrong, without the names of libraries' classes where their messages are sentences."""
     said = str(error)

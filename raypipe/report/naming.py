@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+from raypipe.storage import cut_name
+
+_LONGEST = 255  # Bytes.
+
 
 def free_name(name: str, taken: set[str]) -> str:
     """Return a name that is not taken yet, ``a-2.mp4`` for a second ``a.mp4``, and take it.
@@ -11,9 +17,14 @@ def free_name(name: str, taken: set[str]) -> str:
     name = name.replace("/", "_").replace("\0", "_")
     stem, dot, end = name.rpartition(".")
     stem, end = (stem, dot + end) if stem else (name, "")
-    number, tried = 1, f"{stem}{end}"
+    number, tried = 1, _join(stem, end)
     while tried.casefold() in taken:
         number += 1
-        tried = f"{stem}-{number}{end}"
+        tried = _join(stem, f"-{number}{end}")
     taken.add(tried.casefold())
     return tried
+
+
+def _join(stem: str, end: str) -> str:
+    """Return a name of the two that is no longer than file systems allow."""
+    return cut_name(stem, max(1, _LONGEST - len(os.fsencode(end)))) + end

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.storage import failure, is_transient, patiently, shown
+from raypipe.storage import cut_name, failure, is_transient, patiently, shown
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class Run:
                 return self._fs.pipe_file(path, content)
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            temporary = target.with_name(_temporary_name(target))
             try:
                 temporary.write_bytes(content)
                 temporary.replace(target)
@@ -263,7 +263,7 @@ class Run:
 
         def write(folder: Path, target: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".{target.name}.{uuid.uuid4().hex}"
+            temporary = folder / _temporary_name(target)
             try:
                 _write_parquet(temporary, tables)
                 temporary.replace(target)
@@ -391,6 +391,11 @@ class Run:
             with contextlib.suppress(RaypipeError):  # If the store is away, the step that needs it will say so.
                 before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
                 self.write_bytes("log.jsonl", before + line.encode())
+
+
+def _temporary_name(target: Path) -> str:
+    """Return a name that `Run.sweep` knows, and no longer than names may be."""
+    return f".{cut_name(target.name, 200)}.{uuid.uuid4().hex}"
 
 
 def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:

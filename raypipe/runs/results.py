@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from raypipe.packages import package_versions
 from raypipe.runs.directory import Run
 from raypipe.runs.span_table import SPANS
 from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories, numbers_of
+from raypipe.storage import local_path
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
@@ -67,10 +69,14 @@ _REPORTED = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails",
 
 
 def check_place(run: Run) -> None:
-    """Raise `UsageError` if a folder that is no run holds files which a run would remove or write over."""
+    """Raise `UsageError` if a run's place is a file, or a folder of others' files that it would write over."""
+    path = local_path(run.url)
+    if path is not None and Path(path).is_file():
+        raise UsageError(f"{run.url} is a file: name a folder by -o")
     info = run.info()
-    if "raypipe" in (info.get("versions") or ()) or info.keys() == {"seconds"}:
-        return  # It is a run, or was to be one and has found no videos.
+    is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
+    if is_run or info.keys() == {"seconds"}:  # It was to be one, and has found no videos.
+        return
     for name in ("run.json", *_EMBEDDED, *_CLUSTERED, *_REPORTED):
         if run.exists(name):
             raise UsageError(f"{run.url} is no run, and its {name} would be written over: choose another -o")

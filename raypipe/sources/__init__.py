@@ -10,7 +10,7 @@ from raypipe.errors import SourceError, UsageError
 from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files
-from raypipe.sources.lerobot import open_lerobot
+from raypipe.sources.lerobot import EPISODE, open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.msrvtt import find_annotations, read_annotations
 from raypipe.sources.precomputed import Precomputed, is_precomputed, read_precomputed
@@ -138,6 +138,11 @@ def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
     first: dict[str, int] = {}
     for i, video in enumerate(videos):
         if (earlier := first.setdefault(video.video_id, i)) != i:
+            if (number := video.extra.get(EPISODE)) is not None and number == videos[earlier].extra.get(EPISODE):
+                raise SourceError(
+                    f"the table of episodes has episode {number} twice ({shown(local_path(video.uri) or video.uri)}), "
+                    "and both would have one id: see raypipe inspect"
+                )
             raise SourceError(
                 f"two videos with one id: {_place(earlier, videos, names, sizes)} and "
                 f"{_place(i, videos, names, sizes)}; drop one, or give each its own id in a manifest"

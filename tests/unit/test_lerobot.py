@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import call_raypipe
 from lerobot_sets import (
     CAMERA,
     SIZE,
@@ -155,6 +156,16 @@ def write_v2(root, lengths, cameras=(CAMERA,), missing=(), tasks=None, fps=10, *
     ]
     (root / "meta/episodes.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return root
+
+
+def test_a_number_that_two_episodes_have_is_a_finding_and_stops_a_run(tmp_path):
+    root = write_v2(tmp_path, [3, 4])
+    table = root / "meta/episodes.jsonl"
+    table.write_text(table.read_text() + table.read_text().splitlines()[0] + "\n")
+    with pytest.raises(SourceError, match=r"the table of episodes has episode 0 twice \(.*episode_000000\.mp4\)"):
+        rp.find_videos(root)
+    result = call_raypipe("inspect", root)
+    assert result.exit_code == 3 and "the table of episodes has 2 rows of it" in result.stdout
 
 
 def test_an_episode_and_camera_is_a_video(data_dir):

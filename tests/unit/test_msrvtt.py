@@ -94,7 +94,7 @@ class TestTrouble:
             ('{"videos": [{"video_id": 3}]}', "record 0 names no video"),
             ('{"other": [{"a": 1}]}', "has neither videos and sentences, nor images and annotations"),
             ('[{"video_id": "a"}, 3]', "has neither videos and sentences"),
-            ('[{"video_id": "a"}, {"video', "cannot read .*msrvtt.json: JSONDecodeError"),
+            ('[{"video_id": "a"}, {"video', "cannot read .*msrvtt.json: Unterminated string"),
         ],
     )
     def test_errors_are_one_line(self, tmp_path, content, message):

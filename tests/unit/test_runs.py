@@ -9,6 +9,7 @@ import pytest
 from commands import call_raypipe
 
 from raypipe.errors import RaypipeError, UsageError
+from raypipe.report.naming import free_name
 from raypipe.runs.directory import Run
 from raypipe.runs.results import check_place
 
@@ -148,10 +149,22 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
         done = call_raypipe(*verb, "-o", tmp_path / "out")
         assert done.exit_code == 2 and "is no run, and its outliers.csv would be written over" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    (tmp_path / "out/run.json").write_text('{"name": "not a run of raypipe", "versions": {"other": 1}}')
+    (tmp_path / "out/run.json").write_text('{"name": "not a run of raypipe", "config": {"lr": 1}}')
     for verb in (["run", tmp_path / "paths.npz"], ["demo"]):
         said = call_raypipe(*verb, "-o", tmp_path / "out").stderr
         assert "out is no run, and its run.json would be written over" in said
     assert "not a run of raypipe" in (tmp_path / "out/run.json").read_text()
     (tmp_path / "out/run.json").write_text('{"seconds": {"find": 1.0}}')  # a run that found no videos
     check_place(Run(str(tmp_path / "out")))
+    done = call_raypipe("run", tmp_path / "paths.npz", "-o", tmp_path / "paths.npz")
+    assert (done.exit_code, done.stderr) == (2, f"raypipe: {tmp_path}/paths.npz is a file: name a folder by -o\n")
+
+
+def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
+    for name in ("l" * 251 + ".npz", "ä" * 125 + ".npz"):
+        Run(str(tmp_path)).write_bytes(name, b"1")
+        assert (tmp_path / name).read_bytes() == b"1"
+        taken: set[str] = set()
+        names = [free_name(name, taken) for _ in range(11)]
+        assert names[0] == name and len(set(names)) == 11 and all(each.endswith(".npz") for each in names)
+        assert max(len(each.encode()) for each in names) <= 255
