@@ -19,6 +19,7 @@ from raypipe.report.naming import free_name
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run
+from raypipe.runs.plan import PLAN_FILE
 from raypipe.runs.results import EXPORTS, read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
 from raypipe.storage import inert, local_path, shown
@@ -133,19 +134,25 @@ def _write_csv(run: Run, place: Run) -> list[str]:
 def iter_results(run: Run) -> Iterator[pa.Table]:
     """Yield all that a clustered run knows of each video, some thousand rows at a time, in source order.
 
-    The columns are those of ``videos.parquet``, then ``cluster, distance, outlier_score, outlier, x, y`` of
-    ``clusters.parquet``, and ``reason, odd_from_s, odd_to_s`` of ``outliers.csv``; null where there is nothing to tell.
+    The columns are those of ``videos.parquet``, then ``from_s, to_s``, where the video lies in its file, ``cluster,
+    distance, outlier_score, outlier, x, y`` of ``clusters.parquet``, and ``reason, odd_from_s, odd_to_s`` of
+    ``outliers.csv``; null where there is nothing to tell.
     A column of the source that is called like one of these has ``source_`` before its name.
     """
     clusters = run.read_table("clusters.parquet", ["video_id", *_FOUND])
     ids = clusters["video_id"].combine_chunks()
+    plan = run.read_table(PLAN_FILE, ["video_id", "origin_s", "span_s"])
+    planned = plan["video_id"].combine_chunks()
     reasons = read_reasons(run)
     for group in range(run.n_groups(VIDEOS_FILE)):
         whole = run.read_table(VIDEOS_FILE, group=group)
         for start in range(0, whole.num_rows, _BATCH):
             table = whole.slice(start, _BATCH)
-            own = {*_FOUND, "reason", "odd_from_s", "odd_to_s"} - set(VIDEOS.names)
+            own = {*_FOUND, "from_s", "to_s", "reason", "odd_from_s", "odd_to_s"} - set(VIDEOS.names)
             table = table.rename_columns([f"source_{n}" if n in own else n for n in table.column_names])
+            place = pc.index_in(table["video_id"], value_set=planned)
+            from_s, span_s = (plan[name].take(place) for name in ("origin_s", "span_s"))
+            table = table.append_column("from_s", from_s).append_column("to_s", pc.add(from_s, span_s))
             place = pc.index_in(table["video_id"], value_set=ids)
             for name in _FOUND:
                 table = table.append_column(CLUSTERS.field(name), clusters[name].take(place))

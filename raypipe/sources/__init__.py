@@ -22,6 +22,8 @@ from raypipe.storage import local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
+_TEXTS = (".txt", ".tsv")  # Lists of videos often are; a video never is, and would be one broken file.
+
 
 def read_source(
     source: str | Path | Iterable[str | Path] | Videos, allow_pickle: bool = False, camera: str = "all"
@@ -108,6 +110,8 @@ def _as_names(source: Any) -> list[str]:
     names = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in sources]
     if (odd := [one for one in names if not isinstance(one, str)]) != []:
         raise UsageError(f"a list of sources holds paths and URLs, not {type(odd[0]).__name__}")
+    if "" in names:
+        raise UsageError("a source is a path or a URL, and this one is empty")
     return names
 
 
@@ -118,6 +122,8 @@ def _find_one(name: str, camera: str) -> Videos:
         raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
     if _is_manifest(name):
         return read_manifest(name)
+    if _is_table(name, _TEXTS):
+        raise UsageError(f"{shown(name)} is a text: a list of videos is a .csv, .jsonl or .parquet with a column path")
     if annotations := find_annotations(name):
         return read_annotations(annotations, name)
     if (tars := name_tars(name)) is not None:
@@ -126,8 +132,12 @@ def _find_one(name: str, camera: str) -> Videos:
 
 
 def _is_manifest(name: str) -> bool:
+    return _is_table(name, MANIFEST_SUFFIXES)
+
+
+def _is_table(name: str, suffixes: tuple[str, ...]) -> bool:
     path = local_path(name)
-    if suffix(name) not in MANIFEST_SUFFIXES:
+    if suffix(name) not in suffixes:
         return False
     return path is None or not os.path.isdir(path)  # noqa: PTH112 – as `is_precomputed` has it
 

@@ -292,13 +292,13 @@ def read_episodes(dataset: LeRobotDataset) -> pa.Table:
         If a file of it cannot be read, or there is none.
     """
     table = _read_jsonl(dataset, "meta/episodes.jsonl") if dataset.version[0] == 2 else _read_files(dataset)
+    if not len(table):
+        raise SourceError(f"{dataset.name}: its table of episodes has no rows")
     if EPISODE not in table.column_names:
         raise SourceError(f"{dataset.name}: its table of episodes has no column {EPISODE}")
     index = whole_numbers(table, EPISODE, f"{dataset.name}: ")
-    if not len(table) or (index < 0).any():
-        raise SourceError(
-            f"{dataset.name}: its table of episodes has {'no rows' if not len(table) else 'no number for some'}"
-        )
+    if (index < 0).any():
+        raise SourceError(f"{dataset.name}: its table of episodes has no number for some")
     return table.set_column(table.column_names.index(EPISODE), EPISODE, pa.array(index))
 
 

@@ -92,6 +92,10 @@ def test_a_csv_has_a_row_for_each_found_video_with_all_that_is_known(run, tmp_pa
     assert rows[3]["group"] == "'=danger", "no cell is a formula"
     assert [row["n"] for row in rows] == [str(i) for i in range(10)]
     assert rows[7]["l"] == "[7]"
+    plan = {row["video_id"]: row for row in run.read_table("plan.parquet").to_pylist()}
+    for row in rows:  # Two windows of one file differ in these alone.
+        of = plan[row["video_id"]]
+        assert (float(row["from_s"]), float(row["to_s"])) == (of["origin_s"], of["origin_s"] + of["span_s"])
     assert rows[9]["outlier"] == "true"
     assert rows[9]["reason"] != "" and rows[0]["reason"] == ""
 
@@ -105,7 +109,7 @@ def test_a_csv_keeps_the_rows_of_videos_without_a_cluster(run, tmp_path):
     rp.export(run, "csv", str(tmp_path / "out"))
     rows = read_csv(tmp_path / "out/videos.csv")
     assert [row["video_id"] for row in rows] == ["lost", *(f"v{i}" for i in range(10))]
-    assert rows[0]["cluster"] == rows[0]["outlier"] == rows[0]["reason"] == ""
+    assert rows[0]["cluster"] == rows[0]["outlier"] == rows[0]["reason"] == rows[0]["from_s"] == ""
 
 
 def test_a_column_of_the_source_that_is_called_like_ours_is_kept(tmp_path):

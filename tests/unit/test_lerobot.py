@@ -165,6 +165,9 @@ def test_a_number_that_two_episodes_have_is_a_finding_and_stops_a_run(tmp_path):
     with pytest.raises(SourceError, match=r"the table of episodes has episode 0 twice \(.*episode_000000\.mp4\)"):
         rp.find_videos(root)
     result = call_raypipe("inspect", root)
+    table.write_text("")
+    with pytest.raises(SourceError, match="its table of episodes has no rows"):
+        rp.find_videos(root)
     assert result.exit_code == 3 and "the table of episodes has 2 rows of it" in result.stdout
 
 

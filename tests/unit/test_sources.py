@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.errors import SourceError
+from raypipe.errors import SourceError, UsageError
 from raypipe.sources import find_videos, is_precomputed, read_precomputed
 from raypipe.storage import canonical_uri, local_path, open_filesystem
 
@@ -442,6 +442,15 @@ class TestManifest:
         videos = find_videos(tmp_path / "l.csv")
         assert len(videos) == 60_001
         assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
+
+    @pytest.mark.parametrize(
+        ("name", "said"), [("l.txt", "is a text: a list of"), ("l.tsv", "is a text"), ("", "empty")]
+    )
+    def test_what_is_no_source_is_told(self, tmp_path, monkeypatch, name, said):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / (name or "x")).write_text("a.mp4\nb.mp4\n")
+        with pytest.raises(UsageError, match=said):
+            find_videos(name)
 
     def test_quotes_that_are_closed(self, tmp_path):
         (tmp_path / "l.csv").write_bytes(
