@@ -148,10 +148,11 @@ def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
     first: dict[str, int] = {}
     for i, video in enumerate(videos):
         if (earlier := first.setdefault(video.video_id, i)) != i:
-            if (number := video.extra.get(EPISODE)) is not None and number == videos[earlier].extra.get(EPISODE):
+            if open_lerobot(names[0]) is not None and len(names) == 1:
+                file = shown(local_path(video.uri) or video.uri)
                 raise SourceError(
-                    f"the table of episodes has episode {number} twice ({shown(local_path(video.uri) or video.uri)}), "
-                    "and both would have one id: see raypipe inspect"
+                    f"the table of episodes has episode {video.extra[EPISODE]} twice ({file}), and both would have one "
+                    "id: see raypipe inspect"
                 )
             raise SourceError(
                 f"two videos with one id: {_place(earlier, videos, names, sizes)} and "

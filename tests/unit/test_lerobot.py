@@ -161,10 +161,15 @@ def write_v2(root, lengths, cameras=(CAMERA,), missing=(), tasks=None, fps=10, *
 def test_a_number_that_two_episodes_have_is_a_finding_and_stops_a_run(tmp_path):
     root = write_v2(tmp_path, [3, 4])
     table = root / "meta/episodes.jsonl"
-    table.write_text(table.read_text() + table.read_text().splitlines()[0] + "\n")
+    told = table.read_text()
+    table.write_text(told + told.splitlines()[0] + "\n")
     with pytest.raises(SourceError, match=r"the table of episodes has episode 0 twice \(.*episode_000000\.mp4\)"):
         rp.find_videos(root)
     result = call_raypipe("inspect", root)
+    table.write_text(told)
+    other = write_v2(tmp_path / "other", [3])
+    with pytest.raises(SourceError, match=r"two videos with one id: .*episode_000000\.mp4 and .*other/videos/"):
+        rp.find_videos([root, other])
     table.write_text("")
     with pytest.raises(SourceError, match="its table of episodes has no rows"):
         rp.find_videos(root)
