@@ -175,7 +175,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     run.record_stage("reduce", reducer.implementation)
     with run.step("cluster"):
         labels, distances = assign_to_centers(steps.reduced.values, model.centers, config.cluster, model.gamma)
-        made_by = f"the clusters of {model_run.url}"
+        made_by = f"{results.PREDICTED}{model_run.url}"
         clustering = Clustering(labels, distances, model.centers, None, 0, model.gamma, made_by)
     results.write_model(run, config, clustering, model.reducer)
     with run.step("picture"):

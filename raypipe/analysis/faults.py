@@ -96,7 +96,7 @@ def choose_ordinary(scores: Scores, flags: np.ndarray) -> np.ndarray:
 
 
 class Examiner:
-    """Says of outliers what is odd.
+    """Says of outliers what is odd, having learned from ordinary videos what is usual.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Examiner:
     ordinary
         What `choose_ordinary` returned.
     clips
-        The clips of the ordinary videos, and of those to be examined, by row.
+        The clips of the ordinary videos, by row.
     time_axis
         How the trajectories were interpolated, as in `raypipe.config.TrajectoryConfig`.
     threshold
@@ -152,10 +152,19 @@ class Examiner:
             n_clips=float(np.median(lengths)) if lengths else 0.0,
         )
 
-    def examine(self, row: int) -> Finding:
-        """Say what is odd about a video."""
-        path, clips = np.asarray(self.values[row], np.float64), self.clips.get(row)
-        center = int(self.scores.nearest[row])
+    def examine(self, path: np.ndarray, clips: ClipPath | None, center: int, distance: float) -> Finding:
+        """Say what is odd about a video, which need be none of those that were clustered.
+
+        Parameters
+        ----------
+        path
+            Its trajectory, (T, c).
+        clips
+            Its clips, if they are known.
+        center, distance
+            The nearest center that others support, or -1, and how far that is.
+        """
+        path = np.asarray(path, np.float64)
         usual = self.usual.get(center)
         if clips is not None and usual is not None and is_too_short(len(clips.start_s), usual.n_clips):
             n, m = len(clips.start_s), usual.n_clips
@@ -164,7 +173,6 @@ class Examiner:
         if clips is not None and (still := find_still(clips.values, self.pauses)):
             return self._say_frozen(clips, *still)
         edges = edges_of(clips, len(path), self.time_axis)
-        distance = float(self.scores.values[row])
         if usual is None and (center < 0 or distance <= UNDONE * self.least_usual):
             return Finding("far from its own center; there is no other to compare it with", None, None, False)
         repair = self._undo(path, distance)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from raypipe.runs.results import is_predicted
 
 if TYPE_CHECKING:
     from raypipe.report.facts import Cluster, Facts
@@ -19,16 +21,24 @@ def say_number(facts: Facts) -> str:
     Clusters by density are found, and those of a run that another one predicts are that run's.
     """
     config = facts.info.get("config", {}).get("cluster", {})
-    if config.get("method") == "density" or not facts.clusters:
+    if config.get("method") == "density" or not facts.clusters or is_predicted(facts.info):
         return ""
-    if str(facts.info.get("implementations", {}).get("cluster", "")).startswith("the clusters of"):
-        return ""
+    command = f"raypipe sweep {shlex.quote(facts.url)} finds out how many there are."
+    of_sweep = facts.sweep.get("config") if facts.sweep else None
+    if of_sweep and _what_counts(of_sweep) != _what_counts(facts.info.get("config", {})):
+        return f"The sweep was of other trajectories, or by another method, than these clusters: {command}"
     if facts.sweep:
         return f"Of the number of clusters the sweep says: {facts.sweep['reason'].partition(': ')[0]}."
-    return (
-        f"That there are {len(facts.clusters)} clusters was asked for (-k; 5 where it is not given), not found: "
-        f"raypipe sweep {shlex.quote(facts.url)} finds out how many there are."
-    )
+    n = len(facts.metrics.get("sizes", facts.clusters))  # Some may be empty.
+    there = "there is 1 cluster" if n == 1 else f"there are {n} clusters"
+    return f"That {there} was asked for (-k; 5 where it is not given), not found: {command}"
+
+
+def _what_counts(config: Mapping[str, Any]) -> list[Any]:
+    """Return the parameters of a run or of a sweep on which the number of clusters depends."""
+    reduction = config.get("reduce", {})
+    how = [reduction.get(name) for name in ("method", "n_components", "n_neighbors", "min_dist", "metric")]
+    return [config.get("trajectory"), config.get("learn"), how, config.get("cluster", {}).get("method")]
 
 
 def name_content(cluster: Cluster, facts: Facts) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
-from raypipe.runs.results import OUTLIERS, read_trajectories
-from raypipe.schema import Trajectories
+from raypipe.runs.results import OUTLIERS, is_predicted, read_trajectories
+from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
 from raypipe.storage import inert
 
@@ -119,9 +119,10 @@ class Judgement:
 class Known:
     """What other videos are judged by: how many each cluster of a run has, and beyond what its own were flagged.
 
-    ``by``, ``quantile`` and ``threshold`` are those of the run's own `Judgement`.
+    ``by``, ``quantile`` and ``threshold`` are those of the own `Judgement` of the ``run``.
     """
 
+    run: Run
     sizes: np.ndarray
     by: str
     quantile: float
@@ -149,7 +150,7 @@ def read_known(run: Run) -> Known:
     rounding = _ROUNDING * float(np.ptp(finite)) if len(finite) else 0.0
     sizes = np.bincount(labels[labels >= 0], minlength=len(metrics["sizes"]))
     threshold = np.inf if own["threshold"] is None else own["threshold"]
-    return Known(sizes, own["by"], own["quantile"], threshold + rounding)
+    return Known(run, sizes, own["by"], own["quantile"], threshold + rounding)
 
 
 def judge_videos(
@@ -182,7 +183,7 @@ def judge_videos(
     how = config.cluster
     by, quantile = (known.by, known.quantile) if known else (how.outlier_by, how.outlier_quantile)
     if gamma is None and how.method == "dtw":
-        gamma = auto_gamma(paths.values)
+        gamma = auto_gamma((read_trajectories(known.run, "reduced") if known else paths).values)
     scores = score_outliers(paths.values, labels, centers, gamma, distances, known.sizes if known else None)
     measure = distances if by == "distance" else scores.values
     threshold = known.threshold if known else find_threshold(measure, quantile)
@@ -191,12 +192,19 @@ def judge_videos(
     rows = np.flatnonzero(flags)
     rows = rows[np.argsort(-measure[rows], kind="stable")][:MAX_EXAMINED]
     if len(rows):
-        ordinary = choose_ordinary(scores, flags)
-        row_of = {paths.video_ids[row]: int(row) for row in (*rows, *ordinary)}
-        clips = {row_of[each.video_id]: each for each in iter_clip_paths(run, row_of)}
         axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
-        examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, threshold)
-        findings = {int(row): examiner.examine(int(row)) for row in rows}
+        ordinary = choose_ordinary(scores, flags) if known is None else rows[:0]
+        clips = _read_clips(run, paths, (*rows, *ordinary))
+        if known is None:
+            examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, threshold)
+        else:
+            examiner = _learn_usual(known, centers, gamma, axis)
+        findings = {
+            row: examiner.examine(
+                paths.values[row], clips.get(row), int(scores.nearest[row]), float(scores.values[row])
+            )
+            for row in rows.tolist()
+        }
     return Judgement(
         scores.values,
         np.asarray(distances, np.float64),
@@ -212,14 +220,37 @@ def judge_videos(
     )
 
 
+def _read_clips(run: Run, paths: Trajectories, rows: Iterable[int]) -> dict[int, ClipPath]:
+    """Return the clips of some videos by row."""
+    row_of = {paths.video_ids[row]: int(row) for row in rows}
+    return {row_of[each.video_id]: each for each in iter_clip_paths(run, row_of)}
+
+
+def _learn_usual(known: Known, centers: np.ndarray, gamma: float | None, axis: Literal["time", "index"]) -> Examiner:
+    """Learn what is usual among the videos of a run whose clusters others joined."""
+    paths = read_trajectories(known.run, "reduced")
+    clusters = known.run.read_table("clusters.parquet", ["cluster", "distance", "outlier"])
+    labels, distances = clusters["cluster"].to_numpy().astype(np.int64), clusters["distance"].to_numpy()
+    scores = score_outliers(paths.values, labels, centers, gamma, distances)
+    ordinary = choose_ordinary(scores, np.array(clusters["outlier"].to_pylist(), bool))
+    clips = _read_clips(known.run, paths, ordinary)
+    return Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, known.threshold)
+
+
 def judge_run(run: Run, config: Config) -> Judgement:
     """Judge the videos of a run that has been clustered, from the run directory alone.
 
     Raises
     ------
     UsageError
-        If the run has no clusters, or they were found outside of it, so that it has no centers.
+        If the run has no clusters, or they were found outside of it, so that it has no centers, or they are those of
+        another run, which its videos were given.
     """
+    if is_predicted(run.info()):
+        raise UsageError(
+            f"{run.url} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
+            "them by the videos of these: predict again"
+        )
     for name in ("clusters.parquet", "model/centers.npy"):
         if not run.exists(name):
             raise UsageError(f"{run.url} has no {name}: run raypipe cluster {run.url} first")

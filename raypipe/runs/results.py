@@ -30,6 +30,7 @@ _ENCODER = "model/encoder.npz"
 BARYCENTERS = "barycenters.parquet"
 PICTURE_MAP = "model/picture.npz"
 OUTLIERS = "outliers.csv"
+PREDICTED = "the clusters of "  # and the run's name: what found the clusters of videos that were predicted
 SIGNALS = "signals"
 """The folder of the signals that are joined to the clips."""
 CHECKPOINT = "learning/checkpoint.npz"
@@ -97,6 +98,11 @@ def begin_clusters(run: Run, config: Config) -> None:
     """Remove what an earlier clustering left, and record the config of the one that takes its place."""
     remove_clusters(run)
     run.record(config=config.model_dump(mode="json"))
+
+
+def is_predicted(info: Mapping[str, Any]) -> bool:
+    """Whether a run's videos were given the clusters of another one, by what its ``run.json`` holds."""
+    return str(info.get("implementations", {}).get("cluster", "")).startswith(PREDICTED)
 
 
 def remove_clusters(run: Run) -> None:

@@ -84,7 +84,8 @@ def examine(odd: np.ndarray, ordinary_of=(0, 1, 2), threshold: float = np.inf):
     clips = {
         i: ClipPath(str(i), v, np.arange(len(v), dtype=float), np.arange(1.0, len(v) + 1)) for i, v in enumerate(values)
     }
-    return Examiner(values, scores, centers, gamma, ordinary, clips, "index", threshold).examine(row)
+    examiner = Examiner(values, scores, centers, gamma, ordinary, clips, "index", threshold)
+    return examiner.examine(odd, clips[row], int(scores.nearest[row]), float(scores.values[row]))
 
 
 @pytest.mark.parametrize("gamma", [1e-3, 0.1, 10.0])
