@@ -136,7 +136,11 @@ def score_silhouette(distances: np.ndarray, labels: np.ndarray, metric: str) -> 
 
 def score_davies_bouldin(means: np.ndarray, labels: np.ndarray) -> float | None:
     """Return the Davies–Bouldin index of points, or None where it is not defined."""
-    return float(metrics.davies_bouldin_score(means, labels)) if _is_defined(labels) else None
+    if not _is_defined(labels):
+        return None
+    # scikit-learn takes distances below 1e-8 for none; a power of two rounds nothing.
+    _, exponent = np.frexp(np.abs(means).max())
+    return float(metrics.davies_bouldin_score(np.ldexp(means, -exponent), labels))
 
 
 def _silhouette_softdtw(paths: list[np.ndarray], labels: np.ndarray, gamma: float) -> float | None:

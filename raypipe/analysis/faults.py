@@ -22,6 +22,7 @@ RESTLESS = 4.0  # from all moves up to so many times theirs, because some camera
 WIDEST = 4.0  # What is usual is at most so many times the median distance.
 LONGER = 1.5  # A picture is frozen that rests more than so many times as long as any other.
 TOO_SHORT = 0.25  # A video is too short if it has no more than this part of the usual number of clips, or only one.
+_STILL = 1e-6  # A path that moves by no more than this part of its numbers, in float32, stands still.
 UNDONE = 1.5  # A fault is found if what is left without it is at most so many times what is usual,
 HALVED = 0.5  # and at most this part of what there was.
 # The best of many guesses leaves little by chance alone, so what it leaves weighs more where there is more to choose.
@@ -213,6 +214,8 @@ class Examiner:
 
     def _find_excess(self, path: np.ndarray, center: int, usual: Usual) -> tuple[int, int]:
         """Return the steps in which the path is farther from the center than is usual there, ``start ≤ step < end``."""
+        if np.ptp(path, axis=0).max() <= _STILL * np.abs(path).max():  # No step is odder than another.
+            return 0, len(path)
         far, _, share = spread_of(path, self.centers[center], self.gamma)
         normal = share @ usual.steps
         least = 1e-12 + 1e-3 * float(np.mean(usual.steps))

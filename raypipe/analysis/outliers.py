@@ -71,15 +71,14 @@ def score_outliers(
     """
     n, k = len(labels), len(centers)
     if k == 0 or centers.shape[2] != values[0].shape[1]:
-        return Scores(
-            np.asarray(distances, np.float64),
-            np.full(n, -1),
-            "there are no centers in the space of the trajectories: the score is the distance to the own center",
-        )
+        why = "there are no centers in the space of the trajectories: the score is the distance to the own center"
+        if np.isnan(distances).all():
+            why = "there are no clusters, and so no video has a score"
+        return Scores(np.asarray(distances, np.float64), np.full(n, -1), why)
     are_new = sizes is not None
     sizes = np.bincount(labels[labels >= 0], minlength=k) if sizes is None else sizes
     needed = max(float(LEAST_SUPPORT), SUPPORTED_PART * (int(sizes.sum()) if are_new else n) / k)
-    score, nearest, lacking = np.empty(n), np.empty(n, np.int64), 0
+    score, nearest, lacking, n_alone = np.empty(n), np.empty(n, np.int64), 0, 0
     for start in range(0, n, max(1, _CHUNK // k)):
         rows = slice(start, start + max(1, _CHUNK // k))
         apart = distances_to_centers(values[rows], centers, gamma)
@@ -92,12 +91,17 @@ def score_outliers(
         lacking += int(poor.sum())
         counts[poor] = others[poor] > 0
         alone = ~counts.any(axis=1)
+        n_alone += int(alone.sum())
         counts[alone] = np.arange(k) == mine[alone, None]
         counts[alone & (mine < 0)] = True
         apart[~counts] = np.inf
         nearest[rows] = apart.argmin(axis=1)
         score[rows] = apart.min(axis=1)
-    note = f"no cluster has {needed:g} other videos: any with another counts, for {lacking} of {n} videos"
+    note = f"no cluster has {needed:g} other videos: any with another counts, for {lacking - n_alone} of {n} videos"
+    if n_alone:
+        note = f"no cluster has another video for {n_alone} of {n} videos: their own center counts" + (
+            f"; {note}" if lacking > n_alone else ""
+        )
     return Scores(score, nearest, note if lacking else None)
 
 

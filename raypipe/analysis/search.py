@@ -176,9 +176,14 @@ def rank_pieces(
     gamma = gamma or _SOFT_ENDS * auto_gamma([query.values])
     part = query.within(*part_s)
     if not len(part.values):
+        first_s, last_s = float(query.start_s[0]), float(query.end_s[-1])
+        if part_s[0] < last_s and part_s[1] > first_s:
+            raise UsageError(
+                f"the part from {part_s[0]:g} s to {part_s[1]:g} s holds the middle of no clip: make it longer"
+            )
         raise UsageError(
-            f"no clip of the video lies between {part_s[0]:g} s and {part_s[1]:g} s: it has clips from "
-            f"{query.start_s[0]:g} s to {query.end_s[-1]:g} s"
+            f"no clip of the video lies between {part_s[0]:g} s and {part_s[1]:g} s: it has clips from {first_s:g} s "
+            f"to {last_s:g} s"
         )
     kept: list[tuple[float, ClipPath]] = []
     for some in _batches(video for video in videos if video.video_id != query.video_id):

@@ -62,7 +62,8 @@ def check_number(n_videos: int, config: ClusterConfig) -> None:
                 raise UsageError(f"cluster.{name} is {least}, but there are only {n_videos} videos: lower it")
     elif config.n_clusters > n_videos:
         raise UsageError(
-            f"{config.n_clusters} clusters asked for, but there are only {n_videos} videos: lower n_clusters"
+            f"{config.n_clusters} clusters asked for, but there {'is' if n_videos == 1 else 'are'} only {n_videos} "
+            f"video{'s'[: n_videos != 1]}: lower n_clusters"
         )
 
 

@@ -192,6 +192,21 @@ class Facts:
         )
 
     @property
+    def has_order(self) -> bool:
+        """Whether the clusters are of paths, and not of vectors or of paths' means."""
+        method = self.info.get("config", {}).get("cluster", {}).get("method")
+        return not self.is_pooled and method != "kmeans"
+
+    @property
+    def n_dimensions(self) -> int | None:
+        """How many dimensions the clustered steps had; None if it is not known."""
+        config = self.info.get("config", {}).get("reduce", {})
+        dim = self.info.get("encoder", {}).get("dim")
+        if config.get("method") in (None, "none") or dim is None:
+            return dim
+        return min(dim, config["n_components"])
+
+    @property
     def is_learned(self) -> bool:
         """Whether the trajectories are learned."""
         return self.info.get("config", {}).get("trajectory", {}).get("method") == "seq2seq"

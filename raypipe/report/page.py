@@ -173,7 +173,7 @@ def _head(facts: Facts, written: datetime) -> str:
         for c in facts.clusters_and_noise
     )
     number = say_number(facts)
-    by = "what the videos show on the whole" if facts.is_pooled else "the paths that the videos take through time"
+    by = "what the videos show on the whole" if not facts.has_order else "the paths that the videos take through time"
     return (
         f'<header>\n<div class="eyebrow">raypipe report{escape(f" · {version}" if version else "")}</div>\n'
         f"<h1>{escape(_title(facts))}</h1>\n"

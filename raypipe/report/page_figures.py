@@ -21,14 +21,16 @@ def render_pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMa
     place = "on a 2-D map" if facts.is_pooled else "at the mean of its path on a 2-D map"
     hover, n_told = draw_hover(facts, video_map)
     told = "each" if n_told == len(facts.members) else f"{n_told:,} of {len(facts.members):,}"
+    is_more = facts.n_dimensions is None or facts.n_dimensions > 2
+    more = "Clusters were found in more dimensions than the two drawn here. " if is_more else ""
     captions = {
         "points": f"Each mark is a video, {place} ({facts.map_name}) of the embeddings. The map keeps what is near "
         "together; how far apart two distant groups lie on it means little. Rings are outliers"
         f"{', crosses centers' if facts.is_pooled else ''}{', gray marks noise' if facts.noise else ''}. Under the "
         f"pointer {told} says its name and its caption.",
         "trajectories": "The paths themselves: each thin line is a video from its start (dot) to its end (arrow), the "
-        "bold line its cluster's soft-DTW barycenter on the map. Clusters were found in more dimensions than the two "
-        "drawn here, and paths of unlike order can share the same ground.",
+        f"bold line its cluster's soft-DTW barycenter on the map. {more}Paths of unlike order can share the same "
+        "ground.",
         "fingerprints": "Videos that are as unlike one another as can be, by dynamic time warping of their paths on "
         "the map: each path from its start (ring) to its end (arrow), over all videos' steps (gray), and beside it "
         "frames at their times, numbered as the points of the path where they lie. A path that is small on the map is "

@@ -321,6 +321,8 @@ def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
 def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: int = 0) -> list[str]:
     """Return lines that say how many videos are outliers and beyond which threshold, and the farthest of all videos."""
     n, n_flagged, n_drop = len(outliers), int(found.flags.sum()), found.summary()["n_drop"]
+    if not np.isfinite(found.measure).any():
+        return [f"outliers: none of {n} videos has a {found.by}, since there are no clusters"]
     of = " of the videos that were clustered" if found.is_known else ""
     what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
     lines = [f"outliers: {n_flagged} of {n} videos have a {what}; {n_drop} to drop, see {OUTLIERS}"]

@@ -175,7 +175,9 @@ def _check_part(from_s: float | None, to_s: float | None) -> tuple[float, float]
         raise UsageError(f"a part has two ends: --{'to' if to_s is None else 'from'} is missing")
     if math.isinf(to_s):
         raise UsageError("a part has an end: give --to in seconds")
-    if not 0 <= from_s < to_s:
+    if from_s < 0:
+        raise UsageError(f"a video begins at 0 s, and the part at {from_s:g} s")
+    if not from_s < to_s:
         raise UsageError(f"the part from {from_s:g} s to {to_s:g} s is empty")
     return from_s, to_s
 

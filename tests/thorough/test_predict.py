@@ -105,6 +105,23 @@ def test_a_label_depends_on_no_other_video(known, tmp_path):
     np.testing.assert_allclose(column(alone, "x")[0], column(every, "x")[4], rtol=1e-5)
 
 
+def test_a_verdict_depends_on_no_other_video_and_is_not_judged_again(known, tmp_path):
+    run, _ = known
+    far = make_paths(3, 2)["2-02"] + 4.0
+    verdicts = []
+    for name, others in (("alone", {}), ("two", {"again": far}), ("many", make_paths(9, 3))):
+        np.savez(tmp_path / f"{name}.npz", **{"far": far, **others})
+        new = rp.predict(run, tmp_path / f"{name}.npz", tmp_path / name)
+        (row,) = [
+            row for row in csv.DictReader(io.StringIO(new.read_bytes("outliers.csv").decode())) if "far" in row["uri"]
+        ]
+        verdicts.append({name: row[name] for name in ("outlier", "verdict", "reason", "score", "start_s", "end_s")})
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    assert (verdicts[0]["outlier"], verdicts[0]["verdict"]) == ("true", "drop")
+    done = call_raypipe("outliers", new.url)
+    assert done.exit_code == 2 and "and raypipe predict has judged them by the videos of these" in done.stderr
+
+
 def test_the_command_leaves_a_run_with_a_report_and_its_own_limit(tmp_path):
     source = tmp_path / "known.npz"
     np.savez(source, **make_paths(12, 0))

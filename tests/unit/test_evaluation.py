@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from raypipe.analysis import evaluation
-from raypipe.analysis.evaluation import affordable_videos, evaluate, score_mean_pooled
+from raypipe.analysis.evaluation import affordable_videos, evaluate, score_davies_bouldin, score_mean_pooled
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 
@@ -28,6 +28,8 @@ def test_every_figure_is_the_one_it_names():
     means = values.mean(axis=1)
     assert found["silhouette"] == metrics.silhouette_score(means, labels)
     assert found["davies_bouldin"] == metrics.davies_bouldin_score(means, labels)
+    for scale in (2.0**-60, 2.0**200):  # scikit-learn's own is 0 for the first.
+        assert score_davies_bouldin(scale * means, labels) == found["davies_bouldin"]
     apart = cdist_soft_dtw(values, gamma=0.1, divergence=True)
     assert found["silhouette_softdtw"] == metrics.silhouette_score(apart.clip(0), labels, metric="precomputed")
     assert found["silhouette_softdtw"] > 0.9 > 0.3 > found["silhouette"]

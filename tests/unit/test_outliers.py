@@ -13,6 +13,7 @@ import raypipe as rp
 from raypipe.analysis.faults import (
     Examiner,
     Pauses,
+    Usual,
     choose_ordinary,
     edges_of,
     find_high,
@@ -21,7 +22,7 @@ from raypipe.analysis.faults import (
     is_too_short,
     learn_pauses,
 )
-from raypipe.analysis.outliers import find_threshold, rank_within, score_outliers
+from raypipe.analysis.outliers import Scores, find_threshold, rank_within, score_outliers
 from raypipe.errors import UsageError
 from raypipe.runs.accounting import account
 from raypipe.runs.directory import Run
@@ -134,6 +135,9 @@ def test_where_no_center_has_support_it_is_said_and_any_other_video_counts():
     assert "for 3 of 3 videos" in found.note
     alone = score_outliers(values[:1], np.zeros(1, int), values[:1], None, np.zeros(1))
     assert (alone.values.tolist(), alone.nearest.tolist()) == ([0.0], [0])
+    assert alone.note == "no cluster has another video for 1 of 1 videos: their own center counts"
+    noise = score_outliers(values, np.full(3, -1), np.empty((0, 1, 1)), None, np.full(3, np.nan))
+    assert noise.note == "there are no clusters, and so no video has a score"
     nothing = score_outliers(values, np.full(3, -1), np.empty((0, 1, 1)), None, np.array([1.0, 2.0, 3.0]))
     assert nothing.values.tolist() == [1.0, 2.0, 3.0] and "no centers" in nothing.note
 
@@ -225,6 +229,15 @@ def test_a_video_is_judged_where_no_ordinary_one_is_near_its_center():
         good = examine(make_video(1, np.random.default_rng(77)), ordinary_of, threshold)
         assert not good.is_fault and "there is no other to compare it with" in good.reason
     assert not examine(odd, ()).is_fault, "nothing says what is far"
+
+
+def test_no_stretch_of_a_path_that_stands_still_is_odder_than_the_rest():
+    usual = Usual(distance=1.0, steps=np.random.default_rng(0).uniform(size=16), n_clips=16)
+    center = way_of(0, np.linspace(0, 1, 16))
+    examiner = Examiner([], Scores(np.empty(0), np.empty(0, int)), center[None], 0.1, np.empty(0, int), {})
+    rounded = np.full((16, 6), 5.0) + np.random.default_rng(0).uniform(-1e-6, 1e-6, (16, 6))
+    assert examiner._find_excess(rounded, 0, usual) == (0, 16)
+    assert examiner._find_excess(center + 0.3 * np.eye(16, 6), 0, usual) != (0, 16)
 
 
 def test_one_clip_is_too_short_where_more_are_usual():

@@ -234,6 +234,8 @@ def test_the_command_prints_a_table_or_json(run):
         ("--like {id} --from 3", "a part has two ends: --to is missing"),
         ("--like {id} --to 3", "a part has two ends: --from is missing"),
         ("--like {id} --from 3 --to 3", "the part from 3 s to 3 s is empty"),
+        ("--like {id} --from -3 --to 3", "a video begins at 0 s, and the part at -3 s"),
+        ("--like {id} --from 3 --to 3.01", "the part from 3 s to 3.01 s holds the middle of no clip: make it longer"),
         (
             "--like {id} --from 30 --to 40",
             "no clip of the video lies between 30 s and 40 s: it has clips from 0 s to 20 s",

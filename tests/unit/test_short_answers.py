@@ -49,3 +49,18 @@ def test_a_sweep_answers_how_many_there_are(tmp_path):
     facts = facts_of(tmp_path, ["a", "b"] * 3)
     swept = type(facts)(**{**vars(facts), "sweep": {"reason": "4 clusters are recommended: it is the largest"}})
     assert say_number(swept) == "Of the number of clusters the sweep says: 4 clusters are recommended."
+    of_paths = {"trajectory": {"pool": None}, "cluster": {"method": "softdtw", "n_clusters": 5}}
+    of_means = {"trajectory": {"pool": "mean"}, "cluster": {"method": "softdtw", "n_clusters": 2}}
+    for config, is_told in ((of_paths, True), (of_means, False)):
+        info = {**facts.info, "config": config}
+        other = type(facts)(**{**vars(swept), "info": info, "sweep": {**swept.sweep, "config": of_paths}})
+        assert ("4 clusters are recommended" in say_number(other)) == is_told
+        assert ("The sweep was of other trajectories" in say_number(other)) != is_told
+
+
+def test_the_number_asked_for_counts_empty_clusters(tmp_path):
+    facts = facts_of(tmp_path, ["a", "b"] * 3)
+    emptied = type(facts)(**{**vars(facts), "metrics": {**facts.metrics, "sizes": [3, 3, 0]}})
+    assert say_number(emptied).startswith("That there are 3 clusters was asked for")
+    one = type(facts)(**{**vars(facts), "metrics": {**facts.metrics, "sizes": [6]}})
+    assert say_number(one).startswith("That there is 1 cluster was asked for")
