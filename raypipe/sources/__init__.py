@@ -22,7 +22,7 @@ from raypipe.storage import local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
-_TEXTS = (".txt", ".tsv")  # Lists of videos often are; a video never is, and would be one broken file.
+_TEXTS = (".txt", ".tsv")  # Lists of videos often are.
 
 
 def read_source(
@@ -122,13 +122,15 @@ def _find_one(name: str, camera: str) -> Videos:
         raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
     if _is_manifest(name):
         return read_manifest(name)
-    if _is_table(name, _TEXTS):
-        raise UsageError(f"{shown(name)} is a text: a list of videos is a .csv, .jsonl or .parquet with a column path")
     if annotations := find_annotations(name):
         return read_annotations(annotations, name)
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
-    return take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name)
+    found = take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name)
+    if _is_table(name, _TEXTS):
+        said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
+        found.notes = (*found.notes, said)
+    return found
 
 
 def _is_manifest(name: str) -> bool:

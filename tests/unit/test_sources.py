@@ -443,14 +443,15 @@ class TestManifest:
         assert len(videos) == 60_001
         assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
 
-    @pytest.mark.parametrize(
-        ("name", "said"), [("l.txt", "is a text: a list of"), ("l.tsv", "is a text"), ("", "empty")]
-    )
-    def test_what_is_no_source_is_told(self, tmp_path, monkeypatch, name, said):
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / (name or "x")).write_text("a.mp4\nb.mp4\n")
-        with pytest.raises(UsageError, match=said):
-            find_videos(name)
+    def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
+        for name in ("l.txt", "l.tsv"):
+            (tmp_path / name).write_text("a.mp4\nb.mp4\n")
+            (note,) = find_videos(tmp_path / name).notes
+            assert note.endswith(
+                f"{name} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
+            )
+        with pytest.raises(UsageError, match="this one is empty"):
+            find_videos("")
 
     def test_quotes_that_are_closed(self, tmp_path):
         (tmp_path / "l.csv").write_bytes(
