@@ -229,24 +229,24 @@ def prepare(
     made_with = {"encode": {"encoder": encoder}} if encoder else None
     if base is not None and (made_with := base.info().get("config")) is None:
         raise UsageError(f"nothing has been embedded in {base.url}: run raypipe embed SOURCE -o {base.url}")
-
-    def resolve() -> Config:
-        return make_config(
-            embedded=base is not None,
-            base={name: section for name, section in (made_with or {}).items() if name != afresh},
-            preset=options.get("preset"),
-            file=options.get("config"),
-            flags=chosen,
-            sets=tuple(options.get("set") or ()),
-        )
-
-    config, progress = resolve(), make_progress(options["quiet"])
-    method = config.cluster.method
+    config = make_config(
+        embedded=base is not None,
+        base={name: section for name, section in (made_with or {}).items() if name != afresh},
+        preset=options.get("preset"),
+        file=options.get("config"),
+        flags=chosen,
+        sets=tuple(options.get("set") or ()),
+    )
+    progress = make_progress(options["quiet"])
+    method, before = config.cluster.method, (made_with or {}).get("cluster", {})
     for flag, key, is_used in (
         ("--n-clusters", "n_clusters", method != "density"),
         ("--min-cluster-size", "min_cluster_size", method == "density"),
         ("--assign-all", "assign_all", method == "density"),
     ):
-        if not is_used and chosen.get("cluster", {}).pop(key, None):
+        if not is_used and chosen.get("cluster", {}).get(key):
             progress.say(f"{flag} has no effect under cluster.method={method}")
-    return resolve(), progress
+            # Nor has it on a later clustering by another method, to which nobody gave it.
+            kept = before.get(key, type(config.cluster).model_fields[key].default)
+            config = config.model_copy(update={"cluster": config.cluster.model_copy(update={key: kept})})
+    return config, progress

@@ -132,7 +132,8 @@ def test_what_has_no_effect_is_said_and_assign_all_has_an_opposite(tmp_path):
     again = call_raypipe("cluster", run.url, "-k", 3)
     assert again.exit_code == 0 and "--n-clusters has no effect under cluster.method=density" in again.stderr
     how = run.info()["config"]["cluster"]
-    assert (how["method"], how["assign_all"], how["min_cluster_size"]) == ("density", True, 4), "as it was"
+    kept = how["method"], how["assign_all"], how["min_cluster_size"], how["n_clusters"]
+    assert kept == ("density", True, 4, 5), "as it was"
     assert call_raypipe("cluster", run.url, "--no-assign-all").exit_code == 0
     assert run.info()["config"]["cluster"]["assign_all"] is False
     back = call_raypipe("cluster", run.url, "--set", "cluster.method=softdtw", "--min-cluster-size", 3, "-k", 2)
