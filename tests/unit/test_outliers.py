@@ -27,6 +27,7 @@ from raypipe.errors import UsageError
 from raypipe.runs.accounting import account
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.runs.outlier_table import Judgement, describe_outliers
 from raypipe.schema import ClipPath
 from raypipe.segments.planning import plan_precomputed
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
@@ -395,3 +396,11 @@ def test_more_clusters_than_videos_are_refused_before_anything_is_removed(cluste
     result = call_raypipe("cluster", clustered.url, "-k", "99")
     assert result.exit_code == 2 and "99 clusters asked for, but there are only" in result.stderr
     assert before == (clustered.info(), clustered.read_bytes("clusters.parquet"))
+
+
+def test_where_all_is_noise_no_score_is_told_of():
+    none = np.full(3, np.nan)
+    found = Judgement(none, none, np.full(3, -1), np.full(3, -1), np.zeros(3, bool), "score", 0.95, np.inf, {}, None)
+    assert describe_outliers(found, [None] * 3) == [
+        "outliers: none of 3 videos has a score, since there are no clusters"
+    ]

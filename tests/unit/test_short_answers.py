@@ -64,3 +64,18 @@ def test_the_number_asked_for_counts_empty_clusters(tmp_path):
     assert say_number(emptied).startswith("That there are 3 clusters was asked for")
     one = type(facts)(**{**vars(facts), "metrics": {**facts.metrics, "sizes": [6]}})
     assert say_number(one).startswith("That there is 1 cluster was asked for")
+
+
+@pytest.mark.parametrize(
+    ("method", "reduce", "has_order", "n_dimensions"),
+    [
+        ("softdtw", {"method": "pca", "n_components": 5}, True, 5),
+        ("kmeans", {"method": "pca", "n_components": 2}, False, 2),
+        ("dtw", {"method": "none", "n_components": 5}, True, 8),
+        ("dtw", {"method": "umap", "n_components": 50}, True, 8),
+    ],
+)
+def test_the_page_knows_what_was_clustered(tmp_path, method, reduce, has_order, n_dimensions):
+    recorded = {"config": {"cluster": {"method": method}, "reduce": reduce}, "encoder": {"dim": 8}}
+    facts = facts_of(tmp_path, ["a", "b"] * 3, **recorded)
+    assert (facts.has_order, facts.n_dimensions) == (has_order, n_dimensions)
