@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,6 +160,8 @@ class Facts:
         The file of the run's poster, or the page that shows it; None if there is none.
     folder
         The deepest folder that holds all the videos that are ok, in readable form; "" if there is none.
+    n_dimensions
+        How many dimensions the steps had that were clustered; None if the run has no centers that tell it.
     """
 
     url: str
@@ -177,6 +180,7 @@ class Facts:
     duplicates: Mapping[str, Any] | None = None
     poster: str | None = None
     folder: str = ""
+    n_dimensions: int | None = None
 
     @property
     def clusters_and_noise(self) -> tuple[Cluster, ...]:
@@ -196,15 +200,6 @@ class Facts:
         """Whether the clusters are of paths, and not of vectors or of paths' means."""
         method = self.info.get("config", {}).get("cluster", {}).get("method")
         return not self.is_pooled and method != "kmeans"
-
-    @property
-    def n_dimensions(self) -> int | None:
-        """How many dimensions the clustered steps had; None if it is not known."""
-        config = self.info.get("config", {}).get("reduce", {})
-        dim = self.info.get("encoder", {}).get("dim")
-        if config.get("method") in (None, "none") or dim is None:
-            return dim
-        return min(dim, config["n_components"])
 
     @property
     def is_learned(self) -> bool:
@@ -280,7 +275,14 @@ def read_facts(run: Run) -> Facts:
         duplicates=run.read_json(DUPLICATES) if run.exists(DUPLICATES) else None,
         poster=_find_poster(run),
         folder=common_folder(video["uri"] for video in videos if video["status"] == OK),
+        n_dimensions=_count_dimensions(run),
     )
+
+
+def _count_dimensions(run: Run) -> int | None:
+    if not run.exists("model/centers.npy"):
+        return None
+    return int(np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False).shape[-1])
 
 
 def read_paths(run: Run, column: str = "picture") -> dict[str, np.ndarray]:

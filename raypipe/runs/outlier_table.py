@@ -193,12 +193,13 @@ def judge_videos(
     rows = rows[np.argsort(-measure[rows], kind="stable")][:MAX_EXAMINED]
     if len(rows):
         axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
-        ordinary = choose_ordinary(scores, flags) if known is None else rows[:0]
-        clips = _read_clips(run, paths, (*rows, *ordinary))
-        if known is None:
-            examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, threshold)
-        else:
+        if known:
             examiner = _learn_usual(known, centers, gamma, axis)
+            clips = _read_clips(run, paths, rows)
+        else:
+            ordinary = choose_ordinary(scores, flags)
+            clips = _read_clips(run, paths, (*rows, *ordinary))  # in one pass over the embeddings
+            examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, threshold)
         findings = {
             row: examiner.examine(
                 paths.values[row], clips.get(row), int(scores.nearest[row]), float(scores.values[row])

@@ -131,8 +131,8 @@ def _plan_some(
 ) -> pa.Table:
     """Plan some videos, rows of `raypipe.sources.videos.FOUND`."""
     readable = [probe if isinstance(probe, Probe) else _UNREAD for probe in probes]
-    origin_s, span_s, _ = _find_spans(found, readable)
-    failures = find_failures(found, probes)
+    origin_s, span_s, reasons = _find_spans(found, readable)
+    failures = _to_failures(probes, reasons)
     has_failed = np.array([failure is not None for failure in failures])
     # A video that cannot be embedded has one row: what has no length is one piece.
     fps = np.array([probe.fps for probe in readable])
@@ -169,6 +169,10 @@ def find_failures(found: pa.Table, probes: Sequence[Probe | Failure]) -> list[Fa
         Those of their files, in the same order.
     """
     _, _, reasons = _find_spans(found, [probe if isinstance(probe, Probe) else _UNREAD for probe in probes])
+    return _to_failures(probes, reasons)
+
+
+def _to_failures(probes: Sequence[Probe | Failure], reasons: Sequence[str | None]) -> list[Failure | None]:
     return [
         probe if isinstance(probe, Failure) else Failure("probe", reason) if reason else None
         for probe, reason in zip(probes, reasons, strict=True)

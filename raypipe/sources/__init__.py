@@ -8,9 +8,9 @@ from typing import Any
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.curate import find_output, read_output
-from raypipe.sources.episodes import find_episodes
+from raypipe.sources.episodes import check_numbers, find_episodes
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files
-from raypipe.sources.lerobot import EPISODE, open_lerobot
+from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.msrvtt import find_annotations, read_annotations
 from raypipe.sources.precomputed import Precomputed, is_precomputed, read_precomputed
@@ -117,7 +117,9 @@ def _as_names(source: Any) -> list[str]:
 
 def _find_one(name: str, camera: str) -> Videos:
     if (dataset := open_lerobot(name)) is not None:
-        return find_episodes(dataset, camera)
+        episodes = find_episodes(dataset, camera)
+        check_numbers(dataset, episodes)
+        return episodes
     if camera != "all":
         raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
     if _is_manifest(name):
@@ -150,12 +152,6 @@ def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
     first: dict[str, int] = {}
     for i, video in enumerate(videos):
         if (earlier := first.setdefault(video.video_id, i)) != i:
-            if open_lerobot(names[0]) is not None and len(names) == 1:
-                file = shown(local_path(video.uri) or video.uri)
-                raise SourceError(
-                    f"the table of episodes has episode {video.extra[EPISODE]} twice ({file}), and both would have one "
-                    "id: see raypipe inspect"
-                )
             raise SourceError(
                 f"two videos with one id: {_place(earlier, videos, names, sizes)} and "
                 f"{_place(i, videos, names, sizes)}; drop one, or give each its own id in a manifest"

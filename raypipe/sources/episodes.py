@@ -62,6 +62,17 @@ def find_episodes(dataset: LeRobotDataset, camera: str = "all") -> Videos:
     return videos
 
 
+def check_numbers(dataset: LeRobotDataset, videos: Videos) -> None:
+    """Raise `SourceError` if two episodes of a dataset have one number, of which their videos' ids are made."""
+    if videos.has_duplicate_ids():
+        counts = Counter(video.video_id for video in videos)
+        number = next(video.extra[EPISODE] for video in videos if counts[video.video_id] > 1)
+        raise SourceError(
+            f"{dataset.name}: its table of episodes has episode {number} twice, and both would have one id: see "
+            "raypipe inspect"
+        )
+
+
 class Described(NamedTuple):
     """The episodes of a dataset, in the order of their table.
 

@@ -94,11 +94,11 @@ def _walk(file: IO[bytes], size: int, archive: str, where: str, is_read: Callabl
     n_sparse = 0
     links: list[_Link] = []
 
-    def take(name: str, offset: int, size: int) -> TarMember:
-        member = TarMember(archive, offset, size, name)
-        if size <= _MOST_BYTES and is_read(name):
+    def take(name: str, offset: int, n_bytes: int) -> TarMember:
+        member = TarMember(archive, offset, n_bytes, name)
+        if n_bytes <= _MOST_BYTES and is_read(name):
             file.seek(offset)
-            contents[member] = file.read(size)
+            contents[member] = file.read(n_bytes)
         return member
 
     tar: Any

@@ -1,10 +1,14 @@
 """The page's sentences on the number of clusters, on what they hold and on what mixes."""
 
+import numpy as np
 import pytest
 from report_runs import make_run
 
 from raypipe.report.facts import read_facts
+from raypipe.report.page_figures import render_pictures
+from raypipe.report.plots import VideoMap
 from raypipe.report.short_answers import name_content, say_mixture, say_number
+from raypipe.runs.directory import Run
 
 
 def facts_of(folder, labels, k=2, **recorded):
@@ -66,16 +70,15 @@ def test_the_number_asked_for_counts_empty_clusters(tmp_path):
     assert say_number(one).startswith("That there is 1 cluster was asked for")
 
 
-@pytest.mark.parametrize(
-    ("method", "reduce", "has_order", "n_dimensions"),
-    [
-        ("softdtw", {"method": "pca", "n_components": 5}, True, 5),
-        ("kmeans", {"method": "pca", "n_components": 2}, False, 2),
-        ("dtw", {"method": "none", "n_components": 5}, True, 8),
-        ("dtw", {"method": "umap", "n_components": 50}, True, 8),
-    ],
-)
-def test_the_page_knows_what_was_clustered(tmp_path, method, reduce, has_order, n_dimensions):
-    recorded = {"config": {"cluster": {"method": method}, "reduce": reduce}, "encoder": {"dim": 8}}
-    facts = facts_of(tmp_path, ["a", "b"] * 3, **recorded)
-    assert (facts.has_order, facts.n_dimensions) == (has_order, n_dimensions)
+def test_the_page_knows_what_was_clustered(tmp_path):
+    folder = tmp_path / "paths"
+    paths = facts_of(folder, ["a", "b"] * 3, config={"cluster": {"method": "softdtw"}})
+    means = facts_of(tmp_path / "means", ["a", "b"] * 3, config={"cluster": {"method": "kmeans"}})
+    assert (paths.has_order, means.has_order) == (True, False)
+    (folder / "model").mkdir(exist_ok=True)
+    for n_dimensions in (2, 7):
+        np.save(folder / "model/centers.npy", np.zeros((2, 4, n_dimensions)))
+        facts = read_facts(Run(str(folder)))
+        assert facts.n_dimensions == n_dimensions
+        told = render_pictures(facts, {"trajectories": b""}, VideoMap(b"", (1, 1), {}, 1.0))
+        assert ("Clusters were found in more dimensions" in told) == (n_dimensions > 2)
