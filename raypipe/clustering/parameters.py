@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,9 +29,21 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     for name in ("n_clusters", "max_iter", "n_init"):
         if not (isinstance(parameters[name], Integral) and parameters[name] >= 1):
             raise UsageError(f"{name} must be at least 1 and whole, got {parameters[name]!r}")
-    if not isinstance(parameters["tol"], Real):
+    if not isinstance(parameters["tol"], Real) or isnan(parameters["tol"]):
         raise UsageError(f"tol must be a number, got {parameters['tol']!r}")
+    _check_metric_params(parameters["metric_params"])
     _check_combination(parameters)
+
+
+def _check_metric_params(metric_params: Any) -> None:
+    if metric_params is None:
+        return
+    if not isinstance(metric_params, Mapping):
+        raise UsageError(f"metric_params must be a dict, got {metric_params!r}")
+    known = ("gamma", "n_jobs", *PARAMETERS)
+    for name in metric_params:
+        if name not in known:
+            raise UsageError(f"metric_params has no {name!r}: there are {', '.join(known)}")
 
 
 def _check_combination(parameters: Mapping[str, Any]) -> None:
@@ -56,11 +69,9 @@ def is_tslearns(parameters: Mapping[str, Any]) -> bool:
         If the backend that is asked for cannot do it.
     """
     metric, backend = parameters["metric"], parameters["backend"]
-    needed = parameters["dtw_inertia"] or set(parameters["metric_params"] or ()) - {"gamma", "n_jobs", *PARAMETERS}
-    if metric == "softdtw" and needed and backend in ("cupy", "numba"):
-        known = ", ".join(("gamma", *PARAMETERS))
-        raise UsageError(f"backend {backend!r} knows neither dtw_inertia nor any metric_params but {known}")
-    return metric != "softdtw" or backend == "tslearn" or bool(needed)
+    if metric == "softdtw" and parameters["dtw_inertia"] and backend in ("cupy", "numba"):
+        raise UsageError(f"backend {backend!r} does not know dtw_inertia: take backend 'tslearn', or leave it out")
+    return metric != "softdtw" or backend == "tslearn" or bool(parameters["dtw_inertia"])
 
 
 def find_constraint(parameters: Mapping[str, Any]) -> Constraint | None:

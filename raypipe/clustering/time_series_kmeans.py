@@ -47,7 +47,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     metric_params
         Parameters of the metric. For "softdtw" ``gamma`` is its smoothness (default 1.0); ``"auto"`` fits it to the
         data (`raypipe.softdtw.auto_gamma`). ``global_constraint``, ``sakoe_chiba_radius`` and ``itakura_max_slope``
-        say which cells an alignment may pass through, as in `raypipe.softdtw`. Any other takes backend "tslearn".
+        say which cells an alignment may pass through, as in `raypipe.softdtw`.
     n_jobs
         Threads for distances by tslearn; the other backends use all cores.
     dtw_inertia
