@@ -69,7 +69,7 @@ def read_tar(archive: str, is_read: Callable[[str], bool] = lambda name: False) 
     Raises
     ------
     SourceError
-        If there is no such file, or it is no tar, or a compressed one.
+        If there is no such file, or it is no tar, though it is long enough for one, or a compressed one.
     """
     where = shown(local_path(archive) or archive)
     with _open_tar(archive) as file:
@@ -77,6 +77,8 @@ def read_tar(archive: str, is_read: Callable[[str], bool] = lambda name: False) 
             size = file.seek(0, 2)
             file.seek(0)
             _check_plain(file.read(8), where)
+            if size < tarfile.BLOCKSIZE:  # One shard of a thousand, whose writing had hardly begun, costs a line.
+                return TarIndex((), {}, (f"{where} was cut off at byte {size:,}, within its first header",))
             file.seek(0)
             return _walk(file, size, archive, where, is_read)
         except tarfile.TarError as error:

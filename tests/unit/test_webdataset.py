@@ -253,6 +253,13 @@ class TestTrouble:
             for note in notes:
                 assert f"{tar} " in note
 
+    @pytest.mark.parametrize("n_bytes", [0, 300])
+    def test_a_tar_that_was_hardly_begun_costs_no_other(self, tar, tmp_path, n_bytes):
+        (tmp_path / "1.tar").write_bytes(tar.read_bytes()[:n_bytes])
+        videos = find_videos(tmp_path)
+        assert members_of(videos) == ["0.mp4", "1.mp4", "2.mp4"]
+        assert f"1.tar was cut off at byte {n_bytes}, within its first header" in videos.notes[-1]
+
     def test_a_damaged_header_ends_it_with_a_line(self, tar):
         content = bytearray(tar.read_bytes())
         content[3584 : 3584 + 512] = b"\xff" * 512
@@ -283,7 +290,7 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("x.tar", b"", "x.tar is no tar: empty file"),
+            ("x.tar", b"", r"no video in the 1 tars of .*\(.*x.tar was cut off at byte 0, within its first header"),
             ("x.tar", b"no tar" * 500, "x.tar is no tar: "),
             ("x.txt", b"a.tar\nb.mp4\n", "line 2, b.mp4, names no .tar"),
             ("x.txt", b"a.tar\n", "cannot read .*a.tar: no such file"),
