@@ -237,6 +237,8 @@ def _read_csv(file: IO[bytes], name: str) -> _Read:
         )
 
     table = read(_KNOWN)  # Known columns stay text, since the label "007" is not 7.
+    for column in set(_KNOWN).intersection(names):  # People write "a.mp4, pick".
+        table = table.set_column(names.index(column), column, pc.utf8_trim(table[column], " \t"))
     numbers = [field.name for field in table.schema if field.type in (pa.int64(), pa.float64())]
     written = read(numbers, numbers) if numbers else table
     for column in numbers:

@@ -437,11 +437,12 @@ class TestManifest:
     def test_csv_as_spreadsheets_and_people_write_it(self, tmp_path):
         rows = "".join(f"v{i}.mp4,0{i},{i},1\r\n" for i in range(60_000))  # over a megabyte of numbers, then a word
         (tmp_path / "l.csv").write_bytes(
-            b"\xef\xbb\xbfpath, label,n,note\r\n" + rows.encode() + b"\r\nz.mp4,a,1,word\r\n"
+            b"\xef\xbb\xbfpath, label,n,note\r\n" + rows.encode() + b"\r\n z.mp4 ,\ta ,1,word\r\n"
         )
         videos = find_videos(tmp_path / "l.csv")
         assert len(videos) == 60_001
         assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
+        assert (videos[-1].uri, videos[-1].label) == (canonical_uri(str(tmp_path / "z.mp4")), "a")
 
     def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
         for name in ("l.txt", "l.tsv"):
