@@ -115,12 +115,10 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model, write_picture_map
-    from raypipe.trajectories.learned_paths import check_learnable
 
     _check_embedded(run)
     check_number(run.info()["counts"]["ok"], config.cluster)
     check_describable(run, config)
-    check_learnable(config)
     with _open_steps(run, config, progress) as steps:
         progress.say("building trajectories")
         with run.step("trajectories"):

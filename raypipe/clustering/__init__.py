@@ -69,16 +69,8 @@ def check_number(n_videos: int, config: ClusterConfig) -> None:
 
 def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
     """Group series that may lie on many machines as `fit_clusters` does; it raises the same errors."""
-    check_shardable(config)
     with expecting_empty():
         return from_estimator(make_estimator(config).fit_shards(shards))
-
-
-def check_shardable(config: ClusterConfig) -> None:
-    """Raise `UsageError` unless `fit_shards` can do what the config asks for."""
-    if config.method != "softdtw" or config.backend == "tslearn":
-        what = f"method={config.method}" if config.method != "softdtw" else "backend=tslearn"
-        raise UsageError(f"cluster.{what} works in one process only: leave ray.shards out")
 
 
 def _fit_series(values: Any, config: ClusterConfig) -> Clustering:

@@ -111,8 +111,8 @@ def validate(kind: type[Model], values: dict[str, Any], what: str = "") -> Model
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{what}{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        where = (what + ".".join(str(part) for part in first["loc"])).rstrip(" .")
+        raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def to_yaml(config: Config) -> str:

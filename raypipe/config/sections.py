@@ -191,6 +191,9 @@ class LearnConfig(_Section):
 PICTURE_POINTS = 2000
 """Steps on which a UMAP picture is fitted at most, as its exact neighbours cost the square of them."""
 
+TSNE_COMPONENTS = 3
+"""Components of t-SNE at most: the Barnes-Hut approximation, scikit-learn's default, has no more."""
+
 TSNE_POINTS = 10_000
 """Steps on which a t-SNE picture is fitted at most, as its time grows faster than their number."""
 
@@ -220,6 +223,14 @@ class ReduceConfig(_Section):
         "umap", description="the 2-D map of the pictures; tsne: of what is clustered, with the centers"
     )
     seed: int = Field(0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> ReduceConfig:
+        if self.backend == "cuml" and self.method not in ("umap", "tsne"):
+            raise ValueError(f"backend=cuml is for method umap, not {self.method}")
+        if self.method == "tsne" and self.n_components > TSNE_COMPONENTS:
+            raise ValueError(f"t-SNE has at most {TSNE_COMPONENTS} components: set reduce.n_components, or use umap")
+        return self
 
     def for_picture(self) -> ReduceConfig:
         """Return these parameters with the method of the pictures, in the two dimensions that they show.
@@ -295,6 +306,15 @@ class ClusterConfig(_Section):
         return self
 
     @model_validator(mode="after")
+    def _solver_fits(self) -> ClusterConfig:
+        is_ours = self.method == "softdtw" and self.solver == "mm" and self.backend != "tslearn"
+        if self.divergence and not is_ours and self.method in ("softdtw", "dtw", "euclidean"):
+            raise ValueError("divergence goes with method softdtw, solver mm and raypipe's own backends")
+        if self.method == "softdtw" and self.solver == "mm" and self.backend == "tslearn":
+            raise ValueError("backend tslearn solves by L-BFGS only: set cluster.solver=lbfgs")
+        return self
+
+    @model_validator(mode="after")
     def _one_constraint(self) -> ClusterConfig:
         if self.global_constraint is None and None not in (self.sakoe_chiba_radius, self.itakura_max_slope):
             raise ValueError(
@@ -360,3 +380,26 @@ class Config(_Section):
     describe: DescribeConfig = DescribeConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Config:
+        """Refuse what excludes each other in several sections before hours of embedding, and not after them."""
+        if self.trajectory.method == "seq2seq" and self.learn.window_s and self.trajectory.join:
+            raise ValueError("learn.window_s parts a video, and trajectory.join joins several: leave one of them out")
+        if self.describe.method == "tags" and self.encode.encoder != "clip":
+            raise ValueError(f"describe.method=tags needs embeddings of CLIP, and encode.encoder={self.encode.encoder}")
+        if self.ray.shards and (what := self._one_process()):
+            raise ValueError(f"{what} works in one process only: leave ray.shards out")
+        return self
+
+    def _one_process(self) -> str | None:
+        """Return a parameter whose work cannot be shared among processes, if there is one."""
+        if self.trajectory.method == "seq2seq":
+            return "trajectory.method=seq2seq"
+        if self.trajectory.join:
+            return "trajectory.join"
+        if self.reduce.for_picture().method == "tsne":
+            return "reduce.picture=tsne"
+        if self.cluster.method != "softdtw":
+            return f"cluster.method={self.cluster.method}"
+        return "cluster.backend=tslearn" if self.cluster.backend == "tslearn" else None

@@ -12,12 +12,12 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raypipe.clustering import Clustering, check_shardable, fit_shards
+from raypipe.clustering import Clustering, fit_shards
 from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.devices import as_task
 from raypipe.engine.ray_shards import RayShards, split_trajectories
-from raypipe.errors import RaypipeError, UsageError, one_line
+from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
@@ -219,19 +219,9 @@ class RaySteps:
     """The steps of `raypipe.pipeline.cluster` on Ray, where no machine holds all trajectories.
 
     Parameters and attributes are those of `raypipe.trajectories.steps.LocalSteps`.
-
-    Raises
-    ------
-    UsageError
-        If the config asks for a clustering, or a picture, that works in one process only.
     """
 
     def __init__(self, run: Run, config: Config):
-        check_shardable(config.cluster)
-        if config.reduce.for_picture().method == "tsne":
-            raise UsageError("reduce.picture=tsne works in one process only: leave ray.shards out")
-        if config.trajectory.join:
-            raise UsageError("trajectory.join works in one process only: leave ray.shards out")
         self._run, self._config, self._n_shards = run, config, config.ray.shards or 1
         self.where = f" over {self._n_shards} shards"
         self.centers = None

@@ -85,13 +85,9 @@ def make_reducer(config: ReduceConfig, follows: np.ndarray | None = None) -> Red
 
     Raises
     ------
-    UsageError
-        If cuML is asked for and the method is neither UMAP nor t-SNE, or t-SNE for more than three components.
     RaypipeError
         If cuML is asked for and cannot be used here.
     """
-    if config.backend == "cuml" and config.method not in ("umap", "tsne"):
-        raise UsageError(f"reduce.backend=cuml is for method umap, not {config.method}")
     if config.method == "tsne":
         from raypipe.reduction.tsne import TSNEReducer
 

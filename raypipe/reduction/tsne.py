@@ -10,13 +10,11 @@ from sklearn.manifold import TSNE
 
 from raypipe import packages
 from raypipe.config import ReduceConfig
-from raypipe.errors import UsageError
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.reduction.umap import choose_library
 
 _PERPLEXITY = 30.0  # The default of scikit-learn and of cuML.
-_MOST_COMPONENTS = 3  # The Barnes-Hut approximation, scikit-learn's default, has no more.
 
 
 class TSNEReducer:
@@ -33,8 +31,6 @@ class TSNEReducer:
 
     Raises
     ------
-    UsageError
-        If there are more than three components.
     RaypipeError
         If cuML is asked for and cannot be used here.
     """
@@ -42,8 +38,6 @@ class TSNEReducer:
     reason: str | None
 
     def __init__(self, config: ReduceConfig):
-        if config.n_components > _MOST_COMPONENTS:
-            raise UsageError(f"t-SNE has at most {_MOST_COMPONENTS} components: set reduce.n_components, or use umap")
         self._config = config
         self._library, self.reason = choose_library("auto" if config.backend == "quick" else config.backend)
         if self._library == "cuml" and config.n_components != 2:

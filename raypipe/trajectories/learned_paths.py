@@ -11,7 +11,7 @@ import numpy as np
 
 from raypipe.analysis.segmentation import Segmenter, fit_segmenter
 from raypipe.config import Config, LearnConfig
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
@@ -65,16 +65,6 @@ class _Windows(NamedTuple):
     ends_s: list[tuple[float, float]]
 
 
-def check_learnable(config: Config) -> None:
-    """Raise `UsageError` if what a config asks of learned trajectories cannot be had together."""
-    if config.trajectory.method != "seq2seq":
-        return
-    if config.ray.shards:
-        raise UsageError("trajectory.method=seq2seq learns in one process: leave ray.shards out")
-    if config.learn.window_s and config.trajectory.join:
-        raise UsageError("learn.window_s parts a video, and trajectory.join joins several: leave one of them out")
-
-
 def learn_paths(
     run: Run, config: Config, progress: Progress, known: Mapping[str, np.ndarray] | None = None
 ) -> LearnedPaths:
@@ -99,7 +89,6 @@ def learn_paths(
     RaypipeError
         If no video has a clip, the videos are not those that the known encoder reads, or a trajectory is not finite.
     """
-    check_learnable(config)
     how = config.trajectory.model_dump(exclude={"method"})
     windowed = config.learn.window_s is not None
     given = build_trajectories(run, **{**how, "n_steps": None} if windowed else how)

@@ -5,7 +5,6 @@ import pytest
 
 from raypipe import find_outliers, pipeline
 from raypipe.config import make_config
-from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_trajectories
@@ -61,15 +60,6 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     assert read_trajectories(run, "reduced").values.shape == (N, 16, 3)
     pipeline.report(run, config, Progress())
     assert run.exists("report.html")
-
-
-@pytest.mark.parametrize("setting", ["cluster.method=kmeans", "cluster.method=density", "reduce.picture=tsne"])
-def test_what_shards_cannot_do_is_said_and_nothing_is_lost(ray_local, run, setting):
-    run.write_bytes("clusters.parquet", b"of before")
-    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", setting))
-    with pytest.raises(UsageError, match=f"{setting} works in one process only"):
-        pipeline.cluster(run, config, Progress())
-    assert run.read_bytes("clusters.parquet") == b"of before"
 
 
 def test_shards_build_pooled_videos_too(ray_local, run):

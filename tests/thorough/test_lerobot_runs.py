@@ -11,7 +11,6 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.analysis.outliers import score_outliers
 from raypipe.config import make_config
-from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.plan import Plan
@@ -97,6 +96,3 @@ def test_an_episode_whose_cameras_are_joined_is_a_row(cloth, tmp_path):
     assert cloth.info()["counts"]["ok"] == 12
     html = cloth.read_bytes("report.html").decode()
     assert "/chunk-000</code>, grouped by" in html, "the folder is all cameras', and not that of the rows'"
-    sharded = make_config(base=config.model_dump(), sets=["ray.shards=2", "reduce.picture=umap"])
-    with pytest.raises(UsageError, match=r"trajectory\.join works in one process only"):
-        pipeline.cluster(cloth, sharded, progress)

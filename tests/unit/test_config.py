@@ -76,11 +76,11 @@ def test_presets_are_valid_and_pinned():
 
 
 def test_a_preset_does_not_change_how_a_run_was_embedded_and_replaces_what_follows():
-    base = make_config(preset="video-density", flags={"ray": {"shards": 2}}).model_dump(mode="json")
+    base = make_config(preset="video-density", flags={"ray": {"encoders": 2}}).model_dump(mode="json")
     config = make_config(base=base, embedded=True, preset="outlier-detection")
     other = make_config(preset="outlier-detection")
     assert (config.trajectory, config.reduce, config.cluster) == (other.trajectory, other.reduce, other.cluster)
-    assert (config.sample.n_frames, config.ray.shards) == (5, 2)
+    assert (config.sample.n_frames, config.ray.encoders) == (5, 2)
     base = make_config(flags={"sample": {"fps": 1.0}}).model_dump(mode="json")
     config = make_config(base=base, embedded=True, preset="video-kmeans")
     assert (config.sample.fps, config.sample.every_n, config.encode.normalize) == (1.0, None, True)
@@ -88,3 +88,30 @@ def test_a_preset_does_not_change_how_a_run_was_embedded_and_replaces_what_follo
     assert make_config(preset="video-kmeans").sample.every_n == 10
     with pytest.raises(UsageError, match="one of fps, every_n"):
         make_config(base=base, embedded=True, flags={"sample": {"every_n": 10}})
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["reduce.method=tsne"], "reduce: t-SNE has at most 3 components"),
+        (["reduce.backend=cuml"], "reduce: backend=cuml is for method umap, not pca"),
+        (
+            ["cluster.solver=lbfgs", "cluster.divergence=true"],
+            "cluster: divergence goes with method softdtw, solver",
+        ),
+        (["cluster.backend=tslearn"], "cluster: backend tslearn solves by L-BFGS only: set cluster.solver=lbfgs"),
+        (["ray.shards=2", "cluster.method=kmeans"], ": cluster.method=kmeans works in one process only: leave ray.sh"),
+        (["ray.shards=2", "cluster.backend=tslearn", "cluster.solver=lbfgs"], ": cluster.backend=tslearn works in one"),
+        (["ray.shards=2", "reduce.picture=tsne"], ": reduce.picture=tsne works in one process only"),
+        (["ray.shards=2", "trajectory.join=camera"], ": trajectory.join works in one process only"),
+        (["ray.shards=2", "trajectory.method=seq2seq"], ": trajectory.method=seq2seq works in one process only"),
+        (
+            ["trajectory.method=seq2seq", "learn.window_s=2", "trajectory.join=camera"],
+            ": learn.window_s parts a video, and trajectory.join joins several",
+        ),
+        (["describe.method=tags", "encode.encoder=descriptor"], ": describe.method=tags needs embeddings of CLIP"),
+    ],
+)
+def test_what_excludes_each_other_is_said_before_anything_is_embedded(sets, message):
+    with pytest.raises(UsageError, match=rf"^config ?{message}"):
+        make_config(sets=sets)
