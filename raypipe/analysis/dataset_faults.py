@@ -156,6 +156,8 @@ def check_spans(
     order = order[is_part[order]]
     before, after = order[:-1], order[1:]
     gaps = np.where(stream.of_file[before] == stream.of_file[after], (start_s[after] - end_s[before]) * fps, 0.0)
+    left = np.maximum(lasts[after] - end_s[before], 0.0) * fps  # of the file, behind the span before
+    gaps = np.where(gaps > 0, np.fmin(gaps, left), gaps)
     for place in np.flatnonzero(np.abs(gaps) > SLACK).tolist():
         gap, other, later = gaps[place], stream.episodes[before[place]], int(after[place])
         if gap < 0:

@@ -133,9 +133,9 @@ def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table, notes: l
             raise SourceError(f"{where} has no column {column}: name another camera by --camera")
         edges.append(seconds(episodes, column, f"{where}: "))
     # An episode whose times are not known must become neither the whole file nor all of it up to its end.
-    is_known = np.isfinite(edges).all(axis=0)
+    is_known = np.isfinite(edges).all(axis=0) & (np.array(edges) >= 0).all(axis=0)
     if n_lost := int((~is_known & (codes >= 0)).sum()):
-        notes.append(f"{n_lost} of {len(episodes)} episodes have no times in {camera.name}, and fail")
+        notes.append(f"{n_lost} of {len(episodes)} episodes have no valid times in {camera.name}, and fail")
     start_s, end_s = np.where(is_known, edges, 0.0)
     return files, codes, pa.array(start_s), pa.array(end_s)
 

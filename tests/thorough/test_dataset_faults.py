@@ -106,6 +106,12 @@ def test_a_span_beyond_the_file_is_found(root):
     assert beyond.amount == pytest.approx(2)
 
 
+def test_a_hole_is_of_the_file_and_not_beyond_it(root):
+    set_edges(root, e2=(30, 37))
+    (hole,) = (says for kind, _, _, says in told(check(root)) if kind == "hole")
+    assert hole == "between its span and that of episode 1 no episode shows 0.7000 s of the file"
+
+
 def test_a_span_that_does_not_fit_its_length_is_found(root):
     change_rows(root, EPISODES, lambda rows: rows[1].update({"length": 4}))
     change_info(root, total_frames=17)

@@ -425,7 +425,7 @@ def test_places_that_are_not_known_are_null_or_as_pandas_writes_them(tmp_path):
         assert videos[1].uri.endswith("/videos/wrist/chunk-000/file-000.mp4")
 
 
-@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf"), -0.5])
 @pytest.mark.parametrize("edge", ["from_timestamp", "to_timestamp"])
 def test_an_episode_of_which_one_time_is_not_known_takes_no_frames_of_others(tmp_path, sandbox, edge, nothing):
     lengths = [3, 4, 5]
@@ -434,7 +434,7 @@ def test_an_episode_of_which_one_time_is_not_known_takes_no_frames_of_others(tmp
     known = [span[1 if edge == "from_timestamp" else 2] for span in spans]
     change(tmp_path, f"videos/{CAMERA}/{edge}", known[0], nothing, known[2])
     videos = rp.find_videos(tmp_path)
-    assert videos.notes == (f"1 of 3 episodes have no times in {CAMERA}, and fail",)
+    assert videos.notes == (f"1 of 3 episodes have no valid times in {CAMERA}, and fail",)
     found = list(read_all(videos, sandbox, every_n=1).values())
     assert found[0] == (numbers_of(0, 3), None)
     assert found[1] == ([], "nothing between 0 s and 0 s: the file lasts 1.2 s")
