@@ -38,7 +38,8 @@ def embedded_alone(video: Video, config: Config, encoder: Encoder) -> Iterator[R
     try:
         probe = probe_video(video.uri)
         if isinstance(probe, Failure):
-            raise UsageError(f"{shown(video.uri)} cannot be read: {probe.error}")
+            name = shown(video.uri)
+            raise UsageError(f"{name} cannot be read: {probe.error.removeprefix(f'{name}: ')}")
         plan = plan_segments([video], [probe], config.sample)
         if problem := plan["error"][0].as_py():
             raise UsageError(f"{shown(video.uri)}: {problem}")

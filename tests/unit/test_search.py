@@ -314,6 +314,7 @@ def test_a_new_video_that_cannot_be_read_or_another_encoder_is_told_in_one_line(
     result = call_raypipe("search", run.url, "--like", tmp_path / "broken.mp4")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"raypipe: file://{tmp_path}/broken.mp4 cannot be read: ")
+    assert result.stderr.count("broken.mp4") == 1
     theirs = run.info()["encoder"]
     try:
         run.record(encoder={"fingerprint": "descriptor/other/l2"})
