@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from raypipe.reduction.pca import PCAReducer
 from raypipe.softdtw.barycenter import resample
 
 N_NEIGHBORS = 8
@@ -68,8 +68,7 @@ def _flatten(values: Any) -> np.ndarray:
 
 def _find_nearest(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each vector's distances to its k nearest in the directions in which all vary most, and which these are."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a total variance of 0, if all are equal
-        flat = PCA(min(_DIMENSIONS, *vectors.shape), random_state=0).fit_transform(vectors)
+    flat = PCAReducer(min(_DIMENSIONS, *vectors.shape), seed=0).fit_transform(vectors)
     _, others = NearestNeighbors(n_neighbors=k + 1).fit(flat).kneighbors(flat)
     own = others == np.arange(len(flat))[:, None]
     own[~own.any(axis=1), -1] = True  # Of many equal vectors a vector itself may not be among the nearest.

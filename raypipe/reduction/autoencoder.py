@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from itertools import count
 
 import numpy as np
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
-from raypipe.reduction.pca import PCAReducer
+from raypipe.reduction.pca import PCAReducer, fit_pca
 from raypipe.reduction.stretch import Stretch
 
 _PRINCIPAL = 256  # Components that the network sees at most: what the others hold is noise to a map.
@@ -114,17 +113,17 @@ class AutoencoderReducer:
         from raypipe.reduction.geometric_means import train
 
         with threadpool_limits(1):  # Sums that are shared among threads differ in their last bits by how many.
-            model = PCA(min(_PRINCIPAL, *points.shape), random_state=self._config.seed).fit(points)
+            mean, model = fit_pca(points, min(_PRINCIPAL, *points.shape), self._config.seed)
             scale = float(np.sqrt(model.explained_variance_.mean()))
             axes = (model.components_.T / scale).astype(np.float32)
-            principal = (points - model.mean_).astype(np.float32) @ axes
+            principal = (points - mean).astype(np.float32) @ axes
         device = "cuda" if packages.sees_gpu() and packages.require("torch").cuda.is_available() else "cpu"
         layers = train(principal, n_components, self._config.seed, self._follows, self._config.smoothness, device)
         if not all(np.isfinite(values).all() for values in layers.values()):
             raise RaypipeError(
                 "the autoencoder's training went to infinity: set reduce.method=pca, or another reduce.seed"
             )
-        self._arrays = {"mean": model.mean_.astype(points.dtype), "axes": axes, **layers}
+        self._arrays = {"mean": mean.astype(points.dtype), "axes": axes, **layers}
         if self._config.stretch:
             self._arrays.update(Stretch.fit(LearnedMap(self._arrays).encode(points)).arrays())
         self.implementation = f"autoencoder, torch {packages.require('torch').__version__} on {device}"

@@ -8,9 +8,26 @@ import numpy as np
 import sklearn
 from sklearn.decomposition import PCA
 
+_BLOCK = 1 << 16  # So many points are mapped at a time: those less their mean are a copy.
+
+
+def fit_pca(points: np.ndarray, n_components: int, seed: int) -> tuple[np.ndarray, PCA]:
+    """Fit scikit-learn's PCA to (n, dim) points less their mean, in float64; return the mean, (dim,), and the model.
+
+    scikit-learn itself subtracts the mean from products of the points, of which float32 loses all that counts where
+    the points lie far from zero beside their spread (findings/float32_far_from_zero.sh).
+    """
+    centered = points.astype(np.float64)
+    mean = centered.mean(axis=0)
+    centered -= mean
+    with np.errstate(divide="ignore", invalid="ignore"):  # by the total variance, which is 0 if all points are equal
+        return mean, PCA(n_components=n_components, random_state=seed).fit(centered)
+
 
 class PCAReducer:
-    """A reducer to the directions in which points vary most; signs and dtype are those of scikit-learn's PCA.
+    """A reducer to the directions in which points vary most; their signs are those of scikit-learn's PCA.
+
+    They are found in float64; float32 points stay float32.
 
     Parameters
     ----------
@@ -28,48 +45,43 @@ class PCAReducer:
         self.reason = reason
         self._n_components = n_components
         self._seed = seed
-        self._model: PCA | None = None
+        self._arrays: dict[str, np.ndarray] | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> PCAReducer:
         """Return the fitted reducer whose `arrays` these are."""
         made = cls(len(arrays["components"]), seed=0)
-        made._model = PCA(n_components=len(arrays["components"]))
-        made._model.mean_, made._model.components_ = arrays["mean"], arrays["components"]
-        made._model.explained_variance_ = np.ones(len(arrays["components"]))  # scikit-learn 1.6 reads it, to no effect.
+        made._arrays = {name: arrays[name] for name in ("mean", "components")}
         return made
 
     def fit(self, points: np.ndarray) -> PCAReducer:
         """Learn from (n, dim) points."""
-        self.fit_transform(points)
+        n_components = min(self._n_components, *points.shape)
+        missing = self._n_components - n_components
+        if missing:
+            note = f"all but {n_components} components are 0: {len(points)} points of {points.shape[1]} dimensions"
+            self.reason = note if self.reason is None else f"{self.reason}; {note}"
+        mean, model = fit_pca(points, n_components, self._seed)
+        dtype = np.float32 if points.dtype == np.float32 else np.float64
+        components = np.pad(model.components_, ((0, missing), (0, 0)))
+        self._arrays = {"mean": mean.astype(dtype), "components": components.astype(dtype)}
         return self
 
     def fit_transform(self, points: np.ndarray) -> np.ndarray:
         """Learn from (n, dim) points and return them as mapped, (n, c)."""
-        n_components = min(self._n_components, *points.shape)
-        if n_components < self._n_components:
-            note = f"all but {n_components} components are 0: {len(points)} points of {points.shape[1]} dimensions"
-            self.reason = note if self.reason is None else f"{self.reason}; {note}"
-        self._model = PCA(n_components=n_components, random_state=self._seed)
-        # scikit-learn divides by the total variance, which is 0 if all points are equal.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self._widen(self._model.fit_transform(points), axis=1)
+        return self.fit(points).transform(points)
 
     def transform(self, points: np.ndarray) -> np.ndarray:
         """Map (n, dim) points to (n, c)."""
-        return self._widen(self._fitted.transform(points), axis=1)
+        mean, axes = self.arrays()["mean"], self.arrays()["components"].T
+        mapped = np.empty((len(points), axes.shape[1]), np.result_type(mean, axes))
+        for start in range(0, len(points), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            np.matmul(points[block] - mean, axes, out=mapped[block])
+        return mapped
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return ``mean`` (dim,) and ``components`` (c, dim), which map x to (x − mean) · componentsᵀ."""
-        return {"mean": self._fitted.mean_, "components": self._widen(self._fitted.components_, axis=0)}
-
-    def _widen(self, values: np.ndarray, axis: int) -> np.ndarray:
-        missing = [0, 0]
-        missing[axis] = self._n_components - values.shape[axis]
-        return np.pad(values, [(0, more) for more in missing]) if any(missing) else values
-
-    @property
-    def _fitted(self) -> PCA:
-        if self._model is None:
+        if self._arrays is None:
             raise RuntimeError("this reducer is not fitted yet")
-        return self._model
+        return self._arrays

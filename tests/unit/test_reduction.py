@@ -26,7 +26,7 @@ def test_unequal_lengths_stay_unequal():
     paths = make_trajectories(3, 9, 1, 7)
     reduced = reduce(paths, "pca", n_components=2)
     assert [path.shape for path in reduced.values] == [(3, 2), (9, 2), (1, 2), (7, 2)]
-    expected = PCA(2).fit_transform(np.concatenate(paths.values))
+    expected = PCA(2).fit_transform(np.concatenate(paths.values).astype(np.float64))
     np.testing.assert_allclose(np.concatenate(reduced.values), expected, atol=1e-5)
 
 
@@ -42,12 +42,31 @@ def test_pca_is_scikit_learns_in_its_dtype_and_its_arrays_suffice(dtype):
     points = make_trajectories(*[10] * 6, dtype=dtype).values.reshape(-1, 12)
     reducer = make_reducer(ReduceConfig(method="pca", n_components=3, seed=1234))
     reduced = reducer.fit_transform(points)
-    np.testing.assert_array_equal(reduced, PCA(n_components=3, random_state=1234).fit_transform(points))
-    assert reduced.dtype == reducer.transform(points).dtype == dtype
     arrays = reducer.arrays()
-    by_hand = (points - arrays["mean"]) @ arrays["components"].T
-    np.testing.assert_allclose(reducer.transform(points), by_hand, atol=1e-5 if dtype == np.float32 else 1e-12)
+    exact = points.astype(np.float64)
+    expected = PCA(n_components=3, random_state=1234).fit(exact - exact.mean(axis=0)).components_
+    np.testing.assert_array_equal(arrays["components"], expected.astype(dtype))
+    np.testing.assert_array_equal(reduced, (points - arrays["mean"]) @ arrays["components"].T)
+    np.testing.assert_array_equal(reduced, reducer.transform(points))
+    assert reduced.dtype == reducer.transform(points).dtype == dtype
+    expected = PCA(n_components=3, random_state=1234).fit_transform(exact)
+    np.testing.assert_allclose(reduced, expected, atol=1e-5 if dtype == np.float32 else 1e-12)
     assert reducer.implementation.startswith("scikit-learn ")
+
+
+@pytest.mark.parametrize("method", ["pca", "autoencoder"])
+def test_axes_do_not_depend_on_how_far_from_zero_the_points_lie(method):
+    """Such as readings of a barometer in pascals, which float32 holds exactly: scikit-learn alone loses their axes."""
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(20, 3)))[0]
+    spread = np.round((rng.normal(size=(2000, 3)) * [300, 100, 50]) @ axes.T + rng.normal(size=(2000, 20)) * 5)
+    config = ReduceConfig(method=method, n_components=3)
+    near, far = (make_reducer(config).fit((shift + spread).astype(np.float32)).arrays() for shift in (0, 101_325))
+    np.testing.assert_allclose(far["mean"] - 101_325, near["mean"], atol=0.01)
+    found = [each["components"] if method == "pca" else each["axes"].T[:3] for each in (near, far)]
+    true = PCA(3).fit(spread).components_
+    for rows in found:
+        np.testing.assert_allclose(rows / np.linalg.norm(rows, axis=1, keepdims=True), true, atol=1e-3)
 
 
 def test_quick_umap_repeats_itself_and_places_each_point_alone():
