@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from raypipe.config.presets import PRESETS
 from raypipe.config.sections import (
+    PATTERN,
     ClusterConfig,
     Config,
     DecodeConfig,
@@ -92,8 +94,10 @@ def make_config(
     if preset and embedded:
         base = {name: keys for name, keys in (base or {}).items() if name not in _CLUSTERED}
         pinned = {name: keys for name, keys in pinned.items() if name in _CLUSTERED}
-    layers = [base or {}, pinned, _read_yaml(Path(file)) if file else {}, flags or {}]
-    for layer in (*layers, *map(_parse_assignment, sets)):
+    given: dict[str, Any] = {}
+    for section, keys in map(_parse_assignment, sets):
+        given.setdefault(section, {}).update(keys)
+    for layer in (base or {}, pinned, _read_yaml(Path(file)) if file else {}, flags or {}, given):
         check_type("a layer of the config", layer, dict, "a dict for each section")
         _merge(merged, layer)
     return validate(Config, merged, "config ")
@@ -110,9 +114,28 @@ def validate(kind: type[Model], values: dict[str, Any], what: str = "") -> Model
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = (what + ".".join(str(part) for part in first["loc"])).rstrip(" .")
-        raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        where, why = _explain(kind, error)
+        raise UsageError(f"{(what + where).rstrip(' .')}: {why}") from error
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """Return the section and key that a wrong value has, and what is wrong, where it is the first of several."""
+    first = error.errors()[0]
+    place: list[str] = []
+    for part in first["loc"]:  # What follows behind a key is the name of a type among several.
+        names = list(kind.model_fields)
+        place.append(str(part))
+        inner = kind.model_fields[part].annotation if part in names else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(place[-1], names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        return ".".join(place), f"unknown; {hint}"
+    same = [each["msg"] for each in error.errors() if list(map(str, each["loc"][: len(place)])) == place]
+    said = " or: ".join(dict.fromkeys(each.removeprefix("Value error, ") for each in same))
+    return ".".join(place), said
 
 
 def to_yaml(config: Config) -> str:
@@ -132,20 +155,33 @@ def from_yaml(text: str) -> Config:
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that comes twice, of which YAML's own loader keeps the last without a word."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for i, name in enumerate(names):
+                if name in names[:i]:
+                    mark = node.value[i][0].start_mark
+                    raise yaml.constructor.ConstructorError(problem=f"{name} comes twice", problem_mark=mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader)
     except OSError as error:
         raise UsageError(f"cannot read config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"config {path} is not text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content or {}, dict):
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
         raise UsageError(f"config {path} must be a mapping of sections, such as 'cluster: {{n_clusters: 5}}'")
-    return content or {}
+    return {section: {} if keys is None else keys for section, keys in content.items()}
 
 
-def _parse_assignment(assignment: str) -> dict[str, Any]:
+def _parse_assignment(assignment: str) -> tuple[str, dict[str, Any]]:
     import yaml
 
     check_type("a setting", assignment, str, "section.key=value")
@@ -154,14 +190,17 @@ def _parse_assignment(assignment: str) -> dict[str, Any]:
     if not (equals and dot and section and key):
         raise UsageError(f"--set takes section.key=value, such as cluster.n_clusters=8; got {assignment!r}")
     try:
-        return {section: {key: yaml.safe_load(value)}}
+        return section, {key: yaml.safe_load(value)}
     except yaml.YAMLError as error:
         raise UsageError(f"--set {name}: {value!r} is not a YAML value") from error
 
 
 def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
     for section, values in layer.items():
-        if isinstance(values, dict) and isinstance(into.get(section, {}), dict):
-            into[section] = {**into.get(section, {}), **values}
+        below = into.get(section, {})
+        if isinstance(values, dict) and isinstance(below, dict):
+            if section == "sample" and any(values.get(key) is not None for key in PATTERN):
+                below = {key: value for key, value in below.items() if key not in PATTERN}  # One takes another's place.
+            into[section] = {**below, **values}
         else:
             into[section] = values

@@ -10,6 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_no_switches(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name} is not true or false, as which YAML reads yes, no, on and off too")
+        return values
+
 
 class SourceConfig(_Section):
     """Parameters that choose the videos."""
@@ -29,10 +37,16 @@ class SourceConfig(_Section):
     )
 
 
+PATTERN = ("fps", "every_n", "n_frames")
+"""The keys of `SampleConfig` that exclude each other."""
+
+
 class SampleConfig(_Section):
     """Parameters that choose the frames and gather them into clips."""
 
-    fps: float | None = Field(2.0, gt=0, description="frames a second of video")
+    fps: float | None = Field(
+        2.0, gt=0, description="frames a second of video; a clip has as many as fit, and one at least"
+    )
     every_n: int | None = Field(None, ge=1, description="instead of fps: every n-th frame, each a clip")
     n_frames: int | None = Field(None, ge=1, description="instead of fps: this many frames a video, each a clip")
     clip_s: float = Field(1.0, gt=0, description="length of a clip in seconds (with fps)")
@@ -60,11 +74,11 @@ class SampleConfig(_Section):
     @classmethod
     def _one_pattern(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            named = [key for key in ("every_n", "n_frames") if values.get(key) is not None]
-            if len(named) == 2 or (named and values.get("fps") not in (None, 2.0)):
+            named = [key for key in PATTERN if values.get(key) is not None]
+            if len(named) > 1:
                 raise ValueError("give one of fps, every_n and n_frames")
             if named:
-                values = {**values, "fps": None}
+                values = {**values, **dict.fromkeys(PATTERN), named[0]: values[named[0]]}
         return values
 
     @model_validator(mode="after")

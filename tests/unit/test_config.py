@@ -87,7 +87,50 @@ def test_a_preset_does_not_change_how_a_run_was_embedded_and_replaces_what_follo
     assert (config.cluster.method, config.trajectory.pool) == ("kmeans", "mean")
     assert make_config(preset="video-kmeans").sample.every_n == 10
     with pytest.raises(UsageError, match="one of fps, every_n"):
-        make_config(base=base, embedded=True, flags={"sample": {"every_n": 10}})
+        make_config(base=base, embedded=True, flags={"sample": {"every_n": 10, "fps": 1.0}})
+
+
+def test_the_last_layer_that_names_a_sampling_pattern_has_it():
+    assert make_config(preset="video-kmeans", sets=["sample.fps=2"]).sample.pattern()["fps"] == 2.0
+    chosen = make_config(preset="video-kmeans", flags={"sample": {"fps": 2.0}}, sets=["sample.n_frames=7"]).sample
+    assert (chosen.fps, chosen.every_n, chosen.n_frames) == (None, None, 7)
+    base = make_config(sets=["sample.n_frames=7", "sample.pool=max"]).model_dump(mode="json")
+    again = make_config(base=base, sets=["sample.fps=1.5"]).sample
+    assert (again.fps, again.n_frames, again.pool) == (1.5, None, "max")
+    for both in ({"fps": 2.0, "every_n": 10}, {"n_frames": 2, "every_n": 10}):
+        with pytest.raises(UsageError, match=r"^config sample: give one of fps, every_n and n_frames"):
+            make_config(flags={"sample": both})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cluster: {n_clusters: 5}\ncluster: {seed: 1}", "is not YAML: cluster comes twice in .* line 2"),
+        ("cluster: {n_clusters: 5, n_clusters: 6}", "n_clusters comes twice"),
+        ("[]", "must be a mapping of sections"),
+        ("0", "must be a mapping of sections"),
+        ("clusters: {seed: 1}", "config clusters: unknown; did you mean cluster"),
+        ("cluster: {n_cluster: 5}", "config cluster.n_cluster: unknown; did you mean n_clusters"),
+        ("report: {zzz: 5}", "config report.zzz: unknown; there are sheet_videos, sheet_frames"),
+        (
+            "cluster: {gamma: foo}",
+            "config cluster.gamma: Input should be a valid number, .* or: Input should be 'auto'",
+        ),
+        ("cluster: {n_clusters: yes}", "config cluster: n_clusters is not true or false"),
+        ("cluster: {gamma: on}", "config cluster: gamma is not true or false"),
+        ("sample: {fps: true}", "config sample: fps is not true or false"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_remedy(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        make_config(file=tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "cluster:\n", "a: &a {n_clusters: 5}\n".replace("a: &a", "cluster: &a")])
+def test_a_file_or_section_without_keys_changes_nothing(tmp_path, text):
+    (tmp_path / "own.yaml").write_text(text)
+    assert make_config(file=tmp_path / "own.yaml") == make_config()
 
 
 @pytest.mark.parametrize(
