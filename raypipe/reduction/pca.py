@@ -64,6 +64,9 @@ class PCAReducer:
         mean, model = fit_pca(points, n_components, self._seed)
         dtype = np.float32 if points.dtype == np.float32 else np.float64
         components = np.pad(model.components_, ((0, missing), (0, 0)))
+        # Where points vary no more than their numbers are rounded, the direction means nothing.
+        rounding = np.finfo(dtype).eps * np.abs(points).max()
+        components[:n_components][model.explained_variance_ <= rounding**2] = 0
         self._arrays = {"mean": mean.astype(dtype), "components": components.astype(dtype)}
         return self
 

@@ -66,7 +66,7 @@ class TSNEReducer:
             self._perplexity = (len(points) - 1) / 3
             self._note(f"perplexity lowered to {self._perplexity:.3g}: there are {len(points)} points")
         self._points = points
-        self.embedding_ = np.asarray(self._make_model().fit_transform(points))
+        self.embedding_ = _share_places(points, np.asarray(self._make_model().fit_transform(points)))
         self._placement = Placement(points, self.embedding_, "euclidean")
         return self.embedding_
 
@@ -119,3 +119,11 @@ def _obstacle(points: np.ndarray, n_components: int) -> str | None:
     if points.shape[1] < n_components:
         return f"there are {n_components} components of points of {points.shape[1]} dimensions"
     return None
+
+
+def _share_places(points: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Give equal points their mean place: t-SNE sets them apart, and a video that stands still would seem to move."""
+    same = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
+    sums = np.zeros((same.max() + 1, places.shape[1]))
+    np.add.at(sums, same, places)
+    return (sums / np.bincount(same)[:, None])[same].astype(places.dtype)

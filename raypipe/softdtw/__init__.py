@@ -280,9 +280,9 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     """Choose γ to fit the data: a hundredth of the median squared distance between steps.
 
     No rule in ``bench/gamma.py`` is better by more than its own standard error, and none is simpler. The steps of all
-    series are pooled, and 1,000 of them at most are sampled with ``seed``. If more than half of their pairs coincide,
-    the median is taken over those that do not. If all coincide, every γ gives the same clusters, and 1.0 is returned:
-    the result is always greater than 0.
+    series are pooled, and 1,000 of them at most are sampled with ``seed``. If more than half of their pairs coincide
+    but for rounding, the median is taken over those that do not. If all coincide, every γ gives the same clusters, and
+    1.0 is returned: the result is always greater than 0.
 
     Parameters
     ----------
@@ -309,10 +309,12 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     rows = np.searchsorted(ends, taken, side="right")
     steps = to_host(pick(x.values, rows, taken - (ends - lengths)[rows])).astype(np.float64)
     apart = pdist(steps, "sqeuclidean")
-    median = np.median(apart) if len(apart) else 0.0
-    if median == 0 and apart.any():
-        median = np.median(apart[apart > 0])
-    return float(median / 100) or 1.0
+    # What a map to fewer dimensions makes of equal points differs in the last bits of their type.
+    rounding = x.values.shape[2] * (2 * np.finfo(x.values.dtype).eps * x.largest) ** 2
+    differing = apart[apart > rounding]
+    if 2 * len(differing) >= len(apart):
+        differing = apart
+    return float(np.median(differing) / 100) if len(differing) else 1.0
 
 
 def choose_steps(n_steps: int, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ import raypipe.reduction.umap as umap_room
 from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.reduction import make_reducer, reduce, reduce_trajectories, reduce_with_centers
+from raypipe.reduction import make_reducer, reduce, reduce_trajectories, reduce_with_centers, restore_reducer
 from raypipe.schema import Trajectories
 
 
@@ -67,6 +67,24 @@ def test_axes_do_not_depend_on_how_far_from_zero_the_points_lie(method):
     true = PCA(3).fit(spread).components_
     for rows in found:
         np.testing.assert_allclose(rows / np.linalg.norm(rows, axis=1, keepdims=True), true, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_points_have_no_axes_and_noise_of_rounding_is_none(dtype):
+    point = np.random.default_rng(0).normal(size=12).astype(dtype)
+    reducer = make_reducer(ReduceConfig(method="pca", n_components=3))
+    assert not reducer.fit_transform(np.tile(point, (47, 1))).any()
+    line = np.outer(np.arange(47.0), point).astype(dtype)
+    assert (np.abs(reducer.fit(line).arrays()["components"]).max(axis=1) > 0).tolist() == [True, False, False]
+
+
+def test_equal_points_have_one_place_by_tsne():
+    points = digits(60)
+    points[10:20] = points[10]
+    reducer = make_reducer(ReduceConfig(method="tsne", n_components=2, backend="cpu"))
+    placed = reducer.fit_transform(points)
+    assert len(np.unique(placed[10:20], axis=0)) == 1
+    np.testing.assert_array_equal(restore_reducer(reducer.arrays()).transform(points), placed)
 
 
 def test_quick_umap_repeats_itself_and_places_each_point_alone():

@@ -158,6 +158,9 @@ def test_auto_gamma_is_never_zero():
     mostly_still = np.zeros((10, 5, 1))
     mostly_still[0, 0] = 2.0
     assert auto_gamma(mostly_still) == pytest.approx(4 / 100)
+    for dtype in (np.float32, np.float64):
+        rounded = (mostly_still + np.finfo(dtype).eps * (np.arange(50).reshape(10, 5, 1) % 2)).astype(dtype)
+        assert auto_gamma(rounded) == pytest.approx(4 / 100)
 
 
 @pytest.mark.parametrize(
