@@ -29,8 +29,6 @@ class TslearnFit(NamedTuple):
         Passes of the best run.
     inertia
         Mean of the squared distances; of the last pass before its update of the centers, where no cluster is empty.
-    n_empty
-        How many clusters are empty.
     """
 
     labels: np.ndarray
@@ -38,7 +36,6 @@ class TslearnFit(NamedTuple):
     distances: np.ndarray
     n_iter: int
     inertia: float
-    n_empty: int
 
 
 def fit_by_tslearn(series: Series, parameters: dict[str, Any]) -> TslearnFit:
@@ -52,9 +49,9 @@ def fit_by_tslearn(series: Series, parameters: dict[str, Any]) -> TslearnFit:
         fitted.fit(pad_series(series))
     labels, centers = fitted.labels_, fitted.cluster_centers_
     distances = measure_by_tslearn(series, centers, parameters)[np.arange(len(series)), labels]
-    n_empty = parameters["n_clusters"] - len(np.unique(labels))
-    inertia = float((distances**2).mean() if n_empty else fitted.inertia_)
-    return TslearnFit(labels, centers, distances, fitted.n_iter_, inertia, n_empty)
+    is_full = len(np.unique(labels)) == parameters["n_clusters"]
+    inertia = float(fitted.inertia_ if is_full else (distances**2).mean())
+    return TslearnFit(labels, centers, distances, fitted.n_iter_, inertia)
 
 
 def measure_by_tslearn(series: Series, centers: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:

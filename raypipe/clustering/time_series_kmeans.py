@@ -170,12 +170,12 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         if gamma is None or self._is_tslearns():
             if sample_weight is not None:
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
-            n_empty = self._fit_tslearn(series, gamma)
+            self._fit_tslearn(series, gamma)
         else:
             if sample_weight is not None:
                 shards = LocalShards(series, check_weights(sample_weight, len(series)))
-            n_empty = self._fit(shards, gamma, check_random_state(self.random_state), self.backend)
-        self._warn_of_empty(n_empty)
+            self._fit(shards, gamma, check_random_state(self.random_state), self.backend)
+        self._warn_of_empty()
         return self
 
     def fit_shards(self, shards: Shards) -> "TimeSeriesKMeans":
@@ -204,13 +204,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         random = check_random_state(self.random_state)
         state = random.get_state()
 
-        def work() -> int:
+        def work() -> None:
             random.set_state(state)
             gamma = self._resolve_gamma(shards)
             assert gamma is not None
-            return self._fit(shards, gamma, random, "auto")
+            self._fit(shards, gamma, random, "auto")
 
-        self._warn_of_empty(shards.attempt(work))
+        shards.attempt(work)
+        self._warn_of_empty()
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -309,8 +310,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         found = shards.outcome()
         return found.labels.astype(np.int64), found.distances
 
-    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState, here: str) -> int:
-        """Fit by our own passes over the series, and return how many clusters are empty.
+    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState, here: str) -> None:
+        """Fit by our own passes over the series.
 
         Everything has been checked but given centers to begin with. ``here`` is the backend for the small computations
         beside the passes.
@@ -350,7 +351,6 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self.inertia_ = found.score if as_tslearn else float(np.average(self.distances_**2, weights=outcome.weights))
         if shards.n_series < shards.n_total:
             self.labels_, self.distances_ = self._label(shards, here)
-        return found.n_empty
 
     def _check_init(self, series: Series) -> np.ndarray:
         """Return the centers given to begin with, (k, T, d) float64, shorter ones padded with NaN.
@@ -375,8 +375,8 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             parameters["metric_params"] = {**(self.metric_params or {}), "gamma": gamma}
         return parameters
 
-    def _fit_tslearn(self, series: Series, gamma: float | None) -> int:
-        """Fit by tslearn, and return how many clusters are empty."""
+    def _fit_tslearn(self, series: Series, gamma: float | None) -> None:
+        """Fit by tslearn."""
         found = fit_by_tslearn(series, self._resolve_parameters(series, gamma))
         self.gamma_ = gamma
         self.n_features_in_ = series.values.shape[2]
@@ -384,16 +384,16 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         self.labels_, self.cluster_centers_, self.distances_ = found.labels, found.centers, found.distances
         self.n_iter_, self.inertia_ = found.n_iter, found.inertia
         self.objective_ = self._average(self.distances_)
-        return found.n_empty
 
     def _average(self, distances: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return the mean of what k-means makes small: soft-DTW is a sum of squares already, other distances a root."""
         return float(np.average(distances if self.metric == "softdtw" else distances**2, weights=weights))
 
-    def _warn_of_empty(self, n_empty: int) -> None:
-        if n_empty:
+    def _warn_of_empty(self) -> None:
+        n_filled = len(np.unique(self.labels_))
+        if n_filled < self.n_clusters:
             warnings.warn(
-                f"only {self.n_clusters - n_empty} of {self.n_clusters} clusters hold any series, the others are "
+                f"only {n_filled} of {self.n_clusters} clusters hold any series, the others are "
                 "empty: lower n_clusters (are many series the same?) or change the seed",
                 ConvergenceWarning,
                 stacklevel=3,

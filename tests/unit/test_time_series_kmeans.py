@@ -1,6 +1,7 @@
 import inspect
 import pickle
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -427,3 +428,15 @@ def test_passes_take_little_memory():
     shards.statistics(centers)
     assert peak(lambda: shards.assign(centers, np.zeros(3))) <= 16 * n + limit
     assert peak(lambda: shards.statistics(centers)) <= 16 * n + limit
+
+
+def test_series_without_weight_fill_a_cluster():
+    series, weights = make_paths(), np.zeros(18)
+    weights[:2] = 1
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ConvergenceWarning)
+        labels = TimeSeriesKMeans(3, metric="softdtw", random_state=0).fit_predict(series, sample_weight=weights)
+    n_filled = len(set(labels.tolist()))
+    assert [f"only {n_filled} of 3 clusters hold any series" in str(each.message) for each in warned] == [True] * (
+        n_filled < 3
+    )
