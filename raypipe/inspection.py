@@ -25,7 +25,8 @@ from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError
 from raypipe.progress import Progress
 from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
-from raypipe.report.facts import Member, name_of
+from raypipe.report.facts import Member
+from raypipe.runs.lookup import name_of
 from raypipe.schema import Failure, Probe
 from raypipe.segments.planning import find_failures
 from raypipe.sources import find_videos

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.report.facts import name_of
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
+from raypipe.runs.lookup import name_of
 from raypipe.runs.plan import PLAN_FILE
 from raypipe.storage import shown
 

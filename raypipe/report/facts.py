@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 
 from raypipe.clustering.result import NOISE
 from raypipe.runs.descriptions import DESCRIPTIONS, read_descriptions
 from raypipe.runs.directory import Run
+from raypipe.runs.lookup import WEB, name_of, split_uri
 from raypipe.runs.results import (
     DATASET_FAULTS,
     DUPLICATES,
@@ -28,10 +28,8 @@ from raypipe.runs.results import (
 )
 from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, OK, SKIPPED
-from raypipe.storage import split_member
 
 _SHOWN = ["video_id", "uri", "caption", "duration_s", "status", "error_stage", "error"]
-_WEB = ("file://", "http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,14 +304,9 @@ def paths_of(cluster: Cluster, paths: Mapping[str, np.ndarray]) -> list[np.ndarr
     return [paths[m.video_id] for m in cluster.members if m.video_id in paths]
 
 
-def name_of(uri: str) -> str:
-    """Return the last part of a URI, a readable name for the video."""
-    return _split(uri)[1] or uri
-
-
 def common_folder(uris: Iterable[str]) -> str:
     """Return the deepest folder that holds all the URIs, in readable form, or "" if there is none."""
-    folders = sorted({_split(uri)[0] for uri in uris})
+    folders = sorted({split_uri(uri)[0] for uri in uris})
     if not folders:
         return ""
     parts = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)  # The first and the last differ most.
@@ -323,24 +316,7 @@ def common_folder(uris: Iterable[str]) -> str:
 
 def link_of(uri: str) -> str | None:
     """Return the URI if a browser may follow it, or None for other schemes, such as ``javascript:``."""
-    return uri if uri.startswith(_WEB) else None
-
-
-def _split(uri: str) -> tuple[str, str]:
-    """Return a URI's folder and name in readable form: web and file URLs without query and escapes.
-
-    The keys of object stores have neither and are left alone. A fragment belongs to the name, because it tells apart
-    the videos of a file that holds several.
-    """
-    if (member := split_member(uri)) is not None:
-        folder, _, name = member.name.rpartition("/")
-        return "/".join(filter(None, ("/".join(_split(member.archive)), folder))), name
-    if not uri.startswith(_WEB):
-        folder, _, name = uri.rpartition("/")
-        return folder, name
-    path, mark, fragment = uri.partition("#")
-    folder, _, name = path.partition("?")[0].rpartition("/")
-    return unquote(folder, errors="backslashreplace"), unquote(name + mark + fragment, errors="backslashreplace")
+    return uri if uri.startswith(WEB) else None
 
 
 def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:

@@ -18,12 +18,12 @@ from PIL import Image
 from raypipe.analysis.fingerprints import choose_unlike
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
-from raypipe.report.facts import Member, name_of
+from raypipe.report.facts import Member
 from raypipe.report.plots import draw_path
 from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
-from raypipe.runs.lookup import describe_videos, find_id
+from raypipe.runs.lookup import describe_videos, find_id, name_of
 from raypipe.runs.picture_map import PictureMap, read_picture_map
 from raypipe.storage import shown
 

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.report.facts import name_of, read_facts
+from raypipe.report.facts import read_facts
 from raypipe.report.naming import free_name
 from raypipe.runs.directory import Run
+from raypipe.runs.lookup import name_of
 from raypipe.storage import local_path, shown
 
 

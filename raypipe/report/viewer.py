@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from raypipe.report.facts import name_of
 from raypipe.report.page_script import read_text
 from raypipe.report.poster_layout import PosterLayout
+from raypipe.runs.lookup import name_of
 
 TILE, OVERLAP = 254, 1
 """What libvips' ``dzsave`` makes: tiles of 256 pixels, of which one on each inner side is the neighbour's."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote_from_bytes, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,12 @@ import pyarrow.compute as pc
 from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.results import from_table
-from raypipe.schema import OK, Trajectories
-from raypipe.storage import canonical_uri, shown
+from raypipe.runs.results import from_table, read_trajectories
+from raypipe.schema import OK, Trajectories, numbers_of
+from raypipe.storage import canonical_uri, shown, split_member
+
+WEB = ("file://", "http://", "https://")
+"""What a URI begins with that a browser may follow, and whose name is escaped."""
 
 _SHOWN = ["video_id", "uri", "group", "label", "caption"]
 
@@ -41,7 +45,10 @@ def find_id(run: Run, name: str) -> str | None:
 
     found = _find_one(run, name, is_named)
     if found is None and name and not os.path.exists(name):  # noqa: PTH110 – Path.exists raises for a name too long
-        found = _find_one(run, name, lambda table: pc.ends_with(table["uri"], f"/{name.lstrip('/')}"))
+        plain, escaped = (f"/{end}" for end in (name.lstrip("/"), quote_from_bytes(os.fsencode(name.lstrip("/")))))
+        found = _find_one(
+            run, name, lambda table: pc.or_(pc.ends_with(table["uri"], plain), pc.ends_with(table["uri"], escaped))
+        )
     return found
 
 
@@ -89,6 +96,12 @@ def path_column(run: Run) -> str:
     return "reduced" if "reduced" in columns else "trajectory"
 
 
+def read_labelled(run: Run) -> tuple[Any, np.ndarray]:
+    """Read the paths that a run's clusters were found in, as `Trajectories.values`, and the (n,) clusters of these."""
+    paths = read_trajectories(run, path_column(run))
+    return paths.values, numbers_of(run.read_table("clusters.parquet", ["cluster"])["cluster"])
+
+
 def iter_trajectories(run: Run, column: str) -> Iterator[Trajectories]:
     """Yield one path of every video, such as "reduced", a file in memory at a time."""
     for table in run.iter_tables("trajectories", ["video_id", "n_clips", column]):
@@ -123,3 +136,25 @@ def read_path(run: Run, video_id: str, column: str) -> Any:
 def _video_tables(run: Run, columns: list[str]) -> Iterator[pa.Table]:
     for group in range(run.n_groups(VIDEOS_FILE)):
         yield run.read_table(VIDEOS_FILE, columns, group)
+
+
+def name_of(uri: str) -> str:
+    """Return the last part of a URI, a readable name for the video."""
+    return split_uri(uri)[1] or uri
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return a URI's folder and name in readable form: web and file URLs without query and escapes.
+
+    The keys of object stores have neither and are left alone. A fragment belongs to the name, because it tells apart
+    the videos of a file that holds several.
+    """
+    if (member := split_member(uri)) is not None:
+        folder, _, name = member.name.rpartition("/")
+        return "/".join(filter(None, ("/".join(split_uri(member.archive)), folder))), name
+    if not uri.startswith(WEB):
+        folder, _, name = uri.rpartition("/")
+        return folder, name
+    path, mark, fragment = uri.partition("#")
+    folder, _, name = path.partition("?")[0].rpartition("/")
+    return unquote(folder, errors="backslashreplace"), unquote(name + mark + fragment, errors="backslashreplace")

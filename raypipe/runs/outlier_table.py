@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,10 +17,11 @@ from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
+from raypipe.runs.lookup import name_of
 from raypipe.runs.results import OUTLIERS, is_predicted, read_trajectories
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
-from raypipe.storage import inert
+from raypipe.storage import inert, shown
 
 _ROUNDING = 1e-6  # of the range of all distances
 WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
@@ -328,12 +330,13 @@ def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: in
     what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
     lines = [f"outliers: {n_flagged} of {n} videos have a {what}; {n_drop} to drop, see {OUTLIERS}"]
     worst = outliers[:n_worst]
+    times_used = Counter(video.uri for video in outliers if worst)
     if worst:
         lines.append(f"the {len(worst)} farthest:")
     for place, video in enumerate(worst, 1):
         value = video.distance if found.by == "distance" else video.score
         reason = f"  {video.reason}" if video.reason else ""
-        name = video.uri.rpartition("/")[2]
+        name = shown(name_of(video.uri)) + (f"  {video.video_id}" if times_used[video.uri] > 1 else "")
         lines.append(f"{place:4d}. {found.by} {value:.4g}  cluster {video.cluster}  {name}{reason}")
     return lines
 

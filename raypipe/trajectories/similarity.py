@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +175,8 @@ def _check_part(from_s: float | None, to_s: float | None) -> tuple[float, float]
         return None
     if from_s is None or to_s is None:
         raise UsageError(f"a part has two ends: --{'to' if to_s is None else 'from'} is missing")
+    check_type("from_s", from_s, Real)
+    check_type("to_s", to_s, Real)
     if math.isinf(to_s):
         raise UsageError("a part has an end: give --to in seconds")
     if from_s < 0:
@@ -295,7 +299,8 @@ def as_text(found: list[Any], as_json: bool) -> str:
     if not found:
         return "nothing found"
     groups = found if isinstance(found[0], list) else [found]
-    rows = [[_cells(number, each) for number, each in enumerate(group, 1)] for group in groups]
+    times_used = Counter(uri for uri, _ in {(each["uri"], each.get("video_id")) for group in groups for each in group})
+    rows = [[_cells(number, each, times_used) for number, each in enumerate(group, 1)] for group in groups]
     every = [_HEAD, *(row for group in rows for row in group)]
     kept = [i for i, name in enumerate(_HEAD) if any(row[i] for row in every[1:])]
     widths = {i: max(len(row[i]) for row in every) for i in kept}
@@ -307,12 +312,13 @@ def as_text(found: list[Any], as_json: bool) -> str:
     return ("\n\n" if len(rows) > 1 else "\n").join(blocks)
 
 
-_HEAD = ["", "distance", "cluster", "label", "group", "from (s)", "to (s)", "video"]
+_HEAD = ["", "distance", "cluster", "label", "group", "from (s)", "to (s)", "video", "id"]
 
 
-def _cells(number: int, each: dict[str, Any]) -> list[str]:
+def _cells(number: int, each: dict[str, Any], times_used: Mapping[str, int]) -> list[str]:
     times = ["" if each[name] is None else f"{each[name]:.2f}" for name in ("start_s", "end_s")]
     cluster = "" if each["cluster"] is None else str(each["cluster"])
     uri = each["uri"]
     named = [each["label"] or "", each["group"] or ""]
-    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown(local_path(uri) or uri)]
+    video_id = each["video_id"] if times_used[uri] > 1 else ""  # A file of several videos does not tell them apart.
+    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown(local_path(uri) or uri), video_id]

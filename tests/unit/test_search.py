@@ -21,6 +21,7 @@ from raypipe.runs.directory import Run
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import cdist_soft_dtw
 from raypipe.sources.videos import Video
+from raypipe.storage import TarMember, canonical_uri
 from raypipe.trajectories import similarity
 
 GAMMA = 0.05
@@ -186,6 +187,23 @@ def test_a_video_may_be_named_by_id_uri_or_a_new_file(run):
     assert new[0]["video_id"] == ids[4]  # which a new video does not leave out
     assert {each["label"] for each in new} == {"a"}
     assert rp.search(run, ids[4], n=11, least=True) == rp.search(run, ids[4], n=11)[::-1]
+
+
+def test_a_video_may_be_named_as_the_page_shows_it(tmp_path):
+    names = ("/data/x y#1.mp4", "/data/ü?.mp4", "/data/plain.mp4")
+    uris = [canonical_uri(name) for name in names] + [TarMember("file:///data/0.tar", 512, 9, "s#0?.left.mp4").uri]
+    videos = [Video(f"v{i}", uri) for i, uri in enumerate(uris)]
+    made = make_embedded(tmp_path / "run", [np.ones((2, 3), np.float32)] * len(videos), videos)
+    shown = ["x y#1.mp4", "ü?.mp4", "plain.mp4", "s#0?.left.mp4"]
+    assert [lookup.name_of(uri) for uri in uris] == shown
+    assert [lookup.find_id(made, name) for name in shown] == ["v0", "v1", "v2", "v3"]
+
+
+def test_parts_of_a_file_are_listed_with_their_ids():
+    each = {"distance": 1.0, "cluster": 0, "label": None, "group": None, "start_s": None, "end_s": None}
+    found = [{**each, "video_id": name, "uri": f"file:///d/{file}.mp4"} for name, file in ("aa", "ba", "cb")]
+    lines = similarity.as_text(found, False).splitlines()
+    assert [line.split()[-2:] for line in lines[1:]] == [["/d/a.mp4", "a"], ["/d/a.mp4", "b"], ["0", "/d/b.mp4"]]
 
 
 def test_a_video_may_be_named_by_the_end_of_its_path(tmp_path, monkeypatch):
