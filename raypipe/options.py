@@ -201,7 +201,7 @@ def exit_code(run: Any, max_failed: float) -> int:
     if counts["failed"] > max_failed * counts["found"]:
         print(
             f"raypipe: {counts['failed']} of {counts['found']} videos failed, more than --max-failed {max_failed:g}: "
-            f"see {run.path('videos.parquet')}",
+            f"see {run.place('videos.parquet')}",
             file=sys.stderr,
         )
         return TOO_MANY_FAILED

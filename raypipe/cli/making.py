@@ -51,7 +51,7 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     progress.say(
         f"next: raypipe explore {name} to look at it, raypipe sweep {name} to find how many clusters there are"
     )
-    progress.say(f"report: {made.path('report.html')}")
+    progress.say(f"report: {made.place('report.html')}")
     return exit_code(made, options["max_failed"])
 
 
@@ -93,7 +93,7 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     config, progress = prepare(options, base=made)
     pipeline.cluster(made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.path('report.html')}")
+    progress.say(f"report: {made.place('report.html')}")
 
 
 @verb(
@@ -126,7 +126,7 @@ def sweep(
     config, progress = prepare(options, base=made)
     print(describe_sweep(pipeline.sweep(made, config, ks or None, gammas, seeds, progress)))
     progress.say(f"next: raypipe cluster {shlex.quote(run)} -k K with the number of your choice, which reports again")
-    progress.say(f"picture: {made.path('plots/sweep.png')}")
+    progress.say(f"picture: {made.place('plots/sweep.png')}")
 
 
 @verb(
@@ -148,5 +148,5 @@ def predict(run: ExistingRun, source: Source, output: Output, options: dict[str,
     made = Run(output)
     pipeline.predict(known, source, made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.path('report.html')}")
+    progress.say(f"report: {made.place('report.html')}")
     return exit_code(made, options["max_failed"])

@@ -107,7 +107,7 @@ def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
     config, progress = prepare(options, base=made)
     pipeline.find_outliers(made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.path('report.html')}")
+    progress.say(f"report: {made.place('report.html')}")
 
 
 @verb(CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
@@ -119,7 +119,7 @@ def report(run: ExistingRun, options: dict[str, Any]) -> None:
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.path('report.html')}")
+    progress.say(f"report: {made.place('report.html')}")
 
 
 @verb(
@@ -229,7 +229,7 @@ def demo(
     scores = pipeline.demo(made, config, options["seed"] or 0, progress)
     print(f"ARI of trajectory clustering   {scores['trajectories']:.3f}")
     print(f"ARI of mean-pooled k-means     {scores['mean_pooled']:.3f}")
-    progress.say(f"report: {made.path('report.html')}")
+    progress.say(f"report: {made.place('report.html')}")
 
 
 @verb(

@@ -100,7 +100,7 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
         place.put(name, made)
         if place.path() == run.path() and stem == _STEM:
             run.write_json(POSTER_FACTS, facts)  # By it the served page shows the run's own poster.
-        return place.path(f"{stem}.html" if made.suffix == ".dzi" else name)
+        return place.place(f"{stem}.html" if made.suffix == ".dzi" else name)
 
 
 def _split_output(run: Run, output: str | None) -> tuple[Run, str]:

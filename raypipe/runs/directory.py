@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import tempfile
 import time
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.storage import cut_name, failure, is_transient, patiently, shown
+from raypipe.storage import cut_name, failure, is_transient, local_path, patiently, shown
 
 T = TypeVar("T")
 
@@ -44,6 +45,10 @@ class Run:
     """
 
     url: str
+
+    def __post_init__(self) -> None:
+        if (path := local_path(self.url)) is not None:  # One spelling of a folder: ``~`` and ``file://`` are none.
+            object.__setattr__(self, "url", os.path.expanduser(path))  # noqa: PTH111 – a Path has no trailing slash
 
     @classmethod
     def open(cls, url: str | Path) -> Run:
@@ -80,6 +85,11 @@ class Run:
         """Return the path of a file of the run, as its file system knows it."""
         root = self._fs_and_root[1].rstrip("/")
         return f"{root}/{name}" if name else root
+
+    def place(self, name: str = "") -> str:
+        """Return where a file of the run lies as a person writes it: a path, or a URL."""
+        path = self.path(name)
+        return path if isinstance(self._fs, LocalFileSystem) else self._fs.unstrip_protocol(path)
 
     def exists(self, name: str) -> bool:
         """Whether the run holds that file or folder."""

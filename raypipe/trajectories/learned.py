@@ -301,7 +301,8 @@ class _Checkpoint:
             with np.load(io.BytesIO(self._run.read_bytes(self._name)), allow_pickle=False) as file:
                 arrays = dict(file)
         except (ValueError, OSError, KeyError) as error:
-            raise RaypipeError(f"cannot read {self._run.path(self._name)}: {error}; remove it to begin anew") from error
+            where = self._run.place(self._name)
+            raise RaypipeError(f"cannot read {where}: {error}; remove it to begin anew") from error
         return arrays if str(arrays.get("made_of")) == made_of else None
 
     def write(self, made_of: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -34,6 +34,16 @@ def test_files(run):
     assert pickle.loads(pickle.dumps(run)).read_json("run.json") == {"name": "again"}
 
 
+def test_a_folder_has_one_spelling(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    here = Run(str(tmp_path / "a b%20"))
+    here.write_bytes("report.html", b"")
+    for spelling in ("~/a b%20", (tmp_path / "a b%20").as_uri()):
+        assert Run(spelling) == here and Run(spelling).exists("report.html")
+    assert here.place("report.html") == str(tmp_path / "a b%20/report.html")
+    assert Run("memory://runs/a b").place("x.csv") == "memory:///runs/a b/x.csv"
+
+
 def test_tables(run):
     for number in (1, 0):
         run.write_table(f"embeddings/{number}.parquet", pa.table({"n": [number], "m": ["x"]}))
