@@ -289,6 +289,9 @@ def check_sweep(
     values: Any, config: ClusterConfig, ks: Sequence[int] | None, gammas: Sequence[float | str], n_seeds: int
 ) -> tuple[list[int], list[float | None]]:
     """Return the numbers of clusters and the values of γ that `sweep_clusters` tries, or raise its `UsageError`."""
+    for name, given in (("ks", ks), ("gammas", gammas)):
+        if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+            raise UsageError(f"{name} must be a list of numbers, not {given!r}")
     n = len(values)
     most = n // 2  # Halves of the videos are clustered too.
     if config.method not in METHODS:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
@@ -63,10 +65,19 @@ class PosterForm:
                 raise UsageError("a poster has one tile or more")
         if self.center is not None and self.span is None:
             raise UsageError("a window has a width: --center goes with --span")
-        if self.center is not None and not all(map(math.isfinite, self.center)):
+        if self.center is not None and not _is_point(self.center):
             raise UsageError("--center is two numbers, X,Y")
+        check_type("span", self.span, (Real, type(None)))
+        check_type("seed", self.seed, Integral)
+        if self.seed < 0:
+            raise UsageError(f"a seed is 0 or more, not {self.seed}")
         if self.span is not None and not (math.isfinite(self.span) and self.span > 0):
             raise UsageError(f"--span is greater than 0, not {self.span:g}")
+
+
+def _is_point(center: Any) -> bool:
+    is_pair = isinstance(center, tuple | list) and len(center) == 2
+    return is_pair and all(isinstance(each, Real) and math.isfinite(each) for each in center)
 
 
 def read_tiles(text: str) -> int | tuple[int, int]:
