@@ -149,8 +149,10 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     """Embed new videos as a run's were, and give them its clusters: ``run`` becomes a run directory of its own."""
     from raypipe.analysis.evaluation import evaluate
     from raypipe.clustering import Clustering
-    from raypipe.clustering.assignment import assign_to_centers
+    from raypipe.clustering.assignment import assign_to_centers, assign_to_neighbours
+    from raypipe.clustering.result import NOISE
     from raypipe.runs import outlier_table, results
+    from raypipe.runs.lookup import read_labelled
     from raypipe.trajectories.steps import LocalSteps
 
     if run.path() == model_run.path():
@@ -172,7 +174,12 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
         reducer = steps.restore(model.reducer)
     run.record_stage("reduce", reducer.implementation)
     with run.step("cluster"):
-        labels, distances = assign_to_centers(steps.reduced.values, model.centers, config.cluster, model.gamma)
+        values, how = steps.reduced.values, config.cluster
+        if how.method == "density":
+            neighbours = read_labelled(model_run)
+            labels, distances = assign_to_neighbours(values, *neighbours, model.centers, how, model.gamma)
+        else:
+            labels, distances = assign_to_centers(values, model.centers, how, model.gamma)
         made_by = f"{results.PREDICTED}{model_run.url}"
         clustering = Clustering(labels, distances, model.centers, None, 0, model.gamma, made_by)
     results.write_model(run, config, clustering, model.reducer)
@@ -196,7 +203,8 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     write_duplicates(run, steps.reduced)
     run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
     run.record_stage("cluster", made_by)
-    progress.say(", ".join(f"cluster {k}: {(labels == k).sum()}" for k in np.unique(labels)))
+    names = {k: "noise" if k == NOISE else f"cluster {k}" for k in np.unique(labels).tolist()}
+    progress.say(", ".join(f"{name}: {(labels == k).sum()}" for k, name in names.items()))
     outlier_table.record_outliers(run, found, progress.say)
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
 
 from raypipe.clustering import make_estimator
+from raypipe.clustering.result import NOISE
 from raypipe.clustering.vectors import pool_steps
 from raypipe.errors import UsageError
 from raypipe.softdtw import cdist_soft_dtw
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from raypipe.config import ClusterConfig
 
 _OF_SERIES = ("softdtw", "dtw", "euclidean")
+_BLOCK = 512  # So many trajectories are compared with all known ones at a time.
 
 
 def assign_to_centers(
@@ -45,19 +48,58 @@ def assign_to_centers(
     UsageError
         If there is no center.
     """
+    found = _measure(values, centers, config, gamma)
+    labels = found.argmin(axis=1)
+    return labels, found[np.arange(len(labels)), labels]
+
+
+def assign_to_neighbours(
+    values: Any, known: Any, known_labels: np.ndarray, centers: np.ndarray, config: ClusterConfig, gamma: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give each trajectory the label of the nearest that was clustered, as a dense group need not lie around a center.
+
+    Parameters
+    ----------
+    values, centers, config, gamma
+        As in `assign_to_centers`.
+    known, known_labels
+        The m trajectories of a density clustering, and their (m,) labels: that of noise is −1.
+
+    Returns
+    -------
+    labels, distances
+        (n,) int64 and (n,) float64, to the own center; noise has none.
+
+    Raises
+    ------
+    UsageError
+        If there is no center.
+    """
+    apart = _measure(values, centers, config, gamma)
+    if gamma is None:
+        near = NearestNeighbors(n_neighbors=1).fit(pool_steps(known).astype(np.float64))
+        nearest = near.kneighbors(pool_steps(values).astype(np.float64), return_distance=False)[:, 0]
+    else:
+        blocks = (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
+        nearest = np.concatenate(
+            [cdist_soft_dtw(block, known, gamma, True, precision="float64").argmin(axis=1) for block in blocks]
+        )
+    labels = known_labels[nearest]
+    return labels, np.where(labels == NOISE, np.nan, apart[np.arange(len(labels)), labels])
+
+
+def _measure(values: Any, centers: np.ndarray, config: ClusterConfig, gamma: float | None) -> np.ndarray:
+    """Return the distance of each trajectory to each center, (n, k) float64."""
     if not len(centers):
         raise UsageError("the clustering found no cluster, so there is none for other videos: cluster that run again")
     if config.method not in _OF_SERIES and centers.shape[1] == 1:
-        found = cdist(pool_steps(values).astype(np.float64), centers[:, 0])
-    elif config.method == "density":
+        return cdist(pool_steps(values).astype(np.float64), centers[:, 0])
+    if config.method == "density":
         assert gamma is not None  # as for all that has centers of several steps
         found = cdist_soft_dtw(values, centers, gamma, divergence=True, precision="float64")
-        found = np.sqrt(np.maximum(found, 0))  # Only rounding makes any negative.
-    else:
-        backend = "tslearn" if config.backend == "tslearn" else "auto"
-        model = make_estimator(config.model_copy(update={"backend": backend}))
-        model.cluster_centers_, model.gamma_ = centers, gamma
-        model.backend_ = "tslearn" if config.method != "softdtw" or backend == "tslearn" else "auto"
-        found = model.transform(values)
-    labels = found.argmin(axis=1)
-    return labels, found[np.arange(len(labels)), labels]
+        return np.sqrt(np.maximum(found, 0))  # Only rounding makes any negative.
+    backend = "tslearn" if config.backend == "tslearn" else "auto"
+    model = make_estimator(config.model_copy(update={"backend": backend}))
+    model.cluster_centers_, model.gamma_ = centers, gamma
+    model.backend_ = "tslearn" if config.method != "softdtw" or backend == "tslearn" else "auto"
+    return model.transform(values)

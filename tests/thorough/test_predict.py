@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -75,6 +76,30 @@ def test_the_runs_own_videos_get_the_runs_own_labels(tmp_path, sets):
     np.testing.assert_allclose(column(again, "x"), column(run, "x"), rtol=1e-5)
     assert again.info()["counts"] == run.info()["counts"]
     assert again.read_json("metrics.json")["sizes"] == run.read_json("metrics.json")["sizes"]
+
+
+@pytest.mark.parametrize("pool", ["null", "mean"])
+@pytest.mark.parametrize("assign_all", ["false", "true"])
+def test_what_a_density_took_for_noise_is_noise_again(tmp_path, assign_all, pool):
+    """A center is no measure of a dense group: labels are those of the nearest video."""
+    rng = np.random.default_rng(3)
+    odd = {f"odd-{i}": rng.normal(rng.normal(0, 30, 8), 1, (14, 8)).astype(np.float32) for i in range(6)}
+    shifted = {name: path + 3 * (i % SHAPES) for i, (name, path) in enumerate(make_paths(21, 0).items())}
+    np.savez(tmp_path / "known.npz", **shifted, **odd)
+    run = Run(str(tmp_path / "run"))
+    sets = ("cluster.method=density", "cluster.min_cluster_size=4", f"cluster.assign_all={assign_all}")
+    config = rp.make_config(sets=(*sets, f"trajectory.pool={pool}", "reduce.picture=tsne"))
+    pipeline.embed(tmp_path / "known.npz", run, config, Progress())
+    pipeline.cluster(run, config, Progress())
+    assert (column(run, "cluster") < 0).any() == (assign_all == "false")
+    said: list[str] = []
+    again = Run(str(tmp_path / "again"))
+    pipeline.predict(run, tmp_path / "known.npz", again, config, SimpleNamespace(say=said.append))
+    np.testing.assert_array_equal(column(again, "cluster"), column(run, "cluster"))
+    np.testing.assert_allclose(column(again, "distance"), column(run, "distance"), rtol=1e-4, atol=1e-5)
+    assert any(line.startswith("noise: ") for line in said) == (assign_all == "false")
+    rp.write_report(again)
+    assert again.exists("report.html")
 
 
 def test_new_videos_get_the_cluster_of_their_shape_and_what_failed_is_counted(known, tmp_path):
