@@ -18,13 +18,13 @@ from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
-from raypipe.runs.comparison import check_comparable, check_sections
+from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
 from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.plan import find_quarantined, open_plan, portion_size
 from raypipe.runs.results import SIGNALS, begin_embedding, check_place, remove_clusters, remove_report
-from raypipe.schema import EMBEDDING
+from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features
 from raypipe.sources.videos import Videos
@@ -70,12 +70,13 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
-    for note in found.notes:
+    for note in (*found.notes, *describe_rate(config.sample)):
         progress.say(note)
     resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     check_comparable(encoder_id, like)
+    check_cameras(found.table["group"], config, like)
     chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
@@ -116,7 +117,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model, write_picture_map
 
-    _check_embedded(run)
+    check_embedded(run)
+    check_facts(run, config)
     check_number(run.info()["counts"]["ok"], config.cluster)
     check_describable(run, config)
     with _open_steps(run, config, progress) as steps:
@@ -215,7 +217,7 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
     from raypipe.runs.descriptions import check_describable
     from raypipe.trajectories.steps import LocalSteps
 
-    _check_embedded(run)
+    check_embedded(run)
     check_describable(run, config)
     steps = LocalSteps(run, config, progress=progress)
     if (n := steps.build()) != len(model.labels_):
@@ -291,7 +293,7 @@ def sweep(
     from raypipe.report.sweep_figure import draw_sweep
     from raypipe.trajectories.samples import sample_trajectories
 
-    _check_embedded(run)
+    check_embedded(run)
     with run.step("sweep"):
         progress.say("building trajectories")
         paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed, progress)
@@ -359,7 +361,7 @@ def preview(source: Source, config: Config) -> list[str]:
         found, _ = read_source(source, config.source.allow_pickle, config.source.camera)
     chosen = found[: config.source.limit]
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
-    lines = [*found.notes, *lines]
+    lines = [*found.notes, *(() if alone else describe_rate(config.sample)), *lines]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
@@ -391,11 +393,6 @@ def _counted(map_tasks: Callable[..., Iterator[Any]], progress: Progress) -> Map
                 advance(1)
 
     return map_counted
-
-
-def _check_embedded(run: Run) -> None:
-    if run.info().get("state") == EMBEDDING:
-        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again to continue")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.results import ROWS_PER_FILE, begin_clusters, from_table, read_trajectories, to_table
+from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, remove_clusters, to_table
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import gather_paths
 
@@ -232,7 +232,7 @@ class RaySteps:
 
         They are written at once, so what the run holds of an earlier clustering goes before.
         """
-        begin_clusters(self._run, self._config)
+        remove_clusters(self._run)
         return build_files(self._run, self._config.trajectory)
 
     def reduce(self) -> Fitted:
@@ -240,9 +240,11 @@ class RaySteps:
         return reduce_files(self._run, self._config.reduce)
 
     def fit(self) -> Clustering:
-        """Group the reduced trajectories, which actors hold among them."""
+        """Group the reduced trajectories, which actors hold among them; the run has this config when that is done."""
         with RayShards(split_trajectories(self._run, self._n_shards)) as shards:
-            return fit_shards(shards, self._config.cluster)
+            clustering = fit_shards(shards, self._config.cluster)
+        self._run.record(config=self._config.model_dump(mode="json"))
+        return clustering
 
     def project(self, clustering: Clustering | None = None) -> Fitted:
         """Reduce the trajectories to the two dimensions of the pictures, as a further column of their files."""

@@ -1,13 +1,16 @@
-"""Whether the embeddings of one run may be held against another's."""
+"""Whether a run's embeddings may be held against another's, and against what is asked of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.runs.directory import Run
+from raypipe.schema import EMBEDDING
 from raypipe.storage import shown
 
 PRECOMPUTED = "precomputed"
@@ -36,6 +39,19 @@ def check_comparable(encoder_id: dict[str, Any], like: Run | None) -> None:
     )
 
 
+def check_cameras(groups: pa.ChunkedArray, config: Config, like: Run | None) -> None:
+    """Raise `UsageError` if the run ``like`` joins cameras, and these videos' are others or in another order."""
+    if like is None or not config.trajectory.join:
+        return
+    theirs = like.read_table("videos.parquet", ["group"])["group"].unique().to_pylist()
+    ours = groups.unique().to_pylist()
+    if theirs != ours:
+        raise UsageError(
+            f"{shown(like.url)} joins the cameras {', '.join(map(str, theirs))}, and these videos are of "
+            f"{', '.join(map(str, ours))}: the two cannot be compared"
+        )
+
+
 def check_sections(run: Run, model: Config, config: Config) -> None:
     """Raise `UsageError` unless ``config`` samples, builds and groups trajectories as a run's model does."""
     if config.sample.pattern() != model.sample.pattern():
@@ -44,6 +60,28 @@ def check_sections(run: Run, model: Config, config: Config) -> None:
     for name in ("trajectory", "learn", "reduce", "cluster"):
         if getattr(config, name).model_dump(exclude=judged) != getattr(model, name).model_dump(exclude=judged):
             raise UsageError(f"config {name}: must be as in {shown(run.url)}, whose clusters are wanted")
+
+
+def check_embedded(run: Run) -> None:
+    """Raise `UsageError` unless a run is embedded to its end."""
+    if run.info().get("state") == EMBEDDING:
+        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again to continue")
+
+
+def check_facts(run: Run, config: Config) -> None:
+    """Raise `UsageError` unless a run's videos were embedded as a config says that shall be recorded as the run's."""
+    if run.info().get("encoder", {}).get("name", PRECOMPUTED) == PRECOMPUTED:
+        return
+    facts = run.info()["config"]
+    asked = {"sample": config.sample.pattern(), "encode": config.encode.model_dump(include={"encoder", "normalize"})}
+    for section, keys in asked.items():
+        for key, value in keys.items():
+            fact = facts[section].get(key, value)
+            if fact != value:
+                raise UsageError(
+                    f"{run.url} was embedded with {section}.{key}={_as_yaml(fact)}, not {_as_yaml(value)}: "
+                    "raypipe embed --re-embed embeds it anew"
+                )
 
 
 def why_no_words(encoder_id: Mapping[str, Any]) -> str | None:
@@ -58,3 +96,7 @@ def _describe(encoder_id: dict[str, Any]) -> str:
     if encoder_id.get("name") == PRECOMPUTED:
         return f"other software ({encoder_id['dim']} numbers a clip)"
     return f"the encoder {encoder_id.get('name')} ({encoder_id.get('fingerprint')})"
+
+
+def _as_yaml(value: Any) -> str:
+    return "null" if value is None else str(value)

@@ -134,6 +134,19 @@ def frames_per_clip(sample: SampleConfig) -> int:
     return max(1, math.floor(sample.clip_s * (sample.fps or 0) + 1e-9))
 
 
+def describe_rate(sample: SampleConfig) -> list[str]:
+    """Return a line that says how many frames a clip has, if those that the rate asks for are no whole number."""
+    asked = sample.clip_s * (sample.fps or 0)
+    taken = frames_per_clip(sample)
+    if sample.fps is None or math.isclose(asked, taken, rel_tol=1e-6):
+        return []
+    whole_s = math.ceil(asked) / sample.fps
+    return [
+        f"sample.fps={sample.fps:g} asks for {asked:.3g} frames a clip of {sample.clip_s:g} s, which has {taken}: "
+        f"sample.clip_s={whole_s:.4g} holds whole ones"
+    ]
+
+
 def sample_span(span: Span, sample: SampleConfig, frame_times_s: np.ndarray | None = None) -> Sampling:
     """Choose a segment's frames and clips.
 

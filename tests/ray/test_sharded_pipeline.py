@@ -5,6 +5,7 @@ import pytest
 
 from raypipe import find_outliers, pipeline
 from raypipe.config import make_config
+from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.results import read_trajectories
@@ -60,6 +61,14 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     assert read_trajectories(run, "reduced").values.shape == (N, 16, 3)
     pipeline.report(run, config, Progress())
     assert run.exists("report.html")
+
+
+def test_a_refused_clustering_is_not_the_runs_config(ray_local, run):
+    before = run.info()["config"]
+    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", "cluster.gamma=1e-300"))
+    with pytest.raises(UsageError, match="leave the range"):
+        pipeline.cluster(run, config, Progress())
+    assert run.info()["config"] == before
 
 
 def test_shards_build_pooled_videos_too(ray_local, run):

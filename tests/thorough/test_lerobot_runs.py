@@ -11,6 +11,7 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.analysis.outliers import score_outliers
 from raypipe.config import make_config
+from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.plan import Plan
@@ -83,7 +84,7 @@ def test_camera_streams_are_clustered_by_camera_and_the_dead_one_is_the_farthest
         assert len(own) == 2, "each camera has a cluster of its own"
 
 
-def test_an_episode_whose_cameras_are_joined_is_a_row(cloth, tmp_path):
+def test_an_episode_whose_cameras_are_joined_is_a_row(cloth, data_dir, tmp_path):
     config = make_config(base=cloth.info()["config"], sets=["trajectory.join=camera"])
     said: list[str] = []
     progress = SimpleNamespace(say=said.append)
@@ -96,3 +97,10 @@ def test_an_episode_whose_cameras_are_joined_is_a_row(cloth, tmp_path):
     assert cloth.info()["counts"]["ok"] == 12
     html = cloth.read_bytes("report.html").decode()
     assert "/chunk-000</code>, grouped by" in html, "the folder is all cameras', and not that of the rows'"
+    for setting, fact in (("sample.fps=5.0", "2.0"), ("encode.encoder=clip", "descriptor")):
+        key, value = setting.split("=")
+        with pytest.raises(UsageError, match=f"was embedded with {key}={fact}, not {value}: raypipe embed --re-embed"):
+            pipeline.cluster(cloth, make_config(base=config.model_dump(), sets=[setting]), progress)
+    one = make_config(base={**config.model_dump(), "source": {"camera": "observation.images.cam0"}})
+    with pytest.raises(UsageError, match=r"joins the cameras observation\.images\.cam0, .*, and these videos are of "):
+        rp.predict(cloth, data_dir / "lerobot_v21/so101_cloth", tmp_path / "new", config=one)

@@ -5,7 +5,14 @@ import pytest
 from clips import cut_one
 
 from raypipe.config import SampleConfig
-from raypipe.segments.sampling import MAX_SEGMENT_FRAMES, Span, frames_per_clip, pool_frames, sample_span
+from raypipe.segments.sampling import (
+    MAX_SEGMENT_FRAMES,
+    Span,
+    describe_rate,
+    frames_per_clip,
+    pool_frames,
+    sample_span,
+)
 
 
 def whole(length_s, origin_s=0.0):
@@ -96,3 +103,19 @@ def test_pooling():
         np.testing.assert_allclose(pooled, expected)
         assert pooled.dtype == np.float32
     assert pool_frames(values[:0], members[:0], "mean")[1].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("fps", "clip_s", "said"),
+    [
+        (0.1, 1.0, "asks for 0.1 frames a clip of 1 s, which has 1: sample.clip_s=10 holds whole ones"),
+        (1.5, 1.0, "asks for 1.5 frames a clip of 1 s, which has 1: sample.clip_s=1.333 holds whole ones"),
+        (2.0, 1.0, None),
+        (30.0, 0.1, None),
+        (29.97, 100 / 29.97, None),
+    ],
+)
+def test_a_rate_that_no_clip_can_have_is_told_of(fps, clip_s, said):
+    lines = describe_rate(SampleConfig(fps=fps, clip_s=clip_s))
+    assert [line.partition(" ")[2] for line in lines] == ([said] if said else [])
+    assert describe_rate(SampleConfig(n_frames=3)) == describe_rate(SampleConfig(every_n=3)) == []
