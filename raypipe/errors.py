@@ -1,5 +1,7 @@
 """The errors that a user of raypipe can meet. A message is one line that names the thing, the place and the remedy."""
 
+from numbers import Integral, Real
+
 
 class RaypipeError(Exception):
     """Anything that stops raypipe for a reason the user can act upon; the command line exits with 1."""
@@ -28,11 +30,14 @@ class EncoderError(RaypipeError):
     """An encoder cannot be made, or broke its protocol."""
 
 
+_WORDS = {type(None): "None", Real: "a number", Integral: "a whole number"}
+
+
 def check_type(name: str, value: object, kind: type | tuple[type, ...], remedy: str = "") -> None:
     """Raise `UsageError` if an argument is not of its type, or of one of its types."""
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        told = " or ".join("None" if each is type(None) else each.__name__ for each in kinds)
+        told = " or ".join(_WORDS.get(each, each.__name__) for each in kinds)
         raise UsageError(f"{name} must be {told}, not {type(value).__name__}{remedy and f': {remedy}'}")
 
 

@@ -438,6 +438,22 @@ def test_tiles_are_a_number_or_two(tiles):
         PosterForm(tiles=tiles)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"center": ("a", 1), "span": 2.0}, "--center is two numbers"),
+        ({"center": (1,), "span": 2.0}, "--center is two numbers"),
+        ({"center": 3, "span": 2.0}, "--center is two numbers"),
+        ({"span": "3"}, "span must be a number or None, not str"),
+        ({"seed": -1}, "a seed is 0 or more, not -1"),
+        ({"seed": 0.5}, "seed must be a whole number, not float"),
+    ],
+)
+def test_a_form_of_the_wrong_kind_is_one_line(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        PosterForm(**wrong)
+
+
 def test_without_libvips_the_remedy_is_told_before_anything_is_decoded(mapped, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyvips", None)
     with pytest.raises(RaypipeError, match=r"pip install 'pyvips\[binary\]'"):

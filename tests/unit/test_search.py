@@ -397,3 +397,5 @@ def test_a_text_may_be_longer_than_a_file_s_name(tmp_path):
 def test_a_part_without_an_end(tmp_path):
     with pytest.raises(UsageError, match="a part has an end"):
         similarity.search(make_worded(tmp_path), "v0", from_s=0.0, to_s=float("inf"))
+    with pytest.raises(UsageError, match="from_s must be"):
+        similarity.search(make_worded(tmp_path), "v0", from_s="a", to_s=3.0)
