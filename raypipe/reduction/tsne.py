@@ -14,6 +14,7 @@ from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.reduction.umap import choose_library
 
+_FAR = 1e15
 _PERPLEXITY = 30.0  # The default of scikit-learn and of cuML.
 
 
@@ -66,7 +67,8 @@ class TSNEReducer:
             self._perplexity = (len(points) - 1) / 3
             self._note(f"perplexity lowered to {self._perplexity:.3g}: there are {len(points)} points")
         self._points = points
-        self.embedding_ = _share_places(points, np.asarray(self._make_model().fit_transform(points)))
+        placed = self._make_model().fit_transform(_at_scale(points))
+        self.embedding_ = _share_places(points, np.asarray(placed))
         self._placement = Placement(points, self.embedding_, "euclidean")
         return self.embedding_
 
@@ -119,6 +121,14 @@ def _obstacle(points: np.ndarray, n_components: int) -> str | None:
     if points.shape[1] < n_components:
         return f"there are {n_components} components of points of {points.shape[1]} dimensions"
     return None
+
+
+def _at_scale(points: np.ndarray) -> np.ndarray:
+    """Return points whose squared distances float32 can hold; a layout depends on the ratios of distances alone."""
+    spread = np.abs(points - points[0]).max()
+    if 1 / _FAR < spread < _FAR:
+        return points
+    return np.ldexp(points.astype(np.float64), -np.frexp(spread)[1])
 
 
 def _share_places(points: np.ndarray, places: np.ndarray) -> np.ndarray:

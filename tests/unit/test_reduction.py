@@ -78,6 +78,16 @@ def test_equal_points_have_no_axes_and_noise_of_rounding_is_none(dtype):
     assert (np.abs(reducer.fit(line).arrays()["components"]).max(axis=1) > 0).tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("exponent", [-60, 55])
+def test_a_layout_by_tsne_does_not_depend_on_the_unit(exponent):
+    points = digits(60).astype(np.float64)
+    places = [
+        make_reducer(ReduceConfig(method="tsne", n_components=2, backend="cpu")).fit_transform(each)
+        for each in (points, np.ldexp(points, exponent))
+    ]
+    np.testing.assert_array_equal(*places)
+
+
 def test_equal_points_have_one_place_by_tsne():
     points = digits(60)
     points[10:20] = points[10]
