@@ -276,6 +276,11 @@ def _check(parts: _Parts, name: str) -> list[np.ndarray]:
         raise SourceError(
             f"{where[i]} holds {largest:.3g}; beyond {_MOST:g} squares leave float32's range: scale the data"
         )
+    if 0 < largest < 1 / _MOST:
+        raise SourceError(
+            f"{shown(name)}: no number is beyond {largest:.3g}; below {1 / _MOST:g} squares leave float32's range: "
+            "scale the data"
+        )
     for i in full:
         if clips[i].shape[1] != dim:
             raise SourceError(

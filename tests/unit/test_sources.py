@@ -513,6 +513,23 @@ class TestPrecomputed:
         np.testing.assert_array_equal(np.concatenate(clips), values)
         assert [video.label for video in videos] == ["a", "b", "c"]
 
+    @pytest.mark.parametrize(
+        ("scale", "message"),
+        [
+            (1e20, r"t\.npz: video 1 \(b\) holds 2e\+20; beyond 1e\+15 squares leave float32's range: scale the data"),
+            (
+                1e-20,
+                r"t\.npz: no number is beyond 2e-20; below 1e-15 squares leave float32's range: scale the data",
+            ),
+        ],
+    )
+    def test_numbers_whose_squares_are_out_of_range_are_refused(self, tmp_path, scale, message):
+        np.savez(tmp_path / "t.npz", a=np.zeros((3, 2)), b=np.full((4, 2), 2 * scale))
+        with pytest.raises(SourceError, match=message):
+            read_precomputed(tmp_path / "t.npz")
+        np.savez(tmp_path / "t.npz", a=np.zeros((3, 2)), b=np.full((4, 2), 2.0))
+        assert len(read_precomputed(tmp_path / "t.npz")[1]) == 2
+
     def test_npz_with_one_array_a_video_or_padding(self, tmp_path):
         padded = np.full((3, 3, 2), np.nan)
         for i, video in enumerate(NESTED):
