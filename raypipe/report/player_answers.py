@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,8 @@ class Answers:
     def __init__(self, run: Run, conversions: Conversions) -> None:
         self.run, self.conversions = run, conversions
         self._catalog, self._catalog_version = Catalog(run), version_in(run, "clusters.parquet")
+        self._frames: FrameReader | None = None
+        self._frames_version = ""
         self._inspector = Inspector()
         self._one_index = threading.Lock()
 
@@ -57,10 +58,6 @@ class Answers:
         if version != self._catalog_version:
             self._catalog, self._catalog_version = Catalog(self.run), version
         return self._catalog
-
-    @cached_property
-    def _frames(self) -> FrameReader:
-        return FrameReader(self.run)
 
     def find(self, video_id: str) -> Entry:
         """Return the video of an id.
@@ -103,8 +100,11 @@ class Answers:
                 state = "ready" if self.conversions.find(excerpt) else "on demand"
                 name = f"video/{video_id}/converted.mp4"
                 sources.append(_source(name, CONVERTED_TYPE, 0.0 - entry.origin_s, entry, state))
-        kept = self._read_pictures(entry, min(max(n_pictures, 1), MOST_PICTURES))
         strip: dict[str, Any] | None = None
+        try:
+            kept = self._read_pictures(entry, min(max(n_pictures, 1), MOST_PICTURES))
+        except RaypipeError as error:  # The video itself may play without them.
+            kept, problem = None, problem or " ".join(str(error).split())
         if kept is not None:
             n = len(kept.jpegs)
             strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "times_s": kept.times_s.tolist()}
@@ -180,6 +180,9 @@ class Answers:
 
     def _read_pictures(self, entry: Entry, n: int) -> Pictures | None:
         with self._one_index:
+            version = self._catalog_version  # A run that is run again has other files of pictures.
+            if self._frames is None or self._frames_version != version:
+                self._frames, self._frames_version = FrameReader(self.run), version
             index = self._frames
         span_s = entry.span_s or 0.0
         asked_s = entry.origin_s + span_s * (np.arange(n) + 0.5) / n

@@ -365,6 +365,19 @@ def test_the_kept_pictures(served):
     assert served.ask("filmstrip/b").status == 204 and served.ask("filmstrip/nothing").status == 404
 
 
+def test_pictures_that_have_moved_are_found_once_the_run_is_clustered_again(served, run):
+    """A run that is run again merges its files. Until then they cannot be read, and the video plays all the same."""
+    before = served.ask("filmstrip/a?n=6").body
+    for folder in ("frames", "embeddings"):
+        Path(run.path(f"{folder}/0.parquet")).rename(run.path(f"{folder}/1.parquet"))
+    told = served.ask("video/a/info")
+    assert told.status == 200 and len(told.json["sources"]) == 2
+    assert told.json["filmstrip"] is None and "has no frames/0.parquet" in told.json["problem"]
+    run.write_bytes("clusters.parquet", run.read_bytes("clusters.parquet"))
+    assert served.ask("filmstrip/a?n=6").body == before
+    assert served.ask("video/a/info").json["problem"] is None
+
+
 def test_neighbours(served):
     found = served.ask("search?like=a&n=3").json["videos"]
     assert len(found) == 3 and found[0]["video_id"] in ("link", "b")
