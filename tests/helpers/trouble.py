@@ -239,7 +239,14 @@ def _reset(connection: socket.socket) -> None:
         pass
 
 
-class _Folder(SimpleHTTPRequestHandler):
+class _Plain(SimpleHTTPRequestHandler):
+    """Serves files as ``python -m http.server`` does, whole whatever part is asked for; lists folders."""
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+class _Folder(_Plain):
     """Serves files in ranges too, with an ETag; lists folders."""
 
     def send_head(self):
@@ -264,14 +271,12 @@ class _Folder(SimpleHTTPRequestHandler):
     def copyfile(self, source, outputfile) -> None:
         outputfile.write(source.read(getattr(self, "left", -1)))
 
-    def log_message(self, *_) -> None:
-        pass
-
 
 @contextmanager
-def serve_folder(folder: Path) -> Iterator[str]:
+def serve_folder(folder: Path, has_ranges: bool = True) -> Iterator[str]:
     """Serve a folder on loopback; yields its URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Folder, directory=str(folder)))
+    handler = _Folder if has_ranges else _Plain
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

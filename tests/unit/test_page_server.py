@@ -18,9 +18,10 @@ from page_server import FPS, SECONDS, TOKEN, make_run, serve_page, write_other
 from trouble import serve_folder
 
 from raypipe.report.access import Gate
-from raypipe.report.byte_ranges import find_range
+from raypipe.report.byte_ranges import find_range, open_content
 from raypipe.report.catalog import Catalog
 from raypipe.report.server import add_player
+from raypipe.storage import TarMember
 
 N_VIDEOS, LONG_S = 11, 300
 
@@ -228,6 +229,20 @@ def test_a_remote_video_by_ranges(served, folder):
     part = served.ask("video/away", Range="bytes=100-1099")
     assert (part.status, part.body) == (206, data[100:1100])
     assert served.ask("video/away").body == data
+
+
+def test_a_server_without_ranges_sends_the_whole_file(tmp_path):
+    data = bytes(range(256)) * 8
+    (tmp_path / "a.mp4").write_bytes(data)
+    with serve_folder(tmp_path, has_ranges=False) as target:
+        for uri, expected in (
+            (f"{target}/a.mp4", data),
+            (TarMember(f"{target}/a.mp4", 300, 1000, "b.mp4").uri, data[300:1300]),
+        ):
+            content = open_content(uri)
+            assert content.size == len(expected)
+            for start, end in ((0, 100), (100, 350), (len(expected) - 7, len(expected)), (0, len(expected))):
+                assert content.read(start, end) == expected[start:end]
 
 
 # Playing.
