@@ -90,21 +90,22 @@ def export(
 def _write_npz(run: Run, place: Run) -> list[str]:
     """Write a file a video: ``embeddings`` (n_clips, dim), and ``frame_indexes`` (n_clips,) int64.
 
-    A frame's index is counted from the video's first frame, at the container's frame rate: that of each clip's first
+    ``video_id`` and ``uri`` (texts, 0-d) say whose they are: the videos that one file holds have one name. A
+    frame's index is counted from the video's first frame, at the container's frame rate: that of each clip's first
     frame. Where the rate is not known, it is the clip's number.
     """
     videos = run.read_table(VIDEOS_FILE, ["video_id", "uri", "fps"])
     rows = zip(*(videos[name].to_pylist() for name in videos.column_names), strict=True)
     taken: set[str] = set()
-    names = {video_id: (free_name(f"{_stem(uri)}.npz", taken), fps) for video_id, uri, fps in rows}
+    known = {video_id: (free_name(f"{_stem(uri)}.npz", taken), uri, fps) for video_id, uri, fps in rows}
     origins = read_origins(run)
     n = 0
     for clips in iter_clip_paths(run):
-        name, fps = names[clips.video_id]
+        name, uri, fps = known[clips.video_id]
         times_s = clips.start_s - origins[clips.video_id]
         indexes = np.rint(times_s * fps).astype(np.int64) if fps else np.arange(len(times_s))
         sink = io.BytesIO()
-        np.savez(sink, embeddings=clips.values, frame_indexes=indexes)
+        np.savez(sink, video_id=clips.video_id, uri=uri, embeddings=clips.values, frame_indexes=indexes)
         place.write_bytes(name, sink.getvalue())
         n += 1
     return [f"wrote {n} files of embeddings and frame_indexes to {place.path()}"]

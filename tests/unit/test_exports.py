@@ -120,7 +120,7 @@ def test_a_column_of_the_source_that_is_called_like_ours_is_kept(tmp_path):
     assert {row["cluster"] for row in rows} == {"0", "1"}
 
 
-def test_arrays_hold_a_video_each_with_the_frames_that_its_clips_begin_with(run, tmp_path):
+def test_arrays_hold_a_video_each_with_the_frames_that_its_clips_begin_with(run, made, tmp_path):
     """The clips last a second each, and the files have 25 frames a second."""
     set_column(run, "videos.parquet", "fps", [25.0] * 9 + [None])
     rp.export(run, "npz", str(tmp_path / "out"))
@@ -128,7 +128,9 @@ def test_arrays_hold_a_video_each_with_the_frames_that_its_clips_begin_with(run,
     assert len(names) == 10 and names[:3] == ["clip 00-2.npz", "clip 00.npz", "clip 01-2.npz"]
     paths = make_paths(10)
     with np.load(tmp_path / "out/clip 00-2.npz") as file:  # The third video: the first of the other folder.
-        assert set(file) == {"embeddings", "frame_indexes"}
+        assert set(file) == {"video_id", "uri", "embeddings", "frame_indexes"}
+        uri = (made / "right/clip 00.mp4").as_uri()
+        assert (file["video_id"].shape, str(file["video_id"]), str(file["uri"])) == ((), "v2", uri)
         np.testing.assert_array_equal(file["embeddings"], paths[2])
         np.testing.assert_array_equal(file["frame_indexes"], 25 * np.arange(len(paths[2])))
     with np.load(tmp_path / "out/clip 21.npz") as file:
