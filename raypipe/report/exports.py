@@ -22,7 +22,8 @@ from raypipe.runs.directory import Run
 from raypipe.runs.plan import PLAN_FILE
 from raypipe.runs.results import EXPORTS, read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
-from raypipe.storage import inert, local_path, shown
+from raypipe.sources.files import VIDEO_SUFFIXES
+from raypipe.storage import inert, local_path, shown, suffix
 
 FORMS = ("lerobot", "fiftyone", "npz", "csv", "links")
 
@@ -112,8 +113,10 @@ def _write_npz(run: Run, place: Run) -> list[str]:
 
 
 def _stem(uri: str) -> str:
-    stem, dot, suffix = name_of(uri).rpartition(".")
-    return stem if dot and stem and "#" not in suffix else name_of(uri)
+    """Return a video's name, without the suffix of a video; what else follows a dot may be its camera or its id."""
+    name = name_of(uri)
+    stem = name.rpartition(".")[0]
+    return stem if stem and suffix(name) in VIDEO_SUFFIXES else name
 
 
 def _write_csv(run: Run, place: Run) -> list[str]:

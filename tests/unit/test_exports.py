@@ -137,6 +137,26 @@ def test_arrays_hold_a_video_each_with_the_frames_that_its_clips_begin_with(run,
         np.testing.assert_array_equal(file["frame_indexes"], np.arange(len(paths[9])), "its frame rate is not known")
 
 
+def test_names_of_arrays_lose_nothing_but_the_suffix_of_a_video(run, tmp_path):
+    """A camera stands behind a dot in the URI of an image feature, and in the names of a tar's members."""
+    feature, tar = "file-000.parquet#episode=3&column=observation.images", "tar+file:///a.tar/@512+9"
+    expected = {
+        f"file:///data/{feature}.front": f"{feature}.front",
+        f"file:///data/{feature}.left": f"{feature}.left",
+        f"{tar}/0001.front.MP4": "0001.front",
+        f"{tar}/0001.left.mp4": "0001.left",
+        f"{tar}/0002.left": "0002.left",
+        "file:///paths.json#pick.7": "paths.json#pick.7",
+        "file:///a%23b.mp4": "a#b",
+        "https://host/v1.2?key=x": "v1.2",
+        "s3://bucket/.mp4": ".mp4",
+        "file:///x.avi": "x",
+    }
+    set_column(run, "videos.parquet", "uri", list(expected))
+    rp.export(run, "npz", str(tmp_path / "out"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{stem}.npz" for stem in expected.values()}
+
+
 def test_frames_of_a_part_of_a_file_are_counted_from_its_first(run, tmp_path):
     for file, names in (
         ("plan.parquet", ("start_s", "end_s", "origin_s")),
