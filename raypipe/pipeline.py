@@ -244,11 +244,10 @@ def find_outliers(run: Run, config: Config, progress: Progress) -> None:
 
 
 def report(run: Run, config: Config, progress: Progress) -> None:
-    """Write tables, pictures and ``report.html`` anew."""
+    """Write tables, pictures and ``report.html`` anew; until all are written, the page of before stays."""
     from raypipe.decoders.sandbox import Sandbox
     from raypipe.report import write_report_files
 
-    remove_report(run)
     progress.say("writing the report")
     decode = config.decode
     with run.step("report"), Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:

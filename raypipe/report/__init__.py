@@ -32,6 +32,8 @@ def write_report_files(
 ) -> None:
     """Write a run's files for people: ``summary.json``, the CSV, ``plots/``, ``thumbnails/`` and ``report.html``.
 
+    They are written over those of an earlier report, of which nothing is removed until the new page is there.
+
     Parameters
     ----------
     run
@@ -56,8 +58,6 @@ def write_report_files(
     from raypipe.report.summary import mapping_csv, summarise
 
     facts = read_facts(run)
-    for stale in ("plots", "thumbnails"):
-        run.remove(stale)
     run.write_json("summary.json", summarise(facts))
     run.write_bytes("video_cluster_mapping.csv", mapping_csv(facts))
 
@@ -68,9 +68,12 @@ def write_report_files(
         centers = read_centers(run, paths, facts.clusters)
         drawn, video_map = _write_plots(run, facts, paths, centers, report_config.seed)
         data = explorer.write_data(run, facts, paths, centers)
-        cards, outliers = sheets.result()
+        cards, outliers, pictures = sheets.result()
     html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map, data)
     run.write_bytes("report.html", html.encode())
+    wanted = {*pictures, *(f"plots/{name}.png" for name in drawn)}
+    there = [*run.files("plots"), *run.files("thumbnails")]
+    run.for_each([name for name in there if name not in wanted], run.remove)
 
 
 def _write_plots(
@@ -103,8 +106,13 @@ def _write_plots(
 
 def _write_sheets(
     run: Run, facts: Facts, frames_of: FramesOf, report_config: ReportConfig
-) -> tuple[list[Card], list[tuple[Member, bytes | None]]]:
-    """Write contact sheets and thumbnails; return the page's cards, and the outliers with a picture of what is odd."""
+) -> tuple[list[Card], list[tuple[Member, bytes | None]], list[str]]:
+    """Write contact sheets and thumbnails.
+
+    Returns
+    -------
+    The page's cards, the outliers with a picture of what is odd, and the names of the files.
+    """
     from raypipe.report import contact_sheets, page
 
     n_videos, n_frames = report_config.sheet_videos, report_config.sheet_frames
@@ -130,6 +138,7 @@ def _write_sheets(
 
     thumbnails: dict[str, bytes | None] = {}
     cards = []
+    names: list[str] = []
     for cluster, (central, farthest) in zip(groups, on_sheets, strict=True):
         strips = [take_filmstrip(member, n_frames) for member in central]
         last = take_filmstrip(farthest, n_frames) if farthest else None
@@ -137,7 +146,8 @@ def _write_sheets(
             sheet = contact_sheets.draw_grid(facts, cluster, strips)
         else:
             sheet = contact_sheets.draw_sheet(facts, cluster, strips, last)
-        run.write_bytes(f"plots/cluster_{cluster.short_name}.png", sheet)
+        names.append(f"plots/cluster_{cluster.short_name}.png")
+        run.write_bytes(names[-1], sheet)
         shown = [page.show(strip, tile, n_frames) for strip in strips[:n_rows]]
         cards.append(page.Card(cluster, shown, page.show(last, tile, n_frames) if last else None))
         thumbnails.update((s.member.video_id, s.thumbnail) for s in [*strips, *([last] if last else [])])
@@ -145,9 +155,11 @@ def _write_sheets(
         thumbnails[video_id] = take_filmstrip(odd[video_id], 1).thumbnail
     for video_id, jpeg in thumbnails.items():
         if jpeg is not None:
-            run.write_bytes(f"thumbnails/{video_id}.jpg", jpeg)
+            names.append(f"thumbnails/{video_id}.jpg")
+            run.write_bytes(names[-1], jpeg)
     shows = {video_id: contact_sheets.show_span(kept.get(video_id), of_span[video_id]) for video_id in odd}
-    return cards, [(member, shows[video_id] or thumbnails[video_id]) for video_id, member in odd.items()]
+    outliers = [(member, shows[video_id] or thumbnails[video_id]) for video_id, member in odd.items()]
+    return cards, outliers, names
 
 
 def _choose(cluster: Cluster, config: ReportConfig) -> tuple[tuple[Member, ...], Member | None]:

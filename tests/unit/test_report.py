@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from report_runs import HOSTILE, LABELS, WRITTEN, frames_of, keep_pictures, make_run
 
-from raypipe import report
-from raypipe.config import ReportConfig
+from raypipe import pipeline, report
+from raypipe.config import Config, ReportConfig
 from raypipe.errors import DecodeError, RaypipeError
+from raypipe.progress import Progress
 from raypipe.report import write_report_files
 from raypipe.runs.directory import Run
 from raypipe.schema import Frames
@@ -148,6 +149,31 @@ def test_the_same_run_gives_the_same_bytes(run):
     assert not run.exists("plots/cluster_99.png")
 
 
+def test_a_report_that_breaks_off_leaves_the_page_of_before(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    keep_pictures(run, 5)
+    config = Config(report=ReportConfig(sheet_videos=1, sheet_frames=2))
+    pipeline.report(run, config, Progress())
+    names = [*run.files("plots"), *run.files("thumbnails"), "report.html"]
+    page, paths = run.read_bytes("report.html"), run.read_bytes("trajectories/00000.parquet")
+    run.write_bytes("trajectories/00000.parquet", b"no table")
+    with pytest.raises(RaypipeError, match="cannot read"):
+        pipeline.report(run, config, Progress())
+    run.write_bytes("trajectories/00000.parquet", paths)
+
+    def press_ctrl_c(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("raypipe.report.page.render_page", press_ctrl_c)
+        pipeline.report(run, config, Progress())
+    assert run.read_bytes("report.html") == page
+    assert [*run.files("plots"), *run.files("thumbnails"), "report.html"] == names
+    run.write_bytes("thumbnails/old.jpg", b"of an earlier clustering")
+    pipeline.report(run, config, Progress())
+    assert [*run.files("plots"), *run.files("thumbnails"), "report.html"] == names
+
+
 def test_hostile_and_foreign_names_are_harmless(tmp_path):
     names = [
         f"javascript://alert/{HOSTILE}",
@@ -217,7 +243,7 @@ def sheets(run, frames, n_frames):
     from raypipe.report.facts import read_facts
 
     config = ReportConfig(sheet_videos=2, sheet_frames=n_frames)
-    cards, _ = report._write_sheets(run, read_facts(run), frames, config)
+    cards, *_ = report._write_sheets(run, read_facts(run), frames, config)
     return [shown for card in cards for shown in (*card.central, card.farthest) if shown]
 
 
