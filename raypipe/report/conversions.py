@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import OrderedDict
@@ -22,6 +23,7 @@ MOST_BYTES = 2 << 30
 _VERSION = 1  # Other settings of the conversion are another version.
 _LEFT_OVER_S = 3600.0  # A temporary file of this age was left by a process that was killed.
 _REMEMBERED = 4096
+_FAILED_S = 60.0  # After that what failed is tried again: a full disk may have room by then.
 _END_S = 5.0
 
 
@@ -85,7 +87,7 @@ class Conversions:
         self._folder, self._most_bytes = folder, most_bytes
         self._threads = ThreadPoolExecutor(n_at_once, "raypipe-convert")
         self._jobs: dict[str, _Job] = {}
-        self._failures: OrderedDict[str, str] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._sweep()
 
     def find(self, excerpt: Excerpt) -> Path | None:
@@ -94,8 +96,9 @@ class Conversions:
         return path if path.exists() else None
 
     def failure_of(self, excerpt: Excerpt) -> str | None:
-        """Return why an excerpt could not be converted, if that was tried."""
-        return self._failures.get(excerpt.key)
+        """Return why an excerpt could not be converted, if that was tried within the last minute."""
+        failed_s, reason = self._failures.get(excerpt.key, (-math.inf, ""))
+        return reason if time.monotonic() < failed_s + _FAILED_S else None
 
     async def convert(self, excerpt: Excerpt) -> Path:
         """Return the converted file, after converting it if need be.
@@ -108,7 +111,7 @@ class Conversions:
             If it cannot be converted.
         """
         path = self._path(excerpt)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # Why nothing can be kept here is said when it is tried.
             os.utime(path)  # It has been used.
             return path
         if reason := self.failure_of(excerpt):
@@ -138,23 +141,24 @@ class Conversions:
         return self._folder / f"{excerpt.key}.mp4"
 
     def _work(self, excerpt: Excerpt, sandbox: MediaSandbox) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = self._folder / f".{excerpt.key}.{uuid4().hex}"
         try:
-            with sandbox:
-                sandbox.convert(excerpt.uri, excerpt.start_s, excerpt.span_s, excerpt.fps, temporary)
-            temporary.replace(self._path(excerpt))
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                with sandbox:
+                    sandbox.convert(excerpt.uri, excerpt.start_s, excerpt.span_s, excerpt.fps, temporary)
+                temporary.replace(self._path(excerpt))
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise RaypipeError(f"cannot keep converted videos in {self._folder}: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
         self._make_room(self._path(excerpt))
         return self._path(excerpt)
 
     def _finish(self, excerpt: Excerpt, job: _Job, done: asyncio.Future[Path]) -> None:
         self._drop(excerpt.key, job)
         if not done.cancelled() and (error := done.exception()) is not None and job.n_waiting:
-            self._failures[excerpt.key] = str(error)
+            self._failures[excerpt.key] = time.monotonic(), str(error)
             while len(self._failures) > _REMEMBERED:
                 self._failures.popitem(last=False)
 

@@ -288,6 +288,21 @@ def test_what_cannot_be_converted_is_told_and_not_tried_again(served):
         assert answer.status == 422 and "Invalid data" in answer.json["error"]
 
 
+def test_what_could_not_be_kept_is_tried_again_after_a_minute(run, tmp_path, monkeypatch):
+    (tmp_path / "raypipe").write_text("a file where the folder should be")
+    with serve_page(run, tmp_path / "raypipe/converted") as served:
+        told = served.ask("video/avi/info").json
+        assert [source["state"] for source in told["sources"]] == ["on demand"]
+        answer = served.ask("video/avi/converted.mp4")
+        assert answer.status == 422 and "cannot keep converted videos in" in answer.json["error"]
+        (tmp_path / "raypipe").unlink()
+        assert served.ask("video/avi/converted.mp4").json == answer.json
+        assert served.ask("video/avi/info").json["problem"] == answer.json["error"]
+        monkeypatch.setattr("raypipe.report.conversions._FAILED_S", 0.0)
+        assert served.ask("video/avi/info").json["problem"] is None
+        assert served.ask("video/avi/converted.mp4").status == 200
+
+
 def children() -> set[int]:
     """Return the processes that this one has started."""
     found = set()
