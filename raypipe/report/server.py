@@ -52,7 +52,8 @@ _KINDS = {
 }
 # What the run itself has for people, and no more: run.json may hold what a config names, such as a user's paths.
 _FILES = re.compile(
-    r"(?:(?:plots|thumbnails|posters?|exports)(?:/[A-Za-z0-9_][\w.-]*)+"
+    r"(?:(?:plots|thumbnails|posters?)(?:/[A-Za-z0-9_][\w.-]*)+"
+    r"|exports(?:/[^/\\\0]+)+"  # Their names are those of the videos, in any letters.
     r"|poster[\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*"
     r"|(?:summary|metrics|sweep|descriptions)\.json|(?:video_cluster_mapping|outliers)\.csv)",
     re.ASCII,
@@ -189,7 +190,7 @@ class _Page:
     async def send_file(self, request: Request) -> Response:
         name = request.path_params["name"]
         kind = _KINDS.get(Path(name).suffix.lower())
-        if kind is None or _FILES.fullmatch(name) is None or ".." in name:
+        if kind is None or _FILES.fullmatch(name) is None or ".." in name.split("/"):
             raise HTTPException(404, "there is nothing of that name here")
         content = await self._call(_open_file, self._run, name)
         return RangeResponse(request, content, kind)

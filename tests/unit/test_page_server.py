@@ -156,6 +156,23 @@ def test_files_of_the_run_for_people(served, run):
     assert served.ask("files/outliers.csv").headers["content-type"].startswith("text/csv")
 
 
+def test_exported_files_of_any_name(served, run, folder):
+    from urllib.parse import quote
+
+    names = ("手 把杯子 é.npz", "what... is this?.npz", "a.parquet#episode=3&column=left.npz", "100%/x [1–2 s].csv")
+    for name in names:
+        run.write_bytes(f"exports/npz/{name}", name.encode())
+        answer = served.ask(f"files/exports/npz/{quote(name)}")
+        assert (answer.status, answer.body) == (200, name.encode())
+    run.write_bytes("exports/notes.txt", b"of no kind that is served")
+    run.write_bytes(r"exports/back\slash.npz", b"a folder's mark elsewhere")
+    (folder / "secret.npz").write_text("secret")
+    Path(run.path("exports/away é.npz")).symlink_to(folder / "secret.npz")
+    refused = ("../metrics.json", "npz/../../metrics.json", "notes.txt", r"back\slash.npz", "away é.npz", "a\0.npz", "")
+    for name in refused:
+        assert served.ask(f"files/exports/{quote(name)}").status == 404
+
+
 def test_the_poster_is_described_once_there_is_one(served, run, folder):
     assert served.ask("poster").json is None
     run.write_json("poster.json", {"name": "poster", "file": "poster.png"})
