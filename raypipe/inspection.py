@@ -22,14 +22,15 @@ from raypipe.analysis.wording import CaptionStatistics, count_captions, lay_out_
 from raypipe.clustering.result import NOISE
 from raypipe.config import Config, DecodeConfig
 from raypipe.decoders.sandbox import Sandbox
-from raypipe.errors import DecodeError, RaypipeError
+from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.progress import Progress
 from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.report.facts import Member
 from raypipe.runs.lookup import name_of
 from raypipe.schema import Failure, Probe
 from raypipe.segments.planning import find_failures
-from raypipe.sources import find_videos
+from raypipe.sources import find_videos, is_precomputed
+from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
@@ -58,8 +59,17 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     """Probe every video of a source on this machine, in one child process for each core and without Ray.
 
     Of a LeRobot dataset it is found out too what is wrong with it (`raypipe.analysis.lerobot_faults`).
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be read, or holds no videos.
     """
     dataset = open_lerobot(source)
+    if dataset is None and (is_precomputed(source) or find_output(source) is not None):
+        raise SourceError(
+            f"{shown(source)} holds trajectories, and there is no video to inspect: name the videos that they are of"
+        )
     # Of a dataset it is a finding, not an error, that two episodes have one number.
     found = find_episodes(dataset, config.source.camera) if dataset else find_videos(source, config.source.camera)
     for note in found.notes:

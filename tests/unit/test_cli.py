@@ -78,6 +78,14 @@ def test_inspect_tells_of_spans_that_a_file_does_not_hold(tmp_path, make_video):
     assert [float(number) for number in duration[4:]] == [1.5, 2.0]
 
 
+def test_trajectories_have_no_video_to_inspect(tmp_path):
+    (tmp_path / "pre.json").write_text("[[[0.0, 1.0], [1.0, 2.0]]]")
+    result = call_raypipe("inspect", tmp_path / "pre.json")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert f"{tmp_path}/pre.json holds trajectories, and there is no video to inspect" in line
+
+
 def test_a_run_that_broke_off_before_its_plan_is_none_to_cluster(tmp_path):
     with Run(str(tmp_path)).step("find"):
         pass

@@ -13,6 +13,7 @@ from curated import clip_id, write_curated
 import raypipe as rp
 from raypipe import pipeline
 from raypipe.errors import SourceError
+from raypipe.inspection import inspect_source
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_source
@@ -211,3 +212,8 @@ class TestErrors:
         root = write_curated(tmp_path, videos)
         with pytest.raises(SourceError, match="holds trajectories, not videos: it must be the only source"):
             find_videos(root)
+
+    def test_it_holds_no_videos_to_inspect(self, tmp_path, videos):
+        root = write_curated(tmp_path, videos)
+        with pytest.raises(SourceError, match="holds trajectories, and there is no video to inspect"):
+            inspect_source(str(root), rp.make_config(), Progress())
