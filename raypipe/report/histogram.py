@@ -44,7 +44,11 @@ def draw_histogram(facts: Facts) -> bytes:
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2)
             text = f"{len(facts.outliers):,} beyond {threshold:.4g}"
-            axes.annotate(text, (threshold, axes.get_ylim()[1]), (5, -3), textcoords="offset points", va="top", size=9)
+            low, high = axes.get_xlim()
+            # Far to the right the text would run into the legend, which stands beside the axes.
+            offset, side = (-5, "right") if threshold > low + 2 / 3 * (high - low) else (5, "left")
+            place = (threshold, axes.get_ylim()[1])
+            axes.annotate(text, place, (offset, -3), textcoords="offset points", ha=side, va="top", size=9)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.set(xlabel=_MEASURES[by], ylabel="videos")

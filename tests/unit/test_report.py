@@ -289,6 +289,28 @@ def test_a_png_holds_its_pixels():
         np.testing.assert_array_equal(np.asarray(image), picture)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.66, 0.67, 0.99])
+def test_what_is_said_of_the_threshold_stays_within_the_axes(tmp_path, monkeypatch, share):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from raypipe.report import histogram
+    from raypipe.report.facts import read_facts
+
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(24)])
+    scores = run.read_table("clusters.parquet")["outlier_score"].to_numpy()
+    threshold = scores.min() + share * np.ptp(scores)
+    outliers = {"by": "score", "threshold": threshold}
+    run.write_json("metrics.json", {**run.read_json("metrics.json"), "outliers": outliers})
+    figures = []
+    monkeypatch.setattr(histogram, "as_png", figures.append)
+    histogram.draw_histogram(read_facts(run))
+    (axes,) = figures[0].axes
+    (text,) = axes.texts
+    said, around = text.get_window_extent(FigureCanvasAgg(figures[0]).get_renderer()), axes.get_window_extent()
+    assert text.get_text().endswith(f"beyond {threshold:.4g}")
+    assert around.x0 < said.x0 and said.x1 < around.x1, "beside the axes stands the legend"
+
+
 @pytest.mark.parametrize(
     "n, k, n_steps", [(1, 1, 16), (2, 2, 1), (5, 1, 4), (17, 3, None), (60, 13, 8)], ids=lambda value: str(value)
 )
