@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.errors import UsageError
-from raypipe.report.facts import name_of
+from raypipe.errors import UsageError, check_type
 from raypipe.report.naming import free_name
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run
+from raypipe.runs.lookup import name_of
 from raypipe.runs.plan import PLAN_FILE
 from raypipe.runs.results import EXPORTS, read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
@@ -32,7 +33,7 @@ _FOUND = ["cluster", "distance", "outlier_score", "outlier", "x", "y"]
 
 
 def export(
-    run: Run, to: str, output: str | None = None, *, keep: int | None = None, dry_run: bool = False
+    run: Run, to: str, output: str | Path | None = None, *, keep: int | None = None, dry_run: bool = False
 ) -> list[str]:
     """Write a run's results in a form that other tools read.
 
@@ -59,6 +60,9 @@ def export(
     UsageError
         If the form is unknown, the run is not clustered or embedded, or the output cannot be of that form.
     """
+    check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
+    check_type("output", output, (str, os.PathLike, type(None)))
+    output = None if output is None else os.fspath(output)
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}; choose one of: {', '.join(FORMS)}")
     if keep is not None and to != "lerobot":
@@ -109,7 +113,7 @@ def _write_npz(run: Run, place: Run) -> list[str]:
         np.savez(sink, video_id=clips.video_id, uri=uri, embeddings=clips.values, frame_indexes=indexes)
         place.write_bytes(name, sink.getvalue())
         n += 1
-    return [f"wrote {n} files of embeddings and frame_indexes to {place.path()}"]
+    return [f"wrote {n} files of embeddings and frame_indexes to {place.place()}"]
 
 
 def _stem(uri: str) -> str:
@@ -132,7 +136,7 @@ def _write_csv(run: Run, place: Run) -> list[str]:
             writer.writerow(["" if v is None else write(v) for write, v in zip(writers, row, strict=True)])
         n += table.num_rows
     place.write_bytes("videos.csv", sink.getvalue().encode("utf-8", "backslashreplace"))
-    return [f"wrote {n} rows to {place.path('videos.csv')}"]
+    return [f"wrote {n} rows to {place.place('videos.csv')}"]
 
 
 def iter_results(run: Run) -> Iterator[pa.Table]:

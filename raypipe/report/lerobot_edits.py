@@ -118,7 +118,7 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     place.write_json(LISTS, {"clusters": lists, "outliers": found.numbers[found.is_outlier].tolist()})
     place.write_tables(FRAMES, frames)
     n_frames = sum(lengths[number] for number in found.numbers.tolist())
-    lines = [f"wrote {len(found.numbers)} episodes and {n_frames} frames to {place.path()}"]
+    lines = [f"wrote {len(found.numbers)} episodes and {n_frames} frames to {place.place()}"]
     if len(found.videos) > 1:
         lines.append(
             f"of {len(found.videos)} cameras: an episode is an outlier if one of its videos is, its score is the "
@@ -277,7 +277,7 @@ def _write_edit(
     words = [*_begin_command(edit), "--operation.type", "delete_episodes"]
     words += ["--operation.episode_indices", str(gone.tolist())]
     if sum(map(len, words)) > _LONGEST_LINE:
-        words = ["lerobot-edit-dataset", "--config_path", place.path(EDIT)]
+        words = ["lerobot-edit-dataset", "--config_path", place.place(EDIT)]
     notes = _note_needs(dataset, edit)
     if not np.array_equal(numbers, np.arange(len(numbers))):
         notes.append("# the episodes are not numbered from 0 without gaps, which lerobot-edit-dataset relies on")

@@ -227,6 +227,11 @@ def test_links_to_parts_of_a_file_name_their_seconds_and_what_is_elsewhere_is_co
 def test_bad_requests_get_one_line(run, tmp_path):
     with pytest.raises(UsageError, match="unknown form 'zip'; choose one of: lerobot, fiftyone, npz, csv, links"):
         rp.export(run, "zip")
+    with pytest.raises(UsageError, match="run must be Run, not str: what embed_videos returns"):
+        rp.export(run.url, "csv")
+    with pytest.raises(UsageError, match="output must be str or PathLike or None, not int"):
+        rp.export(run, "csv", 3)
+    assert rp.export(run, "csv", tmp_path / "tables")[0].endswith(f"rows to {tmp_path}/tables/videos.csv")
     with pytest.raises(UsageError, match="--keep goes with --to lerobot"):
         rp.export(run, "csv", keep=1)
     with pytest.raises(UsageError, match="--dry-run goes with --to links"):
