@@ -64,9 +64,9 @@ class PCAReducer:
         mean, model = fit_pca(points, n_components, self._seed)
         dtype = np.float32 if points.dtype == np.float32 else np.float64
         components = np.pad(model.components_, ((0, missing), (0, 0)))
-        # Where points vary no more than their numbers are rounded, the direction means nothing.
-        rounding = np.finfo(dtype).eps * np.abs(points).max()
-        components[:n_components][model.explained_variance_ <= rounding**2] = 0
+        # Along a direction in which points vary no more than their numbers are rounded, there is nothing to see.
+        rounding = np.finfo(dtype).eps * np.abs(points).max(axis=0).astype(np.float64)
+        components[:n_components][model.explained_variance_ <= np.square(model.components_) @ np.square(rounding)] = 0
         self._arrays = {"mean": mean.astype(dtype), "components": components.astype(dtype)}
         return self
 
@@ -77,10 +77,11 @@ class PCAReducer:
     def transform(self, points: np.ndarray) -> np.ndarray:
         """Map (n, dim) points to (n, c)."""
         mean, axes = self.arrays()["mean"], self.arrays()["components"].T
-        mapped = np.empty((len(points), axes.shape[1]), np.result_type(mean, axes))
+        mapped = np.empty((len(points), axes.shape[1]), mean.dtype)
         for start in range(0, len(points), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            np.matmul(points[block] - mean, axes, out=mapped[block])
+            centered = (points[start : start + _BLOCK] - mean).astype(np.float64)
+            # In float32 equal points would differ by where they stand (findings/equal_rows_unequal_products.sh).
+            mapped[start : start + _BLOCK] = centered @ axes.astype(np.float64)
         return mapped
 
     def arrays(self) -> dict[str, np.ndarray]:

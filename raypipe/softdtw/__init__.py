@@ -309,8 +309,8 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     rows = np.searchsorted(ends, taken, side="right")
     steps = to_host(pick(x.values, rows, taken - (ends - lengths)[rows])).astype(np.float64)
     apart = pdist(steps, "sqeuclidean")
-    # What a map to fewer dimensions makes of equal points differs in the last bits of their type.
-    rounding = x.values.shape[2] * (2 * np.finfo(x.values.dtype).eps * x.largest) ** 2
+    # What a map to fewer dimensions makes of equal points differs in the last bits.
+    rounding = x.values.shape[2] * (2 * np.finfo(np.float64).eps * x.largest) ** 2
     differing = apart[apart > rounding]
     if 2 * len(differing) >= len(apart):
         differing = apart

@@ -46,7 +46,8 @@ def test_pca_is_scikit_learns_in_its_dtype_and_its_arrays_suffice(dtype):
     exact = points.astype(np.float64)
     expected = PCA(n_components=3, random_state=1234).fit(exact - exact.mean(axis=0)).components_
     np.testing.assert_array_equal(arrays["components"], expected.astype(dtype))
-    np.testing.assert_array_equal(reduced, (points - arrays["mean"]) @ arrays["components"].T)
+    centered = (points - arrays["mean"]).astype(np.float64)
+    np.testing.assert_array_equal(reduced, (centered @ arrays["components"].T.astype(np.float64)).astype(dtype))
     np.testing.assert_array_equal(reduced, reducer.transform(points))
     assert reduced.dtype == reducer.transform(points).dtype == dtype
     expected = PCA(n_components=3, random_state=1234).fit_transform(exact)
@@ -74,6 +75,23 @@ def test_equal_points_have_no_axes_and_noise_of_rounding_is_none(dtype):
     assert not reducer.fit_transform(np.tile(point, (47, 1))).any()
     line = np.outer(np.arange(47.0), point).astype(dtype)
     assert (np.abs(reducer.fit(line).arrays()["components"]).max(axis=1) > 0).tolist() == [True, False, False]
+
+
+def test_small_columns_count_beside_large_ones_that_hardly_vary():
+    """Such as a time in seconds since 1970 beside joints in radians: the time's rounding is not the joints'."""
+    points = np.random.default_rng(0).normal(0, 0.05, (500, 6)).astype(np.float32)
+    points[:, 0] = 1e6
+    components = make_reducer(ReduceConfig(method="pca", n_components=5)).fit(points).arrays()["components"]
+    np.testing.assert_allclose(np.linalg.norm(components, axis=1), 1, rtol=1e-6)
+    assert np.abs(components[:, 0]).max() < 1e-6
+
+
+def test_equal_points_stay_equal_wherever_they_stand():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(999, 512)).astype(np.float32)
+    points[::7] = points[0]
+    reduced = make_reducer(ReduceConfig(method="pca", n_components=5)).fit_transform(points)
+    assert len(np.unique(reduced[::7], axis=0)) == 1
 
 
 @pytest.mark.parametrize("exponent", [-60, 55])
