@@ -34,7 +34,7 @@ from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import shown
+from raypipe.storage import open_parts, shown
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -66,10 +66,8 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
         If the source cannot be read, or holds no videos.
     """
     dataset = open_lerobot(source)
-    if dataset is None and (is_precomputed(source) or find_output(source) is not None):
-        raise SourceError(
-            f"{shown(source)} holds trajectories, and there is no video to inspect: name the videos that they are of"
-        )
+    if dataset is None:
+        _refuse_trajectories(source)
     # Of a dataset it is a finding, not an error, that two episodes have one number.
     found = find_episodes(dataset, config.source.camera) if dataset else find_videos(source, config.source.camera)
     for note in found.notes:
@@ -86,6 +84,17 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     own = [by_file[uri] for uri in uris]
     results = [failure or probe for failure, probe in zip(find_failures(videos.table, own), own, strict=True)]
     return Inspection(videos, tuple(results), found.n_ignored, faults)
+
+
+def _refuse_trajectories(source: str) -> None:
+    if is_precomputed(source):
+        with open_parts(source):  # which says so if there is no such file
+            pass
+    elif find_output(source) is None:
+        return
+    raise SourceError(
+        f"{shown(source)} holds trajectories, and there is no video to inspect: name the videos that they are of"
+    )
 
 
 def _check(

@@ -84,6 +84,8 @@ def test_trajectories_have_no_video_to_inspect(tmp_path):
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert f"{tmp_path}/pre.json holds trajectories, and there is no video to inspect" in line
+    result = call_raypipe("inspect", tmp_path / "gone.json")
+    assert result.exit_code == 1 and f"cannot read {tmp_path}/gone.json: no such file or folder" in result.stderr
 
 
 def test_a_run_that_broke_off_before_its_plan_is_none_to_cluster(tmp_path):
