@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raypipe.config import Config
+from raypipe.config import Config, check_clusterable
 from raypipe.decoders import resolve_chain
 from raypipe.encoders import make_encoder
 from raypipe.errors import UsageError
@@ -43,6 +43,7 @@ _KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its
 
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed a source, cluster its trajectories, and write the report."""
+    check_clusterable(config)
     embed(source, run, config, progress)
     cluster(run, config, progress)
     report(run, config, progress)
@@ -119,6 +120,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
 
     check_embedded(run)
     check_facts(run, config)
+    check_clusterable(config)
     check_number(run.info()["counts"]["ok"], config.cluster)
     check_describable(run, config)
     with _open_steps(run, config, progress) as steps:

@@ -41,6 +41,7 @@ __all__ = [
     "SampleConfig",
     "SourceConfig",
     "TrajectoryConfig",
+    "check_clusterable",
     "from_yaml",
     "make_config",
     "to_yaml",
@@ -99,8 +100,19 @@ def make_config(
         given.setdefault(section, {}).update(keys)
     for layer in (base or {}, pinned, _read_yaml(Path(file)) if file else {}, flags or {}, given):
         check_type("a layer of the config", layer, dict, "a dict for each section")
-        _merge(merged, layer)
+        _merge(merged, layer, may_resample=not embedded)
     return validate(Config, merged, "config ")
+
+
+def check_clusterable(config: Config) -> None:
+    """Raise `UsageError` if parameters of the clustering exclude each other, before hours of embedding.
+
+    Other verbs may be given such a config: embedding needs none of it, and a sweep shares no work among shards.
+    """
+    if config.describe.method == "tags" and config.encode.encoder != "clip":
+        raise UsageError(f"describe.method=tags needs embeddings of CLIP, and encode.encoder={config.encode.encoder}")
+    if config.ray.shards and (what := config.one_process()):
+        raise UsageError(f"{what} works in one process only: leave ray.shards out")
 
 
 def validate(kind: type[Model], values: dict[str, Any], what: str = "") -> Model:
@@ -195,11 +207,11 @@ def _parse_assignment(assignment: str) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"--set {name}: {value!r} is not a YAML value") from error
 
 
-def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+def _merge(into: dict[str, Any], layer: dict[str, Any], may_resample: bool) -> None:
     for section, values in layer.items():
         below = into.get(section, {})
         if isinstance(values, dict) and isinstance(below, dict):
-            if section == "sample" and any(values.get(key) is not None for key in PATTERN):
+            if section == "sample" and may_resample and any(values.get(key) is not None for key in PATTERN):
                 below = {key: value for key, value in below.items() if key not in PATTERN}  # One takes another's place.
             into[section] = {**below, **values}
         else:

@@ -396,18 +396,13 @@ class Config(_Section):
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
-    def _go_together(self) -> Config:
-        """Refuse what excludes each other in several sections before hours of embedding, and not after them."""
+    def _parts_or_joins(self) -> Config:
         if self.trajectory.method == "seq2seq" and self.learn.window_s and self.trajectory.join:
             raise ValueError("learn.window_s parts a video, and trajectory.join joins several: leave one of them out")
-        if self.describe.method == "tags" and self.encode.encoder != "clip":
-            raise ValueError(f"describe.method=tags needs embeddings of CLIP, and encode.encoder={self.encode.encoder}")
-        if self.ray.shards and (what := self._one_process()):
-            raise ValueError(f"{what} works in one process only: leave ray.shards out")
         return self
 
-    def _one_process(self) -> str | None:
-        """Return a parameter whose work cannot be shared among processes, if there is one."""
+    def one_process(self) -> str | None:
+        """Return a parameter of the clustering whose work cannot be shared among processes, if there is one."""
         if self.trajectory.method == "seq2seq":
             return "trajectory.method=seq2seq"
         if self.trajectory.join:

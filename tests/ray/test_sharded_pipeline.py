@@ -63,6 +63,15 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     assert run.exists("report.html")
 
 
+@pytest.mark.parametrize("setting", ["cluster.method=kmeans", "cluster.method=density", "reduce.picture=tsne"])
+def test_what_shards_cannot_do_is_said_and_nothing_is_lost(ray_local, run, setting):
+    run.write_bytes("clusters.parquet", b"of before")
+    config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", setting))
+    with pytest.raises(UsageError, match=f"{setting} works in one process only"):
+        pipeline.cluster(run, config, Progress())
+    assert run.read_bytes("clusters.parquet") == b"of before"
+
+
 def test_a_refused_clustering_is_not_the_runs_config(ray_local, run):
     before = run.info()["config"]
     config = make_config(base=CONFIG.model_dump(), sets=("ray.shards=2", "cluster.gamma=1e-300"))

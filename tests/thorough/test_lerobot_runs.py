@@ -97,6 +97,9 @@ def test_an_episode_whose_cameras_are_joined_is_a_row(cloth, data_dir, tmp_path)
     assert cloth.info()["counts"]["ok"] == 12
     html = cloth.read_bytes("report.html").decode()
     assert "/chunk-000</code>, grouped by" in html, "the folder is all cameras', and not that of the rows'"
+    sharded = make_config(base=config.model_dump(), sets=["ray.shards=2", "reduce.picture=umap"])
+    with pytest.raises(UsageError, match=r"trajectory\.join works in one process only"):
+        pipeline.cluster(cloth, sharded, progress)
     for setting, fact in (("sample.fps=5.0", "2.0"), ("encode.encoder=clip", "descriptor")):
         key, value = setting.split("=")
         with pytest.raises(UsageError, match=f"was embedded with {key}={fact}, not {value}: raypipe embed --re-embed"):
