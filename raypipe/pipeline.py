@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raypipe.clustering import check_number
 from raypipe.config import Config, check_clusterable
 from raypipe.decoders import resolve_chain
 from raypipe.encoders import make_encoder
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
     from raypipe.report.poster_layout import PosterForm
+    from raypipe.sources.precomputed import Precomputed
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
@@ -44,15 +46,23 @@ _KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed a source, cluster its trajectories, and write the report."""
     check_clusterable(config)
-    embed(source, run, config, progress)
+    embed(source, run, config, progress, to_cluster=True)
     cluster(run, config, progress)
     report(run, config, progress)
 
 
-def embed(source: Source, run: Run, config: Config, progress: Progress, like: Run | None = None) -> None:
+def embed(
+    source: Source,
+    run: Run,
+    config: Config,
+    progress: Progress,
+    like: Run | None = None,
+    to_cluster: bool = False,
+) -> None:
     """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``.
 
-    With another run in ``like``, the embeddings must be comparable with that run's.
+    With another run in ``like``, the embeddings must be comparable with that run's. With ``to_cluster``, a source of
+    fewer videos than the clusters that are asked for is refused before anything is embedded.
     """
     check_place(run)
     features, alone = _read_features(source, config)
@@ -60,8 +70,7 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
         return take_signals(str(source), run, config, progress.say, like)
     if features:  # What is wrong with them is said before anything is embedded.
         find_signals(str(source), features, saved_scale(like))
-    with run.step("find"):
-        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
+    found, chosen, paths = _find(source, run, config, to_cluster)
     if paths is not None:
         return take_paths(found, paths, run, config, progress.say, like)
     from raypipe.engine.embedding import embed_segments, time_frame
@@ -78,7 +87,6 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     check_comparable(encoder_id, like)
     check_cameras(found.table["group"], config, like)
-    chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
     quarantine = find_quarantined(run, config, found)
@@ -113,7 +121,6 @@ def embed(source: Source, run: Run, config: Config, progress: Progress, like: Ru
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
     """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
-    from raypipe.clustering import check_number
     from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model, write_picture_map
@@ -365,6 +372,16 @@ def preview(source: Source, config: Config) -> list[str]:
     lines = [*found.notes, *(() if alone else describe_rate(config.sample)), *lines]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
+
+
+def _find(source: Source, run: Run, config: Config, to_cluster: bool) -> tuple[Videos, Videos, Precomputed | None]:
+    """Return the videos of a source, those within the limit, and their trajectories if the source holds these."""
+    with run.step("find"):
+        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
+    chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
+    if to_cluster:
+        check_number(len(chosen), config.cluster)
+    return found, chosen, paths
 
 
 def _read_features(source: Source, config: Config) -> tuple[str, bool]:
