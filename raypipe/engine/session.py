@@ -32,6 +32,8 @@ _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's core reads this once a process. Nodes that the program starts later must read the same: else they and this
 # process refuse each other's calls, and the actors that it makes die for want of an owner.
 _READ_ONCE = "RAY_AUTH_MODE"
+# A step raises the first error of its tasks. Ray would also print the traceback of every other task that failed.
+_ONE_ERROR = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,9 @@ def tell_full_disk() -> str | None:
 def _connection(config: RayConfig) -> Iterator[None]:
     """Open a connection, and close it at the end.
 
-    What ``ray.init`` sets in this process is put back then, because it may be a user's program that calls us: variables
-    of the environment, such as the debugger to call, but for `_READ_ONCE`; the level of a log; and what signals do.
+    What this and ``ray.init`` set in this process is put back then, because it may be a user's program that calls us:
+    variables of the environment, such as the debugger to call, but for `_READ_ONCE`; the level of a log; and what
+    signals do.
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
@@ -176,6 +179,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
     level, on_sigterm, has_faulthandler = log.level, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
     before, by_ray = dict(os.environ), {}
     try:
+        os.environ.setdefault(_ONE_ERROR, "1")
         try:
             with _without_uv():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)

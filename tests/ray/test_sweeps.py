@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from commands import call_raypipe
+from commands import call_raypipe, run_raypipe
 
 import raypipe as rp
 from raypipe import options, pipeline
@@ -52,6 +52,13 @@ def test_the_verb_prints_a_table_and_writes_what_it_found(ray_local, run):
     np.savez(run.path("../other.npz"), **{f"v{i}": rng.normal(size=(4, 3)) for i in range(5)})
     pipeline.embed(run.path("../other.npz"), run, make_config(flags={"source": {"re_embed": True}}), Progress())
     assert not run.exists("sweep.json")
+
+
+def test_what_every_fit_refuses_is_said_once(run):
+    done = run_raypipe("sweep", run.url, "--k", "2:3", "--gamma", "1e-30", "--seeds", "2", "--quiet")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("raypipe: values up to")
 
 
 def test_a_large_run_is_sampled_and_the_result_says_so(ray_local, run, monkeypatch):
