@@ -24,6 +24,7 @@ from raypipe.config import Config, DecodeConfig
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.progress import Progress
+from raypipe.ranges import open_parts
 from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.report.facts import Member
 from raypipe.runs.lookup import name_of
@@ -34,7 +35,7 @@ from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import open_parts, shown
+from raypipe.storage import shown
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

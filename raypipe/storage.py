@@ -284,48 +284,6 @@ def open_file(name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-@contextmanager
-def open_parts(name: str, ahead: int = 0) -> Iterator[Any]:
-    """Open a local or remote file of which some parts are read: of a remote one no more than these is fetched.
-
-    Parameters
-    ----------
-    name
-        Path or URL of the file.
-    ahead
-        Of a remote file so many bytes more are fetched behind each part, where the next one may begin.
-
-    Raises
-    ------
-    SourceError
-        If the file does not exist, is no regular file, or cannot be read.
-    """
-    path = local_path(name)
-    if path is not None:
-        with open_file(name) as file:
-            yield file
-        return
-    filesystem, inner = open_filesystem(name)
-    options: dict[str, Any] = {"cache_type": "readahead", "block_size": ahead} if ahead else {"cache_type": "none"}
-    try:
-        file = patiently(name, lambda: filesystem.open(inner, "rb", **options))
-    except Exception as error:  # Each filesystem raises errors of its own.
-        raise failure("read", name, error) from error
-    with file:
-        yield file
-
-
-def read_range(name: str, start: int, end: int) -> bytes:
-    """Read the bytes from ``start`` to ``end`` of a local or remote file, or those of them that there are."""
-    path = local_path(name)
-    if path is None:
-        filesystem, inner = open_filesystem(name)
-        return filesystem.cat_file(inner, start=start, end=end)
-    with Path(path).open("rb") as file:
-        file.seek(start)
-        return file.read(end - start)
-
-
 def patiently(uri: str, call: Callable[[], T]) -> T:
     """Call a function, and repeat the call after pauses that double, as long as its errors are transient.
 

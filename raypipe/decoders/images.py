@@ -18,9 +18,10 @@ from raypipe.decoders.container import TOLERANCE_S
 from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import Timeline
 from raypipe.errors import DecodeError, SourceAwayError, SourceError
+from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_groups
-from raypipe.storage import ImageColumn, is_transient, local_path, open_parts, parse_image_column, patiently, shown
+from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_column, patiently, shown
 
 _EPISODE, _TIME = "episode_index", "timestamp"
 _BATCH = 16  # So many pictures are in memory at once, however many a row group has.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from raypipe.decoders import check_file, describe
 from raypipe.errors import DecodeError, SourceAwayError
+from raypipe.ranges import Fetch, open_ranges, open_remote, open_window
 from raypipe.sources.versions import version_of
 from raypipe.storage import (
     TarMember,
@@ -19,7 +18,6 @@ from raypipe.storage import (
     local_path,
     open_filesystem,
     patiently,
-    read_range,
     shown,
     split_member,
 )
@@ -33,8 +31,6 @@ _shared_blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
 Many videos may be spans of one file, which is opened anew for each of them: its index and the blocks at the edges of
 spans would be fetched again and again.
 """
-
-_Fetch = Callable[[int, int], bytes]  # From the first to the second byte.
 
 
 @contextmanager
@@ -63,9 +59,8 @@ def open_stream(uri: str) -> Iterator[Any]:
 
 
 def _open_remote(uri: str, failures: list[DecodeError]) -> Any:
-    file_system, path = open_filesystem(uri)
-    options = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
-    file = patiently(uri, partial(file_system.open, path, "rb", **options))
+    options: dict[str, Any] = {"cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
+    file = open_remote(uri, block_size=_BLOCK_BYTES, **options)
     if hasattr(file, "cache"):  # A file in memory has no cache.
         details = getattr(file, "details", None)
         version = _full_version(details) if isinstance(details, dict) else None
@@ -83,11 +78,12 @@ def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> An
     else:
         file_system, inner = open_filesystem(archive)
         version = _full_version(patiently(uri, lambda: file_system.info(inner)))
+    read = open_ranges(archive)
 
     def fetch(start: int, end: int) -> bytes:
-        return read_range(archive, offset + start, offset + end)
+        return read(offset + start, offset + end)
 
-    return io.BufferedReader(_Window(_make_fetcher(uri, fetch, size, failures, version), size))
+    return open_window(_make_fetcher(uri, fetch, size, failures, version), size)
 
 
 def _full_version(info: dict[str, Any]) -> str | None:
@@ -96,52 +92,12 @@ def _full_version(info: dict[str, Any]) -> str | None:
     return None if version is None or version.endswith("-") else version
 
 
-class _Window(io.RawIOBase):
-    """A part of a file as a file of its own; its blocks are counted from where it begins.
-
-    Parameters
-    ----------
-    fetch
-        Returns the bytes of the part from one place to another.
-    size
-        Its bytes.
-    """
-
-    def __init__(self, fetch: _Fetch, size: int) -> None:
-        def fetch_block(number: int) -> bytes:
-            return fetch(number * _BLOCK_BYTES, min((number + 1) * _BLOCK_BYTES, size))
-
-        self._size, self._place = size, 0
-        self._block = lru_cache(_BLOCKS)(fetch_block)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + (0, self._place, self._size)[whence]
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        if self._place >= self._size:
-            return 0
-        number, start = divmod(self._place, _BLOCK_BYTES)
-        part = self._block(number)[start : start + len(buffer)]
-        buffer[: len(part)] = part
-        self._place += len(part)
-        return len(part)
-
-
 def _unread(uri: str, error: Exception) -> DecodeError:
     kind = SourceAwayError if is_transient(error) else DecodeError
     return kind(f"{shown(uri)}: {describe(error, uri)}")
 
 
-def _make_fetcher(
-    uri: str, fetch: _Fetch, size: int, failures: list[DecodeError], version: str | None = None
-) -> _Fetch:
+def _make_fetcher(uri: str, fetch: Fetch, size: int, failures: list[DecodeError], version: str | None = None) -> Fetch:
     """Return a function that fetches blocks of a file of ``size`` bytes whole, with retries.
 
     The error with which it fails in the end is appended to ``failures``. Blocks of a file whose version is known are

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from raypipe.errors import SourceError
+from raypipe.ranges import open_ranges
 from raypipe.sources.versions import version_of
 from raypipe.storage import failure, local_path, open_filesystem, patiently, shown, split_member
 
@@ -100,13 +101,12 @@ def _open_remote(url: str, offset: int, size: int | None) -> Content:
     whole = info.get("size")
     if whole is None:
         raise SourceError(f"cannot read {shown(url)}: its server does not say how long it is")
+    fetch = open_ranges(url)
     version = version_of(info)
     etag = None if version is None or version.endswith("-") else sha256(f"{version}@{offset}".encode()).hexdigest()[:32]
 
     def read(start: int, end: int) -> bytes:
-        found: bytes = patiently(url, lambda: file_system.cat_file(path, start=offset + start, end=offset + end))
-        # A server that knows no ranges sends the whole file.
-        return found if len(found) <= end - start else found[offset + start : offset + end]
+        return patiently(url, lambda: fetch(offset + start, offset + end))
 
     n = max(whole - offset, 0)
     quoted = None if etag is None else f'"{etag}"'

@@ -18,7 +18,7 @@ from raypipe.sources.tar_names import TAR, name_tars
 from raypipe.sources.versions import read_versions
 from raypipe.sources.videos import Videos
 from raypipe.sources.webdataset import read_tars, take_tars
-from raypipe.storage import local_path, shown, suffix
+from raypipe.storage import is_http, local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
@@ -132,6 +132,8 @@ def _find_one(name: str, camera: str) -> Videos:
     if _is_table(name, _TEXTS):
         said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
         found.notes = (*found.notes, said)
+    elif is_http(name) and not suffix(name) and not name.endswith("/"):
+        found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
     return found
 
 

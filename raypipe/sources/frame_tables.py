@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
+from raypipe.ranges import open_parts
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, map_files, whole_numbers
-from raypipe.storage import failure, local_path, open_parts, patiently, shown
+from raypipe.storage import failure, local_path, patiently, shown
 
 _FILES = 64  # The rows of so many files are in memory at once.
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.ranges import open_parts
 from raypipe.schema import numbers_of
 from raypipe.sources.columns import UnlikeError, to_array
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files
@@ -33,7 +34,6 @@ from raypipe.storage import (
     local_path,
     open_file,
     open_filesystem,
-    open_parts,
     patiently,
     shown,
     suffix,

@@ -19,9 +19,10 @@ import numpy as np
 from pydantic_core import from_json
 
 from raypipe.errors import SourceError, one_line
+from raypipe.ranges import read_range
 from raypipe.sources.columns import is_unicode, to_object
 from raypipe.sources.videos import Video, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, local_path, open_file, read_range, shown, suffix
+from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
 
 PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
 

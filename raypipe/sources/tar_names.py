@@ -11,8 +11,9 @@ from itertools import product
 from typing import NamedTuple
 
 from raypipe.errors import SourceError
+from raypipe.ranges import read_range
 from raypipe.sources.files import list_folder
-from raypipe.storage import canonical_uri, local_path, open_file, read_range, shown, suffix
+from raypipe.storage import canonical_uri, local_path, open_file, shown, suffix
 
 TAR = ".tar"
 

@@ -11,7 +11,8 @@ from functools import partial
 from typing import IO, Any
 
 from raypipe.errors import SourceError
-from raypipe.storage import TarMember, failure, local_path, open_parts, patiently, shown
+from raypipe.ranges import open_parts
+from raypipe.storage import TarMember, failure, local_path, patiently, shown
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",

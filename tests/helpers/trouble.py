@@ -273,9 +273,9 @@ class _Folder(_Plain):
 
 
 @contextmanager
-def serve_folder(folder: Path, has_ranges: bool = True) -> Iterator[str]:
+def serve_folder(folder: Path, has_ranges: bool = True, handler: type | None = None) -> Iterator[str]:
     """Serve a folder on loopback; yields its URL."""
-    handler = _Folder if has_ranges else _Plain
+    handler = handler or (_Folder if has_ranges else _Plain)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "raypipe"
 
 # From the lowest room to the highest; a module may import from its own room and from those before it.
 ROOMS = [
-    "errors", "packages", "storage", "schema", "config", "progress", "sources", "decoders", "encoders", "segments",
-    "softdtw", "reduction", "clustering", "analysis", "runs", "trajectories", "report", "engine",
+    "errors", "packages", "storage", "ranges", "schema", "config", "progress", "sources", "decoders", "encoders",
+    "segments", "softdtw", "reduction", "clustering", "analysis", "runs", "trajectories", "report", "engine",
     "demo", "inspection", "doctor", "pipeline", "api", "options", "cli", "__main__",
 ]  # fmt: skip
 ALONE_ON_A_GPU_MACHINE = [

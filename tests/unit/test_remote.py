@@ -3,17 +3,19 @@
 import logging
 import threading
 import time
+from http.server import SimpleHTTPRequestHandler
 
 import numpy as np
 import pytest
-from trouble import Fault
+from trouble import Fault, proxy_before, serve_folder
+from videos import write_video
 
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
-from raypipe.storage import open_file, patiently
+from raypipe.storage import TarMember, open_file, patiently
 
 TIMES = np.arange(0, 3, 0.5)
 MOMENTARY = {
@@ -78,6 +80,49 @@ def test_the_deadline_is_told_with_the_last_reason(proxy):
     proxy.faults = (Fault(status=503, retry_after_s=8),)
     with Sandbox("pyav", deadline_s=2.0) as sandbox, pytest.raises(DecodeError, match=r"within 2 s .*503.*again"):
         sandbox.probe(f"{proxy.url}/a.mp4")
+
+
+class _WithoutLength(SimpleHTTPRequestHandler):
+    """Sends what it makes on the way: nobody knows how long it will be."""
+
+    def send_header(self, keyword, value) -> None:
+        if keyword != "Content-Length":
+            super().send_header(keyword, value)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Return a folder of a video whose index lies behind its first block."""
+    folder = tmp_path_factory.mktemp("large")
+    video = write_video(folder / "a.mp4", size=(1600, 1200))
+    assert video.stat().st_size > 1 << 20
+    return folder
+
+
+def test_a_server_that_sends_files_only_whole_is_asked_for_each_once(large):
+    expected, size = pixels(str(large / "a.mp4")), (large / "a.mp4").stat().st_size
+    with serve_folder(large, has_ranges=False) as target, proxy_before(target) as proxy:
+        for _ in range(2):
+            np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), expected)
+        # The first block and one of the middle are asked for each time: the answer is the whole file, and not read.
+        assert sum(answer.line == "GET /a.mp4" and answer.n_bytes == size for answer in proxy.answers) == 5
+        tar = TarMember(f"{proxy.url}/a.mp4", 0, size, "b.mp4")
+        np.testing.assert_array_equal(pixels(tar.uri), expected)
+
+
+def test_a_copy_that_broke_off_is_made_again(large):
+    faults = (Fault(on="GET /a.mp4", cut=0.9, first=4),)
+    with serve_folder(large, has_ranges=False) as target, proxy_before(target) as proxy:
+        proxy.faults = faults
+        np.testing.assert_array_equal(pixels(f"{proxy.url}/a.mp4"), pixels(str(large / "a.mp4")))
+
+
+def test_a_server_that_does_not_say_how_long_files_are(large):
+    with serve_folder(large, handler=_WithoutLength) as target:
+        np.testing.assert_array_equal(pixels(f"{target}/a.mp4"), pixels(str(large / "a.mp4")))
 
 
 def test_no_folder_is_left_out_of_a_listing(proxy, impatient):

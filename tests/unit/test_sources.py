@@ -451,6 +451,8 @@ class TestManifest:
             assert note.endswith(
                 f"{name} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
             )
+        (note,) = find_videos("https://host/videos").notes
+        assert note == "https://host/videos is taken for a video; the URL of a folder ends with /"
         with pytest.raises(UsageError, match="this one is empty"):
             find_videos("")
 
