@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # noqa: F401 – saving as WebP would import all formats otherwise
 
 from raypipe.errors import RaypipeError
 from raypipe.report.contact_sheets import join_kept, middles_of
