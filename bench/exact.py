@@ -92,7 +92,8 @@ def _upright(frame: Any) -> np.ndarray:
     """Return the picture as the display matrix shows it."""
     frame.colorspace = Colorspace.ITU709  # Colours do not matter, and libswscale refuses some of them.
     picture = frame.to_ndarray(format="gray")
-    matrix = next((bytes(each) for each in frame.side_data if each.type.name == "DISPLAYMATRIX"), None)
+    there = (frame.side_data[i] for i in range(len(frame.side_data)))  # PyAV 19 iterates over the kinds.
+    matrix = next((bytes(each) for each in there if each.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return picture
     a, b, _, c, d, *_ = struct.unpack("<9i", matrix)

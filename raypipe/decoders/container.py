@@ -35,6 +35,9 @@ _STEADY = 0.001  # At a steady rate the average and the rate that all times are 
 REORDERED = 16
 """Frames are shown at most so many places from where they lie in the file (H.264 and HEVC allow 16)."""
 
+# A title that is not UTF-8 must not cost the video: since PyAV 19 none does, and there is no such argument.
+_ANY_TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
 # Containers that say where a time lies: by an index, or by times that can be searched. In MPEG-PS most frames have no
 # time, and after a seek FFmpeg gives them those of their neighbours.
 _INDEXED = {"mov", "matroska", "flv", "ogg", "asf", "nut", "avi", "mxf"}
@@ -204,8 +207,7 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
             options["ignore_editlist"] = "1"
         try:
             buffer_size = 1 << 18 if path is None else 1 << 15
-            # A title that is not UTF-8 must not cost the video.
-            container = av.open(name or file, options=options, buffer_size=buffer_size, metadata_errors="replace")
+            container = av.open(name or file, options=options, buffer_size=buffer_size, **_ANY_TEXT)
         except FFmpegError as error:
             raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
         with container:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -72,7 +75,14 @@ def _read_display_matrix(frame: Any) -> bytes | None:
         return _read_display_matrix(_drop_side_data(frame, int(str(error).split()[0])))
     # If the container and the codec both have a matrix, the container's is the first, and FFmpeg takes that one. Asked
     # by name, PyAV would return the last.
-    return next((bytes(each) for each in side_data if each.type.name == "DISPLAYMATRIX"), None)
+    return next((bytes(each) for each in _in_order(side_data) if each.type.name == "DISPLAYMATRIX"), None)
+
+
+def _in_order(side_data: Any) -> Iterator[Any]:
+    """Yield all side data: what iterating yields, and what ``len`` counts, changed with PyAV 19."""
+    with contextlib.suppress(IndexError):
+        for index in count():
+            yield side_data[index]
 
 
 def _drop_side_data(frame: Any, kind: int) -> Any:
