@@ -106,7 +106,8 @@ class OpenVideo:
         Of a bare stream FFmpeg takes 25 for the average, whatever the stream's own header says.
         """
         own = self.stream.codec_context.framerate if self.is_bare else None
-        return own if own and _is_plausible(own) else self.stream.average_rate
+        rate = own if own and _is_plausible(own) else self.stream.average_rate
+        return Fraction(rate.numerator, rate.denominator) if rate else None  # PyAV 19 rounds products of its own kind.
 
     @property
     def fps(self) -> float:
