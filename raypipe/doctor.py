@@ -12,7 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from raypipe.packages import EXTRAS, is_installed, package_versions
+from raypipe.errors import RaypipeError
+from raypipe.packages import EXTRAS, is_installed, package_versions, require
 from raypipe.softdtw.backends import backend_name, load_backend
 
 
@@ -28,6 +29,8 @@ def examine() -> Iterator[str]:
     yield f"soft-dtw   on {backend_name(load_backend('auto'))}"
     for name, extra in EXTRAS.items():
         state = "installed" if is_installed(name) else f"missing: pip install 'raypipe[{extra}]'"
+        if name == "torchcodec" and is_installed(name) and not _finds_ffmpeg():
+            state += ", but it finds no FFmpeg libraries, which it does not bring: apt install ffmpeg"
         yield f"optional   {name}: {state}"
     if Path("/dev/shm").is_dir():
         free = shutil.disk_usage("/dev/shm").free / 2**30
@@ -82,6 +85,15 @@ def _weights() -> Iterator[str]:
     yield f"encoders   clip weights {default.model} {default.pretrained}: {state}"
     yield "encoders   cnn: weights of torchvision or timm, downloaded at the first use, or --pretrained FILE"
     yield "encoders   descriptor: needs no weights"
+
+
+def _finds_ffmpeg() -> bool:
+    try:
+        torchcodec = require("torchcodec")
+    except RaypipeError:  # Older versions load the libraries when they are imported.
+        return False
+    # Since 0.17 they are loaded at the first video, and this says which version there is, or None.
+    return getattr(torchcodec, "ffmpeg_major_version", 0) is not None
 
 
 def _memory_gib() -> float:

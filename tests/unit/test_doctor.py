@@ -3,10 +3,14 @@
 import importlib.metadata
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from packaging.requirements import Requirement
 
-from raypipe.doctor import find_too_old
+from raypipe import doctor
+from raypipe.doctor import examine, find_too_old
+from raypipe.errors import RaypipeError
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
@@ -65,3 +69,19 @@ def test_every_dependency_has_a_lower_bound():
         requirement = Requirement(line)
         bounded = any(each.operator in (">=", "==", "<") for each in requirement.specifier)
         assert bounded or requirement.name in ("raypipe", "types-PyYAML"), requirement
+
+
+@pytest.mark.parametrize("version", [5, None, RaypipeError("libtorchcodec cannot be loaded")])
+def test_torchcodec_without_ffmpeg_is_said(monkeypatch, version):
+    """The package is there, and of no use: it does not bring FFmpeg's libraries."""
+
+    def require(name: str) -> SimpleNamespace:
+        if isinstance(version, RaypipeError):
+            raise version
+        return SimpleNamespace(ffmpeg_major_version=version)
+
+    monkeypatch.setattr(doctor, "is_installed", lambda name: name == "torchcodec")
+    monkeypatch.setattr(doctor, "require", require)
+    (line,) = (line for line in examine() if line.startswith("optional   torchcodec: "))
+    assert ("finds no FFmpeg" in line) == (version != 5)
+    assert "installed" in line
