@@ -112,7 +112,6 @@ class TorchCodecDecoder(ContainerReader):
         place_of = {index: int(inverse[index]) for index in sorted(request.of) if index < len(inverse)}
         kept: dict[int, bytes] = {}
         chunks: list[Any] = []
-        n = 0
         try:
             decoder = self._open(uri, stream_index)
             _check_turns(uri, decoder.metadata.rotation, orientation)
@@ -124,14 +123,13 @@ class TorchCodecDecoder(ContainerReader):
                 chunks.append(resize(batch.data, image_size, resize_mode, pixel_aspect))
                 here = {index: place - start for index, place in place_of.items() if 0 <= place - start < len(wanted_s)}
                 kept |= _shrink(batch.data, here, request.short_side, pixel_aspect)
-                n = start + len(wanted_s)
         except RuntimeError as failure:
-            stopped = f"stopped after {packets.times_s[unique[n - 1]]:.1f} s: " if n else ""
-            error = stopped + " ".join(str(failure).split())[:200]
-        if error and not n:
+            # All of its frames are left to the next decoder, which may read on where this one stops: torchcodec 0.17
+            # refuses the last frame of a video whose packets have no durations.
+            raise DecodeError(f"{shown(uri)}: {' '.join(str(failure).split())[:200]}") from failure
+        if error and not len(unique):
             raise DecodeError(f"{shown(uri)}: {error}")
         none = self._torch.empty((0, image_size, image_size, 3), dtype=self._torch.uint8, device=self.device)
-        inverse = inverse[inverse < n]
         pixels = self._torch.cat(chunks) if chunks else none
         return DeviceFrames(pixels, inverse, packets.times_s[unique[inverse]], error, kept)
 

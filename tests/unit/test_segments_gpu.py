@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.encoders import make_encoder
+from raypipe.errors import DecodeError
 from raypipe.packages import is_installed
 from raypipe.segments import gpu as segments_gpu
 from raypipe.segments.gpu import LEAST_PSNR_DB, GpuSegments, measure_psnr
@@ -158,6 +160,31 @@ def test_what_cannot_be_decoded_says_why(make_stage, tmp_path):
     assert "torchcodec cannot stream" in stage(remote)[0]["error"]
 
 
+def test_a_video_of_which_later_frames_fail_is_left_whole_to_the_cpu(tmp_path, monkeypatch):
+    """Its first frames alone would pass for all that decodes of it, though the CPU's decoders read it to the end."""
+    from raypipe.decoders.torchcodec import TorchCodecDecoder
+
+    class Stopping:
+        metadata = SimpleNamespace(rotation=None)
+
+        def __init__(self, decoder):
+            self._decoder, self._n_calls = decoder, 0
+
+        def get_frames_played_at(self, seconds):
+            self._n_calls += 1
+            if self._n_calls > 1:
+                raise RuntimeError("frame pts is 9.966668; must be less than 9.966667.")
+            return self._decoder.get_frames_played_at(seconds)
+
+    open_decoder = TorchCodecDecoder._open
+    monkeypatch.setattr(TorchCodecDecoder, "_open", lambda *arguments: Stopping(open_decoder(*arguments)))
+    path = write_video(tmp_path / "a.mp4", n_frames=24)
+    times_s = make_decoder("pyav").frame_times(str(path))
+    assert len(TorchCodecDecoder("cpu").frames(str(path), times_s[:16], SIZE, "crop").pixels) == 16
+    with pytest.raises(DecodeError, match=r"frame pts is 9\.966668"):
+        TorchCodecDecoder("cpu").frames(str(path), times_s, SIZE, "crop")
+
+
 def test_a_child_that_dies_costs_one_segment(make_stage, tmp_path):
     stage = make_stage()
     row = plan_row(write_video(tmp_path / "a.mp4"))
@@ -185,8 +212,9 @@ def test_a_child_that_keeps_dying_is_given_up(make_stage, tmp_path, monkeypatch)
 
     monkeypatch.setattr(Sandbox, "_living_child", start_dying)
     errors = [stage(row)[0]["error"] for _ in range(5)]
-    assert all("died of SIGKILL" in error for error in errors[:3])
-    assert errors[3:] == ["given up, as its process died 3 times in a row"] * 2
+    # A request whose process was killed is tried again, so that the third start is in the second segment.
+    assert errors == ["its process died of SIGKILL"] + ["given up, as its process died 3 times in a row"] * 4
+    assert stage._sandbox._n_starts == 3
 
 
 def test_an_encoder_that_cannot_be_made_is_given_up(make_stage, tmp_path):
