@@ -73,7 +73,7 @@ def embed(
     found, chosen, paths = _find(source, run, config, to_cluster)
     if paths is not None:
         return take_paths(found, paths, run, config, progress.say, like)
-    from raypipe.engine.embedding import embed_segments, time_frame
+    from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
     from raypipe.engine.probing import probe_videos
     from raypipe.engine.session import plan_pools, ray_session, tell_full_disk
 
@@ -105,8 +105,9 @@ def embed(
         plan.find_remaining(config.source.retry_failed)
         if plan.n_segments:
             pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder))
-            progress.say(pools.where)
-            run.record_stage("embed", pools.where)
+            unused = explain_unused_nvdec(config.decode.decoder, pools)
+            progress.say("; ".join(filter(None, (pools.where, unused))))
+            run.record_stage("embed", pools.where, unused)
             with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
     if features:

@@ -63,6 +63,19 @@ class Stages:
         return results["row"].to_numpy()
 
 
+def explain_unused_nvdec(decoder: str, pools: Pools) -> str | None:
+    """Return why the CPU decodes all videos although torchcodec is named among the decoders; None if that is not so."""
+    if "torchcodec" not in [name.strip() for name in decoder.split(",")]:
+        return None
+    if not pools.gpus_per_encoder:
+        why = "it decodes on GPUs, and the Ray cluster has none"
+    elif not is_installed("torchcodec"):
+        why = "it is not installed: pip install 'raypipe[gpu]'"
+    else:
+        return None
+    return f"torchcodec is not used, as {why}: {split_nvdec(decoder)[1]} decodes instead"
+
+
 def embed_segments(
     run: Run,
     plans: Iterable[pa.Table],

@@ -1,6 +1,7 @@
 """What a run has done is not done again, unless it is wanted; see tests/ray/test_resume.py for what befalls workers."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,22 @@ def test_failed_videos_are_quarantined_until_they_are_wanted(chain_here, tmp_pat
     pipeline.embed(folder, run, make("source.retry_failed=true"), QUIET)
     assert run.info()["counts"] == {"found": 5, "ok": 5, "failed": 0, "skipped": 0, "ignored": 0}
     assert len(build_trajectories(run)) == 5
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_decoder_that_is_named_and_not_used_is_told_of(chain_here, run, make_video, monkeypatch, gpus):
+    """Who names torchcodec means the GPU; where that cannot be, the run and the command line say what came instead."""
+    monkeypatch.setattr("raypipe.engine.embedding.is_installed", lambda name: False)
+    if gpus:
+        monkeypatch.setattr("raypipe.engine.session.ray_session", lambda _: nullcontext({"CPU": 2.0, "GPU": 1.0}))
+    said = []
+
+    class Listening(Progress):
+        def say(self, line):
+            said.append(line)
+
+    pipeline.embed(make_video("a.mp4"), run, make("decode.decoder=torchcodec,pyav"), Listening())
+    reason = run.info()["fallbacks"]["embed"]
+    assert any(line.endswith(f"; {reason}") for line in said)
+    assert reason.startswith("torchcodec is not used, as it ") and reason.endswith(": pyav decodes instead")
+    assert ("raypipe[gpu]" in reason) == bool(gpus)
