@@ -171,15 +171,22 @@ def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array
 def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
     """Return each episode's task, and what its frames alone tell: whether it succeeded, and its subtasks.
 
-    The frames are read where they tell something: of episodes with several tasks, and of all if a frame says whether
-    its episode has succeeded, or belongs to a subtask.
+    The frames are read where they tell something: of episodes with several tasks or none, and of all if a frame says
+    whether its episode has succeeded, or belongs to a subtask.
     """
     tasks = _read_tasks(episodes)
     labels = [each[0] if each else None for each in tasks]
-    several = np.flatnonzero([len(each) > 1 for each in tasks])
+    n_tasks = np.array([len(each) for each in tasks])
     facts: dict[str, Any] = {}
-    if len(several):
-        _label_by_frames(dataset, episodes.take(pa.array(several)), several, tasks, labels, notes)
+    if len(several := np.flatnonzero(n_tasks > 1)):
+        instead = "so their label is the first of their tasks"
+        if "task_index" in dataset.features:
+            _label_by_frames(dataset, episodes, several, tasks, labels, notes, instead)
+        else:
+            notes.append(f"{len(several)} episodes have several tasks and their frames none, {instead}")
+    # The table of episodes that lerobot 0.6 writes when it converts pictures to videos has no tasks.
+    if len(without := np.flatnonzero(n_tasks == 0)) and "task_index" in dataset.features:
+        _label_by_frames(dataset, episodes, without, tasks, labels, notes, "so they have no label")
     if _SUCCESS in dataset.features and _SUCCESS not in episodes.column_names:
         facts[_SUCCESS] = _read_success(dataset, episodes, notes)
     if _SUBTASK in dataset.features and _SUBTASKS not in episodes.column_names:
@@ -226,19 +233,17 @@ def _label_by_frames(
     tasks: list[list[str]],
     labels: list[str | None],
     notes: list[str],
+    instead: str,
 ) -> None:
-    """Give the episodes in ``rows``, which have several tasks, the label that most of their frames have."""
-    instead = "so their label is the first of their tasks"
-    if "task_index" not in dataset.features:
-        notes.append(f"{len(rows)} episodes have several tasks and their frames none, {instead}")
-        return
+    """Give the episodes in ``rows``, which have several tasks or none, the label that most of their frames have."""
     try:
         names = read_task_names(dataset)
     except SourceError as error:
-        notes.append(f"{len(rows)} episodes have several tasks, {instead}: {error}")
+        how_many = "several" if tasks[rows[0]] else "no"
+        notes.append(f"{len(rows)} episodes have {how_many} tasks, {instead}: {error}")
         return
-    for row, numbers in _each_episode(dataset, episodes, "task_index", notes, instead):
-        counts = Counter(names[n] for n in np.sort(numbers).tolist() if n in names)
+    for row, numbers in _each_episode(dataset, episodes.take(pa.array(rows)), "task_index", notes, instead):
+        counts = Counter(names[n] for n in np.sort(numbers).tolist() if names.get(n))
         own = tasks[rows[row]]
         if counts:  # Of equally frequent ones the first in the table of tasks, since the order of `tasks` is none.
             labels[rows[row]] = max(counts, key=lambda task: (counts[task], task in own))

@@ -251,6 +251,22 @@ def test_the_label_is_the_task_that_most_frames_have(tmp_path, column):
     assert "task_index of 2 episodes cannot be read, so their label is the first" in cut_off.notes[0]
 
 
+def test_where_the_table_of_episodes_has_no_tasks_the_frames_tell(tmp_path):
+    """So it is after lerobot 0.6 has converted pictures to videos."""
+    write_v3(tmp_path, [5, 5, 2], features={CAMERA: camera_feature(), "task_index": {"dtype": "int64"}})
+    episodes = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(episodes).drop_columns(["tasks"]), episodes)
+    without_names = rp.find_videos(tmp_path)
+    assert [video.label for video in without_names] == [None] * 3
+    assert "3 episodes have no tasks, so they have no label: " in without_names.notes[0]
+    pq.write_table(pa.table({"task_index": [0, 1, 2], "task": ["stack", "pour", ""]}), tmp_path / "meta/tasks.parquet")
+    frames = tmp_path / "data/chunk-000/file-000.parquet"
+    write_frames(frames, {0: 5, 1: 5, 2: 2}, 30, task_index={0: [0] * 5, 1: [1, 1, 1, 0, 0], 2: [2, 2]})
+    videos = rp.find_videos(tmp_path)
+    assert [(video.label, video.caption) for video in videos] == [("stack",) * 2, ("pour",) * 2, (None,) * 2]
+    assert videos.notes == ()
+
+
 def test_tasks_of_version_two(tmp_path):
     write_v2(tmp_path, [3, 4], tasks=[["pour", "wipe"], ["wipe"]], features={
         CAMERA: camera_feature(), "task_index": {"dtype": "int64"},
