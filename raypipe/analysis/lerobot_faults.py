@@ -162,8 +162,11 @@ def _split_by_camera(videos: Videos) -> list[Stream]:
 def _check_tasks(dataset: LeRobotDataset, episodes: pa.Table) -> Iterator[Fault]:
     """Yield episodes without a task, and tasks without text."""
     numbers = whole_numbers(episodes, EPISODE).tolist()
-    told = episodes["tasks"].to_pylist() if "tasks" in episodes.column_names else [None] * len(numbers)
-    for number, own in zip(numbers, told, strict=True):
+    is_told = "tasks" in episodes.column_names
+    if not is_told:
+        says = "the table of episodes has no tasks, without which lerobot cannot delete episodes"
+        yield Fault("no task", says, amount=1.0)
+    for number, own in zip(numbers, episodes["tasks"].to_pylist(), strict=True) if is_told else ():
         texts = [own] if isinstance(own, str) else own or []
         if not texts:
             yield Fault("no task", "it has no task", number)

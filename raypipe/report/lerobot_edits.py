@@ -127,6 +127,11 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     for name, of in lists.items():
         inside = ", ".join(map(str, of[:_LONGEST_LIST])) + (f", … see {LISTS}" if len(of) > _LONGEST_LIST else "")
         lines.append(f"{'noise' if name == '-1' else f'cluster {name}'}: episodes=[{inside}]")
+    if len(gone) and dataset.version >= (3, 0) and "tasks" not in table.column_names:
+        lines.append(
+            "# the table of episodes has no tasks, and lerobot-edit-dataset fails without: where its "
+            "convert_image_to_video wrote this dataset, edit the one that was converted, and convert the result"
+        )
     return [*lines, *_write_edit(place, dataset, numbers, gone, keep)]
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from commands import call_raypipe
 from lerobot_sets import CAMERA, X264, write_joined
@@ -263,6 +264,13 @@ def test_tasks_without_text_are_found(root):
     ]
     (root / "meta/tasks.parquet").unlink()
     assert "tasks.parquet" in check(root)[0].says
+
+
+def test_a_table_of_episodes_without_tasks_is_one_finding(root):
+    """Each of a million episodes lacks its task then, and the reason is one."""
+    pq.write_table(pq.read_table(root / EPISODES).drop_columns(["tasks"]), root / EPISODES)
+    says = "the table of episodes has no tasks, without which lerobot cannot delete episodes"
+    assert told(check(root)) == [("no task", None, None, says)]
 
 
 def test_another_frame_rate_than_the_datasets_is_found(root):

@@ -247,6 +247,12 @@ def test_what_lerobot_cannot_edit_is_said_beside_the_command(tmp_path):
     change_rows(root, EPISODES, lambda rows: [*rows, rows[-1] | {"episode_index": 9}])
     lines = rp.export(run, "lerobot")
     assert "# the episodes are not numbered from 0 without gaps, which lerobot-edit-dataset relies on" in lines
+    assert not any("has no tasks" in line for line in lines)
+    table = pq.read_table(root / EPISODES)
+    pq.write_table(table.drop_columns(["tasks"]), root / EPISODES)
+    lines = rp.export(run, "lerobot")
+    assert any("the table of episodes has no tasks, and lerobot-edit-dataset fails without" in line for line in lines)
+    pq.write_table(table, root / EPISODES)
     change_rows(root, EPISODES, lambda rows: rows[:-2])
     with pytest.raises(UsageError, match="has no episode 7 any more, which the run has"):
         rp.export(run, "lerobot")
