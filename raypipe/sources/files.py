@@ -135,7 +135,7 @@ class _Glob:
 
     @staticmethod
     def _matches(name: str, part: str) -> bool:
-        return fnmatchcase(name, part) and (name[0] != "." or part[0] == ".")
+        return fnmatchcase(name, part) and (not name.startswith(".") or part.startswith("."))
 
 
 _EVERYTHING = _Glob(("**",))

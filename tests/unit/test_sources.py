@@ -295,6 +295,16 @@ class TestRemote:
         (lone,) = find_videos("memory://bucket/top.bin")
         assert lone.video_id == uuid_of("memory:///bucket/top.bin")
 
+    def test_a_folder_may_have_no_name(self, memory):
+        """Scripts that join paths leave keys with two slashes, or with one in front, in a bucket."""
+        for name in ("/lead.mp4", "x//a.mp4", "x/b.mp4", ".hidden//c.mp4"):
+            memory.pipe_file(f"/bucket/{name}", b"0")
+        found = {"//lead.mp4": None, "/x//a.mp4": "x/", "/x/b.mp4": "x"}
+        videos = find_videos("memory://bucket")
+        assert {video.uri.removeprefix("memory:///bucket"): video.group for video in videos} == found
+        (lone,) = find_videos("memory://bucket/**/lead.mp4")
+        assert lone.uri == "memory:///bucket//lead.mp4"
+
     def test_a_key_may_hold_brackets(self, memory):
         memory.pipe("/bucket/clip[1].mp4", b"")
         assert len(find_videos("memory://bucket/clip[1].mp4")) == 1
