@@ -23,7 +23,7 @@ from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
 from raypipe.sources.signals import frame_rate
-from raypipe.storage import local_path, shown
+from raypipe.storage import local_path, parse_image_column, shown
 
 EDIT, EPISODES, FRAMES, LISTS = "edit.json", "episodes.parquet", "frames.parquet", "episodes.json"
 _SCHEMA = pa.schema(
@@ -144,8 +144,9 @@ def find_dataset(run: Run, uris: pa.ChunkedArray) -> LeRobotDataset:
         If there is none, or another video lies elsewhere.
     """
     first = uris[0].as_py()
-    protocol, mark, path = first.partition("://")
-    parts = path.split("#")[0].split("/")[:-1]
+    pictures = parse_image_column(first)
+    protocol, mark, path = (first if pictures is None else pictures.file).partition("://")
+    parts = path.split("/")[:-1]
     while len(parts) > 1:
         folder = f"{protocol}{mark}{'/'.join(parts)}"
         if (dataset := open_lerobot(folder)) is not None:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.report import explorer, packing
 from raypipe.report.facts import read_facts
-from raypipe.report.lerobot_edits import merge_videos
+from raypipe.report.lerobot_edits import find_dataset, merge_videos
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
 
@@ -85,6 +86,19 @@ def test_the_command_deletes_the_outliers_in_a_copy(made, tmp_path):
     edit = json.loads((tmp_path / "out/edit.json").read_text())
     assert edit["operation"] == {"type": "delete_episodes", "episode_indices": [ODD]}
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("tail", ["", "#episode=0&column=observation.images.top"])
+def test_a_bucket_may_have_a_number_sign_in_the_name_of_a_folder(made, tail):
+    """In the URI of an object it is a letter; what names the pictures of an episode stands at the end."""
+    root, run = made
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe_file("/sets/reach #2/meta/info.json", (root / "meta/info.json").read_bytes())
+    try:
+        uris = pa.chunked_array([[f"memory:///sets/reach #2/data/chunk-000/file-000.parquet{tail}"]])
+        assert find_dataset(run, uris).root == "memory:///sets/reach #2"
+    finally:
+        bucket.rm("/sets", recursive=True)
 
 
 def test_the_page_can_delete_what_is_selected(made):
