@@ -182,6 +182,11 @@ def is_http(name: str) -> bool:
     return name[:8].lower().startswith(("http://", "https://"))
 
 
+def without_query(name: str) -> str:
+    """Return an http(s) URL without its query; in any other name a question mark is a letter as others."""
+    return name.partition("?")[0] if is_http(name) else name
+
+
 def shown(name: str) -> str:
     """Return a name as an error may print it: on one line, and without the credentials in a URL."""
     name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*?(/@\d+\+\d+/[^\s'\"]*)?(?![^\s'\"])", r"\1?…\2", name)

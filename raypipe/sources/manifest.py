@@ -22,7 +22,7 @@ from raypipe.errors import SourceError
 from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, to_object, writing_error
 from raypipe.sources.files import group_name
 from raypipe.sources.videos import FOUND, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
+from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix, without_query
 
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
@@ -105,7 +105,7 @@ class _RowReader:
 
     def __init__(self, name: str, columns: list[str]):
         self.name = shown(name)
-        self.folder = canonical_uri(name).partition("?")[0].rpartition("/")[0]
+        self.folder = without_query(canonical_uri(name)).rpartition("/")[0]
         self.has_groups = "group" in columns
 
     def tables(self, batches: Iterable[_Rows]) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from raypipe.errors import SourceError
 from raypipe.ranges import read_range
 from raypipe.sources.files import list_folder
-from raypipe.storage import canonical_uri, local_path, open_file, shown, suffix
+from raypipe.storage import canonical_uri, local_path, open_file, shown, suffix, without_query
 
 TAR = ".tar"
 
@@ -54,7 +54,7 @@ def name_tars(source: str) -> Tars | None:
     SourceError
         If the source is a compressed tar, or a list holds something else than tars.
     """
-    if _COMPRESSED.search(source.partition("?")[0]):
+    if _COMPRESSED.search(without_query(source)):
         raise SourceError(f"{shown(source)} is compressed, and no video in it can be read by its place: make it a .tar")
     path = local_path(source)
     # Path.exists raises if the folder may not be entered.
@@ -108,7 +108,7 @@ def _read_list(source: str) -> list[str]:
     with open_file(source) as file:
         lines = _lines(file.read().decode(errors="replace"))
     tars = []
-    folder = source.partition("?")[0].rpartition("/")[0]
+    folder = without_query(source).rpartition("/")[0]
     for number, line in enumerate(lines, 1):
         if suffix(line) != TAR:
             raise SourceError(f"{shown(source)}: line {number}, {shown(line)}, names no .tar, and the first one does")

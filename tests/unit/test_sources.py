@@ -336,6 +336,12 @@ class TestRemote:
             assert [video.label for video in videos] == ["007", None, "a", None, None]
             assert [video.group for video in videos] == ["clips", None, None, None, None]
 
+    def test_a_question_mark_is_a_letter_in_a_bucket(self, memory):
+        """Only in an http URL it ends the path."""
+        memory.pipe("/bucket/now or when?/list.csv", b"uri\nclips/x.mp4\n")
+        (video,) = find_videos("memory://bucket/now or when?/list.csv")
+        assert (video.uri, video.group) == ("memory:///bucket/now or when?/clips/x.mp4", "clips")
+
 
 ROWS = [
     dict(path="a b.mp4", id="007", start_s=1.5, end_s=3.0, group="g1", label="01", caption="x, y", n=3),

@@ -157,6 +157,15 @@ class TestNames:
         for source in ("in/{000..002}.tar", "in/*.tar", "shards.txt", ["in/000.tar", "in/001.tar", "in/002.tar"]):
             assert [(video.uri, video.video_id) for video in find_videos(source)] == expected, source
 
+    def test_a_folder_may_be_named_with_a_question_mark(self, tmp_path):
+        folder = tmp_path / "now or when?"
+        write_tar(folder / "0.tar", {"0.mp4": VIDEO})
+        (folder / "shards.txt").write_text("0.tar\n")
+        (expected,) = find_videos(folder)
+        assert [video.uri for video in find_videos(folder / "shards.txt")] == [expected.uri]
+        with pytest.raises(SourceError, match="is compressed"):
+            find_videos(folder / "1.tar.gz")
+
     def test_folders_are_groups(self, tmp_path):
         for name in ("train/a/0.tar", "val/0.tar", "1.tar"):
             write_tar(tmp_path / name, {"1.mp4": VIDEO})
