@@ -103,7 +103,7 @@ class Run:
             return self._fs.ls(path, detail=False) if self._fs.isdir(path) else []
 
         names = (entry.rsplit("/", 1)[-1] for entry in self._do("list", folder, list_names))
-        return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and not name.startswith("."))
+        return sorted(f"{folder}/{name}" for name in names if name.endswith(suffix) and _is_file(name))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the bytes of each of the folder's finished files, by its name as in `files`."""
@@ -114,7 +114,7 @@ class Run:
             return [(entry["name"].rsplit("/", 1)[-1], entry["size"] or 0) for entry in entries]
 
         found = self._do("list", folder, list_sizes)
-        return {f"{folder}/{name}": size for name, size in found if not name.startswith(".")}
+        return {f"{folder}/{name}": size for name, size in found if _is_file(name)}
 
     def for_each(self, names: Sequence[str], call: Callable[[str], T]) -> list[T]:
         """Call for each file: one by one on a local disk, several at once on an object store to hide its latency."""
@@ -401,6 +401,15 @@ class Run:
             with contextlib.suppress(RaypipeError):  # If the store is away, the step that needs it will say so.
                 before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
                 self.write_bytes("log.jsonl", before + line.encode())
+
+
+def _is_file(name: str) -> bool:
+    """Return whether a name in a folder is that of a finished file.
+
+    Object stores list the empty key that stands for the folder itself, as consoles make it, among its files. It has no
+    name, and whoever removed it would remove the folder.
+    """
+    return bool(name) and not name.startswith(".")
 
 
 def _temporary_name(target: Path) -> str:

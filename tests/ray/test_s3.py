@@ -217,6 +217,18 @@ def test_a_store_that_goes_away_on_the_way(ray_near_store, store, source, run, e
     assert_same_clips(read_clips(run), expected)
 
 
+def test_a_key_that_stands_for_a_folder_is_no_file_of_a_run(store, run):
+    """Consoles and tools that sync leave such empty keys; the report removes what it does not want in a folder."""
+    store.calm()
+    run.write_bytes("plots/a.png", b"picture")
+    # s3fs takes the slash off a path, and would write an object beside the folder.
+    s3fs.S3FileSystem().call_s3("put_object", Bucket="bucket", Key=f"{run.path('plots').partition('/')[2]}/", Body=b"")
+    run.remove("nothing")  # It forgets what was listed.
+    assert "" in [key.rpartition("/")[2] for key in s3fs.S3FileSystem().ls(run.path("plots"), detail=False)]
+    assert run.files("plots") == ["plots/a.png"]
+    assert run.sizes("plots") == {"plots/a.png": 7}
+
+
 def test_a_scan_of_the_ledger_fetches_a_small_part_of_a_big_file(store, run):
     n, dim = 25_000, 512
     store.calm()
