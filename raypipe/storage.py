@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import re
 import stat
 import time
@@ -159,6 +160,15 @@ def canonical_uri(name: str) -> str:
 def _open_once(url: str) -> None:
     """Raise `SourceError` if a bucket's file system cannot be made, tried once for all of the bucket's objects."""
     open_filesystem(url)
+
+
+def beside(folder: str, path: str) -> str:
+    """Return the path or URL that a relative path leads to from a folder; ``..`` does not lead out of a server."""
+    if (local := local_path(f"{folder}/")) is not None:
+        return posixpath.join(local, path)
+    scheme, _, rest = folder.partition("://")
+    host, _, inner = rest.partition("/")
+    return f"{scheme}://{host}{posixpath.normpath(posixpath.join('/', inner, path))}"
 
 
 def absolute(path: str) -> str:

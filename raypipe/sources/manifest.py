@@ -9,7 +9,6 @@ cells are None. A file that does not exist is listed all the same, and fails whe
 import csv
 import json
 import math
-import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -22,7 +21,7 @@ from raypipe.errors import SourceError
 from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, to_object, writing_error
 from raypipe.sources.files import group_name
 from raypipe.sources.videos import FOUND, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix, without_query
+from raypipe.storage import beside, canonical_uri, failure, local_path, open_file, shown, suffix, without_query
 
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
@@ -137,12 +136,7 @@ class _RowReader:
         path = local_path(place)
         if path is None or path.startswith("/"):
             return canonical_uri(place)
-        if (folder := local_path(self.folder + "/")) is not None:
-            return canonical_uri(posixpath.join(folder, path))
-        scheme, _, rest = self.folder.partition("://")
-        host, _, folder = rest.partition("/")
-        below = posixpath.normpath(posixpath.join("/", folder, path))  # No ".." leads out of the server.
-        return canonical_uri(f"{scheme}://{host}{below}")
+        return canonical_uri(beside(self.folder, path))
 
     def _group(self, uri: str) -> str | None:
         below = uri.removeprefix(self.folder + "/")

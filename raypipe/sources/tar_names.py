@@ -13,7 +13,15 @@ from typing import NamedTuple
 from raypipe.errors import SourceError
 from raypipe.ranges import read_range
 from raypipe.sources.files import list_folder
-from raypipe.storage import canonical_uri, local_path, open_file, shown, suffix, without_query
+from raypipe.storage import (
+    beside,
+    canonical_uri,
+    local_path,
+    open_file,
+    shown,
+    suffix,
+    without_query,
+)
 
 TAR = ".tar"
 
@@ -112,7 +120,7 @@ def _read_list(source: str) -> list[str]:
     for number, line in enumerate(lines, 1):
         if suffix(line) != TAR:
             raise SourceError(f"{shown(source)}: line {number}, {shown(line)}, names no .tar, and the first one does")
-        own = line if "://" in line or line.startswith("/") or not folder else f"{folder}/{line}"
+        own = line if "://" in line or line.startswith("/") or not folder else beside(folder, line)
         tars += expand_braces(own)
     return tars
 

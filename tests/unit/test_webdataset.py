@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,6 +157,22 @@ class TestNames:
         assert len(expected) == 3
         for source in ("in/{000..002}.tar", "in/*.tar", "shards.txt", ["in/000.tar", "in/001.tar", "in/002.tar"]):
             assert [(video.uri, video.video_id) for video in find_videos(source)] == expected, source
+
+    def test_a_list_leads_to_the_folder_above(self, tmp_path):
+        """In a bucket, where ``..`` is no folder, as on a disk, also by a URL whose names are quoted."""
+        tar = write_tar(tmp_path / "in %1/0.tar", {"0.mp4": VIDEO})
+        (tmp_path / "all lists").mkdir()
+        (tmp_path / "all lists/shards.txt").write_text("../in %1/0.tar\n")
+        (video,) = find_videos((tmp_path / "all lists/shards.txt").as_uri())
+        assert split_member(video.uri).archive == tar.as_uri()
+        bucket = fsspec.filesystem("memory")
+        bucket.pipe_file("/shards/in %1/0.tar", tar.read_bytes())
+        bucket.pipe_file("/shards/all lists/shards.txt", b"../in %1/0.tar\n")
+        try:
+            (video,) = find_videos("memory://shards/all lists/shards.txt")
+            assert split_member(video.uri).archive == "memory:///shards/in %1/0.tar"
+        finally:
+            bucket.rm("/shards", recursive=True)
 
     def test_a_folder_may_be_named_with_a_question_mark(self, tmp_path):
         folder = tmp_path / "now or when?"
