@@ -227,7 +227,7 @@ def _gpu_chain(
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
             num_gpus=pools.gpus_per_encoder,
-            batch_size=None,
+            batch_size=1,  # With GPUs Ray refuses None; the actor takes one segment after the other in any case.
             batch_format="pyarrow",
         )
         yield from stream(dataset, losses)

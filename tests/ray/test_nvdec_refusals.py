@@ -27,3 +27,18 @@ def test_what_nvdec_refuses_goes_through_the_cpus_pools(own_ray, tmp_path, monke
         "NVDEC left segments to the CPU: torchcodec is not reliable in avi files (1)"
     )
     assert info["counts"]["ok"] == 4
+
+
+def test_what_nvdec_cannot_do_at_all_is_done_by_the_cpu(own_ray, tmp_path, monkeypatch):
+    """The chain is tried without torchcodec too, wherever Ray is: AVI files are left to the CPU in either case."""
+    monkeypatch.setattr(embedding, "_GPU", "cpu")
+    monkeypatch.setattr(embedding, "is_installed", lambda name: True)
+    for number in range(2):
+        write_video(tmp_path / f"videos/{number}.avi", seed=number)
+    run = Run(str(tmp_path / "run"))
+    with own_ray(num_gpus=1):
+        pipeline.embed(tmp_path / "videos", run, make_config(flags={"encode": {"encoder": "descriptor"}}), Progress())
+    info = run.info()
+    assert info["implementations"]["decode"] == "pyav (2)"
+    assert info["fallbacks"]["decode"].startswith("NVDEC left segments to the CPU: ")
+    assert info["counts"]["ok"] == 2
