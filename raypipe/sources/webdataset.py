@@ -3,8 +3,9 @@
 A sample's key is a file's name up to the first dot of its last part, and its field what follows (webdataset,
 ``tariterators.base_plus_ext``). Each field that is a video is one. ``txt`` beside it is its caption, ``cls`` its label,
 and the keys of ``json`` are further columns, as are the columns of a Parquet file beside the shard with a column
-``key`` (video2dataset). Where videos lie in a folder ``video`` and tars of the same names in a folder ``metas`` beside
-it, the ``json`` is looked for there too (Cosmos Curate's shards).
+``key`` (video2dataset). A text that is named as a video but for the suffix (``left.txt`` and ``left.mp4``) is that
+video's alone. Where videos lie in a folder ``video`` and tars of the same names in a folder ``metas`` beside it, the
+``json`` is looked for there too (Cosmos Curate's shards).
 """
 
 from __future__ import annotations
@@ -121,16 +122,21 @@ def _read_shard(shard: Shard) -> _Content:
     metas = _read_metas(shard, content)
     table = _read_table(shard, content)
     for key, fields in samples.items():
-        videos = [member for name, member in fields.items() if suffix(f"x.{name}") in VIDEO_SUFFIXES]
-        content.n_others += len(fields) - len(videos) - sum(name in _TEXTS for name in fields)
+        videos = {name: member for name, member in fields.items() if suffix(f"x.{name}") in VIDEO_SUFFIXES}
+        stems = dict.fromkeys(("", *(name.rpartition(".")[0] for name in videos)))
+        names = {_text_of(stem, kind) for stem in stems for kind in _TEXTS}
+        content.n_others += len(fields) - len(videos) - len(names & fields.keys())
         if not videos:
             content.count("samples without a video", f"{key} of {shown(shard.archive)}")
             continue
-        texts = _take_texts(fields, index.contents, content)
-        columns = table.pop(key.rpartition("/")[2], {}) | metas.get(key, {}) | _parse(texts.get("json"), key, content)
-        known = _take_known(columns, texts)
-        for member in videos:
-            group = key.rpartition("/")[0] or shard.group
+        common = table.pop(key.rpartition("/")[2], {}) | metas.get(key, {})
+        texts = {stem: _take_texts(stem, fields, index.contents, content) for stem in stems}
+        parsed = {stem: _parse(each.get("json"), key, content) for stem, each in texts.items()}
+        group = key.rpartition("/")[0] or shard.group
+        for name, member in videos.items():
+            stem = name.rpartition(".")[0]
+            columns = common | parsed[""] | parsed[stem]
+            known = _take_known(columns, texts[""] | texts[stem])
             content.rows.append((make_video_id(member.uri), member.uri, group, *known, None, None))
             content.extra.append({**columns, "key": key})
     for key in samples if shard.metas is not None else ():
@@ -158,12 +164,15 @@ def _group_members(members: Iterable[TarMember], content: _Content) -> dict[str,
     return samples
 
 
-def _take_texts(fields: dict[str, TarMember], contents: dict[TarMember, bytes], content: _Content) -> dict[str, bytes]:
-    """Return the texts of a sample by field."""
+def _take_texts(
+    stem: str, fields: dict[str, TarMember], contents: dict[TarMember, bytes], content: _Content
+) -> dict[str, bytes]:
+    """Return the texts of a sample by kind: those of its videos of one stem, or under "" those of all its videos."""
     texts = {}
-    for name in _TEXTS:
+    for kind in _TEXTS:
+        name = _text_of(stem, kind)
         if name in fields and fields[name] in contents:
-            texts[name] = contents[fields[name]]
+            texts[kind] = contents[fields[name]]
         elif name in fields:
             content.count("texts that are too long to be read", fields[name].name)
     return texts
@@ -178,8 +187,13 @@ def _split_name(name: str) -> tuple[str, str]:
     return readable, found[2].lower()
 
 
+def _text_of(stem: str, kind: str) -> str:
+    """Return the field in which a text of this kind is looked for."""
+    return f"{stem}.{kind}" if stem else kind
+
+
 def _is_text(name: str) -> bool:
-    return _split_name(name)[1] in _TEXTS
+    return _split_name(name)[1].rpartition(".")[2] in _TEXTS
 
 
 def _read_metas(shard: Shard, content: _Content) -> dict[str, dict[str, Any]]:

@@ -78,6 +78,26 @@ class TestSamples:
         assert videos.extra["tags"].to_pylist() == [None, '["a", {"b": 1}]', None]
         assert videos.extra["caption"].to_pylist() == ["not this", None, None], "nothing that was read is lost"
 
+    def test_a_text_with_a_videos_name_is_that_videos_alone(self, tmp_path):
+        """As those of each camera of a sample are, and those of a key that has dots itself."""
+        files = {
+            "a.left.mp4": VIDEO, "a.left.txt": "from the left", "a.right.mp4": VIDEO, "a.right.json": '{"side": "r"}',
+            "a.txt": "of both", "a.json": '{"side": "both", "n": 1}', "a.cls": "0", "a.depth.json": '{"no": "video"}',
+            "ep.0001.mp4": VIDEO, "ep.0001.json": '{"caption": "one"}', "ep.0002.mp4": VIDEO, "ep.0002.cls": "2",
+        }  # fmt: skip
+        videos = find_videos(write_tar(tmp_path / "0.tar", files))
+        assert members_of(videos) == ["a.left.mp4", "a.right.mp4", "ep.0001.mp4", "ep.0002.mp4"]
+        assert [(video.label, video.caption) for video in videos] == [
+            ("0", "from the left"),
+            ("0", "of both"),
+            (None, "one"),
+            ("2", None),
+        ]
+        assert videos.extra["side"].to_pylist() == ["both", "r", None, None]
+        assert videos.extra["n"].to_pylist() == [1, 1, None, None]
+        assert "no" not in videos.extra.column_names
+        assert videos.n_ignored == 1, "the text of no video"
+
     def test_columns_of_all_tars_are_brought_together(self, tmp_path):
         write_tar(tmp_path / "0.tar", {"1.mp4": VIDEO, "1.json": '{"n": 1, "a": true}'})
         write_tar(tmp_path / "1.tar", {"2.mp4": VIDEO, "2.json": '{"n": 2.5, "b": "x"}'})
