@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote
@@ -17,6 +18,7 @@ from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, read_trajectories
 from raypipe.schema import OK, Trajectories, numbers_of
+from raypipe.sources.videos import make_video_id
 from raypipe.storage import canonical_uri, shown, split_member
 
 WEB = ("file://", "http://", "https://")
@@ -28,20 +30,22 @@ _SHOWN = ["video_id", "uri", "group", "label", "caption"]
 def find_id(run: Run, name: str) -> str | None:
     """Return the id of the video that an id, a URI, a path or the end of one names, or None if the run has none.
 
-    An end, such as the name that the report shows, counts only where neither the run nor this machine has it whole.
+    An id is the run's ``video_id``, or the source's own that it was made of, as a manifest or LeRobot gives one. An
+    end, such as the name that the report shows, counts only where neither the run nor this machine has it whole.
 
     Raises
     ------
     UsageError
         If the video is not ok, or if several videos are named: spans of one file, or files whose paths end alike.
     """
-    try:
-        uri = canonical_uri(name)
-    except SourceError:
-        uri = name
+    ids, uris = [name], [name]
+    with suppress(SourceError):
+        uris.append(canonical_uri(name))
+    with suppress(SourceError):
+        ids.append(make_video_id(name))
 
     def is_named(table: pa.Table) -> Any:
-        return pc.or_(pc.equal(table["video_id"], name), pc.is_in(table["uri"], value_set=pa.array([uri, name])))
+        return pc.or_(*(pc.is_in(table[of], pa.array(some)) for of, some in (("video_id", ids), ("uri", uris))))
 
     found = _find_one(run, name, is_named)
     if found is None and name and not os.path.exists(name):  # noqa: PTH110 – Path.exists raises for a name too long

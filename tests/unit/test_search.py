@@ -20,7 +20,7 @@ from raypipe.runs import lookup
 from raypipe.runs.directory import Run
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import cdist_soft_dtw
-from raypipe.sources.videos import Video
+from raypipe.sources.videos import Video, make_video_id
 from raypipe.storage import TarMember, canonical_uri
 from raypipe.trajectories import similarity
 
@@ -187,6 +187,15 @@ def test_a_video_may_be_named_by_id_uri_or_a_new_file(run):
     assert new[0]["video_id"] == ids[4]  # which a new video does not leave out
     assert {each["label"] for each in new} == {"a"}
     assert rp.search(run, ids[4], n=11, least=True) == rp.search(run, ids[4], n=11)[::-1]
+
+
+def test_a_video_may_be_named_by_the_id_that_its_source_gave_it(tmp_path):
+    """A manifest's column id, or LeRobot's episode and camera, is what a user knows, and not its uuid5."""
+    names = ("kitchen 7", "3/observation.images.front")
+    videos = [Video(make_video_id(name), canonical_uri("/data/a.mp4"), start_s=i) for i, name in enumerate(names)]
+    made = make_embedded(tmp_path / "run", [np.ones((2, 3), np.float32)] * len(videos), videos)
+    assert [lookup.find_id(made, name) for name in names] == [video.video_id for video in videos]
+    assert lookup.find_id(made, "kitchen") is None
 
 
 def test_a_video_may_be_named_as_the_page_shows_it(tmp_path):
