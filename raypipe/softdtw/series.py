@@ -94,7 +94,7 @@ def read_series(X: Any) -> Series:
     elif hasattr(X, "__array__"):
         X = np.asarray(X)
     if not hasattr(X, "dtype") or X.dtype == object:
-        return _read_list([_steps(one, i) for i, one in enumerate(X)])
+        return _read_list(X)
     if X.ndim not in (2, 3):
         raise UsageError(f"series must come as (n, T, d) or (n, T), got an array of {X.ndim} dimensions")
     if X.dtype.kind not in "fiub":
@@ -146,7 +146,10 @@ def pad_series(series: Series) -> np.ndarray:
     return padded
 
 
-def _read_list(steps: list[np.ndarray]) -> Series:
+def _read_list(X: Any) -> Series:
+    if not np.iterable(X):
+        raise UsageError(f"series must be an array (n, T, d) or (n, T), or a list of (T_i, d), not {type(X).__name__}")
+    steps = [_steps(one, i) for i, one in enumerate(X)]
     dims = sorted({one.shape[1] for one in steps})
     if len(dims) != 1:
         raise UsageError(f"series of different dimensions: {', '.join(map(str, dims))}" if dims else "no series given")

@@ -170,6 +170,8 @@ def test_auto_gamma_is_never_zero():
     ("series", "message"),
     [
         ([], "no series given"),
+        (None, r"series must be an array \(n, T, d\) or \(n, T\), or a list of \(T_i, d\), not NoneType"),
+        (SimpleNamespace(values=np.zeros((2, 3, 1))), "a list of .*, not SimpleNamespace"),
         (np.empty((0, 4, 2)), "no series"),
         (np.empty((3, 0)), r"no series in an array of shape \(3, 0, 1\)"),
         (np.zeros((2, 2, 2, 2)), "array of 4 dimensions"),
