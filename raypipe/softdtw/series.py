@@ -1,6 +1,7 @@
 """Series of equal or unequal lengths as one padded array."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,7 @@ def read_series(X: Any) -> Series:
     elif isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.float64), np.nan)
     elif hasattr(X, "__array__"):
-        X = np.asarray(X)
+        X = _as_array(X)
     if not hasattr(X, "dtype") or X.dtype == object:
         return _read_list(X)
     if X.ndim not in (2, 3):
@@ -160,8 +161,16 @@ def _read_list(X: Any) -> Series:
     return read_series(padded)
 
 
+def _as_array(X: Any) -> np.ndarray:
+    array = np.asarray(X)
+    if array.dtype == object and array.ndim == 2 and hasattr(X, "iloc"):  # pandas' columns that know NA
+        with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
+            return np.asarray(X.astype(np.float64))
+    return array
+
+
 def _steps(one: Any, i: int) -> np.ndarray:
-    steps = np.asarray(one.get() if hasattr(one, "__cuda_array_interface__") else one)
+    steps = _as_array(one.get() if hasattr(one, "__cuda_array_interface__") else one)
     if steps.dtype.kind not in "fiub":
         raise UsageError(f"series {i} must be of real numbers, got {steps.dtype}")
     if steps.dtype != np.float32:

@@ -222,6 +222,19 @@ def test_an_array_of_floats_is_not_copied():
     assert read_series(np.zeros((5, 4), np.int16)).values.dtype == np.float64
 
 
+@pytest.mark.parametrize("dtype", ["Float64", "Float32", "Int64", "double[pyarrow]"])
+def test_pandas_columns_that_know_na_are_read_as_others(dtype):
+    """As `convert_dtypes` and pandas' readers make them: numpy sees objects there, and trailing NA pads as NaN does."""
+    pandas = pytest.importorskip("pandas")
+    padded = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, np.nan]])
+    series = read_series(pandas.DataFrame(padded).astype(dtype))
+    assert series.lengths.tolist() == [3, 2]
+    np.testing.assert_array_equal(pad_series(series)[:, :, 0], padded)
+    assert read_series([pandas.DataFrame(np.ones((3, 2))).astype(dtype)]).values.shape == (1, 3, 2)
+    with pytest.raises(UsageError, match="series 0 must be of real numbers, got object"):
+        read_series(pandas.DataFrame({"a": ["x", "y"], "b": [1.0, 2.0]}))
+
+
 def test_what_would_leave_the_numbers_is_refused():
     (x,) = make_series(5)
     assert np.isfinite(soft_dtw(1e18 * x, -1e18 * x, 1e-3))
