@@ -7,6 +7,7 @@ import io
 import os
 import time
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,7 +153,7 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         RaypipeError
             If a sequence has a NaN or infinite value.
         """
-        self._check()
+        self._how = self._check()
         sequences = read_sequences(paths)
         stacked = np.concatenate(sequences)
         mean = stacked.mean(axis=0, dtype=np.float64)
@@ -162,7 +163,7 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         self.mean_, self.scale_ = mean.astype(np.float32), np.float32(scale or 1.0)
         self.n_features_in_ = len(mean)
         self._network = self._make_network()
-        self._network.draw(np.random.default_rng(self.random_state))
+        self._network.draw(np.random.default_rng(self._how.seed))
         with one_torch_thread():
             self._learn(self._standardise(sequences), _Checkpoint.of(checkpoint), progress or Progress())
         return self
@@ -182,7 +183,7 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all that embedding needs, as plain arrays."""
         weights = {f"weight {name}": array for name, array in self._fitted().to_arrays().items()}
-        parameters = {name: np.array(getattr(self, name)) for name in _OF_NETWORK}
+        parameters = {name: np.array(getattr(self._how, name)) for name in _OF_NETWORK}
         return {**parameters, "mean": self.mean_, "scale": np.array(self.scale_), **weights}
 
     @classmethod
@@ -191,15 +192,17 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         made = cls(**{name: arrays[name].item() for name in _OF_NETWORK}, device=device)
         made.mean_, made.scale_ = arrays["mean"], np.float32(arrays["scale"])
         made.n_features_in_ = len(made.mean_)
+        made._how = made._check()
         made._network = made._make_network()
         prefix = "weight "
         made._network.take({k.removeprefix(prefix): array for k, array in arrays.items() if k.startswith(prefix)})
         return made
 
-    def _check(self) -> None:
+    def _check(self) -> LearnConfig:
+        """Return the parameters as Python's own numbers: a search over an array gives numpy's, which torch refuses."""
+        check_type("n_clusters", self.n_clusters, (Integral, type(None)))
         given = {name: getattr(self, name) for name in (*_OF_NETWORK, *_OF_TRAINING, "epochs")}
-        validate(LearnConfig, {**given, "seed": self.random_state})
-        check_type("n_clusters", self.n_clusters, (int, type(None)))
+        return validate(LearnConfig, {**given, "seed": self.random_state})
 
     def _make_network(self) -> Seq2SeqNetwork:
         import torch
@@ -207,7 +210,7 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         from raypipe.trajectories.network import Seq2SeqNetwork
 
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        shape = {name: getattr(self, name) for name in _OF_NETWORK}
+        shape = {name: getattr(self._how, name) for name in _OF_NETWORK}
         return Seq2SeqNetwork(self.n_features_in_, **shape).to(device)
 
     def _fitted(self) -> Seq2SeqNetwork:
@@ -227,18 +230,19 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
     def _learn(self, sequences: list[np.ndarray], checkpoint: _Checkpoint | None, progress: Progress) -> None:
         from raypipe.trajectories.training import Schedule, Training
 
-        how = {name: getattr(self, name) for name in _OF_TRAINING}
-        training = Training(self._network, sequences, Schedule(**how, seed=self.random_state))
+        how = {name: getattr(self._how, name) for name in _OF_TRAINING}
+        epochs = self._how.epochs
+        training = Training(self._network, sequences, Schedule(**how, seed=self._how.seed))
         made_of = self._fingerprint(sequences)
         if checkpoint and (kept := checkpoint.read(made_of)):
             training.take(kept)
         else:
             training.begin(self._look(sequences))
-        every = -(-self.epochs // _LOOKS) if self.epochs else 1
-        with progress.count("learning", max(self.epochs - training.epoch, 0), "epochs") as advance:
-            while training.epoch < self.epochs and not training.is_stuck:
+        every = -(-epochs // _LOOKS) if epochs else 1
+        with progress.count("learning", max(epochs - training.epoch, 0), "epochs") as advance:
+            while training.epoch < epochs and not training.is_stuck:
                 training.run_epoch()
-                if training.epoch % every == 0 or training.epoch == self.epochs:
+                if training.epoch % every == 0 or training.epoch == epochs:
                     training.record(self._look(sequences))
                 if checkpoint and checkpoint.is_due:
                     checkpoint.write(made_of, training.to_arrays())
@@ -266,7 +270,8 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
 
     def _fingerprint(self, sequences: Sequence[np.ndarray]) -> str:
         """Return what the learned weights depend on; not for how many epochs at most, or where, they are learned."""
-        told = {name: getattr(self, name) for name in (*_OF_NETWORK, *_OF_TRAINING, "random_state")}
+        told = {name: getattr(self._how, name) for name in (*_OF_NETWORK, *_OF_TRAINING)}
+        told["random_state"] = self._how.seed
         digest = hashlib.sha256(repr(told).encode())
         for sequence in sequences:
             digest.update(np.int64(len(sequence)).tobytes() + sequence.tobytes())

@@ -118,6 +118,18 @@ def test_what_is_wrong_is_said_in_a_line(parameters, paths, told):
         Seq2SeqEmbedder(**parameters).fit(paths)
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """As a search over an array of values gives them; what was learned by Python's own is gone on with."""
+    paths = make_paths(6)
+    file = tmp_path / "kept.npz"
+    plain = Seq2SeqEmbedder(8, bidirectional=True, epochs=2, n_clusters=2).fit(paths, checkpoint=file)
+    numbers = {"hidden_size": np.int64(8), "layers": np.int32(1), "bidirectional": np.bool_(True)}
+    others = {"epochs": np.int64(2), "n_clusters": np.int64(2), "random_state": np.int64(0)}
+    again = Seq2SeqEmbedder(**numbers, **others).fit(paths, checkpoint=file)
+    assert again.history_ == plain.history_
+    np.testing.assert_array_equal(Seq2SeqEmbedder.of(again.arrays()).transform(paths), plain.transform(paths))
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "kept.npz").write_bytes(b"PK no more")
     with pytest.raises(RaypipeError, match=r"kept\.npz.*remove it"):
