@@ -110,6 +110,8 @@ def test_what_never_changes_is_no_trouble():
         ({}, [], "one or more sequences"),
         ({}, [np.zeros((3, 2)), np.zeros((3, 4))], "sequence 1 has 4 numbers"),
         ({}, [np.zeros(3)], "sequence 0 has the shape"),
+        ({}, np.array(1.0), "sequence 0 has the shape"),
+        ({}, None, "one or more sequences"),
         ({}, [np.full((3, 2), np.nan)], "sequence 0 has NaN"),
     ],
 )
@@ -128,6 +130,14 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     again = Seq2SeqEmbedder(**numbers, **others).fit(paths, checkpoint=file)
     assert again.history_ == plain.history_
     np.testing.assert_array_equal(Seq2SeqEmbedder.of(again.arrays()).transform(paths), plain.transform(paths))
+
+
+def test_paths_of_torch_and_of_pandas_are_arrays():
+    torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    paths = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
+    expected = Seq2SeqEmbedder(**SMALL).fit(paths).transform(paths)
+    for same in (torch.tensor(paths), pandas.Series(list(paths))):
+        np.testing.assert_array_equal(Seq2SeqEmbedder(**SMALL).fit(same).transform(same), expected)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
