@@ -127,7 +127,8 @@ def validate(kind: type[Model], values: dict[str, Any], what: str = "") -> Model
         return kind.model_validate(values)
     except ValidationError as error:
         where, why = _explain(kind, error)
-        raise UsageError(f"{(what + where).rstrip(' .')}: {why}") from error
+        place = (what + where).rstrip(" .")
+        raise UsageError(f"{place}: {why}" if place else why) from error
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> tuple[str, str]:

@@ -85,6 +85,8 @@ def wrong_reductions():
     yield "reduce 2-D", lambda run: rp.reduce(rp.Trajectories(("a",), np.ones((1, 2)), np.ones(1))), r"shape \(2,\)"
     yield "reduce no step", lambda run: rp.reduce(paths_of(np.ones((2, 3)), np.ones((0, 3)))), "trajectory 1 has"
     yield "reduce two dims", lambda run: rp.reduce(paths_of(np.ones((2, 3)), np.ones((2, 4)))), "of one dim"
+    tsne = {"method": "tsne", "n_components": 5}
+    yield "reduce by rule", lambda run: rp.reduce(paths_of(np.ones((2, 3))), **tsne), "^t-SNE has at most 3 components"
     yield "reduce text", lambda run: rp.reduce(paths_of(np.full((2, 3), "x"))), "trajectory 0 holds <U1, not numbers"
 
 
@@ -92,6 +94,7 @@ def wrong_calls():
     """Yield such calls of the other functions."""
     for value in (0, -1, NAN, 2.5, "a", []):
         yield f"n_steps {value}", lambda run, n=value: rp.build_trajectories(run, n), "n_steps: "
+    yield "n_steps True", lambda run: rp.build_trajectories(run, True), "^n_steps is not true or false"
     yield "time_axis", lambda run: rp.build_trajectories(run, time_axis="frames"), "time_axis: "
     for each in (rp.build_trajectories, rp.write_report):
         yield each.__name__, lambda run, call=each: call(run.url), "run must be Run, not str"
