@@ -33,8 +33,8 @@ class GeometricMean(nn.Module):
 
     def __init__(self, n_inputs: int, n_outputs: int, generator: torch.Generator):
         super().__init__()
-        self.raw = nn.Parameter(torch.randn(n_outputs, n_inputs, generator=generator))
-        self.norm = nn.BatchNorm1d(n_outputs)
+        self.raw = nn.Parameter(torch.randn(n_outputs, n_inputs, generator=generator, dtype=torch.float32))
+        self.norm = nn.BatchNorm1d(n_outputs, dtype=torch.float32)
 
     @property
     def weights(self) -> torch.Tensor:
@@ -48,14 +48,17 @@ class GeometricMean(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Layers of geometric means, ELU and a tanh code; the decoder is linear."""
+    """Layers of geometric means, ELU and a tanh code; the decoder is linear.
+
+    All of it is float32, as the points are, also where the process has made another type torch's default.
+    """
 
     def __init__(self, dim: int, n_components: int, generator: torch.Generator):
         super().__init__()
         widths = [dim] + [_WIDTH] * _LAYERS
         self.layers = nn.ModuleList(GeometricMean(i, o, generator) for i, o in pairwise(widths))
-        self.code = nn.Linear(_WIDTH, n_components)
-        self.decoder = nn.Linear(n_components, dim)
+        self.code = nn.Linear(_WIDTH, n_components, dtype=torch.float32)
+        self.decoder = nn.Linear(n_components, dim, dtype=torch.float32)
         for linear in (self.code, self.decoder):  # torch's own start would draw from its global generator.
             nn.init.zeros_(linear.bias)
             nn.init.normal_(linear.weight, std=linear.in_features**-0.5, generator=generator)
@@ -144,7 +147,7 @@ class _Losses:
         a, b = (x[torch.randint(len(x), (4096,), generator=generator).to(x.device)] for _ in range(2))
         squared = ((a - b) ** 2).sum(1)
         self._floor = _FLOOR * squared.mean()
-        even = torch.rand(2, 4096, n_components, generator=generator)
+        even = torch.rand(2, 4096, n_components, generator=generator, dtype=torch.float32)
         spread = ((even[0] - even[1]) ** 2).sum(1).log().std()
         self._growth = float(_GROWTH * spread / squared[squared > self._floor].log().std().clamp_min(1e-3))
         self._code_floor = _FLOOR * 2 * n_components * _CODE_SD**2

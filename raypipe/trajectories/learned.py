@@ -211,7 +211,8 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
 
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         shape = {name: getattr(self._how, name) for name in _OF_NETWORK}
-        return Seq2SeqNetwork(self.n_features_in_, **shape).to(device)
+        # As the sequences are, also where the process has made another type torch's default.
+        return Seq2SeqNetwork(self.n_features_in_, **shape).to(device, torch.float32)
 
     def _fitted(self) -> Seq2SeqNetwork:
         check_is_fitted(self, "mean_")

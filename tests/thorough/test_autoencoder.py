@@ -93,6 +93,18 @@ def test_a_layer_is_a_weighted_geometric_mean():
     assert torch.isfinite(layer(z)).all()
 
 
+def test_another_default_type_of_torch_changes_no_bit(briefly):
+    import torch
+
+    points = sphere(200)
+    expected = make_reducer(config()).fit_transform(points)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(make_reducer(config()).fit_transform(points), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_another_seed_is_another_map(briefly):
     points = sphere(100)
     one, other = (make_reducer(config(seed=seed)).fit_transform(points) for seed in (0, 1))

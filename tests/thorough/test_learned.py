@@ -140,6 +140,17 @@ def test_paths_of_torch_and_of_pandas_are_arrays():
         np.testing.assert_array_equal(Seq2SeqEmbedder(**SMALL).fit(same).transform(same), expected)
 
 
+def test_another_default_type_of_torch_changes_no_bit():
+    torch = pytest.importorskip("torch")
+    paths = make_paths(6)
+    expected = Seq2SeqEmbedder(**SMALL).fit(paths).transform(paths)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(Seq2SeqEmbedder(**SMALL).fit(paths).transform(paths), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "kept.npz").write_bytes(b"PK no more")
     with pytest.raises(RaypipeError, match=r"kept\.npz.*remove it"):
