@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
     from raypipe.report.poster_layout import PosterForm
-    from raypipe.sources.precomputed import Precomputed
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
@@ -70,8 +69,11 @@ def embed(
         return take_signals(str(source), run, config, progress.say, like)
     if features:  # What is wrong with them is said before anything is embedded.
         find_signals(str(source), features, saved_scale(like))
-    found, chosen, paths = _find(source, run, config, to_cluster)
+    with run.step("find"):
+        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
+    chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
     if paths is not None:
+        _check_enough(chosen, config, to_cluster)
         return take_paths(found, paths, run, config, progress.say, like)
     from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
     from raypipe.engine.probing import probe_videos
@@ -87,6 +89,7 @@ def embed(
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     check_comparable(encoder_id, like)
     check_cameras(found.table["group"], config, like)
+    _check_enough(chosen, config, to_cluster)
     versions = read_versions(chosen)
     plan = open_plan(run, config, encoder_id, chosen, versions)
     quarantine = find_quarantined(run, config, found)
@@ -375,14 +378,9 @@ def preview(source: Source, config: Config) -> list[str]:
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 
-def _find(source: Source, run: Run, config: Config, to_cluster: bool) -> tuple[Videos, Videos, Precomputed | None]:
-    """Return the videos of a source, those within the limit, and their trajectories if the source holds these."""
-    with run.step("find"):
-        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
-    chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
+def _check_enough(chosen: Videos, config: Config, to_cluster: bool) -> None:
     if to_cluster:
         check_number(len(chosen), config.cluster)
-    return found, chosen, paths
 
 
 def _read_features(source: Source, config: Config) -> tuple[str, bool]:
