@@ -53,3 +53,10 @@ def test_errors_are_one_line(tmp_path, make_video, arguments, code, message):
     assert "Traceback" not in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("raypipe:")]
     assert line.startswith(message)
+
+
+def test_more_clusters_than_videos_are_refused_before_anything_is_embedded(tmp_path, make_video):
+    make_video(tmp_path / "videos" / "a.mp4")
+    result = run_raypipe("run", tmp_path / "videos", "-o", tmp_path / "run", "--encoder", "descriptor", "-k", "2")
+    assert result.returncode == 2 and "2 clusters asked for, but there is only 1 video" in result.stderr
+    assert not (tmp_path / "run" / "embeddings").exists()

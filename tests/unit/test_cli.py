@@ -54,13 +54,6 @@ def test_dry_run_starts_nothing(tmp_path, make_video):
     assert not (tmp_path / "run").exists()
 
 
-def test_more_clusters_than_videos_are_refused_before_anything_is_embedded(tmp_path, make_video):
-    make_video(tmp_path / "videos" / "a.mp4")
-    result = call_raypipe("run", tmp_path / "videos", "-o", tmp_path / "run", "--encoder", "descriptor", "-k", "2")
-    assert result.exit_code == 2 and "2 clusters asked for, but there is only 1 video" in result.stderr
-    assert not (tmp_path / "run" / "embeddings").exists()
-
-
 def test_inspect(tmp_path, make_video):
     make_video("a/one.mp4", n_frames=20)
     make_video("b/two.mp4", n_frames=40)
