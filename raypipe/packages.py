@@ -76,6 +76,20 @@ def require_on_gpu(name: str, remedy: str) -> ModuleType:
 
 
 @contextmanager
+def importing_from_here() -> Iterator[None]:
+    """Let modules be imported from the current directory, as `python -m` does."""
+    here = str(Path.cwd())
+    is_new = here not in sys.path
+    if is_new:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if is_new and here in sys.path:
+            sys.path.remove(here)
+
+
+@contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Let torch compute in one thread: sums that are shared among threads differ in their last bits by how many.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from raypipe.clustering import check_number
 from raypipe.config import Config, check_clusterable
-from raypipe.decoders import resolve_chain
+from raypipe.decoders import check_decoders
 from raypipe.encoders import make_encoder
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
@@ -84,7 +84,7 @@ def embed(
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
     for note in (*found.notes, *describe_rate(config.sample)):
         progress.say(note)
-    resolve_chain(config.decode.decoder, "file:///any")  # raises once for a wrong name, instead of for every video
+    check_decoders(config.decode.decoder)
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     check_comparable(encoder_id, like)

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from raypipe.errors import DecodeError, RaypipeError, UsageError
-from raypipe.packages import is_installed
+from raypipe.errors import DecodeError, RaypipeError, UsageError, one_line
+from raypipe.packages import importing_from_here, is_installed
 from raypipe.storage import failure, local_path, parse_image_column, shown
 
 if TYPE_CHECKING:
@@ -111,6 +111,25 @@ def resolve_chain(decoder: str, uri: str) -> list[str]:
         if not chain:
             raise DecodeError(f"{decoder} cannot stream {shown(uri)}: add pyav to the decoders")
     return chain
+
+
+def check_decoders(decoder: str) -> None:
+    """Make a user's own decoders once, so that a mistake in one shows now and not as a failure of every video.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, or a decoder cannot be made.
+    """
+    for name in resolve_chain(decoder, "file:///any"):
+        if ":" in name:
+            try:
+                with importing_from_here():
+                    make_decoder(name)
+            except RaypipeError:
+                raise
+            except Exception as error:  # It may raise anything.
+                raise UsageError(f"decoder {name}: cannot be made ({one_line(error)})") from error
 
 
 def split_nvdec(decoder: str) -> tuple[bool, str]:

@@ -1,6 +1,5 @@
 """Encoders, which turn frames into vectors: their protocol, and how one is made by name."""
 
-import contextlib
 import hashlib
 import importlib
 import inspect
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from raypipe.errors import EncoderError, one_line
-from raypipe.packages import sees_gpu
+from raypipe.packages import importing_from_here, sees_gpu
 
 RESIZE_MODES = ("crop", "squash")
 
@@ -86,7 +85,7 @@ def make_encoder(
     """
     made: Any
     if ":" in encoder:
-        with _importing_from_here():
+        with importing_from_here():
             made, fingerprint = _make_users_own(encoder)
             batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
             # A mistake in a user's encoder should show now, not after an hour of decoding.
@@ -206,20 +205,6 @@ def _resolve_device(device: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@contextlib.contextmanager
-def _importing_from_here() -> Iterator[None]:
-    """Let modules be imported from the current directory, as `python -m` does."""
-    here = str(Path.cwd())
-    is_new = here not in sys.path
-    if is_new:
-        sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if is_new and here in sys.path:
-            sys.path.remove(here)
 
 
 def _make_users_own(spec: str) -> tuple[Any, str]:

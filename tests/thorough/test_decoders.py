@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from raypipe.decoders import make_decoder, pyav, resolve_chain, split_nvdec
+from raypipe.decoders import check_decoders, make_decoder, pyav, resolve_chain, split_nvdec
 from raypipe.decoders.timeline import read_packets
 from raypipe.errors import DecodeError, UsageError
 from raypipe.packages import is_installed
@@ -473,3 +473,19 @@ def test_chains(monkeypatch):
     assert split_nvdec("auto") == (True, "auto")
     assert split_nvdec("torchcodec, pyav") == (True, "pyav")
     assert split_nvdec("pyav,decord") == (False, "pyav,decord")
+
+
+def test_a_users_own_decoder_is_made_once_before_any_video_is_read(tmp_path, monkeypatch):
+    module = f"decoders_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(
+        "class Good:\n    pass\n\nclass Bad:\n    def __init__(self):\n        raise OSError('no licence')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    check_decoders(f"{module}:Good,pyav")
+    for name, reason in (
+        (f"{module}:Bad", r"cannot be made \(OSError: no licence\)"),
+        (f"{module}:Missing", "cannot be imported"),
+        ("no_such_module:Decoder", "cannot be imported"),
+    ):
+        with pytest.raises(UsageError, match=f"decoder {name}: {reason}"):
+            check_decoders(f"pyav,{name}")
