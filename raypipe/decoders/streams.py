@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,9 @@ def open_stream(uri: str) -> Iterator[Any]:
     except Exception as error:  # Each file system raises errors of its own.
         raise _unread(uri, error) from error
     with file:
+        if not file.seek(0, io.SEEK_END):
+            raise DecodeError(f"{shown(uri)}: the file is empty (0 bytes)")
+        file.seek(0)
         try:
             yield file
         finally:  # With bytes missing the result is incomplete, whatever FFmpeg reports.

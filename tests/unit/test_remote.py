@@ -125,6 +125,13 @@ def test_a_server_that_does_not_say_how_long_files_are(large):
         np.testing.assert_array_equal(pixels(f"{target}/a.mp4"), pixels(str(large / "a.mp4")))
 
 
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_an_empty_file_is_called_empty(tmp_path, has_ranges):
+    (tmp_path / "a.mp4").touch()
+    with serve_folder(tmp_path, has_ranges) as target, pytest.raises(DecodeError, match=r"a\.mp4: the file is empty"):
+        pixels(f"{target}/a.mp4")
+
+
 def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
     proxy.faults = (Fault(on="/sub", reset=True, first=1), Fault(on="GET /$", status=503, first=1))
     assert len(find_videos(f"{proxy.url}/")) == 3
