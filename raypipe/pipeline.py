@@ -17,6 +17,7 @@ from raypipe.decoders import check_decoders
 from raypipe.encoders import make_encoder
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
+from raypipe.ranges import describe_server
 from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
@@ -82,7 +83,8 @@ def embed(
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
     progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
-    for note in (*found.notes, *describe_rate(config.sample)):
+    server = describe_server(found[0].uri) if len(found) else []
+    for note in (*found.notes, *describe_rate(config.sample), *server):
         progress.say(note)
     check_decoders(config.decode.decoder)
     encoder = make_encoder(**config.encode.model_dump())

@@ -14,8 +14,6 @@ from typing import Any
 
 from raypipe.storage import failure, is_http, local_path, open_file, open_filesystem, patiently, shown
 
-_BLOCK_BYTES = 1 << 20
-_BLOCKS = 32
 _LARGE_BYTES = 64 << 20  # To copy so many may take some seconds, which wants a word.
 _log = logging.getLogger(__name__)
 
@@ -46,7 +44,8 @@ def open_remote(url: str, may_copy: bool = True, **options: Any) -> Any:
         return file
     fetch = _fetcher_of(url, file)
     if file.closed:
-        return open_window(fetch, len(_copy(url)))
+        # The system keeps what is read of the copy.
+        return open_window(fetch, len(_copy(url)), block_bytes=1 << 16, n_blocks=1)
     file.cache.fetcher = fetch
     return file
 
@@ -82,18 +81,41 @@ def open_parts(name: str, ahead: int = 0) -> Iterator[Any]:
         yield file
 
 
-def open_window(fetch: Fetch, size: int) -> io.BufferedReader:
-    """Make a file of ``size`` bytes out of what fetches parts of it; the last few blocks are kept."""
-    return io.BufferedReader(_Window(fetch, size))
+def describe_server(uri: str) -> list[str]:
+    """Return a line if a video's server sends files only whole; none if it sends parts, or does not answer."""
+    if not is_http(uri):
+        return []
+    filesystem, inner = open_filesystem(uri)
+    try:
+        if filesystem.info(inner).get("size") == 0:  # fsspec opens an empty file as a stream, too.
+            return []
+        file = filesystem.open(inner, "rb", cache_type="none")
+    except Exception:  # Each filesystem raises errors of its own. Whoever reads the video will say what is wrong.
+        return []
+    with file:
+        try:
+            if file.size is not None:
+                file.cache.fetcher(1, 2)
+                return []
+        except ValueError:
+            pass
+        except Exception:  # As above.
+            return []
+    return [f"{shown(uri)}: its server sends files only whole, so each process that reads one makes a copy of it"]
+
+
+def open_window(fetch: Fetch, size: int, block_bytes: int, n_blocks: int) -> io.BufferedReader:
+    """Make a file of ``size`` bytes out of what fetches blocks of it, the last of which are kept."""
+    return io.BufferedReader(_Window(fetch, size, block_bytes, n_blocks))
 
 
 class _Window(io.RawIOBase):
-    def __init__(self, fetch: Fetch, size: int) -> None:
+    def __init__(self, fetch: Fetch, size: int, block_bytes: int, n_blocks: int) -> None:
         def fetch_block(number: int) -> bytes:
-            return fetch(number * _BLOCK_BYTES, min((number + 1) * _BLOCK_BYTES, size))
+            return fetch(number * block_bytes, min((number + 1) * block_bytes, size))
 
-        self._size, self._place = size, 0
-        self._block = lru_cache(_BLOCKS)(fetch_block)
+        self._size, self._place, self._block_bytes = size, 0, block_bytes
+        self._block = lru_cache(n_blocks)(fetch_block)
 
     def readable(self) -> bool:
         return True
@@ -108,7 +130,7 @@ class _Window(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._place >= self._size:
             return 0
-        number, start = divmod(self._place, _BLOCK_BYTES)
+        number, start = divmod(self._place, self._block_bytes)
         part = self._block(number)[start : start + len(buffer)]
         buffer[: len(part)] = part
         self._place += len(part)

@@ -87,7 +87,7 @@ def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> An
     def fetch(start: int, end: int) -> bytes:
         return read(offset + start, offset + end)
 
-    return open_window(_make_fetcher(uri, fetch, size, failures, version), size)
+    return open_window(_make_fetcher(uri, fetch, size, failures, version), size, _BLOCK_BYTES, _BLOCKS)
 
 
 def _full_version(info: dict[str, Any]) -> str | None:

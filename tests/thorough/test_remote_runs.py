@@ -2,7 +2,7 @@
 
 from clips import assert_same_clips, embed_without_ray, read_clips
 from tiny_encoder import TINY
-from trouble import Fault, Proxy
+from trouble import Fault, Proxy, serve_folder
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -40,3 +40,14 @@ def test_what_an_absent_server_cost_is_embedded_when_it_is_back(chain_here, prox
     pipeline.embed(f"{proxy.url}/", run, config, QUIET)
     counts = run.info()["counts"]
     assert (counts["ok"], counts["failed"], counts["skipped"]) == (3, 0, 0)
+
+
+def test_a_server_that_sends_files_only_whole(chain_here, served, tmp_path, monkeypatch):
+    config, told = make_config(flags=TINY), []
+    progress = Progress()
+    monkeypatch.setattr(progress, "say", told.append)
+    run = Run(str(tmp_path / "run"))
+    with serve_folder(served, has_ranges=False) as target:
+        pipeline.embed(f"{target}/", run, config, progress)
+    assert sum("its server sends files only whole" in line for line in told) == 1
+    assert_same_clips(read_clips(run), embed_without_ray(served, config))

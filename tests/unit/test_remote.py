@@ -13,6 +13,7 @@ from videos import write_video
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
+from raypipe.ranges import describe_server
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
 from raypipe.storage import TarMember, open_file, patiently
@@ -123,6 +124,21 @@ def test_a_copy_that_broke_off_is_made_again(large):
 def test_a_server_that_does_not_say_how_long_files_are(large):
     with serve_folder(large, handler=_WithoutLength) as target:
         np.testing.assert_array_equal(pixels(f"{target}/a.mp4"), pixels(str(large / "a.mp4")))
+
+
+def test_a_server_that_sends_files_only_whole_is_told_of(large, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    for how in ({"has_ranges": False}, {"handler": _WithoutLength}):
+        with serve_folder(large, **how) as target:
+            (line,) = describe_server(f"{target}/a.mp4?signature=abcdef123456")
+        assert line.startswith(f"{target}/a.mp4?…: its server sends files only whole")
+    with serve_folder(large) as target:
+        assert describe_server(f"{target}/a.mp4") == []
+        assert describe_server(f"{target}/missing.mp4") == []
+    with serve_folder(tmp_path, has_ranges=False) as target:
+        assert describe_server(f"{target}/empty.mp4") == []
+    assert describe_server(f"{target}/a.mp4") == [], "it is gone, which the reading of the video will say"
+    assert describe_server(str(large / "a.mp4")) == []
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
