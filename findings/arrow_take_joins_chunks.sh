@@ -5,7 +5,7 @@
 # What happens: take() of a column in several chunks first joins all of its chunks. Ten rows out of a million cost 50 MB
 #   for a moment, the size of the largest column, although they lie side by side. A slice, a filter over all rows, and
 #   take() of a slice that only spans the rows cost next to nothing.
-# What raypipe does: raypipe.storage.take_rows slices to the rows' first and last before it takes.
+# What raypipe does: raypipe.schema.take_rows slices to the rows' first and last before it takes.
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT

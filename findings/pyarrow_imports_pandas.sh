@@ -5,7 +5,7 @@
 # What happens: where pandas is installed, pa.array([1, 2]) imports it, as do a table of a dict, to_numpy, a scalar
 #   argument of a compute function and pq.read_table; a process pays about 0.2 s for it.
 #   ParquetFile.read, to_pylist and np.from_dlpack do without.
-# What raypipe does: the report reads Parquet with ParquetFile.read, and numbers by dlpack (storage.numbers_of); a test
+# What raypipe does: the report reads Parquet with ParquetFile.read, and numbers by dlpack (schema.numbers_of); a test
 #   holds that it loads no pandas.
 set -euo pipefail
 folder="$(mktemp -d)"
