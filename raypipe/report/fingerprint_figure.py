@@ -19,7 +19,7 @@ from raypipe.analysis.fingerprints import choose_unlike
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.report.facts import Member
-from raypipe.report.plots import draw_path
+from raypipe.report.plots import draw_path, gaps_between
 from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
@@ -293,7 +293,7 @@ def _draw_path(panel: _Panel, each: Fingerprint) -> None:
     for number, point in enumerate(places, 1):
         around = point + _AROUND
         is_inside = ((around > panel.corner + _RADIUS) & (around < panel.corner + panel.side - _RADIUS)).all(axis=1)
-        gap = np.minimum(_gaps(around, taken) - 2 * _RADIUS, _gaps(around, line) - _RADIUS)
+        gap = np.minimum(gaps_between(around, taken) - 2 * _RADIUS, gaps_between(around, line) - _RADIUS)
         spot = around[np.argmax(np.where(is_inside, np.minimum(gap, 0.03), -np.inf))]
         taken = np.vstack([taken, spot])
         _write_number(axes, number, spot, color)
@@ -306,11 +306,6 @@ def _write_number(axes: Axes, number: int, at: np.ndarray, color: str) -> None:
 
 def _color(each: Fingerprint) -> str:
     return INK if each.of.cluster is None else color_of(each.of.cluster)
-
-
-def _gaps(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return each point's distance to the nearest of the others, infinite if there are none."""
-    return np.linalg.norm(points[:, None] - others[None], axis=2).min(axis=1, initial=math.inf)
 
 
 def _bounds(points: np.ndarray, room: float) -> Box | None:

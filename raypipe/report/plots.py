@@ -275,11 +275,11 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
         middle = np.median(points, axis=0)
         candidates = points[np.argsort(np.linalg.norm(points - middle, axis=1))]
         # The first free place is taken; if none is free, the one farthest from other numbers.
-        gaps = _gaps(candidates, taken)
+        gaps = gaps_between(candidates, taken)
         spot = candidates[np.argmax(np.minimum(gaps, 0.055 * extent))]
         if aside and len(everything) <= MAX_ASIDE:
             around = middle + extent * _RINGS
-            free = (_gaps(around, everything) > 0.036 * extent) & (_gaps(around, taken) > 0.055 * extent)
+            free = (gaps_between(around, everything) > 0.036 * extent) & (gaps_between(around, taken) > 0.055 * extent)
             spot = around[np.argmax(free)] if free.any() else spot
         taken = np.vstack([taken, spot])
         color = color_of(number)
@@ -288,7 +288,7 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
         axes.text(spot[0], spot[1], str(number), ha="center", va="center", bbox=disc, **style)
 
 
-def _gaps(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+def gaps_between(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return each point's distance to the nearest of the others, infinite if there are none."""
     return np.linalg.norm(points[:, None] - others[None], axis=2).min(axis=1, initial=math.inf)
 
