@@ -208,8 +208,8 @@ def summarise(fits: dict[str, dict[str, Any]], votes: dict[str, str]) -> dict[st
             "best_of_5": float(np.mean(list(best.values()))),
         }
     winner = max(by_seed, key=lambda method: by_seed[method].mean())
-    for method, aris in by_seed.items():
-        behind = by_seed[winner] - aris
+    for method, means in by_seed.items():
+        behind = by_seed[winner] - means
         table[method]["ties"] = bool(behind.mean() <= standard_error(behind))
     return table
 
