@@ -206,6 +206,7 @@ def _check_shapes(trajectories: Trajectories) -> None:
             raise UsageError(f"trajectory {i} holds {np.asarray(path).dtype}, not numbers")
 
 
+@np.errstate(under="ignore")  # The weights of UMAP and t-SNE fall to 0, and their libraries count on it.
 def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tuple[Trajectories, Reducer]:
     """Do what `reduce` does, and return the fitted reducer too."""
     points = stack_steps(trajectories)

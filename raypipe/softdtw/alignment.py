@@ -30,6 +30,7 @@ class Alignment:
     expected: np.ndarray
 
 
+@np.errstate(under="ignore")  # Steps that lie far apart are aligned with probability 0.
 def align_pairs(x: np.ndarray, z: np.ndarray, gamma: float) -> Alignment:
     """Align n paths (n, T_x, d) with as many others (n, T_z, d).
 

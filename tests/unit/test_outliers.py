@@ -103,6 +103,12 @@ def test_an_alignment_is_that_of_the_reference_and_has_every_prefix_and_suffix(g
         assert found.backward[n, 3, 4] == pytest.approx(align(x[n, 4:], z[n, 3:], gamma)[0])
 
 
+def test_who_has_numpy_raise_can_align_steps_that_lie_far_apart():
+    with np.errstate(all="raise"):
+        found = align_pairs(np.zeros((1, 2, 1)), np.array([[[0.0], [1e3]]]), 1.0)
+    np.testing.assert_allclose(found.expected[0], [[1, 0.5], [0, 1]], atol=1e-9)
+
+
 def test_a_lone_odd_video_does_not_hide_in_its_own_cluster():
     rng = np.random.default_rng(0)
     values = np.concatenate(

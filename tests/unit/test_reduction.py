@@ -140,6 +140,15 @@ def test_quick_umap_of_few_points_or_dimensions(lengths, dim):
     assert reducer.implementation.startswith("scikit-learn" if sum(lengths) < 4 or dim == 1 else "fastumap")
 
 
+def test_who_has_numpy_raise_can_reduce_paths_that_are_the_same():
+    values = np.repeat(make_trajectories(16).values[:1], 12, axis=0)
+    paths = Trajectories(tuple(map(str, range(12))), values, np.full(12, 16))
+    config = ReduceConfig(method="umap", n_components=2, backend="quick")
+    with np.errstate(all="raise"):
+        reduced, _ = reduce_trajectories(paths, config)
+    assert np.isfinite(reduced.values).all()
+
+
 def test_pictures_are_quick_unless_the_reduction_is_one(monkeypatch):
     picture = ReduceConfig(seed=3).for_picture()
     assert (picture.method, picture.n_components, picture.backend, picture.seed) == ("umap", 2, "quick", 3)
