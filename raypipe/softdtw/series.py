@@ -90,10 +90,8 @@ def read_series(X: Any) -> Series:
         from raypipe import packages
 
         X = packages.require("cupy").asarray(X)
-    elif isinstance(X, np.ma.MaskedArray):
-        X = np.ma.filled(X.astype(np.float64), np.nan)
     elif hasattr(X, "__array__"):
-        X = _as_array(X)
+        X = as_array(X)
     if not hasattr(X, "dtype") or X.dtype == object:
         return _read_list(X)
     if X.ndim not in (2, 3):
@@ -139,6 +137,17 @@ def read_path(X: Any) -> Series:
     return read_series(X[None] if hasattr(X, "__cuda_array_interface__") else [X])
 
 
+def as_array(X: Any) -> np.ndarray:
+    """Return numbers that any library or nested lists hold as numpy's array; what is masked or NA in them is NaN."""
+    if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "fiub":
+        return np.ma.filled(X.astype(np.float64), np.nan)
+    array = np.asarray(X)
+    if array.dtype == object and array.ndim == 2 and hasattr(X, "iloc"):  # pandas' columns that know NA
+        with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
+            return np.asarray(X.astype(np.float64))
+    return array
+
+
 def pad_series(series: Series) -> np.ndarray:
     """Return series as (n, T, d) float64 on the host, with the shorter ones padded with NaN."""
     padded = np.array(to_host(series.values), dtype=np.float64)
@@ -161,16 +170,8 @@ def _read_list(X: Any) -> Series:
     return read_series(padded)
 
 
-def _as_array(X: Any) -> np.ndarray:
-    array = np.asarray(X)
-    if array.dtype == object and array.ndim == 2 and hasattr(X, "iloc"):  # pandas' columns that know NA
-        with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
-            return np.asarray(X.astype(np.float64))
-    return array
-
-
 def _steps(one: Any, i: int) -> np.ndarray:
-    steps = _as_array(one.get() if hasattr(one, "__cuda_array_interface__") else one)
+    steps = as_array(one.get() if hasattr(one, "__cuda_array_interface__") else one)
     if steps.dtype.kind not in "fiub":
         raise UsageError(f"series {i} must be of real numbers, got {steps.dtype}")
     if steps.dtype != np.float32:

@@ -273,6 +273,8 @@ def test_masked_steps_at_the_end_are_not_there():
     (x,) = make_series(5)
     masked = np.ma.masked_array(np.concatenate([x, x]), mask=np.repeat([[False], [True]], [5, 5], axis=0).repeat(2, 1))
     assert soft_dtw(read_series(masked[None]).values[0], x) == soft_dtw(x, x)
+    assert soft_dtw(masked, x) == soft_dtw(x, x)
+    assert read_series([x, masked.astype(np.float32)]).lengths is None
 
 
 def test_values_far_from_zero_lose_nothing():
