@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.errors import UsageError
+from raypipe.errors import UsageError, one_line
 
 _CHECKED = 1 << 20  # This many values are checked at a time, so that checking takes a bounded amount of memory.
 
@@ -91,8 +91,10 @@ def read_series(X: Any) -> Series:
 
         X = packages.require("cupy").asarray(X)
     elif hasattr(X, "__array__"):
-        X = as_array(X)
-    if not hasattr(X, "dtype") or X.dtype == object:
+        X = as_array(X, "series")
+    else:
+        return _read_list(X)
+    if X.dtype == object:
         return _read_list(X)
     if X.ndim not in (2, 3):
         raise UsageError(f"series must come as (n, T, d) or (n, T), got an array of {X.ndim} dimensions")
@@ -137,11 +139,20 @@ def read_path(X: Any) -> Series:
     return read_series(X[None] if hasattr(X, "__cuda_array_interface__") else [X])
 
 
-def as_array(X: Any) -> np.ndarray:
-    """Return numbers that any library or nested lists hold as numpy's array; what is masked or NA in them is NaN."""
+def as_array(X: Any, name: str) -> np.ndarray:
+    """Return numbers that any library or nested lists hold as numpy's array; what is masked or NA in them is NaN.
+
+    Raises
+    ------
+    UsageError
+        If numpy cannot read what an error calls by this name.
+    """
     if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "fiub":
         return np.ma.filled(X.astype(np.float64), np.nan)
-    array = np.asarray(X)
+    try:
+        array = np.asarray(X)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of bfloat16 for one; or lists of unequal lengths
+        raise UsageError(f"{name} cannot be read as a numpy array: {one_line(error)}") from error
     if array.dtype == object and array.ndim == 2 and hasattr(X, "iloc"):  # pandas' columns that know NA
         with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
             return np.asarray(X.astype(np.float64))
@@ -171,7 +182,7 @@ def _read_list(X: Any) -> Series:
 
 
 def _steps(one: Any, i: int) -> np.ndarray:
-    steps = as_array(one.get() if hasattr(one, "__cuda_array_interface__") else one)
+    steps = as_array(one.get() if hasattr(one, "__cuda_array_interface__") else one, f"series {i}")
     if steps.dtype.kind not in "fiub":
         raise UsageError(f"series {i} must be of real numbers, got {steps.dtype}")
     if steps.dtype != np.float32:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from raypipe import softdtw
 from raypipe.errors import UsageError
@@ -178,6 +179,8 @@ def test_auto_gamma_is_never_zero():
         ([np.zeros((3, 2)), np.zeros((3, 1))], "different dimensions: 1, 2"),
         ([np.zeros((3, 2)), np.zeros((0, 2))], "series 1 is empty"),
         (np.full((2, 3), np.nan), "series 0 is empty"),
+        (csr_array(np.eye(3)), "series 0 must be of real numbers"),
+        ([[[1.0, 2.0], [3.0]]], "series 0 cannot be read as a numpy array"),
         ([np.zeros((2, 2, 2))], r"series 0 must be \(T, d\)"),
         ([[[0.0], [np.nan], [1.0]]], "series 0 has a NaN or infinite value at step 1"),
         ([[[0.0, 1.0], [np.nan, 1.0]]], "series 0 has a NaN or infinite value at step 1"),
@@ -187,6 +190,17 @@ def test_auto_gamma_is_never_zero():
 def test_unfit_series_are_named(series, message):
     with pytest.raises(UsageError, match=message):
         cdist_soft_dtw(series)
+
+
+def test_tensors_are_series_if_numpy_can_read_them():
+    import torch
+
+    tensor = torch.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(cdist_soft_dtw([*tensor]), cdist_soft_dtw(tensor.numpy()))
+    with pytest.raises(UsageError, match=r"series cannot be read as a numpy array: TypeError: .*BFloat16"):
+        cdist_soft_dtw(tensor.bfloat16())
+    with pytest.raises(UsageError, match=r"series 0 cannot be read as a numpy array: RuntimeError: .*detach"):
+        cdist_soft_dtw([tensor[0].requires_grad_()])
 
 
 @pytest.mark.parametrize("gamma", [0, -1.0, np.nan, np.inf, "auto", None])
