@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from raypipe.config import ReduceConfig, validate
 from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.schema import Trajectories
+from raypipe.softdtw.series import as_array
 
 if TYPE_CHECKING:
     from raypipe.reduction.autoencoder import LearnedMap
@@ -177,7 +179,7 @@ def reduce(
         If a trajectory has a NaN or infinite value, or cuML is asked for and cannot be used here.
     """
     check_type("trajectories", trajectories, Trajectories, "what build_trajectories returns")
-    _check_shapes(trajectories)
+    paths = _read_paths(trajectories)
     values = {
         "method": method,
         "n_components": n_components,
@@ -191,19 +193,24 @@ def reduce(
         "seed": seed,
     }
     config = validate(ReduceConfig, values)
-    return reduce_trajectories(trajectories, config)[0]
+    return reduce_trajectories(paths, config)[0]
 
 
-def _check_shapes(trajectories: Trajectories) -> None:
-    """Raise `UsageError` unless there are trajectories, each (n_steps, dim) numbers of one dim."""
+def _read_paths(trajectories: Trajectories) -> Trajectories:
+    """Return trajectories as numpy's arrays; raise `UsageError` unless there are any, (n_steps, dim) of one dim."""
     paths = trajectories.values
+    if hasattr(paths, "__array__"):
+        paths = as_array(paths, "trajectories")
+    if not isinstance(paths, np.ndarray) or paths.dtype == object:
+        paths = [as_array(path, f"trajectory {i}") for i, path in enumerate(paths)]
     if not len(paths):
         raise UsageError("there is no trajectory to reduce")
     for i, path in enumerate(paths[:1] if isinstance(paths, np.ndarray) else paths):
-        if np.ndim(path) != 2 or 0 in np.shape(path) or np.shape(path)[1] != np.shape(paths[0])[1]:
-            raise UsageError(f"trajectory {i} has the shape {np.shape(path)}; each must be (n_steps, dim), of one dim")
-        if np.asarray(path).dtype.kind not in "fiu":
-            raise UsageError(f"trajectory {i} holds {np.asarray(path).dtype}, not numbers")
+        if path.ndim != 2 or 0 in path.shape or path.shape[1] != paths[0].shape[1]:
+            raise UsageError(f"trajectory {i} has the shape {path.shape}; each must be (n_steps, dim), of one dim")
+        if path.dtype.kind not in "fiu":
+            raise UsageError(f"trajectory {i} holds {path.dtype}, not numbers")
+    return replace(trajectories, values=paths)
 
 
 @np.errstate(under="ignore")  # The weights of UMAP and t-SNE fall to 0, and their libraries count on it.

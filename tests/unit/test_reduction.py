@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -35,6 +37,18 @@ def test_none_leaves_paths_as_they_are():
     reduced, reducer = reduce_trajectories(paths, ReduceConfig(method="none"))
     np.testing.assert_array_equal(reduced.values, paths.values)
     assert (reducer.implementation, reducer.reason, reducer.arrays()) == ("none", None, {})
+
+
+def test_paths_are_reduced_in_whatever_array_they_come():
+    import torch
+
+    paths = make_trajectories(4, 4)
+    expected = reduce(paths, "pca", n_components=2).values
+    for values in (torch.from_numpy(paths.values), np.ma.masked_array(paths.values)):
+        found = reduce(replace(paths, values=values), "pca", n_components=2)
+        np.testing.assert_allclose(found.values, expected, atol=1e-6)
+    with pytest.raises(UsageError, match="trajectory 0 cannot be read as a numpy array: TypeError"):
+        reduce(replace(paths, values=[*torch.from_numpy(paths.values).bfloat16()]), "pca")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
