@@ -9,7 +9,6 @@ import numpy as np
 from raypipe.clustering.result import Clustering, expecting_empty
 from raypipe.errors import UsageError
 from raypipe.packages import require
-from raypipe.softdtw.constraints import PARAMETERS
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
     from raypipe.clustering.shards import Shards
@@ -98,9 +97,7 @@ def make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
 
 def _metric_params(config: ClusterConfig) -> dict[str, Any]:
     found = {"gamma": config.gamma} if config.method == "softdtw" else {}
-    if config.method == "euclidean":
-        return found
-    return found | {name: value for name in PARAMETERS if (value := getattr(config, name)) is not None}
+    return found if config.method == "euclidean" else found | config.constraint
 
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:

@@ -165,7 +165,7 @@ def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     if gamma is None or facts.is_pooled or not run.exists("model/centers.npy") or "reduced" not in _columns_of(run):
         return
     model = read_model(run)
-    if model.config.cluster.global_constraint is not None:  # The page aligns without bounds.
+    if model.config.cluster.constraint:  # The page aligns without bounds.
         return
     centers = model.centers
     found: dict[str, np.ndarray] = {}

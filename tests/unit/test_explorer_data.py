@@ -67,10 +67,11 @@ def test_a_shorter_center_ends_where_it_ends(tmp_path):
     assert [len(center) // 2 for center in unpack(run)["centers"]] == [STEPS, 10, STEPS, STEPS]
 
 
-def test_alignments_under_a_constraint_are_left_out(tmp_path):
+@pytest.mark.parametrize("constraint", [{"global_constraint": "sakoe_chiba"}, {"itakura_max_slope": 2.0}], ids=str)
+def test_alignments_under_a_constraint_are_left_out(tmp_path, constraint):
     run = make_explored_run(tmp_path / "run")
     config = from_yaml(run.read_bytes("model/config.yaml").decode())
-    cluster = config.cluster.model_copy(update={"global_constraint": "sakoe_chiba"})
+    cluster = config.cluster.model_copy(update=constraint)
     run.write_bytes("model/config.yaml", to_yaml(config.model_copy(update={"cluster": cluster})).encode())
     assert "reduced" not in unpack(run)
 
