@@ -81,9 +81,7 @@ def assign_to_neighbours(
         nearest = near.kneighbors(pool_steps(values).astype(np.float64), return_distance=False)[:, 0]
     else:
         blocks = (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
-        nearest = np.concatenate(
-            [cdist_soft_dtw(block, known, gamma, True, precision="float64").argmin(axis=1) for block in blocks]
-        )
+        nearest = np.concatenate([_compare(block, known, config, gamma).argmin(axis=1) for block in blocks])
     labels = known_labels[nearest]
     return labels, np.where(labels == NOISE, np.nan, apart[np.arange(len(labels)), labels])
 
@@ -96,10 +94,14 @@ def _measure(values: Any, centers: np.ndarray, config: ClusterConfig, gamma: flo
         return cdist(pool_steps(values).astype(np.float64), centers[:, 0])
     if config.method == "density":
         assert gamma is not None  # as for all that has centers of several steps
-        found = cdist_soft_dtw(values, centers, gamma, divergence=True, precision="float64")
-        return np.sqrt(np.maximum(found, 0))  # Only rounding makes any negative.
+        return np.sqrt(np.maximum(_compare(values, centers, config, gamma), 0))  # Only rounding makes any negative.
     backend = "tslearn" if config.backend == "tslearn" else "auto"
     model = make_estimator(config.model_copy(update={"backend": backend}))
     model.cluster_centers_, model.gamma_ = centers, gamma
     model.backend_ = "tslearn" if config.method != "softdtw" or backend == "tslearn" else "auto"
     return model.transform(values)
+
+
+def _compare(values: Any, others: Any, config: ClusterConfig, gamma: float) -> np.ndarray:
+    """Return the divergences by which a density of paths was found, (n, m) float64."""
+    return cdist_soft_dtw(values, others, gamma, True, precision="float64", **config.constraint)

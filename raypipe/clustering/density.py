@@ -38,7 +38,8 @@ def cluster_density(values: Any, config: ClusterConfig) -> Clustering:
         (n, T, c), or a list of (T_i, c) arrays. More than `MAX_COMPARED` trajectories are not compared in pairs: their
         means over the steps are clustered, and ``reason`` says so.
     config
-        Its ``min_cluster_size``, ``min_samples`` and ``assign_all``; ``gamma`` and ``seed`` for soft-DTW.
+        Its ``min_cluster_size``, ``min_samples`` and ``assign_all``; ``gamma``, ``seed`` and the constraint for
+        soft-DTW.
 
     Returns
     -------
@@ -89,10 +90,10 @@ def _cluster_vectors(points: np.ndarray, config: ClusterConfig, reason: str | No
 def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     backend = config.backend if config.backend in ("cupy", "numba") else "auto"
     gamma = auto_gamma(values, config.seed) if config.gamma == "auto" else config.gamma
-    apart = compare_paths(values, gamma, backend)
+    apart = compare_paths(values, gamma, backend, **config.constraint)
     labels = _label_pairs(apart, config.min_cluster_size, config.min_samples or config.min_cluster_size)
     members = [[values[i] for i in np.flatnonzero(labels == k)] for k in range(labels.max() + 1)]
-    centers = [soft_dtw_barycenter(paths, gamma, backend=backend) for paths in members]
+    centers = [soft_dtw_barycenter(paths, gamma, backend=backend, **config.constraint) for paths in members]
     n_assigned = 0
     if config.assign_all and centers:
         noise, held = np.flatnonzero(labels == NOISE), np.flatnonzero(labels != NOISE)
@@ -103,7 +104,8 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
 
     def distances_of(rows: np.ndarray, k: int) -> np.ndarray:
         paths = [values[i] for i in rows]
-        found = cdist_soft_dtw(paths, [centers[k]], gamma, True, precision="float64", backend=backend)
+        how = {"precision": "float64", "backend": backend, **config.constraint}
+        found = cdist_soft_dtw(paths, [centers[k]], gamma, True, **how)
         return np.sqrt(np.maximum(found[:, 0], 0))
 
     return Clustering(
@@ -118,7 +120,7 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     )
 
 
-def compare_paths(values: Any, gamma: float, backend: str = "auto") -> np.ndarray:
+def compare_paths(values: Any, gamma: float, backend: str = "auto", **constraint: Any) -> np.ndarray:
     """Return the square roots of the soft-DTW divergences between all trajectories.
 
     Parameters
@@ -127,8 +129,8 @@ def compare_paths(values: Any, gamma: float, backend: str = "auto") -> np.ndarra
         (n, T, c), or a list of (T_i, c) arrays.
     gamma
         Smoothness of soft-DTW.
-    backend
-        That of `raypipe.softdtw.cdist_soft_dtw`.
+    backend, constraint
+        Those of `raypipe.softdtw.cdist_soft_dtw`.
 
     Returns
     -------
@@ -139,8 +141,10 @@ def compare_paths(values: Any, gamma: float, backend: str = "auto") -> np.ndarra
     apart = np.zeros((n, n), np.float32)
     for start in range(0, n, _BLOCK):
         rows = values[start : start + _BLOCK]
-        block = cdist_soft_dtw(rows, values[start:], gamma, True, precision="float64", backend=backend)
+        block = cdist_soft_dtw(rows, values[start:], gamma, True, precision="float64", backend=backend, **constraint)
         block = np.sqrt(np.maximum(block, 0)).astype(np.float32)
+        own = block[:, : len(rows)]
+        own[:] = np.triu(own) + np.triu(own, 1).T  # Itakura's mask of two lengths may be another in the other order.
         apart[start : start + len(rows), start:] = block
         apart[start:, start : start + len(rows)] = block.T
     np.fill_diagonal(apart, 0)

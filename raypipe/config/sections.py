@@ -285,7 +285,7 @@ class ClusterConfig(_Section):
     assign_all: bool = Field(False, description="density: noise goes to the cluster of the nearest video that has one")
     gamma: float | Literal["auto"] = Field("auto", description="smoothness of soft-DTW")
     global_constraint: Literal["sakoe_chiba", "itakura"] | None = Field(
-        None, description="softdtw, dtw: let an alignment pass near the diagonal only"
+        None, description="softdtw, dtw, density: let an alignment pass near the diagonal only"
     )
     sakoe_chiba_radius: int | None = Field(None, ge=0, description="so many steps from it; 1 for sakoe_chiba alone")
     itakura_max_slope: float | None = Field(None, ge=1, description="so steep at most; 2 for itakura alone")

@@ -10,6 +10,7 @@ from sklearn.datasets import make_blobs
 
 from raypipe import packages
 from raypipe.clustering import density, fit_clusters
+from raypipe.clustering.assignment import assign_to_centers, assign_to_neighbours
 from raypipe.clustering.density import compare_paths
 from raypipe.config import ClusterConfig, make_config
 from raypipe.errors import RaypipeError, UsageError
@@ -97,6 +98,35 @@ def test_blocks_of_rows_are_the_whole_matrix(monkeypatch):
     np.testing.assert_allclose(compare_paths(values, 0.1), whole, rtol=1e-6)
     np.testing.assert_array_equal(whole, whole.T)
     assert whole.dtype == np.float32
+
+
+def test_a_constraint_holds_for_distances_centers_and_new_paths():
+    late, early = np.zeros((2, 12, 1))
+    late[9:], early[3:] = 1, 1  # Within two steps of the diagonal neither can wait for the other.
+    values = np.repeat([late, early], 12, axis=0) + np.random.default_rng(0).normal(0, 0.05, (24, 12, 1))
+    free, bound = by_density(gamma=1e-3), by_density(gamma=1e-3, sakoe_chiba_radius=2)
+    assert len(set(fit_clusters(values, free).labels)) == 1
+    found = fit_clusters(values, bound)
+    assert same_groups(found.labels, np.repeat([0, 1], 12))
+    np.testing.assert_allclose(found.centers[found.labels[[0, 12]]], [late, early], atol=0.2)
+    how = {"gamma": 1e-3, "divergence": True, "precision": "float64", "sakoe_chiba_radius": 2}
+    apart = np.sqrt(np.maximum(cdist_soft_dtw(values, found.centers, **how), 0))
+    np.testing.assert_allclose(found.distances, apart[np.arange(24), found.labels])
+    for assigned in (
+        assign_to_centers(values, found.centers, bound, 1e-3),
+        assign_to_neighbours(values, values, found.labels, found.centers, bound, 1e-3),
+    ):
+        np.testing.assert_array_equal(assigned[0], found.labels)
+        np.testing.assert_allclose(assigned[1], found.distances)
+
+
+def test_distances_are_symmetric_where_masks_are_not():
+    x = np.arange(11.0)[:, None]
+    # Of the two masks one alone lets step 1 meet the other's step 13.
+    y = np.interp(np.arange(19), [0, 13, 18], [0, 1, 10])[:, None]
+    apart = compare_paths([x, y], 0.1, itakura_max_slope=7.5)
+    whole = cdist_soft_dtw([x, y], gamma=0.1, divergence=True, itakura_max_slope=7.5)
+    np.testing.assert_allclose(apart, np.sqrt(np.maximum(whole, 0)), rtol=1e-6)
 
 
 def test_paths_of_unequal_lengths_have_padded_centers():
