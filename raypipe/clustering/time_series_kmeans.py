@@ -247,6 +247,10 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             return -self._average(self._distances(series).min(axis=1), weights)
         return -self._average(self._label(LocalShards(series), self.backend)[1], weights)
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return a name for each column of `transform`; those of the steps that a series came in do not count."""
+        return super().get_feature_names_out()
+
     @property
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)

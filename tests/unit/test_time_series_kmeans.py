@@ -6,7 +6,10 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from raypipe.clustering import fit_clusters
 from raypipe.clustering.shards import LocalShards, Measure
@@ -342,6 +345,16 @@ def test_frames_of_pandas_as_output():
         model = TimeSeriesKMeans(3, random_state=0, **parameters).set_output(transform="pandas").fit(series)
         assert list(model.transform(series).columns) == list(model.get_feature_names_out())
         np.testing.assert_array_equal(model.predict(series), model.labels_)
+
+
+def test_columns_are_named_behind_others_that_had_names():
+    frame = pytest.importorskip("pandas").DataFrame(make_paths(dim=1)[:, :, 0]).add_prefix("t")
+    model = TimeSeriesKMeans(2, metric="softdtw", random_state=0)
+    names = ["timeserieskmeans0", "timeserieskmeans1"]
+    assert [*make_pipeline(StandardScaler(), model).fit(frame).get_feature_names_out()] == names
+    parts = ColumnTransformer([("early", model, ["t0", "t1", "t2"]), ("late", model, ["t5", "t6"])])
+    found = parts.set_output(transform="pandas").fit_transform(frame)
+    assert [*found.columns] == [f"{part}__{name}" for part in ("early", "late") for name in names]
 
 
 def test_what_weighs_nothing_has_no_say_and_gets_a_label():
