@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.errors import UsageError
+from raypipe.errors import UsageError, one_line
 from raypipe.softdtw.backends import PRECISIONS, load_backend
 from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
 from raypipe.softdtw.constraints import Constraint, read_constraint
@@ -333,9 +333,13 @@ def check_gamma(gamma: float) -> float:
 
 def check_weights(weights: Any, n: int) -> np.ndarray:
     """Return weights as (n,) float64; raise `UsageError` unless they are n finite numbers, none negative, not all 0."""
-    found = np.asarray(weights, dtype=np.float64)
+    rule = f"weights must be {n} finite numbers, none negative and not all 0"
+    try:
+        found = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # as in `as_array`
+        raise UsageError(f"{rule}; {one_line(error)}") from error
     if found.shape != (n,) or not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
-        raise UsageError(f"weights must be {n} finite numbers, none negative and not all 0; got {found!s:.60}")
+        raise UsageError(f"{rule}; got {' '.join(str(found).split()):.60}")
     return found
 
 

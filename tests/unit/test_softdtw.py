@@ -326,6 +326,10 @@ def test_a_barycenter_by_either_solver_and_by_the_divergence():
         soft_dtw_barycenter(series, divergence=True, solver="mm")
     with pytest.raises(UsageError, match="weights must be 3 finite numbers"):
         soft_dtw_barycenter(series, weights=[1.0, -1.0, 1.0])
+    with pytest.raises(UsageError, match=r"not all 0; got \[\[1\.\] \[1\.\] \[1\.\]\]$"):
+        soft_dtw_barycenter(series, weights=np.ones((3, 1)))
+    with pytest.raises(UsageError, match=r"weights must be 3 finite numbers.*; ValueError: could not convert"):
+        soft_dtw_barycenter(series, weights=["heavy", "light", "light"])
 
 
 @pytest.mark.parametrize(("option", "value"), [("precision", "float16"), ("backend", "abacus")])
