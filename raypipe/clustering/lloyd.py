@@ -218,11 +218,8 @@ def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Fit:
         if not found.counts.all():
             break
         for cluster in range(len(centers)):
-            if rules.max_iter_barycenter > 0:
-                objective = partial(_evaluate, shards, cluster)
-                centers[cluster] = descend_lbfgs(
-                    objective, centers[cluster], rules.max_iter_barycenter, _BARYCENTER_TOL
-                )
+            objective = partial(_evaluate, shards, cluster)
+            centers[cluster] = descend_lbfgs(objective, centers[cluster], rules.max_iter_barycenter, _BARYCENTER_TOL)
         if abs(before - inertia) < rules.tol:
             break
         before = inertia

@@ -40,6 +40,7 @@ class Descent:
         A run keeps the curvature of the run before, but not its sums and gradients, because the series that belong to
         the centers may have changed.
         """
+        self._safe = centers
         self._lowest = np.full(len(self._pairs), np.inf)
         self._last: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(self._pairs)
         for _ in range(max_steps):
@@ -106,6 +107,9 @@ def descend_lbfgs(
 ) -> np.ndarray:
     """Minimise ``objective(center) -> (value, gradient)`` by scipy's L-BFGS-B as tslearn does; return (T, d)."""
     from scipy.optimize import minimize
+
+    if max_iter <= 0:  # scipy would take one step.
+        return center
 
     def flat(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = objective(numbers.reshape(center.shape))

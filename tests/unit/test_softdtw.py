@@ -118,6 +118,12 @@ def test_barycenter_of_one_series_at_small_gamma_is_that_series():
     np.testing.assert_allclose(soft_dtw_barycenter([x, x], 1e-3, init=x + 0.1, tol=1e-9), x, atol=1e-3)
 
 
+@pytest.mark.parametrize("solver", ["mm", "lbfgs"])
+def test_a_barycenter_of_no_steps_is_where_it_begins(solver):
+    series = make_series(5, 5)
+    np.testing.assert_allclose(soft_dtw_barycenter(series, max_iter=0, solver=solver), np.mean(series, axis=0))
+
+
 @pytest.mark.parametrize("lengths", [(6, 6, 6), (4, 6, 5)])
 def test_barycenter_minimises_the_sum(lengths):
     series = make_series(*lengths)
