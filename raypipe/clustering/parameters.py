@@ -31,11 +31,11 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             raise UsageError(f"{name} must be at least 1 and whole, got {parameters[name]!r}")
     if not isinstance(parameters["tol"], Real) or isnan(parameters["tol"]):
         raise UsageError(f"tol must be a number, got {parameters['tol']!r}")
-    _check_metric_params(parameters["metric_params"])
+    _check_metric_params(parameters["metric_params"], parameters["metric"])
     _check_combination(parameters)
 
 
-def _check_metric_params(metric_params: Any) -> None:
+def _check_metric_params(metric_params: Any, metric: str) -> None:
     if metric_params is None:
         return
     if not isinstance(metric_params, Mapping):
@@ -44,11 +44,13 @@ def _check_metric_params(metric_params: Any) -> None:
     for name in metric_params:
         if name not in known:
             raise UsageError(f"metric_params has no {name!r}: there are {', '.join(known)}")
+    if metric == "dtw" and "gamma" in metric_params:
+        raise UsageError("metric_params has a gamma, which metric 'dtw' does not know: take 'softdtw', or leave it out")
 
 
 def _check_combination(parameters: Mapping[str, Any]) -> None:
     init, solver = parameters["init"], parameters["solver"]
-    if init is None or isinstance(init, str):
+    if isinstance(init, str) or not hasattr(init, "__len__"):
         if init not in ("k-means++", "random"):
             raise UsageError(f"init must be k-means++, random or an array of centers; got {init!r}")
     elif len(init) != parameters["n_clusters"]:

@@ -103,6 +103,8 @@ def test_a_pickle_holds_arrays_and_no_tslearn():
         ({"metric": "softdtw", "init": 1e30 * make_paths(3)}, make_paths(), "leave the range of float32"),
         ({"metric": "softdtw"}, make_paths().astype(complex), "real numbers, got complex128"),
         ({"init": "best"}, make_paths(), "init must be k-means"),
+        ({"init": 5}, make_paths(), "init must be k-means"),
+        ({"metric": "dtw", "metric_params": {"gamma": 1.0}}, make_paths(), "a gamma, which metric 'dtw' does not"),
         ({"init": make_paths(2)}, make_paths(), "init holds 2 centers, n_clusters is 3"),
         ({"metric": "softdtw", "metric_params": {"gamma": 0}}, make_paths(), "gamma must be a number greater than 0"),
     ],
