@@ -7,7 +7,8 @@ float64 and cell by cell as the textbook has it.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from raypipe.softdtw.compiling import compiled
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def align_pairs(x: np.ndarray, z: np.ndarray, gamma: float) -> Alignment:
     return Alignment(apart, forward, backward, expected)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _accumulate(apart: np.ndarray, gamma: float) -> np.ndarray:
     """Return soft-DTW of all prefixes: (n, T_z, T_x)."""
     n, n_rows, n_columns = apart.shape

@@ -9,10 +9,11 @@ own is never reached. Without a constraint ``limits`` is None, and nothing of th
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from raypipe.softdtw.cells import INLINE, unreached
+from raypipe.softdtw.compiling import compiled
 from raypipe.softdtw.constraints import Limits
 from raypipe.softdtw.lanes import between, in_units, least, load, scratch, splat, width
 
@@ -123,7 +124,7 @@ def _limits_from(limits, first, w):
     return lambda limits, first, w: (limits[0][2 * first * w :], limits[1][2 * first :])
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _set_limits(table, kinds, rows, own, both):
     """Write the limits of a block's lanes, and of all of them together, for centers of one kind."""
     n_rows = table.shape[1]

@@ -1,13 +1,13 @@
 """What `raypipe.softdtw.numba` compiles to go through blocks of series: sort them, lay out, compare, sum."""
 
 import numpy as np
-from numba import njit
 
+from raypipe.softdtw.compiling import compiled
 from raypipe.softdtw.limits import forget, limits_from, lookup
 from raypipe.softdtw.sweeps import advance, begin, gather_sums, read_values, sweep_back
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def count_sort(labels, n_labels, lengths, longest):
     """Return the order of series by label, and of one label by length: (n,) int32."""
     n_keys = longest + 1 if len(lengths) else 1
@@ -24,7 +24,7 @@ def count_sort(labels, n_labels, lengths, longest):
     return order
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def lay_out(values, lengths, origin, scale, x, widths, order, starts, stops):
     """Write blocks of series to x (b, T · d · w), and their lengths to widths (b, w), 0 where a lane has none."""
     _, n_steps, dim = values.shape
@@ -43,7 +43,7 @@ def lay_out(values, lengths, origin, scale, x, widths, order, starts, stops):
                     x[block, (j * dim + q) * w + lane] = number
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def compare_blocks(
     x, widths, order, starts, stops, dims, border, distances, column,
     z, z_lengths, others, symmetric, matrix, offsets, labels, nearest, limits,
@@ -80,7 +80,7 @@ def compare_blocks(
                     matrix[other, row] = value
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def compare_own_blocks(x, widths, order, starts, stops, dims, border, distances, column, out, limits):
     """Compare each series of some blocks with itself, and write the values to out (n,)."""
     for block in range(len(starts)):
@@ -99,7 +99,7 @@ def compare_own_blocks(x, widths, order, starts, stops, dims, border, distances,
             out[order[starts[block] + lane]] = column[lane]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def sum_alignments(
     x, widths, order, starts, stops, dims, border, distances, column,
     z, weights, clusters, to, height, borders, probabilities, arriving, held, sums, totals, limits,
@@ -141,7 +141,7 @@ def sum_alignments(
             _flush(held, w, sums[to[block]])
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _enter(border, widths, rows, weights, column, arriving):
     """Let each series' weight arrive where its alignment ends, (T, w); return the weighted sum of the values."""
     _clear(arriving)
@@ -156,7 +156,7 @@ def _enter(border, widths, rows, weights, column, arriving):
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _flush(held, w, sums):
     """Add the lanes' sums to (T, d + 1) float64, and set them to 0."""
     n_rows, n_sums = sums.shape
@@ -167,7 +167,7 @@ def _flush(held, w, sums):
     _clear(held)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _clear(array):
     for i in range(len(array)):
         array[i] = 0

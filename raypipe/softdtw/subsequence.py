@@ -13,10 +13,11 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads
 
 from raypipe.errors import UsageError
 from raypipe.softdtw import check_gamma
+from raypipe.softdtw.compiling import compiled
 
 _FARTHEST = 40.0  # A way that is so many times γ longer than the shortest adds less than float64 can tell.
 
@@ -112,7 +113,7 @@ def _check(query: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.array(query, dtype=np.float64, order="C"), np.array(steps, dtype=np.float64, order="C")
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _soft_minimum(a, b, c, gamma):
     least = min(a, b, c)
     total = 0.0
@@ -122,7 +123,7 @@ def _soft_minimum(a, b, c, gamma):
     return least - gamma * np.log(total)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _advance_column(query, step, gamma, column):
     """Replace R[:, j − 1] in ``column`` (m,) by R[:, j]."""
     above, corner = 0.0, np.inf  # An alignment may begin here; it does so once, and not from two cells.
@@ -135,7 +136,7 @@ def _advance_column(query, step, gamma, column):
         above, corner = column[i], left
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _find_ends(query, steps, edges, gamma, distances, ends):
     column = np.empty(len(query))
     for n in range(len(edges) - 1):
@@ -147,7 +148,7 @@ def _find_ends(query, steps, edges, gamma, distances, ends):
                 distances[n], ends[n] = column[-1], j - edges[n]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _trace(query, path, gamma):
     """Return the distance of the best match in a path, and its first and last step."""
     cells = np.empty((len(path), len(query)))

@@ -17,6 +17,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from raypipe.softdtw.cells import INLINE, INNER, at_step, cell, distance_at, log2_of_fraction, normal, unreached
+from raypipe.softdtw.compiling import compiled
 from raypipe.softdtw.lanes import align_stack, hide, in_units, lane_bytes, load, splat, store, width
 from raypipe.softdtw.limits import (
     MEASURED,
@@ -34,7 +35,7 @@ UNROLLED = 3  # Up to this many dimensions are unrolled; more are looped over.
 NORMALISED = 16  # m of cells that pass in registers is brought to [1, 2) in every column of this number.
 
 
-@njit(cache=True, **INNER)
+@compiled(**INNER)
 def begin(border, n_columns):
     """Set the border above the first row, where only the corner can be reached."""
     w = width(border)
@@ -174,7 +175,7 @@ def _measure(x, z, paired, d, n_columns, first, n_rows, distances, limits):  # n
     return tall if lane_bytes() == 64 else square
 
 
-@njit(cache=True, **INNER)
+@compiled(**INNER)
 def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities, limits):
     """Carry the border from below row ``first − 1`` to below row ``last − 1``.
 
@@ -265,7 +266,7 @@ def sweep(x, z, paired, dims, border, n_columns, first, last, probabilities, lim
         i += 1
 
 
-@njit(cache=True, **INNER)
+@compiled(**INNER)
 def sweep_back(probabilities, arriving, n_columns, n_rows, limits):
     """Turn the probabilities of ``n_rows`` rows into expected alignments, which overwrite those from above.
 
@@ -292,7 +293,7 @@ def sweep_back(probabilities, arriving, n_columns, n_rows, limits):
             store(arriving, (start - 1) * w, to_diagonal)
 
 
-@njit(cache=True, **INNER)
+@compiled(**INNER)
 def gather_sums(expected, x, d, n_columns, n_rows, sums, first, limits):
     """Add ``Σ_j E[i, j]`` and ``Σ_j E[i, j] x_j`` to the sums ``(T_z, d + 1, w)`` of rows from ``first`` on."""
     w = width(x)
@@ -324,7 +325,7 @@ def gather_sums(expected, x, d, n_columns, n_rows, sums, first, limits):
                     _add(sums, to + (d + 2) * w, s3)
 
 
-@njit(cache=True, **INNER)
+@compiled(**INNER)
 def read_values(border, column, out):
     """Write ``R`` at a column of the border, in units of γ / log2 e, to ``out`` (w,)."""
     w = width(border)

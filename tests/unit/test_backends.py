@@ -1,11 +1,13 @@
 """Every backend of soft-DTW against the numpy reference, and the reference against the definition."""
 
+import numba
 import numpy as np
 import pytest
 from test_softdtw import brute_force, make_series
 
 from raypipe.softdtw import reference
 from raypipe.softdtw.backends import load_backend
+from raypipe.softdtw.compiling import compiled
 from raypipe.softdtw.series import Series, Statistics, read_series, to_host
 
 GAMMAS = (1e-3, 0.1, 1.0, 30.0, 1e3)
@@ -148,7 +150,6 @@ def test_the_same_bits_every_time(backend, precision):
 
 
 def test_the_same_bits_on_any_number_of_threads(monkeypatch):
-    import numba
 
     from raypipe.softdtw import numba as backend
 
@@ -189,3 +190,10 @@ def test_float32_keeps_its_digits_where_groups_lie_far_apart(backend):
     found = to_host(backend.cdist(backend.prepare(x, "float32"), None, 0.1))
     apart = ~np.eye(20, dtype=bool)
     np.testing.assert_allclose(found[apart], expected[apart], rtol=1e-4)
+
+
+def test_functions_are_compiled_where_there_is_no_place_for_a_cache(monkeypatch):
+    monkeypatch.setattr(numba.core.caching.CompileResultCacheImpl, "_locator_classes", [])
+    with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to a folder that can be written"):
+        found = compiled(nogil=True)(lambda x: 2 * x)
+    assert found(3.0) == 6.0 and found.signatures and found.targetoptions["nogil"]
