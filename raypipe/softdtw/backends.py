@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from raypipe import packages
-from raypipe.errors import UsageError
+from raypipe.errors import RaypipeError, UsageError
 
 BACKENDS = ("auto", "cupy", "numba")
 PRECISIONS = ("float32", "float64")
@@ -28,7 +28,7 @@ def load_backend(name: str, values: Any = None) -> Any:
     UsageError
         If there is no backend of that name, or it is "numba" and ``values`` lie on a GPU.
     RaypipeError
-        If the backend's package is not installed.
+        If the backend's package is not installed, or numba may not compile.
     """
     if name not in BACKENDS:
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
@@ -39,6 +39,10 @@ def load_backend(name: str, values: Any = None) -> Any:
     if name == "cupy":
         from raypipe.softdtw import cupy as backend
     else:
+        from numba import config
+
+        if config.DISABLE_JIT:
+            raise RaypipeError("NUMBA_DISABLE_JIT is set, but soft-DTW is compiled code: unset it")
         from raypipe.softdtw import numba as backend  # type: ignore[no-redef]
     return backend
 

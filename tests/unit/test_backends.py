@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from test_softdtw import brute_force, make_series
 
+from raypipe.errors import RaypipeError
 from raypipe.softdtw import reference
 from raypipe.softdtw.backends import load_backend
 from raypipe.softdtw.compiling import compiled
@@ -197,3 +198,9 @@ def test_functions_are_compiled_where_there_is_no_place_for_a_cache(monkeypatch)
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to a folder that can be written"):
         found = compiled(nogil=True)(lambda x: 2 * x)
     assert found(3.0) == 6.0 and found.signatures and found.targetoptions["nogil"]
+
+
+def test_numba_must_be_allowed_to_compile(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    with pytest.raises(RaypipeError, match="NUMBA_DISABLE_JIT is set"):
+        load_backend("auto")
