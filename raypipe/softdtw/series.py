@@ -153,9 +153,9 @@ def as_array(X: Any, name: str) -> np.ndarray:
         array = np.asarray(X)
     except (TypeError, ValueError, RuntimeError) as error:  # torch's, of bfloat16 for one; or lists of unequal lengths
         raise UsageError(f"{name} cannot be read as a numpy array: {one_line(error)}") from error
-    if array.dtype == object and array.ndim == 2 and hasattr(X, "iloc"):  # pandas' columns that know NA
+    if array.dtype == object and array.ndim >= 2:  # columns of pandas that know NA, or of Arrow with nulls; decimals
         with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
-            return np.asarray(X.astype(np.float64))
+            return np.asarray((X if hasattr(X, "iloc") else array).astype(np.float64))  # NA is known to pandas alone.
     return array
 
 

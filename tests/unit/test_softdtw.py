@@ -3,10 +3,12 @@ import platform
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
@@ -253,6 +255,13 @@ def test_pandas_columns_that_know_na_are_read_as_others(dtype):
     assert read_series([pandas.DataFrame(np.ones((3, 2))).astype(dtype)]).values.shape == (1, 3, 2)
     with pytest.raises(UsageError, match="series 0 must be of real numbers, got object"):
         read_series(pandas.DataFrame({"a": ["x", "y"], "b": [1.0, 2.0]}))
+
+
+def test_columns_of_arrow_with_nulls_or_decimals_are_read_as_others():
+    columns = [pa.array([1.0, 4.0]), pa.array([2.0, None]), pa.array([Decimal("3.5"), None])]
+    series = read_series(pa.table(columns, names=["a", "b", "c"]))
+    np.testing.assert_array_equal(pad_series(series)[:, :, 0], [[1, 2, 3.5], [4, np.nan, np.nan]])
+    assert read_series(np.ones((2, 3, 1), object)).values.dtype == np.float64
 
 
 def test_what_would_leave_the_numbers_is_refused():
