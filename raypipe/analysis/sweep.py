@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from raypipe.clustering import Clustering, fit_clusters
 from raypipe.clustering.assignment import assign_to_centers
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
-from raypipe.errors import UsageError
+from raypipe.errors import UsageError, check_type
 from raypipe.softdtw import auto_gamma, check_gamma
 from raypipe.softdtw.barycenter import resample
 
@@ -289,16 +290,14 @@ def check_sweep(
     values: Any, config: ClusterConfig, ks: Sequence[int] | None, gammas: Sequence[float | str], n_seeds: int
 ) -> tuple[list[int], list[float | None]]:
     """Return the numbers of clusters and the values of γ that `sweep_clusters` tries, or raise its `UsageError`."""
-    for name, given in (("ks", ks), ("gammas", gammas)):
-        if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
-            raise UsageError(f"{name} must be a list of numbers, not {given!r}")
+    _check_lists(ks, gammas)
     n = len(values)
     most = n // 2  # Halves of the videos are clustered too.
     if config.method not in METHODS:
         raise UsageError(f"cluster.method={config.method} finds the number of clusters itself: sweep another method")
     if n < 4:
         raise UsageError(f"a sweep needs at least 4 videos, and there are {n}")
-    ks = list(range(2, min(DEFAULT_MOST, most) + 1)) if ks is None else sorted(set(ks))
+    ks = list(range(2, min(DEFAULT_MOST, most) + 1)) if ks is None else sorted({int(k) for k in ks})
     if not ks or ks[0] < 2 or ks[-1] > most:
         asked = f"{ks[0]} to {ks[-1]}" if ks else "none"
         raise UsageError(f"k goes from 2 to half the number of videos, here {most}; {asked} was asked for")
@@ -310,6 +309,16 @@ def check_sweep(
         return ks, [None]
     resolved = [auto_gamma(values) if gamma == "auto" else check_gamma(gamma) for gamma in gammas]  # type: ignore[arg-type]
     return ks, list(dict.fromkeys(resolved))
+
+
+def _check_lists(ks: Sequence[int] | None, gammas: Sequence[float | str]) -> None:
+    for name, given in (("ks", ks), ("gammas", gammas)):
+        if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+            raise UsageError(f"{name} must be a list of numbers, not {given!r}")
+    for k in () if ks is None else ks:
+        check_type("each of ks", k, Integral)
+    if not len(gammas):
+        raise UsageError("gammas must be a list of numbers, auto among them perhaps; it is empty")
 
 
 def _row(k: int, gamma: float | None, fitted: _Fitted, silhouettes: np.ndarray, means: np.ndarray) -> dict[str, Any]:
