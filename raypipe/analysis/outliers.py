@@ -67,10 +67,12 @@ def score_outliers(
     Returns
     -------
     The scores. Where no center has such support, one that any other video belongs to counts, and then the own one;
-    where there is no center of these dimensions at all, the given distances are the scores.
+    where there is no center of these dimensions at all, or of these steps under the Euclidean distance, the given
+    distances are the scores.
     """
     n, k = len(labels), len(centers)
-    if k == 0 or centers.shape[2] != values[0].shape[1]:
+    comparable = gamma is not None or centers.shape[1] == 1 or {len(path) for path in values} == {centers.shape[1]}
+    if k == 0 or centers.shape[2] != values[0].shape[1] or not comparable:
         why = "there are no centers in the space of the trajectories: the score is the distance to the own center"
         if np.isnan(distances).all():
             why = "there are no clusters, and so no video has a score"

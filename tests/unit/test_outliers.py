@@ -164,6 +164,13 @@ def test_other_methods_have_the_euclidean_distance_of_means_or_of_whole_paths():
     np.testing.assert_allclose(whole.values, np.linalg.norm((values - values[0]).reshape(6, -1), axis=1))
 
 
+def test_whole_paths_have_no_distance_to_centers_of_other_lengths():
+    values, centers, own = np.zeros((3, 4, 2)), np.zeros((1, 5, 2)), np.array([1.0, 3.0, 2.0])
+    found = score_outliers(values, np.zeros(3, np.int64), centers, None, own)
+    np.testing.assert_array_equal(found.values, own)
+    assert found.note.startswith("there are no centers in the space of the trajectories")
+
+
 def test_no_more_than_a_chunk_of_distances_is_held(monkeypatch):
     from raypipe.analysis import outliers
 
