@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from raypipe.clustering.result import NOISE
@@ -10,7 +11,7 @@ from raypipe.errors import UsageError
 from raypipe.packages import require
 from raypipe.report.facts import Member, read_facts
 from raypipe.runs.directory import Run
-from raypipe.storage import local_path, shown
+from raypipe.storage import is_http, local_path, shown
 
 
 def write_samples(run: Run, name: str | None) -> list[str]:
@@ -46,15 +47,20 @@ def write_samples(run: Run, name: str | None) -> list[str]:
         for video_id, fps, duration_s in zip(*(column.to_pylist() for column in videos.columns), strict=True)
     }
     samples = [_as_sample(fo, member, *measures[member.video_id]) for member in facts.members]
+    places = [local_path(member.uri) or member.uri for member in facts.members]
+    n_away = sum(not is_http(place) and not os.path.exists(place) for place in places)  # noqa: PTH110 – as in `sources`
     dataset = fo.Dataset(name, persistent=True)
     try:
         dataset.info = {"run": shown(run.url), "metrics": {k: v for k, v in facts.metrics.items() if _is_plain(v)}}
         dataset.add_samples(samples)
+        if any("://" in place for place in places):
+            dataset.set_values("filepath", places)  # It took URLs for relative paths; its app plays those of http.
         dataset.save()
     except BaseException:
         dataset.delete()  # Half a dataset would pass for a whole one, and its name would be taken.
         raise
-    return [f"made the FiftyOne dataset {name!r} of {len(samples)} samples: fiftyone app launch {name}"]
+    away = [f"FiftyOne cannot show {n_away} of them, which are not files on this machine"] if n_away else []
+    return [f"made the FiftyOne dataset {name!r} of {len(samples)} samples: fiftyone app launch {name}", *away]
 
 
 def _as_sample(fo: Any, member: Member, fps: float, duration_s: float | None) -> Any:
@@ -75,7 +81,8 @@ def _as_sample(fo: Any, member: Member, fps: float, duration_s: float | None) ->
         fields["odd"] = _temporal(fo, member.reason, *member.odd_s, fps)
     if fps and member.span_s and (member.origin_s or (duration_s and member.span_s < duration_s - 1 / fps)):
         fields["part"] = _temporal(fo, cluster, member.origin_s, member.origin_s + member.span_s, fps)
-    return fo.Sample(filepath=local_path(member.uri) or member.uri, **fields)
+    # It takes a file for a video by its suffix alone, and refuses a .gif, .ts or .3gp beside an .mp4.
+    return fo.Sample(filepath=local_path(member.uri) or member.uri, media_type="video", **fields)
 
 
 def _temporal(fo: Any, label: str, start_s: float, end_s: float, fps: float) -> Any:

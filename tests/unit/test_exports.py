@@ -293,6 +293,36 @@ def test_half_a_fiftyone_dataset_is_taken_away(run, monkeypatch):
     assert not there
 
 
+def test_fiftyone_is_told_which_files_are_videos_and_where_the_others_lie(tmp_path, monkeypatch):
+    """By itself it takes a suffix that it does not know for another medium, and a URL for a relative path."""
+    (tmp_path / "a.gif").write_bytes(b"")
+    uris = [(tmp_path / "a.gif").as_uri(), "https://host/b.mp4", *(f"s3://bucket/{i}.ts" for i in "cdef")]
+    run = make_run(tmp_path, [Video(uri, uri) for uri in uris])
+    made = {}
+
+    class Dataset(SimpleNamespace):
+        def add_samples(self, samples):
+            made["samples"] = samples
+
+        def set_values(self, field, values):
+            made[field] = values
+
+        def save(self):
+            pass
+
+    names = ("Sample", "Classification", "TemporalDetection", "TemporalDetections")
+    fo = SimpleNamespace(
+        dataset_exists=lambda _: False,
+        Dataset=lambda name, persistent: Dataset(),
+        **dict.fromkeys(names, SimpleNamespace),
+    )
+    monkeypatch.setattr("raypipe.report.fiftyone.require", lambda _: fo)
+    lines = rp.export(run, "fiftyone", "kitchen")
+    assert {sample.media_type for sample in made["samples"]} == {"video"}
+    assert made["filepath"] == [str(tmp_path / "a.gif"), *uris[1:]]
+    assert lines[1] == "FiftyOne cannot show 4 of them, which are not files on this machine"
+
+
 @pytest.mark.slow
 def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
     """Where fiftyone is installed, and its database runs."""
