@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from raypipe.clustering.result import NOISE
-from raypipe.errors import UsageError
+from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.packages import require
 from raypipe.report.facts import Member, read_facts
 from raypipe.runs.directory import Run
@@ -38,7 +38,11 @@ def write_samples(run: Run, name: str | None) -> list[str]:
     """
     fo: Any = require("fiftyone")
     name = name or f"raypipe-{run.path().rstrip('/').rpartition('/')[2]}"
-    if fo.dataset_exists(name):
+    try:
+        is_there = fo.dataset_exists(name)
+    except Exception as error:  # Its own errors and its database's have no class in common.
+        raise RaypipeError(f"FiftyOne's database cannot be used: {one_line(error)}") from error
+    if is_there:
         raise UsageError(f"FiftyOne has a dataset {name!r} already: delete it, or name another by -o")
     facts = read_facts(run)
     videos = run.read_table("videos.parquet", ["video_id", "fps", "duration_s"])

@@ -323,6 +323,15 @@ def test_fiftyone_is_told_which_files_are_videos_and_where_the_others_lie(tmp_pa
     assert lines[1] == "FiftyOne cannot show 4 of them, which are not files on this machine"
 
 
+def test_a_database_of_fiftyone_that_does_not_start_is_an_error_of_one_line(run, monkeypatch):
+    def dataset_exists(_):
+        raise ValueError("MongoDB could not be installed")
+
+    monkeypatch.setattr("raypipe.report.fiftyone.require", lambda _: SimpleNamespace(dataset_exists=dataset_exists))
+    with pytest.raises(RaypipeError, match="database cannot be used: ValueError: MongoDB could not be installed"):
+        rp.export(run, "fiftyone")
+
+
 @pytest.mark.slow
 def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
     """Where fiftyone is installed, and its database runs."""
