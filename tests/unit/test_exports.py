@@ -332,6 +332,8 @@ def test_a_database_of_fiftyone_that_does_not_start_is_an_error_of_one_line(run,
         rp.export(run, "fiftyone")
 
 
+# It uses what psutil and pymongo have deprecated, and takes the error for a database that does not answer.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:fiftyone", "ignore::DeprecationWarning:mongoengine")
 @pytest.mark.slow
 def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
     """Where fiftyone is installed, and its database runs."""
