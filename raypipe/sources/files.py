@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +33,38 @@ VIDEO_SUFFIXES = frozenset(
 )
 """The suffixes, in upper or lower case, by which a file in a folder counts as a video.
 
-A file that is named on its own or in a manifest counts as a video whatever its suffix.
+A file that is named on its own or in a manifest counts as a video whatever its suffix, but for `_OTHERS`.
 """
+
+_OTHERS = (
+    (
+        r"\.(t?gz|tbz2?|bz2|t?xz|t?zst|lz4|zip|7z|rar)",
+        "a compressed archive, which is not read: unpack it, or make it a plain .tar, which is read where it lies",
+    ),
+    (
+        r"\.(arrow|parquet|lance)",
+        "a table, such as one of Hugging Face datasets, of which no videos are read: write each video to a file, and "
+        "their paths to a column path of a .csv, .jsonl or .parquet",
+    ),
+    (
+        r"\.(hdf5|h5|tfrecord.*|zarr|bag|db3|mcap|rrd)",
+        "a recording of robots, of which no videos are read: convert it to a LeRobot dataset, or write a video file "
+        "for each camera",
+    ),
+)
+"""The suffixes of what people keep videos in that is not read, and what to do instead."""
+
+
+class _OtherSuffixes(Container[str]):
+    """Every suffix of `_OTHERS`."""
+
+    def __contains__(self, own: object) -> bool:
+        return _describe_other(str(own)) is not None
+
+
+def _describe_other(own: str) -> str | None:
+    """Return what a file with a suffix of `_OTHERS` is, and what to do; None of any other file."""
+    return next((said for pattern, said in _OTHERS if re.fullmatch(pattern, own)), None)
 
 
 def group_name(parents: str, uri: str) -> str | None:
@@ -91,16 +121,20 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
     Raises
     ------
     SourceError
-        If the source does not exist, cannot be listed, or holds no video.
+        If the source does not exist, cannot be listed, holds no video, or is a file of another kind.
     """
-    videos = _find_local(source, suffixes) if local_path(source) is not None else _find_remote(source, suffixes)
-    if not len(videos):
-        looked_for = " ".join(sorted(suffixes))
-        what = "video" if suffixes & VIDEO_SUFFIXES else "file of this kind"
-        raise SourceError(
-            f"no {what} in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored"
-        )
-    return videos
+    find = _find_local if local_path(source) is not None else _find_remote
+    videos = find(source, suffixes)
+    if len(videos):
+        return videos
+    looked_for = " ".join(sorted(suffixes))
+    if not suffixes & VIDEO_SUFFIXES:
+        raise SourceError(f"no file of this kind in {shown(source)}: looked for {looked_for}")
+    others = [video.uri for video in find(source, _OtherSuffixes())[:1]]
+    told = "".join(f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri))}" for uri in others)
+    raise SourceError(
+        f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored{told}"
+    )
 
 
 class _Glob:
@@ -148,7 +182,7 @@ class _Folder(NamedTuple):
     above: frozenset[tuple[int, int]]  # device and inode of each folder that this one lies in
 
 
-def _find_local(source: str, suffixes: frozenset[str]) -> Videos:
+def _find_local(source: str, suffixes: Container[str]) -> Videos:
     path = os.path.expanduser(local_path(source) or "")  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
     try:
         status = os.lstat(path)
@@ -165,11 +199,13 @@ def _find_local(source: str, suffixes: frozenset[str]) -> Videos:
 
 def _lone_video(name: str) -> Video:
     """Make the `Video` of one file that was named explicitly."""
+    if (other := _describe_other(suffix(name))) is not None:
+        raise SourceError(f"{shown(name)} is {other}")
     uri = canonical_uri(name)
     return Video(make_video_id(uri), uri)
 
 
-def _list_local(root: str, pattern: _Glob, suffixes: frozenset[str]) -> Videos:
+def _list_local(root: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
     n_ignored = 0
 
     def walk() -> Iterator[Video]:
@@ -191,7 +227,7 @@ def _list_local(root: str, pattern: _Glob, suffixes: frozenset[str]) -> Videos:
     return videos
 
 
-def _scan(folder: _Folder, pattern: _Glob, suffixes: frozenset[str]) -> tuple[list[str], list[_Folder], int]:
+def _scan(folder: _Folder, pattern: _Glob, suffixes: Container[str]) -> tuple[list[str], list[_Folder], int]:
     """Return a folder's videos and the folders to enter, both in order, and the number of all other files."""
     files, folders, n_others = [], [], 0
     try:
@@ -231,7 +267,7 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
     return (target.st_dev, target.st_ino) in above
 
 
-def _find_remote(url: str, suffixes: frozenset[str]) -> Videos:
+def _find_remote(url: str, suffixes: Container[str]) -> Videos:
     if split_member(url) is not None:
         return Videos((_lone_video(url),))
     scheme_end = url.index("://") + 3
@@ -259,7 +295,7 @@ def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
         raise failure("find", url, error) from error
 
 
-def _list_remote(url: str, pattern: _Glob, suffixes: frozenset[str]) -> Videos:
+def _list_remote(url: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
     filesystem, root = open_filesystem(url)
     try:
         filesystem.invalidate_cache()  # A second listing must show what was uploaded since the first.

@@ -26,6 +26,7 @@ from raypipe.storage import beside, canonical_uri, failure, local_path, open_fil
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 _PLACES = ("uri", "path")
+_LIKE_PLACES = re.compile(r"file|path|ur[il]|video", re.IGNORECASE)
 _TEXTS = ("id", "group", "label", "caption")
 _TIMES = ("start_s", "end_s")
 _KNOWN = (*_PLACES, *_TEXTS, *_TIMES)
@@ -85,6 +86,12 @@ def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:
         hint = ""
         if len(columns) == 1 and (mark := re.search(r"[;\t|]", columns[0])) is not None:
             hint = f" (commas part columns, not {'tabs' if mark[0] == chr(9) else mark[0]})"
+        elif (held := next((field for field in extra if pa.types.is_struct(field.type)), None)) is not None:
+            hint = (
+                f" (what {held.name} may hold is not read: write each video to a file, and the paths to a column path)"
+            )
+        elif (near := next((column for column in columns if _LIKE_PLACES.search(column)), None)) is not None:
+            hint = f" (rename {shown(near)} to path, if it names the videos)"
         listed = shown(", ".join(columns))
         raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {listed}{hint}")
     for field in extra:

@@ -230,6 +230,30 @@ class TestErrors:
         with pytest.raises(SourceError, match=r"no video in .*b:"):  # one of several sources, too
             find_videos([tmp_path / "x", tmp_path / "b"])
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("a/00000.tar.gz", "is a compressed archive, which is not read: unpack it, or make it a plain .tar"),
+            ("videos_chunked_000.zip", "is a compressed archive"),
+            (
+                "data-00000-of-00002.arrow",
+                "is a table, such as one of Hugging Face datasets, of which no videos are read",
+            ),
+            (
+                "low_dim_v15.hdf5",
+                "is a recording of robots, of which no videos are read: convert it to a LeRobot dataset",
+            ),
+            ("1.0.0/bridge-train.tfrecord-00000-of-00512", "is a recording of robots"),
+            ("rec_0.mcap", "is a recording of robots"),
+        ],
+    )
+    def test_what_videos_are_kept_in_and_is_not_read_is_told(self, tmp_path, name, said):
+        touch(tmp_path, name, "dataset_info.json")
+        with pytest.raises(SourceError, match=f"no video in .*; 2 other files ignored; .*/{name} {said}"):
+            find_videos(tmp_path)
+        with pytest.raises(SourceError, match="is compressed" if name.endswith(".tar.gz") else f"/{name} {said}"):
+            find_videos(tmp_path / name)
+
     def test_a_folder_that_may_not_be_read(self, tmp_path, monkeypatch):
         touch(tmp_path, "x.mp4", "locked/y.mp4")
         scandir = os.scandir
@@ -459,6 +483,15 @@ class TestManifest:
         assert len(videos) == 60_001
         assert (videos[7].label, videos[7].extra) == ("07", {"n": 7, "note": "1"})
         assert (videos[-1].uri, videos[-1].label) == (canonical_uri(str(tmp_path / "z.mp4")), "a")
+
+    def test_a_manifest_of_other_tools_says_what_to_change(self, tmp_path):
+        (tmp_path / "metadata.csv").write_text("file_name,text\na.mp4,b\n")
+        with pytest.raises(SourceError, match=r"no column uri or path; .* \(rename file_name to path, if it names the"):
+            find_videos(tmp_path / "metadata.csv")
+        embedded = pa.table({"label": [1], "video": [{"bytes": b"\0", "path": "a.mp4"}]})
+        pq.write_table(embedded, tmp_path / "train.parquet")
+        with pytest.raises(SourceError, match=r"\(what video may hold is not read: write each video to a file, and"):
+            find_videos(tmp_path / "train.parquet")
 
     def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
         for name in ("l.txt", "l.tsv"):
