@@ -133,9 +133,11 @@ def read_output(output: _Output) -> tuple[Videos, Precomputed]:
     if all(clip.span_s is None for clip in clips.values()):
         clips = _read_cds(output, parts)
     if not clips:
+        is_lance = "lance" in list_folder(output.root, re.compile("lance"))
+        advice = "; its folder lance is not read: write its rows to metas_jsonl/v0/clips.jsonl" if is_lance else ""
         raise SourceError(
             f"nothing says which videos the clips of {shown(output.root)} come from: looked for metas/*/*.json, "
-            "metas_jsonl/*/*.jsonl and cds_parquet/*.parquet"
+            f"metas_jsonl/*/*.jsonl and cds_parquet/*.parquet{advice}"
         )
     problems["embeddings that are there twice and count once"] = n_twice
     videos, found = _join(clips, row_of, values, problems)

@@ -205,7 +205,12 @@ class TestErrors:
 
     def test_no_metadata(self, tmp_path, videos):
         root = write_curated(tmp_path, videos, metas="none")
-        with pytest.raises(SourceError, match=r"nothing says which videos the clips of .* come from"):
+        with pytest.raises(
+            SourceError, match=r"nothing says which videos the clips of .* come from.*cds_parquet/\*.parquet$"
+        ):
+            read_source(root)
+        (root / "lance" / "v0").mkdir(parents=True)  # by --upload-clip-info-in-lance
+        with pytest.raises(SourceError, match=r"its folder lance is not read: write its rows to metas_jsonl/v0/"):
             read_source(root)
 
     def test_it_holds_no_videos_to_find(self, tmp_path, videos):
