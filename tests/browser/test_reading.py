@@ -105,3 +105,21 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(chromium, served)
     missed = [page.evaluate(describe, i) for i in sorted(set(range(wanted)) - seen)]
     assert not missed and not [page.evaluate(describe, i) for i in blind]
     context.close()
+
+
+def test_the_table_says_to_a_screen_reader_which_row_is_open(chromium, served):
+    """Only some roles can, and a grid is one: of others, assistive technology passes over what is said."""
+    page = visit(chromium, served)
+    grid = page.get_by_role("grid")
+    grid.focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("#row-1.open")
+    assert grid.get_attribute("aria-activedescendant") == "row-1"
+    assert page.locator("#row-1").get_attribute("aria-rowindex") == "3", "behind the head, which is the first"
+    assert grid.get_attribute("aria-owns") == page.get_by_role("columnheader").first.locator("..").get_attribute("id")
+    n_rows = int(grid.get_attribute("aria-rowcount"))
+    page.fill("#search", "nothing is named so")
+    page.wait_for_selector(".nothing")
+    assert n_rows > 3 and grid.get_attribute("aria-rowcount") == "1"
+    assert grid.get_attribute("aria-activedescendant") is None, "the row is not there any more"
+    page.close()

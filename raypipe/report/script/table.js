@@ -13,7 +13,7 @@ function startTable() {
     })),
   ];
   const head = find("table-head");
-  head.append(make("span", {role: "columnheader", class: "pick", "aria-label": "selected"}));
+  head.append(make("span", {role: "columnheader", class: "pick"}, make("span", {class: "unseen"}, "selected")));
   for (const column of table.columns) {
     column.button = make("button", {type: "button", onclick: () => sortBy(column.key)}, column.title);
     column.head = make("span", {role: "columnheader", class: column.wide ? "wide" : ""}, column.button);
@@ -55,7 +55,7 @@ function sortTable() {
   for (const {head, key} of table.columns) {
     head.setAttribute("aria-sort", key !== state.sort ? "none" : state.down ? "descending" : "ascending");
   }
-  find("table-body").setAttribute("aria-rowcount", table.rows.length);
+  find("table-body").setAttribute("aria-rowcount", table.rows.length + 1);  // and the head
   find("count").textContent = isSearching() ? "searching …" : table.rows.length === data.n
     ? `${showNumber(data.n)} videos` : `${showNumber(table.rows.length)} of ${showNumber(data.n)} videos`;
 }
@@ -84,7 +84,11 @@ function drawTable() {
   const shown = table.rows.slice(first, last).map((row, i) => drawTableRow(row, first + i));
   showTexts(table.rows.slice(Math.max(first - 40, 0), last + 40));  // A little scrolling finds them there.
   space.replaceChildren(...shown);
-  if (!table.rows.length) space.append(make("p", {class: "muted nothing"}, "No video passes the filters."));
+  const open = shown.find(each => each.classList.contains("open"));
+  if (open) body.setAttribute("aria-activedescendant", open.id);
+  else body.removeAttribute("aria-activedescendant");
+  if (!table.rows.length) space.append(make("p", {role: "row", class: "muted nothing"},
+    make("span", {role: "gridcell"}, "No video passes the filters.")));
 }
 
 function drawTableRow(row, place) {
@@ -94,7 +98,7 @@ function drawTableRow(row, place) {
     return make("span", cell, column.key === "cluster" ? chipOf(data.cluster[row]) : column.wide ? nameCell(row) : text);
   });
   return make("div", {
-    role: "row", "aria-selected": String(isSelected), "aria-rowindex": place + 1, "data-row": row,
+    role: "row", "aria-selected": String(isSelected), "aria-rowindex": place + 2, "data-row": row,
     class: row === state.open ? "open" : "", style: `top:${place * ROW}px`, id: `row-${row}`,
     onclick: event => select([row], {add: event.ctrlKey || event.metaKey || event.target.closest(".pick"), open: row}),
   }, make("span", {role: "gridcell", class: "pick"}, isSelected ? "✓" : ""), ...cells);
@@ -126,7 +130,6 @@ function pressInTable(event) {
 function revealRow(row) {
   table.toReveal = false;
   const body = find("table-body"), place = table.rows.indexOf(row);
-  body.setAttribute("aria-activedescendant", row >= 0 ? `row-${row}` : "");
   if (place < 0) return;
   if (place * ROW < body.scrollTop) body.scrollTop = place * ROW;
   if ((place + 1) * ROW > body.scrollTop + body.clientHeight) body.scrollTop = (place + 1) * ROW - body.clientHeight;
