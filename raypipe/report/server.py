@@ -49,6 +49,7 @@ _KINDS = {
     ".json": "application/json",
     ".csv": "text/csv; charset=utf-8",
     ".npz": "application/octet-stream",
+    ".parquet": "application/vnd.apache.parquet",
 }
 # What the run itself has for people, and no more: run.json may hold what a config names, such as a user's paths.
 _FILES = re.compile(

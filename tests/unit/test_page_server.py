@@ -164,6 +164,8 @@ def test_exported_files_of_any_name(served, run, folder):
         run.write_bytes(f"exports/npz/{name}", name.encode())
         answer = served.ask(f"files/exports/npz/{quote(name)}")
         assert (answer.status, answer.body) == (200, name.encode())
+    run.write_bytes("exports/lerobot/episodes.parquet", b"PAR1")
+    assert served.ask("files/exports/lerobot/episodes.parquet").body == b"PAR1"
     run.write_bytes("exports/notes.txt", b"of no kind that is served")
     run.write_bytes(r"exports/back\slash.npz", b"a folder's mark elsewhere")
     (folder / "secret.npz").write_text("secret")
