@@ -87,6 +87,17 @@ def test_the_open_video_of_the_explorer_plays(page, served):
     wait_until_played(page, 2, 0.3)
 
 
+def test_the_name_of_the_open_video_plays_it_by_the_keyboard_too(page, served):
+    """It is a link to the file, which no browser follows from a served page."""
+    page.wait_for_selector("#explorer[data-ready=yes]")
+    page.locator("#table-space [role=row]").first.click()
+    page.focus("#details h3 a")
+    page.keyboard.press("Enter")
+    wait_until_played(page, 1, 0.3)
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".rp-player video", state="detached")
+
+
 def test_the_open_video_plays_from_where_the_map_is_now(page, served):
     page.wait_for_selector("#explorer[data-ready=yes]")
     page.locator("#table-space [role=row]").first.click()

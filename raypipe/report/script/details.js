@@ -25,7 +25,8 @@ function heading(row) {
   const link = data.links[row], name = make("bdi", {}, data.names[row]);
   const close = {type: "button", class: "close", "aria-label": "close this video", onclick: () => update({open: -1})};
   return make("header", {},
-    make("h3", {}, chipOf(data.cluster[row]), " ", link ? make("a", {href: link}, name) : name),
+    make("h3", {}, chipOf(data.cluster[row]), " ",
+      link ? make("a", {href: link, "data-video": data.ids[row]}, name) : name),
     make("button", close, "×"));
 }
 
