@@ -182,9 +182,23 @@ def test_without_a_script_the_pictures_remain(chromium, run):
     page = context.new_page()
     page.goto(f"file://{run.path('report.html')}")
     assert not page.locator("#explorer").is_visible()
+    assert page.locator("details img").first.is_visible(), "they take the map's place"
     page.click("text=The map as pictures")
     assert page.locator("details img").first.is_visible()
     context.close()
+
+
+def test_on_paper_the_pictures_take_the_place_of_the_map(open_page):
+    page = open_page()
+    shown = page.locator("#explorer, details img, details pre")
+    on_screen = shown.evaluate_all("all => all.map(each => each.checkVisibility({contentVisibilityAuto: true}))")
+    page.emulate_media(media="print")
+    assert not page.locator("#explorer").is_visible()
+    assert page.locator("details img").count() == 2 and all(
+        each.is_visible() for each in page.locator("details img").all()
+    )
+    assert not page.locator("details pre").first.is_visible(), "what is no picture stays folded"
+    assert on_screen[0] and not any(on_screen[1:])
 
 
 def test_two_fingers_zoom(open_page):
