@@ -19,7 +19,9 @@
   }
 
   async function fetchAnswer(path, signal) {
-    const answer = await fetch(path, { signal });
+    const answer = await fetch(path, { signal }).catch(() => {
+      throw new Error("the server does not answer: raypipe explore may have ended");
+    });
     noticeVersion(answer.headers.get("raypipe-version"));
     if (answer.ok) return answer;
     const { error } = await answer.json().catch(() => ({}));

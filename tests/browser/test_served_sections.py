@@ -119,6 +119,24 @@ def test_a_search_that_is_given_up_leaves_nothing(visit, served):
     assert found_names(page)
 
 
+def test_a_server_that_has_ended_is_said_in_a_line(visit, served):
+    page = visit(served, "#open=0", expected=("ERR_CONNECTION_REFUSED",))
+    page.route("**/search?*", lambda route: route.abort("connectionrefused"))
+    page.route("**/video/*/info*", lambda route: route.abort("connectionrefused"))
+    page.click("text=Find most like this")
+    page.wait_for_selector("#finder .failure:not(:empty)")
+    said = "the server does not answer: raypipe explore may have ended"
+    assert page.inner_text("#finder .failure") == said
+    page.click("text=Play from the time of the map")
+    page.wait_for_selector(f".rp-player[open] >> text={said}")
+
+
+def test_every_choice_of_the_search_has_a_name(visit, served):
+    page = visit(served, "#open=0")
+    assert page.get_by_role("combobox", name="Show the").count() == 1
+    assert page.get_by_role("combobox", name="which videos").count() == 1
+
+
 def test_without_an_open_video_the_page_says_what_to_do(visit, served):
     page = visit(served)
     assert "Open a video first" in page.inner_text("#finder .query")
