@@ -18,7 +18,7 @@ function startSearch() {
     mark: make("div", {class: "part"}),
     start: field("from"), end: field("to"),
     whole: make("button", {type: "button", onclick: () => markPart({from: null, to: null})}, "Whole video"),
-    order: make("select", {}, option("", "most alike"), option("least", "least alike")),
+    order: make("select", {"aria-label": "which videos"}, option("", "most alike"), option("least", "least alike")),
     count: make("select", {}, ...[9, 20, 50, 100].map(n => option(n, String(n)))),
     go: make("button", {type: "button", class: "main", onclick: () => searchLike()}),
     words: make("input", {type: "search", placeholder: "a hand opens a drawer", autocomplete: "off", maxlength: "300"}),
@@ -45,7 +45,7 @@ function exampleForm() {
     make("div", {class: "bar"},
       make("label", {}, "from ", finder.start, " s"), make("label", {}, "to ", finder.end, " s"), finder.whole,
       make("span", {class: "muted small"}, "Drag over the pictures to mark a part, or type its seconds.")),
-    make("div", {class: "bar"}, make("label", {}, "Show the ", finder.count), make("label", {}, finder.order), finder.go),
+    make("div", {class: "bar"}, make("label", {}, "Show the ", finder.count), finder.order, finder.go),
   ];
 }
 
