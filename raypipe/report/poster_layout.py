@@ -54,15 +54,18 @@ class PosterForm:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_type("width", self.width, int)
+        check_type("width", self.width, Integral)
         if not _LEAST_TILE <= self.width <= MAX_SIDE:
             raise UsageError(f"a poster is {_LEAST_TILE} to {MAX_SIDE:,} px wide, not {self.width}")
         if self.tiles is not None:
             sides = self.tiles if isinstance(self.tiles, tuple) else (self.tiles, 1)
-            if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+            if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
                 raise UsageError(f"tiles are a number, or (columns, rows), not {self.tiles!r}")
             if min(sides) < 1:
                 raise UsageError("a poster has one tile or more")
+            columns, rows = map(int, sides)  # What is numpy's could not be written as JSON.
+            object.__setattr__(self, "tiles", (columns, rows) if isinstance(self.tiles, tuple) else columns)
+        object.__setattr__(self, "width", int(self.width))
         if self.center is not None and self.span is None:
             raise UsageError("a window has a width: --center goes with --span")
         if self.center is not None and not _is_point(self.center):

@@ -324,6 +324,20 @@ def test_a_poster_is_made_from_the_videos_themselves(tmp_path):
     assert sum("4 of 8 frames, of 1 video, cannot be decoded" in line for line in told.lines) == 1
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """They come from a map that was looked at in a notebook."""
+    run = make_mapped(tmp_path / "run", grid_paths(3))
+    width, tiles = np.int64(640), (np.int32(4), np.int64(2))
+    rp.write_poster(
+        run, width=width, tiles=tiles, center=(np.float32(1), np.float64(2)), span=np.float32(9), seed=tiles[0]
+    )
+    facts = run.read_json("poster.json")
+    assert (facts["width"], facts["grid"]["columns"]) == (640, 4)
+    assert PosterForm(tiles=np.int64(12)) == PosterForm(tiles=12)
+    with pytest.raises(UsageError, match="width"):
+        PosterForm(width=np.float64(640))
+
+
 def test_clustering_again_removes_the_posters(tmp_path):
     from raypipe.runs.results import remove_clusters
 
