@@ -234,7 +234,7 @@ def _pills(cluster: Cluster, facts: Facts) -> str:
     mix = cluster.mix(facts.mix_column) if facts.mix_column else []
     if not mix:
         return ""
-    items = [f"<li>{escape(_shorten(name))} <b>{count:,}</b></li>" for name, count in mix[:MAX_PILLS]]
+    items = [f"<li><bdi>{escape(_shorten(name))}</bdi> <b>{count:,}</b></li>" for name, count in mix[:MAX_PILLS]]
     if len(mix) > MAX_PILLS:
         items.append(f"<li>and {len(mix) - MAX_PILLS:,} more</li>")
     return f'<ul class="pills">{"".join(items)}</ul>'
@@ -271,7 +271,9 @@ def _mark(member: Member) -> str:
 
 
 def _who(member: Member) -> str:
-    said = " · ".join(escape(_shorten(text)) for text in dict.fromkeys((member.label, member.group)) if text)
+    said = " · ".join(
+        f"<bdi>{escape(_shorten(text))}</bdi>" for text in dict.fromkeys((member.label, member.group)) if text
+    )
     return (
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         + (f'<div class="muted">{said}</div>' if said else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from unicodedata import bidirectional
 
 from raypipe.runs.results import is_predicted
 
@@ -57,7 +58,7 @@ def say_mixture(facts: Facts, column: str) -> str:
     for name, mix in groups.items():
         for value, count in mix:
             places.setdefault(value, []).append(_count(_place(name), count))
-    spread = [f"{value} is spread over {_join(of)}" for value, of in places.items() if of[1:]]
+    spread = [f"{_isolate(value)} is spread over {_join(of)}" for value, of in places.items() if of[1:]]
     if not shared and not spread:
         return f"Nothing mixes: each cluster has one {column}, and each {column} lies in one cluster."
     said, more = [*shared, *spread][:MOST_SAID], max(len(shared) + len(spread) - MOST_SAID, 0)
@@ -69,7 +70,12 @@ def _place(short_name: str) -> str:
 
 
 def _count(name: str, count: int) -> str:
-    return f"{name} ({count:,})"
+    return f"{_isolate(name)} ({count:,})"
+
+
+def _isolate(name: str) -> str:
+    """Return a name that, if it is written from right to left, does not draw what follows to its other side."""
+    return f"\u2068{name}\u2069" if any(bidirectional(letter) in ("R", "AL") for letter in name) else name
 
 
 def _join(parts: Iterable[str]) -> str:

@@ -31,6 +31,11 @@ def test_it_is_said_what_mixes(tmp_path):
     assert "18 (1)" not in many and "and 14 more, and 38 (1)" in many
 
 
+def test_numbers_stay_behind_labels_that_are_written_from_right_to_left(tmp_path):
+    said = say_mixture(facts_of(tmp_path, ["ריק", "a", "ריק", "b"], k=1), "label")
+    assert said == "What mixes: cluster 0 mixes \u2068ריק\u2069 (2), a (1) and b (1)."
+
+
 def test_a_cluster_is_named_by_its_labels(tmp_path):
     facts = facts_of(tmp_path, ["thread", "s" * 50, "square", "b", "thread", "c"])
     assert [name_content(cluster, facts) for cluster in facts.clusters] == ["thread, square", "b, c …"]
