@@ -23,7 +23,7 @@ from raypipe.clustering.result import NOISE
 from raypipe.config import Config, DecodeConfig
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
-from raypipe.progress import Progress
+from raypipe.progress import Progress, counted
 from raypipe.ranges import open_parts
 from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.report.facts import Member
@@ -210,7 +210,8 @@ def describe(inspection: Inspection) -> str:
     """Lay an inspection out as text: statistics, codecs and sizes, the files that would fail, and what is wrong."""
     failed = _find_failed(inspection)
     n = len(inspection.videos)
-    lines = [f"{n} videos, {len(failed)} of which would fail; {inspection.n_ignored} other files ignored"]
+    others = counted(inspection.n_ignored, "other file")
+    lines = [f"{counted(n, 'video')}, {len(failed):,} of which would fail; {others} ignored"]
     if measures := _measure(inspection):
         lines += ["", f"{'':14}{'mean':>12}{'std':>12}{'min':>12}{'max':>12}"]
         for name, values in measures.items():

@@ -16,7 +16,7 @@ from raypipe.config import Config, check_clusterable
 from raypipe.decoders import check_decoders
 from raypipe.encoders import make_encoder
 from raypipe.errors import UsageError
-from raypipe.progress import Progress
+from raypipe.progress import Progress, counted
 from raypipe.ranges import describe_server
 from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
@@ -82,7 +82,7 @@ def embed(
 
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
-    progress.say(f"found {len(found)} videos ({found.n_ignored} other files ignored)")
+    progress.say(f"found {counted(len(found), 'video')} ({counted(found.n_ignored, 'other file')} ignored)")
     server = describe_server(found[0].uri) if len(found) else []
     for note in (*found.notes, *describe_rate(config.sample), *server):
         progress.say(note)
@@ -142,7 +142,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
             n = steps.build()
         for note in steps.notes:
             progress.say(note)
-        progress.say(f"reducing {n} trajectories: {config.reduce.method}")
+        progress.say(f"reducing {counted(n, 'trajectory', 'trajectories')}: {config.reduce.method}")
         with run.step("reduce"):
             reducer = steps.reduce()
         density = config.cluster.method == "density"
@@ -186,7 +186,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     steps = LocalSteps(run, config, results.read_encoder(model_run))
     with run.step("trajectories"):
         n = steps.build()
-    progress.say(f"assigning {n} trajectories to the clusters of {model_run.url}")
+    progress.say(f"assigning {counted(n, 'trajectory', 'trajectories')} to the clusters of {model_run.url}")
     with run.step("reduce"):
         reducer = steps.restore(model.reducer)
     run.record_stage("reduce", reducer.implementation)
@@ -374,7 +374,8 @@ def preview(source: Source, config: Config) -> list[str]:
             find_signals(str(source), features)
         found, _ = read_source(source, config.source.allow_pickle, config.source.camera)
     chosen = found[: config.source.limit]
-    lines = [f"would take {len(chosen)} of {len(found)} videos found ({found.n_ignored} other files ignored):"]
+    others = counted(found.n_ignored, "other file")
+    lines = [f"would take {len(chosen)} of {len(found)} videos found ({others} ignored):"]
     lines = [*found.notes, *(() if alone else describe_rate(config.sample)), *lines]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines

@@ -107,3 +107,8 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: 1 video, 2,000 videos."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import UsageError, check_type
+from raypipe.progress import counted
 from raypipe.report.naming import free_name
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.clips import iter_clip_paths, read_origins
@@ -113,7 +114,7 @@ def _write_npz(run: Run, place: Run) -> list[str]:
         np.savez(sink, video_id=clips.video_id, uri=uri, embeddings=clips.values, frame_indexes=indexes)
         place.write_bytes(name, sink.getvalue())
         n += 1
-    return [f"wrote {n} files of embeddings and frame_indexes to {place.place()}"]
+    return [f"wrote {counted(n, 'file')} of embeddings and frame_indexes to {place.place()}"]
 
 
 def _stem(uri: str) -> str:
@@ -136,7 +137,7 @@ def _write_csv(run: Run, place: Run) -> list[str]:
             writer.writerow(["" if v is None else write(v) for write, v in zip(writers, row, strict=True)])
         n += table.num_rows
     place.write_bytes("videos.csv", sink.getvalue().encode("utf-8", "backslashreplace"))
-    return [f"wrote {n} rows to {place.place('videos.csv')}"]
+    return [f"wrote {counted(n, 'row')} to {place.place('videos.csv')}"]
 
 
 def iter_results(run: Run) -> Iterator[pa.Table]:

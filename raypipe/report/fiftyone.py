@@ -9,6 +9,7 @@ from typing import Any
 from raypipe.clustering.result import NOISE
 from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.packages import require
+from raypipe.progress import counted
 from raypipe.report.facts import Member, read_facts
 from raypipe.runs.directory import Run
 from raypipe.storage import is_http, local_path, shown
@@ -64,7 +65,10 @@ def write_samples(run: Run, name: str | None) -> list[str]:
         dataset.delete()  # Half a dataset would pass for a whole one, and its name would be taken.
         raise
     away = [f"FiftyOne cannot show {n_away} of them, which are not files on this machine"] if n_away else []
-    return [f"made the FiftyOne dataset {name!r} of {len(samples)} samples: fiftyone app launch {name}", *away]
+    return [
+        f"made the FiftyOne dataset {name!r} of {counted(len(samples), 'sample')}: fiftyone app launch {name}",
+        *away,
+    ]
 
 
 def _as_sample(fo: Any, member: Member, fps: float, duration_s: float | None) -> Any:

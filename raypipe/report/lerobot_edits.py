@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import UsageError
+from raypipe.progress import counted
 from raypipe.report.step_tables import iter_step_scores
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
@@ -118,7 +119,7 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     place.write_json(LISTS, {"clusters": lists, "outliers": found.numbers[found.is_outlier].tolist()})
     place.write_tables(FRAMES, frames)
     n_frames = sum(lengths[number] for number in found.numbers.tolist())
-    lines = [f"wrote {len(found.numbers)} episodes and {n_frames} frames to {place.place()}"]
+    lines = [f"wrote {counted(len(found.numbers), 'episode')} and {counted(n_frames, 'frame')} to {place.place()}"]
     if len(found.videos) > 1:
         lines.append(
             f"of {len(found.videos)} cameras: an episode is an outlier if one of its videos is, its score is the "

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from raypipe.errors import RaypipeError, UsageError
+from raypipe.progress import counted
 from raypipe.report.facts import read_facts
 from raypipe.report.naming import free_name
 from raypipe.runs.directory import Run
@@ -31,6 +32,7 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
     if not links:
         raise UsageError(f"none of the {n_away} videos of {run.url} is a file on this machine: nothing can be linked")
     n_folders = len({link.parent for link in links})
+    many = f"{counted(len(links), 'link')} in {counted(n_folders, 'folder')}"
     away = f"; {n_away} videos are not files on this machine" if n_away else ""
     there = {Path(folder) / name for folder, _, names in os.walk(root) for name in names}
     there |= {path for path in root.rglob("*") if path.is_symlink()}
@@ -41,7 +43,7 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
             raise UsageError(f"{shown(str(link))} is there already, and no link to {shown(str(links[link]))}")
     if dry_run:
         plan = [f"{link.relative_to(root)} -> {target}" for link, target in links.items()]
-        return [*plan, f"would make {len(links)} links in {n_folders} folders of {root}{away}"]
+        return [*plan, f"would make {many} of {root}{away}"]
     for link, target in links.items():
         if link not in there:
             try:
@@ -49,7 +51,7 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
                 link.symlink_to(target)
             except OSError as error:
                 raise RaypipeError(f"cannot link {shown(str(link))}: {error.strerror or error}") from error
-    return [f"made {len(links)} links in {n_folders} folders of {root}{away}"]
+    return [f"made {many} of {root}{away}"]
 
 
 def _plan_links(run: Run, root: Path) -> tuple[dict[Path, Path], int]:

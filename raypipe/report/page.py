@@ -14,6 +14,7 @@ import yaml
 
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
+from raypipe.progress import counted
 from raypipe.report.confusion import render_confusions
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.facts import Cluster, Facts, Member, Problem, link_of
@@ -154,7 +155,7 @@ def render_page(
 
 def _title(facts: Facts) -> str:
     n_videos, n_clusters = len(facts.members), len(facts.clusters)
-    return f"{_count(n_videos, 'video')} in {_count(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
+    return f"{counted(n_videos, 'video')} in {counted(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
 
 
 def _head(facts: Facts, written: datetime) -> str:
@@ -217,14 +218,14 @@ def _card(card: Card, facts: Facts) -> str:
     cluster = card.cluster
     share = len(cluster) / len(facts.members)
     n_odd = len(cluster.outliers)
-    odd = f", {_count(n_odd, 'outlier')}" if n_odd else ""
+    odd = f", {counted(n_odd, 'outlier')}" if n_odd else ""
     rows = "\n".join(_row(shown) for shown in card.central)
     last = _row(card.farthest) if card.farthest else ""
     far = f'<div class="far"><h4>Farthest from the center</h4>{last}</div>' if last else ""
     return (
         f'<section class="card cluster" id="cluster-{cluster.short_name}">\n<header>{_chip(cluster.number)}'
         f"<h3>{cluster.title}</h3>"
-        f'<span class="muted">{_count(len(cluster), "video")} ({share:.0%}){odd}</span>'
+        f'<span class="muted">{counted(len(cluster), "video")} ({share:.0%}){odd}</span>'
         f"{_pills(cluster, facts)}{_keywords(cluster, facts)}"
         f'<div class="slot" data-slot></div></header>\n{rows}\n{far}\n</section>'
     )
@@ -255,7 +256,7 @@ def _row(shown: Shown) -> str:
         note = f'<p class="muted small">Some pictures are missing: {escape(shown.note)}</p>' if shown.note else ""
         width = f"width:{shown.width:.2%}"
         picture = (
-            f'<img src="{data_uri(shown.strip, "jpeg")}" alt="{_count(len(shown.times_s), "frame")} of the video" '
+            f'<img src="{data_uri(shown.strip, "jpeg")}" alt="{counted(len(shown.times_s), "frame")} of the video" '
             f'style="{width}">'
             f'<div class="times" style="{width};grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
             f"{note}"
@@ -377,10 +378,6 @@ def _link(name: str, uri: str) -> str:
     text = re.sub(r"([_/.-]+)(?=.)", r"\1<wbr>", escape(name))
     target = link_of(uri)
     return f'<a href="{escape(target)}">{text}</a>' if target else f"<b>{text}</b>"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s'[: n != 1]}"
 
 
 def _metric(value: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.progress import Advance, Progress
+from raypipe.progress import Advance, Progress, counted
 from raypipe.report.canvas import Canvas
 from raypipe.report.poster_layout import PosterForm, PosterLayout, lay_out
 from raypipe.report.viewer import describe_poster, render_viewer
@@ -204,6 +204,6 @@ def _tell(lost: _Lacking, n: int) -> str:
     n_videos = len(lost.reasons)
     reason = reason.removeprefix(f"{shown(uri)}: ")
     return (
-        f"{len(lost.rows):,} of {n:,} frames, of {n_videos:,} video{'s'[: n_videos != 1]}, cannot be decoded from the "
+        f"{len(lost.rows):,} of {n:,} frames, of {counted(n_videos, 'video')}, cannot be decoded from the "
         f"originals and show their small picture; the first: {shown(uri)}: {' '.join(reason.split())}"
     )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from raypipe.config import Config
+from raypipe.progress import counted
 from raypipe.runs.accounting import account, write_accounts
 from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable
@@ -65,7 +66,7 @@ def take_paths(
     UsageError
         If the run or ``like`` holds other trajectories.
     """
-    say(f"found {len(found)} precomputed trajectories")
+    say(f"found {counted(len(found), 'precomputed trajectory', 'precomputed trajectories')}")
     for note in found.notes:
         say(note)
     chosen = found[: config.source.limit]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote
 
 from raypipe.errors import SourceError
+from raypipe.progress import counted
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import (
     absolute,
@@ -133,7 +134,7 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
     others = [video.uri for video in find(source, _OtherSuffixes())[:1]]
     told = "".join(f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri))}" for uri in others)
     raise SourceError(
-        f"no video in {shown(source)}: looked for {looked_for}; {videos.n_ignored:,} other files ignored{told}"
+        f"no video in {shown(source)}: looked for {looked_for}; {counted(videos.n_ignored, 'other file')} ignored{told}"
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 from commands import call_raypipe, run_raypipe
 
 from raypipe.config import PRESETS
+from raypipe.progress import counted
 from raypipe.runs.directory import Run
 
 
@@ -52,6 +53,14 @@ def test_dry_run_starts_nothing(tmp_path, make_video):
     assert "n_frames: 5" in result.stdout
     assert "would take 1 of 1 videos found" in result.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_one_video_is_no_videos(tmp_path, make_video):
+    make_video("a/one.mp4", n_frames=20)
+    (tmp_path / "a" / "notes.txt").write_text("")
+    said = call_raypipe("inspect", tmp_path / "a").stdout
+    assert "1 video, 0 of which would fail; 1 other file ignored" in said
+    assert [counted(n, "trajectory", "trajectories") for n in (1, 2000)] == ["1 trajectory", "2,000 trajectories"]
 
 
 def test_inspect(tmp_path, make_video):

@@ -72,6 +72,8 @@ function showNumber(value) {
   return text.replace("-", "−");
 }
 
+const countVideos = n => `${showNumber(n)} video${n === 1 ? "" : "s"}`;
+
 // Makes an element. Texts become text nodes, so that nothing in a name or a caption is ever read as HTML.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

@@ -54,7 +54,7 @@ function startExports() {
 
 // What a click on Save would save. Without a choice the delete line would name every episode, so there is none.
 function sayExport() {
-  const n = state.selected.size || table.rows.length, videos = `${showNumber(n)} video${n === 1 ? "" : "s"}`;
+  const n = state.selected.size || table.rows.length, videos = countVideos(n);
   let said = state.selected.size ? `what is selected: ${videos}`
     : n < data.n ? `what passes the filters: ${videos}` : `all: ${videos}, as nothing is selected or filtered`;
   let isPossible = true;

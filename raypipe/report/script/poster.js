@@ -11,7 +11,7 @@ async function startPoster() {
   const address = `files/${encodeURIComponent(facts.file)}`, isPicture = !facts.levels;
   const tiles = `files/${encodeURIComponent(facts.name)}_files`;
   const n = Object.keys(facts.frames).length;
-  const of = `${showNumber(n)} frames of ${showNumber(facts.rows.length)} videos`;
+  const of = `${showNumber(n)} frames of ${countVideos(facts.rows.length)}`;
   lead.textContent = `${of}, each near its place on the map. A click on a frame opens its video.`;
   if (isPicture && facts.width * facts.height > MOST_PIXELS) {
     lead.append(" It is too large to be shown here: ", make("a", {href: address}, facts.file),

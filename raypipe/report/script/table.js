@@ -57,7 +57,7 @@ function sortTable() {
   }
   find("table-body").setAttribute("aria-rowcount", table.rows.length + 1);  // and the head
   find("count").textContent = isSearching() ? "searching …" : table.rows.length === data.n
-    ? `${showNumber(data.n)} videos` : `${showNumber(table.rows.length)} of ${showNumber(data.n)} videos`;
+    ? countVideos(data.n) : `${showNumber(table.rows.length)} of ${countVideos(data.n)}`;
 }
 
 const collator = new Intl.Collator("en", {numeric: true});
