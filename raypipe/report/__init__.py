@@ -92,7 +92,8 @@ def _write_plots(
         if fingerprints := draw_unlike(run, facts.members, seed):
             drawn["fingerprints"] = fingerprints
     drawn["sizes"] = plots.draw_sizes(facts)
-    drawn["outliers"] = histogram.draw_histogram(facts)
+    if facts.clusters:  # Without any there is nothing that a video could lie far from.
+        drawn["outliers"] = histogram.draw_histogram(facts)
     if facts.learned:
         drawn["learning"] = learning_figures.draw_learning(facts.learned)
     if facts.is_learned:

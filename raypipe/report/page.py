@@ -286,7 +286,8 @@ def _who(member: Member) -> str:
 
 def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> str:
     if not outliers:
-        return '<h2>Outliers</h2>\n<p class="muted">No video lies farther from its center than the threshold.</p>'
+        why = "No video lies farther from its center than the threshold" if facts.clusters else "There are no clusters"
+        return f'<h2>Outliers</h2>\n<p class="muted">{why}.</p>'
     more = len(facts.outliers) - len(outliers)
     rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
     cells = "\n".join(

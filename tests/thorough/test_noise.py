@@ -143,6 +143,8 @@ def test_a_page_of_nothing_but_noise(tmp_path):
     page = Page(write(run))
     assert "6 videos in 0 clusters and noise" in page.text
     assert "no cluster was found, all 6 videos are noise" in page.text
+    assert "There are no clusters." in page.text and "farther from its center" not in page.text
+    assert not run.exists("plots/outliers.png"), "there is no distance to draw"
     summary = run.read_json("summary.json")
     assert (summary["n_clusters"], summary["clusters"], summary["n_noise"]) == (0, [], 6)
 
