@@ -129,6 +129,9 @@ def _read_shard(shard: Shard) -> _Content:
         if not videos:
             content.count("samples without a video", f"{key} of {shown(shard.archive)}")
             continue
+        for name, member in fields.items():
+            if name not in names and _is_text(member.name):
+                content.count("texts that have the name of no video, and are not read", member.name)
         common = table.pop(key.rpartition("/")[2], {}) | metas.get(key, {})
         texts = {stem: _take_texts(stem, fields, index.contents, content) for stem in stems}
         parsed = {stem: _parse(each.get("json"), key, content) for stem, each in texts.items()}

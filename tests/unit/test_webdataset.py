@@ -97,6 +97,7 @@ class TestSamples:
         assert videos.extra["n"].to_pylist() == [1, 1, None, None]
         assert "no" not in videos.extra.column_names
         assert videos.n_ignored == 1, "the text of no video"
+        assert videos.notes[1] == "texts that have the name of no video, and are not read: 1 (the first: a.depth.json)"
 
     def test_columns_of_all_tars_are_brought_together(self, tmp_path):
         write_tar(tmp_path / "0.tar", {"1.mp4": VIDEO, "1.json": '{"n": 1, "a": true}'})
