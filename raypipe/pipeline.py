@@ -262,12 +262,14 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     """Write tables, pictures and ``report.html`` anew; until all are written, the page of before stays."""
     from raypipe.decoders.sandbox import Sandbox
     from raypipe.report import write_report_files
+    from raypipe.sources.precomputed import check_has_video
 
     progress.say("writing the report")
     decode = config.decode
     with run.step("report"), Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
+            check_has_video(uri)
             return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
 
         write_report_files(run, frames_of, config.report)

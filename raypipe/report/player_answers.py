@@ -17,6 +17,7 @@ from raypipe.report.run_version import version_in
 from raypipe.report.transcoder import Media
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameReader, Pictures
+from raypipe.sources.precomputed import check_has_video
 from raypipe.sources.versions import version_of_file
 from raypipe.storage import shown
 
@@ -74,6 +75,7 @@ class Answers:
 
     def look_into(self, entry: Entry) -> Media:
         """Return what its file is, in its present version."""
+        check_has_video(entry.row["uri"])
         return self._inspector.look_into(entry.row["uri"], version_of_file(entry.row["uri"]) or "")
 
     def find_excerpt(self, entry: Entry, media: Media | None = None) -> Excerpt:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import numpy as np
 from pydantic_core import from_json
 
-from raypipe.errors import SourceError, one_line
+from raypipe.errors import DecodeError, SourceError, one_line
 from raypipe.ranges import read_range
 from raypipe.sources.columns import is_unicode, to_object
 from raypipe.sources.videos import Video, Videos, make_video_id
@@ -61,6 +61,13 @@ def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
     if path is not None and os.path.isdir(path):  # noqa: PTH112 – Path.is_dir raises if its folder may not be entered
         return False
     return suffix(name) != ".json" or not holds_records(name)
+
+
+def check_has_video(uri: str) -> None:
+    """Raise `DecodeError` if a URI is one that `read_precomputed` made: where the video lies is not known then."""
+    file, mark, _ = uri.rpartition("#")
+    if mark and suffix(file) in PRECOMPUTED_SUFFIXES:
+        raise DecodeError("only its trajectory is known, not where the video lies")
 
 
 def holds_records(name: str) -> bool:

@@ -402,3 +402,11 @@ def test_cluster_colors_stay_apart_and_their_ink_is_readable():
     for color in [*COLORS, color_of(-1)]:
         low, high = sorted([luminance(color), luminance(ink_on(color))])
         assert (high + 0.05) / (low + 0.05) >= 4.5, color
+
+
+def test_trajectories_of_a_file_have_no_video_that_could_be_decoded(tmp_path):
+    run = make_run(tmp_path / "run", [f"file:///data/paths.npz#v{i}" for i in range(4)], k=2)
+    pipeline.report(run, Config(report=ReportConfig(sheet_videos=2, sheet_frames=3)), Progress())
+    page = Page(run.read_bytes("report.html").decode())
+    assert page.text.count("No picture: only its trajectory is known, not where the video lies") == 4
+    assert "No such file" not in page.text
