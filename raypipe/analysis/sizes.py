@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LEAST_SWEPT = 4
+"""A sweep needs so many videos: halves of them are put into two clusters too."""
+
 
 def describe_empty(figures: Mapping[str, Any]) -> str | None:
     """Return the line that says how many clusters hold a video, or None if all do.

@@ -25,6 +25,7 @@ from sklearn import metrics
 
 from raypipe.analysis.evaluation import affordable_videos, compare_pairs, score_davies_bouldin, score_silhouette
 from raypipe.analysis.recommendation import recommend
+from raypipe.analysis.sizes import LEAST_SWEPT
 from raypipe.clustering import Clustering, fit_clusters
 from raypipe.clustering.assignment import assign_to_centers
 from raypipe.clustering.vectors import pool_steps
@@ -295,8 +296,9 @@ def check_sweep(
     most = n // 2  # Halves of the videos are clustered too.
     if config.method not in METHODS:
         raise UsageError(f"cluster.method={config.method} finds the number of clusters itself: sweep another method")
-    if n < 4:
-        raise UsageError(f"a sweep needs at least 4 videos, and there are {n}")
+    if n < LEAST_SWEPT:
+        there = "there is 1" if n == 1 else f"there are {n}"
+        raise UsageError(f"a sweep needs at least {LEAST_SWEPT} videos, and {there}")
     ks = list(range(2, min(DEFAULT_MOST, most) + 1)) if ks is None else sorted({int(k) for k in ks})
     if not ks or ks[0] < 2 or ks[-1] > most:
         asked = f"{ks[0]} to {ks[-1]}" if ks else "none"

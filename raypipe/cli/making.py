@@ -43,14 +43,15 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
         print_plan(source, config)
         return DONE
     from raypipe import pipeline
+    from raypipe.analysis.sizes import LEAST_SWEPT
     from raypipe.runs.directory import Run
 
     made = Run(output)
     pipeline.run_all(source, made, config, progress)
     name = shlex.quote(output)
-    progress.say(
-        f"next: raypipe explore {name} to look at it, raypipe sweep {name} to find how many clusters there are"
-    )
+    can_sweep = config.cluster.method != "density" and made.info()["counts"]["ok"] >= LEAST_SWEPT
+    sweep = f", raypipe sweep {name} to find how many clusters there are" if can_sweep else ""
+    progress.say(f"next: raypipe explore {name} to look at it{sweep}")
     progress.say(f"report: {made.place('report.html')}")
     return exit_code(made, options["max_failed"])
 

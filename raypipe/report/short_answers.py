@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from unicodedata import bidirectional
 
+from raypipe.analysis.sizes import LEAST_SWEPT
 from raypipe.runs.results import is_predicted
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def say_number(facts: Facts) -> str:
         return f"Of the number of clusters the sweep says: {facts.sweep['reason'].partition(': ')[0]}."
     n = len(facts.metrics.get("sizes", facts.clusters))  # Some may be empty.
     there = "there is 1 cluster" if n == 1 else f"there are {n} clusters"
-    return f"That {there} was asked for (-k; 5 where it is not given), not found: {command}"
+    found = f": {command}" if len(facts.members) >= LEAST_SWEPT else "."
+    return f"That {there} was asked for (-k; 5 where it is not given), not found{found}"
 
 
 def _what_counts(config: Mapping[str, Any]) -> list[Any]:

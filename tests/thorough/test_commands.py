@@ -48,6 +48,17 @@ def test_run_on_precomputed_trajectories(done):
     assert {path.name for path in run.iterdir()} | {"thumbnails"} == set(expected)
 
 
+@pytest.mark.parametrize(("n", "more"), [(3, ["-k", "1"]), (12, ["--set", "cluster.method=density"]), (4, ["-k", "2"])])
+def test_no_sweep_is_proposed_where_none_can_be_made(tmp_path, n, more):
+    paths = np.random.default_rng(0).normal(size=(n, 5, 3))
+    (tmp_path / "paths.json").write_text(json.dumps(paths.tolist()))
+    result = call_raypipe("run", tmp_path / "paths.json", "-o", tmp_path / "run", "--set", "reduce.method=none", *more)
+    assert result.exit_code == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("next: ")]
+    assert line.startswith(f"next: raypipe explore {tmp_path}/run to look at it")
+    assert ("raypipe sweep" in line) == (n == 4)
+
+
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap-learn's optional part
 @pytest.mark.filterwarnings("ignore:h5py not installed:UserWarning")  # tslearn's
 def test_the_preset_on_the_command_line_is_the_recipe(done, trajectories):

@@ -75,6 +75,11 @@ def test_the_number_asked_for_counts_empty_clusters(tmp_path):
     assert say_number(one).startswith("That there is 1 cluster was asked for")
 
 
+def test_no_sweep_is_proposed_of_fewer_videos_than_it_needs(tmp_path):
+    assert "raypipe sweep" in say_number(facts_of(tmp_path / "four", ["a", "b"] * 2))
+    assert say_number(facts_of(tmp_path / "three", ["a", "b", "a"])).endswith("not found.")
+
+
 def test_the_page_knows_what_was_clustered(tmp_path):
     folder = tmp_path / "paths"
     paths = facts_of(folder, ["a", "b"] * 3, config={"cluster": {"method": "softdtw"}})
