@@ -262,6 +262,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     """Write tables, pictures and ``report.html`` anew; until all are written, the page of before stays."""
     from raypipe.decoders.sandbox import Sandbox
     from raypipe.report import write_report_files
+    from raypipe.report.run_version import of_one_clustering
     from raypipe.sources.precomputed import check_has_video
 
     progress.say("writing the report")
@@ -272,7 +273,8 @@ def report(run: Run, config: Config, progress: Progress) -> None:
             check_has_video(uri)
             return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
 
-        write_report_files(run, frames_of, config.report)
+        with of_one_clustering(run):
+            write_report_files(run, frames_of, config.report)
 
 
 def poster(run: Run, config: Config, output: str | None, form: PosterForm, progress: Progress) -> str:

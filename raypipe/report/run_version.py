@@ -1,9 +1,13 @@
-"""What tells an open page that its run has been clustered or reported again, and its row numbers mean others."""
+"""What tells a page, or a command, that its run has been clustered again, and that its row numbers mean others."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 
+from raypipe.errors import RaypipeError
 from raypipe.runs.directory import Run
 from raypipe.sources.versions import version_of_file
 
@@ -19,3 +23,18 @@ def read_version(run: Run) -> str:
     """Return what changes when a run is clustered or reported again."""
     both = version_in(run, "clusters.parquet"), version_in(run, "report.html")
     return sha256("\n".join(both).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def of_one_clustering(run: Run) -> Iterator[None]:
+    """Raise `RaypipeError` if another command clusters the run while this block reads it, whatever else that causes."""
+    before, problem = version_in(run, "clusters.parquet"), None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+    if version_in(run, "clusters.parquet") != before:
+        again = f"raypipe report {shlex.quote(run.url)}"
+        raise RaypipeError(f"{run.url} has been clustered again meanwhile: {again} writes its report") from problem
+    if problem is not None:
+        raise problem

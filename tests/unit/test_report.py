@@ -410,3 +410,17 @@ def test_trajectories_of_a_file_have_no_video_that_could_be_decoded(tmp_path):
     page = Page(run.read_bytes("report.html").decode())
     assert page.text.count("No picture: only its trajectory is known, not where the video lies") == 4
     assert "No such file" not in page.text
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_run_that_is_clustered_again_meanwhile_is_said_in_a_line(tmp_path, monkeypatch, is_broken):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(4)], k=2)
+
+    def cluster_again(*_):
+        run.write_bytes("clusters.parquet", b"those of another command")
+        if is_broken:
+            raise IndexError("list index out of range")
+
+    monkeypatch.setattr(report, "write_report_files", cluster_again)
+    with pytest.raises(RaypipeError, match=r"run has been clustered again meanwhile: raypipe report .*run writes its"):
+        pipeline.report(run, Config(), Progress())
