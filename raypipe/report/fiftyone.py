@@ -19,9 +19,9 @@ def write_samples(run: Run, name: str | None) -> list[str]:
     """Make a persistent FiftyOne dataset with a sample for each clustered video.
 
     A sample has the fields ``video_id``, ``cluster`` (a ``Classification``), ``distance``, ``outlier_score``,
-    ``outlier``, ``map_x`` and ``map_y``; ``group``, ``ground_truth`` (the label) and ``caption`` where the source has
-    them; and as ``TemporalDetections``, in frames that are counted from 1, ``odd`` with the reason of an outlier, and
-    ``part`` where the video is a part of its file.
+    ``outlier``, ``map_x`` and ``map_y``; ``metadata``, without which FiftyOne's app runs ffprobe; ``group``,
+    ``ground_truth`` (the label) and ``caption`` where the source has them; and as ``TemporalDetections``, in frames
+    that are counted from 1, ``odd`` with the reason of an outlier, and ``part`` where the video is a part of its file.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ def write_samples(run: Run, name: str | None) -> list[str]:
     if is_there:
         raise UsageError(f"FiftyOne has a dataset {name!r} already: delete it, or name another by -o")
     facts = read_facts(run)
-    videos = run.read_table("videos.parquet", ["video_id", "fps", "duration_s"])
+    videos = run.read_table("videos.parquet", ["video_id", "fps", "duration_s", "width", "height"])
     measures = {
-        video_id: (fps or 0.0, duration_s)
-        for video_id, fps, duration_s in zip(*(column.to_pylist() for column in videos.columns), strict=True)
+        video_id: (fps or 0.0, *others)
+        for video_id, fps, *others in zip(*(column.to_pylist() for column in videos.columns), strict=True)
     }
     samples = [_as_sample(fo, member, *measures[member.video_id]) for member in facts.members]
     places = [local_path(member.uri) or member.uri for member in facts.members]
@@ -71,7 +71,9 @@ def write_samples(run: Run, name: str | None) -> list[str]:
     ]
 
 
-def _as_sample(fo: Any, member: Member, fps: float, duration_s: float | None) -> Any:
+def _as_sample(
+    fo: Any, member: Member, fps: float, duration_s: float | None, width: int | None, height: int | None
+) -> Any:
     cluster = "noise" if member.cluster == NOISE else str(member.cluster)
     fields: dict[str, Any] = {
         "video_id": member.video_id,
@@ -85,6 +87,11 @@ def _as_sample(fo: Any, member: Member, fps: float, duration_s: float | None) ->
         "caption": member.caption,
         "ground_truth": fo.Classification(label=member.label) if member.label else None,
     }
+    if fps and duration_s and width and height:  # Without them its app looks into each file, by an ffprobe of its own.
+        n_frames = round(duration_s * fps)
+        fields["metadata"] = fo.VideoMetadata(
+            frame_width=width, frame_height=height, frame_rate=fps, duration=duration_s, total_frame_count=n_frames
+        )
     if member.odd_s and fps:
         fields["odd"] = _temporal(fo, member.reason, *member.odd_s, fps)
     if fps and member.span_s and (member.origin_s or (duration_s and member.span_s < duration_s - 1 / fps)):

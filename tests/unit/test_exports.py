@@ -298,6 +298,8 @@ def test_fiftyone_is_told_which_files_are_videos_and_where_the_others_lie(tmp_pa
     (tmp_path / "a.gif").write_bytes(b"")
     uris = [(tmp_path / "a.gif").as_uri(), "https://host/b.mp4", *(f"s3://bucket/{i}.ts" for i in "cdef")]
     run = make_run(tmp_path, [Video(uri, uri) for uri in uris])
+    for column, value in {"fps": 10.0, "duration_s": 6.0, "width": 640, "height": 360}.items():
+        set_column(run, "videos.parquet", column, [None, *[value] * 5])
     made = {}
 
     class Dataset(SimpleNamespace):
@@ -310,7 +312,7 @@ def test_fiftyone_is_told_which_files_are_videos_and_where_the_others_lie(tmp_pa
         def save(self):
             pass
 
-    names = ("Sample", "Classification", "TemporalDetection", "TemporalDetections")
+    names = ("Sample", "Classification", "TemporalDetection", "TemporalDetections", "VideoMetadata")
     fo = SimpleNamespace(
         dataset_exists=lambda _: False,
         Dataset=lambda name, persistent: Dataset(),
@@ -320,6 +322,9 @@ def test_fiftyone_is_told_which_files_are_videos_and_where_the_others_lie(tmp_pa
     lines = rp.export(run, "fiftyone", "kitchen")
     assert {sample.media_type for sample in made["samples"]} == {"video"}
     assert made["filepath"] == [str(tmp_path / "a.gif"), *uris[1:]]
+    known = {"frame_width": 640, "frame_height": 360, "frame_rate": 10.0, "duration": 6.0, "total_frame_count": 60}
+    assert vars(made["samples"][1].metadata) == known, "its app runs ffprobe of files of which it is not told this"
+    assert not hasattr(made["samples"][0], "metadata"), "where it is not known, nothing is made up"
     assert lines[1] == "FiftyOne cannot show 4 of them, which are not files on this machine"
 
 
@@ -343,6 +348,8 @@ def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
     run = make_run(tmp_path, videos)
     set_column(run, "videos.parquet", "fps", [10.0] * 10)
     set_column(run, "videos.parquet", "duration_s", [60.0] * 10)
+    set_column(run, "videos.parquet", "width", [640] * 10)
+    set_column(run, "videos.parquet", "height", [360] * 10)
     set_column(run, "plan.parquet", "origin_s", [6.0 * i for i in range(10)])
     name = f"raypipe-test-{os.getpid()}"
     try:
@@ -356,6 +363,7 @@ def test_fiftyone_has_a_sample_for_each_video_with_what_was_found(tmp_path):
             assert sample.outlier_score == pytest.approx(known["outlier_score"])
             assert sample.outlier == known["outlier"]
             assert sample.ground_truth.label == "stack" and sample.caption == "it stacks"
+        assert (samples[2].metadata.frame_rate, samples[2].metadata.total_frame_count) == (10.0, 600)
         assert samples[2].part.detections[0].support == [121, 180]
         odd = [sample for sample in samples if sample.outlier]
         assert odd and all(sample.odd.detections[0].label for sample in odd)
