@@ -87,12 +87,10 @@ class ClipText:
     _batch = 256
 
     def __init__(self, model: str, pretrained: str) -> None:
-        import open_clip
-
         with _quiet():
             weights = _locate_weights(model, pretrained)
+            self._tokenize = _load_tokenizer(model, weights)
             self._network = _load_model(weights).eval()
-            self._tokenize = open_clip.get_tokenizer(weights.options["model_name"])
         self.fingerprint = f"clip/{weights.name}"
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
@@ -144,6 +142,25 @@ def _load_model(weights: _Weights) -> Any:
         raise _unusable(f"{weights.place} is not a checkpoint of plain tensors") from error
     except Exception as error:  # open_clip, torch and safetensors may raise anything.
         raise _unusable(f"{weights.place} cannot be loaded ({one_line(error)})") from error
+
+
+def _load_tokenizer(model: str, weights: _Weights) -> Any:
+    """Make what turns texts into a model's numbers: open_clip's own, or one of transformers that the model names."""
+    import open_clip
+
+    # Of a repository on the hub only weights and configuration have been fetched, unless another tool has fetched all.
+    is_fetched = (Path(weights.place) / "tokenizer_config.json").is_file()
+    name = model if model.startswith("hf-hub:") and not is_fetched else weights.options["model_name"]
+    try:
+        return open_clip.get_tokenizer(name)
+    except ImportError as error:
+        remedy = "pip install 'raypipe[text]'"
+        raise EncoderError(f"encoder clip: the tokenizer of {name} needs more packages ({error}): {remedy}") from error
+    except Exception as error:  # The hub's client and transformers may raise anything.
+        raise EncoderError(
+            f"encoder clip: the tokenizer of {name} cannot be loaded ({one_line(error)}): it is fetched from the hub "
+            "once, or lies in the folder that local-dir names"
+        ) from error
 
 
 def _locate_weights(model: str, pretrained: str) -> _Weights:

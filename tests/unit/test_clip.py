@@ -1,8 +1,11 @@
 import json
 import re
 import socket
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -149,11 +152,13 @@ def test_clip_takes_a_models_own_configuration(tiny, tmp_path, hub_cache, schema
     np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)
 
 
-def write_model_folder(tiny: Path, folder: Path, **preprocess) -> Path:
+def write_model_folder(tiny: Path, folder: Path, text_cfg: dict | None = None, **preprocess) -> Path:
     import shutil
 
     folder.mkdir()
-    content = {"model_cfg": tiny_config(), "preprocess_cfg": preprocess}
+    config = tiny_config()
+    config["text_cfg"] |= text_cfg or {}
+    content = {"model_cfg": config, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(content))
     shutil.copy(tiny / "tiny.pt", folder / "open_clip_pytorch_model.bin")
     return folder
@@ -163,6 +168,63 @@ def test_clip_refuses_frames_that_no_decoder_makes(tiny, tmp_path):
     folder = write_model_folder(tiny, tmp_path / "model", resize_mode="longest")
     with pytest.raises(EncoderError, match="needs frames 48×48 resized by 'longest'; only square frames"):
         make_encoder("clip", model=f"local-dir:{folder}", device="cpu")
+
+
+class AutoTokenizer:
+    """As transformers' own, for a vocabulary of words that begin with the letters from a to z."""
+
+    asked: ClassVar[list[str]] = []
+
+    @classmethod
+    def from_pretrained(cls, name, **options):
+        cls.asked.append(str(name))
+        if "absent" in str(name):
+            raise OSError("We couldn't connect\nto the hub")
+        return cls()
+
+    def __call__(self, texts, max_length, **options):
+        import torch
+
+        tokens = [[ord(word[0]) - 96 for word in text.split()] for text in texts]
+        rows = [[*row, *[0] * max_length][:max_length] for row in tokens]
+        return SimpleNamespace(input_ids=torch.tensor(rows))
+
+    batch_encode_plus = __call__  # So older versions of open_clip call it.
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_words_of_a_repository_on_the_hub_find_their_tokenizer(tiny, tmp_path, hub_cache, monkeypatch, is_whole):
+    """Only weights and configuration are fetched of it; another tool may have fetched all."""
+    from raypipe.encoders.clip import ClipText
+
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=AutoTokenizer))
+    monkeypatch.setattr(AutoTokenizer, "asked", [])
+    folder = write_model_folder(tiny, tmp_path / "model", {"hf_tokenizer_name": "owner/words"})
+    if is_whole:
+        (folder / "tokenizer_config.json").write_text("{}")
+    hub_cache("owner/tiny", *folder.iterdir())
+    vectors = ClipText("hf-hub:owner/tiny", "")(["a hand", "a drawer", "b"])
+    assert vectors.shape == (3, 24)
+    snapshot = str(tmp_path / "hub/models--owner--tiny/snapshots/abc123")
+    assert AutoTokenizer.asked == [snapshot if is_whole else "owner/words"]
+
+
+@pytest.mark.parametrize(
+    ("transformers", "message"),
+    [
+        (None, r"needs more packages \(.+\): pip install 'raypipe\[text\]'$"),
+        (SimpleNamespace(AutoTokenizer=AutoTokenizer), r"cannot be loaded \(OSError: We couldn't connect to the hub\)"),
+    ],
+)
+def test_a_tokenizer_that_is_missing_is_said_in_one_line(tiny, tmp_path, monkeypatch, transformers, message):
+    from raypipe.encoders.clip import ClipText
+
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    folder = write_model_folder(tiny, tmp_path / "absent", {"hf_tokenizer_name": "owner/words"})
+    make_encoder("clip", model=f"local-dir:{folder}", device="cpu")  # Pictures need none.
+    with pytest.raises(EncoderError, match=rf"^encoder clip: the tokenizer of local-dir:.*absent {message}") as caught:
+        ClipText(f"local-dir:{folder}", "")
+    assert "\n" not in str(caught.value)
 
 
 def write_text(path: Path) -> None:
