@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from raypipe.analysis.description import Keywords, drop_common
+from raypipe.encoders.weights import asking_hub
 from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.packages import require
 
@@ -53,7 +55,8 @@ def describe_summaries(
     texts = {number: " ".join(each.strip() for each in many if each.strip()) for number, many in captions.items()}
     if not any(texts.values()):
         raise UsageError("no clustered video has a caption: give the manifest a caption column, or set describe.method")
-    with _quiet():
+    asks = any(name is not None and not Path(name).is_dir() for name in (model, summarizer))
+    with _quiet(), asking_hub(asks):
         extractor = _load(model, lambda: require("keybert").KeyBERT(model=model))
         summarise = _load(summarizer, lambda: _Summarizer(summarizer)) if summarizer else str
         found: Keywords = {}

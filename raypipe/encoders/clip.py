@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raypipe.encoders.tower import ImageTower
-from raypipe.encoders.weights import fetch_from_hub, hash_files
+from raypipe.encoders.weights import asking_hub, fetch_from_hub, hash_files
 from raypipe.errors import EncoderError, one_line
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # A tag may set these for its weights.
@@ -135,9 +135,10 @@ def _load_model(weights: _Weights) -> Any:
     import open_clip
 
     try:
-        return open_clip.create_model(
-            **weights.options, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
-        )
+        with asking_hub(_names_hub("hf_model_name", weights.options["model_name"])):
+            return open_clip.create_model(
+                **weights.options, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
+            )
     except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
         raise _unusable(f"{weights.place} is not a checkpoint of plain tensors") from error
     except Exception as error:  # open_clip, torch and safetensors may raise anything.
@@ -152,7 +153,8 @@ def _load_tokenizer(model: str, weights: _Weights) -> Any:
     is_fetched = (Path(weights.place) / "tokenizer_config.json").is_file()
     name = model if model.startswith("hf-hub:") and not is_fetched else weights.options["model_name"]
     try:
-        return open_clip.get_tokenizer(name)
+        with asking_hub(name.startswith("hf-hub:") or _names_hub("hf_tokenizer_name", name)):
+            return open_clip.get_tokenizer(name)
     except ImportError as error:
         remedy = "pip install 'raypipe[text]'"
         raise EncoderError(f"encoder clip: the tokenizer of {name} needs more packages ({error}): {remedy}") from error
@@ -161,6 +163,13 @@ def _load_tokenizer(model: str, weights: _Weights) -> Any:
             f"encoder clip: the tokenizer of {name} cannot be loaded ({one_line(error)}): it is fetched from the hub "
             "once, or lies in the folder that local-dir names"
         ) from error
+
+
+def _names_hub(key: str, model: str) -> bool:
+    """Return whether a model's configuration says by ``key`` that what reads texts comes from the hub."""
+    import open_clip
+
+    return key in open_clip.get_model_config(model)["text_cfg"]
 
 
 def _locate_weights(model: str, pretrained: str) -> _Weights:

@@ -5,7 +5,7 @@ import hashlib
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from raypipe.errors import EncoderError, one_line
@@ -70,6 +70,26 @@ def fetch_from_url(url: str, unusable: Callable[[str], EncoderError]) -> Path:
     except Exception as error:  # torch raises what the network, the disk and a wrong hash give.
         raise unusable(f"the weights {url} cannot be fetched ({one_line(error)})") from error
     return path
+
+
+@contextlib.contextmanager
+def asking_hub(really: bool) -> Iterator[None]:
+    """Let other libraries ask the hub; where it cannot be reached, its client looks into the local cache alone.
+
+    It would otherwise try each file for 23 seconds, and write so to stderr. If they do not ``really`` ask the hub,
+    whether it answers is not tried.
+    """
+    if not really:
+        yield
+        return
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or find_absence(constants.ENDPOINT) is not None
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def find_absence(url: str) -> str | None:

@@ -297,6 +297,39 @@ def test_clip_without_the_hub_gives_up_quickly_and_quietly(hub_cache, monkeypatc
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("state", ["silent", "absent", "off", "unasked"])
+def test_others_that_ask_the_hub_look_into_the_cache_alone_where_it_is_away(monkeypatch, state):
+    """transformers would try each file of a tokenizer, or of a text tower, for 23 seconds."""
+    from huggingface_hub import constants
+
+    from raypipe.encoders import weights
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", state == "off")
+    monkeypatch.setattr(weights, "TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        if state == "absent":
+            server.close()
+        with weights.asking_hub(state != "unasked"):
+            assert constants.HF_HUB_OFFLINE == (state != "unasked")
+    assert constants.HF_HUB_OFFLINE == (state == "off")
+
+
+@pytest.mark.parametrize(("named", "away"), [("owner/words", True), (None, False)])
+def test_the_hub_is_tried_first_where_a_tokenizer_comes_from_it(tiny, tmp_path, monkeypatch, named, away):
+    import open_clip
+    from huggingface_hub import constants
+
+    from raypipe.encoders import weights
+    from raypipe.encoders.clip import ClipText
+
+    folder = write_model_folder(tiny, tmp_path / "model", named and {"hf_tokenizer_name": named})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "find_absence", lambda url: "it is away")
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: constants.HF_HUB_OFFLINE)
+    assert ClipText(f"local-dir:{folder}", "")._tokenize == away
+
+
 class Pixels:
     """A stand-in for a batch's way over a GPU, which fails for batches of more frames than fit."""
 

@@ -1,5 +1,7 @@
 """KeyBERT on summarised captions, with the real packages where they are installed, and models made here."""
 
+from types import SimpleNamespace
+
 import pytest
 from language_models import write_embedder, write_summarizer
 
@@ -71,6 +73,24 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(RaypipeError, match=r"the language model .*/none cannot be loaded") as raised:
         describe_summaries(CAPTIONS, model=str(tmp_path / "none"), summarizer=None)
     assert "\n" not in str(raised.value)
+
+
+def test_a_hub_that_is_away_is_not_asked_again_and_again(monkeypatch):
+    """sentence-transformers and transformers would try each of their files for 23 seconds."""
+    from huggingface_hub import constants
+
+    def make(model):
+        raise OSError("not in the cache" if constants.HF_HUB_OFFLINE else "tried six times")
+
+    bars = SimpleNamespace(is_progress_bar_enabled=lambda: False, disable_progress_bar=lambda: None)
+    transformers = SimpleNamespace(utils=SimpleNamespace(logging=bars))
+    packages = {"keybert": SimpleNamespace(KeyBERT=make), "transformers": transformers}
+    monkeypatch.setattr("raypipe.analysis.summaries.require", packages.get)
+    monkeypatch.setattr("raypipe.encoders.weights.find_absence", lambda url: "it is away")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(RaypipeError, match=r"cannot be loaded \(OSError: not in the cache\)"):
+        describe_summaries(CAPTIONS)
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_captions_are_needed():
