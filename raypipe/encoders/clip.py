@@ -175,13 +175,19 @@ def _names_hub(key: str, model: str) -> bool:
 def _locate_weights(model: str, pretrained: str) -> _Weights:
     """Find a model's weights; published ones that are not in the local cache are downloaded."""
     import open_clip
+    from open_clip.constants import HF_CONFIG_NAME
     from open_clip.pretrained import get_pretrained_cfg
 
     schema, _, place = model.rpartition(":")
     if schema == "hf-hub":
         schema, place = "local-dir", str(_fetch_repository(place))
     if schema == "local-dir":
-        files = sorted(p for p in Path(place).glob("*") if p.suffix in {".json", ".safetensors", ".bin", ".pth"})
+        # Other files may be added later, such as a tokenizer's, and the vectors of pictures stay the same.
+        files = sorted(
+            path
+            for path in Path(place).glob("*")
+            if path.name == HF_CONFIG_NAME or path.suffix in {".safetensors", ".bin", ".pth"}
+        )
         return _Weights(f"{model}/{hash_files(*files)}", place, {"model_name": f"local-dir:{place}"})
 
     model = model.replace("/", "-")  # open_clip too reads ViT-B/32 as ViT-B-32.
