@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from raypipe.errors import EncoderError, one_line
+from raypipe.errors import EncoderError, RaypipeError, one_line
 from raypipe.packages import importing_from_here, sees_gpu
 
 RESIZE_MODES = ("crop", "squash")
@@ -94,14 +94,7 @@ def make_encoder(
     if encoder in DEFAULT_WEIGHTS:
         defaults = DEFAULT_WEIGHTS[encoder]
         named = model or defaults[0], pretrained or defaults[1]
-    if encoder == "clip":
-        from raypipe.encoders.clip import Clip
-
-        made = Clip(*named, precision=precision, device=_resolve_device(device))
-    elif encoder == "cnn":
-        from raypipe.encoders.cnn import TwoCropCNN
-
-        made = TwoCropCNN(*named, precision=precision, device=_resolve_device(device))
+        made = _make_network(encoder, *named, precision, _resolve_device(device))
     elif encoder == "descriptor":
         from raypipe.encoders.descriptor import Descriptor
 
@@ -109,6 +102,23 @@ def make_encoder(
     else:
         raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, cnn, descriptor or package.module:Name")
     return _BatchedEncoder(encoder, made, made.fingerprint, normalize=normalize, batch_size=batch_size)
+
+
+def _make_network(encoder: str, model: str, pretrained: str, precision: str, device: str) -> Any:
+    make: Any
+    if encoder == "clip":
+        from raypipe.encoders.clip import Clip as make
+    else:
+        from raypipe.encoders.cnn import TwoCropCNN as make
+    try:
+        return make(model, pretrained, precision=precision, device=device)
+    except RaypipeError:
+        raise
+    except Exception as error:  # A network may not take the frames that its configuration names, or have two heads.
+        raise EncoderError(
+            f"encoder {encoder}: {model} cannot be used ({one_line(error)}): choose another with "
+            "--set encode.model=NAME"
+        ) from error
 
 
 class _BatchedEncoder:

@@ -173,6 +173,20 @@ def test_clip_refuses_frames_that_no_decoder_makes(tiny, tmp_path):
         make_encoder("clip", model=f"local-dir:{folder}", device="cpu")
 
 
+def test_a_network_that_cannot_take_its_frames_is_said_in_one_line(tiny, monkeypatch):
+    from raypipe.encoders.tower import ImageTower
+
+    def refuse(self, pixels):
+        raise AssertionError("Input height (48)\ndoesn't match model (224).")  # as timm's towers, of another size
+
+    monkeypatch.setattr(ImageTower, "encode", refuse)
+    with pytest.raises(
+        EncoderError, match=rf"^encoder clip: {TINY} cannot be used \(AssertionError: .*\): choose"
+    ) as caught:
+        make_tiny(tiny)
+    assert "\n" not in str(caught.value)
+
+
 class AutoTokenizer:
     """As transformers' own, for a vocabulary of words that begin with the letters from a to z."""
 
