@@ -195,7 +195,9 @@ def _load(network: _Network, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        network.module.load_state_dict({k: v for k, v in state.items() if not k.startswith(f"{network.head}.")})
+        for key in [key for key in state if key.startswith(f"{network.head}.")]:
+            del state[key]  # A new dict would lack the versions of layers that torch keeps beside the keys.
+        network.module.load_state_dict(state)
     except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
         raise _unusable(f"{path} is not a checkpoint of plain tensors") from error
     except Exception as error:  # torch and safetensors may raise anything.

@@ -82,6 +82,12 @@ def test_timm_has_what_torchvision_lacks(tmp_path):
     assert np.isfinite(encoder(random_frames(2, 336))).all()
 
 
+def test_layers_that_know_the_version_of_their_weights_are_told_it(tmp_path):
+    torch.manual_seed(0)
+    torch.save(models.mnasnet0_5().state_dict(), tmp_path / "net.pt")
+    assert make_cnn(tmp_path / "net.pt", model="mnasnet0_5").dim == 2 * 1280
+
+
 @pytest.mark.parametrize(
     ("model", "file", "message"),
     [
