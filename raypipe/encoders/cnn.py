@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,9 @@ VERSION = 1
 
 PUBLISHED = "DEFAULT"
 """The name of the weights that a network's library recommends."""
+
+# torchvision's published weights of DenseNet have names that its network had once: norm.1 for norm1.
+_OF_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)")
 
 _WIDENING = 1.5  # See the module: it splits the error between 4:3 and 16:9.
 
@@ -195,6 +199,8 @@ def _load(network: _Network, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
+        for old in [key for key in state if _OF_DENSENET.match(key)]:
+            state[_OF_DENSENET.sub(r"\1\2", old)] = state.pop(old)
         for key in [key for key in state if key.startswith(f"{network.head}.")]:
             del state[key]  # A new dict would lack the versions of layers that torch keeps beside the keys.
         network.module.load_state_dict(state)

@@ -88,6 +88,18 @@ def test_layers_that_know_the_version_of_their_weights_are_told_it(tmp_path):
     assert make_cnn(tmp_path / "net.pt", model="mnasnet0_5").dim == 2 * 1280
 
 
+def test_densenets_published_weights_have_older_names(tmp_path):
+    torch.manual_seed(0)
+    state = models.densenet121().state_dict()
+    torch.save(state, tmp_path / "net.pt")
+    older = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): state[key] for key in state}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in older  # as in densenet121-a639ec97.pth
+    torch.save(older, tmp_path / "older.pt")
+    exact, same = (make_cnn(tmp_path / name, model="densenet121") for name in ("net.pt", "older.pt"))
+    frames = random_frames(1, 336)
+    np.testing.assert_array_equal(exact(frames), same(frames))
+
+
 @pytest.mark.parametrize(
     ("model", "file", "message"),
     [
