@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from raypipe import packages
 from raypipe.encoders.tower import ImageTower
@@ -199,6 +200,7 @@ def _load(network: _Network, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
+        consume_prefix_in_state_dict_if_present(state, "module.")  # DistributedDataParallel puts it before each key.
         for old in [key for key in state if _OF_DENSENET.match(key)]:
             state[_OF_DENSENET.sub(r"\1\2", old)] = state.pop(old)
         for key in [key for key in state if key.startswith(f"{network.head}.")]:

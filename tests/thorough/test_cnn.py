@@ -57,7 +57,8 @@ def test_fingerprint_tells_network_weights_and_precision(weights, tmp_path):
 
     state = torch.load(weights)
     save_file(state, tmp_path / "same.safetensors")
-    torch.save({"state_dict": {**state, "conv1.weight": state["conv1.weight"] * 2}}, tmp_path / "other.pt")
+    other = {**state, "conv1.weight": state["conv1.weight"] * 2}
+    torch.save({"state_dict": {f"module.{key}": value for key, value in other.items()}}, tmp_path / "other.pt")
     made = [
         make_cnn(weights),
         make_cnn(tmp_path / "other.pt"),
