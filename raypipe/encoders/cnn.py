@@ -102,14 +102,21 @@ class _TwoCrops(nn.Module):
         crops = torch.cat([images[..., : self._side], images[..., -self._side :]])
         # In float32, because not every device scales bf16.
         squares = F.interpolate(crops.float(), (self._side, self._side), mode="bilinear", antialias=True)
-        features = self.network(squares.to(images.dtype)).flatten(1)
+        found = self.network(squares.to(images.dtype))
+        features = found.flatten(1)
+        if features.shape[1] > max(found.shape[1:]):
+            raise EncoderError(
+                f"encoder cnn: the network maps a picture to {' × '.join(map(str, found.shape[1:]))} numbers, "
+                "and to no vector: choose another network"
+            )
         return torch.cat(features.chunk(2), dim=1)
 
 
 class _Network(NamedTuple):
-    """A network with its head removed: the head's name, how pictures are prepared, and its published weights, if any.
+    """A network without head, how pictures are prepared for it, and its published weights, if any.
 
-    ``published`` is a URL, or the hub's name of a repository; ``tag`` names these weights in fingerprints.
+    ``head`` is the name of the layer that was taken away, "" if there was none to take. ``published`` is a URL, or the
+    hub's name of a repository; ``tag`` names these weights in fingerprints.
     """
 
     module: nn.Module
@@ -161,7 +168,7 @@ def _build_by_timm(model: str) -> _Network:
         )
     module = timm.create_model(model, pretrained=False)
     known = module.pretrained_cfg
-    head = _behead(module, model)
+    head = _behead(module, model) if module.num_classes else ""  # Self-supervised networks have none.
     published = known.get("hf_hub_id") or known.get("url")
     side = known["input_size"][-1]
     return _Network(module, head, side, tuple(known["mean"]), tuple(known["std"]), known.get("tag", ""), published)
@@ -203,7 +210,7 @@ def _load(network: _Network, path: Path) -> None:
         consume_prefix_in_state_dict_if_present(state, "module.")  # DistributedDataParallel puts it before each key.
         for old in [key for key in state if _OF_DENSENET.match(key)]:
             state[_OF_DENSENET.sub(r"\1\2", old)] = state.pop(old)
-        for key in [key for key in state if key.startswith(f"{network.head}.")]:
+        for key in [key for key in state if network.head and key.startswith(f"{network.head}.")]:
             del state[key]  # A new dict would lack the versions of layers that torch keeps beside the keys.
         network.module.load_state_dict(state)
     except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.

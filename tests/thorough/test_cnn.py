@@ -83,6 +83,30 @@ def test_timm_has_what_torchvision_lacks(tmp_path):
     assert np.isfinite(encoder(random_frames(2, 336))).all()
 
 
+def test_a_network_of_timm_without_a_head_is_taken_whole(tmp_path):
+    """Those that learned without labels, such as DINO's, are published so."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = timm.create_model("eva02_tiny_patch14_224.mim_in22k")
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    encoder = make_cnn(tmp_path / "net.pt", model="eva02_tiny_patch14_224.mim_in22k", normalize=False)
+    frames = random_frames(1, encoder.image_size)
+    mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    left = resize(torch.from_numpy(frames[:, :, :224]).permute(0, 3, 1, 2) / 255, [224, 224])
+    with torch.inference_mode():
+        expected = network.eval()((left - mean) / std).numpy()
+    np.testing.assert_allclose(encoder(frames)[:, : encoder.dim // 2], expected, atol=1e-3)
+
+
+def test_a_network_that_gives_maps_is_refused(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", num_classes=0, global_pool="")
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: network)
+    with pytest.raises(EncoderError, match="maps a picture to 512 × 6 × 6 numbers, and to no vector"):
+        make_cnn(tmp_path / "net.pt", model="resnet10t")
+
+
 def test_layers_that_know_the_version_of_their_weights_are_told_it(tmp_path):
     torch.manual_seed(0)
     torch.save(models.mnasnet0_5().state_dict(), tmp_path / "net.pt")
