@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import logging
-import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raypipe.encoders.tower import ImageTower
-from raypipe.encoders.weights import asking_hub, fetch_from_hub, hash_files
+from raypipe.encoders.weights import asking_hub, fetch_from_hub, hash_files, holds_code
 from raypipe.errors import EncoderError, one_line
 
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # A tag may set these for its weights.
@@ -139,9 +138,10 @@ def _load_model(weights: _Weights) -> Any:
             return open_clip.create_model(
                 **weights.options, precision="fp32", device="cpu", weights_only=True, require_pretrained=True
             )
-    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
-        raise _unusable(f"{weights.place} is not a checkpoint of plain tensors") from error
     except Exception as error:  # open_clip, torch and safetensors may raise anything.
+        if holds_code(error):
+            hint = " (OpenAI's own files are programs; --pretrained openai fetches their tensors)"
+            raise _unusable(f"{weights.place} is not a checkpoint of plain tensors{hint}") from error
         raise _unusable(f"{weights.place} cannot be loaded ({one_line(error)})") from error
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import pickle
 import re
 import warnings
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from raypipe import packages
 from raypipe.encoders.tower import ImageTower
-from raypipe.encoders.weights import fetch_from_hub, fetch_from_url, hash_files
+from raypipe.encoders.weights import fetch_from_hub, fetch_from_url, hash_files, holds_code
 from raypipe.errors import EncoderError, one_line
 
 VERSION = 1
@@ -213,9 +212,9 @@ def _load(network: _Network, path: Path) -> None:
         for key in [key for key in state if network.head and key.startswith(f"{network.head}.")]:
             del state[key]  # A new dict would lack the versions of layers that torch keeps beside the keys.
         network.module.load_state_dict(state)
-    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code.
-        raise _unusable(f"{path} is not a checkpoint of plain tensors") from error
     except Exception as error:  # torch and safetensors may raise anything.
+        if holds_code(error):
+            raise _unusable(f"{path} is not a checkpoint of plain tensors") from error
         raise _unusable(f"{path} cannot be loaded ({one_line(error)})") from error
 
 

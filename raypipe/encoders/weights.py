@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import pickle
 import ssl
 import urllib.error
 import urllib.request
@@ -104,6 +105,11 @@ def find_absence(url: str) -> str | None:
         if not isinstance(reason, ssl.SSLError):  # The hub's client may know certificates that urllib does not.
             return f"{url} cannot be reached ({reason})"
     return None
+
+
+def holds_code(error: Exception) -> bool:
+    """Return whether torch refused to load a file for the code in it; its own message advises to run that code."""
+    return isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error)
 
 
 def hash_files(*files: Path) -> str:

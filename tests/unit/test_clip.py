@@ -3,6 +3,7 @@ import re
 import socket
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -254,6 +255,14 @@ def write_pickle(path: Path) -> None:
     torch.save({"state_dict": {"a": path}}, path)
 
 
+def write_program(path: Path) -> None:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch means to retire TorchScript.
+        torch.jit.script(torch.nn.Linear(1, 1)).save(path)
+
+
 def write_other_architecture(path: Path) -> None:
     import torch
 
@@ -266,6 +275,7 @@ def write_other_architecture(path: Path) -> None:
         (None, r"'.*weights\.pt' is neither a file nor a tag of raypipe-test-tiny \(its tags: none\)"),
         (write_text, r"weights\.pt is not a checkpoint of plain tensors"),
         (write_pickle, r"weights\.pt is not a checkpoint of plain tensors"),
+        (write_program, r"weights\.pt is not a checkpoint of plain tensors \(OpenAI's own files are programs; "),
         (write_other_architecture, r"weights\.pt cannot be loaded \(RuntimeError: Error\(s\) in loading state_dict"),
     ],
 )
