@@ -46,6 +46,7 @@ _KNOWN_PLACES = 4_000  # Steps of a run between which new ones are placed on its
 def run_all(source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed a source, cluster its trajectories, and write the report."""
     check_clusterable(config)
+    config = _from_anywhere(config)
     embed(source, run, config, progress, to_cluster=True)
     cluster(run, config, progress)
     report(run, config, progress)
@@ -87,6 +88,7 @@ def embed(
     for note in (*found.notes, *describe_rate(config.sample), *server):
         progress.say(note)
     check_decoders(config.decode.decoder)
+    config = _from_anywhere(config)
     encoder = make_encoder(**config.encode.model_dump())
     encoder_id = {"name": config.encode.encoder, "dim": encoder.dim, "fingerprint": encoder.fingerprint}
     check_comparable(encoder_id, like)
@@ -383,6 +385,10 @@ def preview(source: Source, config: Config) -> list[str]:
     lines = [*found.notes, *(() if alone else describe_rate(config.sample)), *lines]
     lines += [f"  {video.uri}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
+
+
+def _from_anywhere(config: Config) -> Config:
+    return config.model_copy(update={"encode": config.encode.from_anywhere()})
 
 
 def _check_enough(chosen: Videos, config: Config, to_cluster: bool) -> None:

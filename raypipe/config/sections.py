@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -122,6 +123,17 @@ class EncodeConfig(_Section):
         if isinstance(values, dict) and values.get("encoder") == "cnn":
             return {"model": "mobilenet_v3_large", "pretrained": "DEFAULT", **values}
         return values
+
+    def from_anywhere(self) -> EncodeConfig:
+        """Return the same with absolute paths, since actors, and whoever uses the run later, are in other folders."""
+        schema, _, folder = self.model.partition(":")
+        file = Path(self.pretrained).expanduser()
+        is_file = file.suffix != "" and file.is_file()  # open_clip's tags have no suffix.
+        found = {
+            "model": f"{schema}:{Path(folder).expanduser().absolute()}" if schema == "local-dir" else self.model,
+            "pretrained": str(file.absolute()) if is_file else self.pretrained,
+        }
+        return self.model_copy(update=found)
 
 
 class TrajectoryConfig(_Section):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
 from threadpoolctl import threadpool_limits
 
-from raypipe.config import Config, EncodeConfig
+from raypipe.config import Config
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.attempts import Attempts
@@ -110,7 +110,6 @@ def embed_segments(
     RaypipeError
         If the clips cannot be written, or if Ray fails and nothing comes through.
     """
-    config = config.model_copy(update={"encode": _from_anywhere(config.encode)})
     stages = Stages()
     started = time.time()
 
@@ -231,13 +230,6 @@ def _gpu_chain(
             batch_format="pyarrow",
         )
         yield from stream(dataset, losses)
-
-
-def _from_anywhere(encode: EncodeConfig) -> EncodeConfig:
-    """Make the path of a checkpoint file absolute, because actors have another working directory."""
-    file = Path(encode.pretrained).expanduser()
-    is_file = file.suffix != "" and file.is_file()  # open_clip's tags have no suffix.
-    return encode.model_copy(update={"pretrained": str(file.absolute())}) if is_file else encode
 
 
 def time_frame(encoder: Encoder) -> float:

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +8,15 @@ from test_encoders import random_frames, run_python
 from torch import nn
 from torchvision import models
 from torchvision.transforms.functional import resize
+from videos import write_video
 
+import raypipe as rp
+from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.encoders import make_encoder
 from raypipe.errors import EncoderError
+from raypipe.progress import Progress
+from raypipe.runs.directory import Run
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +146,18 @@ def test_what_cannot_be_had_is_one_line(weights, model, file, message):
     with pytest.raises(EncoderError, match=message) as caught:
         make_cnn(weights.with_name(file), model=model)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_are_found_again_from_another_folder(chain_here, weights, tmp_path, monkeypatch):
+    for i in range(3):
+        write_video(tmp_path / f"videos/{i}.mp4", n_frames=10, seed=i)
+    monkeypatch.chdir(weights.parent)
+    run = Run(str(tmp_path / "run"))
+    sets = ("encode.encoder=cnn", "encode.model=resnet18", "encode.pretrained=net.pt", "cluster.n_clusters=1")
+    pipeline.run_all(tmp_path / "videos", run, make_config(sets=sets), Progress())
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "new.mp4", n_frames=10, seed=1)
+    assert Path(rp.search(run, tmp_path / "new.mp4")[0]["uri"]).name == "1.mp4"
 
 
 def test_without_timm_the_line_says_what_to_install(weights, monkeypatch):

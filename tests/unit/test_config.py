@@ -67,6 +67,26 @@ def test_broken_files(tmp_path, text):
         make_config(file=file)
 
 
+def test_weights_are_named_so_that_they_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("net.pt", "openai", "home/net.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def named(**encode):
+        found = make_config(flags={"encode": encode}).encode.from_anywhere()
+        return found.model, found.pretrained
+
+    assert named(model="RN50", pretrained="net.pt") == ("RN50", f"{tmp_path}/net.pt")
+    assert named(model="RN50", pretrained="~/net.pt") == ("RN50", f"{tmp_path}/home/net.pt")
+    assert named(model="RN50", pretrained="openai") == ("RN50", "openai")  # a tag, whatever lies here
+    assert named(model="RN50", pretrained="absent.pt") == ("RN50", "absent.pt")
+    for folder, found in {"vit": f"{tmp_path}/vit", "~/vit": f"{tmp_path}/home/vit", "/vit": "/vit"}.items():
+        assert named(model=f"local-dir:{folder}", pretrained="openai") == (f"local-dir:{found}", "openai")
+    assert named(model="hf-hub:owner/name")[0] == "hf-hub:owner/name"
+
+
 def test_presets_are_valid_and_pinned():
     for name in PRESETS:
         config = make_config(preset=name)
