@@ -85,11 +85,18 @@ def make_encoder(
     """
     made: Any
     if ":" in encoder:
-        with importing_from_here():
-            made, fingerprint = _make_users_own(encoder)
-            batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
-            # A mistake in a user's encoder should show now, not after an hour of decoding.
-            batched(np.full((2, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
+        try:
+            with importing_from_here():
+                made, fingerprint = _make_users_own(encoder)
+                batched = _BatchedEncoder(encoder, made, fingerprint, normalize=normalize, batch_size=batch_size)
+                # A mistake in a user's encoder should show now, not after an hour of decoding. A batch may have a
+                # single frame, whose axis a squeeze takes away.
+                for n in (2, 1):
+                    batched(np.full((n, batched.image_size, batched.image_size, 3), 127, dtype=np.uint8))
+        except RaypipeError:
+            raise
+        except (Exception, SystemExit) as error:  # The user's code may raise anything, and leave.
+            raise EncoderError(f"encoder {encoder}: {one_line(error)}") from error
         return batched
     if encoder in DEFAULT_WEIGHTS:
         defaults = DEFAULT_WEIGHTS[encoder]
@@ -229,7 +236,7 @@ def _make_users_own(spec: str) -> tuple[Any, str]:
             raise EncoderError(f"encoder {spec}: a {type(made).__name__} is neither an encoder nor makes one")
         try:
             made = made()
-        except Exception as error:  # The user's code may raise anything.
+        except (Exception, SystemExit) as error:  # The user's code may raise anything, and leave.
             raise EncoderError(f"encoder {spec}: {name}() failed: {one_line(error)}") from error
     _check_attributes(spec, made)
     fingerprint = getattr(made, "fingerprint", None)
@@ -245,7 +252,7 @@ def _import_module(spec: str, module_name: str) -> ModuleType:
                 f"encoder {spec}: no module {error.name!r} in {Path.cwd()}, PYTHONPATH or the installed packages"
             ) from error
         raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
-    except Exception as error:  # The user's code may raise anything.
+    except (Exception, SystemExit) as error:  # The user's code may raise anything, and a script leaves.
         raise EncoderError(f"encoder {spec}: importing {module_name} failed: {one_line(error)}") from error
 
 

@@ -248,6 +248,16 @@ BROKEN = {
         None,
         GOOD.replace("np.float32)", "np.float32) * np.nan") + "Name = Made",
     ),
+    r"importing own_\w+ failed: SystemExit: 0$": (None, "raise SystemExit(0)"),  # A script ends so.
+    r"Name\(\) failed: SystemExit: no licence$": (None, "def Name():\n    raise SystemExit('no licence')"),
+    r"encoder own_\w+:Name: RuntimeError: not loaded yet$": (
+        None,
+        GOOD + "class Name(Made):\n    @property\n    def dim(self):\n        raise RuntimeError('not loaded\\nyet')",
+    ),
+    r"must return a float32 array \(1, 3\) for 1 frames, but returned float32 \(3,\)": (
+        None,
+        GOOD.replace("np.float32)", "np.float32).squeeze()") + "Name = Made",
+    ),
     r"failed on 2 frames: ZeroDivisionError: division by zero": (
         None,
         GOOD.replace("assert len(frames) <= 2", "1 / 0") + "Name = Made",
