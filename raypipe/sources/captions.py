@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raypipe.sources.columns import writable
+
 BETWEEN = " | "
 """What stands between captions that became one text, as in Cosmos Curate's own joined ones."""
 
 
 def join_captions(captions: Iterable[str]) -> str | None:
     """Return captions as one text, each once, in their order; None if there is none."""
-    kept = dict.fromkeys(text for caption in captions if (text := caption.strip()))
+    kept = dict.fromkeys(writable(text) for caption in captions if (text := caption.strip()))
     return BETWEEN.join(kept) or None
 
 

@@ -138,7 +138,7 @@ def to_column(values: Sequence[Any]) -> pa.Array:
         texts = [
             value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values
         ]
-        return pa.array([text and text.encode(errors="replace").decode() for text in texts], pa.string())
+        return pa.array([text and writable(text) for text in texts], pa.string())
 
 
 def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -237,6 +237,11 @@ def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def is_unicode(text: str) -> bool:
     """Return whether a text can be written; one with half of a surrogate pair, which JSON can hold, cannot."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def writable(text: str) -> str:
+    """Return a text that can be written: half of a surrogate pair, as is left where a text was cut, becomes "?"."""
+    return text.encode(errors="replace").decode()
 
 
 def _check_unicode(text: str, row: int) -> None:

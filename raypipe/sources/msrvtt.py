@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions
-from raypipe.sources.columns import plain, to_column
+from raypipe.sources.columns import plain, to_column, writable
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
 from raypipe.sources.precomputed import holds_records
 from raypipe.sources.videos import FOUND, Videos, make_video_id
@@ -164,12 +164,13 @@ def _merge(records: dict[str, _Record], found: Iterable[tuple[str, Mapping[str, 
         stem = _name_of(told) or ""
         own = told.get("split")
         record = records.setdefault(stem, _Record(stem, None))
-        record.split = record.split or (str(own) if own else split or None)
+        record.split = record.split or (writable(str(own)) if own else split or None)
         for key in _CAPTIONS:
             values = told.get(key)
             texts = values if isinstance(values, list) else [values]
             # Several people may have said the same of a video; the same in a further file is a copy.
-            record.captions += [text for text in texts if isinstance(text, str) and text not in known.get(stem, ())]
+            told_texts = (writable(text) for text in texts if isinstance(text, str))
+            record.captions += [text for text in told_texts if text not in known.get(stem, ())]
         if "sen_id" not in told and "image_id" not in told:
             record.columns = {key: plain(value) for key, value in told.items() if key not in _CONSUMED} | record.columns
 
@@ -190,7 +191,7 @@ def _to_videos(records: Mapping[str, _Record], categories: Mapping[str, str]) ->
     rows = []
     for uri, record in records.items():
         number = record.columns.get("category")
-        label = None if number is None else categories.get(str(number), str(number))
+        label = None if number is None else categories.get(str(number), writable(str(number)))
         rows.append((make_video_id(record.stem), uri, record.split, label, join_captions(record.captions), None, None))
     found = pa.table([list(column) for column in zip(*rows, strict=True)], schema=FOUND)
     names = dict.fromkeys(name for record in records.values() for name in record.columns)

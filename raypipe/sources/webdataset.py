@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
-from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_column
+from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_column, writable
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.sources.tar_names import Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
@@ -259,7 +259,7 @@ def _take_known(columns: dict[str, Any], texts: dict[str, bytes]) -> tuple[str |
         value = columns.get(name)
         if text is None or value is None or str(value).strip() == text:
             columns.pop(name, None)
-        known.append(text if text is not None else None if value is None else str(value))
+        known.append(text if text is not None else None if value is None else writable(str(value)))
     return known[0], known[1]
 
 

@@ -49,6 +49,14 @@ class TestForms:
             assert sorted(found.extra["captions"][5].as_py()) == sorted(captions_of(5, 20))
         assert not is_precomputed(path)
 
+    def test_half_a_character_is_a_question_mark(self, videos):
+        """JSON holds what is left where a text was cut in the midst of a pair of surrogates, and Arrow does not."""
+        cut = {"caption": ["a cat \ud83d", "a dog"], "category": "pets \ud83d", "split": "x\ud83d", "url": "u\ud83d"}
+        (videos / "msrvtt.json").write_text(json.dumps([{"video_id": "video0", **cut}]))
+        (found,) = find_videos(videos)
+        assert (found.caption, found.label, found.group) == ("a cat ? | a dog", "pets ?", "x?")
+        assert (found.extra["captions"], found.extra["url"]) == (["a cat ?", "a dog"], "u?")
+
     def test_the_hubs_lists_name_their_split_by_their_file(self, videos):
         write_list(videos / "msrvtt_train_7k.json", [0, 1, 2])
         write_list(videos / "msrvtt_train_9k.json", [0, 1, 2, 4, 5])

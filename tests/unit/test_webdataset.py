@@ -61,6 +61,15 @@ class TestSamples:
             found = [split_member(video.uri) for video in videos]
             assert {m.name: whole[m.offset : m.offset + m.size] for m in found} == files
 
+    def test_half_a_character_is_a_question_mark(self, tmp_path):
+        """A json holds what is left where a text was cut in the midst of a pair of surrogates, and Arrow does not."""
+        files = {
+            "1.mp4": VIDEO, "1.json": r'{"caption": "a cat \ud83d", "label": "pet \ud83d", "n": "x\ud83d"}',
+            "2.mp4": VIDEO, "2.json": r'{"windows": [{"qwen_caption": "a dog \ud83d"}]}',
+        }  # fmt: skip
+        first, second = find_videos(write_tar(tmp_path / "0.tar", files))
+        assert (first.caption, first.label, first.extra["n"], second.caption) == ("a cat ?", "pet ?", "x?", "a dog ?")
+
     def test_texts_become_columns(self, tmp_path):
         files = {
             "1.mp4": VIDEO, "1.txt": " a cat\n", "1.cls": "3", "1.json": '{"caption": "not this", "fps": 30, "n": 1}',
