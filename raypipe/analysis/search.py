@@ -26,6 +26,7 @@ POINTS = 4
 # A path with free ends leaves out what costs more than it must, and a small γ so finds pieces that are too short: see
 # bench/search.py. This many times the γ that suits whole paths, ends are where they should be on average.
 _SOFT_ENDS = 20
+_TELLING = 50  # So many other videos are looked at for how far clips lie apart.
 _STEPS_AT_ONCE = 1 << 18  # The steps of so many clips are searched at a time.
 
 
@@ -158,7 +159,8 @@ def rank_pieces(
     least
         Return instead the best piece of each of the videos in which the query happens least.
     gamma
-        γ of soft-DTW; by default a fifth of the median squared distance between the query's clips.
+        γ of soft-DTW; by default a fifth of the median squared distance between the query's clips, or if they are all
+        the same, between those of other videos.
 
     Returns
     -------
@@ -173,7 +175,6 @@ def rank_pieces(
     from raypipe.softdtw.subsequence import find_best_ends
 
     sign = -1.0 if least else 1.0
-    gamma = gamma or _SOFT_ENDS * auto_gamma([query.values])
     part = query.within(*part_s)
     if not len(part.values):
         first_s, last_s = float(query.start_s[0]), float(query.end_s[-1])
@@ -187,13 +188,20 @@ def rank_pieces(
         )
     kept: list[tuple[float, ClipPath]] = []
     for some in _batches(video for video in videos if video.video_id != query.video_id):
+        gamma = gamma or _SOFT_ENDS * auto_gamma(_tell_distances(query, some))
         edges = np.cumsum([0, *(len(video.values) for video in some)])
         distances, _ = find_best_ends(part.values, np.concatenate([video.values for video in some]), edges, gamma)
         kept += zip(sign * distances, some, strict=True)
         kept = sorted(kept, key=lambda pair: pair[0])[:n]
     # By soft-DTW the n best pieces of all lie in the n videos whose best piece is best.
-    found = [match for _, video in kept for match in _find_in(video, part, part_s, gamma, 1 if least else n)]
+    found = [match for _, video in kept for match in _find_in(video, part, part_s, gamma or 1.0, 1 if least else n)]
     return sorted(found, key=lambda match: sign * match.distance)[:n]
+
+
+def _tell_distances(query: ClipPath, others: list[ClipPath]) -> list[np.ndarray]:
+    """Return clips that tell how far clips lie apart: the query's, or if it has one or stands still, some others'."""
+    stands_still = bool((query.values == query.values[0]).all())
+    return [video.values for video in others[:_TELLING]] if stands_still else [query.values]
 
 
 def _find_in(video: ClipPath, part: ClipPath, part_s: tuple[float, float], gamma: float, n: int) -> list[Match]:

@@ -131,6 +131,20 @@ def test_a_part_as_short_as_one_clip_is_found():
     assert (found.video_id, found.start_s, found.end_s) == ("b", pytest.approx(5, abs=0.3), pytest.approx(6, abs=0.3))
 
 
+@pytest.mark.parametrize("n_clips", [1, 4])
+def test_a_query_that_stands_still_takes_its_gamma_from_others(n_clips):
+    """Its own clips do not tell how far clips lie apart, and γ = 1 finds the longest videos, whole."""
+    rng = np.random.default_rng(0)
+    times = np.arange(30.0)
+    videos = [ClipPath(name, 0.1 * rng.normal(size=(30, 4)), times, times + 1) for name in "abc"]
+    videos[1].values[5] += 0.5
+    still = np.repeat(videos[1].values[[5]], n_clips, axis=0)
+    query = ClipPath("still", still, times[:n_clips], times[:n_clips] + 1)
+    found = search.rank_pieces(query, (0.0, 1.0), videos, 3)
+    assert (found[0].video_id, found[0].start_s) == ("b", pytest.approx(5, abs=0.3))
+    assert found[0].distance < 0.01 and all(match.end_s - match.start_s < 3 for match in found)
+
+
 def test_a_direction_finds_the_clip_that_points_there():
     values = np.eye(4)[[0, 1, 2, 3]]
     times = np.arange(3.0)
