@@ -205,6 +205,8 @@ def _encode_text(run: Run, text: str, config: Config) -> np.ndarray:
     theirs = run.info()["encoder"]
     if why := why_no_words(theirs):
         raise UsageError(f"{shown(run.url)} has no video {text!r}; nor can it be searched for a text, as {why}")
+    if not text.strip():
+        raise UsageError("the text to search for is empty")
     tower = _make_tower(config.encode.model, config.encode.pretrained)
     if not theirs["fingerprint"].startswith(f"{tower.fingerprint}/"):
         raise UsageError(f"{shown(run.url)} was embedded by {theirs['fingerprint']}, and this is {tower.fingerprint}")

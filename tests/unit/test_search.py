@@ -402,6 +402,8 @@ def test_words_have_no_part_and_need_the_runs_own_weights(worded):
     run, words = worded
     result = call_raypipe("search", run.url, "--like", words[0], "--from", 1, "--to", 2)
     assert (result.exit_code, result.stderr) == (2, "raypipe: a text has no part: leave --from and --to out\n")
+    result = call_raypipe("search", run.url, "--like", " ")
+    assert (result.exit_code, result.stderr) == (2, "raypipe: the text to search for is empty\n")
     theirs = run.info()["encoder"]
     try:
         run.record(encoder={"fingerprint": "clip/ViT-B-32/laion2b/fp32/l2"})
