@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,23 @@ def make_encoder(
     else:
         raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, cnn, descriptor or package.module:Name")
     return _BatchedEncoder(encoder, made, made.fingerprint, normalize=normalize, batch_size=batch_size)
+
+
+def remake_encoder(fingerprint: str, encoder: str, **options: Any) -> Encoder:
+    """Make an encoder again, in another process or on another machine; its vectors are put beside the first one's.
+
+    Raises
+    ------
+    EncoderError
+        As `make_encoder`; or if its fingerprint is another one.
+    """
+    made = make_encoder(encoder, **options)
+    if made.fingerprint != fingerprint:
+        raise EncoderError(
+            f"encoder {encoder} is {made.fingerprint} on {platform.node()}, and this run's is {fingerprint}: its "
+            "weights or its code differ there, or have changed meanwhile"
+        )
+    return made
 
 
 def _make_network(encoder: str, model: str, pretrained: str, precision: str, device: str) -> Any:

@@ -203,7 +203,7 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losse
             batch_format="pyarrow",
         ).map_batches(
             EncoderActor,
-            fn_constructor_args=(config.sample, config.encode, str(Path.cwd()), attempts),
+            fn_constructor_args=(config.sample, config.encode, encoder.fingerprint, str(Path.cwd()), attempts),
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
             num_gpus=pools.gpus_per_encoder or None,
@@ -218,7 +218,8 @@ def _gpu_chain(
 ) -> Iterator[pa.Table]:
     """Stream segments through actors that decode and encode on their GPUs; NVDEC's refusals are among the results."""
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
-    form = config.sample, config.decode, config.encode, encoder.dim, encoder.image_size, encoder.resize_mode, _GPU
+    made = encoder.fingerprint, encoder.dim, encoder.image_size, encoder.resize_mode
+    form = config.sample, config.decode, config.encode, *made, _GPU
     with Attempts() as attempts:
         dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders, _NAME).map_batches(
             GpuActor,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
-from raypipe.encoders import make_encoder
+from raypipe.encoders import remake_encoder
 from raypipe.engine.attempts import LOST, TRIES, Attempts
 from raypipe.engine.devices import Worker
 from raypipe.schema import Failure
@@ -41,9 +41,11 @@ class DecoderActor(Worker):
 class EncoderActor(Worker):
     """An actor that encodes segments."""
 
-    def __init__(self, sample: SampleConfig, encode: EncodeConfig, import_path: str, attempts: Attempts) -> None:
+    def __init__(
+        self, sample: SampleConfig, encode: EncodeConfig, fingerprint: str, import_path: str, attempts: Attempts
+    ) -> None:
         sys.path.append(import_path)  # A user's own encoder may lie there.
-        self._encoder = make_encoder(**encode.model_dump())
+        self._encoder = remake_encoder(fingerprint, **encode.model_dump())
         self._encode = EncodeSegments(self._encoder, sample, encode.normalize)
         self._attempts = attempts
 

@@ -20,7 +20,7 @@ from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.decoders import resolve_chain
 from raypipe.decoders.sandbox import Sandbox, read_arrays, serve, write_arrays
 from raypipe.decoders.torchcodec import TorchCodecDecoder
-from raypipe.encoders import make_encoder
+from raypipe.encoders import remake_encoder
 from raypipe.errors import DecodeError, EncoderError
 from raypipe.schema import Frames, ThumbnailRequest
 from raypipe.segments.stages import DecodeSegments, EncodeSegments
@@ -49,7 +49,7 @@ class GpuSegments:
     ----------
     sample, decode, encode
         As `DecodeSegments` and `make_encoder` take them; ``decode.decoder`` is ignored.
-    dim, image_size, resize_mode
+    fingerprint, dim, image_size, resize_mode
         The encoder's.
     device
         torch's name of the device that decodes and encodes.
@@ -60,13 +60,14 @@ class GpuSegments:
         sample: SampleConfig,
         decode: DecodeConfig,
         encode: EncodeConfig,
+        fingerprint: str,
         dim: int,
         image_size: int,
         resize_mode: str,
         device: str = "cuda",
     ) -> None:
         self.dim = dim
-        self._sandbox = EncodingSandbox(decode, encode, dim, device)
+        self._sandbox = EncodingSandbox(decode, encode, fingerprint, dim, device)
         self._decode = DecodeSegments(sample, decode, image_size, resize_mode, sandbox=self._sandbox)
         self._pool = EncodeSegments(_Encoded(dim), sample, encode.normalize)
 
@@ -97,18 +98,20 @@ class EncodingSandbox(Sandbox):
     ----------
     decode
         The deadlines, for decoding and encoding together.
-    encode, dim
-        The encoder, and the length of its vectors.
+    encode, fingerprint, dim
+        The encoder, what names it, and the length of its vectors.
     device
         torch's name of the device.
     """
 
     _module = "raypipe.segments.gpu"
 
-    def __init__(self, decode: DecodeConfig, encode: EncodeConfig, dim: int, device: str = "cuda") -> None:
+    def __init__(
+        self, decode: DecodeConfig, encode: EncodeConfig, fingerprint: str, dim: int, device: str = "cuda"
+    ) -> None:
         super().__init__("torchcodec", decode.deadline_s, decode.deadline_factor)
         self._reference = Sandbox("pyav", decode.deadline_s, decode.deadline_factor)
-        self._encode, self._dim, self._device = encode.model_dump(), dim, device
+        self._encode, self._dim, self._device = encode.model_dump() | {"fingerprint": fingerprint}, dim, device
         self._name = f"torchcodec-{device.partition(':')[0]}"
         self._n_starts = 0
         self._given_up: str | None = None
@@ -238,7 +241,7 @@ class _Worker:
         if device.startswith("cuda"):
             _check_nvdec()
         self._decoder = TorchCodecDecoder(device)
-        self._encoder: Any = make_encoder(**encode, device=device)
+        self._encoder: Any = remake_encoder(**encode, device=device)
 
 
 def _check_nvdec() -> None:

@@ -35,7 +35,7 @@ def _chain(plan, config, encoder, pools, losses) -> Iterator[pa.Table]:
     form = encoder.image_size, encoder.resize_mode
     decoder = DecoderActor(config.sample, config.decode, *form, Uncounted())
     try:
-        encoder = EncoderActor(config.sample, config.encode, str(Path.cwd()), Uncounted())
+        encoder = EncoderActor(config.sample, config.encode, encoder.fingerprint, str(Path.cwd()), Uncounted())
         tasks = plan.select([*embedding.TASK, "row"])
         for start in range(0, plan.num_rows, A_BATCH):
             yield encoder(pa.concat_tables(decoder(tasks.slice(start, A_BATCH))))

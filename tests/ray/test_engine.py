@@ -363,7 +363,8 @@ def test_a_worker_sees_the_gpus_that_ray_assigned_to_it(ray_two_fake_gpus):
 
     sample, decode, encode = DESCRIPTOR.sample, DESCRIPTOR.decode, DESCRIPTOR.encode
     made = [
-        (EncoderActor, (sample, encode, "/", None)),  # It asks torch for its device, and would fail to find that.
+        # It asks torch for its device, and would fail to find that.
+        (EncoderActor, (sample, encode, "descriptor-1/l2", "/", None)),
         (DecoderActor, (sample, decode, 224, "crop", None)),
         (_Prober, (decode,)),
         (Holder, (1,)),

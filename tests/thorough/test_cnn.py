@@ -160,6 +160,25 @@ def test_weights_are_found_again_from_another_folder(chain_here, weights, tmp_pa
     assert Path(rp.search(run, tmp_path / "new.mp4")[0]["uri"]).name == "1.mp4"
 
 
+def test_actors_refuse_weights_that_are_not_the_drivers(chain_here, weights, tmp_path, monkeypatch):
+    from raypipe.engine import embedding
+
+    write_video(tmp_path / "0.mp4", n_frames=10)
+    sets = ("encode.encoder=cnn", "encode.model=resnet18", f"encode.pretrained={tmp_path}/last.pt")
+    torch.save(torch.load(weights), tmp_path / "last.pt")
+    time_frame = embedding.time_frame
+
+    def train_meanwhile(encoder):
+        torch.save(models.resnet18().state_dict(), tmp_path / "last.pt")
+        return time_frame(encoder)
+
+    monkeypatch.setattr(embedding, "time_frame", train_meanwhile)
+    with pytest.raises(
+        EncoderError, match=r"encoder cnn is cnn/.* and this run's is cnn/.*, or have changed meanwhile"
+    ):
+        pipeline.embed(tmp_path / "0.mp4", Run(str(tmp_path / "run")), make_config(sets=sets), Progress())
+
+
 def test_without_timm_the_line_says_what_to_install(weights, monkeypatch):
     from raypipe import packages
 

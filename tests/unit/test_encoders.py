@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypipe.encoders import make_encoder
+from raypipe.encoders import make_encoder, remake_encoder
 from raypipe.errors import EncoderError, RaypipeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +219,19 @@ def test_users_encoder_without_fingerprint_is_known_by_its_source(user_module):
     sys.modules.pop(spec.partition(":")[0])
     user_module(GOOD.replace("mean", "max") + "Name = Made")
     assert make_encoder(spec).fingerprint != first
+
+
+def test_an_encoder_that_is_made_again_must_be_the_same(user_module):
+    """A training overwrites its last checkpoint, and an actor that is started again would take it."""
+    spec = user_module(GOOD + "Name = Made")
+    first = make_encoder(spec, batch_size=2).fingerprint
+    assert remake_encoder(first, spec, batch_size=2).fingerprint == first
+    sys.modules.pop(spec.partition(":")[0])
+    user_module(GOOD.replace("mean", "max") + "Name = Made")
+    with pytest.raises(
+        EncoderError, match=rf"encoder {spec} is {spec}/\w+/l2 on .*, and this run's is {first}: its weigh"
+    ):
+        remake_encoder(first, spec, batch_size=2)
 
 
 BROKEN = {

@@ -37,7 +37,7 @@ def make_stage():
 
     def make(device: str = "cpu", decode: DecodeConfig = DECODE, encode: EncodeConfig = ENCODE) -> GpuSegments:
         encoder = make_encoder(**encode.model_dump())
-        form = encoder.dim, encoder.image_size, encoder.resize_mode
+        form = encoder.fingerprint, encoder.dim, encoder.image_size, encoder.resize_mode
         made.append(GpuSegments(SAMPLE, decode, encode, *form, device))
         return made[-1]
 
@@ -219,11 +219,18 @@ def test_a_child_that_keeps_dying_is_given_up(make_stage, tmp_path, monkeypatch)
 
 def test_an_encoder_that_cannot_be_made_is_given_up(make_stage, tmp_path):
     stage = make_stage()
-    stage._sandbox._encode = {**ENCODE.model_dump(), "encoder": "clip", "pretrained": str(tmp_path / "absent.pt")}
+    stage._sandbox._encode |= {"encoder": "clip", "pretrained": str(tmp_path / "absent.pt")}
     row = plan_row(write_video(tmp_path / "a.mp4"))
     for _ in range(2):
         assert "is neither a file nor a tag" in stage(row)[0]["error"]
     assert stage._sandbox._n_starts == 1
+
+
+def test_another_encoder_than_the_drivers_is_given_up(make_stage, tmp_path):
+    stage = make_stage()
+    stage._sandbox._encode |= {"fingerprint": "descriptor-0/l2"}
+    decoded, clips = stage(plan_row(write_video(tmp_path / "a.mp4")))
+    assert clips is None and "and this run's is descriptor-0/l2: its weights" in decoded["error"]
 
 
 def test_without_nvdec_the_reason_is_said(make_stage, tmp_path):
