@@ -149,12 +149,14 @@ def _build_by_torchvision(model: str, pretrained: str) -> _Network:
     names = [each.name for each in known]
     chosen = known[pretrained] if pretrained in names else known.DEFAULT
     prepare = chosen.transforms()
-    module = models.get_model(model, weights=None)
+    side = prepare.crop_size[0]
+    size = {"image_size": side} if model.startswith("vit_") else {}  # These take no other; their weights want several.
+    module = models.get_model(model, weights=None, **size)
     if hasattr(module, "transform_input"):  # Inception's and GoogLeNet's weights want the scale that this gives.
         module.transform_input = True
     head = _behead(module, model)
     tag, url = (chosen.name, chosen.url) if pretrained in (*names, PUBLISHED) else ("", None)
-    return _Network(module, head, prepare.crop_size[0], tuple(prepare.mean), tuple(prepare.std), tag, url)
+    return _Network(module, head, side, tuple(prepare.mean), tuple(prepare.std), tag, url)
 
 
 def _build_by_timm(model: str) -> _Network:

@@ -113,6 +113,14 @@ def test_a_network_that_gives_maps_is_refused(tmp_path, monkeypatch):
         make_cnn(tmp_path / "net.pt", model="resnet10t")
 
 
+@pytest.mark.parametrize(("tag", "side"), [("IMAGENET1K_V1", 224), ("IMAGENET1K_SWAG_E2E_V1", 384)])
+def test_a_transformer_is_built_for_the_pictures_of_its_weights(tag, side):
+    from raypipe.encoders.cnn import _build
+
+    network = _build("vit_b_16", tag)
+    assert (network.side, network.module.image_size) == (side, side)
+
+
 def test_layers_that_know_the_version_of_their_weights_are_told_it(tmp_path):
     torch.manual_seed(0)
     torch.save(models.mnasnet0_5().state_dict(), tmp_path / "net.pt")
