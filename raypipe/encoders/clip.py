@@ -14,7 +14,7 @@ from raypipe.encoders.tower import ImageTower
 from raypipe.encoders.weights import asking_hub, fetch_from_hub, hash_files, holds_code
 from raypipe.errors import EncoderError, one_line
 
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")  # A tag may set these for its weights.
+_PREPROCESS_KEYS = ("mean", "std", "resize_mode")  # A tag may set these for its weights.
 _RESIZE_MODES = {"shortest": "crop", "squash": "squash"}  # This maps open_clip's names to raypipe's.
 
 
@@ -31,7 +31,8 @@ class Clip:
         open_clip's name of the architecture; or "hf-hub:owner/repository" or "local-dir:folder", which hold weights of
         their own, so that ``pretrained`` is ignored.
     pretrained
-        open_clip's tag for published weights, or the path of a checkpoint file.
+        open_clip's tag for published weights, or the path of a checkpoint file. Frames are prepared as the weights want
+        it, for a file as all published ones of the architecture do; where these differ, as OpenAI's do.
     precision
         "fp32", "bf16" (on a GPU for the weights, on the CPU by autocast), or "auto": bf16 on a GPU that computes it,
         else fp32. The fingerprint holds the requested precision, because a driver without a GPU must know the
@@ -52,7 +53,7 @@ class Clip:
         preprocess = network.preprocess_cfg
         self.image_size, self.resize_mode = _frame_format(model, preprocess)
         self._tower = ImageTower(network, preprocess["mean"], preprocess["std"], device=device, precision=precision)
-        self.fingerprint = f"clip/{weights.name}/{precision}"
+        self.fingerprint = f"clip/{weights.name}/{weights.preparation}{precision}"
         self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -121,12 +122,14 @@ class _Weights(NamedTuple):
     """Weights on this machine's disk.
 
     ``name`` identifies their content in fingerprints, ``place`` their location in messages, and ``options`` are the
-    arguments with which `open_clip.create_model` loads them.
+    arguments with which `open_clip.create_model` loads them. ``preparation`` stands in the fingerprints of pictures, on
+    which texts do not depend, if neither weights nor tag tell how frames are prepared.
     """
 
     name: str
     place: str
     options: dict[str, Any]
+    preparation: str = ""
 
 
 def _load_model(weights: _Weights) -> Any:
@@ -203,7 +206,7 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
         options = {
             "model_name": model,
             "pretrained": path,
-            "force_preprocess_cfg": {key: tag[key] for key in _PREPROCESS_KEYS if key in tag},
+            "force_preprocess_cfg": _preparation(tag),
             # open_clip only warns if the weights were trained with the other activation.
             "force_quick_gelu": bool(tag.get("quick_gelu")),
         }
@@ -213,8 +216,31 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
     if not checkpoint.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise _unusable(f"{pretrained!r} is neither a file nor a tag of {model} (its tags: {tags})")
-    options = {"model_name": model, "pretrained": str(checkpoint)}
-    return _Weights(f"{model}/{hash_files(checkpoint)}", str(checkpoint), options)
+    prepared = _agreed_preparation(model)
+    options = {"model_name": model, "pretrained": str(checkpoint), "force_preprocess_cfg": prepared}
+    how = "prepared-as-published/" if prepared else ""
+    return _Weights(f"{model}/{hash_files(checkpoint)}", str(checkpoint), options, how)
+
+
+def _preparation(tag: dict[str, Any]) -> dict[str, Any]:
+    return {key: tag[key] for key in _PREPROCESS_KEYS if key in tag}
+
+
+def _agreed_preparation(model: str) -> dict[str, Any]:
+    """Return how all of a model's published weights want frames prepared, if they agree and it is not as OpenAI's do.
+
+    open_clip prepares them as for OpenAI's weights whatever the file, but it is as a rule the published one, fetched by
+    other means, or was trained from it; and a SigLIP, for one, wants another mean, and frames that are squashed.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+    from open_clip.transform import PreprocessCfg
+
+    default = _preparation(vars(PreprocessCfg()))
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    wanted = [default | _preparation(get_pretrained_cfg(model, tag)) for tag in tags]
+    agree = wanted and all(each == wanted[0] for each in wanted)
+    return wanted[0] if agree and wanted[0] != default else {}
 
 
 def _fetch_tag(tag: dict[str, Any]) -> Path:

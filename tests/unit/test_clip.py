@@ -138,6 +138,29 @@ def test_clip_takes_a_tags_weights_from_the_cache_and_its_preprocessing(tiny, tm
     np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)
 
 
+def test_a_file_is_prepared_for_as_the_published_weights_of_its_architecture(tiny, monkeypatch):
+    """A SigLIP's own file, given by its path, would get OpenAI's mean and be cropped otherwise."""
+    from open_clip import pretrained
+
+    from raypipe.encoders.clip import ClipText
+
+    squashed = {"mean": (0.5,) * 3, "std": (0.4,) * 3, "resize_mode": "squash"}
+    plain = make_tiny(tiny, normalize=False)
+    tags = {name: pretrained._pcfg(hf_hub="owner/tiny/", **squashed) for name in ("one", "other")}
+    monkeypatch.setitem(pretrained._PRETRAINED, TINY, tags)
+    encoder = make_tiny(tiny, normalize=False)
+    assert encoder.resize_mode == "squash"
+    assert encoder.fingerprint == plain.fingerprint.replace("/auto/", "/prepared-as-published/auto/")
+    assert encoder.fingerprint.startswith(f"{ClipText(TINY, str(tiny / 'tiny.pt')).fingerprint}/")
+    frames = random_frames(2, TINY_SIZE)
+    own = {"pretrained": str(tiny / "tiny.pt"), "image_mean": (0.5,) * 3, "image_std": (0.4,) * 3}
+    expected = encode_by_open_clip(frames, **own)
+    np.testing.assert_allclose(encoder(frames), expected, atol=1e-4, rtol=0)
+    tags["third"] = pretrained._pcfg(hf_hub="owner/tiny/")  # Now they differ: which of them the file is, is not known.
+    same = make_tiny(tiny, normalize=False)
+    assert (same.fingerprint, same.resize_mode) == (plain.fingerprint, "crop")
+
+
 @pytest.mark.parametrize("schema", ["local-dir", "hf-hub"])
 def test_clip_takes_a_models_own_configuration(tiny, tmp_path, hub_cache, schema):
     folder = write_model_folder(tiny, tmp_path / "model", mean=[0.5] * 3, std=[0.5] * 3, resize_mode="squash")
