@@ -35,7 +35,7 @@ def embed_videos(
     run
         The run directory, a folder or URL.
     encoder
-        "clip", "descriptor" or "package.module:Name"; it overrides the config's.
+        "clip", "cnn", "descriptor" or "package.module:Name"; it overrides the config's.
     config
         All other parameters; see `make_config`.
     progress
