@@ -139,7 +139,7 @@ def canonical_uri(name: str) -> str:
     """Return the one spelling of a video's location, from which its id is made; the video need not exist.
 
     A local path becomes an absolute, percent-encoded ``file://`` URI (``..`` folded, symbolic links kept);
-    http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it.
+    http(s) URLs stay as they are; any other URL becomes what its fsspec filesystem calls it, as in `url_below`.
     """
     if (member := split_member(name)) is not None:
         return member._replace(archive=canonical_uri(member.archive)).uri
@@ -153,7 +153,18 @@ def canonical_uri(name: str) -> str:
         _open_once(plain[1])
         return name
     filesystem, inner = open_filesystem(name)
-    return filesystem.unstrip_protocol(inner)
+    return url_below(name, filesystem, inner, inner)
+
+
+def url_below(url: str, filesystem: Any, root: str, path: str) -> str:
+    """Return the URL of a path at or below ``root``, which is what the filesystem that a URL has opened calls the URL.
+
+    It is the filesystem's own, unless the URL tells more than its paths do: the server of FTP, an account of Azure.
+    """
+    if not filesystem._get_kwargs_from_urls(url):
+        return filesystem.unstrip_protocol(path)
+    below = path.removeprefix(root).strip("/")
+    return f"{url.rstrip('/')}/{below}" if below else url
 
 
 @cache

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.storage import cut_name, failure, is_transient, local_path, patiently, shown
+from raypipe.storage import cut_name, failure, is_transient, local_path, patiently, shown, url_below
 
 T = TypeVar("T")
 
@@ -89,7 +89,10 @@ class Run:
     def place(self, name: str = "") -> str:
         """Return where a file of the run lies as a person writes it: a path, or a URL."""
         path = self.path(name)
-        return path if isinstance(self._fs, LocalFileSystem) else self._fs.unstrip_protocol(path)
+        return path if isinstance(self._fs, LocalFileSystem) else self._url(path)
+
+    def _url(self, path: str) -> str:
+        return url_below(self.url, self._fs, self.path(), path)
 
     def exists(self, name: str) -> bool:
         """Whether the run holds that file or folder."""
@@ -227,7 +230,7 @@ class Run:
                 raise
             except OSError as error:
                 raise RaypipeError(f"cannot {doing} {path}: {error.strerror or error}") from error
-        url = self._fs.unstrip_protocol(path)
+        url = self._url(path)
         try:
             return patiently(url, lambda: call(path))
         except (FileNotFoundError, pa.ArrowException):

@@ -24,6 +24,7 @@ from raypipe.storage import (
     shown,
     split_member,
     suffix,
+    url_below,
 )
 
 VIDEO_SUFFIXES = frozenset(
@@ -100,7 +101,9 @@ def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, s
             below = (each.rstrip("/") for each in paths if each.strip("/") != inner.strip("/"))
             named = ((each.rpartition("/")[2], each) for each in below)
             found = {
-                own: filesystem.unstrip_protocol(each) for own, each in named if wanted is None or wanted.fullmatch(own)
+                own: url_below(name, filesystem, inner, each)
+                for own, each in named
+                if wanted is None or wanted.fullmatch(own)
             }
     except Exception:  # Each filesystem raises errors of its own. Whoever reads the source will say what is wrong.
         return {}
@@ -316,7 +319,7 @@ def _list_remote(url: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
             for parent in parents:
                 state = pattern.enter(state, parent)
             if suffix(name) in suffixes and pattern.accepts(state, name):
-                uri = filesystem.unstrip_protocol(path)
+                uri = url_below(url, filesystem, root, path)
                 yield Video(make_video_id(uri), uri, group_name("/".join(parents), uri))
             elif state:
                 n_ignored += pattern.accepts(state, name) or pattern.covers_hidden

@@ -16,10 +16,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, is_precomputed, read_precomputed
 from raypipe.storage import canonical_uri, local_path, open_filesystem
+
+
+class _OnHost(MemoryFileSystem):
+    """A filesystem of one server, which its URLs name and its paths do not."""
+
+    protocol = "host"
+
+    def __init__(self, host: str, **options) -> None:
+        assert host == "nas"
+        super().__init__(**options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return f"/{path.partition('://')[2].partition('/')[2]}".rstrip("/") if "://" in path else path.rstrip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(url: str) -> dict[str, str]:
+        return {"host": url.partition("@")[2].partition("/")[0]}
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -328,6 +348,18 @@ class TestRemote:
         assert {video.uri.removeprefix("memory:///bucket"): video.group for video in videos} == found
         (lone,) = find_videos("memory://bucket/**/lead.mp4")
         assert lone.uri == "memory:///bucket//lead.mp4"
+
+    @pytest.mark.parametrize("source", ["host://me@nas/b", "host://me@nas/b/", "host://me@nas/b/**/*.mp4"])
+    def test_a_server_that_only_the_url_names_stays_in_it(self, memory, source):
+        """As with FTP, SFTP and Azure's accounts: without it nobody could open the video."""
+        fsspec.register_implementation("host", _OnHost, clobber=True)
+        memory.pipe({"/b/x.mp4": b"", "/b/c/y.mp4": b"", "/b/list.csv": b"uri\nc/y.mp4\n/b/x.mp4\n"})
+        videos = find_videos(source)
+        assert [video.uri for video in videos] == ["host://me@nas/b/x.mp4", "host://me@nas/b/c/y.mp4"]
+        assert [video.group for video in videos] == [None, "c"]
+        assert [video.uri for video in find_videos("host://me@nas/b/x.mp4")] == [videos[0].uri]
+        assert find_videos("host://me@nas/b/list.csv")[0].uri == videos[1].uri
+        assert Run("host://me@nas/b/run").place("report.html") == "host://me@nas/b/run/report.html"
 
     def test_a_key_may_hold_brackets(self, memory):
         memory.pipe("/bucket/clip[1].mp4", b"")
