@@ -63,12 +63,20 @@ def open_stream(uri: str) -> Iterator[Any]:
 
 
 def _open_remote(uri: str, failures: list[DecodeError]) -> Any:
-    options: dict[str, Any] = {"cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
-    file = open_remote(uri, block_size=_BLOCK_BYTES, **options)
+    from fsspec.caching import BlockCache
+
+    file = open_remote(uri, block_size=_BLOCK_BYTES, cache_type="none")
     if hasattr(file, "cache"):  # A file in memory has no cache.
         details = getattr(file, "details", None)
         version = _full_version(details) if isinstance(details, dict) else None
-        file.cache.fetcher = _make_fetcher(uri, file.cache.fetcher, file.size, failures, version)
+        fetch = _make_fetcher(uri, file.cache.fetcher, file.size, failures, version)
+        # It is set here, because not every filesystem lets its files be opened with a cache that one names.
+        file.cache = BlockCache(_BLOCK_BYTES, fetch, file.size, _BLOCKS)
+    elif not isinstance(file, io.IOBase):  # SFTP's files do not say where a seek() has led to.
+        file.close()
+        filesystem, inner = open_filesystem(uri)
+        size = filesystem.info(inner)["size"]
+        return open_window(_make_fetcher(uri, open_ranges(uri), size, failures), size, _BLOCK_BYTES, _BLOCKS)
     return file
 
 

@@ -4,9 +4,13 @@ import logging
 import threading
 import time
 from http.server import SimpleHTTPRequestHandler
+from io import BytesIO
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 from trouble import Fault, proxy_before, serve_folder
 from videos import write_video
 
@@ -148,6 +152,35 @@ def test_an_empty_file_is_called_empty(tmp_path, has_ranges):
         pixels(f"{target}/a.mp4")
 
 
+class _Buffered(AbstractBufferedFile):
+    """A file like FTP's, which chooses its cache itself."""
+
+    def __init__(self, fs, path, mode, block_size, cache_options=None, **_) -> None:
+        super().__init__(fs, path, mode, block_size, cache_type="readahead", cache_options=cache_options)
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return self.fs.store[self.path].getvalue()[start:end]
+
+
+class _Unwieldy:
+    """A file like SFTP's, which is none of Python's, and does not say where a seek leads."""
+
+    def __init__(self, fs, path, *_, **__) -> None:
+        self._bytes = BytesIO(fs.store[path].getvalue())
+        self.read, self.tell, self.close = self._bytes.read, self._bytes.tell, self._bytes.close
+
+    def seek(self, *place) -> None:
+        self._bytes.seek(*place)
+
+
+@pytest.mark.parametrize("file", [_Buffered, _Unwieldy])
+def test_files_of_other_servers(large, file, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setitem(memory.store, "/nas/a.mp4", MemoryFile(memory, "/nas/a.mp4", (large / "a.mp4").read_bytes()))
+    monkeypatch.setattr(MemoryFileSystem, "_open", lambda *given, **options: file(*given, **options))
+    np.testing.assert_array_equal(pixels("memory://nas/a.mp4"), pixels(str(large / "a.mp4")))
+
+
 def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
     proxy.faults = (Fault(on="/sub", reset=True, first=1), Fault(on="GET /$", status=503, first=1))
     assert len(find_videos(f"{proxy.url}/")) == 3
@@ -191,8 +224,6 @@ def test_patience_ends(monkeypatch, caplog):
 
 
 def test_a_run_survives_what_its_store_goes_through(monkeypatch):
-    import fsspec
-
     memory = fsspec.filesystem("memory")
     run = Run("memory://troubled/run")
     failing = []
