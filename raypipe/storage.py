@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ PATIENCE_S = 10.0
 
 _FIRST_WAIT_S = 0.25
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509}
+# Errors of lost connections that are none of Python's own: gcsfs raises those of requests, the Hub those of httpx.
+_LOST = {"requests": ("ConnectionError", "Timeout"), "httpx": ("TransportError",)}
 # A sandbox logs to its parent, which reports the last line when the deadline passes.
 _log = logging.getLogger(__name__)
 
@@ -357,10 +360,13 @@ def is_transient(error: BaseException) -> bool:
     # Importing aiohttp takes long, and importing raypipe must not.
     from aiohttp import ClientConnectionError, ClientPayloadError
 
+    lost: list[type] = [TimeoutError, ConnectionError, ClientConnectionError, ClientPayloadError]
+    for module, names in _LOST.items():  # Who has raised one of these has imported them.
+        lost += [getattr(sys.modules[module], name) for name in names if module in sys.modules]
     for each in _chain(error):
         if (status := _status(each)) is not None:
             return status in _TRANSIENT_STATUSES
-        if isinstance(each, (TimeoutError, ConnectionError, ClientConnectionError, ClientPayloadError)):
+        if isinstance(each, tuple(lost)):
             return True
     return False
 
@@ -382,11 +388,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of aiohttp, botocore, requests or httpx, or None."""
+    """Return the HTTP status in an error of aiohttp, botocore, requests, httpx or gcsfs, or None."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    status = getattr(response, "status_code", getattr(error, "status", None))
+    names = [(response, "status_code"), (error, "status"), (error, "code")]
+    status = next((getattr(each, name) for each, name in names if hasattr(each, name)), None)
     return status if isinstance(status, int) else None
 
 

@@ -20,7 +20,7 @@ from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.ranges import describe_server
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
-from raypipe.storage import TarMember, open_file, patiently
+from raypipe.storage import TarMember, is_transient, open_file, patiently
 
 TIMES = np.arange(0, 3, 0.5)
 MOMENTARY = {
@@ -85,6 +85,17 @@ def test_the_deadline_is_told_with_the_last_reason(proxy):
     proxy.faults = (Fault(status=503, retry_after_s=8),)
     with Sandbox("pyav", deadline_s=2.0) as sandbox, pytest.raises(DecodeError, match=r"within 2 s .*503.*again"):
         sandbox.probe(f"{proxy.url}/a.mp4")
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_errors_of_other_libraries_that_may_soon_be_over(code):
+    requests, httpx = pytest.importorskip("requests"), pytest.importorskip("httpx")
+    answered = RuntimeError("as gcsfs tells of it")
+    answered.code = code
+    assert is_transient(answered) and is_transient(requests.exceptions.ProxyError())
+    assert is_transient(httpx.ConnectError("[Errno -2] Name or service not known"))
+    answered.code = 404
+    assert not is_transient(answered)
 
 
 class _WithoutLength(SimpleHTTPRequestHandler):
