@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -31,11 +32,12 @@ from raypipe.decoders import DECODERS, describe, make_decoder, resolve_chain
 from raypipe.decoders.thumbnails import thumbnails_of_squares
 from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError
 from raypipe.schema import Frames, Probe, ThumbnailRequest
-from raypipe.storage import shown
+from raypipe.storage import file_of, local_path, shown
 
 _START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
 _DEATH_S = 5.0
 _TURN_S = 0.5
+_LEAST_SHARE = 4  # A decoder that hangs computes all the time, or a part of it on a busy machine.
 _PR_SET_PDEATHSIG = 1
 _MOST_MEMORY = 4 << 30
 """Bytes that FFmpeg may take for one request, because a few bytes of a header can ask for any number of huge frames.
@@ -150,6 +152,7 @@ class Sandbox:
                     reasons.append(f"{name}: {error}")
             except _Broken as error:
                 self.close()
+                kind = SourceAwayError if isinstance(error, _Waiting) and local_path(file_of(uri)) is None else kind
                 reasons.append(f"{name}: {error}")
             except BaseException:
                 self.close()  # After an interrupt the pending answer would be taken for that to the next request.
@@ -166,6 +169,10 @@ class Sandbox:
 
 class _Broken(Exception):
     """The child died or missed its deadline; the message says how."""
+
+
+class _Waiting(_Broken):
+    """The child missed its deadline and has hardly computed: of a remote video it has waited for the server."""
 
 
 class _Killed(_Broken):
@@ -249,7 +256,7 @@ class _Child:
         os.close(self._memory)
 
     def _receive(self, limit_s: float) -> Any:
-        end = time.monotonic() + limit_s
+        end, cpu_s = time.monotonic() + limit_s, self._cpu_s()
         try:
             while True:
                 left_s = end - time.monotonic()
@@ -261,9 +268,18 @@ class _Child:
                     raise EOFError
                 if left_s <= 0:
                     last_words = self._read_noise()
-                    raise _Broken(f"no answer within {limit_s:g} s" + (f" ({last_words})" if last_words else ""))
+                    kind = _Waiting if self._cpu_s() - cpu_s < limit_s / _LEAST_SHARE else _Broken
+                    raise kind(f"no answer within {limit_s:g} s" + (f" ({last_words})" if last_words else ""))
         except (EOFError, OSError):
             raise self._explain_death() from None
+
+    def _cpu_s(self) -> float:
+        """Return the seconds that the child has computed so far; NaN where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return math.nan
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _explain_death(self) -> _Broken:
         try:

@@ -14,7 +14,7 @@ import pytest
 
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
-from raypipe.errors import DecodeError, UsageError
+from raypipe.errors import DecodeError, SourceAwayError, UsageError
 from raypipe.packages import is_installed
 
 SPINNING = "videos/odd/vfr_1920x1080_spins_decord.mp4"
@@ -145,8 +145,10 @@ def test_a_hang_is_cut_off(make_video, misbehaving, spinning_clip):
         assert 2 <= time.monotonic() - begin < 15
         assert not is_running(pid)
         sandbox.decoder = "bad_decoders:Spinning"
-        with pytest.raises(DecodeError, match=r"bad_decoders:Spinning: no answer within 2 s"):
-            sandbox.frames(path, np.array([0.5]), 32, "crop", span_s=2)
+        for uri in (path, "http://host.invalid/a.mp4"):
+            with pytest.raises(DecodeError, match=r"bad_decoders:Spinning: no answer within 2 s") as caught:
+                sandbox.frames(uri, np.array([0.5]), 32, "crop", span_s=2)
+            assert not isinstance(caught.value, SourceAwayError), "no server is to blame"
 
 
 def test_a_crash_is_told_and_the_next_decoder_takes_over(make_video, misbehaving):

@@ -16,7 +16,7 @@ from videos import write_video
 
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
-from raypipe.errors import DecodeError, RaypipeError, SourceError
+from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, SourceError
 from raypipe.ranges import describe_server
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
@@ -85,6 +85,15 @@ def test_the_deadline_is_told_with_the_last_reason(proxy):
     proxy.faults = (Fault(status=503, retry_after_s=8),)
     with Sandbox("pyav", deadline_s=2.0) as sandbox, pytest.raises(DecodeError, match=r"within 2 s .*503.*again"):
         sandbox.probe(f"{proxy.url}/a.mp4")
+
+
+def test_a_deadline_that_passed_in_waiting_for_a_server(proxy, served):
+    proxy.faults = (Fault(on="GET", delay_s=6),)
+    tar = TarMember(f"{proxy.url}/a.mp4", 0, (served / "a.mp4").stat().st_size, "b.mp4")
+    with Sandbox("pyav", deadline_s=2.0) as sandbox:
+        for uri in (f"{proxy.url}/a.mp4", tar.uri):
+            with pytest.raises(SourceAwayError, match="no answer within 2 s"):
+                sandbox.probe(uri)
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
