@@ -184,7 +184,9 @@ def _connection(config: RayConfig) -> Iterator[None]:
             with _without_uv():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except Exception as error:  # Of a node of its own that is not up in half a minute, Ray raises a bare one.
-            hint = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
+            shows_one = os.environ.get(_READ_ONCE) == "token"
+            token = "this machine's must be the same" if shows_one else f"set {_READ_ONCE}=token"
+            hint = f"; if it asks for a token, {token}"
             raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
         finally:
             by_ray = {name: value for name, value in os.environ.items() if before.get(name) != value}
@@ -248,7 +250,7 @@ class _Unneeded:
 
 
 def _check_reachable(address: str) -> None:
-    """Try to open the address's port, because Ray itself would try for minutes before it gave up."""
+    """Try the address's port, because Ray itself would try for minutes before it gave up, at a web server's too."""
     if address.startswith("ray://"):
         raise UsageError(
             "Ray Data does not run through Ray Client (ray://): take --address HOST:6379 on a node, or ray job submit"
@@ -257,6 +259,21 @@ def _check_reachable(address: str) -> None:
     if not (colon and port.isdigit()):
         return  # The address is "local" or "auto".
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            answer = _greet(connection)
     except OSError as error:
         raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {error.strerror or error}") from error
+    if answer and answer.decode("latin-1").isprintable():
+        raise RaypipeError(
+            f"cannot connect to the Ray cluster at {address}: what answers there is no Ray, but a web server such as "
+            "its dashboard; take the port of `ray start --head`, which is 6379 unless --port says otherwise"
+        )
+
+
+def _greet(connection: socket.socket) -> bytes:
+    """Greet in HTTP/2, which Ray speaks, and answers in bytes that are no text; return how the answer begins."""
+    with contextlib.suppress(OSError):  # Ray may be busy, or want TLS.
+        no_settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_settings)
+        return connection.recv(4)
+    return b""

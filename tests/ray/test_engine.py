@@ -22,6 +22,7 @@ import pytest
 from ray._private import ray_constants
 from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
+from trouble import serve_folder
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
@@ -93,6 +94,25 @@ def test_a_dead_address_is_one_line(ray_elsewhere):
     with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at 127\.0\.0\.1:1"):
         with ray_session(RayConfig(address="127.0.0.1:1")):
             pass
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_the_dashboard_s_address_is_one_line(ray_elsewhere, tmp_path, scheme):
+    """Ray itself would try for minutes."""
+    with serve_folder(tmp_path) as url, pytest.raises(RaypipeError, match="there is no Ray, but a web server"):
+        with ray_session(RayConfig(address=f"{scheme}{url.removeprefix('http://')}")):
+            pass
+
+
+@pytest.mark.parametrize(("mode", "hint"), [("", "set RAY_AUTH_MODE=token"), ("token", "this machine's must be the")])
+def test_where_it_may_be_the_token_is_said(ray_elsewhere, monkeypatch, mode, hint):
+    def fail(**_):
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379")
+
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setattr("ray.init", fail)
+    with pytest.raises(RaypipeError, match=f"if it asks for a token, {hint}"), ray_session(RayConfig(address="auto")):
+        pass
 
 
 def test_a_ray_that_does_not_start_is_one_line(ray_elsewhere, monkeypatch):
