@@ -79,7 +79,7 @@ def embed(
         return take_paths(found, paths, run, config, progress.say, like)
     from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
     from raypipe.engine.probing import probe_videos
-    from raypipe.engine.session import plan_pools, ray_session, tell_full_disk
+    from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
 
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
@@ -100,8 +100,8 @@ def embed(
     begin_embedding(run, config, encoder_id)
 
     with ray_session(config.ray) as resources:
-        if full := tell_full_disk():
-            progress.say(full)
+        for trouble in filter(None, (tell_full_disk(), tell_busy())):
+            progress.say(trouble)
         plan.portion_size = portion_size(resources.get("CPU", 1))
         if n_lacking := len(plan.lacking()):
             pools = plan_pools(resources, config.ray, n_lacking)

@@ -13,6 +13,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +28,8 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 HEAVY_FRAME_S = 0.005
 """Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
 
+_CPUS_SHARE = 0.75  # So much of a Ray cluster's CPUs do actors reserve together, at most.
+_LOOKS, _LOOK_S = 10, 0.2  # For so long may Ray count what has been given back as held.
 _MOST_FULL = "RAY_local_fs_capacity_threshold"
 _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's core reads this once a process. Nodes that the program starts later must read the same: else they and this
@@ -117,7 +120,7 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
         encoders = config.encoders or math.ceil(cpus if frame_s > HEAVY_FRAME_S else cpus / 2)
     encoders = max(1, min(encoders, n_tasks))
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
-    share = min(0.5, 0.75 * cpus / (decoders + encoders))
+    share = min(0.5, _CPUS_SHARE * cpus / (decoders + encoders))
     share = math.floor(share * 10_000) / 10_000  # Ray counts in ten-thousandths
     gpus_each = _largest_share(gpus, encoders, config.gpus_per_encoder) if gpus else 0.0
     device = f"{gpus_each:g} GPU each" if gpus else "CPU"
@@ -162,6 +165,28 @@ def tell_full_disk() -> str | None:
         f"the disk of {folder} has {disk.free / 1e9:.1f} of {disk.total / 1e9:.0f} GB free, too little for Ray to use "
         f"it: if its object store gets full, the run will hang. Free some, or set {_MOST_FULL}=0.99"
     )
+
+
+def tell_busy() -> str | None:
+    """Say that other work holds CPUs or GPUs of the Ray cluster that this process is going to wait for.
+
+    To be called before it has any of its own. What another run of this process has just given back counts as free.
+    """
+    for _ in range(_LOOKS):
+        if not ray.is_initialized() or not (held := _held(ray.cluster_resources(), ray.available_resources())):
+            return None
+        time.sleep(_LOOK_S)
+    return f"other work holds {held} of the Ray cluster: this run may have to wait for it, `ray status` shows more"
+
+
+def _held(there: dict[str, float], free: dict[str, float]) -> str:
+    """Return how much of a Ray cluster is not free, if pools are planned with it; else an empty string."""
+    short = [
+        f"{there[name] - free.get(name, 0):g} of the {there[name]:g} {name}s"
+        for name, part in (("CPU", _CPUS_SHARE), ("GPU", 1.0))
+        if free.get(name, 0) < part * there.get(name, 0)
+    ]
+    return " and ".join(short)
 
 
 @contextlib.contextmanager

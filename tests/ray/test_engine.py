@@ -31,7 +31,7 @@ from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
-from raypipe.engine.session import plan_pools, ray_session, tell_full_disk
+from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
 from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, UsageError
@@ -88,6 +88,7 @@ def test_pools_that_do_not_fit_are_refused():
 def test_without_a_ray_no_disk_is_too_full_for_it(ray_elsewhere, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=49e9))
     assert tell_full_disk() is None
+    assert tell_busy() is None
 
 
 def test_a_dead_address_is_one_line(ray_elsewhere):
@@ -224,6 +225,27 @@ def test_a_disk_that_is_too_full_for_ray_is_told(ray_two_fake_gpus, monkeypatch)
     assert re.search("has 49.0 of 1000 GB free, .* the run will hang", tell_full_disk() or "")
     monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0.99")
     assert tell_full_disk() is None
+
+
+def test_what_other_work_holds_is_told(ray_two_fake_gpus):
+    """Else a run waits without a word, as long as it is held."""
+
+    class Holding:
+        def ready(self) -> None:
+            pass
+
+    def told(**resources) -> str | None:
+        holder = ray_two_fake_gpus.remote(Holding).options(**resources).remote()
+        ray_two_fake_gpus.get(holder.ready.remote())
+        try:
+            return tell_busy()
+        finally:
+            ray_two_fake_gpus.kill(holder)
+
+    assert tell_busy() is None
+    assert told(num_cpus=2, num_gpus=1).startswith("other work holds 2 of the 2 CPUs and 1 of the 2 GPUs of the Ray")
+    assert tell_busy() is None, "what has just been given back is free"
+    assert told(num_cpus=0.5) is None, "there is room enough"
 
 
 def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
