@@ -33,8 +33,13 @@ def open_ranges(name: str) -> Fetch:
         return partial(_read_local, Path(path))
     if is_http(name):
         return _fetcher_of(name, _open(name, {"cache_type": "none"}))
-    filesystem, inner = open_filesystem(name)
-    return lambda start, end: filesystem.cat_file(inner, start=start, end=end)
+
+    def fetch(start: int, end: int) -> bytes:
+        # fsspec gives each thread a filesystem of its own where threads cannot share a connection, as SFTP's cannot.
+        filesystem, inner = open_filesystem(name)
+        return filesystem.cat_file(inner, start=start, end=end)
+
+    return fetch
 
 
 def open_remote(url: str, may_copy: bool = True, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler
 from io import BytesIO
 
@@ -17,7 +18,7 @@ from videos import write_video
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, SourceError
-from raypipe.ranges import describe_server
+from raypipe.ranges import describe_server, open_ranges
 from raypipe.runs.directory import Run
 from raypipe.sources import find_videos, read_versions
 from raypipe.storage import TarMember, is_transient, open_file, patiently
@@ -199,6 +200,24 @@ def test_files_of_other_servers(large, file, monkeypatch):
     monkeypatch.setitem(memory.store, "/nas/a.mp4", MemoryFile(memory, "/nas/a.mp4", (large / "a.mp4").read_bytes()))
     monkeypatch.setattr(MemoryFileSystem, "_open", lambda *given, **options: file(*given, **options))
     np.testing.assert_array_equal(pixels("memory://nas/a.mp4"), pixels(str(large / "a.mp4")))
+
+
+def test_threads_that_read_a_file_share_no_connection(monkeypatch):
+    """Those of paramiko's SFTP would wait for each other's answers for ever."""
+    memory, used, both = fsspec.filesystem("memory"), [], threading.Barrier(2)
+    monkeypatch.setitem(memory.store, "/nas/a", MemoryFile(memory, "/nas/a", b"content"))
+    whole = MemoryFileSystem.cat_file
+
+    def cat_file(filesystem, *given, **parts) -> bytes:
+        used.append(filesystem)
+        both.wait(5)
+        return whole(filesystem, *given, **parts)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    fetch = open_ranges("memory://nas/a")
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(fetch, (0, 3), (3, 7))) == [b"con", b"tent"]
+    assert used[0] is not used[1]
 
 
 def test_no_folder_is_left_out_of_a_listing(proxy, impatient):
