@@ -26,6 +26,8 @@ _OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")
 # The last such part of a URI counts, because a member's own name is quoted and has no "@".
 _MEMBER = re.compile(r"tar\+(.+)/@(\d+)\+(\d+)/([^@]*)", re.DOTALL)
 _IMAGE_COLUMN = re.compile(r"(.+)#episode=(\d+)&column=([^#&]+)", re.DOTALL)
+_BUCKET = re.compile("(s3a?|gc?s)://")  # In the key of an object a question mark is a letter.
+_QUERY = re.compile(rf"((?<!\w)(?!{_BUCKET.pattern})\w+://[^\s?'\"]*)\?[^\s'\"]*?(/@\d+\+\d+/[^\s'\"]*)?(?![^\s'\"])")
 _LONGEST_REASON = 300
 
 PATIENCE_S = 10.0
@@ -213,7 +215,7 @@ def without_query(name: str) -> str:
 
 def shown(name: str) -> str:
     """Return a name as an error may print it: on one line, and without the credentials in a URL."""
-    name = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*?(/@\d+\+\d+/[^\s'\"]*)?(?![^\s'\"])", r"\1?…\2", name)
+    name = _QUERY.sub(r"\1?…\3", name)
     name = re.sub(r"(\w+://)[^\s/]*@", r"\1", name)
     return name if name.isprintable() else repr(name)
 
@@ -256,7 +258,7 @@ def _secrets(name: str) -> list[str]:
     name = file_of(name)
     if local_path(name) is not None:
         return []
-    base, _, query = name.partition("?")
+    base, _, query = (name, "", "") if _BUCKET.match(name) else name.partition("?")
     user = base.partition("://")[2].partition("/")[0].rpartition("@")[0]
     values = [value for _, value in parse_qsl(query) if len(value) >= 8]
     return sorted(filter(None, {user, user.partition(":")[2], query, *values}), key=len, reverse=True)

@@ -49,6 +49,8 @@ def test_members_of_any_archive(archive):
 
 def test_credentials_of_the_archive_are_hidden_and_the_member_is_not():
     uri = TarMember("https://me:pw123456@host/a.tar?sig=verysecret", 512, 9, "x/y.mp4").uri
+    for name in ("s3://bucket/now or when?/a.mp4", "tar+gs://bucket/why?.tar/@512+9/x/y.mp4"):
+        assert shown(name) == name, "a question mark is a letter in a bucket"
     assert shown(f"cannot read '{uri}', sorry") == "cannot read 'tar+https://host/a.tar?…/@512+9/x/y.mp4', sorry"
     told = str(failure("read", uri, ValueError("no answer to sig=verysecret by me:pw123456")))
     assert "verysecret" not in told and "pw123456" not in told
