@@ -69,7 +69,10 @@ def wait_for(resources: dict[str, int], patience_s: float = PATIENCE_S) -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # The request must be withdrawn on these signals too.
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+    try:
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+    except ConnectionError as error:
+        sys.exit(f"submit.py: {error}; if it asks for a token, RAY_AUTH_MODE=token and the same token are needed here")
     deadline = time.monotonic() + patience_s
     try:
         request_resources(bundles=[{name: 1} for name, number in resources.items() for _ in range(number)])

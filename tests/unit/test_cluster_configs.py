@@ -334,6 +334,16 @@ def test_a_request_that_is_not_met_is_withdrawn_too(submit, requests):
     assert requests == [[{"GPU": 1}] * 9, [], "gone"]
 
 
+def test_a_ray_cluster_that_cannot_be_reached_is_said_in_a_line(submit, requests, monkeypatch):
+    def fail(**_):
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setattr(sys.modules["ray"], "init", fail)
+    with pytest.raises(SystemExit, match=r"submit\.py: Failed to connect .*; if it asks for a token, RAY_AUTH_MODE"):
+        submit.wait_for({"GPU": 8})
+    assert requests == []
+
+
 def test_a_stopped_wait_withdraws_its_request(submit, requests, monkeypatch):
     monkeypatch.setattr(submit.time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit):
