@@ -20,13 +20,13 @@ from urllib.parse import parse_qsl, quote, quote_from_bytes, unquote, unquote_to
 from raypipe.errors import RaypipeError, SourceError
 from raypipe.packages import require
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_URL = re.compile(r"(?:\w+::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 # An object's URL that matches is spelled as fsspec spells it already.
 _OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")
 # The last such part of a URI counts, because a member's own name is quoted and has no "@".
 _MEMBER = re.compile(r"tar\+(.+)/@(\d+)\+(\d+)/([^@]*)", re.DOTALL)
 _IMAGE_COLUMN = re.compile(r"(.+)#episode=(\d+)&column=([^#&]+)", re.DOTALL)
-_BUCKET = re.compile("(s3a?|gc?s)://")  # In the key of an object a question mark is a letter.
+_BUCKET = re.compile("(s3a?|gc?s)://")  # In the key of an object a question mark is a letter, and so are two colons.
 _QUERY = re.compile(rf"((?<!\w)(?!{_BUCKET.pattern})\w+://[^\s?'\"]*)\?[^\s'\"]*?(/@\d+\+\d+/[^\s'\"]*)?(?![^\s'\"])")
 _LONGEST_REASON = 300
 
@@ -264,24 +264,32 @@ def _secrets(name: str) -> list[str]:
     return sorted(filter(None, {user, user.partition(":")[2], query, *values}), key=len, reverse=True)
 
 
+def check_unchained(url: str) -> None:
+    """Raise `SourceError` if a URL is one of fsspec's chains, such as ``zip://x.mp4::s3://bucket/a.zip``."""
+    if re.search(r"::\w+://" if _BUCKET.match(url) else "::", url):
+        raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of a remote URL, and the URL's path in it.
 
     Raises
     ------
     SourceError
-        If the protocol is unknown, or its package missing; the message says what to install.
+        If the protocol is unknown, or its package missing; the message says what to install. If the URL is chained.
     """
     from fsspec.core import url_to_fs
-    from fsspec.registry import known_implementations
+    from fsspec.registry import get_filesystem_class, known_implementations
 
-    if "::" in url:
-        raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
+    check_unchained(url)
     protocol = url.partition("://")[0].lower()
     known = known_implementations.get(protocol)
     try:
         if known is not None:
             require(known["class"].partition(".")[0])
+        if "::" in url:  # fsspec would take the key for a chain.
+            kind = get_filesystem_class(protocol)
+            return kind(**kind._get_kwargs_from_urls(url)), kind._strip_protocol(url)
         return url_to_fs(url)
     except RaypipeError as error:
         raise SourceError(f"{shown(url)}: {shown(str(error))}") from error

@@ -15,6 +15,7 @@ from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import (
     absolute,
     canonical_uri,
+    check_unchained,
     failure,
     find_patiently,
     is_http,
@@ -274,6 +275,7 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
 def _find_remote(url: str, suffixes: Container[str]) -> Videos:
     if split_member(url) is not None:
         return Videos((_lone_video(url),))
+    check_unchained(url)  # Of a chain with a wildcard only a part would be opened.
     scheme_end = url.index("://") + 3
     # In an http URL only '*' is a wildcard: '?' begins its query, and real URLs contain brackets.
     wild = "*" in url.partition("?")[0] if is_http(url) else _has_wildcard(url[scheme_end:])

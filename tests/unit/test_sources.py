@@ -226,6 +226,9 @@ class TestErrors:
             ("a\0b", r"cannot find 'a\x00b'"),
             ("foo://bucket/x.mp4", "Protocol not known: foo"),
             ("zip://x.mp4::file:///a.zip", "chained URLs are not read"),
+            ("zip://*.mp4::a.zip", "chained URLs are not read: zip://*.mp4::a.zip; give the inner URL"),
+            ("simplecache::s3://bucket/*.mp4", "chained URLs are not read"),
+            ("s3://bucket/a::s3://bucket/b", "chained URLs are not read"),
             ("file://relative/x.mp4", "write file:///folder/video.mp4"),
             ("http://127.0.0.1:9/x/", "cannot list http://127.0.0.1:9/x/: "),
             ("memory://nowhere", "cannot find memory://nowhere: no such file or folder"),
@@ -790,6 +793,14 @@ def test_real_videos(data_dir):
     videos = find_videos(data_dir / "videos")
     assert len(videos) == 66 and videos.n_ignored == 2
     assert len({video.group for video in videos if video.group.startswith("robot_tasks/")}) == 6
+
+
+def test_two_colons_are_letters_in_a_bucket():
+    pytest.importorskip("s3fs")
+    filesystem, inner = open_filesystem("s3://b/cam::left/x::1.mp4")
+    assert inner == "b/cam::left/x::1.mp4"
+    assert filesystem is open_filesystem("s3://b")[0]
+    assert canonical_uri("s3://b/cam::left/x::1.mp4") == "s3://b/cam::left/x::1.mp4"
 
 
 @pytest.mark.parametrize("protocol", ["s3", "gs"])
