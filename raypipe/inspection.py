@@ -228,7 +228,7 @@ def describe(inspection: Inspection) -> str:
         lines += [
             "",
             "would fail:",
-            *chain.from_iterable((f"  {uri}", f"    {error}") for uri, error in failed),
+            *chain.from_iterable((f"  {shown(uri)}", f"    {error}") for uri, error in failed),
         ]
     if inspection.faults is not None:
         lines += ["", *lay_out_faults(inspection.faults)]

@@ -77,6 +77,14 @@ def test_inspect(tmp_path, make_video):
     assert "broken.mp4" in result.stdout.split("would fail:")[1]
 
 
+def test_inspect_prints_no_credentials():
+    result = call_raypipe(
+        "inspect", "http://me:pw123456@127.0.0.1:9/a.mp4?sig=verysecret", "--set", "decode.deadline_s=1"
+    )
+    assert "  http://127.0.0.1:9/a.mp4?…\n" in result.stdout.split("would fail:")[1]
+    assert "pw123456" not in result.output and "verysecret" not in result.output
+
+
 def test_inspect_tells_of_spans_that_a_file_does_not_hold(tmp_path, make_video):
     make_video("one.mp4", n_frames=20)  # two seconds
     (tmp_path / "list.csv").write_text("path,start_s,end_s\none.mp4,0.5,100\none.mp4,50,60\none.mp4,,\n")
