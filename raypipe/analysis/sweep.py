@@ -14,7 +14,7 @@ differ from 0, so neither would do alone; `raypipe.analysis.recommendation` take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from numbers import Integral
@@ -315,7 +315,7 @@ def check_sweep(
 
 def _check_lists(ks: Sequence[int] | None, gammas: Sequence[float | str]) -> None:
     for name, given in (("ks", ks), ("gammas", gammas)):
-        if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+        if given is not None and (isinstance(given, str) or not isinstance(given, Collection)):
             raise UsageError(f"{name} must be a list of numbers, not {given!r}")
     for k in () if ks is None else ks:
         check_type("each of ks", k, Integral)

@@ -186,7 +186,7 @@ def test_numbers_that_cannot_be_are_refused():
         sweep_clusters(values[:3], CONFIG)
     with pytest.raises(UsageError, match="seeds must be 2 or more"):
         sweep_clusters(values, CONFIG, n_seeds=1)
-    for wrong in ({"ks": 3}, {"gammas": 0.1}, {"gammas": "auto"}, {"gammas": []}):
+    for wrong in ({"ks": 3}, {"gammas": 0.1}, {"gammas": "auto"}, {"gammas": []}, {"ks": iter([2])}):
         with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be a list of numbers"):
             sweep_clusters(values, CONFIG, **wrong)
     for ks in (["a"], [2.5]):
