@@ -155,7 +155,10 @@ def as_array(X: Any, name: str) -> np.ndarray:
         raise UsageError(f"{name} cannot be read as a numpy array: {one_line(error)}") from error
     if array.dtype == object and array.ndim >= 2:  # columns of pandas that know NA, or of Arrow with nulls; decimals
         with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
-            return np.asarray((X if hasattr(X, "iloc") else array).astype(np.float64))  # NA is known to pandas alone.
+            if hasattr(X, "iloc"):  # NA is known to pandas alone.
+                return np.asarray(X.astype(np.float64))
+            if not any(isinstance(value, str | bytes) for value in array.flat):  # numpy would read these as numbers.
+                return array.astype(np.float64)
     return array
 
 

@@ -262,6 +262,8 @@ def test_columns_of_arrow_with_nulls_or_decimals_are_read_as_others():
     series = read_series(pa.table(columns, names=["a", "b", "c"]))
     np.testing.assert_array_equal(pad_series(series)[:, :, 0], [[1, 2, 3.5], [4, np.nan, np.nan]])
     assert read_series(np.ones((2, 3, 1), object)).values.dtype == np.float64
+    with pytest.raises(UsageError, match="series 0 must be of real numbers"):  # numpy would read them as 1.5 and 2.
+        read_series(np.array([["1.5", "2"]], object))
 
 
 def test_what_would_leave_the_numbers_is_refused():
