@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, quote_from_bytes, unquote, unquote_to
 from raypipe.errors import RaypipeError, SourceError
 from raypipe.packages import require
 
-_URL = re.compile(r"(?:\w+::)*([A-Za-z][A-Za-z0-9+.-]*)://")
+_URL = re.compile(r"((?:\w+::)*[A-Za-z][A-Za-z0-9+.-]*)://")  # The links of a chain come before the protocol.
 # An object's URL that matches is spelled as fsspec spells it already.
 _OBJECT = re.compile(r"((?:s3|gs)://[A-Za-z0-9._-]+)(?:/[A-Za-z0-9._=+,@ -]+)+")
 # The last such part of a URI counts, because a member's own name is quoted and has no "@".
@@ -266,7 +266,8 @@ def _secrets(name: str) -> list[str]:
 
 def check_unchained(url: str) -> None:
     """Raise `SourceError` if a URL is one of fsspec's chains, such as ``zip://x.mp4::s3://bucket/a.zip``."""
-    if re.search(r"::\w+://" if _BUCKET.match(url) else "::", url):
+    # In the key of an object and in a URL of HTTP, where they may be of an IPv6 address, two colons are letters.
+    if re.search(r"::\w+://" if _BUCKET.match(url) or is_http(url) else "::", url):
         raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
 
 
@@ -287,7 +288,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     try:
         if known is not None:
             require(known["class"].partition(".")[0])
-        if "::" in url:  # fsspec would take the key for a chain.
+        if "::" in url:  # fsspec would take it for a chain.
             kind = get_filesystem_class(protocol)
             return kind(**kind._get_kwargs_from_urls(url)), kind._strip_protocol(url)
         return url_to_fs(url)
@@ -372,7 +373,7 @@ def is_transient(error: BaseException) -> bool:
 
     lost: list[type] = [TimeoutError, ConnectionError, ClientConnectionError, ClientPayloadError]
     for module, names in _LOST.items():  # Who has raised one of these has imported them.
-        lost += [getattr(sys.modules[module], name) for name in names if module in sys.modules]
+        lost += filter(None, (getattr(sys.modules.get(module), name, None) for name in names))
     for each in _chain(error):
         if (status := _status(each)) is not None:
             return status in _TRANSIENT_STATUSES

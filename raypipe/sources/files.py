@@ -36,7 +36,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 """The suffixes, in upper or lower case, by which a file in a folder counts as a video.
 
-A file that is named on its own or in a manifest counts as a video whatever its suffix, but for `_OTHERS`.
+A file that is named on its own or in a manifest counts as a video whatever its suffix; one of `_OTHERS` in a manifest
+only.
 """
 
 _OTHERS = (
@@ -135,8 +136,9 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
     looked_for = " ".join(sorted(suffixes))
     if not suffixes & VIDEO_SUFFIXES:
         raise SourceError(f"no file of this kind in {shown(source)}: looked for {looked_for}")
-    others = [video.uri for video in find(source, _OtherSuffixes())[:1]]
-    told = "".join(f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri))}" for uri in others)
+    is_other = _describe_other(suffix(source.rstrip("/"))) is not None  # A folder, as Zarr's are.
+    others = [source] if is_other else [video.uri for video in find(source, _OtherSuffixes())[:1]]
+    told = "".join(f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri.rstrip('/')))}" for uri in others)
     raise SourceError(
         f"no video in {shown(source)}: looked for {looked_for}; {counted(videos.n_ignored, 'other file')} ignored{told}"
     )

@@ -228,6 +228,8 @@ class TestErrors:
             ("zip://x.mp4::file:///a.zip", "chained URLs are not read"),
             ("zip://*.mp4::a.zip", "chained URLs are not read: zip://*.mp4::a.zip; give the inner URL"),
             ("simplecache::s3://bucket/*.mp4", "chained URLs are not read"),
+            ("simplecache::file:///d/x.mp4", "chained URLs are not read"),
+            ("http://[::1]:9/x/", "cannot list http://[::1]:9/x/: "),  # This is an address of IPv6.
             ("s3://bucket/a::s3://bucket/b", "chained URLs are not read"),
             ("file://relative/x.mp4", "write file:///folder/video.mp4"),
             ("http://127.0.0.1:9/x/", "cannot list http://127.0.0.1:9/x/: "),
@@ -276,6 +278,12 @@ class TestErrors:
             find_videos(tmp_path)
         with pytest.raises(SourceError, match="is compressed" if name.endswith(".tar.gz") else f"/{name} {said}"):
             find_videos(tmp_path / name)
+
+    def test_a_folder_of_zarr_is_told_by_its_own_name(self, tmp_path):
+        touch(tmp_path, "x.zarr/.zgroup", "x.zarr/a/0.0")
+        for source in ("x.zarr", "x.zarr/"):
+            with pytest.raises(SourceError, match=r"/x\.zarr/? is a recording of robots"):
+                find_videos(f"{tmp_path}/{source}")
 
     def test_a_folder_that_may_not_be_read(self, tmp_path, monkeypatch):
         touch(tmp_path, "x.mp4", "locked/y.mp4")
