@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,10 +128,11 @@ class EncodeConfig(_Section):
     def from_anywhere(self) -> EncodeConfig:
         """Return the same with absolute paths, since actors, and whoever uses the run later, are in other folders."""
         schema, _, folder = self.model.partition(":")
-        file = Path(self.pretrained).expanduser()
+        expand = os.path.expanduser  # Path.expanduser raises if "~name" is no user.
+        file = Path(expand(self.pretrained))
         is_file = file.suffix != "" and file.is_file()  # open_clip's tags have no suffix.
         found = {
-            "model": f"{schema}:{Path(folder).expanduser().absolute()}" if schema == "local-dir" else self.model,
+            "model": f"{schema}:{Path(expand(folder)).absolute()}" if schema == "local-dir" else self.model,
             "pretrained": str(file.absolute()) if is_file else self.pretrained,
         }
         return self.model_copy(update=found)

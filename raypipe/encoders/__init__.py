@@ -137,9 +137,11 @@ def _make_network(encoder: str, model: str, pretrained: str, precision: str, dev
         from raypipe.encoders.cnn import TwoCropCNN as make
     try:
         return make(model, pretrained, precision=precision, device=device)
-    except RaypipeError:
+    except (RaypipeError, ImportError):
         raise
     except Exception as error:  # A network may not take the frames that its configuration names, or have two heads.
+        if "out of memory" in str(error):  # Of a GPU, which another network does not make larger.
+            raise
         raise EncoderError(
             f"encoder {encoder}: {model} cannot be used ({one_line(error)}): choose another with "
             "--set encode.model=NAME"

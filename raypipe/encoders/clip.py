@@ -181,7 +181,7 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
     from open_clip.constants import HF_CONFIG_NAME
     from open_clip.pretrained import get_pretrained_cfg
 
-    schema, _, place = model.rpartition(":")
+    schema, _, place = model.partition(":")
     if schema == "hf-hub":
         schema, place = "local-dir", str(_fetch_repository(place))
     if schema == "local-dir":

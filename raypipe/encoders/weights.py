@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import pickle
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from raypipe.errors import EncoderError, one_line
 
 TIMEOUT_S = 5.0
 """Seconds after which a server that does not answer is given up."""
+_asking = threading.RLock()
 
 
 def fetch_from_hub(repository: str, names: Sequence[str], unusable: Callable[[str], EncoderError]) -> Path:
@@ -85,12 +87,13 @@ def asking_hub(really: bool) -> Iterator[None]:
         return
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or find_absence(constants.ENDPOINT) is not None
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    with _asking:  # The client knows no other setting than one of the whole process.
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = before or find_absence(constants.ENDPOINT) is not None
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def find_absence(url: str) -> str | None:

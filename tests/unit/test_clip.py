@@ -2,6 +2,7 @@ import json
 import re
 import socket
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_a_file_is_prepared_for_as_the_published_weights_of_its_architecture(tin
 
 @pytest.mark.parametrize("schema", ["local-dir", "hf-hub"])
 def test_clip_takes_a_models_own_configuration(tiny, tmp_path, hub_cache, schema):
-    folder = write_model_folder(tiny, tmp_path / "model", mean=[0.5] * 3, std=[0.5] * 3, resize_mode="squash")
+    folder = write_model_folder(tiny, tmp_path / "model:1", mean=[0.5] * 3, std=[0.5] * 3, resize_mode="squash")
     model = f"local-dir:{folder}"
     frames = random_frames(2, TINY_SIZE)
     expected = encode_by_open_clip(frames, model)
@@ -209,6 +210,19 @@ def test_a_network_that_cannot_take_its_frames_is_said_in_one_line(tiny, monkeyp
     ) as caught:
         make_tiny(tiny)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_gpu_is_not_laid_to_the_network(tiny, monkeypatch):
+    import torch
+
+    from raypipe.encoders.tower import ImageTower
+
+    def fill(self, pixels):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    monkeypatch.setattr(ImageTower, "encode", fill)
+    with pytest.raises(torch.OutOfMemoryError):
+        make_tiny(tiny)
 
 
 class AutoTokenizer:
@@ -363,6 +377,28 @@ def test_others_that_ask_the_hub_look_into_the_cache_alone_where_it_is_away(monk
         with weights.asking_hub(state != "unasked"):
             assert constants.HF_HUB_OFFLINE == (state != "unasked")
     assert constants.HF_HUB_OFFLINE == (state == "off")
+
+
+def test_threads_that_ask_the_hub_at_once_leave_it_as_it_was(monkeypatch):
+    from huggingface_hub import constants
+
+    from raypipe.encoders import weights
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "find_absence", lambda _: "away")
+    seen = []
+
+    def ask(pause_s: float) -> None:
+        with weights.asking_hub(True):
+            time.sleep(pause_s)
+            seen.append(constants.HF_HUB_OFFLINE)
+
+    threads = [threading.Thread(target=ask, args=(pause_s,)) for pause_s in (0.2, 0.05)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (seen, constants.HF_HUB_OFFLINE) == ([True, True], False)
 
 
 @pytest.mark.parametrize(("named", "away"), [("owner/words", True), (None, False)])

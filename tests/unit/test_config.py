@@ -82,6 +82,7 @@ def test_weights_are_named_so_that_they_are_found_from_anywhere(tmp_path, monkey
     assert named(model="RN50", pretrained="~/net.pt") == ("RN50", f"{tmp_path}/home/net.pt")
     assert named(model="RN50", pretrained="openai") == ("RN50", "openai")  # a tag, whatever lies here
     assert named(model="RN50", pretrained="absent.pt") == ("RN50", "absent.pt")
+    assert named(model="RN50", pretrained="~nobody of that name/x.pt")[1] == "~nobody of that name/x.pt"
     for folder, found in {"vit": f"{tmp_path}/vit", "~/vit": f"{tmp_path}/home/vit", "/vit": "/vit"}.items():
         assert named(model=f"local-dir:{folder}", pretrained="openai") == (f"local-dir:{found}", "openai")
     assert named(model="hf-hub:owner/name")[0] == "hf-hub:owner/name"
