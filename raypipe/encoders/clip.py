@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raypipe.encoders.tower import ImageTower
-from raypipe.encoders.weights import asking_hub, fetch_from_hub, hash_files, holds_code
+from raypipe.encoders.weights import asking_hub, fetch_from_hub, file_at, hash_files, holds_code
 from raypipe.errors import EncoderError, one_line
 
 _PREPROCESS_KEYS = ("mean", "std", "resize_mode")  # A tag may set these for its weights.
@@ -212,7 +212,7 @@ def _locate_weights(model: str, pretrained: str) -> _Weights:
         }
         tag_name = pretrained.lower().replace("-", "_")  # open_clip spells its tags like this.
         return _Weights(f"{model}/{tag_name}", path, options)
-    checkpoint = Path(pretrained).expanduser()
+    checkpoint = file_at(pretrained)
     if not checkpoint.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise _unusable(f"{pretrained!r} is neither a file nor a tag of {model} (its tags: {tags})")

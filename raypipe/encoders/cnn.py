@@ -28,7 +28,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from raypipe import packages
 from raypipe.encoders.tower import ImageTower
-from raypipe.encoders.weights import fetch_from_hub, fetch_from_url, hash_files, holds_code
+from raypipe.encoders.weights import fetch_from_hub, fetch_from_url, file_at, hash_files, holds_code
 from raypipe.errors import EncoderError, one_line
 
 VERSION = 1
@@ -186,7 +186,7 @@ def _behead(module: nn.Module, model: str) -> str:
 
 def _locate_file(network: _Network, pretrained: str) -> tuple[str, Path]:
     """Return what names the weights in fingerprints, and their file; published ones are fetched if need be."""
-    file = Path(pretrained).expanduser()
+    file = file_at(pretrained)
     if file.is_file():
         return hash_files(file), file
     if network.published is None or (pretrained != PUBLISHED and pretrained != network.tag):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import pickle
 import ssl
 import threading
@@ -113,6 +114,11 @@ def find_absence(url: str) -> str | None:
 def holds_code(error: Exception) -> bool:
     """Return whether torch refused to load a file for the code in it; its own message advises to run that code."""
     return isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error)
+
+
+def file_at(name: str) -> Path:
+    """Return the path of a file that a person names; ``~`` is the home of a user, and stays where there is none."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
 
 
 def hash_files(*files: Path) -> str:

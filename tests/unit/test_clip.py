@@ -212,6 +212,11 @@ def test_a_network_that_cannot_take_its_frames_is_said_in_one_line(tiny, monkeyp
     assert "\n" not in str(caught.value)
 
 
+def test_the_home_of_nobody_is_a_file_that_is_not_there(tiny):
+    with pytest.raises(EncoderError, match=r"'~nobody of that name/x\.pt' is neither a file nor a tag"):
+        make_encoder("clip", model=TINY, pretrained="~nobody of that name/x.pt", device="cpu")
+
+
 def test_a_full_gpu_is_not_laid_to_the_network(tiny, monkeypatch):
     import torch
 
