@@ -193,8 +193,10 @@ def rank_pieces(
         distances, _ = find_best_ends(part.values, np.concatenate([video.values for video in some]), edges, gamma)
         kept += zip(sign * distances, some, strict=True)
         kept = sorted(kept, key=lambda pair: pair[0])[:n]
+    if gamma is None:
+        return []  # There is no other video.
     # By soft-DTW the n best pieces of all lie in the n videos whose best piece is best.
-    found = [match for _, video in kept for match in _find_in(video, part, part_s, gamma or 1.0, 1 if least else n)]
+    found = [match for _, video in kept for match in _find_in(video, part, part_s, gamma, 1 if least else n)]
     return sorted(found, key=lambda match: sign * match.distance)[:n]
 
 
