@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raypipe.clustering.parameters import constraint_of
 from raypipe.clustering.result import Clustering, expecting_empty
 from raypipe.errors import UsageError
 from raypipe.packages import require
@@ -97,7 +98,7 @@ def make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
 
 def _metric_params(config: ClusterConfig) -> dict[str, Any]:
     found = {"gamma": config.gamma} if config.method == "softdtw" else {}
-    return found if config.method == "euclidean" else found | config.constraint
+    return found if config.method == "euclidean" else found | constraint_of(config)
 
 
 def from_estimator(model: TimeSeriesKMeans) -> Clustering:

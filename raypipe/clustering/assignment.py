@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from raypipe.clustering import make_estimator
+from raypipe.clustering.parameters import constraint_of
 from raypipe.clustering.result import NOISE
 from raypipe.clustering.vectors import pool_steps
 from raypipe.errors import UsageError
@@ -104,4 +105,4 @@ def _measure(values: Any, centers: np.ndarray, config: ClusterConfig, gamma: flo
 
 def _compare(values: Any, others: Any, config: ClusterConfig, gamma: float) -> np.ndarray:
     """Return the divergences by which a density of paths was found, (n, m) float64."""
-    return cdist_soft_dtw(values, others, gamma, True, precision="float64", **config.constraint)
+    return cdist_soft_dtw(values, others, gamma, True, precision="float64", **constraint_of(config))

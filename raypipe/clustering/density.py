@@ -15,6 +15,7 @@ from sklearn.cluster import HDBSCAN
 from sklearn.neighbors import NearestNeighbors
 
 from raypipe import packages
+from raypipe.clustering.parameters import constraint_of
 from raypipe.clustering.result import NOISE, Clustering
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
@@ -90,10 +91,11 @@ def _cluster_vectors(points: np.ndarray, config: ClusterConfig, reason: str | No
 def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     backend = config.backend if config.backend in ("cupy", "numba") else "auto"
     gamma = auto_gamma(values, config.seed) if config.gamma == "auto" else config.gamma
-    apart = compare_paths(values, gamma, backend, **config.constraint)
+    constraint = constraint_of(config)
+    apart = compare_paths(values, gamma, backend, **constraint)
     labels = _label_pairs(apart, config.min_cluster_size, config.min_samples or config.min_cluster_size)
     members = [[values[i] for i in np.flatnonzero(labels == k)] for k in range(labels.max() + 1)]
-    centers = [soft_dtw_barycenter(paths, gamma, backend=backend, **config.constraint) for paths in members]
+    centers = [soft_dtw_barycenter(paths, gamma, backend=backend, **constraint) for paths in members]
     n_assigned = 0
     if config.assign_all and centers:
         noise, held = np.flatnonzero(labels == NOISE), np.flatnonzero(labels != NOISE)
@@ -104,7 +106,7 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
 
     def distances_of(rows: np.ndarray, k: int) -> np.ndarray:
         paths = [values[i] for i in rows]
-        how = {"precision": "float64", "backend": backend, **config.constraint}
+        how = {"precision": "float64", "backend": backend, **constraint}
         found = cdist_soft_dtw(paths, [centers[k]], gamma, True, **how)
         return np.sqrt(np.maximum(found[:, 0], 0))
 

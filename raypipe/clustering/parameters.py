@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isnan
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import UsageError
 from raypipe.softdtw.backends import BACKENDS, PRECISIONS
 from raypipe.softdtw.constraints import PARAMETERS, Constraint, read_constraint
+
+if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
+    from raypipe.config import ClusterConfig
 
 METRICS = ("euclidean", "dtw", "softdtw")
 SOLVERS = ("mm", "lbfgs")
@@ -74,6 +77,11 @@ def is_tslearns(parameters: Mapping[str, Any]) -> bool:
     if metric == "softdtw" and parameters["dtw_inertia"] and backend in ("cupy", "numba"):
         raise UsageError(f"backend {backend!r} does not know dtw_inertia: take backend 'tslearn', or leave it out")
     return metric != "softdtw" or backend == "tslearn" or bool(parameters["dtw_inertia"])
+
+
+def constraint_of(config: ClusterConfig) -> dict[str, Any]:
+    """Return what a config sets to keep alignments near the diagonal, by its names; nothing if they are free."""
+    return {name: value for name in PARAMETERS if (value := getattr(config, name)) is not None}
 
 
 def find_constraint(parameters: Mapping[str, Any]) -> Constraint | None:

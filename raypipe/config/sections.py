@@ -320,12 +320,6 @@ class ClusterConfig(_Section):
     )
     outlier_quantile: float = Field(0.95, gt=0, lt=1, description="videos beyond this quantile of it are outliers")
 
-    @property
-    def constraint(self) -> dict[str, Any]:
-        """What keeps alignments near the diagonal, as `raypipe.softdtw` names it; nothing if they are free."""
-        names = ("global_constraint", "sakoe_chiba_radius", "itakura_max_slope")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
     @model_validator(mode="after")
     def _gamma_positive(self) -> ClusterConfig:
         if self.gamma != "auto" and self.gamma <= 0:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, WebPImagePlugin  # noqa: F401 – saving as WebP would import all formats otherwise
 
+from raypipe.clustering.parameters import constraint_of
 from raypipe.errors import RaypipeError
 from raypipe.report.contact_sheets import join_kept, middles_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
@@ -165,7 +166,7 @@ def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     if gamma is None or facts.is_pooled or not run.exists("model/centers.npy") or "reduced" not in _columns_of(run):
         return
     model = read_model(run)
-    if model.config.cluster.constraint:  # The page aligns without bounds.
+    if constraint_of(model.config.cluster):  # The page aligns without bounds.
         return
     centers = model.centers
     found: dict[str, np.ndarray] = {}
