@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from raypipe.errors import RaypipeError, UsageError
+from raypipe.storage import shown
 
 if TYPE_CHECKING:
     from raypipe.config import Config
@@ -201,7 +202,7 @@ def exit_code(run: Any, max_failed: float) -> int:
     if counts["failed"] > max_failed * counts["found"]:
         print(
             f"raypipe: {counts['failed']} of {counts['found']} videos failed, more than --max-failed {max_failed:g}: "
-            f"see {run.place('videos.parquet')}",
+            f"see {shown(run.place('videos.parquet'))}",
             file=sys.stderr,
         )
         return TOO_MANY_FAILED
@@ -228,7 +229,7 @@ def prepare(
             chosen.setdefault(section, {})["seed"] = options["seed"]
     made_with = {"encode": {"encoder": encoder}} if encoder else None
     if base is not None and (made_with := base.info().get("config")) is None:
-        raise UsageError(f"nothing has been embedded in {base.url}: run raypipe embed SOURCE -o {base.url}")
+        raise UsageError(f"nothing has been embedded in {base}: run raypipe embed SOURCE -o {base}")
     config = make_config(
         embedded=base is not None,
         base={name: section for name, section in (made_with or {}).items() if name != afresh},

@@ -30,6 +30,7 @@ from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features
 from raypipe.sources.videos import Videos
+from raypipe.storage import shown
 
 if TYPE_CHECKING:
     from raypipe.analysis.sweep import Map
@@ -175,20 +176,20 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     from raypipe.trajectories.steps import LocalSteps
 
     if run.path() == model_run.path():
-        raise UsageError(f"{run.url} is the run that predicts: choose another -o for the new videos")
+        raise UsageError(f"{run} is the run that predicts: choose another -o for the new videos")
     model = results.read_model(model_run)
     known = outlier_table.read_known(model_run)
     check_sections(model_run, model.config, config)
     if model_run.exists(SIGNALS) and VIDEO not in split_features(config.source.features or ""):
         raise UsageError(
-            f"{model_run.url} joins signals to its videos: --features "
+            f"{model_run} joins signals to its videos: --features "
             f"{','.join([VIDEO, *model_run.info()['signals']['features']])}"
         )
     embed(source, run, config, progress, like=model_run)
     steps = LocalSteps(run, config, results.read_encoder(model_run))
     with run.step("trajectories"):
         n = steps.build()
-    progress.say(f"assigning {counted(n, 'trajectory', 'trajectories')} to the clusters of {model_run.url}")
+    progress.say(f"assigning {counted(n, 'trajectory', 'trajectories')} to the clusters of {model_run}")
     with run.step("reduce"):
         reducer = steps.restore(model.reducer)
     run.record_stage("reduce", reducer.implementation)
@@ -199,7 +200,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
             labels, distances = assign_to_neighbours(values, *neighbours, model.centers, how, model.gamma)
         else:
             labels, distances = assign_to_centers(values, model.centers, how, model.gamma)
-        made_by = f"{results.PREDICTED}{model_run.url}"
+        made_by = f"{results.PREDICTED}{model_run}"
         clustering = Clustering(labels, distances, model.centers, None, 0, model.gamma, made_by)
     results.write_model(run, config, clustering, model.reducer)
     with run.step("picture"):
@@ -344,7 +345,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
 
     check_place(run)
     if run.exists("run.json"):
-        raise UsageError(f"{run.url} already holds a run: choose another -o, or remove it")
+        raise UsageError(f"{run} already holds a run: choose another -o, or remove it")
     folder = Path(run.path("videos"))
 
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
@@ -383,7 +384,7 @@ def preview(source: Source, config: Config) -> list[str]:
     others = counted(found.n_ignored, "other file")
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({others} ignored):"]
     lines = [*found.notes, *(() if alone else describe_rate(config.sample)), *lines]
-    lines += [f"  {video.uri}" for video in chosen[:10]]
+    lines += [f"  {shown(video.uri)}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 

@@ -22,6 +22,7 @@ from raypipe.options import (
     print_plan,
     verb,
 )
+from raypipe.storage import shown
 
 
 @verb(
@@ -48,11 +49,11 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
 
     made = Run(output)
     pipeline.run_all(source, made, config, progress)
-    name = shlex.quote(output)
+    name = shlex.quote(shown(output))
     can_sweep = config.cluster.method != "density" and made.info()["counts"]["ok"] >= LEAST_SWEPT
     sweep = f", raypipe sweep {name} to find how many clusters there are" if can_sweep else ""
     progress.say(f"next: raypipe explore {name} to look at it{sweep}")
-    progress.say(f"report: {made.place('report.html')}")
+    progress.say(f"report: {shown(made.place('report.html'))}")
     return exit_code(made, options["max_failed"])
 
 
@@ -94,7 +95,7 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     config, progress = prepare(options, base=made)
     pipeline.cluster(made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.place('report.html')}")
+    progress.say(f"report: {shown(made.place('report.html'))}")
 
 
 @verb(
@@ -126,8 +127,10 @@ def sweep(
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     print(describe_sweep(pipeline.sweep(made, config, ks or None, gammas, seeds, progress)))
-    progress.say(f"next: raypipe cluster {shlex.quote(run)} -k K with the number of your choice, which reports again")
-    progress.say(f"picture: {made.place('plots/sweep.png')}")
+    progress.say(
+        f"next: raypipe cluster {shlex.quote(shown(run))} -k K with the number of your choice, which reports again"
+    )
+    progress.say(f"picture: {shown(made.place('plots/sweep.png'))}")
 
 
 @verb(
@@ -149,5 +152,5 @@ def predict(run: ExistingRun, source: Source, output: Output, options: dict[str,
     made = Run(output)
     pipeline.predict(known, source, made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.place('report.html')}")
+    progress.say(f"report: {shown(made.place('report.html'))}")
     return exit_code(made, options["max_failed"])

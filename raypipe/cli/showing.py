@@ -18,6 +18,7 @@ from raypipe.options import (
     prepare,
     verb,
 )
+from raypipe.storage import shown
 
 if TYPE_CHECKING:
     from raypipe.progress import Progress
@@ -107,7 +108,7 @@ def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
     config, progress = prepare(options, base=made)
     pipeline.find_outliers(made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.place('report.html')}")
+    progress.say(f"report: {shown(made.place('report.html'))}")
 
 
 @verb(CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
@@ -119,7 +120,7 @@ def report(run: ExistingRun, options: dict[str, Any]) -> None:
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {made.place('report.html')}")
+    progress.say(f"report: {shown(made.place('report.html'))}")
 
 
 @verb(
@@ -185,7 +186,8 @@ def poster(
     )
     made = Run.open(run)
     config, progress = prepare(options, base=made)
-    progress.say(f"poster: {pipeline.poster(made, config, output, form, progress)}")
+    written = pipeline.poster(made, config, output, form, progress)
+    progress.say(f"poster: {shown(written)}")
 
 
 @verb(
@@ -229,7 +231,7 @@ def demo(
     scores = pipeline.demo(made, config, options["seed"] or 0, progress)
     print(f"ARI of trajectory clustering   {scores['trajectories']:.3f}")
     print(f"ARI of mean-pooled k-means     {scores['mean_pooled']:.3f}")
-    progress.say(f"report: {made.place('report.html')}")
+    progress.say(f"report: {shown(made.place('report.html'))}")
 
 
 @verb(
@@ -254,7 +256,7 @@ def inspect(
     from raypipe.inspection import describe, draw_sample, inspect_source, to_json
 
     if picture is not None and not picture.lower().endswith(".png"):
-        raise UsageError(f"{picture}: the picture is a PNG, so give it a name with .png")
+        raise UsageError(f"{shown(picture)}: the picture is a PNG, so give it a name with .png")
     if picture is None and (n is not None or options["seed"] is not None):
         raise UsageError("-n and --seed go with -o FILE.png")
     config, progress = prepare(options)
@@ -321,4 +323,4 @@ def _write_picture(picture: str, drawn: bytes, progress: Progress) -> None:
 
     folder, slash, name = picture.rpartition("/")
     Run(folder or slash or ".").write_bytes(name, drawn)
-    progress.say(f"picture: {picture}")
+    progress.say(f"picture: {shown(picture)}")

@@ -70,7 +70,7 @@ def split_trajectories(run: Run, n_shards: int, column: str = "reduced") -> list
     """
     files = run.files("trajectories", ".parquet")
     if not files:
-        raise RaypipeError(f"{run.url} has no trajectories/: run raypipe cluster on it first")
+        raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
     ends = [len(files) * i // n_shards for i in range(n_shards + 1)]
     return [ParquetLoader(run, tuple(files[a:b]), column) for a, b in pairwise(ends)]
 

@@ -77,7 +77,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     """
     files = run.files("trajectories", ".parquet")
     if not files:
-        raise RaypipeError(f"{run.url} has no trajectories/: run raypipe cluster on it first")
+        raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
     has_gpu = "GPU" in ray.cluster_resources()
     umap_may = config.method == "umap" and config.backend != "cpu" and has_gpu
     options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD"}

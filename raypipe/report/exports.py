@@ -71,9 +71,9 @@ def export(
     if dry_run and to != "links":
         raise UsageError("--dry-run goes with --to links")
     if to != "npz" and not run.exists("clusters.parquet"):
-        raise UsageError(f"{run.url} is not clustered: run raypipe cluster {run.url} first")
+        raise UsageError(f"{run} is not clustered: run raypipe cluster {run} first")
     if to == "npz" and not run.files("embeddings", ".parquet"):
-        raise UsageError(f"{run.url} has no embeddings to export: run raypipe embed SOURCE -o {run.url}")
+        raise UsageError(f"{run} has no embeddings to export: run raypipe embed SOURCE -o {run}")
     if to == "fiftyone":
         from raypipe.report.fiftyone import write_samples
 
@@ -81,7 +81,7 @@ def export(
     place = Run(output or f"{run.url.rstrip('/')}/{EXPORTS}/{to}")
     path = local_path(place.url)
     if path is not None and Path(path).is_file():
-        raise UsageError(f"{shown(place.url)} is a file: name a folder by -o")
+        raise UsageError(f"{place} is a file: name a folder by -o")
     if to == "links":
         from raypipe.report.links import write_links
 
@@ -114,7 +114,7 @@ def _write_npz(run: Run, place: Run) -> list[str]:
         np.savez(sink, video_id=clips.video_id, uri=uri, embeddings=clips.values, frame_indexes=indexes)
         place.write_bytes(name, sink.getvalue())
         n += 1
-    return [f"wrote {counted(n, 'file')} of embeddings and frame_indexes to {place.place()}"]
+    return [f"wrote {counted(n, 'file')} of embeddings and frame_indexes to {shown(place.place())}"]
 
 
 def _stem(uri: str) -> str:
@@ -137,7 +137,7 @@ def _write_csv(run: Run, place: Run) -> list[str]:
             writer.writerow(["" if v is None else write(v) for write, v in zip(writers, row, strict=True)])
         n += table.num_rows
     place.write_bytes("videos.csv", sink.getvalue().encode("utf-8", "backslashreplace"))
-    return [f"wrote {counted(n, 'row')} to {place.place('videos.csv')}"]
+    return [f"wrote {counted(n, 'row')} to {shown(place.place('videos.csv'))}"]
 
 
 def iter_results(run: Run) -> Iterator[pa.Table]:

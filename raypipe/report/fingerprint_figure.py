@@ -135,7 +135,7 @@ def draw_found(run: Run, found: Sequence[Mapping[str, Any]], like: str | None, l
     ids = ([query] if query else []) + [each["video_id"] for each in found]
     prints = read_fingerprints(run, paths, _describe(run, list(dict.fromkeys(ids))))  # Pieces may be of one video.
     if not prints:
-        raise UsageError(f"no video was found that has a path on the map of {run.url}")
+        raise UsageError(f"no video was found that has a path on the map of {run}")
     title = "The videos most unlike one another"
     if like is not None:
         how = "least" if least else "most"

@@ -93,13 +93,13 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     """
     videos = run.read_table(VIDEOS_FILE)
     if EPISODE not in videos.column_names:
-        raise UsageError(f"{shown(run.url)} is no run of a LeRobot dataset: its videos have no {EPISODE}")
+        raise UsageError(f"{run} is no run of a LeRobot dataset: its videos have no {EPISODE}")
     dataset = find_dataset(run, videos["uri"])
     clusters = run.read_table("clusters.parquet", ["video_id", "group", *_MEASURES])
     found = merge_videos(clusters, _episodes_of(clusters, videos))
     if keep is not None and keep not in found.clusters:
         there = ", ".join(map(str, np.unique(found.clusters)))
-        raise UsageError(f"no episode is in cluster {keep}: the clusters of {shown(run.url)} are {there}")
+        raise UsageError(f"no episode is in cluster {keep}: the clusters of {run} are {there}")
     table = read_episodes(dataset)
     numbers = np.sort(whole_numbers(table, EPISODE))
     if len(lost := np.setdiff1d(found.numbers, numbers)):
@@ -119,7 +119,9 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     place.write_json(LISTS, {"clusters": lists, "outliers": found.numbers[found.is_outlier].tolist()})
     place.write_tables(FRAMES, frames)
     n_frames = sum(lengths[number] for number in found.numbers.tolist())
-    lines = [f"wrote {counted(len(found.numbers), 'episode')} and {counted(n_frames, 'frame')} to {place.place()}"]
+    lines = [
+        f"wrote {counted(len(found.numbers), 'episode')} and {counted(n_frames, 'frame')} to {shown(place.place())}"
+    ]
     if len(found.videos) > 1:
         lines.append(
             f"of {len(found.videos)} cameras: an episode is an outlier if one of its videos is, its score is the "
@@ -154,14 +156,11 @@ def find_dataset(run: Run, uris: pa.ChunkedArray) -> LeRobotDataset:
             break
         parts.pop()
     else:
-        raise UsageError(
-            f"{shown(run.url)}: no folder above {shown(first)} is a LeRobot dataset (meta/info.json): has it moved?"
-        )
+        raise UsageError(f"{run}: no folder above {shown(first)} is a LeRobot dataset (meta/info.json): has it moved?")
     elsewhere = pc.index(pc.starts_with(uris.combine_chunks(), f"{dataset.root}/"), False).as_py()
     if elsewhere >= 0:
         raise UsageError(
-            f"{shown(run.url)} is of several datasets: {shown(uris[elsewhere].as_py())} is not in {dataset.name}; "
-            "edits are of one"
+            f"{run} is of several datasets: {shown(uris[elsewhere].as_py())} is not in {dataset.name}; edits are of one"
         )
     return dataset
 

@@ -26,11 +26,11 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
         If the folder is not local, or holds anything else than these links.
     """
     if "://" in place.path() or local_path(place.url) is None:
-        raise UsageError(f"links are made in a local folder, and {shown(place.url)} is none: choose one by -o")
+        raise UsageError(f"links are made in a local folder, and {place} is none: choose one by -o")
     root = Path(place.path())
     links, n_away = _plan_links(run, root)
     if not links:
-        raise UsageError(f"none of the {n_away} videos of {run.url} is a file on this machine: nothing can be linked")
+        raise UsageError(f"none of the {n_away} videos of {run} is a file on this machine: nothing can be linked")
     n_folders = len({link.parent for link in links})
     many = f"{counted(len(links), 'link')} in {counted(n_folders, 'folder')}"
     away = f"; {n_away} videos are not files on this machine" if n_away else ""

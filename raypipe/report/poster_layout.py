@@ -159,7 +159,7 @@ def lay_out(run: Run, form: PosterForm) -> PosterLayout:
     paths = read_picture_map(run)
     if not run.files("frames", ".parquet"):
         raise UsageError(
-            f"{run.url} has no frames/, the small pictures that a poster is made from: its trajectories were computed "
+            f"{run} has no frames/, the small pictures that a poster is made from: its trajectories were computed "
             "elsewhere, or it was embedded with sample.thumbnails=0 or by an earlier version; embed the videos into a "
             "new run"
         )
@@ -237,7 +237,7 @@ def _find_frames(
     if not len(rows):
         low, high = np.nanmin(paths.steps, axis=0), np.nanmax(paths.steps, axis=0)
         raise UsageError(
-            f"no frame lies in the window: the map of {run.url} reaches from {low[0]:.4g} to {high[0]:.4g} in x and "
+            f"no frame lies in the window: the map of {run} reaches from {low[0]:.4g} to {high[0]:.4g} in x and "
             f"from {low[1]:.4g} to {high[1]:.4g} in y"
         )
     return frames.take(rows), points[rows]

@@ -34,7 +34,7 @@ def of_one_clustering(run: Run) -> Iterator[None]:
     except Exception as error:
         problem = error
     if version_in(run, "clusters.parquet") != before:
-        again = f"raypipe report {shlex.quote(run.url)}"
-        raise RaypipeError(f"{run.url} has been clustered again meanwhile: {again} writes its report") from problem
+        again = f"raypipe report {shlex.quote(str(run))}"
+        raise RaypipeError(f"{run} has been clustered again meanwhile: {again} writes its report") from problem
     if problem is not None:
         raise problem

@@ -290,9 +290,9 @@ def _widen(policy: str) -> str:
 
 def _check_run(run: Run) -> None:
     if not run.exists("clusters.parquet"):
-        raise UsageError(f"{run.url} is not clustered: run raypipe cluster {run.url}")
+        raise UsageError(f"{run} is not clustered: run raypipe cluster {run}")
     if not run.exists("report.html"):
-        raise UsageError(f"{run.url} has no page yet: run raypipe report {run.url}")
+        raise UsageError(f"{run} has no page yet: run raypipe report {run}")
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:
@@ -370,7 +370,7 @@ def serve_run(
             say("warning: other machines can reach this: whoever has the URL sees the run's videos, unencrypted")
         name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # These stand for every address.
         url = f"http://{f'[{name}]' if ':' in name else name}:{taken}/{token}/"
-        say(f"{url}\nserving {run.url}; Ctrl-C ends it")
+        say(f"{url}\nserving {run}; Ctrl-C ends it")
         server = uvicorn.Server(
             uvicorn.Config(
                 guard(app, host, token),

@@ -35,7 +35,7 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
         If the run has no ``outliers.csv``.
     """
     if not run.exists(OUTLIERS):
-        raise UsageError(f"{run.url} was clustered by an earlier version: run raypipe cluster {run.url} again")
+        raise UsageError(f"{run} was clustered by an earlier version: run raypipe cluster {run} again")
     content = io.StringIO(run.read_bytes(OUTLIERS).decode(), newline="")
     known = {row["video_id"]: (int(row["nearest"]), float(row["score"] or "nan")) for row in csv.DictReader(content)}
     config = make_config(base=run.info()["config"])

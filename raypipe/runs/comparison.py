@@ -11,7 +11,6 @@ from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDING
-from raypipe.storage import shown
 
 PRECOMPUTED = "precomputed"
 """The encoder's name of a run that took trajectories in place of videos; their fingerprint is that of their content."""
@@ -34,7 +33,7 @@ def check_comparable(encoder_id: dict[str, Any], like: Run | None) -> None:
     if encoder_id["dim"] == theirs.get("dim") and (both or encoder_id == theirs):
         return
     raise UsageError(
-        f"{shown(like.url)} was embedded by {_describe(theirs)}, and these videos would be by {_describe(encoder_id)}: "
+        f"{like} was embedded by {_describe(theirs)}, and these videos would be by {_describe(encoder_id)}: "
         "the two cannot be compared"
     )
 
@@ -47,7 +46,7 @@ def check_cameras(groups: pa.ChunkedArray, config: Config, like: Run | None) -> 
     ours = groups.unique().to_pylist()
     if theirs != ours:
         raise UsageError(
-            f"{shown(like.url)} joins the cameras {', '.join(map(str, theirs))}, and these videos are of "
+            f"{like} joins the cameras {', '.join(map(str, theirs))}, and these videos are of "
             f"{', '.join(map(str, ours))}: the two cannot be compared"
         )
 
@@ -55,17 +54,17 @@ def check_cameras(groups: pa.ChunkedArray, config: Config, like: Run | None) -> 
 def check_sections(run: Run, model: Config, config: Config) -> None:
     """Raise `UsageError` unless ``config`` samples, builds and groups trajectories as a run's model does."""
     if config.sample.pattern() != model.sample.pattern():
-        raise UsageError(f"config sample: must be as in {shown(run.url)}, whose clusters are wanted")
+        raise UsageError(f"config sample: must be as in {run}, whose clusters are wanted")
     judged = {"outlier_by", "outlier_quantile"}  # `raypipe outliers` changes them, and the clusters stay.
     for name in ("trajectory", "learn", "reduce", "cluster"):
         if getattr(config, name).model_dump(exclude=judged) != getattr(model, name).model_dump(exclude=judged):
-            raise UsageError(f"config {name}: must be as in {shown(run.url)}, whose clusters are wanted")
+            raise UsageError(f"config {name}: must be as in {run}, whose clusters are wanted")
 
 
 def check_embedded(run: Run) -> None:
     """Raise `UsageError` unless a run is embedded to its end."""
     if run.info().get("state") == EMBEDDING:
-        raise UsageError(f"{run.url} is not embedded to its end: run the same raypipe embed again to continue")
+        raise UsageError(f"{run} is not embedded to its end: run the same raypipe embed again to continue")
 
 
 def check_facts(run: Run, config: Config) -> None:
@@ -79,7 +78,7 @@ def check_facts(run: Run, config: Config) -> None:
             fact = facts[section].get(key, value)
             if fact != value:
                 raise UsageError(
-                    f"{run.url} was embedded with {section}.{key}={_as_yaml(fact)}, not {_as_yaml(value)}: "
+                    f"{run} was embedded with {section}.{key}={_as_yaml(fact)}, not {_as_yaml(value)}: "
                     "raypipe embed --re-embed embeds it anew"
                 )
 

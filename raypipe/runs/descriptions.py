@@ -38,14 +38,14 @@ def check_describable(run: Run, config: Config) -> None:
     method, _ = _choose(run, config)
     if method in ("captions", "keybert") and not any(_read_captions(run)):
         raise UsageError(
-            f"describe.method={method} needs captions, and no video of {run.url} has one: give the manifest a caption "
+            f"describe.method={method} needs captions, and no video of {run} has one: give the manifest a caption "
             "column, or take tags or none"
         )
     if method == "tags":
         if not _is_clip(run):
             name = run.info().get("encoder", {}).get("name")
             raise UsageError(
-                f"describe.method=tags needs embeddings of CLIP, and those of {run.url} come from {name}: embed with "
+                f"describe.method=tags needs embeddings of CLIP, and those of {run} come from {name}: embed with "
                 "--encoder clip, or give the manifest captions"
             )
         _read_vocabulary(config.describe.vocabulary)
@@ -163,7 +163,7 @@ def _describe_by_clip(run: Run, config: Config, labels: np.ndarray, numbers: lis
     made_with = run.info()["encoder"]["fingerprint"]
     if not made_with.startswith(f"{tower.fingerprint}/"):
         raise EncoderError(
-            f"the embeddings of {run.url} were made with {made_with}, and the text tower is {tower.fingerprint}: "
+            f"the embeddings of {run} were made with {made_with}, and the text tower is {tower.fingerprint}: "
             "leave encode.model and encode.pretrained as they were"
         )
     terms = _read_vocabulary(config.describe.vocabulary)

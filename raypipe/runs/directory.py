@@ -46,6 +46,10 @@ class Run:
 
     url: str
 
+    def __str__(self) -> str:
+        """Return the folder or URL as messages name it: without a password that stands in it."""
+        return shown(self.url)
+
     def __post_init__(self) -> None:
         if (path := local_path(self.url)) is not None:  # One spelling of a folder: ``~`` and ``file://`` are none.
             object.__setattr__(self, "url", os.path.expanduser(path))  # noqa: PTH111 – a Path has no trailing slash
@@ -61,7 +65,7 @@ class Run:
         """
         run = cls(str(url))
         if not run.exists("run.json"):
-            raise UsageError(f"{url} is not a run directory (no run.json): make one with raypipe run SOURCE -o {url}")
+            raise UsageError(f"{run} is not a run directory (no run.json): make one with raypipe run SOURCE -o {run}")
         return run
 
     def __reduce__(self):
@@ -79,7 +83,7 @@ class Run:
         try:
             return fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError, OSError) as error:
-            raise UsageError(f"cannot use {self.url} as a run directory: {one_line(error)}") from error
+            raise UsageError(f"cannot use {self} as a run directory: {one_line(error)}") from error
 
     def path(self, name: str = "") -> str:
         """Return the path of a file of the run, as its file system knows it."""
@@ -170,7 +174,7 @@ class Run:
         try:
             self._do("write", name, write)
         except FileNotFoundError as error:
-            raise RaypipeError(f"cannot write {shown(self.url)}: there is no such bucket or folder") from error
+            raise RaypipeError(f"cannot write {self}: there is no such bucket or folder") from error
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -240,7 +244,7 @@ class Run:
             raise RaypipeError(f"{failure(doing, url, error)}{hint}") from error
 
     def _missing(self, name: str) -> RaypipeError:
-        return RaypipeError(f"{self.url} has no {name}: the step that writes it has not been run")
+        return RaypipeError(f"{self} has no {name}: the step that writes it has not been run")
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""
@@ -319,7 +323,7 @@ class Run:
         if not name.endswith(".parquet"):
             tables = list(self.iter_tables(name, columns))
             if not tables:
-                raise RaypipeError(f"{self.url} has no {name}/: the step that writes it has not been run")
+                raise RaypipeError(f"{self} has no {name}/: the step that writes it has not been run")
             return pa.concat_tables(tables)
 
         if group is None:

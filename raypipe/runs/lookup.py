@@ -62,12 +62,12 @@ def _find_one(run: Run, name: str, is_named: Callable[[pa.Table], Any]) -> str |
         rows += table.filter(is_named(table)).to_pylist()
     if len(rows) > 1:
         raise UsageError(
-            f"{shown(name)} holds {len(rows)} videos of {run.url}: give one's id, such as {rows[0]['video_id']}"
+            f"{shown(name)} holds {len(rows)} videos of {run}: give one's id, such as {rows[0]['video_id']}"
             if len({row["uri"] for row in rows}) == 1
-            else f"{len(rows)} videos of {run.url} end in {shown(name)}: give more of one's path"
+            else f"{len(rows)} videos of {run} end in {shown(name)}: give more of one's path"
         )
     if rows and rows[0]["status"] != OK:
-        raise UsageError(f"{shown(name)} has no clips in {run.url}: {rows[0]['error']}")
+        raise UsageError(f"{shown(name)} has no clips in {run}: {rows[0]['error']}")
     return rows[0]["video_id"] if rows else None
 
 
@@ -95,7 +95,7 @@ def path_column(run: Run) -> str:
     """
     names = run.files("trajectories", ".parquet")
     if not names:
-        raise UsageError(f"{run.url} has no trajectories, as it is not clustered: run raypipe cluster {run.url}")
+        raise UsageError(f"{run} has no trajectories, as it is not clustered: run raypipe cluster {run}")
     columns = run.read_parquet(names[0], lambda file: file.schema_arrow.names)
     return "reduced" if "reduced" in columns else "trajectory"
 
@@ -134,7 +134,7 @@ def read_path(run: Run, video_id: str, column: str) -> Any:
         if pc.any(pc.equal(table["video_id"], video_id)).as_py():
             paths = from_table(run.read_table(name, ["video_id", "n_clips", column]), column)
             return paths.values[paths.video_ids.index(video_id)]
-    raise RaypipeError(f"{run.url} has no trajectory of {video_id}: run raypipe cluster {run.url}")
+    raise RaypipeError(f"{run} has no trajectory of {video_id}: run raypipe cluster {run}")
 
 
 def _video_tables(run: Run, columns: list[str]) -> Iterator[pa.Table]:

@@ -143,7 +143,7 @@ def read_known(run: Run) -> Known:
     """
     metrics = run.read_json("metrics.json")
     if "outliers" not in metrics:
-        raise UsageError(f"{run.url} was clustered by an earlier version: run raypipe cluster {run.url} again")
+        raise UsageError(f"{run} was clustered by an earlier version: run raypipe cluster {run} again")
     own = metrics["outliers"]
     column = "distance" if own["by"] == "distance" else "outlier_score"
     table = run.read_table("clusters.parquet", ["cluster", column])
@@ -251,12 +251,12 @@ def judge_run(run: Run, config: Config) -> Judgement:
     """
     if is_predicted(run.info()):
         raise UsageError(
-            f"{run.url} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
+            f"{run} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
             "them by the videos of these: predict again"
         )
     for name in ("clusters.parquet", "model/centers.npy"):
         if not run.exists(name):
-            raise UsageError(f"{run.url} has no {name}: run raypipe cluster {run.url} first")
+            raise UsageError(f"{run} has no {name}: run raypipe cluster {run} first")
     clusters = run.read_table("clusters.parquet", ["cluster", "distance"])
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     return judge_videos(

@@ -68,7 +68,7 @@ def read_picture_map(run: Run) -> PictureMap:
     """
     names = run.files("trajectories", ".parquet")
     if not names or "picture" not in run.read_parquet(names[0], lambda file: file.schema_arrow.names):
-        raise UsageError(f"{run.url} has no map, as it is not clustered: run raypipe cluster {run.url}")
+        raise UsageError(f"{run} has no map, as it is not clustered: run raypipe cluster {run}")
     ids: list[str] = []
     steps, lengths, n_clips = [], [], []
     for table in run.iter_tables("trajectories", _COLUMNS):

@@ -230,7 +230,7 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
         run.remove(PLAN_FOLDER)
     elif not same and (run.exists(PLAN_FILE) or run.exists(PLAN_FOLDER)):
         raise UsageError(
-            f"{run.url} holds embeddings made with another encoder or sampling: choose another -o, or --re-embed"
+            f"{run} holds embeddings made with another encoder or sampling: choose another -o, or --re-embed"
         )
     plan = Plan(run, videos)
     is_changed, is_lost = np.zeros(len(videos), bool), np.zeros(len(videos), bool)

@@ -73,14 +73,14 @@ def check_place(run: Run) -> None:
     """Raise `UsageError` if a run's place is a file, or a folder of others' files that it would write over."""
     path = local_path(run.url)
     if path is not None and Path(path).is_file():
-        raise UsageError(f"{run.url} is a file: name a folder by -o")
+        raise UsageError(f"{run} is a file: name a folder by -o")
     info = run.info()
     is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
     if is_run or info.keys() == {"seconds"}:  # It was to be one, and has found no videos.
         return
     for name in ("run.json", *_EMBEDDED, *_CLUSTERED, *_REPORTED):
         if run.exists(name):
-            raise UsageError(f"{run.url} is no run, and its {name} would be written over: choose another -o")
+            raise UsageError(f"{run} is no run, and its {name} would be written over: choose another -o")
 
 
 def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
@@ -323,7 +323,7 @@ def read_model(run: Run) -> SavedModel:
     """
     if not run.exists("model/centers.npy"):
         others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
-        raise UsageError(f"{run.url} has no model of its clusters{others}: run raypipe cluster {run.url}")
+        raise UsageError(f"{run} has no model of its clusters{others}: run raypipe cluster {run}")
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     reducer = _read_arrays(run, "model/reducer.npz")
     reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.

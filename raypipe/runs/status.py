@@ -30,7 +30,7 @@ def describe_status(run: Run, now: float | None = None) -> str:
         Seconds since 1970; the clock's by default.
     """
     info = run.info()
-    lines = [f"{run.url}: {info.get('state', 'just begun')}"]
+    lines = [f"{run}: {info.get('state', 'just begun')}"]
     if probed := _count_probed(run):
         lines.append(f"probing    {probed:,} segments in what has been probed by now")
     if run.exists(PLAN_FILE):

@@ -42,7 +42,7 @@ def join_cameras(run: Run, paths: Trajectories) -> Trajectories:
     has_episodes = _EPISODE in run.read_parquet(VIDEOS_FILE, lambda file: file.schema_arrow.names)
     videos = run.read_table(VIDEOS_FILE, ["video_id", "group", _EPISODE]) if has_episodes else None
     if videos is None or videos[_EPISODE].null_count:
-        raise UsageError(f"trajectory.join=camera needs a LeRobot dataset: videos of {run.url} belong to no episode")
+        raise UsageError(f"trajectory.join=camera needs a LeRobot dataset: videos of {run} belong to no episode")
     cameras = videos["group"].unique().to_pylist()
     camera_of = pc.index_in(videos["group"], value_set=videos["group"].unique()).to_numpy()
     episodes, episode_of = np.unique(videos[_EPISODE].to_numpy(), return_inverse=True)

@@ -21,6 +21,7 @@ from raypipe.packages import one_torch_thread
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.schema import Trajectories
+from raypipe.storage import shown
 
 if TYPE_CHECKING:
     from raypipe.trajectories.network import Seq2SeqNetwork
@@ -307,7 +308,7 @@ class _Checkpoint:
             with np.load(io.BytesIO(self._run.read_bytes(self._name)), allow_pickle=False) as file:
                 arrays = dict(file)
         except (ValueError, OSError, KeyError) as error:
-            where = self._run.place(self._name)
+            where = shown(self._run.place(self._name))
             raise RaypipeError(f"cannot read {where}: {error}; remove it to begin anew") from error
         return arrays if str(arrays.get("made_of")) == made_of else None
 

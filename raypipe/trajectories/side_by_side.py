@@ -74,13 +74,13 @@ def align_videos(run: Run, ids: Sequence[str], to_center: bool = False) -> Share
     config = run.info()["config"]
     column = lookup.path_column(run)
     if config["trajectory"].get("pool"):
-        raise UsageError(f"{run.url} pools each video to one vector: there is no path in time to align")
+        raise UsageError(f"{run} pools each video to one vector: there is no path in time to align")
     gamma = gamma_of(run, column)
     paths = [np.asarray(lookup.read_path(run, video_id, column), np.float64) for video_id in ids]
     axis = "index" if config["trajectory"]["n_steps"] is None else config["trajectory"]["time_axis"]
     known = {clips.video_id: clips for clips in iter_clip_paths(run, ids)}
     if lacking := [video_id for video_id in ids if video_id not in known]:
-        raise RaypipeError(f"the clips of {lacking[0]} have no times in {run.url}")
+        raise RaypipeError(f"the clips of {lacking[0]} have no times in {run}")
     refined = [_refine(path, known[video_id], axis) for path, video_id in zip(paths, ids, strict=True)]
     if to_center:
         reference = _refine_center(_read_center(run, ids))
@@ -138,6 +138,6 @@ def _read_center(run: Run, ids: Sequence[str]) -> np.ndarray:
         raise UsageError("these videos are in several clusters, which have no center in common")
     (number,) = clusters
     if number is None or number < 0 or not run.exists("model/centers.npy"):
-        raise UsageError(f"{run.url} has no center for these videos")
+        raise UsageError(f"{run} has no center for these videos")
     centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     return np.asarray(centers[number], np.float64)

@@ -166,7 +166,7 @@ def _check(run: Run, like: Any, n: int) -> str:
     if n < 1:
         raise UsageError(f"n must be 1 or more, not {n}")
     if run.info().get("state") != EMBEDDED:
-        raise UsageError(f"{run.url} is not embedded to its end: run raypipe embed SOURCE -o {run.url}")
+        raise UsageError(f"{run} is not embedded to its end: run raypipe embed SOURCE -o {run}")
     return os.fspath(like)
 
 
@@ -204,12 +204,12 @@ def _encode_text(run: Run, text: str, config: Config) -> np.ndarray:
     """Return the vector of a text, (dim,), in the space of the run's clips."""
     theirs = run.info()["encoder"]
     if why := why_no_words(theirs):
-        raise UsageError(f"{shown(run.url)} has no video {text!r}; nor can it be searched for a text, as {why}")
+        raise UsageError(f"{run} has no video {text!r}; nor can it be searched for a text, as {why}")
     if not text.strip():
         raise UsageError("the text to search for is empty")
     tower = _make_tower(config.encode.model, config.encode.pretrained)
     if not theirs["fingerprint"].startswith(f"{tower.fingerprint}/"):
-        raise UsageError(f"{shown(run.url)} was embedded by {theirs['fingerprint']}, and this is {tower.fingerprint}")
+        raise UsageError(f"{run} was embedded by {theirs['fingerprint']}, and this is {tower.fingerprint}")
     return tower([text])[0]
 
 
@@ -230,11 +230,9 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
         yield run
         return
     if run.exists(SIGNALS):
-        raise UsageError(f"{run.url} joins signals to its videos, and {shown(like)} has none: name a video of the run")
+        raise UsageError(f"{run} joins signals to its videos, and {shown(like)} has none: name a video of the run")
     if config.trajectory.join:
-        raise UsageError(
-            f"{shown(like)} is no video of {run.url}, whose paths join the cameras of an episode: name one"
-        )
+        raise UsageError(f"{shown(like)} is no video of {run}, whose paths join the cameras of an episode: name one")
     videos, paths = read_source(like)
     if len(videos) != 1:
         raise UsageError(f"{shown(like)} holds {len(videos)} videos: name one")

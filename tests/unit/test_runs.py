@@ -3,15 +3,19 @@
 import os
 import pickle
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 from commands import call_raypipe
+from embedded import make_embedded
+from fsspec.implementations.memory import MemoryFileSystem
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.report.naming import free_name
 from raypipe.runs.directory import Run
 from raypipe.runs.results import check_place
+from raypipe.sources.videos import Video
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -178,3 +182,32 @@ def test_a_file_may_have_a_name_as_long_as_names_may_be(tmp_path):
         names = [free_name(name, taken) for _ in range(11)]
         assert names[0] == name and len(set(names)) == 11 and all(each.endswith(".npz") for each in names)
         assert max(len(each.encode()) for each in names) <= 255
+
+
+class _Vault(MemoryFileSystem):
+    """Files in memory behind URLs that hold a password, as those of FTP do: vault://me:secret@host/run."""
+
+    protocol, store, pseudo_dirs = ("vault",), {}, [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol("/" + path.partition("@")[2].partition("/")[2] if "://" in path else path)
+
+    @staticmethod
+    def _get_kwargs_from_urls(url):
+        return {"user": url.rpartition("@")[0]}
+
+
+def test_a_password_in_a_url_is_not_printed():
+    fsspec.register_implementation("vault", _Vault, clobber=True)
+    url = "vault://me:secret@host/run"
+    clips = list(np.random.default_rng(0).normal(size=(6, 5, 4)))
+    run = make_embedded(url, clips, [Video(f"{i}", f"file:///{i}.mp4") for i in range(6)])
+    assert run.place("report.html") == f"{url}/report.html"
+    commands = [("cluster", url, "-k", "2", "--set", "reduce.n_components=2"), ("report", url), ("status", url)]
+    commands += [("poster", url), ("sweep", f"{url}s"), ("predict", url, "x.npz", "-o", url)]
+    commands += [("export", url, "--to", form) for form in ("npz", "csv", "links", "lerobot")]
+    for command in commands:
+        result = call_raypipe(*command)
+        said = result.stdout + result.stderr
+        assert "vault://host/run" in said and "secret" not in said, (command, said)
