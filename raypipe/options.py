@@ -149,7 +149,12 @@ def verb(*groups: dict[str, Any], epilog: str) -> Callable[[Callable[..., int | 
         @functools.wraps(function)
         def verb(**arguments: Any) -> None:
             options = {name: arguments.pop(name.replace(".", "__")) for name in shared}
-            raise typer.Exit(_run(lambda: function(**arguments, options=options), options["debug"]))
+
+            def work() -> int | None:
+                _check_lasts(arguments.get("output") or arguments.get("picture") or "")
+                return function(**arguments, options=options)
+
+            raise typer.Exit(_run(work, options["debug"]))
 
         verb.__signature__ = introspection.Signature([*own, *more])  # type: ignore[attr-defined]
         verb.__annotations__ = {p.name: p.annotation for p in (*own, *more)}
@@ -178,6 +183,12 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
         reason = " ".join(str(error).split())[:500]
         print(f"raypipe: {type(error).__name__}: {reason} (--debug shows the traceback)", file=sys.stderr)
         return FAILED
+
+
+def _check_lasts(output: str) -> None:
+    """Raise `UsageError` if what is written ends with this process."""
+    if output.lower().startswith("memory:/"):
+        raise UsageError(f"{output} is the memory of this command, and is gone when it ends: name a folder by -o")
 
 
 def _is_unread(stream: TextIO) -> bool:

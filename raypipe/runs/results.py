@@ -68,12 +68,23 @@ _CLUSTERED = (
 """What clustering writes."""
 _REPORTED = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
 
+_SHOWN_HALF = ("ftp", "sftp", "ssh", "smb")
+"""Protocols by which a file grows where it lies; neither are folders made on the way to it."""
+
 
 def check_place(run: Run) -> None:
-    """Raise `UsageError` if a run's place is a file, or a folder of others' files that it would write over."""
+    """Raise `UsageError` if no run can be at its place: it is a file, or on a server that shows files half written.
+
+    Also if it is a folder of others' files that the run would write over.
+    """
     path = local_path(run.url)
     if path is not None and Path(path).is_file():
         raise UsageError(f"{run} is a file: name a folder by -o")
+    if run.url.partition("://")[0].lower() in _SHOWN_HALF:
+        raise UsageError(
+            f"{run} cannot hold a run, as a file on such a server is seen before it is whole: name a folder or an "
+            "object store by -o"
+        )
     info = run.info()
     is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
     if is_run or info.keys() == {"seconds"}:  # It was to be one, and has found no videos.
