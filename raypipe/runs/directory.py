@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raypipe.errors import RaypipeError, UsageError, one_line
-from raypipe.storage import cut_name, failure, is_transient, local_path, patiently, shown, url_below
+from raypipe.errors import RaypipeError, SourceError, UsageError, one_line
+from raypipe.storage import cut_name, failure, is_transient, local_path, open_filesystem, patiently, shown, url_below
 
 T = TypeVar("T")
 
@@ -80,10 +80,13 @@ class Run:
     def _fs_and_root(self) -> tuple[fsspec.AbstractFileSystem, str]:
         if not self.url:
             raise UsageError("a run directory has a name: -o is empty")
+        if (path := local_path(self.url)) is not None:
+            return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
         try:
-            return fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError, OSError) as error:
-            raise UsageError(f"cannot use {self} as a run directory: {one_line(error)}") from error
+            return open_filesystem(self.url)
+        except SourceError as error:
+            reason = str(error).removeprefix(f"cannot open {self}: ").removeprefix(f"{self}: ")
+            raise UsageError(f"cannot use {self} as a run directory: {reason}") from error
 
     def path(self, name: str = "") -> str:
         """Return the path of a file of the run, as its file system knows it."""

@@ -111,8 +111,25 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RaypipeError, match="cannot write"):
         Run(str(tmp_path / "file" / "run")).write_json("run.json", {})
-    with pytest.raises(UsageError, match="cannot use nope://"):
+    with pytest.raises(UsageError, match=r"cannot use nope://x/y as a run directory: Protocol not known: nope$"):
         Run("nope://x/y").exists("run.json")
+    with pytest.raises(UsageError, match="as a run directory: chained URLs are not read"):
+        Run("simplecache::s3://bucket/run").exists("run.json")
+    with pytest.raises(UsageError, match=r"^ftp://host/run cannot hold a run.* before it is whole: name a folder"):
+        check_place(Run("ftp://me:secret@host/run"))
+
+
+def test_a_folder_may_have_two_colons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Run("a::b/run").write_json("run.json", {})
+    assert Run(str(tmp_path / "a::b" / "run")).exists("run.json")
+
+
+@pytest.mark.parametrize("verb", [("run", "videos"), ("demo",), ("export", "run", "--to", "csv")])
+def test_what_is_written_outlasts_the_command(verb):
+    result = call_raypipe(*verb, "-o", "memory://run")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("raypipe: memory://run is the memory of this command")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
