@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,12 +31,23 @@ def check_comparable(encoder_id: dict[str, Any], like: Run | None) -> None:
         return
     theirs = like.info().get("encoder", {})
     both = encoder_id["name"] == PRECOMPUTED == theirs.get("name")
-    if encoder_id["dim"] == theirs.get("dim") and (both or encoder_id == theirs):
+    if encoder_id["dim"] == theirs.get("dim") and (both or is_same_encoder(encoder_id, theirs)):
         return
     raise UsageError(
         f"{like} was embedded by {_describe(theirs)}, and these videos would be by {_describe(encoder_id)}: "
         "the two cannot be compared"
     )
+
+
+def is_same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two encoders, as ``run.json`` has them, give the same vectors, wherever their weights lie."""
+    first, second = ({**each, "fingerprint": without_folder(each.get("fingerprint", ""))} for each in (one, other))
+    return first == second
+
+
+def without_folder(fingerprint: str) -> str:
+    """Return an encoder's fingerprint without the folder of its weights, whose content it names as well."""
+    return re.sub(r"/local-dir:.*(?=/sha256-)", "/local-dir", fingerprint)
 
 
 def check_cameras(groups: pa.ChunkedArray, config: Config, like: Run | None) -> None:

@@ -14,6 +14,7 @@ from raypipe.config import Config, DescribeConfig
 from raypipe.errors import EncoderError, UsageError
 from raypipe.packages import is_installed, require
 from raypipe.runs.clip_signals import saved_scale
+from raypipe.runs.comparison import without_folder
 from raypipe.runs.directory import Run
 from raypipe.runs.results import SIGNALS, from_table, read_clustered
 from raypipe.schema import OK
@@ -161,7 +162,7 @@ def _describe_by_clip(run: Run, config: Config, labels: np.ndarray, numbers: lis
 
     tower = ClipText(config.encode.model, config.encode.pretrained)
     made_with = run.info()["encoder"]["fingerprint"]
-    if not made_with.startswith(f"{tower.fingerprint}/"):
+    if not without_folder(made_with).startswith(f"{without_folder(tower.fingerprint)}/"):
         raise EncoderError(
             f"the embeddings of {run} were made with {made_with}, and the text tower is {tower.fingerprint}: "
             "leave encode.model and encode.pretrained as they were"

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from raypipe.config import Config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.accounting import VIDEOS_FILE, account, failed_before
+from raypipe.runs.comparison import is_same_encoder
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import remove_orphans
 from raypipe.runs.ledger import FOLDER, Ledger
@@ -223,7 +224,7 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
         ``source.re_embed`` does not ask for them to be made again.
     """
     before, again = run.info(), config.source.re_embed
-    same = before.get("encoder") == encoder_id
+    same = is_same_encoder(encoder_id, before.get("encoder", {}))
     same = same and before["config"]["sample"].items() >= config.sample.pattern().items()
     if not same and again:
         run.remove(PLAN_FILE)

@@ -19,7 +19,7 @@ from raypipe.config import Config, make_config
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
-from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words
+from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words, without_folder
 from raypipe.runs.directory import Run
 from raypipe.runs.results import SIGNALS
 from raypipe.schema import EMBEDDED, Trajectories
@@ -208,7 +208,7 @@ def _encode_text(run: Run, text: str, config: Config) -> np.ndarray:
     if not text.strip():
         raise UsageError("the text to search for is empty")
     tower = _make_tower(config.encode.model, config.encode.pretrained)
-    if not theirs["fingerprint"].startswith(f"{tower.fingerprint}/"):
+    if not without_folder(theirs["fingerprint"]).startswith(f"{without_folder(tower.fingerprint)}/"):
         raise UsageError(f"{run} was embedded by {theirs['fingerprint']}, and this is {tower.fingerprint}")
     return tower([text])[0]
 
