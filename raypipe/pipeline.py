@@ -135,6 +135,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.runs.results import write_model, write_picture_map
 
     check_embedded(run)
+    config = _from_anywhere(config)
     check_facts(run, config)
     check_clusterable(config)
     check_number(run.info()["counts"]["ok"], config.cluster)

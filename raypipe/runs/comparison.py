@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.config import Config
+from raypipe.encoders import DEFAULT_WEIGHTS
+from raypipe.encoders.weights import file_at, hash_files
 from raypipe.errors import UsageError
 from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDING
@@ -84,15 +86,30 @@ def check_facts(run: Run, config: Config) -> None:
     if run.info().get("encoder", {}).get("name", PRECOMPUTED) == PRECOMPUTED:
         return
     facts = run.info()["config"]
-    asked = {"sample": config.sample.pattern(), "encode": config.encode.model_dump(include={"encoder", "normalize"})}
+    encode = {"encoder", "normalize", "model", "pretrained"}
+    asked = {"sample": config.sample.pattern(), "encode": config.encode.model_dump(include=encode)}
     for section, keys in asked.items():
         for key, value in keys.items():
             fact = facts[section].get(key, value)
-            if fact != value:
+            if fact != value and not (key in ("model", "pretrained") and _may_be_weights(run, value)):
                 raise UsageError(
                     f"{run} was embedded with {section}.{key}={_as_yaml(fact)}, not {_as_yaml(value)}: "
                     "raypipe embed --re-embed embeds it anew"
                 )
+
+
+def _may_be_weights(run: Run, name: str) -> bool:
+    """Return whether an architecture, a tag or a file may be of the weights that a run was embedded by.
+
+    They may have moved, or go by several names. Of an encoder without weights this has nothing to say.
+    """
+    encoder_id = run.info()["encoder"]
+    if encoder_id["name"] not in DEFAULT_WEIGHTS:
+        return True
+    file = file_at(name)
+    names = [hash_files(file)] if file.is_file() else [name, name.replace("/", "-"), name.lower().replace("-", "_")]
+    made_with = without_folder(encoder_id["fingerprint"])
+    return any(f"/{re.sub('^local-dir:.*', 'local-dir', each)}/" in made_with for each in names)
 
 
 def why_no_words(encoder_id: Mapping[str, Any]) -> str | None:

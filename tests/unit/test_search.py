@@ -17,6 +17,7 @@ from raypipe.analysis import search
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs import lookup
+from raypipe.runs.comparison import check_comparable
 from raypipe.runs.directory import Run
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import cdist_soft_dtw
@@ -424,3 +425,28 @@ def test_a_part_without_an_end(tmp_path):
         similarity.search(make_worded(tmp_path), "v0", from_s=0.0, to_s=float("inf"))
     with pytest.raises(UsageError, match="from_s must be"):
         similarity.search(make_worded(tmp_path), "v0", from_s="a", to_s=3.0)
+
+
+def test_a_run_is_clustered_with_its_own_encoder_alone(tmp_path):
+    """Another model would be recorded, and new videos would then be embedded by it."""
+    run = make_worded(tmp_path)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "tiny.pt").rename(tmp_path / "moved" / "tiny.pt")
+    for name, other in (("model", "ViT-L-14"), ("pretrained", "openai"), ("normalize", "false")):
+        result = call_raypipe("cluster", run, "-k", "2", "--set", f"encode.{name}={other}")
+        assert result.exit_code == 2 and f" was embedded with encode.{name}=" in result.stderr
+    few = ("-k", "2", "--set", "reduce.n_components=2", "--set", "describe.method=none")
+    result = call_raypipe("cluster", run, *few, "--set", f"encode.pretrained={tmp_path}/moved/tiny.pt")
+    assert result.exit_code == 0, result.stderr
+    assert rp.search(run, WORDS[0], n=1)[0]["video_id"] == "v0"
+
+
+def test_weights_are_the_same_in_another_folder(tmp_path):
+    run = Run(str(tmp_path))
+    made = {"name": "clip", "dim": 16, "fingerprint": "clip/local-dir:model:1/sha256-0123456789abcdef/auto/l2"}
+    run.record(encoder=made)
+    moved = {**made, "fingerprint": "clip/local-dir:/mnt/a/sha256-b/sha256-0123456789abcdef/auto/l2"}
+    check_comparable(moved, run)
+    for other in ("clip/local-dir:model:1/sha256-fedcba9876543210/auto/l2", "clip/hf-hub:a/b/sha256-01/auto/l2"):
+        with pytest.raises(UsageError, match="cannot be compared"):
+            check_comparable({**made, "fingerprint": other}, run)
