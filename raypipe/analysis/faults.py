@@ -212,6 +212,7 @@ class Examiner:
         apart = distances_to_centers([path], self.centers[numbers], self.gamma)[0]
         return numbers[np.argsort(apart, kind="stable")[:NEAREST_CENTERS]]
 
+    @np.errstate(under="ignore")  # Such shares, times what is usual, are 0 too.
     def _find_excess(self, path: np.ndarray, center: int, usual: Usual) -> tuple[int, int]:
         """Return the steps in which the path is farther from the center than is usual there, ``start ≤ step < end``."""
         if np.ptp(path, axis=0).max() <= _STILL * np.abs(path).max():  # No step is odder than another.
@@ -234,6 +235,7 @@ def is_too_short(n_clips: int, usual: float) -> bool:
     return n_clips <= max(1.0, TOO_SHORT * usual) and n_clips < usual
 
 
+@np.errstate(under="ignore")  # Steps that lie far apart are aligned with probability 0.
 def spread_of(path: np.ndarray, center: np.ndarray, gamma: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how far a path and a center are apart at each step of either, squared, along their alignment.
 

@@ -62,6 +62,7 @@ class Descriptor:
     resize_mode = "squash"  # The edges of the picture count too.
     fingerprint = f"descriptor-{VERSION}"
 
+    @np.errstate(under="ignore")  # Far from its middle a Gaussian is 0.
     def __init__(self, device: str = "cpu") -> None:
         self._xp: Any = np
         self._device = device
@@ -87,6 +88,7 @@ class Descriptor:
         parts, total = self.parts(frames), sum(WEIGHTS.values())
         return np.concatenate([parts[name] * math.sqrt(weight / total) for name, weight in WEIGHTS.items()], axis=1)
 
+    @np.errstate(under="ignore")
     def parts(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Return each part by its name, float32 (n, its dim), each of unit length."""
         chunks = [self._describe(frames[i : i + _CHUNK]) for i in range(0, len(frames), _CHUNK)]

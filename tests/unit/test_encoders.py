@@ -85,6 +85,14 @@ def test_descriptor_is_deterministic_and_knows_no_batches(descriptor):
         np.testing.assert_allclose(small(frames[::-1])[::-1], vectors, atol=1e-6, rtol=0)
 
 
+def test_who_has_numpy_raise_can_describe_frames(descriptor):
+    from raypipe.encoders.descriptor import Descriptor
+
+    frames = np.stack([scene(), np.zeros((128, 128, 3), np.uint8)])
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(Descriptor()(frames), descriptor(frames))
+
+
 def test_descriptor_computed_by_torch_is_the_same(descriptor):
     from raypipe.encoders.descriptor import Descriptor
 

@@ -21,6 +21,7 @@ from raypipe.analysis.faults import (
     find_stretches,
     is_too_short,
     learn_pauses,
+    spread_of,
 )
 from raypipe.analysis.outliers import Scores, find_threshold, rank_within, score_outliers
 from raypipe.errors import UsageError
@@ -107,6 +108,14 @@ def test_who_has_numpy_raise_can_align_steps_that_lie_far_apart():
     with np.errstate(all="raise"):
         found = align_pairs(np.zeros((1, 2, 1)), np.array([[[0.0], [1e3]]]), 1.0)
     np.testing.assert_allclose(found.expected[0], [[1, 0.5], [0, 1]], atol=1e-9)
+
+
+@pytest.mark.parametrize("far", np.linspace(26.3, 27.3, 6))  # exp(-far²) is about the smallest float64.
+def test_who_has_numpy_raise_can_compare_with_steps_that_lie_far_apart(far):
+    with np.errstate(all="raise"):
+        _, _, share = spread_of(np.array([[0.0], [far]]), np.array([[0.0], [0.0], [far]]), 1.0)
+        examine(way_of(1, np.linspace(0, 1, N_STEPS)))
+    np.testing.assert_allclose(share, [[0.5, 0.5, 0], [0, 0, 1]], atol=0.1)
 
 
 def test_a_lone_odd_video_does_not_hide_in_its_own_cluster():
