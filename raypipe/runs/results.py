@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ _CLUSTERED = (
     *_POSTERS,
 )
 """What clustering writes."""
+_CLUSTERING = ("trajectories", "reduce", "cluster", "picture", "evaluate", "outliers", "duplicates", "describe")
+"""The steps that write it."""
 _REPORTED = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
 
 _SHOWN_HALF = ("ftp", "sftp", "ssh", "smb")
@@ -107,7 +109,7 @@ def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> Non
 
 def begin_clusters(run: Run, config: Config) -> None:
     """Remove what an earlier clustering left, and record the config of the one that takes its place."""
-    remove_clusters(run)
+    remove_clusters(run, done=("trajectories", "reduce"))
     run.record(config=config.model_dump(mode="json"))
 
 
@@ -116,10 +118,14 @@ def is_predicted(info: Mapping[str, Any]) -> bool:
     return str(info.get("implementations", {}).get("cluster", "")).startswith(PREDICTED)
 
 
-def remove_clusters(run: Run) -> None:
-    """Remove what clustering left, and the report of it: a step that is run again removes what follows from it."""
+def remove_clusters(run: Run, done: Sequence[str] = ()) -> None:
+    """Remove what clustering left, and the report of it: a step that is run again removes what follows from it.
+
+    How long its steps took goes too, unless they are ``done`` again: what is killed now should not tell of before.
+    """
     for name in _CLUSTERED:
         run.remove(name)
+    _remove_seconds(run, [step for step in _CLUSTERING if step not in done])
     remove_report(run)
 
 
@@ -127,6 +133,14 @@ def remove_report(run: Run) -> None:
     """Remove the report and its tables and pictures."""
     for name in _REPORTED:
         run.remove(name)
+    _remove_seconds(run, ("report",))
+
+
+def _remove_seconds(run: Run, steps: Sequence[str]) -> None:
+    info = run.info()
+    kept = {step: seconds for step, seconds in info.get("seconds", {}).items() if step not in steps}
+    if kept != info.get("seconds", {}):
+        run.write_json("run.json", {**info, "seconds": kept})
 
 
 def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectories | None]) -> None:

@@ -16,6 +16,7 @@ from raypipe.report.naming import free_name
 from raypipe.runs.directory import Run
 from raypipe.runs.results import check_place
 from raypipe.sources.videos import Video
+from raypipe.trajectories.steps import LocalSteps
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -228,3 +229,15 @@ def test_a_password_in_a_url_is_not_printed():
         result = call_raypipe(*command)
         said = result.stdout + result.stderr
         assert "vault://host/run" in said and "secret" not in said, (command, said)
+
+
+def test_a_clustering_that_broke_off_is_not_told_of_as_the_one_before(tmp_path, monkeypatch):
+    clips = list(np.random.default_rng(0).normal(size=(6, 5, 4)))
+    run = make_embedded(tmp_path / "run", clips, [Video(f"{i}", f"file:///{i}.mp4") for i in range(6)])
+    run.record(seconds={"embed": 9.0})
+    assert call_raypipe("cluster", run, "-k", "2", "--set", "reduce.n_components=2").exit_code == 0
+    assert {"cluster", "picture", "describe", "report"} < run.info()["seconds"].keys()
+    monkeypatch.setattr(LocalSteps, "project", lambda steps, clustering: {}["killed"])
+    assert call_raypipe("cluster", run, "-k", "3").exit_code == 1
+    assert run.info()["seconds"].keys() == {"embed", "trajectories", "reduce", "cluster"}
+    assert "report" not in call_raypipe("status", run).stdout
