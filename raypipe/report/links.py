@@ -33,7 +33,7 @@ def write_links(run: Run, place: Run, dry_run: bool) -> list[str]:
         raise UsageError(f"none of the {n_away} videos of {run} is a file on this machine: nothing can be linked")
     n_folders = len({link.parent for link in links})
     many = f"{counted(len(links), 'link')} in {counted(n_folders, 'folder')}"
-    away = f"; {n_away} videos are not files on this machine" if n_away else ""
+    away = f"; {counted(n_away, 'video is no file', 'videos are not files')} on this machine" if n_away else ""
     there = {Path(folder) / name for folder, _, names in os.walk(root) for name in names}
     there |= {path for path in root.rglob("*") if path.is_symlink()}
     if other := sorted(there - links.keys()):

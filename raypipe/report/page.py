@@ -154,8 +154,10 @@ def render_page(
 
 
 def _title(facts: Facts) -> str:
-    n_videos, n_clusters = len(facts.members), len(facts.clusters)
-    return f"{counted(n_videos, 'video')} in {counted(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
+    videos, n_clusters = counted(len(facts.members), "video"), len(facts.clusters)
+    if facts.noise and not n_clusters:
+        return f"{videos}, all of them noise"
+    return f"{videos} in {counted(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
 
 
 def _head(facts: Facts, written: datetime) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.progress import counted
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE
@@ -125,7 +126,7 @@ def _iter_clip_signals(
     for video_id in lost:
         yield video_id, np.zeros((len(times[video_id][0]), len(scale.mean)), np.float32)
     if lost:
-        notes.append(f"the signals of {len(lost)} videos cannot be read, and count as the average: {reason}")
+        notes.append(f"the signals of {counted(len(lost), 'video')} cannot be read, and count as the average: {reason}")
 
 
 def average_clips(path: np.ndarray, fps: float, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import RaypipeError
-from raypipe.progress import clock
+from raypipe.progress import clock, counted
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE, PLAN_FOLDER
@@ -32,7 +32,7 @@ def describe_status(run: Run, now: float | None = None) -> str:
     info = run.info()
     lines = [f"{run}: {info.get('state', 'just begun')}"]
     if probed := _count_probed(run):
-        lines.append(f"probing    {probed:,} segments in what has been probed by now")
+        lines.append(f"probing    {counted(probed, 'segment')} in what has been probed by now")
     if run.exists(PLAN_FILE):
         lines += _describe_segments(run)
     if "embedding" in info:
@@ -84,12 +84,12 @@ def _describe_segments(run: Run) -> list[str]:
     n_failed = n - n_left - n_done  # Segments whose server was away count as remaining.
     lines = [
         f"segments   {n_done:,} done, {n_failed:,} failed, {n_left:,} remaining of {n:,}; "
-        f"{np.maximum(ledger.n_clips, 0).sum():,} clips"
+        f"{counted(np.maximum(ledger.n_clips, 0).sum(), 'clip')}"
     ]
     if failed.any():
         reasons = np.where(unreadable, plan["error"].to_pylist(), ledger.outcome["error"].to_pylist())[failed]
         what, often = Counter(str(reason).rpartition(": ")[2][:80] for reason in reasons).most_common(1)[0]
-        lines.append(f"failures   {often:,} times: {what}")
+        lines.append(f"failures   {counted(often, 'time')}: {what}")
     return lines
 
 
@@ -97,8 +97,8 @@ def _describe_stages(recorded: dict[str, Any], state: str | None, now: float) ->
     figures = stage_figures(recorded)
     lines = [
         f"speed      {figures['segments_per_s']:.2g} segments and {figures['frames_per_s']:.3g} frames a second",
-        f"decoding   {recorded['decoders']} actors, {figures['decode_busy']:.0%} busy",
-        f"encoding   {recorded['encoders']} actors, {figures['encode_busy']:.0%} busy",
+        f"decoding   {counted(recorded['decoders'], 'actor')}, {figures['decode_busy']:.0%} busy",
+        f"encoding   {counted(recorded['encoders'], 'actor')}, {figures['encode_busy']:.0%} busy",
     ]
     if state == EMBEDDING:
         rate = figures["segments_per_s"]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.progress import counted
 from raypipe.sources.frame_tables import read_frames
 from raypipe.sources.lerobot import (
     EPISODE,
@@ -25,6 +26,7 @@ from raypipe.storage import ImageColumn
 
 _BATCH = 10_000  # So many episodes at a time become Python objects.
 _SUCCESS, _SUBTASKS, _SUBTASK = "next.success", "subtasks", "subtask_index"
+_HAVE = ("episode has", "episodes have")
 _PLACES = ("videos/", "data/")  # These columns say where an episode lies; the video's URI and span say it already.
 
 
@@ -183,7 +185,7 @@ def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -
         if "task_index" in dataset.features:
             _label_by_frames(dataset, episodes, several, tasks, labels, notes, instead)
         else:
-            notes.append(f"{len(several)} episodes have several tasks and their frames none, {instead}")
+            notes.append(f"{counted(len(several), *_HAVE)} several tasks and their frames none, {instead}")
     # The table of episodes that lerobot 0.6 writes when it converts pictures to videos has no tasks.
     if len(without := np.flatnonzero(n_tasks == 0)) and "task_index" in dataset.features:
         _label_by_frames(dataset, episodes, without, tasks, labels, notes, "so they have no label")
@@ -223,7 +225,7 @@ def _each_episode(
         for row, number in zip(rows.tolist(), whole_numbers(episodes, EPISODE)[rows].tolist(), strict=True):
             yield row, of.get(number, values[:0])
     if lost:
-        notes.append(f"{column} of {lost} episodes cannot be read, {instead}: {reason}")
+        notes.append(f"{column} of {counted(lost, 'episode')} cannot be read, {instead}: {reason}")
 
 
 def _label_by_frames(
@@ -240,7 +242,7 @@ def _label_by_frames(
         names = read_task_names(dataset)
     except SourceError as error:
         how_many = "several" if tasks[rows[0]] else "no"
-        notes.append(f"{len(rows)} episodes have {how_many} tasks, {instead}: {error}")
+        notes.append(f"{counted(len(rows), *_HAVE)} {how_many} tasks, {instead}: {error}")
         return
     for row, numbers in _each_episode(dataset, episodes.take(pa.array(rows)), "task_index", notes, instead):
         counts = Counter(names[n] for n in np.sort(numbers).tolist() if names.get(n))

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.progress import counted
 from raypipe.sources.columns import as_rows
 from raypipe.sources.episodes import describe_episodes
 from raypipe.sources.frame_tables import read_frames
@@ -236,7 +237,8 @@ def iter_signals(
                 values[:, column] = np.interp(at, *known)
         yield row, ((values - scale.mean) / scale.std).astype(np.float32)
     if n_mended:
-        notes.append(f"{n_mended} episodes have numbers that are none, which are interpolated from their neighbours")
+        has = counted(n_mended, "episode has", "episodes have")
+        notes.append(f"{has} numbers that are none, which are interpolated from their neighbours")
 
 
 def _iter_values(

@@ -141,7 +141,7 @@ def test_a_page_of_nothing_but_noise(tmp_path):
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(6)], k=1)
     make_noise(run, list(range(6)))
     page = Page(write(run))
-    assert "6 videos in 0 clusters and noise" in page.text
+    assert "6 videos, all of them noise" in page.text
     assert "no cluster was found, all 6 videos are noise" in page.text
     assert "There are no clusters." in page.text and "farther from its center" not in page.text
     assert not run.exists("plots/outliers.png"), "there is no distance to draw"

@@ -136,7 +136,7 @@ def test_status_tells_how_far_it_is(done):
     told = describe_status(done, now=info["embedding"]["updated"] + 600)
     assert "1 done, 1 failed, 4 remaining of 6" in told
     assert "last sign 10:00 ago; is it still running? Run the same command again to continue" in told
-    assert "1 times: " in told
+    assert "failures   1 time: " in told
 
 
 def test_failed_videos_are_quarantined_until_they_are_wanted(chain_here, tmp_path, run, make_video):

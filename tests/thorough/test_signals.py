@@ -289,7 +289,7 @@ def test_an_episode_without_signals_counts_as_the_average(root, tmp_path):
     write_signals(run, str(other), find_episodes(open_lerobot(str(other))), f"video,{STATE}", None, said.append)
     ids = run.read_table("videos.parquet")["video_id"].to_pylist()
     assert (read_signals_of(run, ids)[ids[3]] == 0).all()
-    assert said[-1] == "the signals of 1 videos cannot be read, and count as the average: it has no frames"
+    assert said[-1] == "the signals of 1 video cannot be read, and count as the average: it has no frames"
 
 
 @pytest.mark.parametrize("name", ["lerobot_v30/codes_video", "lerobot_v30/codes_depth", "lerobot_v21/so101_cloth"])

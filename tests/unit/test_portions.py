@@ -63,7 +63,7 @@ def test_a_plan_from_before_a_column_was_added_goes_on(run):
 def test_portions_settle_the_plan(run):
     run.write_table("plan.parquet", plan_of("cba"))
     run.write_table("plan/00000000-x.parquet", plan_of("D"))
-    assert "probing    1 segments in what has been probed by now\nsegments   0 done" in describe_status(run)
+    assert "probing    1 segment in what has been probed by now\nsegments   0 done" in describe_status(run)
     plan = Plan(run, videos_of("abcD"), 3)
     plan.settle()
     assert not run.exists("plan")
