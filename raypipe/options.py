@@ -251,12 +251,19 @@ def prepare(
     )
     progress = make_progress(options["quiet"])
     method, before = config.cluster.method, (made_with or {}).get("cluster", {})
+    constraint = [
+        key
+        for key in ("global_constraint", "sakoe_chiba_radius", "itakura_max_slope")
+        if (value := getattr(config.cluster, key)) is not None and value != before.get(key)
+    ]
+    given = {**chosen.get("cluster", {}), **dict.fromkeys(constraint, True)}
     for flag, key, is_used in (
         ("--n-clusters", "n_clusters", method != "density"),
         ("--min-cluster-size", "min_cluster_size", method == "density"),
         ("--assign-all", "assign_all", method == "density"),
+        *((f"cluster.{key}", key, method not in ("euclidean", "kmeans")) for key in constraint),
     ):
-        if not is_used and chosen.get("cluster", {}).get(key):
+        if not is_used and given.get(key):
             progress.say(f"{flag} has no effect under cluster.method={method}")
             # Nor has it on a later clustering by another method, to which nobody gave it.
             kept = before.get(key, type(config.cluster).model_fields[key].default)

@@ -4,6 +4,7 @@ import pytest
 from commands import call_raypipe, run_raypipe
 
 from raypipe.config import PRESETS
+from raypipe.options import prepare
 from raypipe.progress import counted
 from raypipe.runs.directory import Run
 
@@ -126,3 +127,13 @@ def test_doctor():
 def test_the_help_names_every_preset():
     page = " ".join(call_raypipe("run", "--help").stdout.replace("│", " ").split())
     assert all(name in page for name in PRESETS)
+
+
+def test_a_constraint_that_no_alignment_keeps_to_is_said(capsys):
+    radius = "cluster.sakoe_chiba_radius=0"
+    for method, is_said in (("kmeans", True), ("euclidean", True), ("softdtw", False), ("dtw", False)):
+        options = {"set": [f"cluster.method={method}", radius], "quiet": False}
+        config, _ = prepare(options)
+        said = f"cluster.sakoe_chiba_radius has no effect under cluster.method={method}"
+        assert (said in capsys.readouterr().err) == is_said
+        assert config.cluster.sakoe_chiba_radius == (None if is_said else 0)
