@@ -338,6 +338,19 @@ def memory_mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
         Path(path).unlink()
 
 
+def pack_table(table: pa.Table) -> bytes:
+    """Return rows as an Arrow stream: pickled as it is, a slice would take the whole batch along that it lies in."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def unpack_table(packed: bytes | pa.Buffer) -> pa.Table:
+    """Return the rows that `pack_table` has packed."""
+    return pa.ipc.open_stream(packed).read_all()
+
+
 def numbers_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return a column of numbers without nulls; pyarrow's own `to_numpy` would import pandas, where it is installed."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

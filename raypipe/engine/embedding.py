@@ -25,6 +25,7 @@ from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed, one_torch_thread
 from raypipe.runs.committer import Committer
 from raypipe.runs.directory import Run
+from raypipe.schema import unpack_table
 from raypipe.segments.planning import mean_frames
 
 QUEUED_BATCHES = 4
@@ -162,7 +163,7 @@ def _results(
 
 def _unpack(packed: pa.ChunkedArray) -> list[pa.Table]:
     """Return the tables that actors have packed; null is none."""
-    return [pa.ipc.open_stream(each.as_buffer()).read_all() for each in packed.drop_null()]
+    return [unpack_table(each.as_buffer()) for each in packed.drop_null()]
 
 
 def _done(results: pa.Table) -> pa.Table:

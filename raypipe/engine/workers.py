@@ -14,7 +14,7 @@ from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import remake_encoder
 from raypipe.engine.attempts import LOST, TRIES, Attempts
 from raypipe.engine.devices import Worker
-from raypipe.schema import Failure
+from raypipe.schema import Failure, pack_table
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, empty_segment
 
 
@@ -92,7 +92,7 @@ class GpuActor(Worker):
             n_frames, clips, frames, reason = 0, None, None, LOST
             if self._attempts.begin("decode", key) <= TRIES:
                 decoded, clips = self._segments(row)
-                n_frames, frames, reason = len(decoded["pixels"]), _to_bytes(decoded["frames"]), decoded["error"]
+                n_frames, frames, reason = len(decoded["pixels"]), pack_table(decoded["frames"]), decoded["error"]
             self._attempts.end("decode", key)
             took_s = time.monotonic() - started
             refused = reason if clips is None else None
@@ -117,7 +117,7 @@ def _pack(number: int, row: dict[str, Any], decode_s: float) -> pa.Table:
             "error": pa.array([row["error"]], pa.string()),
             "members": pa.array([row["members"].ravel()], pa.list_(pa.int64())),
             **clips,
-            "frames": pa.array([_to_bytes(row["frames"])], pa.large_binary()),
+            "frames": pa.array([pack_table(row["frames"])], pa.large_binary()),
             "pixels": binary,
         }
     )
@@ -157,15 +157,7 @@ def _result(
             "took_s": pa.array([took_s]),
             "ended": pa.array([time.time()]),
             "refused": pa.array([refused], pa.string()),
-            "clips": pa.array([None if clips is None else _to_bytes(clips)], pa.large_binary()),
+            "clips": pa.array([None if clips is None else pack_table(clips)], pa.large_binary()),
             "frames": pa.array([frames], pa.large_binary()),
         }
     )
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    """Return a table as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from raypipe.errors import SourceError
-from raypipe.schema import numbers_of
+from raypipe.schema import numbers_of, pack_table, unpack_table
 from raypipe.storage import shown
 
 _KINDS = {
@@ -79,24 +79,11 @@ class Extra(Mapping[str, Any]):
             return None
 
     def __reduce__(self) -> Any:
-        return _unpack_extra, (pack(self._table.slice(self._row, 1)),)
+        return _unpack_extra, (pack_table(self._table.slice(self._row, 1)),)
 
 
 def _unpack_extra(packed: bytes) -> Extra:
-    return Extra(unpack(packed), 0)
-
-
-def pack(table: pa.Table) -> bytes:
-    """Turn rows into bytes: pickled as it is, a slice would take the whole batch along that it lies in."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def unpack(packed: bytes) -> pa.Table:
-    """Return the rows that `pack` has packed."""
-    return pa.ipc.open_stream(packed).read_all()
+    return Extra(unpack_table(packed), 0)
 
 
 def to_array(values: Sequence[Any], rows: Sequence[int] | None = None) -> pa.Array:

@@ -15,15 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError, check_type
-from raypipe.schema import memory_mapped, take_rows
+from raypipe.schema import memory_mapped, pack_table, take_rows, unpack_table
 from raypipe.sources.columns import (
     Extra,
     UnlikeError,
     merge_fields,
-    pack,
     stored_type,
     to_array,
-    unpack,
     with_room,
 )
 from raypipe.storage import shown, split_member
@@ -239,12 +237,12 @@ class Videos:
         keys, _ = self._index
         return bool((keys[1:] == keys[:-1]).any())
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"n_ignored": self.n_ignored, "notes": self.notes, "fields": self._fields, "rows": pack(self._rows)}
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.n_ignored, self.notes, self._fields, pack_table(self._rows)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.n_ignored, self.notes = state["n_ignored"], state["notes"]
-        self._fields, self._rows = state["fields"], unpack(state["rows"])
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.n_ignored, self.notes, self._fields, packed = state
+        self._rows = unpack_table(packed)
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
