@@ -112,3 +112,9 @@ def clock(seconds: float) -> str:
 def counted(n: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun: 1 video, 2,000 videos."""
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def shorten(text: str, length: int = 60) -> str:
+    """Return a text on one line of so many characters at most, the last of which says if there was more."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -18,6 +18,7 @@ from PIL import Image
 from raypipe.analysis.fingerprints import choose_unlike
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
+from raypipe.progress import shorten
 from raypipe.report.facts import Member
 from raypipe.report.plots import draw_path, gaps_between
 from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
@@ -142,7 +143,7 @@ def draw_found(run: Run, found: Sequence[Mapping[str, Any]], like: str | None, l
         title = (
             f"{prints[0].of.name}, and the videos {how} like it" if query else f"The videos {how} like {shown(like)}"
         )
-    return draw_fingerprints(_shorten(title, 80), prints, paths)
+    return draw_fingerprints(shorten(title, 80), prints, paths)
 
 
 def _describe(run: Run, ids: Sequence[str]) -> list[Subject]:
@@ -252,8 +253,8 @@ def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float) -> None:
         at += 0.09
         axes.text(at, top - 0.14, name, size=8.5, weight="bold", color=ink_on(color), va="center", bbox=chip)
         at += 0.12 + 0.09 * len(name)
-    axes.text(at, top - 0.14, _shorten(each.of.name, 44), size=9, weight="bold", va="center")
-    axes.text(left, top - 0.35, _shorten(each.of.note, 60), size=8, color=MUTED, va="center")
+    axes.text(at, top - 0.14, shorten(each.of.name, 44), size=9, weight="bold", va="center")
+    axes.text(left, top - 0.35, shorten(each.of.note), size=8, color=MUTED, va="center")
 
 
 def _draw_map(panel: _Panel, each: Fingerprint, cloud: np.ndarray) -> None:
@@ -353,8 +354,3 @@ def _open(jpeg: bytes) -> np.ndarray:
         most = round(image.height * _COLUMN / _HIGH)
         left = max((image.width - most) // 2, 0)
         return np.asarray(image.convert("RGB").crop((left, 0, min(left + most, image.width), image.height)))
-
-
-def _shorten(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raypipe.clustering.result import NOISE
+from raypipe.progress import shorten
 
 if TYPE_CHECKING:
     from raypipe.report.facts import Facts, Member
@@ -43,7 +44,6 @@ def draw_hover(facts: Facts, video_map: VideoMap) -> tuple[str, int]:
 
 def _tell(member: Member) -> str:
     where = "noise" if member.cluster == NOISE else f"cluster {member.cluster}"
-    caption = " ".join((member.caption or "").split())
-    caption = caption if len(caption) <= _CAPTION else f"{caption[: _CAPTION - 1]}…"
+    caption = shorten(member.caption or "", _CAPTION)
     heading = " · ".join(filter(None, (member.name[:_CAPTION], where, member.label)))
     return escape(f"{heading}\n{caption}" if caption else heading)

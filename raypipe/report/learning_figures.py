@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.progress import shorten
 from raypipe.report.facts import Facts
 from raypipe.report.style import COLORS, FAINT, MUTED, TINTS, as_png, color_of, open_figure
 
@@ -84,7 +85,8 @@ def draw_states(facts: Facts, decoded: Mapping[str, np.ndarray]) -> bytes:
             axes.set_title(title)
             axes.set(xlabel="first principal axis (no unit)", ylabel="second principal axis (no unit)")
             axes.grid()
-            handles = [Line2D([], [], color=color, linewidth=2.4, label=_shorten(name)) for name, color in legend[:12]]
+            named = [(shorten(name, 20), color) for name, color in legend[:12]]
+            handles = [Line2D([], [], color=color, linewidth=2.4, label=name) for name, color in named]
             axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
         return as_png(figure)
 
@@ -95,7 +97,3 @@ def _darken(color: str) -> str:
 
 # The tints of labels are pale, which suits areas; thin lines want more.
 _DARKENED = tuple(map(_darken, TINTS))
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"

@@ -14,7 +14,7 @@ import yaml
 
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
-from raypipe.progress import counted
+from raypipe.progress import counted, shorten
 from raypipe.report.confusion import render_confusions
 from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.facts import Cluster, Facts, Member, Problem, link_of
@@ -237,7 +237,7 @@ def _pills(cluster: Cluster, facts: Facts) -> str:
     mix = cluster.mix(facts.mix_column) if facts.mix_column else []
     if not mix:
         return ""
-    items = [f"<li><bdi>{escape(_shorten(name))}</bdi> <b>{count:,}</b></li>" for name, count in mix[:MAX_PILLS]]
+    items = [f"<li><bdi>{escape(shorten(name))}</bdi> <b>{count:,}</b></li>" for name, count in mix[:MAX_PILLS]]
     if len(mix) > MAX_PILLS:
         items.append(f"<li>and {len(mix) - MAX_PILLS:,} more</li>")
     return f'<ul class="pills">{"".join(items)}</ul>'
@@ -247,7 +247,7 @@ def _keywords(cluster: Cluster, facts: Facts) -> str:
     words = facts.keywords.get(cluster.number)
     if not words:
         return ""
-    return f'<p class="keywords" title="What sets it apart">{escape(_shorten(" · ".join(words), 200))}</p>'
+    return f'<p class="keywords" title="What sets it apart">{escape(shorten(" · ".join(words), 200))}</p>'
 
 
 def _row(shown: Shown) -> str:
@@ -275,12 +275,12 @@ def _mark(member: Member) -> str:
 
 def _who(member: Member) -> str:
     said = " · ".join(
-        f"<bdi>{escape(_shorten(text))}</bdi>" for text in dict.fromkeys((member.label, member.group)) if text
+        f"<bdi>{escape(shorten(text))}</bdi>" for text in dict.fromkeys((member.label, member.group)) if text
     )
     return (
         f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
         + (f'<div class="muted">{said}</div>' if said else "")
-        + (f'<div class="muted clip">{escape(_shorten(member.caption, 120))}</div>' if member.caption else "")
+        + (f'<div class="muted clip">{escape(shorten(member.caption, 120))}</div>' if member.caption else "")
         + (f'<div class="muted">distance {_number(member.distance)}</div>' if member.cluster != NOISE else "")
         + ('<span class="tag">outlier</span>' if member.outlier else "")
     )
@@ -396,7 +396,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

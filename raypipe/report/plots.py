@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.progress import shorten
 from raypipe.report.facts import Cluster, Facts, paths_of
 from raypipe.report.style import (
     COLORS,
@@ -172,7 +173,7 @@ def draw_sizes(facts: Facts) -> bytes:
     with open_figure(9.6, 1.3 + 0.34 * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
         rows, below = range(len(clusters)), 0.5
         if parts:
-            handles = [Patch(color=TINTS[i], label=_shorten(part, 34)) for i, part in enumerate(parts)]
+            handles = [Patch(color=TINTS[i], label=shorten(part, 34)) for i, part in enumerate(parts)]
             if any(sum(n for _, n in c.mix(column)) < len(c) for c in clusters):
                 handles.append(Patch(facecolor="w", edgecolor=FAINT, hatch="////", linewidth=0, label=f"no {column}"))
             below += size_of(figure.legend(handles=handles, loc="lower left", ncols=3))[1]
@@ -356,8 +357,3 @@ def _grid(panels: int, overview: bool) -> tuple[int, int]:
     columns = math.ceil(math.sqrt(panels * (1 if overview else 1.5)))
     rows = max(math.ceil(panels / columns), 2 if overview else 1)
     return rows, math.ceil(panels / rows)
-
-
-def _shorten(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"

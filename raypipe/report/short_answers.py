@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import bidirectional
 
 from raypipe.analysis.sizes import LEAST_SWEPT
+from raypipe.progress import shorten
 from raypipe.runs.results import is_predicted
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def name_content(cluster: Cluster, facts: Facts) -> str:
     """Return what a cluster has most of: its two most frequent labels or groups, else two of its words, else ""."""
     mix = cluster.mix(facts.mix_column)
     names = [name for name, _ in mix] or list(facts.keywords.get(cluster.number, ()))
-    said = [name if len(name) <= _SHORT else f"{name[: _SHORT - 1]}…" for name in names[:2]]
-    return ", ".join(said) + (" …" if mix and len(names) > 2 else "")
+    return ", ".join(shorten(name, _SHORT) for name in names[:2]) + (" …" if mix and len(names) > 2 else "")
 
 
 def say_mixture(facts: Facts, column: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from raypipe.progress import shorten
 from raypipe.report.page_script import read_text
 from raypipe.report.poster_layout import PosterLayout
 from raypipe.runs.lookup import name_of
@@ -66,7 +67,6 @@ def render_viewer(facts: Mapping[str, Any]) -> str:
 
 
 def _tell(video: Mapping[str, Any]) -> str:
-    caption = " ".join((video["caption"] or "").split())
-    caption = caption if len(caption) <= _CAPTION else f"{caption[: _CAPTION - 1]}…"
+    caption = shorten(video["caption"] or "", _CAPTION)
     cluster = {None: None, -1: "noise"}.get(video["cluster"], f"cluster {video['cluster']}")
     return " · ".join(filter(None, (name_of(video["uri"]), cluster, video["label"], caption)))
