@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raypipe.progress import counted
 from raypipe.schema import Failure, Probe
 
 KINDS = (
@@ -110,7 +111,7 @@ def lay_out_faults(faults: Sequence[Fault]) -> list[str]:
             rows.append([fault.kind, "", "", f"… and {counts[fault.kind] - SHOWN} more: --json has all"])
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     table = [f"  {row[0]:{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:{widths[2]}}  {row[3]}".rstrip() for row in rows]
-    return [f"what is wrong: {len(faults)} finding{'s'[: len(faults) != 1]}, the worst first", *table]
+    return [f"what is wrong: {counted(len(faults), 'finding')}, the worst first", *table]
 
 
 def check_files(stream: Stream, probes: Mapping[str, Probe | Failure], fps: float) -> Iterator[Fault]:
@@ -215,11 +216,11 @@ def check_edges(stream: Stream, times_s: Mapping[str, np.ndarray], fps: float) -
             if fits and begins:
                 n, other = abs(begins), stream.episodes[rows[max(place - 1, 0)]]
                 how = "late and misses them" if begins > 0 else f"early and shows episode {other}"
-                yield _of(stream, row, "other frames", f"its span begins {n} frame{'s'[: n != 1]} too {how}", n)
+                yield _of(stream, row, "other frames", f"its span begins {counted(n, 'frame')} too {how}", n)
             elif fits and ends:
                 n, other = abs(ends), stream.episodes[rows[min(place + 1, len(rows) - 1)]]
                 how = f"late and shows episode {other}" if ends > 0 else "early and misses them"
-                yield _of(stream, row, "other frames", f"its span ends {n} frame{'s'[: n != 1]} too {how}", n)
+                yield _of(stream, row, "other frames", f"its span ends {counted(n, 'frame')} too {how}", n)
             elif not fits and shown != lengths[place]:
                 says = f"its span shows {shown} frames, and its length is {lengths[place]} frames"
                 yield _of(stream, row, "other frames", says, abs(shown - lengths[place]))

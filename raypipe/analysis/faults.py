@@ -10,6 +10,7 @@ import numpy as np
 
 from raypipe.analysis.outliers import Scores, distances_to_centers
 from raypipe.analysis.repairs import Pieces, Repair, undo_reversal, undo_swap
+from raypipe.progress import counted
 from raypipe.schema import ClipPath
 from raypipe.softdtw.alignment import align_pairs
 
@@ -168,8 +169,7 @@ class Examiner:
         path = np.asarray(path, np.float64)
         usual = self.usual.get(center)
         if clips is not None and usual is not None and is_too_short(len(clips.start_s), usual.n_clips):
-            n, m = len(clips.start_s), usual.n_clips
-            said = f"too short: {n} clip{'s'[: n != 1]}, where {m:g} are usual"
+            said = f"too short: {counted(len(clips.start_s), 'clip')}, where {usual.n_clips:g} are usual"
             return Finding(said, float(clips.start_s[0]), float(clips.end_s[-1]), True)
         if clips is not None and (still := find_still(clips.values, self.pauses)):
             return self._say_frozen(clips, *still)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raypipe.errors import RaypipeError
+from raypipe.progress import counted
 from raypipe.report.facts import Cluster, Facts, Member
 from raypipe.report.style import INK, MUTED, color_of, encode_png, ink_on
 from raypipe.runs.frames import Pictures
@@ -212,7 +213,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width:
     draw.rounded_rectangle([_MARGIN, _MARGIN, _MARGIN + chip, _MARGIN + 38], radius=9, fill=color)
     draw.text((_MARGIN + chip / 2, _MARGIN + 19), number, font=font, fill=ink_on(color), anchor="mm")
     x = _MARGIN + chip + 14
-    title = f"{cluster.title}: {len(cluster):,} video{'s'[: len(cluster) != 1]}"
+    title = f"{cluster.title}: {counted(len(cluster), 'video')}"
     draw.text((x, _MARGIN - 1), title, font=_font(17, bold=True), fill=INK)
     mix = cluster.mix(facts.mix_column) if facts.mix_column else []
     text = " · ".join(f"{name} ({count:,})" for name, count in mix[:12])

@@ -287,9 +287,9 @@ def _write_edit(
     notes = _note_needs(dataset, edit)
     if not np.array_equal(numbers, np.arange(len(numbers))):
         notes.append("# the episodes are not numbered from 0 without gaps, which lerobot-edit-dataset relies on")
-    s = "s"[: len(gone) != 1]
-    what = f"outlier{s}" if keep is None else f"episode{s} outside of cluster {keep}"
-    return [*notes, f"# deletes {len(gone)} {what} of {len(numbers)} episodes in a copy:", shlex.join(words)]
+    outside = f"{counted(len(gone), 'episode')} outside of cluster {keep}"
+    what = counted(len(gone), "outlier") if keep is None else outside
+    return [*notes, f"# deletes {what} of {len(numbers)} episodes in a copy:", shlex.join(words)]
 
 
 def _places(dataset: LeRobotDataset, named: str) -> dict[str, str]:

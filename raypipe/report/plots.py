@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
-from raypipe.progress import shorten
+from raypipe.progress import counted, shorten
 from raypipe.report.facts import Cluster, Facts, paths_of
 from raypipe.report.style import (
     COLORS,
@@ -239,7 +239,7 @@ def _draw_panel(
     left, bottom, right, top = *corner, *(corner + side)
     axes.plot([left, right, right, left, left], [bottom, bottom, top, top, bottom], color=FAINT, linewidth=0.8)
     axes.text(left, top + 0.05, cluster.short_name, size=9.5, weight="bold")
-    axes.text(right, top + 0.05, f"{len(cluster):,} video{'s'[: len(cluster) != 1]}", size=8, ha="right")
+    axes.text(right, top + 0.05, counted(len(cluster), "video"), size=8, ha="right")
 
 
 def _draw_paths(axes: Axes, paths: list[np.ndarray], color: str, alpha: float) -> None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from raypipe.analysis.dataset_faults import Fault
 from raypipe.errors import SourceError
+from raypipe.progress import counted
 from raypipe.runs.directory import Run
 from raypipe.runs.plan import PLAN_FILE
 from raypipe.runs.results import DATASET_FAULTS, DUPLICATES
@@ -59,7 +60,7 @@ def write_dataset_faults(run: Run, source: Any, videos: Videos, is_whole: bool, 
     found = [{**asdict(fault), "videos": _find_videos(fault, videos)} for fault in faults]
     run.write_json(DATASET_FAULTS, {"dataset": dataset.name, "faults": found})
     if faults:
-        n = f"{len(faults):,} finding{'s'[: len(faults) != 1]}"
+        n = counted(len(faults), "finding")
         say(f"{n} on the dataset, see {DATASET_FAULTS}; raypipe inspect {dataset.name} looks closer")
 
 
