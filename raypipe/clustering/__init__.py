@@ -10,6 +10,7 @@ from raypipe.clustering.parameters import constraint_of
 from raypipe.clustering.result import Clustering, expecting_empty
 from raypipe.errors import UsageError
 from raypipe.packages import require
+from raypipe.progress import counted
 
 if TYPE_CHECKING:  # pydantic is not needed to use the estimator alone
     from raypipe.clustering.shards import Shards
@@ -51,7 +52,8 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
         return cluster_vectors(
             pool_steps(values), config.n_clusters, n_init=n_init, max_iter=config.max_iter, seed=config.seed
         )
-    return _fit_series(values, config)
+    with expecting_empty():
+        return from_estimator(make_estimator(config).fit(values))
 
 
 def check_number(n_videos: int, config: ClusterConfig) -> None:
@@ -62,8 +64,8 @@ def check_number(n_videos: int, config: ClusterConfig) -> None:
                 raise UsageError(f"cluster.{name} is {least}, but there are only {n_videos} videos: lower it")
     elif config.n_clusters > n_videos:
         raise UsageError(
-            f"{config.n_clusters} clusters asked for, but there {'is' if n_videos == 1 else 'are'} only {n_videos} "
-            f"video{'s'[: n_videos != 1]}: lower n_clusters"
+            f"{config.n_clusters} clusters asked for, but there {'is' if n_videos == 1 else 'are'} only "
+            f"{counted(n_videos, 'video')}: lower n_clusters"
         )
 
 
@@ -71,11 +73,6 @@ def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
     """Group series that may lie on many machines as `fit_clusters` does; it raises the same errors."""
     with expecting_empty():
         return from_estimator(make_estimator(config).fit_shards(shards))
-
-
-def _fit_series(values: Any, config: ClusterConfig) -> Clustering:
-    with expecting_empty():
-        return from_estimator(make_estimator(config).fit(values))
 
 
 def make_estimator(config: ClusterConfig) -> TimeSeriesKMeans:
