@@ -35,7 +35,7 @@ from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import shown
+from raypipe.storage import finite_or_none, shown
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -245,8 +245,8 @@ def to_json(inspection: Inspection) -> str:
     content: dict[str, Any] = {"videos": len(inspection.videos), "ignored": inspection.n_ignored, "would_fail": failed}
     content |= {"statistics": measures, **_count(inspection)}
     if captions := _count_captions(inspection):
-        content["captions"] = [  # A mean duration that is not known is no number, which JSON does not have.
-            {name: None if value != value else value for name, value in asdict(each).items()} for each in captions
+        content["captions"] = [
+            {name: finite_or_none(value) for name, value in asdict(each).items()} for each in captions
         ]
     if inspection.faults is not None:
         content["findings"] = [asdict(fault) for fault in inspection.faults]

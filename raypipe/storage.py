@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import posixpath
 import re
@@ -411,6 +412,11 @@ def _status(error: BaseException) -> int | None:
 def _retry_after_s(error: BaseException) -> float:
     value = (getattr(error, "headers", None) or {}).get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0  # HTTP allows a date too, but servers hardly ever send one.
+
+
+def finite_or_none(value: Any) -> Any:
+    """Return a value as JSON can hold it: None for a float that is infinite or no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def inert(text: str | None) -> str:

@@ -14,7 +14,7 @@ from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.runs.plan import PLAN_FILE
-from raypipe.storage import shown
+from raypipe.storage import finite_or_none, shown
 
 _VIDEOS = ["video_id", "uri", "group", "label", "caption", "duration_s", "width", "height", "codec", "status", "error"]
 _CLUSTERED = ["cluster", "distance", "outlier_score", "outlier", "x", "y"]
@@ -37,7 +37,7 @@ class Entry:
         row = {name: value for name, value in self.row.items() if name not in ("origin_s", "span_s", "is_shared")}
         end_s = None if self.span_s is None else self.origin_s + self.span_s
         told = {**row, "uri": shown(row["uri"]), "name": self.name, "start_s": self.origin_s, "end_s": end_s}
-        return {name: _finite(value) for name, value in told.items()}
+        return {name: finite_or_none(value) for name, value in told.items()}
 
 
 class Catalog:
@@ -92,7 +92,3 @@ def _join(table: pa.Table, more: pa.Table, columns: list[str]) -> pa.Table:
     for name in columns:
         table = table.append_column(name, more[name].take(place))
     return table
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any
 
@@ -12,7 +11,7 @@ from raypipe.packages import require
 from raypipe.progress import counted
 from raypipe.report.facts import Member, read_facts
 from raypipe.runs.directory import Run
-from raypipe.storage import is_http, local_path, shown
+from raypipe.storage import finite_or_none, is_http, local_path, shown
 
 
 def write_samples(run: Run, name: str | None) -> list[str]:
@@ -78,11 +77,11 @@ def _as_sample(
     fields: dict[str, Any] = {
         "video_id": member.video_id,
         "cluster": fo.Classification(label=cluster),
-        "distance": _finite(member.distance),
-        "outlier_score": _finite(member.outlier_score),
+        "distance": finite_or_none(member.distance),
+        "outlier_score": finite_or_none(member.outlier_score),
         "outlier": member.outlier,
-        "map_x": _finite(member.x),
-        "map_y": _finite(member.y),
+        "map_x": finite_or_none(member.x),
+        "map_y": finite_or_none(member.y),
         "group": member.group,
         "caption": member.caption,
         "ground_truth": fo.Classification(label=member.label) if member.label else None,
@@ -104,10 +103,6 @@ def _temporal(fo: Any, label: str, start_s: float, end_s: float, fps: float) -> 
     first = round(start_s * fps) + 1
     support = [first, max(round(end_s * fps), first)]
     return fo.TemporalDetections(detections=[fo.TemporalDetection(label=label, support=support)])
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _is_plain(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raypipe.report.channels import count_channels
 from raypipe.report.facts import Cluster, Facts, Member
-from raypipe.storage import inert
+from raypipe.storage import finite_or_none, inert
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
@@ -43,7 +43,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "channels": count_channels([(m.cluster, m.group, m.name) for m in facts.members]),
         "n_outliers": len(facts.outliers),
         "outliers": [_brief(member) for member in facts.outliers[:OUTLIERS_IN_SUMMARY]],
-        "metrics": {name: _finite(value) for name, value in facts.metrics.items()},
+        "metrics": {name: finite_or_none(value) for name, value in facts.metrics.items()},
         "wall_s": round(facts.wall_s, 3),
         "seconds": facts.info.get("seconds", {}),
     }
@@ -77,15 +77,11 @@ def _brief(member: Member) -> dict[str, Any]:
         "video": member.name,
         "uri": member.uri,
         "cluster": member.cluster,
-        "distance": _finite(member.distance),
-        "outlier_score": _finite(member.outlier_score),
+        "distance": finite_or_none(member.distance),
+        "outlier_score": finite_or_none(member.outlier_score),
         **({"reason": member.reason, "odd_s": member.odd_s} if member.reason else {}),
     }
 
 
 def _number(value: float) -> str:
     return repr(value) if math.isfinite(value) else ""
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

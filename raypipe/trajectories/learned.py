@@ -21,7 +21,7 @@ from raypipe.packages import one_torch_thread
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.schema import Trajectories
-from raypipe.storage import shown
+from raypipe.storage import finite_or_none, shown
 
 if TYPE_CHECKING:
     from raypipe.trajectories.network import Seq2SeqNetwork
@@ -254,7 +254,7 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         training.take_best()
         names = ("epoch", "loss", "held_out", "silhouette")
         rows = [dict(zip(names, row, strict=True)) for row in training.history]
-        self.history_ = [{name: _finite(value) for name, value in row.items()} for row in rows]
+        self.history_ = [{name: finite_or_none(value) for name, value in row.items()} for row in rows]
         self.best_epoch_, self.n_held_out_ = training.best_epoch, training.n_held_out
 
     def _look(self, sequences: list[np.ndarray]) -> float:
@@ -353,7 +353,3 @@ def read_sequences(paths: Any) -> list[np.ndarray]:
 def _tell(training: Training) -> str:
     _, loss, held_out, _ = training.history[-1]
     return f"loss {loss:.3f}" + ("" if np.isnan(held_out) else f", held out {held_out:.3f}")
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
