@@ -165,14 +165,8 @@ class Run:
         def write(path: str) -> None:
             if not isinstance(self._fs, LocalFileSystem):
                 return self._fs.pipe_file(path, content)
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(_temporary_name(target))
-            try:
+            with _replacing(Path(path)) as temporary:
                 temporary.write_bytes(content)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
 
         try:
             self._do("write", name, write)
@@ -281,23 +275,17 @@ class Run:
             One or more tables of the same schema.
         """
 
-        def write(folder: Path, target: Path) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / _temporary_name(target)
-            try:
+        def write(path: str) -> None:
+            with _replacing(Path(path)) as temporary:
                 _write_parquet(temporary, tables)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
 
         if isinstance(self._fs, LocalFileSystem):
-            target = Path(self.path(name))
-            self._do("write", name, lambda _: write(target.parent, target))
+            self._do("write", name, write)
             return
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "whole.parquet"
             try:
-                write(whole.parent, whole)
+                _write_parquet(whole, tables)
             except OSError as error:
                 raise RaypipeError(f"cannot write {whole}: {error.strerror or error}") from error
             self._do("write", name, lambda path: self._fs.put_file(str(whole), path))
@@ -422,9 +410,17 @@ def _is_file(name: str) -> bool:
     return bool(name) and not name.startswith(".")
 
 
-def _temporary_name(target: Path) -> str:
-    """Return a name that `Run.sweep` knows, and no longer than names may be."""
-    return f".{cut_name(target.name, 200)}.{uuid.uuid4().hex}"
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file, which takes the target's place if the block writes it and raises nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # `Run.sweep` knows such names, and they are no longer than names may be.
+    temporary = target.with_name(f".{cut_name(target.name, 200)}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:
