@@ -55,11 +55,11 @@ def write_report_files(
     # These modules import matplotlib, which `import raypipe` must not do.
     from raypipe.report import explorer, page
     from raypipe.report.facts import read_centers, read_facts, read_paths
-    from raypipe.report.summary import mapping_csv, summarise
+    from raypipe.report.summary import mapping_rows, summarise
 
     facts = read_facts(run)
     run.write_json("summary.json", summarise(facts))
-    run.write_bytes("video_cluster_mapping.csv", mapping_csv(facts))
+    run.write_csv("video_cluster_mapping.csv", mapping_rows(facts))
 
     paths = read_paths(run)
     # Scaling and encoding pictures lets other threads work, matplotlib hardly does.

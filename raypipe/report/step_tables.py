@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator
 
@@ -36,8 +35,7 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
     """
     if not run.exists(OUTLIERS):
         raise UsageError(f"{run} was clustered by an earlier version: run raypipe cluster {run} again")
-    content = io.StringIO(run.read_bytes(OUTLIERS).decode(), newline="")
-    known = {row["video_id"]: (int(row["nearest"]), float(row["score"] or "nan")) for row in csv.DictReader(content)}
+    known = {row["video_id"]: (int(row["nearest"]), float(row["score"] or "nan")) for row in run.read_csv(OUTLIERS)}
     config = make_config(base=run.info()["config"])
     centers = np.empty((0, 0, 0))
     if run.exists("model/centers.npy"):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from raypipe.report.channels import count_channels
@@ -15,21 +14,16 @@ CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central video
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.
 
 
-def mapping_csv(facts: Facts) -> bytes:
-    """Return ``video_cluster_mapping.csv`` as UTF-8, with a row for each clustered video, in source order.
+def mapping_rows(facts: Facts) -> Iterator[list[Any]]:
+    """Yield the rows of ``video_cluster_mapping.csv``: the names, and a row for each clustered video, in source order.
 
     A text that a spreadsheet would run as a formula is preceded by an apostrophe (OWASP, CSV injection).
     """
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(
-        ["video", "uri", "cluster", "distance", "outlier_score", "outlier", "group", "label", "video_id"],
-    )
+    yield ["video", "uri", "cluster", "distance", "outlier_score", "outlier", "group", "label", "video_id"]
     for m in facts.members:
         numbers = [m.cluster, _number(m.distance), _number(m.outlier_score), str(m.outlier).lower()]
         texts = [inert(text) for text in (m.name, m.uri, m.group, m.label, m.video_id)]
-        writer.writerow([*texts[:2], *numbers, *texts[2:]])
-    return sink.getvalue().encode()
+        yield [*texts[:2], *numbers, *texts[2:]]
 
 
 def summarise(facts: Facts) -> dict[str, Any]:

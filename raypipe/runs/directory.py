@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import re
@@ -257,6 +259,16 @@ class Run:
         if not isinstance(found, dict):
             raise RaypipeError(f"cannot read {self.path(name)}: it holds no object")
         return found
+
+    def write_csv(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file, of which the first row has the columns' names."""
+        sink = io.StringIO()
+        csv.writer(sink, lineterminator="\n").writerows(rows)
+        self.write_bytes(name, sink.getvalue().encode())
+
+    def read_csv(self, name: str) -> Iterator[dict[str, str]]:
+        """Read a CSV file; yield a row at a time, by the columns' names."""
+        return csv.DictReader(io.StringIO(self.read_bytes(name).decode(), newline=""))
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file."""

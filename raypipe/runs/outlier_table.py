@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -301,12 +300,10 @@ def list_outliers(run: Run, found: Judgement) -> list[Outlier]:
 
 def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
     """Write ``outliers.csv``."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(Outlier.__dataclass_fields__)
+    rows: list[Sequence[Any]] = [list(Outlier.__dataclass_fields__)]
     for video in outliers:
         numbers = (video.distance, video.score, video.quantile, video.cluster_quantile)
-        writer.writerow(
+        rows.append(
             [
                 *map(inert, (video.video_id, video.uri)),
                 video.cluster,
@@ -318,7 +315,7 @@ def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
                 inert(video.reason),
             ]
         )
-    run.write_bytes(OUTLIERS, sink.getvalue().encode())
+    run.write_csv(OUTLIERS, rows)
 
 
 def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: int = 0) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -237,14 +236,13 @@ def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
     """Return the reason and the span, in seconds of the file, of each video that was examined, by its ``video_id``."""
     if not run.exists(OUTLIERS):  # The run was clustered before there was this file.
         return {}
-    content = io.StringIO(run.read_bytes(OUTLIERS).decode(), newline="")
 
     def seconds(text: str) -> float | None:
         return float(text) if text else None
 
     return {
         row["video_id"]: (row["reason"], seconds(row["start_s"]), seconds(row["end_s"]))
-        for row in csv.DictReader(content)
+        for row in run.read_csv(OUTLIERS)
         if row["reason"]
     }
 

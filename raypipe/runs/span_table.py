@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from raypipe.runs.directory import Run
 from raypipe.storage import inert
@@ -26,20 +24,18 @@ def write_spans(run: Run, spans: Iterable[VideoSpan]) -> None:
     """Write ``spans.csv``: a row a span, with its video's URI."""
     videos = run.read_table("videos.parquet", ["video_id", "uri"])
     uris = dict(zip(videos["video_id"].to_pylist(), videos["uri"].to_pylist(), strict=True))
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["video_id", "uri", "start_s", "end_s", "label"])
+    rows: list[Sequence[Any]] = [["video_id", "uri", "start_s", "end_s", "label"]]
     for span in spans:
         times = (f"{time_s:.3f}" for time_s in (span.start_s, span.end_s))
-        writer.writerow([span.video_id, inert(uris[span.video_id]), *times, span.label])
-    run.write_bytes(SPANS, sink.getvalue().encode())
+        rows.append([span.video_id, inert(uris[span.video_id]), *times, span.label])
+    run.write_csv(SPANS, rows)
 
 
 def read_spans(run: Run) -> dict[str, list[VideoSpan]]:
     """Return the spans of each video that has some, by its ``video_id``."""
     found: dict[str, list[VideoSpan]] = {}
     if run.exists(SPANS):
-        for row in csv.DictReader(io.StringIO(run.read_bytes(SPANS).decode(), newline="")):
+        for row in run.read_csv(SPANS):
             span = VideoSpan(row["video_id"], float(row["start_s"]), float(row["end_s"]), int(row["label"]))
             found.setdefault(span.video_id, []).append(span)
     return found
