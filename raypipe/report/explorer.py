@@ -26,7 +26,8 @@ from raypipe.report.style import COLORS, color_of
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import read_frames
-from raypipe.runs.results import from_table, read_model
+from raypipe.runs.lookup import iter_trajectories, path_column
+from raypipe.runs.results import CENTERS, read_model
 from raypipe.sources.lerobot import EPISODE
 
 # So many videos have pictures in the page at most, and fewer where these bytes do not hold them: a strip has some 4 KB.
@@ -163,15 +164,14 @@ def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
 def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
     """Add the paths that were clustered and their centers, if soft-DTW clustered them, for their alignment."""
     gamma = facts.metrics.get("gamma")
-    if gamma is None or facts.is_pooled or not run.exists("model/centers.npy") or "reduced" not in _columns_of(run):
+    if gamma is None or facts.is_pooled or not run.exists(CENTERS) or path_column(run) != "reduced":
         return
     model = read_model(run)
     if constraint_of(model.config.cluster):  # The page aligns without bounds.
         return
     centers = model.centers
     found: dict[str, np.ndarray] = {}
-    for table in run.iter_tables("trajectories", ["video_id", "n_clips", "reduced"]):
-        part = from_table(table, "reduced")
+    for part in iter_trajectories(run, "reduced"):
         found.update(zip(part.video_ids, part.values, strict=True))
     dim = centers.shape[2]
     values = [np.asarray(found.get(m.video_id, np.empty((0, dim))), np.float64) for m in facts.members]
@@ -181,11 +181,6 @@ def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     arrays["reducedStarts"], arrays["reduced"], header["reducedBox"] = _join_paths(values, dim)
     header |= {"dim": dim, "gamma": float(gamma)}
     header["centers"] = [_as_text(center) for center in centers]
-
-
-def _columns_of(run: Run) -> list[str]:
-    names: list[str] = run.read_parquet(run.files("trajectories", ".parquet")[0], lambda file: file.schema_arrow.names)
-    return names
 
 
 def _add_film(run: Run, facts: Facts, arrays: Arrays) -> None:

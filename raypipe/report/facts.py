@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from raypipe.runs.results import (
     LEARNED,
     POSTER_FACTS,
     read_barycenters,
+    read_model_centers,
     read_reasons,
     split_paths,
 )
@@ -273,14 +273,8 @@ def read_facts(run: Run) -> Facts:
         duplicates=run.read_json(DUPLICATES) if run.exists(DUPLICATES) else None,
         poster=_find_poster(run),
         folder=common_folder(video["uri"] for video in videos if video["status"] == OK),
-        n_dimensions=_count_dimensions(run),
+        n_dimensions=read_model_centers(run).shape[-1] or None,
     )
-
-
-def _count_dimensions(run: Run) -> int | None:
-    if not run.exists("model/centers.npy"):
-        return None
-    return int(np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False).shape[-1])
 
 
 def read_paths(run: Run, column: str = "picture") -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +12,7 @@ from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import iter_trajectories, path_column
-from raypipe.runs.results import OUTLIERS
+from raypipe.runs.results import OUTLIERS, read_model_centers
 from raypipe.softdtw import auto_gamma
 
 
@@ -37,9 +36,7 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
         raise UsageError(f"{run} was clustered by an earlier version: run raypipe cluster {run} again")
     known = {row["video_id"]: (int(row["nearest"]), float(row["score"] or "nan")) for row in run.read_csv(OUTLIERS)}
     config = make_config(base=run.info()["config"])
-    centers = np.empty((0, 0, 0))
-    if run.exists("model/centers.npy"):
-        centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
+    centers = read_model_centers(run)
     paths = {
         video_id: path
         for part in iter_trajectories(run, path_column(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
-from raypipe.runs.results import OUTLIERS, is_predicted, read_trajectories
+from raypipe.runs.results import CENTERS, OUTLIERS, is_predicted, read_model_centers, read_trajectories
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
 from raypipe.storage import inert, shown
@@ -253,17 +252,16 @@ def judge_run(run: Run, config: Config) -> Judgement:
             f"{run} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
             "them by the videos of these: predict again"
         )
-    for name in ("clusters.parquet", "model/centers.npy"):
+    for name in ("clusters.parquet", CENTERS):
         if not run.exists(name):
             raise UsageError(f"{run} has no {name}: run raypipe cluster {run} first")
     clusters = run.read_table("clusters.parquet", ["cluster", "distance"])
-    centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     return judge_videos(
         run,
         read_trajectories(run, "reduced"),
         clusters["cluster"].to_numpy().astype(np.int64),
         clusters["distance"].to_numpy(),
-        centers,
+        read_model_centers(run),
         run.read_json("metrics.json")["gamma"],
         config,
     )

@@ -27,6 +27,7 @@ _SAMPLED_FILES = 4
 _ENCODER = "model/encoder.npz"
 
 BARYCENTERS = "barycenters.parquet"
+CENTERS = "model/centers.npy"
 PICTURE_MAP = "model/picture.npz"
 OUTLIERS = "outliers.csv"
 PREDICTED = "the clusters of "  # and the run's name: what found the clusters of videos that were predicted
@@ -277,7 +278,7 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     """Write ``model/``, which has everything needed to predict a new video's cluster, without pickles."""
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
-    run.write_bytes("model/centers.npy", sink.getvalue())
+    run.write_bytes(CENTERS, sink.getvalue())
     _write_arrays(run, "model/reducer.npz", reducer)
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
 
@@ -336,6 +337,14 @@ class SavedModel:
     gamma: float | None
 
 
+def read_model_centers(run: Run) -> np.ndarray:
+    """Read the centers of a run's clusters, (k, T, c) float64; (0, 0, 0) of a run without a model."""
+    if not run.exists(CENTERS):
+        return np.empty((0, 0, 0))
+    found: np.ndarray = np.load(io.BytesIO(run.read_bytes(CENTERS)), allow_pickle=False)
+    return found
+
+
 def read_model(run: Run) -> SavedModel:
     """Read a run's model.
 
@@ -344,14 +353,13 @@ def read_model(run: Run) -> SavedModel:
     UsageError
         If the run has none, because it is not clustered, or because an estimator's clusters took the place of its own.
     """
-    if not run.exists("model/centers.npy"):
+    if not run.exists(CENTERS):
         others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
         raise UsageError(f"{run} has no model of its clusters{others}: run raypipe cluster {run}")
-    centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     reducer = _read_arrays(run, "model/reducer.npz")
     reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.
     config = from_yaml(run.read_bytes("model/config.yaml").decode())
-    return SavedModel(config, centers, reducer, run.read_json("metrics.json").get("gamma"))
+    return SavedModel(config, read_model_centers(run), reducer, run.read_json("metrics.json").get("gamma"))
 
 
 def read_known_places(run: Run, at_most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs import lookup
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
+from raypipe.runs.results import read_model_centers
 from raypipe.schema import ClipPath
 from raypipe.softdtw import cdist_soft_dtw
 from raypipe.softdtw.alignment import align_pairs
@@ -83,7 +83,8 @@ def align_videos(run: Run, ids: Sequence[str], to_center: bool = False) -> Share
         raise RaypipeError(f"the clips of {lacking[0]} have no times in {run}")
     refined = [_refine(path, known[video_id], axis) for path, video_id in zip(paths, ids, strict=True)]
     if to_center:
-        reference = _refine_center(_read_center(run, ids))
+        center = _read_center(run, ids)
+        reference = _interpolate(center, _places(len(center)))
         follow = [_follow(reference, each, gamma) for each in refined]
     else:
         reference, ticks_s = refined[0]
@@ -100,10 +101,6 @@ def _refine(path: np.ndarray, clips: ClipPath, axis: str) -> tuple[np.ndarray, n
     at = _places(len(path))
     known = np.arange(len(path))
     return _interpolate(path, at), np.interp(at, known, times_s)
-
-
-def _refine_center(center: np.ndarray) -> np.ndarray:
-    return _interpolate(center, _places(len(center)))
 
 
 def _places(n: int) -> np.ndarray:
@@ -137,7 +134,7 @@ def _read_center(run: Run, ids: Sequence[str]) -> np.ndarray:
     if len(clusters) != 1:
         raise UsageError("these videos are in several clusters, which have no center in common")
     (number,) = clusters
-    if number is None or number < 0 or not run.exists("model/centers.npy"):
+    centers = read_model_centers(run)
+    if number is None or not 0 <= number < len(centers):
         raise UsageError(f"{run} has no center for these videos")
-    centers = np.load(io.BytesIO(run.read_bytes("model/centers.npy")), allow_pickle=False)
     return np.asarray(centers[number], np.float64)
