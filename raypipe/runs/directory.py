@@ -306,6 +306,10 @@ class Run:
         """Return the number of a Parquet file's row groups."""
         return self.read_parquet(name, lambda file: file.num_row_groups)
 
+    def column_names(self, name: str) -> list[str]:
+        """Return the names of a Parquet file's columns."""
+        return self.read_parquet(name, lambda file: file.schema_arrow.names)
+
     def read_table(self, name: str, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
         """Read a Parquet file, or all files of a folder in the order of their names.
 

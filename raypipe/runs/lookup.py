@@ -96,8 +96,7 @@ def path_column(run: Run) -> str:
     names = run.files("trajectories", ".parquet")
     if not names:
         raise UsageError(f"{run} has no trajectories, as it is not clustered: run raypipe cluster {run}")
-    columns = run.read_parquet(names[0], lambda file: file.schema_arrow.names)
-    return "reduced" if "reduced" in columns else "trajectory"
+    return "reduced" if "reduced" in run.column_names(names[0]) else "trajectory"
 
 
 def read_labelled(run: Run) -> tuple[Any, np.ndarray]:

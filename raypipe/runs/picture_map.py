@@ -67,7 +67,7 @@ def read_picture_map(run: Run) -> PictureMap:
         If the run has none.
     """
     names = run.files("trajectories", ".parquet")
-    if not names or "picture" not in run.read_parquet(names[0], lambda file: file.schema_arrow.names):
+    if not names or "picture" not in run.column_names(names[0]):
         raise UsageError(f"{run} has no map, as it is not clustered: run raypipe cluster {run}")
     ids: list[str] = []
     steps, lengths, n_clips = [], [], []

@@ -11,8 +11,8 @@ from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.schema import Trajectories
+from raypipe.sources.lerobot import EPISODE
 
-_EPISODE = "episode_index"
 _NAMED = 3  # So many episodes are named of those that are left out.
 
 
@@ -39,13 +39,13 @@ def join_cameras(run: Run, paths: Trajectories) -> Trajectories:
     RaypipeError
         If every episode lacks a camera.
     """
-    has_episodes = _EPISODE in run.read_parquet(VIDEOS_FILE, lambda file: file.schema_arrow.names)
-    videos = run.read_table(VIDEOS_FILE, ["video_id", "group", _EPISODE]) if has_episodes else None
-    if videos is None or videos[_EPISODE].null_count:
+    has_episodes = EPISODE in run.column_names(VIDEOS_FILE)
+    videos = run.read_table(VIDEOS_FILE, ["video_id", "group", EPISODE]) if has_episodes else None
+    if videos is None or videos[EPISODE].null_count:
         raise UsageError(f"trajectory.join=camera needs a LeRobot dataset: videos of {run} belong to no episode")
     cameras = videos["group"].unique().to_pylist()
     camera_of = pc.index_in(videos["group"], value_set=videos["group"].unique()).to_numpy()
-    episodes, episode_of = np.unique(videos[_EPISODE].to_numpy(), return_inverse=True)
+    episodes, episode_of = np.unique(videos[EPISODE].to_numpy(), return_inverse=True)
     # The place of each episode's and camera's trajectory; -1 where there is none.
     place_of = np.full((len(episodes), len(cameras)), -1)
     ids = {video_id: place for place, video_id in enumerate(paths.video_ids)}
