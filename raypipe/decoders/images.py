@@ -21,9 +21,10 @@ from raypipe.errors import DecodeError, SourceAwayError, SourceError
 from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_groups
+from raypipe.sources.lerobot import EPISODE
 from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_column, patiently, shown
 
-_EPISODE, _TIME = "episode_index", "timestamp"
+_TIME = "timestamp"
 _BATCH = 16  # So many pictures are in memory at once, however many a row group has.
 _BUFFER = (
     1 << 20
@@ -83,7 +84,7 @@ class ImageColumnDecoder:
             wanted = np.unique(numbers)
             try:
                 for number, data in zip(wanted.tolist(), table.iter_pictures(wanted), strict=True):
-                    frame = av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
+                    frame = _to_frame(data)
                     end = int(np.searchsorted(numbers, number, side="right"))
                     resize.fill(pixels, n, end, frame)
                     n = end
@@ -104,7 +105,7 @@ def iter_pictures(uri: str, times_s: np.ndarray) -> Iterator[Any]:
         numbers = np.maximum(np.searchsorted(shown_s, np.asarray(times_s) + TOLERANCE_S, side="right") - 1, 0)
         wanted, counts = np.unique(numbers, return_counts=True)
         for data, n in zip(table.iter_pictures(wanted), counts.tolist(), strict=True):
-            frame = av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
+            frame = _to_frame(data)
             yield from (frame for _ in range(n))
 
 
@@ -210,17 +211,21 @@ def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
     if lacking := [name for name in (named.column, _TIME) if name not in there]:
         raise DecodeError(f"{shown(named.file)} has no column {lacking[0]}")
     groups = find_groups(parquet, named.episode, named.episode)
-    known = [name for name in (_TIME, _EPISODE) if name in there]
+    known = [name for name in (_TIME, EPISODE) if name in there]
     table = parquet.read_row_groups(groups, known)
     seconds = table[_TIME].cast(pa.float64()).to_numpy()
     episodes = np.full(len(seconds), named.episode)
-    if _EPISODE in known:
-        episodes = table[_EPISODE].cast(pa.int64()).to_numpy()
+    if EPISODE in known:
+        episodes = table[EPISODE].cast(pa.int64()).to_numpy()
     rows = np.flatnonzero(episodes == named.episode)
     if not len(rows):
         raise DecodeError(f"{shown(named.file)} has no row of episode {named.episode}")
     rows = rows[np.argsort(seconds[rows], kind="stable")]
     return _PictureTable(parquet, groups, rows, seconds, episodes, named.column)
+
+
+def _to_frame(data: bytes) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
 
 
 def _open_picture(data: bytes) -> Any:
