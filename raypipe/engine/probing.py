@@ -22,13 +22,14 @@ from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, Failure, Probe, take_rows
 from raypipe.segments.planning import plan_segments
 from raypipe.segments.stages import ProbeVideos
+from raypipe.sources.videos import hash_texts
 
 # Probing a file takes milliseconds on a disk, and some round trips to an object store.
 _PROBE_S = 0.3
 FEW = 64
 """So many files have been probed by the driver before an actor has started."""
 
-_WINDOW = 10_000  # So many URIs at a time are Python objects.
+_WINDOW = 10_000  # So many URIs at a time are copied.
 
 # Probing all videos may take hours; a kill should cost no more than this many seconds of it.
 COMMIT_PROBES_S = 60.0
@@ -80,17 +81,12 @@ def group_equal(values: pa.ChunkedArray, rows: np.ndarray) -> tuple[np.ndarray, 
     -------
     The rows, (n,), one group after another, and where groups begin and the last one ends, (n_groups + 1,).
     """
-    parts = [_hash(values, rows[start : start + _WINDOW]) for start in range(0, len(rows), _WINDOW)]
+    parts = [hash_texts(take_rows(values, rows[start : start + _WINDOW])) for start in range(0, len(rows), _WINDOW)]
     hashes = np.concatenate([np.empty(0, np.int64), *parts])
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[group]
     order = np.argsort(place, kind="stable")
     return rows[order], np.append(np.flatnonzero(np.diff(place[order], prepend=-1)), len(rows))
-
-
-def _hash(values: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
-    """Hash texts to 64 bits each; the chance that two of ten million collide is 3e-6."""
-    return np.array([hash(value) for value in take_rows(values, rows).to_pylist()], np.int64)
 
 
 _Found = tuple[np.ndarray, Probe | Failure]

@@ -127,7 +127,7 @@ class Videos:
         """
         fields = pa.schema([*FOUND, *(each.with_name(_EXTRA + each.name) for each in extra)])
         schema = _stored(fields)
-        rows = memory_mapped((_conform(table.rename_columns(schema.names), schema) for table in tables), schema)
+        rows = memory_mapped((conform(table.rename_columns(schema.names), schema) for table in tables), schema)
         wide = pa.schema([with_room(each, rows[each.name].chunks) for each in fields])
         return cls._of(rows if wide == fields else _join([rows], wide), wide)
 
@@ -161,7 +161,7 @@ class Videos:
         whole = pa.schema([each.with_nullable(each.nullable or n_with[each.name] < len(parts)) for each in wide])
         schema = _stored(whole)
         batches = (
-            _conform(batch, schema, label)
+            conform(batch, schema, label)
             for part, label in zip(parts, labels, strict=True)
             for batch in _batches(part._rows)
         )
@@ -228,7 +228,7 @@ class Videos:
         keys, rows = self._index
         if not len(keys):
             return np.full(len(ids), -1, np.int32)
-        wanted = _hashes(ids)
+        wanted = hash_texts(ids)
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, rows[at], np.int32(-1))
 
@@ -247,7 +247,7 @@ class Videos:
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
         """The hashes of all ids, sorted, and the row of each."""
-        hashes = _hashes(self._rows["video_id"])
+        hashes = hash_texts(self._rows["video_id"])
         order = np.argsort(hashes).astype(np.int32)
         return hashes[order], order
 
@@ -257,7 +257,7 @@ def _join(parts: Sequence[pa.Table], fields: pa.Schema) -> pa.Table:
     schema = _stored(fields)
     if len(parts) == 1 and parts[0].schema == schema:
         return parts[0]
-    return memory_mapped((_conform(batch, schema) for part in parts for batch in _batches(part)), schema)
+    return memory_mapped((conform(batch, schema) for part in parts for batch in _batches(part)), schema)
 
 
 def _stored(fields: pa.Schema) -> pa.Schema:
@@ -274,7 +274,7 @@ def _widen(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, pa.Table]]:
                 with _naming(own.name):
                     fields[own.name] = _merge(fields.get(own.name, own), own)
             schema = pa.schema(list(fields.values()))
-            table = _conform(table, schema)
+            table = conform(table, schema)
         yield schema, table
 
 
@@ -287,7 +287,7 @@ def _merge(one: pa.Field, other: pa.Field) -> pa.Field:
         return pa.field(one.name, pa.string())  # Ids are numbers here and words there, and are taken as text.
 
 
-def _conform(table: pa.Table, schema: pa.Schema, label: str = "") -> pa.Table:
+def conform(table: pa.Table, schema: pa.Schema, label: str = "") -> pa.Table:
     """Give a table another's columns: null where it lacks one, and cast where the type is another."""
     columns = []
     for name, kind in zip(schema.names, schema.types, strict=True):
@@ -345,12 +345,12 @@ def _to_videos(table: pa.Table) -> Iterator[Video]:
         yield Video(**dict(zip(FOUND.names, values, strict=True)), extra=kept)
 
 
-def _hashes(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Hash ids to 64 bits each; the chance that two of ten million collide is 3e-6."""
-    hashes = np.empty(len(ids), np.int64)
-    for start in range(0, len(ids), _BATCH):
-        some = ids.slice(start, _BATCH)
-        hashes[start : start + len(some)] = [hash(video_id) for video_id in some.to_pylist()]
+def hash_texts(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Hash texts, such as ids, to 64 bits each; the chance that two of ten million collide is 3e-6."""
+    hashes = np.empty(len(texts), np.int64)
+    for start in range(0, len(texts), _BATCH):
+        some = texts.slice(start, _BATCH)
+        hashes[start : start + len(some)] = [hash(text) for text in some.to_pylist()]
     return hashes
 
 

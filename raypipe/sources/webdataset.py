@@ -30,7 +30,7 @@ from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_column,
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.sources.tar_names import Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
-from raypipe.sources.videos import FOUND, Videos, make_video_id
+from raypipe.sources.videos import FOUND, Videos, conform, make_video_id
 from raypipe.storage import TarMember, open_file, shown, suffix
 
 _THREADS = 16  # Each of them waits for a server, where there is one.
@@ -289,10 +289,4 @@ def _common_field(name: str, fields: Sequence[pa.Field]) -> pa.Field:
 
 
 def _join(found: pa.Table, more: pa.Table, extra: pa.Schema) -> pa.Table:
-    columns = []
-    for each in extra:
-        if each.name in more.column_names and more[each.name].type != pa.null():
-            columns.append(more[each.name].cast(each.type))
-        else:
-            columns.append(pa.nulls(found.num_rows, each.type))
-    return pa.table([*found.columns, *columns], names=[*FOUND.names, *extra.names])
+    return pa.table([*found.columns, *conform(more, extra).columns], names=[*FOUND.names, *extra.names])
