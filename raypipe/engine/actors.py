@@ -56,7 +56,7 @@ def plan_resources(nodes: Sequence[Mapping[str, float]], n_actors: int) -> Resou
     gpus = min(1.0, _largest_part([node.get("GPU", 0.0) for node in nodes], n_actors))
     reserved = RESERVED * cpus
     return Resources(
-        _round_down(reserved) if reserved < 1 else math.floor(reserved), _round_down(gpus), max(1, int(cpus))
+        round_down(reserved) if reserved < 1 else math.floor(reserved), round_down(gpus), max(1, int(cpus))
     )
 
 
@@ -66,8 +66,9 @@ def _largest_part(sizes: Sequence[float], n: int) -> float:
     return next((part for part in parts if sum(int(size / part + 1e-9) for size in sizes) >= n), 0.0)
 
 
-def _round_down(share: float) -> float:
-    return math.floor(share * 10_000 + 1e-6) / 10_000  # Ray counts in ten-thousandths
+def round_down(share: float) -> float:
+    """Return a part of a CPU or GPU as Ray counts, in ten-thousandths."""
+    return math.floor(share * 10_000 + 1e-6) / 10_000
 
 
 class Holder(Worker):

@@ -23,6 +23,7 @@ import ray
 from ray._private import ray_constants
 
 from raypipe.config import RayConfig
+from raypipe.engine.actors import round_down
 from raypipe.errors import RaypipeError, UsageError, one_line
 
 HEAVY_FRAME_S = 0.005
@@ -77,8 +78,7 @@ def _largest_share(gpus: float, encoders: int, least: float) -> float:
     """Return the most of a GPU that each encoder can reserve, and no less than ``least``, which may be several."""
     if not 0 < least < 1:
         return least
-    share = math.floor(10_000 / math.ceil(encoders / max(math.floor(gpus), 1))) / 10_000  # Ray counts so finely.
-    return max(share, least)
+    return max(round_down(1 / math.ceil(encoders / max(math.floor(gpus), 1))), least)
 
 
 def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
@@ -120,8 +120,7 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
         encoders = config.encoders or math.ceil(cpus if frame_s > HEAVY_FRAME_S else cpus / 2)
     encoders = max(1, min(encoders, n_tasks))
     decoders = max(1, min(config.decoders or int(cpus), n_tasks))
-    share = min(0.5, _CPUS_SHARE * cpus / (decoders + encoders))
-    share = math.floor(share * 10_000) / 10_000  # Ray counts in ten-thousandths
+    share = round_down(min(0.5, _CPUS_SHARE * cpus / (decoders + encoders)))
     gpus_each = _largest_share(gpus, encoders, config.gpus_per_encoder) if gpus else 0.0
     device = f"{gpus_each:g} GPU each" if gpus else "CPU"
     where = (
