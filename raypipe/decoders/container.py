@@ -289,6 +289,11 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
         raise DecodeError(f"{shown(video.uri)}: {describe_nothing(tried, failure)}")
 
 
+def decode_shown(video: OpenVideo) -> Iterator[Any]:
+    """Decode as `decode_all` does, and yield the frames that the edit list shows, if there is one."""
+    return (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
+
+
 def check_indexed(video: OpenVideo, decoder: str) -> None:
     """Raise `DecodeError` unless the container keeps an index of its frames, which ``decoder`` needs.
 

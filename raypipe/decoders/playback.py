@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
-from raypipe.decoders.container import decode_all, open_video
+from raypipe.decoders.container import decode_shown, open_video
 from raypipe.decoders.images import iter_pictures
 from raypipe.decoders.pyav import open_walk
 from raypipe.decoders.timeline import count_frames
@@ -52,9 +52,8 @@ def _count_displayed(uri: str, times_s: np.ndarray, n_threads: int) -> Iterator[
     waiting = iter(numbers.tolist())
     wanted = next(waiting, None)
     with open_video(uri, n_threads) as video:
-        frames = (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
         try:
-            for number, frame in enumerate(frames):
+            for number, frame in enumerate(decode_shown(video)):
                 while number == wanted:
                     yield video.pixel_aspect, frame
                     wanted = next(waiting, None)

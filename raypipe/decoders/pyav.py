@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from raypipe.decoders.container import (
     N_THREADS,
     OpenVideo,
-    decode_all,
+    decode_shown,
     describe_nothing,
     find_start,
     open_video,
@@ -111,8 +111,7 @@ class PyAVDecoder(ContainerReader):
             if error and not len(numbers):
                 raise DecodeError(f"{shown(uri)}: {error}")
             resize = Resizer(image_size, resize_mode, video.pixel_aspect, request=thumbnails)
-            frames = (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
-            for number, frame in enumerate(frames if len(numbers) else ()):
+            for number, frame in enumerate(decode_shown(video) if len(numbers) else ()):
                 if number == numbers[n]:
                     end = n + int(np.searchsorted(numbers[n:], number, side="right"))
                     try:
