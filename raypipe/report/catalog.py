@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import name_of
+from raypipe.runs.lookup import name_part
 from raypipe.runs.plan import PLAN_FILE
 from raypipe.storage import finite_or_none, shown
 
@@ -82,8 +82,8 @@ class Catalog:
         origin_s, span_s = values["origin_s"], values["span_s"]
         if span_s is None:
             origin_s, span_s = 0.0, values["duration_s"]
-        part = f" [{origin_s:g}–{origin_s + span_s:g} s]" if values["is_shared"] and span_s else ""
-        return Entry(values, name_of(values["uri"]) + part, origin_s or 0.0, span_s)
+        name = name_part(values["uri"], origin_s, span_s, values["is_shared"])
+        return Entry(values, name, origin_s or 0.0, span_s)
 
 
 def _join(table: pa.Table, more: pa.Table, columns: list[str]) -> pa.Table:

@@ -15,7 +15,7 @@ import numpy as np
 from raypipe.clustering.result import NOISE
 from raypipe.runs.descriptions import DESCRIPTIONS, read_descriptions
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import WEB, name_of, split_uri
+from raypipe.runs.lookup import WEB, name_of, name_part, split_uri
 from raypipe.runs.results import (
     DATASET_FAULTS,
     DUPLICATES,
@@ -326,12 +326,7 @@ def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[f
 def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, float | None]]) -> list[str]:
     """Return a name for each video; if a file holds several videos, the name includes the span."""
     times_used = Counter(row["uri"] for row in rows)
-    names = []
-    for row in rows:
-        origin_s, span_s = spans[row["video_id"]]
-        part = f" [{origin_s:g}–{origin_s + span_s:g} s]" if times_used[row["uri"]] > 1 and span_s else ""
-        names.append(name_of(row["uri"]) + part)
-    return names
+    return [name_part(row["uri"], *spans[row["video_id"]], times_used[row["uri"]] > 1) for row in rows]
 
 
 def _as_member(

@@ -146,6 +146,11 @@ def name_of(uri: str) -> str:
     return split_uri(uri)[1] or uri
 
 
+def name_part(uri: str, origin_s: float, span_s: float | None, is_shared: bool) -> str:
+    """Return a readable name for a video; of one that shares its file with others, with its part of the file."""
+    return name_of(uri) + (f" [{origin_s:g}–{origin_s + span_s:g} s]" if is_shared and span_s else "")
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Return a URI's folder and name in readable form: web and file URLs without query and escapes.
 
