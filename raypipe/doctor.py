@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from raypipe.errors import RaypipeError
 from raypipe.packages import EXTRAS, is_installed, package_versions, require
-from raypipe.softdtw.backends import backend_name, load_backend
+from raypipe.softdtw.backends import load_backend
 
 
 def examine() -> Iterator[str]:
@@ -26,7 +26,7 @@ def examine() -> Iterator[str]:
     yield from _gpu()
     yield from _decoders()
     yield from _weights()
-    yield f"soft-dtw   on {backend_name(load_backend('auto'))}"
+    yield f"soft-dtw   on {load_backend('auto').NAME}"
     for name, extra in EXTRAS.items():
         state = "installed" if is_installed(name) else f"missing: pip install 'raypipe[{extra}]'"
         if name == "torchcodec" and is_installed(name) and not _finds_ffmpeg():

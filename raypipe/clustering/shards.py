@@ -17,7 +17,7 @@ import numpy as np
 
 from raypipe.clustering.sums import add_exactly
 from raypipe.softdtw import choose_steps
-from raypipe.softdtw.backends import backend_name, load_backend
+from raypipe.softdtw.backends import load_backend
 from raypipe.softdtw.constraints import Constraint
 from raypipe.softdtw.series import Series, Statistics, pad_series, pick, read_series, to_host
 
@@ -277,7 +277,7 @@ class LocalShards:
         self.measure, self.gamma, self.constraint = measure, measure.gamma, measure.constraint
         self.turned = measure.constraint and measure.constraint.turned
         self.backend = load_backend(measure.backend, self.series.values)
-        self.backend_name = backend_name(self.backend)
+        self.backend_name = self.backend.NAME
         self._prepared = self._prepare(self.series)
         self.labels, self.values = np.zeros(self.n_series, np.int32), None
         self._members = None  # a cluster, and its series, weights and labels (0)

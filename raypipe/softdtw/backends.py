@@ -1,11 +1,11 @@
 """The choice of the code that computes soft-DTW.
 
-A backend is a module with the functions ``prepare``, ``cdist``, ``self_values``, ``assign`` and ``statistics``;
-`raypipe.softdtw.reference` shows them in plain numpy. ``prepare(series, dtype, origin=None)`` brings series into the
-backend's own form, relative to a point (d,) near their middle, and the other functions take what it returns. Relative
-to the same point, the results of a series are the same bits, whatever other series are prepared with it. Results lie
-where the backend works (for "cupy" on the GPU), except for statistics, which always lie on the host. The last argument
-of each is a `Constraint` or None.
+A backend is a module or an object that has a ``NAME`` and the functions ``prepare``, ``cdist``, ``self_values``,
+``assign`` and ``statistics``; `raypipe.softdtw.reference` shows them in plain numpy. ``prepare(series, dtype,
+origin=None)`` brings series into the backend's own form, relative to a point (d,) near their middle, and the other
+functions take what it returns. Relative to the same point, the results of a series are the same bits, whatever other
+series are prepared with it. Results lie where the backend works (for "cupy" on the GPU), except for statistics, which
+always lie on the host. The last argument of each is a `Constraint` or None.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ PRECISIONS = ("float32", "float64")
 
 
 def load_backend(name: str, values: Any = None) -> Any:
-    """Return a backend's module.
+    """Return a backend.
 
     "auto" is "cupy" if it is installed and there is a GPU, or if ``values`` lie on a GPU, else "numba".
 
@@ -37,22 +37,19 @@ def load_backend(name: str, values: Any = None) -> Any:
     if name == "auto":
         name = "cupy" if hasattr(values, "__cuda_array_interface__") else fastest()
     if name == "cupy":
-        from raypipe.softdtw import cupy as backend
-    else:
-        from numba import config
+        from raypipe.softdtw import cupy
 
-        if config.DISABLE_JIT:
-            raise RaypipeError("NUMBA_DISABLE_JIT is set, but soft-DTW is compiled code: unset it")
-        from raypipe.softdtw import numba as backend  # type: ignore[no-redef]
-    return backend
+        return cupy.load_engine()
+    from numba import config
+
+    if config.DISABLE_JIT:
+        raise RaypipeError("NUMBA_DISABLE_JIT is set, but soft-DTW is compiled code: unset it")
+    from raypipe.softdtw import numba
+
+    return numba
 
 
 @cache
 def fastest() -> str:
     """Return the backend that "auto" is here for series on the host."""
     return "cupy" if packages.is_installed("cupy") and packages.sees_gpu() else "numba"
-
-
-def backend_name(backend: Any) -> str:
-    """Return the name by which `load_backend` knows the module."""
-    return backend.__name__.rpartition(".")[2]

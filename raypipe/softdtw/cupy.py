@@ -83,7 +83,9 @@ class DeviceSeries:
 
 
 class Engine:
-    """The functions of this module on a given device, with a given number of bytes of scratch."""
+    """The functions of a backend on a given device, with a given number of bytes of scratch."""
+
+    NAME = "cupy"
 
     def __init__(self, device: Gpu, scratch: int = SCRATCH) -> None:
         self.device = device
@@ -91,7 +93,7 @@ class Engine:
         self.scratch = scratch
 
     def prepare(self, x: Series, dtype: str, origin: np.ndarray | None = None) -> DeviceSeries:
-        """Copy series to the device, a bounded part at a time."""
+        """Copy series to the device as ``dtype``, a bounded part at a time, once for all computations with them."""
         xp = self.xp
         n, n_steps, dim = x.values.shape
         lengths = None if x.lengths is None else xp.asarray(x.lengths, dtype=np.int32)
@@ -310,52 +312,9 @@ class Engine:
 
 
 @cache
-def _engine() -> Engine:
+def load_engine() -> Engine:
+    """Return the backend "cupy": the engine of this process's GPU."""
     return Engine(Gpu())
-
-
-def prepare(x: Series, dtype: str, origin: np.ndarray | None = None) -> DeviceSeries:
-    """Copy series to the GPU as ``dtype``, "float32" or "float64", once for all computations with them."""
-    return _engine().prepare(x, dtype, origin)
-
-
-def cdist(x: DeviceSeries, y: DeviceSeries | None, gamma: float, constraint: Constraint | None = None) -> Any:
-    """Return soft-DTW between n series and m others, or among the n if ``y`` is None: (n, m), a CuPy array.
-
-    The rows of the constraint are the steps of ``x``, and among the n those of the series of the lower number.
-    """
-    return _engine().cdist(x, y, gamma, constraint)
-
-
-def self_values(x: DeviceSeries, gamma: float, constraint: Constraint | None = None) -> Any:
-    """Return soft-DTW of each of n series with itself: (n,), a CuPy array."""
-    return _engine().self_values(x, gamma, constraint)
-
-
-def assign(
-    x: DeviceSeries, centers: Any, gamma: float, offsets: Any, constraint: Constraint | None = None
-) -> tuple[Any, Any]:
-    """Find the nearest of (k, T, d) centers to each series, by soft-DTW minus the center's offset.
-
-    The rows of the constraint are the steps of ``x``. Returns (n,) labels, and the (n,) values of soft-DTW without the
-    offset, as CuPy arrays.
-    """
-    return _engine().assign(x, centers, gamma, offsets, constraint)
-
-
-def statistics(
-    x: DeviceSeries,
-    centers: Any,
-    labels: Any,
-    gamma: float,
-    weights: Any | None = None,
-    constraint: Constraint | None = None,
-) -> Statistics:
-    """Sum the values and expected alignments of each center's series.
-
-    The rows of the constraint are the steps of the centers.
-    """
-    return _engine().statistics(x, centers, labels, gamma, weights, constraint)
 
 
 def _lengths_on_host(points: Any, lengths: Any | None) -> np.ndarray:

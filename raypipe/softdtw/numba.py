@@ -26,6 +26,7 @@ from raypipe.softdtw.sweeps import (
     UNROLLED,
 )
 
+NAME = "numba"
 _PART = 10_000_000  # A part of a pass has at least so many operations; a smaller one would take less than its start.
 _SUMS = 128  # Statistics are summed in at most about this many parts.
 _FLUSHED = 64  # This many blocks at most are laid out, and summed in the series' precision, at a time.

@@ -95,7 +95,7 @@ class Model:
 def model_gpu(monkeypatch: pytest.MonkeyPatch) -> Model:
     """Let a model be the GPU here, which backend "cupy" is on and "auto" takes; return it."""
     engine = Engine(Model())
-    monkeypatch.setattr("raypipe.softdtw.cupy._engine", lambda: engine)
+    monkeypatch.setattr("raypipe.softdtw.cupy.load_engine", lambda: engine)
     monkeypatch.setattr("raypipe.softdtw.backends.fastest", lambda: "cupy")
     return engine.device
 
