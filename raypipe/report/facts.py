@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.clustering.result import NOISE
-from raypipe.runs.descriptions import DESCRIPTIONS, read_descriptions
+from raypipe.runs.descriptions import DESCRIPTIONS
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import WEB, name_of, name_part, split_uri
 from raypipe.runs.results import (
@@ -140,8 +140,6 @@ class Facts:
         The videos that belong to none, or None if there are none.
     problems
         The videos that failed entirely or in part, in source order.
-    keywords
-        The words that describe each cluster, by its number.
     sweep
         The contents of ``sweep.json``, or None if there is no such file.
     learned
@@ -168,7 +166,6 @@ class Facts:
     members: tuple[Member, ...]
     clusters: tuple[Cluster, ...]
     problems: tuple[Problem, ...]
-    keywords: Mapping[int, Sequence[str]] = field(default_factory=dict)
     sweep: Mapping[str, Any] | None = None
     noise: Cluster | None = None
     learned: Mapping[str, Any] | None = None
@@ -184,6 +181,12 @@ class Facts:
     def clusters_and_noise(self) -> tuple[Cluster, ...]:
         """The clusters, and behind them the noise if there is any."""
         return (*self.clusters, self.noise) if self.noise else self.clusters
+
+    @cached_property
+    def keywords(self) -> dict[int, list[str]]:
+        """The words that describe each cluster, by its number."""
+        described = self.descriptions.get("clusters", ())
+        return {each["cluster"]: [word["keyword"] for word in each["keywords"]] for each in described}
 
     @property
     def is_pooled(self) -> bool:
@@ -255,7 +258,6 @@ def read_facts(run: Run) -> Facts:
     )
     numbers = sorted({member.cluster for member in members} - {NOISE})
     odd = tuple(member for member in members if member.cluster == NOISE)
-    described = read_descriptions(run)
     return Facts(
         url=run.url,
         info=run.read_json("run.json"),
@@ -264,7 +266,6 @@ def read_facts(run: Run) -> Facts:
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
         problems=tuple(_find_problems(videos)),
         noise=Cluster(NOISE, odd) if odd else None,
-        keywords={n: [each["keyword"] for each in cluster["keywords"]] for n, cluster in described.items()},
         sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
         learned=run.read_json(LEARNED) if run.exists(LEARNED) else None,
         spans=read_spans(run),

@@ -119,13 +119,6 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
     return implementation, fallback
 
 
-def read_descriptions(run: Run) -> dict[int, dict[str, Any]]:
-    """Return what `write_descriptions` wrote of each cluster, by its number; nothing if the run has no such file."""
-    if not run.exists(DESCRIPTIONS):
-        return {}
-    return {cluster["cluster"]: cluster for cluster in run.read_json(DESCRIPTIONS)["clusters"]}
-
-
 def _choose(run: Run, config: Config) -> tuple[str, str | None]:
     """Return the method that describes the run's clusters, and why it is none."""
     if config.describe.method != "auto":
