@@ -21,6 +21,7 @@ from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import read_ledger
 from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, remove_clusters, to_table
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import gather_paths
@@ -193,8 +194,8 @@ def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FIL
     RaypipeError
         If no video has a clip.
     """
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
-    ledger = Ledger(run, plan)
+    ledger = read_ledger(run)
+    plan = ledger.plan
     bounds = [*ledger.first[::per_file].tolist(), plan.num_rows]
     build = as_task(_build_file, num_cpus=1, scheduling_strategy="SPREAD")
     tasks = []

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import PLAN_FILE
+from raypipe.runs.plan import PLAN_FILE, read_ledger
 from raypipe.schema import ClipPath
 
 _COLUMNS = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]
@@ -30,11 +29,8 @@ def iter_clip_paths(run: Run, video_ids: Collection[str] | None = None) -> Itera
     video_ids
         The only videos that are wanted.
     """
-    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
-    if video_ids is not None:
-        plan = plan.filter(pc.is_in(plan["video_id"], value_set=pa.array(list(video_ids), pa.string())))
-    ledger = Ledger(run, plan)
-    counts = np.diff(ledger.first, append=plan.num_rows).tolist()
+    ledger = read_ledger(run, video_ids)
+    counts = np.diff(ledger.first, append=ledger.plan.num_rows).tolist()
     missing = dict(zip(ledger.video_ids.to_pylist(), counts, strict=True))
     waiting: dict[str, list[pa.Table]] = {}
     for table in ledger.iter_clips(_COLUMNS):

@@ -12,7 +12,7 @@ segments that have not been committed, as `Ledger.is_remaining` says. Videos tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,6 +247,14 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
         )
     plan.drop(np.flatnonzero(is_changed | is_lost))
     return plan
+
+
+def read_ledger(run: Run, video_ids: Collection[str] | None = None) -> Ledger:
+    """Read what has been committed of an embedded run's plan: of all of its videos, or of those with these ids."""
+    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
+    if video_ids is not None:
+        plan = plan.filter(pc.is_in(plan["video_id"], value_set=pa.array(list(video_ids), pa.string())))
+    return Ledger(run, plan)
 
 
 def find_quarantined(run: Run, config: Config, found: Videos) -> np.ndarray:

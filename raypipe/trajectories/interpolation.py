@@ -15,6 +15,7 @@ from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.runs.clip_signals import read_signals_of
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import read_ledger
 from raypipe.schema import Trajectories
 from raypipe.trajectories.joining import join_cameras
 
@@ -113,8 +114,7 @@ def build_trajectories(
         "join": join,
     }
     how = validate(TrajectoryConfig, {**given, "signal_weight": signal_weight})
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
-    found = gather_paths(Ledger(run, plan), how)
+    found = gather_paths(read_ledger(run), how)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     return join_cameras(run, found) if how.join else found

@@ -13,7 +13,7 @@ from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import read_ledger
 from raypipe.schema import OK, Trajectories
 from raypipe.trajectories.interpolation import gather_paths
 from raypipe.trajectories.steps import LocalSteps
@@ -57,11 +57,8 @@ def sample_trajectories(
         steps.build()
         chosen = _choose(len(steps.paths), at_most, seed)
         return reduce_trajectories(_take(steps.paths, chosen), config.reduce)[0], len(steps.paths)
-    plan = run.read_table("plan.parquet", ["video_id", "segment", "fingerprint", "error"])
-    if len(ids) > at_most:
-        chosen = _choose(len(ids), at_most, seed)
-        plan = plan.filter(pc.is_in(plan["video_id"], value_set=ids.take(pa.array(chosen))))
-    paths = gather_paths(Ledger(run, plan), config.trajectory)
+    chosen = ids.take(pa.array(_choose(len(ids), at_most, seed))).to_pylist()
+    paths = gather_paths(read_ledger(run, chosen), config.trajectory)
     if not len(paths):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
     return reduce_trajectories(paths, config.reduce)[0], len(ids)
