@@ -52,7 +52,7 @@ class Pictures:
 
     def nearest_to(self, asked_s: np.ndarray) -> Pictures:
         """Return each picture that lies nearest to one of some times, once."""
-        rows = sorted(set(np.abs(self.times_s - np.asarray(asked_s)[:, None]).argmin(axis=1).tolist()))
+        rows = _nearest(self.times_s, asked_s).tolist()
         return Pictures(self.times_s[rows], [self.jpegs[row] for row in rows], self.clip_index[rows])
 
 
@@ -121,18 +121,9 @@ def read_frames(run: Run, asked_s: Mapping[str, np.ndarray]) -> dict[str, Pictur
     By ``video_id``, each picture that lies nearest to one of the times, once. Videos without a picture are left out.
     """
     frames = index_frames(run, list(asked_s))
-    chosen = {}
-    for rows in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames.video)) + 1):
-        if len(rows):
-            video_id = frames.video_ids[frames.video[rows[0]]]
-            chosen[video_id] = frames.take(rows[_nearest(frames.time_s[rows], asked_s[video_id])])
-    places = {video_id: of_one.places() for video_id, of_one in chosen.items()}
-    jpegs = fetch_frames(run, [place for each in places.values() for place in each])
-    return {
-        video_id: Pictures(of_one.time_s, [jpegs[place] for place in places[video_id]], of_one.clip_index)
-        for video_id, of_one in chosen.items()
-        if len(of_one)
-    }
+    chosen = {video_id: frames.nearest(video, times_s) for video, (video_id, times_s) in enumerate(asked_s.items())}
+    jpegs = fetch_frames(run, [place for each in chosen.values() for place in each.places()])
+    return {video_id: each.pictures(jpegs) for video_id, each in chosen.items() if len(each)}
 
 
 def index_frames(run: Run, video_ids: Sequence[str]) -> FrameIndex:
@@ -207,6 +198,15 @@ class FrameIndex:
         columns = (self.video, self.clip_index, self.time_s, self.file, self.group, self.row)
         return FrameIndex(self.video_ids, self.names, *(column[rows] for column in columns))
 
+    def nearest(self, video: int, asked_s: np.ndarray) -> FrameIndex:
+        """Return each picture of a video that lies nearest to one of some times, once; all must be ordered by video."""
+        first, end = np.searchsorted(self.video, [video, video + 1])
+        return self.take(first + _nearest(self.time_s[first:end], asked_s) if first < end else np.empty(0, np.int64))
+
+    def pictures(self, jpegs: Mapping[FramePlace, bytes]) -> Pictures:
+        """Return the pictures of one video that `fetch_frames` has read."""
+        return Pictures(self.time_s, [jpegs[place] for place in self.places()], self.clip_index)
+
     def places(self) -> list[FramePlace]:
         """Return the place of each picture."""
         ids = [self.video_ids[i] for i in self.video.tolist()]
@@ -238,14 +238,8 @@ class FrameReader:
         number = self._number_of.get(video_id)
         if number is None:
             return None
-        first, end = np.searchsorted(self._index.video, [number, number + 1])
-        if first == end:
-            return None
-        rows = first + _nearest(self._index.time_s[first:end], asked_s)
-        chosen = self._index.take(rows)
-        places = chosen.places()
-        jpegs = fetch_frames(self._run, places)
-        return Pictures(chosen.time_s, [jpegs[place] for place in places], chosen.clip_index)
+        chosen = self._index.nearest(number, asked_s)
+        return chosen.pictures(fetch_frames(self._run, chosen.places())) if len(chosen) else None
 
 
 class FramePlace(NamedTuple):
