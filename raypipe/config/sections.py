@@ -255,7 +255,7 @@ class ReduceConfig(_Section):
     @model_validator(mode="after")
     def _method_fits(self) -> ReduceConfig:
         if self.backend == "cuml" and self.method not in ("umap", "tsne"):
-            raise ValueError(f"backend=cuml is for method umap, not {self.method}")
+            raise ValueError(f"backend=cuml is for the methods umap and tsne, not {self.method}")
         if self.method == "tsne" and self.n_components > TSNE_COMPONENTS:
             raise ValueError(f"t-SNE has at most {TSNE_COMPONENTS} components: set reduce.n_components, or use umap")
         return self

@@ -161,7 +161,7 @@ def test_a_file_or_section_without_keys_changes_nothing(tmp_path, text):
     ("sets", "message"),
     [
         (["reduce.method=tsne"], "reduce: t-SNE has at most 3 components"),
-        (["reduce.backend=cuml"], "reduce: backend=cuml is for method umap, not pca"),
+        (["reduce.backend=cuml"], "reduce: backend=cuml is for the methods umap and tsne, not pca"),
         (
             ["cluster.solver=lbfgs", "cluster.divergence=true"],
             "cluster: divergence goes with method softdtw, solver",
