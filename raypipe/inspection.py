@@ -21,7 +21,7 @@ from raypipe.analysis.lerobot_faults import Look, find_faults
 from raypipe.analysis.wording import CaptionStatistics, count_captions, lay_out_captions
 from raypipe.clustering.result import NOISE
 from raypipe.config import Config, DecodeConfig
-from raypipe.decoders.sandbox import Sandbox
+from raypipe.decoders.sandbox import Sandbox, open_sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import open_parts
@@ -142,7 +142,7 @@ def _work_through(
         rows.put(row)
 
     def work() -> None:
-        with Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox, contextlib.suppress(Empty):
+        with open_sandbox(decode) as sandbox, contextlib.suppress(Empty):
             while True:
                 row = rows.get_nowait()
                 try:
@@ -170,8 +170,7 @@ def draw_sample(inspection: Inspection, source: str, config: Config, n: int, see
     if not readable:
         raise RaypipeError(f"none of the {len(inspection.videos)} videos of {shown(source)} can be read")
     chosen = np.sort(np.random.default_rng(seed).choice(readable, min(n, len(readable)), replace=False))
-    decode = config.decode
-    with Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
+    with open_sandbox(config.decode) as sandbox:
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
             return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)

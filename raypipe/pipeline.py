@@ -264,14 +264,13 @@ def find_outliers(run: Run, config: Config, progress: Progress) -> None:
 
 def report(run: Run, config: Config, progress: Progress) -> None:
     """Write tables, pictures and ``report.html`` anew; until all are written, the page of before stays."""
-    from raypipe.decoders.sandbox import Sandbox
+    from raypipe.decoders.sandbox import open_sandbox
     from raypipe.report import write_report_files
     from raypipe.report.run_version import of_one_clustering
     from raypipe.sources.precomputed import check_has_video
 
     progress.say("writing the report")
-    decode = config.decode
-    with run.step("report"), Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
+    with run.step("report"), open_sandbox(config.decode) as sandbox:
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
             check_has_video(uri)
@@ -283,11 +282,10 @@ def report(run: Run, config: Config, progress: Progress) -> None:
 
 def poster(run: Run, config: Config, output: str | None, form: PosterForm, progress: Progress) -> str:
     """Write a poster of a clustered run; return where it lies, or the page that shows it."""
-    from raypipe.decoders.sandbox import Sandbox
+    from raypipe.decoders.sandbox import open_sandbox
     from raypipe.report.poster import write_poster
 
-    decode = config.decode
-    with Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor) as sandbox:
+    with open_sandbox(config.decode) as sandbox:
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
             return sandbox.frames(uri, times_s, image_size, "squash", span_s=float(times_s[-1] - times_s[0]))

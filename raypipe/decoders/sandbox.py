@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from raypipe.decoders.thumbnails import thumbnails_of_squares
 from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.storage import file_of, local_path, shown
+
+if TYPE_CHECKING:  # The child need not import the config.
+    from raypipe.config import DecodeConfig
 
 _START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
 _DEATH_S = 5.0
@@ -165,6 +168,11 @@ class Sandbox:
         if self._child is None:
             self._child = _Child(self._module)
         return self._child
+
+
+def open_sandbox(config: DecodeConfig) -> Sandbox:
+    """Return a sandbox with the decoders and the deadlines of a config."""
+    return Sandbox(config.decoder, config.deadline_s, config.deadline_factor)
 
 
 class _Broken(Exception):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.config import DecodeConfig, SampleConfig
-from raypipe.decoders.sandbox import Sandbox
+from raypipe.decoders.sandbox import Sandbox, open_sandbox
 from raypipe.encoders import Encoder
 from raypipe.errors import DecodeError, one_line
 from raypipe.schema import FRAMES, Failure, Probe, ThumbnailRequest, embeddings_schema
@@ -27,7 +27,7 @@ class ProbeVideos:
     """Probe URIs in a sandbox: a URI in, its `Probe` or a `Failure` out."""
 
     def __init__(self, decode: DecodeConfig) -> None:
-        self._sandbox = Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor)
+        self._sandbox = open_sandbox(decode)
 
     def __call__(self, uri: str) -> Probe | Failure:
         """Probe one file; never raises for what the file holds."""
@@ -63,7 +63,7 @@ class DecodeSegments:
         sandbox: Sandbox | None = None,
     ) -> None:
         self._sample = sample
-        self._sandbox = sandbox or Sandbox(decode.decoder, decode.deadline_s, decode.deadline_factor)
+        self._sandbox = sandbox or open_sandbox(decode)
         self._image_size, self._resize_mode = image_size, resize_mode
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
