@@ -31,9 +31,8 @@ KINDS = (
 """The kinds of faults, the worst first."""
 
 SLACK = 0.5  # of a frame: times are rounded, and a span's edge may lie within the frame that it is meant for.
-FPS_SLACK = (
-    0.005  # The part by which frame rates may differ: 29.97 is taken for 30, as an episode's frames are counted.
-)
+# The part by which frame rates may differ: 29.97 is taken for 30, as an episode's frames are counted.
+FPS_SLACK = 0.005
 SHOWN = 20  # So many faults of a kind are in a table; JSON has all.
 STILL = 0.5  # grey levels of 255: a live camera's noise changes the picture by more, whatever the codec leaves of it.
 

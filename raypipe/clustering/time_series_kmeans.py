@@ -22,11 +22,10 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     """k-means for time series under the Euclidean distance, DTW or soft-DTW.
 
     A drop-in for ``tslearn.clustering.TimeSeriesKMeans``: the same parameters, defaults and attributes (but it is
-    stored by pickle or joblib alone). Under
-    "softdtw" it is raypipe's own; ``solver="lbfgs"`` finds what tslearn finds, the same clusters for the same
-    ``random_state``, and "mm" as good ones in a fraction of the time. The other metrics are tslearn's. What is wrong
-    with the data is said before the work begins. A fit that leaves a cluster empty returns what it found, with a
-    scikit-learn ``ConvergenceWarning``.
+    stored by pickle or joblib alone). Under "softdtw" it is raypipe's own; ``solver="lbfgs"`` finds what tslearn finds,
+    the same clusters for the same ``random_state``, and "mm" as good ones in a fraction of the time. The other metrics
+    are tslearn's. What is wrong with the data is said before the work begins. A fit that leaves a cluster empty returns
+    what it found, with a scikit-learn ``ConvergenceWarning``.
 
     Parameters
     ----------

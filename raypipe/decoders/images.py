@@ -26,9 +26,8 @@ from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_c
 
 _TIME = "timestamp"
 _BATCH = 16  # So many pictures are in memory at once, however many a row group has.
-_BUFFER = (
-    1 << 20
-)  # Of an older file one row group holds all, and is read in pieces of so many bytes until the last picture.
+# Of an older file one row group holds all, and is read in pieces of so many bytes until the last picture.
+_BUFFER = 1 << 20
 _LONE_S = 1 / 30  # A picture is on display for so long where no two of the file tell.
 _HELD_S = 0.5  # As at the end of a file, the last picture is held for so long at least.
 

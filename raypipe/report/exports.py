@@ -145,8 +145,8 @@ def iter_results(run: Run) -> Iterator[pa.Table]:
 
     The columns are those of ``videos.parquet``, then ``from_s, to_s``, where the video lies in its file, ``cluster,
     distance, outlier_score, outlier, x, y`` of ``clusters.parquet``, and ``reason, odd_from_s, odd_to_s`` of
-    ``outliers.csv``; null where there is nothing to tell.
-    A column of the source that is called like one of these has ``source_`` before its name.
+    ``outliers.csv``; null where there is nothing to tell. A column of the source that is called like one of these has
+    ``source_`` before its name.
     """
     clusters = run.read_table("clusters.parquet", ["video_id", *_FOUND])
     ids = clusters["video_id"].combine_chunks()

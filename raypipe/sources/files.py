@@ -115,14 +115,14 @@ def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, s
 def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos:
     """Find the videos of a file, folder or glob, local or remote.
 
+    Nothing is opened: a FIFO or a broken link with a video's suffix is found here and fails when it is probed.
+
     Parameters
     ----------
     source
         The file, folder or glob.
     suffixes
         Those by which a file in a folder counts; another kind of files than videos can be found by theirs.
-
-    Nothing is opened: a FIFO or a broken link with a video's suffix is found here and fails when it is probed.
 
     Raises
     ------

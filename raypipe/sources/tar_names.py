@@ -101,9 +101,8 @@ def _locate(names: Iterable[str]) -> Tars:
 def _lists_tars(source: str) -> bool:
     try:
         start = read_range(source, 0, 4096).decode(errors="replace")
-    except (
-        Exception
-    ):  # Each file system raises errors of its own. Whoever takes the name for a video says what is wrong.
+    except Exception:
+        # Each file system raises errors of its own. Whoever takes the name for a video says what is wrong.
         return False
     return any(line.endswith(TAR) for line in _lines(start)[:1])
 

@@ -62,8 +62,8 @@ def search(
     -------
     A dict for each, in order: ``video_id, uri, group, label, caption, cluster``, ``distance`` and ``start_s, end_s``.
     The distance is the soft-DTW divergence of the trajectories that were clustered; for a part that of the piece from
-    it, for each step; for a text 1 less the cosine of the video's nearest clip. The times
-    are those of the piece, or of that clip; else None.
+    it, for each step; for a text 1 less the cosine of the video's nearest clip. The times are those of the piece, or of
+    that clip; else None.
 
     Raises
     ------
