@@ -224,11 +224,7 @@ def describe(inspection: Inspection) -> str:
     if captions := _count_captions(inspection):
         lines += ["", *lay_out_captions(captions)]
     if failed:
-        lines += [
-            "",
-            "would fail:",
-            *chain.from_iterable((f"  {shown(uri)}", f"    {error}") for uri, error in failed),
-        ]
+        lines += ["", "would fail:", *chain.from_iterable((f"  {shown(uri)}", f"    {error}") for uri, error in failed)]
     if inspection.faults is not None:
         lines += ["", *lay_out_faults(inspection.faults)]
     return "\n".join(lines)

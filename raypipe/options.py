@@ -53,8 +53,7 @@ CONFIG = {
     "preset": Annotated[
         str | None,
         typer.Option(
-            "--preset",
-            help="A pinned recipe: embedding-analysis, outlier-detection, video-kmeans or video-density.",
+            "--preset", help="A pinned recipe: embedding-analysis, outlier-detection, video-kmeans or video-density."
         ),
     ],
     "set": Annotated[
@@ -64,9 +63,8 @@ CONFIG = {
 }
 ADDRESS = {
     "ray.address": Annotated[
-        str | None,
-        typer.Option("--address", help="A Ray cluster's address; else RAY_ADDRESS, else a local one."),
-    ],
+        str | None, typer.Option("--address", help="A Ray cluster's address; else RAY_ADDRESS, else a local one.")
+    ]
 }
 FIND = {
     "decode.decoder": Annotated[
@@ -110,8 +108,7 @@ EMBED = {
     **ADDRESS,
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")],
     "max_failed": Annotated[
-        float,
-        typer.Option("--max-failed", metavar="FRACTION", help="Exit with 3 if more than this fraction failed."),
+        float, typer.Option("--max-failed", metavar="FRACTION", help="Exit with 3 if more than this fraction failed.")
     ],
 }
 SEED = {"seed": Annotated[int | None, typer.Option("--seed", help="Seed of reduction and clustering.")]}

@@ -54,12 +54,7 @@ def run_all(source: Source, run: Run, config: Config, progress: Progress) -> Non
 
 
 def embed(
-    source: Source,
-    run: Run,
-    config: Config,
-    progress: Progress,
-    like: Run | None = None,
-    to_cluster: bool = False,
+    source: Source, run: Run, config: Config, progress: Progress, like: Run | None = None, to_cluster: bool = False
 ) -> None:
     """Find, probe, cut, decode and encode: everything up to ``embeddings/`` and ``videos.parquet``.
 
@@ -294,12 +289,7 @@ def poster(run: Run, config: Config, output: str | None, form: PosterForm, progr
 
 
 def sweep(
-    run: Run,
-    config: Config,
-    ks: Sequence[int] | None,
-    gammas: Sequence[float | str],
-    n_seeds: int,
-    progress: Progress,
+    run: Run, config: Config, ks: Sequence[int] | None, gammas: Sequence[float | str], n_seeds: int, progress: Progress
 ) -> dict[str, Any]:
     """Fit many numbers of clusters to an embedded run, and write ``sweep.json`` and ``plots/sweep.png``.
 

@@ -107,8 +107,7 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
 def sweep(
     run: ExistingRun,
     k: Annotated[
-        str | None,
-        typer.Option("--k", metavar="FROM:TO", help="Numbers of clusters, both ends included; else 2:12."),
+        str | None, typer.Option("--k", metavar="FROM:TO", help="Numbers of clusters, both ends included; else 2:12.")
     ] = None,
     gamma: Annotated[
         str, typer.Option("--gamma", metavar="G[,G…]", help="Values of γ to compare; auto fits it to the data.")
@@ -133,11 +132,7 @@ def sweep(
     progress.say(f"picture: {shown(made.place('plots/sweep.png'))}")
 
 
-@verb(
-    CONFIG,
-    EMBED,
-    epilog="Example:  raypipe predict runs/first new_videos/ -o runs/new",
-)
+@verb(CONFIG, EMBED, epilog="Example:  raypipe predict runs/first new_videos/ -o runs/new")
 def predict(run: ExistingRun, source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Give new videos the clusters of a run: embedded as it was, they become a run of their own."""
     from raypipe.runs.directory import Run

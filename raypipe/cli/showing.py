@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raypipe.errors import UsageError
-from raypipe.options import (
-    CONFIG,
-    DONE,
-    FIND,
-    FOUND_FAULTS,
-    SEED,
-    ExistingRun,
-    Source,
-    prepare,
-    verb,
-)
+from raypipe.options import CONFIG, DONE, FIND, FOUND_FAULTS, SEED, ExistingRun, Source, prepare, verb
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
@@ -28,7 +18,7 @@ if TYPE_CHECKING:
     epilog="Examples:  raypipe search runs/first --like videos/a.mp4  |  "
     "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20  |  "
     "raypipe search runs/clip --like 'a hand opens a drawer'  |  raypipe search runs/first --diverse 12  |  "
-    "raypipe search runs/first --like videos/a.mp4 -n 5 -o alike.png  |  raypipe search runs/first --duplicates --json",
+    "raypipe search runs/first --like videos/a.mp4 -n 5 -o alike.png  |  raypipe search runs/first --duplicates --json"
 )
 def search(
     run: ExistingRun,
@@ -192,7 +182,7 @@ def poster(
 
 @verb(
     epilog="Examples:  raypipe explore runs/first  |  raypipe explore runs/first --no-browser --port 8600  |  "
-    "raypipe explore s3://bucket/runs/kitchen",
+    "raypipe explore s3://bucket/runs/kitchen"
 )
 def explore(
     run: ExistingRun,
@@ -270,7 +260,7 @@ def inspect(
 @verb(
     epilog="Examples:  raypipe export runs/first --to links --dry-run  |  "
     "raypipe export runs/first --to csv -o tables/  |  raypipe export runs/first --to npz  |  "
-    "raypipe export runs/episodes --to lerobot  |  raypipe export runs/episodes --to lerobot --keep 2",
+    "raypipe export runs/episodes --to lerobot  |  raypipe export runs/episodes --to lerobot --keep 2"
 )
 def export(
     run: ExistingRun,

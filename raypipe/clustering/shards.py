@@ -256,11 +256,7 @@ class LocalShards:
         return to_host(pick(self.outline.values, rows, at)).astype(np.float64)
 
     def open(
-        self,
-        measure: Measure,
-        weighted: bool = True,
-        origin: np.ndarray | None = None,
-        heaviest: float | None = None,
+        self, measure: Measure, weighted: bool = True, origin: np.ndarray | None = None, heaviest: float | None = None
     ) -> None:
         """Prepare passes; ``origin`` and ``heaviest`` are given for a part of a larger whole."""
         self._prepared = None  # frees what an earlier call has prepared

@@ -307,8 +307,7 @@ class ClusterConfig(_Section):
     solver: Literal["mm", "lbfgs"] = Field("mm", description="how centers are found; lbfgs as in tslearn, slower")
     precision: Literal["auto", "float32", "float64"] = Field("auto", description="auto: float32 under mm")
     backend: Literal["auto", "cupy", "numba", "tslearn", "cuml", "sklearn"] = Field(
-        "auto",
-        description="auto: cupy on a GPU, else numba; density on vectors: cuml on a GPU, else sklearn",
+        "auto", description="auto: cupy on a GPU, else numba; density on vectors: cuml on a GPU, else sklearn"
     )
     max_iter: int = Field(50, ge=1)
     n_init: int = Field(5, ge=1, description="runs from different seeds; the best is kept")

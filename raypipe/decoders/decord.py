@@ -9,13 +9,7 @@ import av
 import numpy as np
 
 from raypipe.decoders.colors import name_unusual
-from raypipe.decoders.container import (
-    N_THREADS,
-    OpenVideo,
-    check_indexed,
-    open_video,
-    read_first_frame,
-)
+from raypipe.decoders.container import N_THREADS, OpenVideo, check_indexed, open_video, read_first_frame
 from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import Resizer

@@ -13,15 +13,7 @@ from raypipe.decoders import check_file, describe
 from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.ranges import Fetch, open_ranges, open_remote, open_window
 from raypipe.sources.versions import version_of
-from raypipe.storage import (
-    TarMember,
-    is_transient,
-    local_path,
-    open_filesystem,
-    patiently,
-    shown,
-    split_member,
-)
+from raypipe.storage import TarMember, is_transient, local_path, open_filesystem, patiently, shown, split_member
 
 _BLOCK_BYTES = 1 << 20
 _BLOCKS = 32

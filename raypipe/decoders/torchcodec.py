@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.decoders.container import (
-    TOLERANCE_S,
-    check_indexed,
-    open_video,
-    read_first_frame,
-)
+from raypipe.decoders.container import TOLERANCE_S, check_indexed, open_video, read_first_frame
 from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import crop_corner, scaled_size

@@ -28,12 +28,7 @@ from raypipe.storage import local_path, parse_image_column, shown
 
 EDIT, EPISODES, FRAMES, LISTS = "edit.json", "episodes.parquet", "frames.parquet", "episodes.json"
 _SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        (EPISODE, pa.int64()),
-        ("frame_index", pa.int64()),
-        ("outlier", pa.float32()),
-    ]
+    [("index", pa.int64()), (EPISODE, pa.int64()), ("frame_index", pa.int64()), ("outlier", pa.float32())]
 )
 _LONGEST_LINE = 100_000  # Linux takes no argument of more than 128 KiB.
 _LONGEST_LIST = 1_000  # So many episodes at most are printed; the file has all.

@@ -56,7 +56,4 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
         fits = fits and (gamma is not None or len(path) == centers.shape[1])
         center = centers[nearest] if fits else path
         times_s, scores = score_steps(path, center, gamma, clips, axis)
-        yield (
-            clips.video_id,
-            (times_s - origins[clips.video_id], scores if fits else np.full(len(path), score)),
-        )
+        yield (clips.video_id, (times_s - origins[clips.video_id], scores if fits else np.full(len(path), score)))

@@ -53,12 +53,7 @@ def find_signals(source: str, features: str, scale: Scale | None = None) -> tupl
 
 
 def write_signals(
-    run: Run,
-    source: str,
-    found: Videos,
-    features: str,
-    scale: Scale | None,
-    say: Callable[[str], None],
+    run: Run, source: str, found: Videos, features: str, scale: Scale | None, say: Callable[[str], None]
 ) -> None:
     """Write the signals of a run's clips, and in ``run.json`` how they are z-scored.
 

@@ -19,12 +19,7 @@ from raypipe.softdtw.lanes import lane_bytes, scratch
 from raypipe.softdtw.limits import count_columns, make_room
 from raypipe.softdtw.passes import compare_blocks, compare_own_blocks, count_sort, lay_out, sum_alignments
 from raypipe.softdtw.series import Series, Statistics
-from raypipe.softdtw.sweeps import (
-    BAND,
-    MEASURED,
-    ROWS,
-    UNROLLED,
-)
+from raypipe.softdtw.sweeps import BAND, MEASURED, ROWS, UNROLLED
 
 NAME = "numba"
 _PART = 10_000_000  # A part of a pass has at least so many operations; a smaller one would take less than its start.

@@ -19,16 +19,7 @@ from numba.extending import overload
 from raypipe.softdtw.cells import INLINE, INNER, at_step, cell, distance_at, log2_of_fraction, normal, unreached
 from raypipe.softdtw.compiling import compiled
 from raypipe.softdtw.lanes import align_stack, hide, in_units, lane_bytes, load, splat, store, width
-from raypipe.softdtw.limits import (
-    MEASURED,
-    ROWS,
-    bounded,
-    clipped,
-    columns,
-    columns_of_group,
-    is_outside,
-    limits_from,
-)
+from raypipe.softdtw.limits import MEASURED, ROWS, bounded, clipped, columns, columns_of_group, is_outside, limits_from
 
 BAND = 2 * MEASURED  # With many dimensions, distances of this many rows are computed before these rows are swept.
 UNROLLED = 3  # Up to this many dimensions are unrolled; more are looped over.

@@ -32,7 +32,7 @@ VIDEO_SUFFIXES = frozenset(
     (
         ".3g2 .3gp .asf .avi .dv .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts .vob"
         " .webm .wmv .y4m"
-    ).split(),
+    ).split()
 )
 """The suffixes, in upper or lower case, by which a file in a folder counts as a video.
 

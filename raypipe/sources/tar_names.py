@@ -13,15 +13,7 @@ from typing import NamedTuple
 from raypipe.errors import SourceError
 from raypipe.ranges import read_range
 from raypipe.sources.files import list_folder
-from raypipe.storage import (
-    beside,
-    canonical_uri,
-    local_path,
-    open_file,
-    shown,
-    suffix,
-    without_query,
-)
+from raypipe.storage import beside, canonical_uri, local_path, open_file, shown, suffix, without_query
 
 TAR = ".tar"
 

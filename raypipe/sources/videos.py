@@ -16,14 +16,7 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError, check_type
 from raypipe.schema import memory_mapped, pack_table, take_rows, unpack_table
-from raypipe.sources.columns import (
-    Extra,
-    UnlikeError,
-    merge_fields,
-    stored_type,
-    to_array,
-    with_room,
-)
+from raypipe.sources.columns import Extra, UnlikeError, merge_fields, stored_type, to_array, with_room
 from raypipe.storage import shown, split_member
 
 FOUND = pa.schema(
