@@ -89,7 +89,7 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
 
 def _refuse_trajectories(source: str) -> None:
     if is_precomputed(source):
-        with open_parts(source):  # which says so if there is no such file
+        with open_parts(source):  # It says so if there is no such file.
             pass
     elif find_output(source) is None:
         return

@@ -69,7 +69,7 @@ def embed(
         find_signals(str(source), features, saved_scale(like))
     with run.step("find"):
         found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
-    chosen = found if config.source.limit is None else found[: config.source.limit]  # an index of ids is kept
+    chosen = found if config.source.limit is None else found[: config.source.limit]  # It keeps its index of ids.
     if paths is not None:
         _check_enough(chosen, config, to_cluster)
         return take_paths(found, paths, run, config, progress.say, like)
@@ -308,7 +308,7 @@ def sweep(
         progress.say("building trajectories")
         paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed, progress)
         values = affordable_sweep(paths.values, config.cluster.seed)
-        check_sweep(values, config.cluster, ks, gammas, n_seeds)  # before Ray starts
+        check_sweep(values, config.cluster, ks, gammas, n_seeds)  # What is wrong is said before Ray starts.
         if len(values) < n_videos:
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 

@@ -18,7 +18,7 @@ from raypipe.errors import DecodeError, RaypipeError, SourceAwayError
 T = TypeVar("T")
 Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
-_WINDOW = 10_000  # rows
+_WINDOW = 10_000  # So many rows at a time are copied.
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 EMBEDDING, EMBEDDED = "embedding", "embedded"

@@ -30,11 +30,11 @@ KINDS = (
 )
 """The kinds of faults, the worst first."""
 
-SLACK = 0.5  # of a frame: times are rounded, and a span's edge may lie within the frame that it is meant for.
+SLACK = 0.5  # Of a frame: times are rounded, and a span's edge may lie within the frame that it is meant for.
 # The part by which frame rates may differ: 29.97 is taken for 30, as an episode's frames are counted.
 FPS_SLACK = 0.005
 SHOWN = 20  # So many faults of a kind are in a table; JSON has all.
-STILL = 0.5  # grey levels of 255: a live camera's noise changes the picture by more, whatever the codec leaves of it.
+STILL = 0.5  # Grey levels of 255: a live camera's noise changes the picture by more, whatever the codec leaves of it.
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def check_spans(
     order = order[is_part[order]]
     before, after = order[:-1], order[1:]
     gaps = np.where(stream.of_file[before] == stream.of_file[after], (start_s[after] - end_s[before]) * fps, 0.0)
-    left = np.maximum(lasts[after] - end_s[before], 0.0) * fps  # of the file, behind the span before
+    left = np.maximum(lasts[after] - end_s[before], 0.0) * fps  # What the file has behind the span before.
     gaps = np.where(gaps > 0, np.fmin(gaps, left), gaps)
     for place in np.flatnonzero(np.abs(gaps) > SLACK).tolist():
         gap, other, later = gaps[place], stream.episodes[before[place]], int(after[place])

@@ -65,7 +65,7 @@ def describe_captions(
     vectorizer = CountVectorizer(ngram_range=(1, 2), stop_words=_FUNCTION_WORDS, max_features=MAX_TERMS)
     try:
         counts = csr_matrix(vectorizer.fit_transform([texts[i] for i in kept]))
-    except ValueError as error:  # scikit-learn's "empty vocabulary", and what it raises for no text at all
+    except ValueError as error:  # There is no word, or no text at all.
         raise UsageError(
             "no clustered video has a caption with a word in it: give the manifest a caption column, or set "
             "describe.method to tags or none"

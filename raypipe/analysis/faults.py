@@ -18,14 +18,14 @@ Span = tuple[float | None, float | None]
 
 PER_CENTER = 30  # So many videos of each center say what is usual there.
 NEAREST_CENTERS = 3  # An outlier is compared with so many centers at most.
-CALM_PART = 0.05  # So large a part of the moves from clip to clip belongs to pauses; and the length of pauses is taken
-RESTLESS = 4.0  # from all moves up to so many times theirs, because some cameras have more noise than others.
+CALM_PART = 0.05  # So large a part of the moves from clip to clip belongs to pauses.
+RESTLESS = 4.0  # A pause lasts while moves are at most so many times theirs: some cameras have more noise.
 WIDEST = 4.0  # What is usual is at most so many times the median distance.
 LONGER = 1.5  # A picture is frozen that rests more than so many times as long as any other.
 TOO_SHORT = 0.25  # A video is too short if it has no more than this part of the usual number of clips, or only one.
 _STILL = 1e-6  # A path that moves by no more than this part of its numbers, in float32, stands still.
-UNDONE = 1.5  # A fault is found if what is left without it is at most so many times what is usual,
-HALVED = 0.5  # and at most this part of what there was.
+UNDONE = 1.5  # A fault is found if what is left without it is at most so many times what is usual.
+HALVED = 0.5  # It is then at most this part of what there was, too.
 # The best of many guesses leaves little by chance alone, so what it leaves weighs more where there is more to choose.
 FREEDOM = {"reversed": 1.0, "cut off": 1.0, "late": 1.0, "strayed": 1.25, "swapped": 1.5}
 

@@ -12,8 +12,8 @@ from raypipe.clustering.vectors import pool_steps
 from raypipe.softdtw import cdist_soft_dtw
 
 _CHUNK = 4_000_000  # So many distances of videos to centers are held at a time.
-SUPPORTED_PART = 0.1  # A center is supported by others if so large a part of an average cluster belongs to it, and
-LEAST_SUPPORT = 2  # by so many videos at least.
+SUPPORTED_PART = 0.1  # Others support a center if so large a part of an average cluster belongs to it.
+LEAST_SUPPORT = 2  # They are so many videos at least.
 
 
 @dataclass(frozen=True)

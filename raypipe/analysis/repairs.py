@@ -109,7 +109,7 @@ class Pieces:
         most = int(_WHOLE * n_rows)
         if most < 1 or n_columns < 2:
             return
-        last = self.begin[:, :most, -1]  # the whole path, against the center's beginnings
+        last = self.begin[:, :most, -1]  # The whole path, against the center's beginnings.
         center, row = np.unravel_index(int(last.argmin()), last.shape)
         numbers = (int(self.numbers[center]),)
         yield Repair("cut off", _least(last), numbers, n_columns - 1, n_columns, float(row + 1) / n_rows)

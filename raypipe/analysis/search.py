@@ -267,7 +267,7 @@ def rank_by_direction(direction: np.ndarray, videos: Iterable[ClipPath], n: int,
             norms = np.linalg.norm(video.values, axis=1)
             away = 1 - video.values @ unit / np.where(norms > 0, norms, 1)
             at = int(np.argmin(away))
-            distance = max(float(away[at]), 0.0)  # only rounding makes any negative
+            distance = max(float(away[at]), 0.0)  # Only rounding makes any negative.
             kept.append(Match(video.video_id, distance, float(video.start_s[at]), float(video.end_s[at])))
         kept = sorted(kept, key=lambda match: sign * match.distance)[:n]
     return kept

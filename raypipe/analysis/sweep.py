@@ -191,9 +191,8 @@ def sweep_clusters(
         for gamma in resolved
     ]
     scored = iter(map(_Scorer(collections), to_score))
-    silhouettes = np.array(
-        [[[_or_nan(each) for each in next(scored)] for _ in resolved] for _ in collections]
-    )  # (collection, γ, k)
+    # By collection, γ and k.
+    silhouettes = np.array([[[_or_nan(each) for each in next(scored)] for _ in resolved] for _ in collections])
     means = pool_steps(values).astype(np.float64)
     rows = [
         _row(k, gamma, fitted[_Fit(0, gamma, k)], silhouettes[:, g, i], means)

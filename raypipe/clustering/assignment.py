@@ -94,7 +94,7 @@ def _measure(values: Any, centers: np.ndarray, config: ClusterConfig, gamma: flo
     if config.method not in _OF_SERIES and centers.shape[1] == 1:
         return cdist(pool_steps(values).astype(np.float64), centers[:, 0])
     if config.method == "density":
-        assert gamma is not None  # as for all that has centers of several steps
+        assert gamma is not None  # Whatever has centers of several steps has one.
         return np.sqrt(np.maximum(_compare(values, centers, config, gamma), 0))  # Only rounding makes any negative.
     backend = "tslearn" if config.backend == "tslearn" else "auto"
     model = make_estimator(config.model_copy(update={"backend": backend}))

@@ -98,7 +98,7 @@ def _label_exactly(shards: Shards, run: Fit, rules: Rules) -> Fit:
     """Label the series with a run's centers, in float64; return the run with what this pass says of it."""
     found = shards.assign(run.centers, rules.offsets(run.centers), exact=True)
     n_empty = _count_empty(found)
-    as_tslearn = rules.solver == "lbfgs" and not n_empty  # where all runs fail, tslearn has no choice to repeat
+    as_tslearn = rules.solver == "lbfgs" and not n_empty  # Where all runs fail, tslearn has none to repeat.
     return replace(run, score=run.score if as_tslearn else found.objective, n_empty=n_empty)
 
 

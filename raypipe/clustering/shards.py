@@ -259,7 +259,7 @@ class LocalShards:
         self, measure: Measure, weighted: bool = True, origin: np.ndarray | None = None, heaviest: float | None = None
     ) -> None:
         """Prepare passes; ``origin`` and ``heaviest`` are given for a part of a larger whole."""
-        self._prepared = None  # frees what an earlier call has prepared
+        self._prepared = None  # This frees what an earlier call has prepared.
         self.series, self.weights, self.n_series = self.outline, None, self.n_total
         self.origin = find_origin(self) if origin is None else origin
         heaviest = self.heaviest if heaviest is None else heaviest
@@ -276,7 +276,7 @@ class LocalShards:
         self.backend_name = self.backend.NAME
         self._prepared = self._prepare(self.series)
         self.labels, self.values = np.zeros(self.n_series, np.int32), None
-        self._members = None  # a cluster, and its series, weights and labels (0)
+        self._members = None  # The last cluster asked for, with its series, weights and labels.
         # While seeding: (n,) float64; (n,) half self-values; (n, c) distances to the candidates.
         self._potential = self._own = self._tried = None
 

@@ -256,7 +256,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.metric != "euclidean"  # trailing NaN steps pad shorter series
+        tags.input_tags.allow_nan = self.metric != "euclidean"  # Trailing NaN steps pad shorter series.
         tags.input_tags.three_d_array = True
         return tags
 

@@ -68,7 +68,7 @@ class Attempts:
 
 class _Attempts:
     def __init__(self, driver: int, birth: str | None) -> None:
-        self._begun: defaultdict[str, Counter] = defaultdict(Counter)  # by stage, as are the next two
+        self._begun: defaultdict[str, Counter] = defaultdict(Counter)  # These three are by stage.
         self._n_deaths: Counter[str] = Counter()
         self._n_ended: Counter[str] = Counter()
         # From another machine or container the driver's process cannot be seen, and is not watched.

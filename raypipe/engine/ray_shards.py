@@ -193,7 +193,7 @@ class RayShards:
     def attempt(self, work: Callable[[], T]) -> T:
         """Call work that makes passes, and call it again from its beginning whenever a shard is lost."""
         losses: Counter[str] = Counter()
-        farthest = 0  # that an attempt has come; each one that comes further may lose shards again
+        farthest = 0  # So many calls were answered at most; an attempt that comes further may lose shards again.
         while True:
             begun = self.actors.n_answered
             try:

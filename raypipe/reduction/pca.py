@@ -20,7 +20,7 @@ def fit_pca(points: np.ndarray, n_components: int, seed: int) -> tuple[np.ndarra
     centered = points.astype(np.float64)
     mean = centered.mean(axis=0)
     centered -= mean
-    with np.errstate(divide="ignore", invalid="ignore"):  # by the total variance, which is 0 if all points are equal
+    with np.errstate(divide="ignore", invalid="ignore"):  # Equal points have a total variance of 0.
         return mean, PCA(n_components=n_components, random_state=seed).fit(centered)
 
 

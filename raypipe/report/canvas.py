@@ -37,7 +37,7 @@ class Canvas:
     """
 
     def __init__(self, folder: Path, width: int, height: int, ground: tuple[int, int, int]) -> None:
-        self._vips = _load_vips()  # before anything is decoded for it
+        self._vips = _load_vips()  # It is loaded before anything is decoded for the picture.
         self.width, self.height = width, height
         self._path = folder / "canvas.raw"
         row = bytes(ground) * width

@@ -22,8 +22,8 @@ _LEAST_TILE, _USUAL_TILE = 8, 160  # Pixels of the shorter side; the usual one i
 _GAP = 1 / 80  # Of a tile's width, between two pictures: neighbours on the map look alike, and would run together.
 _MAX_VIDEOS = 20_000  # Of more videos in the window so many are looked at, chosen at random.
 _MAX_ASPECT = 2.0  # Neither posters of the whole map nor tiles are more than so many times as wide as high, or as high.
-_BENT = 0.1  # So much the number of rows may differ from what the window asks for, so that more frames have a tile,
-_FILLED = 0.88  # but no more than it takes for so large a part of the tiles asked for.
+_BENT = 0.1  # So much the number of rows may differ from what the window asks for, so that more frames have a tile.
+_FILLED = 0.88  # It differs no more than it takes to fill so large a part of the tiles asked for.
 _ROUNDING = 1e-6  # The outermost frames are not outside for a rounding of the map's extent.
 
 

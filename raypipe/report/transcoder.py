@@ -26,7 +26,7 @@ from raypipe.storage import parse_image_column, shown
 SHORT_SIDE = 480
 """Pixels of the shorter side of a converted video at most."""
 _MOST_FPS = 30.0
-_USUAL_FPS = 25.0  # for videos whose rate is unknown
+_USUAL_FPS = 25.0  # Videos of an unknown rate are taken to have this one.
 _CODEC = "libx264"
 # Without B-frames the first picture is at 0 without an edit list, which players understand differently.
 _OPTIONS = {"preset": "veryfast", "crf": "25", "bf": "0", "movflags": "+faststart"}

@@ -44,7 +44,8 @@ def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None)
     """
     table = found.table
     columns: dict[str, Any] = {name: table[name] for name in ("video_id", "uri", "group", "label", "caption")}
-    place = pc.index_in(columns["video_id"], value_set=ledger.video_ids.combine_chunks())  # among the planned videos
+    # The place of each video among those that are planned.
+    place = pc.index_in(columns["video_id"], value_set=ledger.video_ids.combine_chunks())
     first = pa.array(ledger.first).take(place)
     columns |= {name: ledger.plan[name].take(first) for name in _FROM_PLAN}
     columns["decoder"] = pc.coalesce(_decoders(ledger).take(place), ledger.plan["decoder"].take(first))
@@ -122,7 +123,7 @@ def _decoders(ledger: Ledger) -> pa.Array:
     n, n_names = len(ledger.first), max(len(names.dictionary), 1)
     each = pc.fill_null(names.indices, -1).to_numpy().astype(np.int64)
     video = np.repeat(np.arange(n), np.diff(ledger.first, append=len(each)))
-    video, name = np.divmod(np.unique((video * n_names + each)[each >= 0]), n_names)  # each pair once
+    video, name = np.divmod(np.unique((video * n_names + each)[each >= 0]), n_names)  # Each pair counts once.
     used = names.dictionary.cast(pa.string()).take(pa.array(name))
     starts, counts = np.searchsorted(video, np.arange(n)), np.bincount(video, minlength=n)
     first = used.take(pa.array(starts, mask=counts == 0))

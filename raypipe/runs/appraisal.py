@@ -54,7 +54,7 @@ def write_appraisal(
             truth=truth,
         )
         if centers is None:
-            near = np.argsort(clustering.distances, kind="stable")  # not a number comes last
+            near = np.argsort(clustering.distances, kind="stable")  # What is not a number comes last.
             members = {k: near[clustering.labels[near] == k] for k in clustering.paths_of_centers()}
             centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
     with run.step("outliers"):

@@ -50,9 +50,9 @@ class Committer:
         self._every_s, self._max_bytes = every_s, max_bytes
         self._waiting: list[tuple[pa.Table, pa.Table]] = []
         self._n_bytes = 0
-        self._since = math.inf  # when the oldest waiting work began
-        self._begun = -math.inf  # when writing the last file began
-        self._write_s = 0.0  # how long writing the last file took
+        self._since = math.inf  # When the oldest waiting work began.
+        self._begun = -math.inf  # When writing the last file began.
+        self._write_s = 0.0  # How long writing the last file took.
         self._closed = False
         self._failure: Exception | None = None
         self._changed = threading.Condition()

@@ -80,7 +80,7 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
     clustered = read_clustered(run, ["video_id", "caption"])
     captions, ids = _clean(clustered["caption"].to_pylist()), clustered["video_id"].to_pylist()
     numbers = [int(n) for n in np.unique(labels) if n >= 0]
-    nearest = np.argsort(distances, kind="stable")  # not a number comes last
+    nearest = np.argsort(distances, kind="stable")  # What is not a number comes last.
     members = {n: nearest[labels[nearest] == n] for n in numbers}
     how = config.describe
     found: Keywords = {}

@@ -238,7 +238,7 @@ class Run:
             return patiently(url, lambda: call(path))
         except (FileNotFoundError, pa.ArrowException):
             raise
-        except Exception as error:  # each file system raises its own kinds
+        except Exception as error:  # Each file system raises its own kinds.
             hint = "; the same command goes on when it can be reached" if is_transient(error) else ""
             raise RaypipeError(f"{failure(doing, url, error)}{hint}") from error
 
@@ -456,5 +456,5 @@ def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> N
 def _read_whole(file: Any, columns: list[str] | None) -> pa.Table:
     try:
         return pq.ParquetFile(file, pre_buffer=True).read(columns)
-    except pa.ArrowNotImplementedError:  # of nested columns in several chunks; read_table can, and imports pandas
+    except pa.ArrowNotImplementedError:  # Of nested columns in chunks it cannot; read_table can, by pandas.
         return pq.read_table(file, columns=columns)

@@ -27,7 +27,7 @@ FOLDER = "frames"
 _EMBEDDINGS = "embeddings"
 _PLAN_FILE = "plan.parquet"
 _KEY = ["video_id", "segment", "fingerprint"]
-_PLACE = ("video_id", "clip_index", "time_s", "fingerprint")  # what is read before a picture is chosen
+_PLACE = ("video_id", "clip_index", "time_s", "fingerprint")  # These are read before a picture is chosen.
 # A picture has some 4 KB, and to read one its row group is read.
 _GROUP_ROWS = 256
 

@@ -28,7 +28,7 @@ FILE_BYTES = 128 << 20
 """The size of a file after compaction, its pictures in ``frames/`` included."""
 
 _KEY = ["video_id", "segment", "fingerprint"]
-_OUTCOME = ["decoder", "error_stage", "error"]  # columns that are equal in all rows of a segment
+_OUTCOME = ["decoder", "error_stage", "error"]  # These are equal in all rows of a segment.
 # These stand for the plan's row of a committed segment that has none: its video is not in the plan; or it is, but the
 # plan has no such segment any more, or the segment was made from another file, encoder or sampling.
 _UNPLANNED, _STALE = -1, -2
@@ -53,7 +53,7 @@ def split_clips(clips: pa.Table, dim: int) -> Iterator[pa.Table]:
 
 
 def _row_bytes(dim: int) -> int:
-    return 4 * dim + 100  # a vector and some text
+    return 4 * dim + 100  # A row is a vector and some text.
 
 
 class Ledger:
@@ -273,7 +273,7 @@ def _find_repeated(unit: np.ndarray, clip: pa.ChunkedArray, starts: np.ndarray) 
     counts = np.ones(len(unit), bool)
     counts[1:] = (unit[1:] != unit[:-1]) | (number[1:] != number[:-1])
     ends = np.append(unit[1:] != unit[:-1], True)
-    last = number[np.flatnonzero(ends)]  # of each segment; -1 where it has failures alone
+    last = number[np.flatnonzero(ends)]  # It is -1 where a segment has failures alone.
     counts &= (number >= 0) | (last[unit] < 0)
     kept = np.sort(order[counts])
     return np.sort(order[~counts]), kept[np.searchsorted(kept, starts)]

@@ -21,7 +21,7 @@ from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
 from raypipe.storage import inert, shown
 
-_ROUNDING = 1e-6  # of the range of all distances
+_ROUNDING = 1e-6  # Of the range of all distances, such a part may be rounding.
 WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
 MAX_EXAMINED = 2_000  # So many outliers at most, the farthest, are examined: what is wrong with each, and where.
 
@@ -198,7 +198,7 @@ def judge_videos(
             clips = _read_clips(run, paths, rows)
         else:
             ordinary = choose_ordinary(scores, flags)
-            clips = _read_clips(run, paths, (*rows, *ordinary))  # in one pass over the embeddings
+            clips = _read_clips(run, paths, (*rows, *ordinary))  # One pass over the embeddings has both.
             examiner = Examiner(paths.values, scores, centers, gamma, ordinary, clips, axis, threshold)
         findings = {
             row: examiner.examine(

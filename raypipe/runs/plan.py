@@ -31,10 +31,10 @@ from raypipe.sources.videos import Videos
 from raypipe.storage import shown
 
 PLAN_FILE = "plan.parquet"
-PLAN_FOLDER = "plan"  # what has been probed since the plan was settled
+PLAN_FOLDER = "plan"  # It holds what has been probed since the plan was settled.
 
-PORTION_A_CPU = 5_000  # Each portion starts the actors anew, so a larger Ray cluster takes larger portions,
-LARGEST_PORTION = 500_000  # but a portion's plan and ledger must fit the driver's memory.
+PORTION_A_CPU = 5_000  # Each portion starts the actors anew, so a larger Ray cluster takes larger portions.
+LARGEST_PORTION = 500_000  # A portion's plan and ledger must fit the driver's memory.
 
 
 class Plan:
@@ -63,9 +63,9 @@ class Plan:
         self.run, self.videos, self.portion_size = run, videos, portion_size
         self.n_segments = self.n_videos = 0
         self._groups: list[_RowGroup] = []
-        self._file_of = np.full(len(videos), -1, np.int32)  # the file that holds the rows of each video
-        self._is_left: list[np.ndarray] = []  # for each portion, which of its rows are left: (n,) bool
-        self._spans: dict[str, tuple[int, int]] = {}  # first and last video with clips in a file of embeddings/
+        self._file_of = np.full(len(videos), -1, np.int32)  # The number of the file that holds the rows of each video.
+        self._is_left: list[np.ndarray] = []  # Of each portion, which of its rows are left: (n,) bool.
+        self._spans: dict[str, tuple[int, int]] = {}  # The first and last video in a file of embeddings/.
         settled = [PLAN_FILE] if run.exists(PLAN_FILE) else []
         for file, name in enumerate([*settled, *run.files(PLAN_FOLDER, ".parquet")]):
             for number in range(run.n_groups(name)):

@@ -30,7 +30,7 @@ BARYCENTERS = "barycenters.parquet"
 CENTERS = "model/centers.npy"
 PICTURE_MAP = "model/picture.npz"
 OUTLIERS = "outliers.csv"
-PREDICTED = "the clusters of "  # and the run's name: what found the clusters of videos that were predicted
+PREDICTED = "the clusters of "  # The name of the run follows, whose clusters were given to new videos.
 SIGNALS = "signals"
 """The folder of the signals that are joined to the clips."""
 CHECKPOINT = "learning/checkpoint.npz"

@@ -115,8 +115,8 @@ class EncodingSandbox(Sandbox):
         self._name = f"torchcodec-{device.partition(':')[0]}"
         self._n_starts = 0
         self._given_up: str | None = None
-        self._n_trusted: Counter[str] = Counter()  # how many videos of each kind passed the check
-        self._distrusted: dict[str, str] = {}  # kinds that failed the check, and why
+        self._n_trusted: Counter[str] = Counter()  # How many videos of each kind passed the check.
+        self._distrusted: dict[str, str] = {}  # Which kinds failed the check, and why.
 
     def close(self) -> None:
         """End the child processes; a later request starts new ones."""

@@ -95,7 +95,7 @@ class DecodeSegments:
             )
         except DecodeError as error:
             return self.refuse(row, Failure.of("decode", error))
-        position = np.full(len(wanted_s), -1)  # of each wanted frame among the decoded ones
+        position = np.full(len(wanted_s), -1)  # The place of each wanted frame among the decoded ones.
         position[frames.requested] = np.arange(len(frames.requested))
         members = np.stack([sampling.members[:, 0], position[sampling.members[:, 1]]], axis=1)
         n = np.searchsorted(frames.requested, len(sampling.times_s))
@@ -192,7 +192,7 @@ class EncodeSegments:
             return [np.empty((0, self._encoder.dim), np.float32)] * len(pixels), [None] * len(pixels)
         try:
             vectors = self._encoder(np.concatenate(pixels) if len(pixels) > 1 else pixels[0])
-        except Exception as error:  # a user's encoder may raise anything; the error is recorded on the segment's row
+        except Exception as error:  # A user's encoder may raise anything. The segment's row records it.
             if len(pixels) == 1:
                 return [np.empty((0, self._encoder.dim), np.float32)], [one_line(error)]
             alone = [self._encode([frames]) for frames in pixels]

@@ -336,7 +336,7 @@ def check_weights(weights: Any, n: int) -> np.ndarray:
     rule = f"weights must be {n} finite numbers, none negative and not all 0"
     try:
         found = np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:  # as in `as_array`
+    except (TypeError, ValueError, RuntimeError) as error:  # These are the errors that `as_array` meets.
         raise UsageError(f"{rule}; {one_line(error)}") from error
     if found.shape != (n,) or not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise UsageError(f"{rule}; got {' '.join(str(found).split()):.60}")

@@ -23,7 +23,7 @@ from raypipe.softdtw.lanes import (
 INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Only compiled code calls these functions.
 INLINE = {"forceinline": True} | INNER
 
-_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e38, 1e300  # e of a cell that cannot be reached
+_NEVER_FLOAT32, _NEVER_FLOAT64 = 1e38, 1e300  # This is the e of a cell that cannot be reached.
 
 # Polynomials of least relative error (9e-8 and 3e-18) to 2^f for f in [−½, ½]. They are exact at 0, near which a large
 # γ makes most f.

@@ -159,7 +159,7 @@ def statistics(
     counts = np.bincount(labels, minlength=k)
     ends = np.cumsum(counts)
     n_blocks = -(-counts // x.lanes)
-    cluster = np.repeat(np.arange(k), n_blocks)  # of each block
+    cluster = np.repeat(np.arange(k), n_blocks)  # The cluster of each block.
     within = np.arange(len(cluster)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
     starts = (ends - counts)[cluster] + within * x.lanes
     stops = np.minimum(starts + x.lanes, ends[cluster])

@@ -151,9 +151,9 @@ def as_array(X: Any, name: str) -> np.ndarray:
         return np.ma.filled(X.astype(np.float64), np.nan)
     try:
         array = np.asarray(X)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of bfloat16 for one; or lists of unequal lengths
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises them, of bfloat16 for one.
         raise UsageError(f"{name} cannot be read as a numpy array: {one_line(error)}") from error
-    if array.dtype == object and array.ndim >= 2:  # columns of pandas that know NA, or of Arrow with nulls; decimals
+    if array.dtype == object and array.ndim >= 2:  # So come pandas' NA, Arrow's nulls, and decimals.
         with suppress(TypeError, ValueError):  # They hold no numbers, which the caller says.
             if hasattr(X, "iloc"):  # NA is known to pandas alone.
                 return np.asarray(X.astype(np.float64))

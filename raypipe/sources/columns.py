@@ -26,7 +26,7 @@ _KINDS = {
 }
 """What JSON's values are called, by their types."""
 
-_Values = Sequence[tuple[int, Any]]  # of one kind, each behind the number of its row
+_Values = Sequence[tuple[int, Any]]  # Values of one kind, each behind the number of its row.
 
 _EXACT = 2**53  # Every whole number up to this has a float64 of its own.
 

@@ -184,9 +184,9 @@ _EVERYTHING = _Glob(("**",))
 
 class _Folder(NamedTuple):
     path: str
-    relative: str  # the path below the root, "" for the root itself
+    relative: str  # The path below the root, "" for the root itself.
     state: frozenset[int]
-    above: frozenset[tuple[int, int]]  # device and inode of each folder that this one lies in
+    above: frozenset[tuple[int, int]]  # The device and inode of each folder that this one lies in.
 
 
 def _find_local(source: str, suffixes: Container[str]) -> Videos:

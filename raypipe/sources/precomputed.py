@@ -245,7 +245,7 @@ def _texts(values: Any, n: int, what: str, name: str) -> list[str | None]:
 def _text(value: Any, where: str) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
-    is_na = type(value).__name__ == "NAType"  # pandas' own, which cannot be compared
+    is_na = type(value).__name__ == "NAType"  # It is pandas' own, and cannot be compared.
     try:
         is_missing = value is None or is_na or bool(value == "") or bool(value != value)
     except ValueError as error:  # An array is neither equal nor unequal.

@@ -36,7 +36,7 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
             for start in range(0, len(videos), _BATCH):
                 uris = videos[start : start + _BATCH].table["uri"].to_pylist()
                 of = [file_of(uri) for uri in uris]
-                files = list(dict.fromkeys(of))  # one file may hold many videos
+                files = list(dict.fromkeys(of))  # One file may hold many videos.
                 known = dict(zip(files, threads.map(version_of_file, files), strict=True))
                 kinds.update({uri.partition("://")[0]: uri for uri in files if local_path(uri) is None})
                 yield pa.table({"version": [known[file] for file in of]}, schema=_VERSIONS)
@@ -44,7 +44,7 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
     versions = memory_mapped(ask(), _VERSIONS)["version"]
     for uri in kinds.values():
         with contextlib.suppress(SourceError):
-            open_filesystem(uri)[0].invalidate_cache()  # nobody asks for its listing again, and it takes memory
+            open_filesystem(uri)[0].invalidate_cache()  # Nobody asks for its listing again, and it takes memory.
     return versions
 
 
@@ -67,7 +67,7 @@ def _local_version(path: str) -> str | None:
 def _remote_version(uri: str) -> str | None:
     try:
         file_system, path = open_filesystem(uri)
-        info = patiently(uri, lambda: file_system.info(path))  # from the listing, where the source was listed
+        info = patiently(uri, lambda: file_system.info(path))  # Where the source was listed, this asks nobody.
     except Exception:  # Each file system raises its own kinds, and probing the video will say what is wrong.
         return None
     return version_of(info)

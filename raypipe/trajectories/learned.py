@@ -333,7 +333,7 @@ def read_sequences(paths: Any) -> list[np.ndarray]:
     """
     ids = paths.video_ids if isinstance(paths, Trajectories) else None
     given = paths.values if isinstance(paths, Trajectories) else paths
-    given = list(np.atleast_1d(given)) if hasattr(given, "__array__") else given  # torch's and pandas' too
+    given = list(np.atleast_1d(given)) if hasattr(given, "__array__") else given  # torch's and pandas' have it.
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise UsageError("paths must be one or more sequences: (n, T, dim), or a list of (T_i, dim)")
     found: list[np.ndarray] = []
