@@ -292,8 +292,8 @@ def spread_out(values: Any, gamma: float, n: int) -> list[tuple[int, float]]:
     -------
     Indices of ``values`` in order, and for each its divergence from the nearest before it; for the first 0.
     """
-    pooled = np.stack([pool_path(path, 1)[0] for path in values]) if not isinstance(values, np.ndarray) else None
-    pooled = values.mean(axis=1) if pooled is None else pooled
+    is_array = isinstance(values, np.ndarray)
+    pooled = values.mean(axis=1) if is_array else np.stack([np.mean(path, axis=0) for path in values])
     at = int(np.square(pooled - pooled.mean(axis=0)).sum(axis=1).argmin())
     chosen = [(at, 0.0)]
     nearest = divergences(values[at], values, gamma)

@@ -33,6 +33,7 @@ from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError, check_type
 from raypipe.softdtw import auto_gamma, check_gamma
 from raypipe.softdtw.barycenter import resample
+from raypipe.storage import finite_or_none
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -191,8 +192,8 @@ def sweep_clusters(
         for gamma in resolved
     ]
     scored = iter(map(_Scorer(collections), to_score))
-    # By collection, γ and k.
-    silhouettes = np.array([[[_or_nan(each) for each in next(scored)] for _ in resolved] for _ in collections])
+    # By collection, γ and k; None becomes NaN.
+    silhouettes = np.array([[next(scored) for _ in resolved] for _ in collections], np.float64)
     means = pool_steps(values).astype(np.float64)
     rows = [
         _row(k, gamma, fitted[_Fit(0, gamma, k)], silhouettes[:, g, i], means)
@@ -328,10 +329,10 @@ def _row(k: int, gamma: float | None, fitted: _Fitted, silhouettes: np.ndarray, 
     return {
         "k": k,
         "gamma": gamma,
-        "silhouette_softdtw": _or_none(own),
-        "reference": _or_none(reference),
-        "gain": _or_none(own - reference),
-        "noise": _or_none(silhouettes[1:].std(ddof=1)),
+        "silhouette_softdtw": finite_or_none(float(own)),
+        "reference": finite_or_none(float(reference)),
+        "gain": finite_or_none(float(own - reference)),
+        "noise": finite_or_none(float(silhouettes[1:].std(ddof=1))),
         "stability_seeds": fitted.seeds,
         "stability_halves": fitted.halves,
         "stability_weakest": fitted.weakest,
@@ -353,11 +354,3 @@ def _own(values: Any) -> Any:
     if isinstance(values, np.ndarray):
         return values if values.flags.writeable else values.copy()
     return [_own(path) for path in values]
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -166,7 +166,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         shards = LocalShards(series)
         self._check_number(shards)
         gamma = self._resolve_gamma(shards)
-        if gamma is None or self._is_tslearns():
+        if gamma is None or is_tslearns(vars(self)):
             if sample_weight is not None:
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
             self._fit_tslearn(series, gamma)
@@ -260,9 +260,6 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         tags.input_tags.three_d_array = True
         return tags
 
-    def _is_tslearns(self) -> bool:
-        return is_tslearns(vars(self))
-
     def _check_series(self, X: Any) -> Series:
         series = read_series(X)
         if self.metric == "euclidean" and series.lengths is not None:
@@ -270,7 +267,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         return series
 
     def _check_ours(self) -> None:
-        if self._is_tslearns():
+        if is_tslearns(vars(self)):
             raise UsageError("series in shards are compared by metric 'softdtw' and raypipe's own backends")
 
     def _check_number(self, shards: Shards) -> None:

@@ -69,18 +69,6 @@ class ByView:
         return answer
 
 
-def _read_numbers(data: PageData, _ask: QueryParams) -> bytes:
-    return data.numbers
-
-
-def _read_rows(data: PageData, ask: QueryParams) -> bytes:
-    return data.describe(parse_rows(ask.get("of", ""), data.n))
-
-
-def _read_paths(data: PageData, ask: QueryParams) -> bytes:
-    return data.take_paths(parse_rows(ask.get("of", ""), data.n))
-
-
 def _find_words(data: PageData, ask: QueryParams) -> bytes:
     words = [word for word in ask.get("text", "").lower().split(" ") if word]
     if len(words) > MOST_WORDS:
@@ -96,17 +84,13 @@ def _find_inside(data: PageData, ask: QueryParams) -> bytes:
     return data.find_inside(np.array([left, top]) + np.array(corners) * [unit, -unit], time)
 
 
-def _read_ranks(data: PageData, ask: QueryParams) -> bytes:
-    return data.rank(ask.get("by", "")).astype("<u4").tobytes()
-
-
-_READS = {
-    "numbers": _read_numbers,
-    "rows": _read_rows,
-    "paths": _read_paths,
+_READS: dict[str, Callable[[PageData, QueryParams], bytes]] = {
+    "numbers": lambda data, _: data.numbers,
+    "rows": lambda data, ask: data.describe(parse_rows(ask.get("of", ""), data.n)),
+    "paths": lambda data, ask: data.take_paths(parse_rows(ask.get("of", ""), data.n)),
     "find": _find_words,
     "inside": _find_inside,
-    "ranks": _read_ranks,
+    "ranks": lambda data, ask: data.rank(ask.get("by", "")).astype("<u4").tobytes(),
 }
 
 
