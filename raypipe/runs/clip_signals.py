@@ -19,10 +19,9 @@ from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE
 from raypipe.runs.results import ROWS_PER_FILE, SIGNALS
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
-from raypipe.sources.signals import VIDEO, Scale, check_features, find_scale, frame_rate, iter_signals, split_features
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, read_episodes, whole_numbers
+from raypipe.sources.signals import VIDEO, Scale, find_scale, frame_rate, iter_signals, open_features
 from raypipe.sources.videos import Videos
-from raypipe.storage import shown
 
 
 def find_signals(source: str, features: str, scale: Scale | None = None) -> tuple[LeRobotDataset, tuple[str, ...]]:
@@ -42,11 +41,7 @@ def find_signals(source: str, features: str, scale: Scale | None = None) -> tupl
     UsageError
         If the source is no LeRobot dataset, a feature is not there or holds no numbers, or the scale is of others.
     """
-    dataset = open_lerobot(source)
-    if dataset is None:
-        raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
-    names = tuple(name for name in split_features(features) if name != VIDEO)
-    check_features(dataset, names)
+    dataset, names = open_features(source, features)
     if scale is not None and scale.features != names:
         raise UsageError(f"the features must be {VIDEO},{','.join(scale.features)}, as in the run that predicts")
     return dataset, names

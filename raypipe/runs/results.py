@@ -99,10 +99,8 @@ def check_place(run: Run) -> None:
 def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
     """Record what a run's embeddings are made with, and remove what followed from those of before."""
     remove_clusters(run)
-    run.remove(SWEEP)
-    run.remove(SIGNALS)
-    run.remove("learning")
-    run.remove(DATASET_FAULTS)
+    for name in (SWEEP, SIGNALS, "learning", DATASET_FAULTS):
+        run.remove(name)
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
 

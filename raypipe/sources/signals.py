@@ -117,11 +117,7 @@ def read_signals(source: str, features: str, limit: int | None = None, scale: Sc
     SourceError
         If the table of episodes cannot be read.
     """
-    dataset = open_lerobot(source)
-    if dataset is None:
-        raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
-    names = split_features(features)
-    check_features(dataset, names)
+    dataset, names = open_features(source, features)
     episodes, labels, kept, notes = describe_episodes(dataset)
     uris, codes = dataset.data_files(episodes)
     numbers = whole_numbers(episodes, EPISODE).tolist()
@@ -165,8 +161,18 @@ def frame_rate(dataset: LeRobotDataset) -> float:
     return float(fps)
 
 
-def check_features(dataset: LeRobotDataset, names: Sequence[str]) -> None:
-    """Raise `UsageError` unless all are features of numbers."""
+def open_features(source: str, features: str) -> tuple[LeRobotDataset, tuple[str, ...]]:
+    """Return a dataset, and the names of its signals in a list of features, of which `VIDEO` is none.
+
+    Raises
+    ------
+    UsageError
+        If the source is no LeRobot dataset, or a feature is not there or holds no numbers.
+    """
+    dataset = open_lerobot(source)
+    if dataset is None:
+        raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
+    names = tuple(name for name in split_features(features) if name != VIDEO)
     there = [name for name, each in dataset.features.items() if str(each.get("dtype")).startswith(_NUMBERS)]
     if not names:
         raise UsageError(f"no features are named: those of {dataset.name} are {', '.join(there)}")
@@ -174,6 +180,7 @@ def check_features(dataset: LeRobotDataset, names: Sequence[str]) -> None:
         if name not in there:
             what = f"is of dtype {dataset.features[name].get('dtype')}" if name in dataset.features else "is not there"
             raise UsageError(f"feature {name} {what}: those of {dataset.name} are {', '.join(there)}")
+    return dataset, names
 
 
 def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table) -> Scale:
