@@ -30,6 +30,7 @@ class EncoderError(RaypipeError):
     """An encoder cannot be made, or broke its protocol."""
 
 
+_LONGEST = 300  # Characters of a message from elsewhere.
 _WORDS = {type(None): "None", Real: "a number", Integral: "a whole number"}
 
 
@@ -41,8 +42,8 @@ def check_type(name: str, value: object, kind: type | tuple[type, ...], remedy: 
         raise UsageError(f"{name} must be {told}, not {type(value).__name__}{remedy and f': {remedy}'}")
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's type and message on one line of bounded length."""
     message = " ".join(str(error).split())
-    message = f"{message[:limit]} …" if len(message) > limit else message
+    message = f"{message[:_LONGEST]} …" if len(message) > _LONGEST else message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -138,13 +138,14 @@ def rank_pieces(
     n: int,
     *,
     least: bool = False,
-    gamma: float | None = None,
 ) -> list[Match]:
     """Find where in other videos the same thing happens: the pieces that are nearest to a query by soft-DTW.
 
     The videos with the nearest pieces are found clip by clip, and then where these pieces lie between the clips, by
     `POINTS` for each clip. What is aligned is what lies between the middles of the part's first and last clip, since
     these clips alone are of nothing else; what lies before and behind it lasts as long, in proportion, in the piece.
+    γ is a fifth of the median squared distance between the query's clips, or if they are all the same, between those
+    of other videos.
 
     Parameters
     ----------
@@ -158,9 +159,6 @@ def rank_pieces(
         How many pieces to return; no two overlap, but several may lie in one video.
     least
         Return instead the best piece of each of the videos in which the query happens least.
-    gamma
-        γ of soft-DTW; by default a fifth of the median squared distance between the query's clips, or if they are all
-        the same, between those of other videos.
 
     Returns
     -------
@@ -186,6 +184,7 @@ def rank_pieces(
             f"no clip of the video lies between {part_s[0]:g} s and {part_s[1]:g} s: it has clips from {first_s:g} s "
             f"to {last_s:g} s"
         )
+    gamma: float | None = None
     kept: list[tuple[float, ClipPath]] = []
     for some in _batches(video for video in videos if video.video_id != query.video_id):
         gamma = gamma or _SOFT_ENDS * auto_gamma(_tell_distances(query, some))

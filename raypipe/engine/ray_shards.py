@@ -31,7 +31,7 @@ the same series."""
 
 @dataclass(frozen=True)
 class ParquetLoader:
-    """Reads some files of a run's ``trajectories/``.
+    """Reads the reduced paths in some files of a run's ``trajectories/``.
 
     Attributes
     ----------
@@ -39,18 +39,15 @@ class ParquetLoader:
         The run.
     files
         Names of files, relative to the run.
-    column
-        The paths to read: "trajectory", or "reduced".
     """
 
     run: Run
     files: tuple[str, ...]
-    column: str = "reduced"
 
     def __call__(self) -> tuple[Any, None]:
         """Read them."""
-        columns = ["video_id", "n_clips", self.column]
-        found = [from_table(self.run.read_table(name, columns), self.column).values for name in self.files]
+        columns = ["video_id", "n_clips", "reduced"]
+        found = [from_table(self.run.read_table(name, columns), "reduced").values for name in self.files]
         if found and all(isinstance(values, np.ndarray) for values in found):
             return np.concatenate(found), None
         return [path for values in found for path in values], None
@@ -60,7 +57,7 @@ class ParquetLoader:
         return " to ".join(dict.fromkeys([*self.files[:1], *self.files[-1:]])) or "no files"
 
 
-def split_trajectories(run: Run, n_shards: int, column: str = "reduced") -> list[ParquetLoader]:
+def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
     """Deal a run's files of trajectories out to shards in order.
 
     Raises
@@ -72,7 +69,7 @@ def split_trajectories(run: Run, n_shards: int, column: str = "reduced") -> list
     if not files:
         raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
     ends = [len(files) * i // n_shards for i in range(n_shards + 1)]
-    return [ParquetLoader(run, tuple(files[a:b]), column) for a, b in pairwise(ends)]
+    return [ParquetLoader(run, tuple(files[a:b])) for a, b in pairwise(ends)]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Fitted:
         return self._arrays
 
 
-def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer_s: float = ANSWER_S) -> Fitted:
+def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced") -> Fitted:
     """Reduce the paths in a run's ``trajectories/``, and write them as another column beside "trajectory".
 
     With at most ``config.fit_points`` steps, the result is that of `raypipe.reduction.reduce_trajectories`. With more,
@@ -68,8 +68,6 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
         The reducer, and ``fit_points``.
     column
         The column's name.
-    answer_s
-        The work is given up when no file has been done for so many seconds.
 
     Raises
     ------
@@ -89,7 +87,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
         remote = as_task(task, **(on_gpu if task is _map_file else options))
         arguments = zip(files, *columns, strict=True)
-        return gather([remote.remote(run, name, *more) for name, *more in arguments], answer_s)
+        return gather([remote.remote(run, name, *more) for name, *more in arguments])
 
     lengths = each(_list_lengths)
     sizes = [sum(file) for file in lengths]
@@ -102,7 +100,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     follows = find_consecutive([length for file in lengths for length in file], sampled)
     fit = as_task(_fit, **to_fit, num_returns=2)
     reducer, found = fit.remote(config, points, follows, len(sampled) == ends[-1])
-    fitted, reduced = gather([found], answer_s)[0]
+    fitted, reduced = gather([found])[0]
     if reduced is None:
         each(_map_file, [column] * len(files), [reducer] * len(files))
     else:
@@ -110,14 +108,14 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", answer
     return fitted
 
 
-def gather(tasks: list[Any], answer_s: float = ANSWER_S) -> list[Any]:
-    """Wait for tasks and return their results; raise if none of them ends for ``answer_s`` seconds."""
+def gather(tasks: list[Any]) -> list[Any]:
+    """Wait for tasks and return their results; raise if none of them ends for `ANSWER_S` seconds."""
     waiting = list(tasks)
     while waiting:
-        done, waiting = ray.wait(waiting, timeout=answer_s)
+        done, waiting = ray.wait(waiting, timeout=ANSWER_S)
         if not done:
             raise RaypipeError(
-                f"no task has ended for {answer_s:.0f} s: is there room on the Ray cluster? See Ray's logs"
+                f"no task has ended for {ANSWER_S:.0f} s: is there room on the Ray cluster? See Ray's logs"
             )
         try:
             ray.get(done)

@@ -140,9 +140,9 @@ def find_range(header: str | None, size: int) -> tuple[int, int] | None:
 class RangeResponse(Response):
     """Answers a request for a file, or for a range of it; closes the file at the end, whatever ends it."""
 
-    def __init__(self, request: Request, content: Content, media_type: str, cache: str = "private, no-cache") -> None:
+    def __init__(self, request: Request, content: Content, media_type: str) -> None:
         self._content, self._span = content, (0, content.size)
-        headers = {"accept-ranges": "bytes", "content-type": media_type, "cache-control": cache}
+        headers = {"accept-ranges": "bytes", "content-type": media_type, "cache-control": "private, no-cache"}
         headers |= {"etag": content.etag} if content.etag else {}
         headers |= {"last-modified": content.modified} if content.modified else {}
         status = 200

@@ -335,14 +335,8 @@ def guard(app: App, host: str, token: str) -> Gate:
     return Gate(app, token, [*own, socket.gethostname(), socket.getfqdn()], any_address=True)
 
 
-def serve_run(
-    run: Run,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    browser: bool = True,
-    say: Callable[[str], None] = lambda line: print(line, flush=True),
-) -> None:
-    """Serve a run's page until Ctrl-C.
+def serve_run(run: Run, host: str = "127.0.0.1", port: int | None = None, browser: bool = True) -> None:
+    """Serve a run's page until Ctrl-C, and print its URL, with a warning if other machines can reach it.
 
     Parameters
     ----------
@@ -352,8 +346,6 @@ def serve_run(
         Where; a free port by default.
     browser
         Open a browser with the page, where there is a screen.
-    say
-        Called with the page's URL, and with a warning if other machines can reach it.
 
     Raises
     ------
@@ -367,10 +359,10 @@ def serve_run(
     with open_socket(host, port) as listening:
         taken = listening.getsockname()[1]
         if not is_loopback(host):
-            say("warning: other machines can reach this: whoever has the URL sees the run's videos, unencrypted")
+            print("warning: other machines can reach this: whoever has the URL sees the run's videos, unencrypted")
         name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # These stand for every address.
         url = f"http://{f'[{name}]' if ':' in name else name}:{taken}/{token}/"
-        say(f"{url}\nserving {run}; Ctrl-C ends it")
+        print(f"{url}\nserving {run}; Ctrl-C ends it", flush=True)
         server = uvicorn.Server(
             uvicorn.Config(
                 guard(app, host, token),

@@ -86,7 +86,7 @@ def _unpack_extra(packed: bytes) -> Extra:
     return Extra(unpack_table(packed), 0)
 
 
-def to_array(values: Sequence[Any], rows: Sequence[int] | None = None) -> pa.Array:
+def to_array(values: Sequence[Any]) -> pa.Array:
     """Make an Arrow array of Python objects, such as a column of JSON's values, without loss.
 
     Whole numbers are int64, uint64 where that holds them, and else decimals; beside fractions they are float64, if that
@@ -95,17 +95,14 @@ def to_array(values: Sequence[Any], rows: Sequence[int] | None = None) -> pa.Arr
     Parameters
     ----------
     values
-        The values; None is null.
-    rows
-        The number of each value's row, for messages; by default they are counted from 1.
+        The values; None is null. Messages count them from 1.
 
     Raises
     ------
     UnlikeError
         If no type holds all of the values.
     """
-    rows = range(1, len(values) + 1) if rows is None else rows
-    kind = _infer(values, rows)
+    kind = _infer(values, range(1, len(values) + 1))
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, ValueError, OverflowError) as error:
