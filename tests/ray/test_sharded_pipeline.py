@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from waves import embed_waves
 
 from raypipe import find_outliers, pipeline
 from raypipe.config import make_config
@@ -12,21 +13,13 @@ from raypipe.runs.results import read_trajectories
 from raypipe.trajectories import build_trajectories
 
 N = 60
+CONFIG = make_config(sets=("cluster.n_clusters=3", "cluster.precision=float64", "reduce.n_components=3"))
 
 
 @pytest.fixture
 def run(tmp_path):
     """Return a run of trajectories of three shapes."""
-    rng = np.random.default_rng(0)
-    steps = np.linspace(0, 1, 12)[:, None]
-    paths = [np.sin((i % 3 + 1) * 3 * steps + np.arange(8)) + rng.normal(0, 0.05, (12, 8)) for i in range(N)]
-    np.savez(tmp_path / "paths.npz", **{f"video-{i:02d}": path.astype(np.float32) for i, path in enumerate(paths)})
-    run = Run(str(tmp_path / "run"))
-    pipeline.embed(tmp_path / "paths.npz", run, CONFIG, Progress())
-    return run
-
-
-CONFIG = make_config(sets=("cluster.n_clusters=3", "cluster.precision=float64", "reduce.n_components=3"))
+    return embed_waves(tmp_path, N, CONFIG)
 
 
 def outlier_ids(run: Run) -> list[str]:

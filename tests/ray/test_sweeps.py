@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from commands import call_raypipe, run_raypipe
+from waves import embed_waves
 
 import raypipe as rp
 from raypipe import options, pipeline
@@ -11,7 +12,6 @@ from raypipe.analysis.recommendation import describe_sweep
 from raypipe.config import make_config
 from raypipe.engine.transform import map_tasks
 from raypipe.progress import Progress
-from raypipe.runs.directory import Run
 
 N = 48
 CONFIG = make_config(sets=("cluster.n_init=1", "reduce.n_components=3"))
@@ -20,13 +20,7 @@ CONFIG = make_config(sets=("cluster.n_init=1", "reduce.n_components=3"))
 @pytest.fixture
 def run(tmp_path):
     """Return an embedded run of trajectories of three shapes."""
-    rng = np.random.default_rng(0)
-    steps = np.linspace(0, 1, 12)[:, None]
-    paths = [np.sin((i % 3 + 1) * 3 * steps + np.arange(8)) + rng.normal(0, 0.1, (12, 8)) for i in range(N)]
-    np.savez(tmp_path / "paths.npz", **{f"video-{i:02d}": path.astype(np.float32) for i, path in enumerate(paths)})
-    made = Run(str(tmp_path / "run"))
-    pipeline.embed(tmp_path / "paths.npz", made, CONFIG, Progress())
-    return made
+    return embed_waves(tmp_path, N, CONFIG)
 
 
 def test_the_verb_prints_a_table_and_writes_what_it_found(ray_local, run):

@@ -11,6 +11,7 @@ import torch
 from test_autoencoder import SOME_STEPS
 from test_learned import LEARN, cluster, make_paths, write_source
 from threadpoolctl import threadpool_limits
+from waves import embed_waves, make_waves
 
 import raypipe as rp
 from raypipe import pipeline
@@ -37,21 +38,12 @@ def test_the_same_bits_on_any_number_of_threads(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-def waves(n: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    steps = np.linspace(0, 1, 14)[:, None]
-    paths = [np.sin(2 * np.pi * (i % 3 + 1) * steps + np.arange(8) / 3) for i in range(n)]
-    return {f"{seed}-{i:02d}": (p + rng.normal(0, 0.1, p.shape)).astype(np.float32) for i, p in enumerate(paths)}
-
-
 def test_new_videos_are_placed_by_the_map_that_was_saved(monkeypatch, tmp_path):
     monkeypatch.setattr(geometric_means, "_BUDGET", SOME_STEPS)
-    np.savez(tmp_path / "known.npz", **waves(21, 0))
-    np.savez(tmp_path / "new.npz", **waves(9, 1))
-    run = Run(str(tmp_path / "run"))
+    np.savez(tmp_path / "new.npz", **make_waves(9, 1))
     sets = ("cluster.n_clusters=3", "cluster.n_init=2", "reduce.method=autoencoder", "reduce.picture=autoencoder")
     made = make_config(sets=(*sets, "reduce.n_components=3"))
-    pipeline.embed(tmp_path / "known.npz", run, made, Progress())
+    run = embed_waves(tmp_path, 21, made)
     pipeline.cluster(run, made, Progress())
     assert run.info()["implementations"]["picture"].startswith("autoencoder")
     for name in run.files("model", ".npz"):

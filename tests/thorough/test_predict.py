@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 from commands import call_raypipe
+from waves import SHAPES, embed_waves, make_waves
 
 import raypipe as rp
 from raypipe import pipeline
@@ -17,25 +18,10 @@ from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 
-SHAPES = 3
-
-
-def make_paths(n: int, seed: int, n_clips: int = 14) -> dict[str, np.ndarray]:
-    """Return noisy paths of three shapes by id; the shape is the id's number modulo three."""
-    rng = np.random.default_rng(seed)
-    steps = np.linspace(0, 1, n_clips)[:, None]
-    waves = [np.sin(2 * np.pi * (i % SHAPES + 1) * steps + np.arange(8) / 3) for i in range(n)]
-    return {
-        f"{seed}-{i:02d}": (wave + rng.normal(0, 0.1, wave.shape)).astype(np.float32) for i, wave in enumerate(waves)
-    }
-
 
 def cluster(folder, *sets: str) -> Run:
-    source = folder / "known.npz"
-    np.savez(source, **make_paths(21, 0))
-    run = Run(str(folder / "run"))
     config = rp.make_config(sets=("cluster.n_clusters=3", "trajectory.n_steps=8", "cluster.n_init=2", *sets))
-    pipeline.embed(source, run, config, Progress())
+    run = embed_waves(folder, 21, config)
     pipeline.cluster(run, config, Progress())
     return run
 
@@ -84,7 +70,7 @@ def test_what_a_density_took_for_noise_is_noise_again(tmp_path, assign_all, pool
     """A center is no measure of a dense group: labels are those of the nearest video."""
     rng = np.random.default_rng(3)
     odd = {f"odd-{i}": rng.normal(rng.normal(0, 30, 8), 1, (14, 8)).astype(np.float32) for i in range(6)}
-    shifted = {name: path + 3 * (i % SHAPES) for i, (name, path) in enumerate(make_paths(21, 0).items())}
+    shifted = {name: path + 3 * (i % SHAPES) for i, (name, path) in enumerate(make_waves(21, 0).items())}
     np.savez(tmp_path / "known.npz", **shifted, **odd)
     run = Run(str(tmp_path / "run"))
     sets = ("cluster.method=density", "cluster.min_cluster_size=4", f"cluster.assign_all={assign_all}")
@@ -104,7 +90,7 @@ def test_what_a_density_took_for_noise_is_noise_again(tmp_path, assign_all, pool
 
 def test_new_videos_get_the_cluster_of_their_shape_and_what_failed_is_counted(known, tmp_path):
     run, _ = known
-    paths = make_paths(9, 1)
+    paths = make_waves(9, 1)
     paths["strange"] = np.full((14, 8), 9.0, np.float32)
     np.savez(tmp_path / "new.npz", **paths, nothing=np.empty((0, 8), np.float32))
     new = rp.predict(run, tmp_path / "new.npz", tmp_path / "new")
@@ -121,7 +107,7 @@ def test_new_videos_get_the_cluster_of_their_shape_and_what_failed_is_counted(kn
 
 def test_a_label_depends_on_no_other_video(known, tmp_path):
     run, _ = known
-    paths = make_paths(6, 2)
+    paths = make_waves(6, 2)
     np.savez(tmp_path / "all.npz", **paths)
     np.savez(tmp_path / "one.npz", **{"2-04": paths["2-04"]})
     every, alone = (rp.predict(run, tmp_path / f"{name}.npz", tmp_path / name) for name in ("all", "one"))
@@ -132,9 +118,9 @@ def test_a_label_depends_on_no_other_video(known, tmp_path):
 
 def test_a_verdict_depends_on_no_other_video_and_is_not_judged_again(known, tmp_path):
     run, _ = known
-    far = make_paths(3, 2)["2-02"] + 4.0
+    far = make_waves(3, 2)["2-02"] + 4.0
     verdicts = []
-    for name, others in (("alone", {}), ("two", {"again": far}), ("many", make_paths(9, 3))):
+    for name, others in (("alone", {}), ("two", {"again": far}), ("many", make_waves(9, 3))):
         np.savez(tmp_path / f"{name}.npz", **{"far": far, **others})
         new = rp.predict(run, tmp_path / f"{name}.npz", tmp_path / name)
         (row,) = [
@@ -149,7 +135,7 @@ def test_a_verdict_depends_on_no_other_video_and_is_not_judged_again(known, tmp_
 
 def test_the_command_leaves_a_run_with_a_report_and_its_own_limit(tmp_path):
     source = tmp_path / "known.npz"
-    np.savez(source, **make_paths(12, 0))
+    np.savez(source, **make_waves(12, 0))
     sets = ("-k", "3", "--set", "trajectory.n_steps=8", "--limit", "9", "-q")
     assert call_raypipe("run", source, "-o", tmp_path / "run", *sets).exit_code == 0
     result = call_raypipe("predict", tmp_path / "run", source, "-o", tmp_path / "new")
@@ -220,7 +206,7 @@ def test_the_model_is_read_back_as_it_was(known):
 def test_clusters_without_a_new_video_are_counted(known, tmp_path):
     run, _ = known
     first = run.read_table("clusters.parquet").filter(pc.field("cluster") == 0)["uri"][0].as_py().partition("#")[2]
-    np.savez(tmp_path / "new.npz", new=make_paths(21, 0)[first])
+    np.savez(tmp_path / "new.npz", new=make_waves(21, 0)[first])
     new = rp.predict(run, tmp_path / "new.npz", tmp_path / "new")
     assert new.read_json("metrics.json")["sizes"] == [1, 0, 0]
 

@@ -5,7 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 from modelled_gpu import Model, model_gpu
-from test_kernels import FLOAT32, FLOAT64, TOLERANCE, assert_in_registers, host, random_walks, run_twice, slack
+from test_kernels import (
+    FLOAT32,
+    TOLERANCE,
+    assert_in_registers,
+    assert_summed,
+    host,
+    random_walks,
+    run_twice,
+    variants,
+)
 
 from raypipe.clustering import fit_clusters
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
@@ -39,16 +48,10 @@ def assert_close(found, expected, tolerance):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-def assert_summed(engine, x, centers, constraint, dtypes=TOLERANCE):
+def assert_banded(engine, x, centers, constraint, dtypes=TOLERANCE):
     rng = np.random.default_rng(2)
     labels, weights = rng.integers(0, len(centers), len(x)), rng.random(len(x))
-    expected = reference.statistics(x, centers, labels, 0.5, weights, constraint)
-    for dtype in dtypes:
-        found = engine.statistics(engine.prepare(x, dtype), centers, labels, 0.5, weights, constraint)
-        doubt = slack(dtype, expected.values / expected.weights, 0.5)
-        assert_close(found.sums, expected.sums, doubt)
-        assert_close(found.mass, expected.mass, doubt)
-        assert_close(found.values, expected.values, TOLERANCE[dtype])
+    assert_summed(engine, x, centers, labels, 0.5, weights, dtypes, constraint)
 
 
 @pytest.mark.parametrize(("dim", "ragged"), [(2, False), (2, True), (17, True)])
@@ -66,7 +69,7 @@ def test_series_and_centers_of_other_lengths_are_compared_as_by_the_reference(en
         labels, values = map(host, engine.assign(prepared, y.values, 0.5, offsets, constraint))
         np.testing.assert_array_equal(labels, (expected - offsets).argmin(axis=1))
         assert_close(values, expected[np.arange(34), labels], tolerance)
-    assert_summed(engine, x, y.values, constraint)
+    assert_banded(engine, x, y.values, constraint)
 
 
 def test_series_are_compared_among_themselves_as_by_the_reference(engine, monkeypatch):
@@ -104,7 +107,7 @@ def test_lanes_that_share_a_pair_do_not_race(blocks, n_steps, n_rows, dim):
     for n in (5, 33):
         run_twice(engines, (n_steps, n_rows, dim), n, CONSTRAINTS[1])
         x = ragged_walks(rng, n, n_steps, dim, shortest=1)
-        assert_summed(engines[0], x, random_walks(rng, 2, n_rows, dim).values, CONSTRAINTS[1], ["float32"])
+        assert_banded(engines[0], x, random_walks(rng, 2, n_rows, dim).values, CONSTRAINTS[1], ["float32"])
 
 
 # --- work ----------------------------------------------------------------------------------------------------------
@@ -206,25 +209,8 @@ def test_a_run_with_a_constraint_takes_the_gpu_and_names_no_fallback(modelled, m
 # --- registers -----------------------------------------------------------------------------------------------------
 
 
-def variants(steps, dims):
-    found = set()
-    for dtype in (FLOAT32, FLOAT64):
-        for dim in dims:
-            for n in steps:
-                found.add(assign_tile(n, dim, dtype, True).kernel("assign", dtype))
-                found.add(statistics_tile(n, n, dim, dtype, True).kernel("statistics", dtype))
-    return sorted(found)
-
-
 def test_the_largest_are_in_registers():
-    """Those that take most; the slow test below has every one."""
+    """Those that take most; a slow test has every one."""
     kernels = ["assign<float, 0, 8, 8, true>", "statistics<float, 8, 6, 4, true>"]
-    assert set(kernels) < set(variants([64], [8, 17]))
+    assert set(kernels) < set(variants([64], [8, 17], True))
     assert_in_registers(90, kernels)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", [80, 90, 100])
-@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 6, 7, 8, 17])
-def test_every_size_is_in_registers(arch, dim):
-    assert_in_registers(arch, variants([1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 25, 33, 50, 64, 1100], [dim]))

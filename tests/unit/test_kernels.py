@@ -63,10 +63,10 @@ def assert_assigned(engine, x, centers, gamma, offsets, dtypes=tuple(TOLERANCE))
         np.testing.assert_allclose(scores[rows, labels], scores.min(axis=1), **close)
 
 
-def assert_summed(engine, x, centers, labels, gamma, weights=None, dtypes=tuple(TOLERANCE)):
-    expected = reference.statistics(x, centers, labels, gamma, weights)
+def assert_summed(engine, x, centers, labels, gamma, weights=None, dtypes=tuple(TOLERANCE), constraint=None):
+    expected = reference.statistics(x, centers, labels, gamma, weights, constraint)
     for dtype in dtypes:
-        found = engine.statistics(engine.prepare(x, dtype), centers, labels, gamma, weights)
+        found = engine.statistics(engine.prepare(x, dtype), centers, labels, gamma, weights, constraint)
         tolerance = slack(dtype, expected.values / np.maximum(expected.weights, 1e-300), gamma)
         np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-12)
         for name in ("sums", "mass", "values"):
@@ -230,13 +230,13 @@ def test_plans_suit_the_work():
 # --- registers -----------------------------------------------------------------------------------------------------
 
 
-def variants(steps, dims):
+def variants(steps, dims, banded=False):
     found = {"total<double>"}
     for dtype in (FLOAT32, FLOAT64):
         for dim in dims:
             for n in steps:
-                found.add(assign_tile(n, dim, dtype).kernel("assign", dtype))
-                found.add(statistics_tile(n, n, dim, dtype).kernel("statistics", dtype))
+                found.add(assign_tile(n, dim, dtype, banded).kernel("assign", dtype))
+                found.add(statistics_tile(n, n, dim, dtype, banded).kernel("statistics", dtype))
     return sorted(found)
 
 
@@ -304,8 +304,9 @@ def test_a_spill_is_found():
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 6, 7, 8, 17])
-def test_every_size_is_in_registers(arch, dim):
-    assert_in_registers(arch, variants([1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 25, 33, 50, 64, 1100], [dim]))
+@pytest.mark.parametrize("banded", [False, True])
+def test_every_size_is_in_registers(arch, dim, banded):
+    assert_in_registers(arch, variants([1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 25, 33, 50, 64, 1100], [dim], banded))
 
 
 # --- a real GPU ----------------------------------------------------------------------------------------------------
