@@ -14,7 +14,7 @@ import numpy as np
 from raypipe.clustering import check_number
 from raypipe.config import Config, check_clusterable
 from raypipe.decoders import check_decoders
-from raypipe.encoders import make_encoder
+from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import describe_server
@@ -24,7 +24,7 @@ from raypipe.runs.comparison import check_cameras, check_comparable, check_embed
 from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
-from raypipe.runs.plan import find_quarantined, open_plan, portion_size
+from raypipe.runs.plan import Plan, find_quarantined, open_plan, portion_size
 from raypipe.runs.results import SIGNALS, begin_embedding, check_place, remove_clusters, remove_report
 from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
@@ -33,6 +33,8 @@ from raypipe.sources.videos import Videos
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from raypipe.analysis.sweep import Map
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
@@ -73,10 +75,6 @@ def embed(
     if paths is not None:
         _check_enough(chosen, config, to_cluster)
         return take_paths(found, paths, run, config, progress.say, like)
-    from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
-    from raypipe.engine.probing import probe_videos
-    from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
-
     if found.has_duplicate_ids():
         raise UsageError("two of these videos have one id: drop one, or give each its own")
     progress.say(f"found {counted(len(found), 'video')} ({counted(found.n_ignored, 'other file')} ignored)")
@@ -94,6 +92,24 @@ def embed(
     plan = open_plan(run, config, encoder_id, chosen, versions)
     quarantine = find_quarantined(run, config, found)
     begin_embedding(run, config, encoder_id)
+    _embed_on_ray(run, plan, versions, config, encoder, progress)
+    if features:
+        with run.step("signals"):
+            write_signals(run, str(source), chosen, features, saved_scale(like), progress.say)
+    with run.step("check"):
+        write_dataset_faults(run, source, chosen, len(chosen) == len(found), progress.say)
+    with run.step("account"):
+        accounts = plan.account(found, quarantine, encoder.dim, progress.say)
+        write_accounts(run, accounts, found.n_ignored, progress.say)
+
+
+def _embed_on_ray(
+    run: Run, plan: Plan, versions: pa.ChunkedArray, config: Config, encoder: Encoder, progress: Progress
+) -> None:
+    """Probe the videos that a plan lacks, and embed the segments that are left of it."""
+    from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
+    from raypipe.engine.probing import probe_videos
+    from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
 
     with ray_session(config.ray) as resources:
         for trouble in filter(None, (tell_full_disk(), tell_busy())):
@@ -113,14 +129,6 @@ def embed(
             run.record_stage("embed", pools.where, unused)
             with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
-    if features:
-        with run.step("signals"):
-            write_signals(run, str(source), chosen, features, saved_scale(like), progress.say)
-    with run.step("check"):
-        write_dataset_faults(run, source, chosen, len(chosen) == len(found), progress.say)
-    with run.step("account"):
-        accounts = plan.account(found, quarantine, encoder.dim, progress.say)
-        write_accounts(run, accounts, found.n_ignored, progress.say)
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
