@@ -13,6 +13,7 @@ from clips import assert_same_clips, embed_without_ray, n_done, read_clips, stat
 from disks import mount_small
 from sessions import ONE_EACH
 from tiny_encoder import TINY
+from waiting import wait_for
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -128,8 +129,7 @@ def test_nothing_is_begun_for_a_driver_that_is_no_more():
     elsewhere = _Attempts(driver.pid, "1")  # that number is another process here
     assert attempts.begin("encode", (0,)) == (1, None)
     driver.kill()
-    while _birth(driver.pid):
-        time.sleep(0.01)  # not waited for: a dead child keeps its number
+    wait_for(lambda: not _birth(driver.pid))  # A dead child that nobody waited for keeps its number.
     assert attempts.begin("encode", (0,)) == (0, "the driver is gone")
     assert elsewhere.begin("encode", (0,)) == (1, None)
     driver.wait()

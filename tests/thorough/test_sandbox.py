@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
@@ -82,13 +83,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition, limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_gives_what_the_decoder_gives(make_video):
@@ -206,7 +200,7 @@ def test_killed_at_rest_blames_no_video(make_video):
         sandbox.probe(path)
         pid = child_of(sandbox)
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not sandbox._child.is_alive())
+        wait_for(lambda: not sandbox._child.is_alive())
         assert sandbox.probe(path).n_frames == 30
 
 
@@ -250,10 +244,10 @@ def test_children_die_with_their_parent(make_video, misbehaving, spinning_clip, 
     with parent:
         child = int(parent.stdout.readline())
         if task == "spin":
-            wait_until(lambda: cpu_seconds(child) > 1.5)
+            wait_for(lambda: cpu_seconds(child) > 1.5)
         assert is_running(child)
         parent.kill()
-        wait_until(lambda: not is_running(child))
+        wait_for(lambda: not is_running(child))
 
 
 def cpu_seconds(pid: int) -> float:

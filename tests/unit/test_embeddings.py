@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from waiting import wait_for
 
 from raypipe.errors import RaypipeError
 from raypipe.runs import ledger as embeddings
@@ -331,13 +332,6 @@ def test_a_plan_knows_which_files_touch_a_portion(run):
     zero, one, two, _ = run.files("embeddings")
     parts = {(0, 2): [zero, one], (2, 4): [one], (4, 6): [two], (0, 6): [zero, one, two]}
     assert {bounds: plan.files_touching(*bounds) for bounds in parts} == parts
-
-
-def wait_for(condition, limit_s=20.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_what_waits_is_committed_on_an_interrupt(run):

@@ -16,6 +16,7 @@ import pytest
 from commands import call_raypipe
 from page_server import FPS, SECONDS, TOKEN, make_run, serve_page, write_other
 from trouble import serve_folder
+from waiting import wait_for
 
 from raypipe.report.access import Gate
 from raypipe.report.byte_ranges import find_range, open_content
@@ -341,13 +342,6 @@ def test_no_process_outlives_the_client_that_it_works_for(served, folder):
     client.close()
     wait_for(lambda: not children() - before and not list((folder / "cache").glob(".*")))
     assert len(list((folder / "cache").glob("*.mp4"))) == made
-
-
-def wait_for(condition, limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_the_folder_of_converted_videos_is_bounded(run, tmp_path):
