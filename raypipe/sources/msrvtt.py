@@ -26,7 +26,7 @@ from raypipe.sources.precomputed import holds_records
 from raypipe.sources.videos import FOUND, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
 
-_FILES = re.compile(r".*videodatainfo.*\.json|msr[-_]?vtt.*\.json", re.IGNORECASE)
+_FILES = re.compile(r"(.*videodatainfo|msr[-_]?vtt).*\.jsonl?", re.IGNORECASE)
 _FOLDERS = re.compile(r"annotations?|.*_annotation", re.IGNORECASE)
 _SPLITS = (("train", "train"), ("val", "validate"), ("test", "test"))
 _NAMES = ("video_id", "video", "file", "image_id", "id")
@@ -126,10 +126,11 @@ def _stem(uri: str) -> str:
 def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the split that the file's name tells, and each record of a video or of one of its captions."""
     with open_file(name) as file:
-        try:
-            content = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise failure("read", name, error) from error
+        data = file.read()
+    try:
+        content = _parse(data.decode(json.detect_encoding(data), "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise failure("read", name, error) from error
     if isinstance(content, dict):
         lists = [content.get(key) for key in ("videos", "images", "sentences", "annotations")]
         records = [record for each in lists if isinstance(each, list) for record in each]
@@ -146,6 +147,16 @@ def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if _name_of(record) is None:
             raise SourceError(f"{shown(name)}: record {number} names no video: none of {', '.join(_NAMES)} is a text")
         yield split, record
+
+
+def _parse(text: str) -> Any:
+    """Return what JSON says; of JSON Lines, a list of what each line says."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def _name_of(record: Mapping[str, Any]) -> str | None:

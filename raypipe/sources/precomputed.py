@@ -71,12 +71,17 @@ def check_has_video(uri: str) -> None:
 
 
 def holds_records(name: str) -> bool:
-    """Return whether a JSON file begins as objects in a list, which no trajectories do; a few bytes of it are read."""
+    """Return whether a JSON file begins as objects in a list, or a line each, which no trajectories do.
+
+    A few bytes of it are read.
+    """
     try:
-        start = read_range(name, 0, 4096).decode(errors="replace")
+        data = read_range(name, 0, 4096)
+        start = data.decode(json.detect_encoding(data), errors="replace")
     except Exception:  # Each filesystem raises errors of its own. Whoever reads the file will say what is wrong.
         return False
-    return re.match(r'\ufeff?\s*(\[\s*\{|\{\s*"[^"]*"\s*:\s*(\{|\[\s*\{))', start) is not None
+    records = r'\ufeff?\s*(\[\s*\{|\{\s*"[^"]*"\s*:\s*(\{|\[\s*\{)|\{.*\}\s*\n\s*\{)'
+    return re.match(records, start) is not None
 
 
 def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Videos, list[np.ndarray]]:
@@ -107,6 +112,11 @@ def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Vide
     parts = _split(_load(name, allow_pickle), name)
     if not parts.clips:
         raise SourceError(f"{shown(name)} holds no video")
+    if any(isinstance(each, str | Mapping) for each in parts.clips) and not any(map(_is_listed, parts.clips)):
+        raise SourceError(
+            f"{shown(name)} holds no trajectories, which are nested lists video → clip → floats; a list of videos is a "
+            ".csv, .jsonl or .parquet with a column path"
+        )
     clips = _check(parts, name)
     base = canonical_uri(name)
     videos = []
@@ -209,11 +219,15 @@ def _split(content: Any, name: str) -> _Parts:
     return _Parts(clips, ids, labels)
 
 
+def _is_listed(values: Any) -> bool:
+    is_one = getattr(values, "shape", None) == () or not hasattr(values, "__len__")
+    return not (is_one or isinstance(values, str | bytes | Mapping))
+
+
 def _listed(values: Any, name: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype != object:
         raise SourceError(f"{shown(name)}: a {values.shape} array needs lengths, which say where each video ends")
-    is_one = getattr(values, "shape", None) == () or not hasattr(values, "__len__")
-    if is_one or isinstance(values, str | bytes | Mapping):
+    if not _is_listed(values):
         raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")
     return list(values)
 

@@ -49,6 +49,18 @@ class TestForms:
             assert sorted(found.extra["captions"][5].as_py()) == sorted(captions_of(5, 20))
         assert not is_precomputed(path)
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize("between", [",", "\n"])
+    def test_a_line_each_and_other_encodings(self, videos, encoding, between):
+        records = [{"video_id": f"video{n}", "caption": "a d\u00f6g\u2028runs", "note": "x" * n} for n in range(8)]
+        text = between.join(json.dumps(record, ensure_ascii=False) for record in records)
+        path = videos / "msrvtt_all.json"
+        path.write_text(text if between == "\n" else f"[{text}]", encoding)
+        for source in (path, videos):
+            assert [video.caption for video in find_videos(source)] == ["a d\u00f6g\u2028runs"] * 8
+        path.rename(videos / "msrvtt_all.jsonl")
+        assert all(video.caption for video in find_videos(videos))
+
     def test_half_a_character_is_a_question_mark(self, videos):
         """JSON holds what is left where a text was cut in the midst of a pair of surrogates, and Arrow does not."""
         cut = {"caption": ["a cat \ud83d", "a dog"], "category": "pets \ud83d", "split": "x\ud83d", "url": "u\ud83d"}

@@ -717,6 +717,8 @@ class TestPrecomputed:
             ([], "holds no video"),
             ([[], []], "none of its 2 videos has a clip"),
             (5, "holds int, not a nested list"),
+            (["a.mp4", "b.mp4"], r"holds no trajectories, which are .*; a list of videos is a \.csv"),
+            ({"name": "x", "version": 2}, "holds no trajectories"),
             ([1.0, 2.0], "video 0 must be a list of clips, each a list of floats; it is one number"),
             ([[1.0, 2.0]], r"video 0 must be .*\(2,\)"),
             ([[[1.0]], [[[1.0]]]], r"video 1 must be .*\(1, 1, 1\)"),
