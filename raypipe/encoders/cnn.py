@@ -12,6 +12,7 @@ Of a picture of 3:2 a crop is then exactly a square; at 4:3 things look 12 % too
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import hashlib
 import re
@@ -54,8 +55,9 @@ class TwoCropCNN:
     model
         torchvision's name of a network, or timm's where torchvision has none of it.
     pretrained
-        A file with its state dict (.safetensors, or one that torch reads without running code; that of other classes
-        will do, as the head is not used), or the name of published weights: torchvision's own, or "DEFAULT".
+        A file with its state dict (.safetensors, or one that torch reads without running code, as the training scripts
+        of timm and torchvision write; that of other classes will do, as the head is not used), or the name of published
+        weights: torchvision's own, or "DEFAULT".
     precision, device
         As of `ImageTower`. The fingerprint holds the requested precision, as CLIP's does.
 
@@ -206,8 +208,9 @@ def _load(network: _Network, path: Path) -> None:
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # A training script's arguments.
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state.get("model", state))  # as timm's script has it, or torchvision's
         consume_prefix_in_state_dict_if_present(state, "module.")  # DistributedDataParallel puts it before each key.
         for old in [key for key in state if _OF_DENSENET.match(key)]:
             state[_OF_DENSENET.sub(r"\1\2", old)] = state.pop(old)

@@ -1,3 +1,4 @@
+import argparse
 import re
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def test_fingerprint_tells_network_weights_and_precision(weights, tmp_path):
     exact, _, rough, same = (encoder(random_frames(1, 336)) for encoder in made)
     np.testing.assert_array_equal(exact, same)
     assert 0 < np.abs(rough - exact).max() < 0.05
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])  # of timm's training script, and of torchvision's
+def test_a_checkpoint_may_hold_the_arguments_of_its_training(weights, tmp_path, key):
+    saved = {key: torch.load(weights), "epoch": 1, "args": argparse.Namespace(lr=0.1, size=(3, 224))}
+    torch.save(saved, tmp_path / "last.pth.tar")
+    frames = random_frames(1, 336)
+    np.testing.assert_array_equal(make_cnn(tmp_path / "last.pth.tar")(frames), make_cnn(weights)(frames))
 
 
 def test_timm_has_what_torchvision_lacks(tmp_path):
