@@ -77,7 +77,8 @@ def read_series(X: Any) -> Series:
     ----------
     X
         An array (n, T, d) or (n, T), in which trailing all-NaN steps mean a shorter series; or a sequence of (T_i, d)
-        or (T_i,) arrays. float32 is kept, any other type becomes float64; an array on a GPU stays there.
+        or (T_i,) arrays; or a pandas frame whose index has two levels, which series it is and the step, as sktime has
+        them. float32 is kept, any other type becomes float64; an array on a GPU stays there.
 
     Raises
     ------
@@ -86,6 +87,7 @@ def read_series(X: Any) -> Series:
     """
     if isinstance(X, Series):
         return X
+    X = _split_levels(X)
     if hasattr(X, "__cuda_array_interface__"):
         from raypipe import packages
 
@@ -170,10 +172,21 @@ def pad_series(series: Series) -> np.ndarray:
     return padded
 
 
+def _split_levels(X: Any) -> Any:
+    """Return the series of a pandas frame whose index says which series a row is of and which step; else X itself."""
+    n_levels = getattr(getattr(X, "index", None), "nlevels", 1)
+    if n_levels > 2:
+        raise UsageError(f"an index of {n_levels} levels: series have two, which series it is and the step")
+    return [steps for _, steps in X.groupby(level=0, sort=False)] if n_levels == 2 else X
+
+
 def _read_list(X: Any) -> Series:
-    if not np.iterable(X):
-        raise UsageError(f"series must be an array (n, T, d) or (n, T), or a list of (T_i, d), not {type(X).__name__}")
-    steps = [_steps(one, i) for i, one in enumerate(X)]
+    try:
+        listed = list(X)
+    except TypeError as error:  # A LazyFrame of polars seems to be iterable, too.
+        what = f"series must be an array (n, T, d) or (n, T), or a list of (T_i, d), not {type(X).__name__}"
+        raise UsageError(what) from error
+    steps = [_steps(one, i) for i, one in enumerate(listed)]
     dims = sorted({one.shape[1] for one in steps})
     if len(dims) != 1:
         raise UsageError(f"series of different dimensions: {', '.join(map(str, dims))}" if dims else "no series given")

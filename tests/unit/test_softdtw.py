@@ -244,6 +244,32 @@ def test_an_array_of_floats_is_not_copied():
     assert read_series(np.zeros((5, 4), np.int16)).values.dtype == np.float64
 
 
+def test_rows_of_pandas_may_say_of_which_series_they_are():
+    """As sktime has panels: its "pd-multiindex" has a level for the series and one for the step."""
+    pandas = pytest.importorskip("pandas")
+    steps = np.arange(14.0).reshape(7, 2)
+    index = pandas.MultiIndex.from_tuples([("b", 0), ("b", 1), ("b", 2), ("a", 0), ("a", 1), ("c", 0), ("c", 1)])
+    found = read_series(pandas.DataFrame(steps, index=index))
+    assert found.lengths.tolist() == [3, 2, 2]
+    for one, expected in zip(found.rows(), np.split(steps, [3, 5]), strict=True):
+        np.testing.assert_array_equal(one, expected)
+    assert read_series(pandas.Series(steps[:, 0], index=index)).values.shape == (3, 3, 1)
+    deeper = pandas.MultiIndex.from_tuples([(0, *each) for each in index])
+    with pytest.raises(UsageError, match="an index of 3 levels"):
+        read_series(pandas.DataFrame(steps, index=deeper))
+
+
+def test_what_seems_to_be_iterable_is_told_from_series():
+    class Lazy:
+        """As a LazyFrame of polars, which has ``__getitem__`` and takes no number there."""
+
+        def __getitem__(self, key):
+            raise TypeError("not subscriptable")
+
+    with pytest.raises(UsageError, match=r"series must be an array .*, not Lazy$"):
+        read_series(Lazy())
+
+
 @pytest.mark.parametrize("dtype", ["Float64", "Float32", "Int64", "double[pyarrow]"])
 def test_pandas_columns_that_know_na_are_read_as_others(dtype):
     """As `convert_dtypes` and pandas' readers make them: numpy sees objects there, and trailing NA pads as NaN does."""
