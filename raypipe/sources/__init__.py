@@ -1,6 +1,7 @@
 """Sources: which videos there are, found without opening one."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from raypipe.errors import SourceError, UsageError
 from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import check_numbers, find_episodes
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.msrvtt import find_annotations, read_annotations
@@ -22,6 +23,7 @@ from raypipe.storage import is_http, local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
+_TABLES = re.compile(r"metadata\.(csv|jsonl|parquet)")  # as the videofolder of Hugging Face datasets has it
 _TEXTS = (".txt", ".tsv")  # Lists of videos often are.
 
 
@@ -103,7 +105,7 @@ def _find(names: list[str], camera: str) -> Videos:
 
 def _as_names(source: Any) -> list[str]:
     sources = [source] if isinstance(source, str | os.PathLike) else source
-    is_table = isinstance(source, Mapping) or hasattr(source, "columns")
+    is_table = isinstance(source, Mapping) or hasattr(type(source), "columns")
     if is_table or isinstance(source, bytes) or not isinstance(sources, Iterable):
         what = ", not a table: write it as a .parquet manifest" if is_table else f", not {type(source).__name__}"
         raise UsageError(f"a source is a path, a URL, a list of these, or what find_videos returned{what}")
@@ -132,6 +134,10 @@ def _find_one(name: str, camera: str) -> Videos:
     if _is_table(name, _TEXTS):
         said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
         found.notes = (*found.notes, said)
+    elif found.n_ignored and (tables := list_folder(name, _TABLES)):
+        first = next(iter(tables.values()))
+        told = f"{shown(first)} is not read: name it as the source, after the column of its videos is called path"
+        found.notes = (*found.notes, told)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):
         found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
     return found

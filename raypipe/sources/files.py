@@ -55,6 +55,7 @@ _OTHERS = (
         "a recording of robots, of which no videos are read: convert it to a LeRobot dataset, or write a video file "
         "for each camera",
     ),
+    (r"\.(csv|jsonl)", "a table: if it lists videos, in a column path, name it as the source"),
 )
 """The suffixes of what people keep videos in that is not read, and what to do instead."""
 

@@ -247,9 +247,19 @@ class TestErrors:
             find_videos(source)
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
+    def test_a_table_of_a_videofolder_is_said_to_be_left_out(self, tmp_path):
+        touch(tmp_path, "a.mp4")
+        (tmp_path / "metadata.csv").write_text("path,label\na.mp4,x\n")
+        (note,) = find_videos(tmp_path).notes
+        assert note.startswith(f"{tmp_path}/metadata.csv is not read: name it as the source")
+        assert find_videos(tmp_path / "metadata.csv")[0].label == "x"
+        assert find_videos(tmp_path / "*.mp4").notes == ()
+
     def test_an_empty_source_says_what_was_looked_for(self, tmp_path):
         touch(tmp_path, "a.txt", "b/c.csv", "d.png")
-        with pytest.raises(SourceError, match=r"no video in .*\.mkv .*\.mp4.*; 3 other files ignored"):
+        with pytest.raises(
+            SourceError, match=r"no video in .*\.mkv .*\.mp4.*; 3 other files ignored; .*c\.csv is a table"
+        ):
             find_videos(tmp_path)
         touch(tmp_path, "x/y.mp4")
         with pytest.raises(SourceError, match=r"no video in .*b:"):  # one of several sources, too
