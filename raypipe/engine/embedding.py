@@ -19,6 +19,7 @@ from raypipe.config import Config
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.attempts import Attempts
+from raypipe.engine.reach import find_readable
 from raypipe.engine.session import HEAVY_FRAME_S, Pools
 from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
@@ -197,7 +198,10 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losse
     with Attempts() as attempts:
         dataset = tasks.map_batches(
             DecoderActor,
-            fn_constructor_args=(config.sample, config.decode, encoder.image_size, encoder.resize_mode, attempts),
+            fn_constructor_args=(
+                *(config.sample, config.decode, encoder.image_size, encoder.resize_mode, attempts),
+                find_readable(plan["uri"]),
+            ),
             compute=ActorPoolStrategy(size=pools.decoders),
             num_cpus=pools.cpus,
             batch_size=None,
@@ -224,7 +228,7 @@ def _gpu_chain(
     with Attempts() as attempts:
         dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders, _NAME).map_batches(
             GpuActor,
-            fn_constructor_args=(form, str(Path.cwd()), attempts),
+            fn_constructor_args=(form, str(Path.cwd()), attempts, find_readable(plan["uri"])),
             compute=ActorPoolStrategy(size=pools.encoders),
             num_cpus=pools.cpus,
             num_gpus=pools.gpus_per_encoder,

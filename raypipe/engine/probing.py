@@ -16,6 +16,7 @@ from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.devices import Worker
+from raypipe.engine.reach import check_readable, find_readable
 from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, once, progressing, stream
 from raypipe.runs.plan import Plan
@@ -112,7 +113,8 @@ def _now_and_then(found: Iterable[_Found], at_most: int, progress: Callable[[flo
 class _Prober(Worker):
     """An actor that probes files."""
 
-    def __init__(self, decode: DecodeConfig) -> None:
+    def __init__(self, decode: DecodeConfig, readable: str | None = None) -> None:
+        check_readable(readable)
         self._probe = ProbeVideos(decode)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -159,7 +161,7 @@ def probe_uris(
         files = pa.table({"row": rows, "uri": uris.take(pa.array(rows))})
         dataset = in_tasks(files, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
             _Prober,
-            fn_constructor_args=(decode,),
+            fn_constructor_args=(decode, find_readable(files["uri"])),
             compute=ActorPoolStrategy(size=pools.decoders),
             num_cpus=pools.cpus,
             batch_size=None,

@@ -14,6 +14,7 @@ from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.encoders import remake_encoder
 from raypipe.engine.attempts import LOST, TRIES, Attempts
 from raypipe.engine.devices import Worker
+from raypipe.engine.reach import check_readable
 from raypipe.schema import Failure, pack_table
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, empty_segment
 
@@ -22,8 +23,15 @@ class DecoderActor(Worker):
     """An actor that decodes segments, one row at a time, so that a row travels on when it is done."""
 
     def __init__(
-        self, sample: SampleConfig, decode: DecodeConfig, image_size: int, resize_mode: str, attempts: Attempts
+        self,
+        sample: SampleConfig,
+        decode: DecodeConfig,
+        image_size: int,
+        resize_mode: str,
+        attempts: Attempts,
+        readable: str | None = None,
     ) -> None:
+        check_readable(readable)
         self._decode = DecodeSegments(sample, decode, image_size, resize_mode)
         self._attempts = attempts
 
@@ -77,9 +85,12 @@ class EncoderActor(Worker):
 class GpuActor(Worker):
     """An actor that decodes and encodes segments on its GPU."""
 
-    def __init__(self, form: tuple[Any, ...], import_path: str, attempts: Attempts) -> None:
+    def __init__(
+        self, form: tuple[Any, ...], import_path: str, attempts: Attempts, readable: str | None = None
+    ) -> None:
         from raypipe.segments.gpu import GpuSegments  # All other actors would wait for what it imports.
 
+        check_readable(readable)
         sys.path.append(import_path)
         self._segments = GpuSegments(*form)
         self._attempts = attempts

@@ -283,6 +283,20 @@ def test_episodes_of_a_dataset_are_read_by_ranges_and_little_else(store, tmp_pat
     assert not store.n_bytes(r"GET \S+file-003\.mp4")
 
 
+def test_workers_without_the_drivers_keys_are_told_in_one_line(own_ray, source, run):
+    """Their videos are not failed ones, which later runs would skip."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRETS:
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # It would be asked for keys, and is no server here.
+        with own_ray():
+            patch.undo()
+            said = r"a worker on \S+ lacks what the driver can read; .*s3://\S+/0\.mp4: NoCredentials"
+            with pytest.raises(RaypipeError, match=said):
+                pipeline.embed(source, run, make(), QUIET)
+            assert run.info()["state"] == "embedding" and not run.files("embeddings")
+
+
 def write_noise(path, n_frames: int, fps: int) -> None:
     """Write frames of 40 kB each: to look for a file's index and its length costs 3 MB, so files must not be tiny."""
     noise = [np.random.default_rng(seed).integers(0, 256, (384, 512, 3), np.uint8) for seed in range(4)]

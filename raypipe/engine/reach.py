@@ -1,0 +1,53 @@
+"""Whether workers can read what the driver can.
+
+On another machine they may lack its credentials, its network or its disks. All videos would then fail one by one, and
+be skipped by later runs, so an actor that cannot read does not start.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pyarrow as pa
+
+from raypipe.errors import SourceError
+from raypipe.ranges import read_range
+from raypipe.storage import failure, file_of, is_transient, local_path, parse_image_column, patiently
+
+
+def find_readable(uris: pa.ChunkedArray) -> str | None:
+    """Return the first file of some videos if this process can read it; else None, as nothing is known of workers."""
+    first = uris[0].as_py()
+    pictures = parse_image_column(first)
+    file = file_of(first) if pictures is None else pictures.file
+    try:
+        _read_some(file)
+    except Exception:  # Each filesystem raises errors of its own. Whoever reads the video will say what is wrong.
+        return None
+    return file
+
+
+def check_readable(file: str | None) -> None:
+    """Raise `SourceError` if this process cannot read what `find_readable` found in the driver."""
+    if file is None:
+        return
+    try:
+        patiently(file, lambda: _read_some(file))
+    except Exception as error:  # Each filesystem raises errors of its own.
+        if not is_transient(error):
+            raise SourceError(
+                f"a worker on {platform.node()} lacks what the driver can read; it needs the same credentials, network "
+                f"and disks: {failure('read', file, error)}"
+            ) from error
+
+
+def _read_some(file: str) -> None:
+    path = local_path(file)
+    if path is None:
+        read_range(file, 0, 1)
+    elif Path(path).is_file() and not os.access(path, os.R_OK):
+        raise PermissionError(f"no permission to read {path}")
+    elif not Path(path).is_file():  # Opening a FIFO would block.
+        raise FileNotFoundError(path)
