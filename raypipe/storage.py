@@ -204,6 +204,11 @@ def suffix(name: str) -> str:
     return name[name.rfind(".") :].lower() if "." in name else ""
 
 
+def is_bucket(name: str) -> bool:
+    """Return whether a name is a URL of S3 or Google Cloud Storage, which have keys and no folders."""
+    return _BUCKET.match(name) is not None
+
+
 def is_http(name: str) -> bool:
     """Return whether a name is an http or https URL."""
     return name[:8].lower().startswith(("http://", "https://"))
@@ -259,7 +264,7 @@ def _secrets(name: str) -> list[str]:
     name = file_of(name)
     if local_path(name) is not None:
         return []
-    base, _, query = (name, "", "") if _BUCKET.match(name) else name.partition("?")
+    base, _, query = (name, "", "") if is_bucket(name) else name.partition("?")
     user = base.partition("://")[2].partition("/")[0].rpartition("@")[0]
     values = [value for _, value in parse_qsl(query) if len(value) >= 8]
     return sorted(filter(None, {user, user.partition(":")[2], query, *values}), key=len, reverse=True)
@@ -268,7 +273,7 @@ def _secrets(name: str) -> list[str]:
 def check_unchained(url: str) -> None:
     """Raise `SourceError` if a URL is one of fsspec's chains, such as ``zip://x.mp4::s3://bucket/a.zip``."""
     # In the key of an object and in a URL of HTTP, where they may be of an IPv6 address, two colons are letters.
-    if re.search(r"::\w+://" if _BUCKET.match(url) or is_http(url) else "::", url):
+    if re.search(r"::\w+://" if is_bucket(url) or is_http(url) else "::", url):
         raise SourceError(f"chained URLs are not read: {shown(url)}; give the inner URL, or unpack the archive")
 
 

@@ -18,6 +18,7 @@ from raypipe.storage import (
     check_unchained,
     failure,
     find_patiently,
+    is_bucket,
     is_http,
     local_path,
     open_filesystem,
@@ -157,7 +158,7 @@ class _Glob:
         self.start = self._closed({0})
         # Where the whole folder is meant, its hidden files count as ignored.
         self.covers_hidden = self.parts == ("**", "*")
-        self.max_depth = None if "**" in self.parts else len(self.parts)
+        self.max_depth = None if {"**", ""} & {*self.parts} else len(self.parts)
 
     def enter(self, state: frozenset[int], folder: str) -> frozenset[int]:
         """Return the state inside ``folder``; an empty one means that nothing there can match."""
@@ -285,6 +286,8 @@ def _find_remote(url: str, suffixes: Container[str]) -> Videos:
     if wild and ("*" in url or not _remote_kind(url, missing_ok=True)):
         parts = url[scheme_end:].split("/")
         first = next(i for i, part in enumerate(parts) if ("*" in part if is_http(url) else _has_wildcard(part)))
+        if is_bucket(url) and "" in parts[:first]:  # In a key two slashes are not one, and fsspec takes them for one.
+            first = parts.index("")
         return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])), suffixes)
     if is_http(url):
         return _list_remote(url, _EVERYTHING, suffixes) if url.endswith("/") else Videos((_lone_video(url),))
@@ -313,7 +316,7 @@ def _list_remote(url: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
             filesystem.ls(root, detail=False)  # This raises if the root cannot be listed, where find() is silent.
     except Exception as error:  # Each filesystem raises errors of its own.
         raise failure("list", url, error) from error
-    below = [(path.removeprefix(root).strip("/"), path) for path in paths if not path.endswith("/")]
+    below = [(path.removeprefix(root).removeprefix("/"), path) for path in paths if not path.endswith("/")]
     n_ignored = 0
 
     def choose() -> Iterator[Video]:

@@ -283,6 +283,21 @@ def test_episodes_of_a_dataset_are_read_by_ranges_and_little_else(store, tmp_pat
     assert not store.n_bytes(r"GET \S+file-003\.mp4")
 
 
+def test_two_slashes_in_a_key_are_not_one(store):
+    store.calm()
+    for key in ("dbl/a.mp4", "dbl//b.mp4", "dbl//x/c.mp4", "/d.mp4"):
+        s3fs.S3FileSystem().call_s3("put_object", Bucket="bucket", Key=f"slashes/{key}", Body=b"x")
+    for pattern, keys in {
+        "dbl/*.mp4": ["dbl/a.mp4"],
+        "dbl//*.mp4": ["dbl//b.mp4"],
+        "dbl//**/*.mp4": ["dbl//b.mp4", "dbl//x/c.mp4"],
+        "/*.mp4": ["/d.mp4"],
+        "dbl/**/*.mp4": ["dbl/a.mp4", "dbl//b.mp4", "dbl//x/c.mp4"],
+    }.items():
+        found = find_videos(f"s3://bucket/slashes/{pattern}")
+        assert [video.uri.removeprefix("s3://bucket/slashes/") for video in found] == keys
+
+
 def test_workers_without_the_drivers_keys_are_told_in_one_line(own_ray, source, run):
     """Their videos are not failed ones, which later runs would skip."""
     with pytest.MonkeyPatch.context() as patch:
