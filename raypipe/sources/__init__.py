@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import SourceError, UsageError
+from raypipe.sources.captions import read_texts
 from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import check_numbers, find_episodes
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
@@ -130,7 +131,7 @@ def _find_one(name: str, camera: str) -> Videos:
         return read_annotations(annotations, name)
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
-    found = take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name)
+    found = read_texts(take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name), name)
     if _is_table(name, _TEXTS):
         said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
         found.notes = (*found.notes, said)

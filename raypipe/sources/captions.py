@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from raypipe.sources.columns import writable
+from raypipe.sources.files import list_folder
+from raypipe.sources.videos import Videos
+from raypipe.storage import open_file
 
+_THREADS = 16  # Each of them waits for a server, where there is one.
 BETWEEN = " | "
 """What stands between captions that became one text, as in Cosmos Curate's own joined ones."""
 
@@ -15,6 +23,35 @@ def join_captions(captions: Iterable[str]) -> str | None:
     """Return captions as one text, each once, in their order; None if there is none."""
     kept = dict.fromkeys(writable(text) for caption in captions if (text := caption.strip()))
     return BETWEEN.join(kept) or None
+
+
+def read_texts(found: Videos, source: str) -> Videos:
+    """Return the videos of a folder with the captions of the folder ``metas`` in it, a text a video, where it has one.
+
+    So Cosmos Predict 2 is trained: ``metas/a.txt`` is what ``videos/a.mp4`` shows. Cosmos Curate writes such folders.
+    """
+    texts = list_folder(f"{source.rstrip('/')}/metas", re.compile(r".+\.txt")) if found.n_ignored else {}
+    if not texts:
+        return found
+    videos, stems = list(found), [_stem_in_videos(video.uri) for video in found]
+    of = {stem: texts[f"{stem}.txt"] for stem in stems if stem is not None and f"{stem}.txt" in texts}
+    with ThreadPoolExecutor(_THREADS) as threads:
+        captions = dict(zip(of, threads.map(_read_text, of.values()), strict=True))
+    told = Videos(replace(video, caption=captions.get(stem or "")) for video, stem in zip(videos, stems, strict=True))
+    told.n_ignored, told.notes = found.n_ignored - len(of), found.notes
+    return told
+
+
+def _stem_in_videos(uri: str) -> str | None:
+    """Return the name, without suffix, of a file that lies in a folder ``videos``; else None."""
+    folder, _, name = uri.rpartition("/")
+    name = unquote(name) if uri.startswith("file:") else name
+    return name.rpartition(".")[0] if folder.endswith("/videos") else None
+
+
+def _read_text(path: str) -> str | None:
+    with open_file(path) as file:
+        return join_captions([file.read().decode("utf-8", "replace")])
 
 
 def window_captions(meta: Mapping[str, Any]) -> list[str]:

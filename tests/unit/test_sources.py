@@ -255,6 +255,21 @@ class TestErrors:
         assert find_videos(tmp_path / "metadata.csv")[0].label == "x"
         assert find_videos(tmp_path / "*.mp4").notes == ()
 
+    def test_captions_lie_in_a_folder_beside_that_of_the_videos(self, tmp_path):
+        """As Cosmos Predict 2 takes them."""
+        touch(tmp_path, "videos/a b.mp4", "videos/c.mp4", "other/a b.mp4", "metas/note.md")
+        (tmp_path / "metas/a b.txt").write_text(" an arm opens a d\u00f6or\n", "utf-8")
+        (tmp_path / "metas/gone.txt").write_text("nothing")
+        for source in (tmp_path, tmp_path.as_uri(), f"{tmp_path}/"):
+            found = find_videos(source)
+            told = {video.uri.rpartition(tmp_path.name)[2]: video.caption for video in found}
+            assert told == {
+                "/videos/a%20b.mp4": "an arm opens a d\u00f6or",
+                "/videos/c.mp4": None,
+                "/other/a%20b.mp4": None,
+            }
+            assert found.n_ignored == 2
+
     def test_an_empty_source_says_what_was_looked_for(self, tmp_path):
         touch(tmp_path, "a.txt", "b/c.csv", "d.png")
         with pytest.raises(
