@@ -14,7 +14,16 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.ranges import read_range
-from raypipe.storage import failure, file_of, is_transient, local_path, parse_image_column, patiently
+from raypipe.storage import (
+    failure,
+    file_of,
+    is_http,
+    is_transient,
+    local_path,
+    open_filesystem,
+    parse_image_column,
+    patiently,
+)
 
 
 def find_readable(uris: pa.ChunkedArray) -> str | None:
@@ -45,7 +54,10 @@ def check_readable(file: str | None) -> None:
 
 def _read_some(file: str) -> None:
     path = local_path(file)
-    if path is None:
+    if is_http(file):  # Of a server that sends files only whole, a byte is all of them.
+        filesystem, inner = open_filesystem(file)
+        filesystem.info(inner)
+    elif path is None:
         read_range(file, 0, 1)
     elif Path(path).is_file() and not os.access(path, os.R_OK):
         raise PermissionError(f"no permission to read {path}")

@@ -31,10 +31,11 @@ from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
 from raypipe.engine.probing import _Prober
+from raypipe.engine.reach import check_readable, find_readable
 from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
 from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 from raypipe.trajectories import build_trajectories
@@ -508,3 +509,18 @@ def test_beyond_a_limit_and_back_in_a_source_that_changed(ray_two_fake_gpus, fol
     names = [Path(row["uri"]).name for row in rows(run)]
     assert names == ["0.mp4", "4.mp4", "extra.mp4", "1.mp4", "3.mp4", "5.mp4"]
     assert build_trajectories(run).video_ids == tuple(row["video_id"] for row in rows(run))
+
+
+@pytest.mark.parametrize("place", ["disk", "server"])
+def test_what_the_driver_can_read_a_worker_must(proxy, served, tmp_path, place):
+    root = str(served) if place == "disk" else proxy.url
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in (f"{root}/gone.mp4", str(tmp_path), str(tmp_path / "pipe.mp4")):
+        assert find_readable(pa.chunked_array([[name]])) is None
+    file = find_readable(pa.chunked_array([[f"{root}/a.mp4", f"{root}/gone.mp4"]]))
+    assert file == f"{root}/a.mp4"
+    assert not proxy.n_bytes(r"GET \S+/a\.mp4")
+    for fine in (file, None):
+        check_readable(fine)
+    with pytest.raises(SourceError, match=r"lacks what the driver can read; it needs .*: no such file or folder$"):
+        check_readable(f"{root}/gone.mp4")
