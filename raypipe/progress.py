@@ -51,7 +51,7 @@ class PlainProgress(Progress):
                 printed = now
                 rate = done / (now - started)
                 left = f", {clock((total - done) / rate)} left" if rate else ""
-                self.say(f"{what}: {done:.0f}/{total} {unit}, {rate:.2g} a second{left}{said}")
+                self.say(f"{what}: {done:.0f}/{total} {unit}, {rounded(rate)} a second{left}{said}")
 
         self.say(f"{what}: {total} {unit}")
         yield advance
@@ -107,6 +107,11 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def rounded(rate: float) -> str:
+    """Return a rate in two digits or to the unit, and never as 1.6e+02: 0.39, 4.7, 1,234."""
+    return f"{rate:.2g}" if rate < 10 else f"{rate:,.0f}"
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

@@ -15,6 +15,7 @@ from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE, PLAN_FOLDER
 from raypipe.schema import EMBEDDED, EMBEDDING
 
+_REASONS = 3  # So many reasons of failures are told, the most frequent first.
 SILENT_S = 120.0
 """A run that has recorded nothing for so many seconds may have ended."""
 

@@ -5,7 +5,7 @@ from commands import call_raypipe, run_raypipe
 
 from raypipe.config import PRESETS
 from raypipe.options import prepare
-from raypipe.progress import counted
+from raypipe.progress import counted, rounded
 from raypipe.runs.directory import Run
 
 
@@ -62,6 +62,17 @@ def test_one_video_is_no_videos(tmp_path, make_video):
     said = call_raypipe("inspect", tmp_path / "a").stdout
     assert "1 video, 0 of which would fail; 1 other file ignored" in said
     assert [counted(n, "trajectory", "trajectories") for n in (1, 2000)] == ["1 trajectory", "2,000 trajectories"]
+
+
+def test_no_rate_is_told_by_powers_of_ten():
+    assert [rounded(rate) for rate in (0.394, 4.72, 9.96, 99.6, 160, 1234.5)] == [
+        "0.39",
+        "4.7",
+        "10",
+        "100",
+        "160",
+        "1,234",
+    ]
 
 
 def test_inspect(tmp_path, make_video):
