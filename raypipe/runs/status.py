@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import RaypipeError
-from raypipe.progress import clock, counted
+from raypipe.progress import clock, counted, rounded
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import PLAN_FILE, PLAN_FOLDER
@@ -89,15 +89,18 @@ def _describe_segments(run: Run) -> list[str]:
     ]
     if failed.any():
         reasons = np.where(unreadable, plan["error"].to_pylist(), ledger.outcome["error"].to_pylist())[failed]
-        what, often = Counter(str(reason).rpartition(": ")[2][:80] for reason in reasons).most_common(1)[0]
-        lines.append(f"failures   {counted(often, 'time')}: {what}")
+        often = Counter(str(reason).rpartition(": ")[2][:80] for reason in reasons)
+        lines += [f"failures   {counted(times, 'time')}: {what}" for what, times in often.most_common(_REASONS)]
+        if len(often) > _REASONS:
+            lines.append(f"failures   for {counted(len(often) - _REASONS, 'more reason')}")
     return lines
 
 
 def _describe_stages(recorded: dict[str, Any], state: str | None, now: float) -> list[str]:
     figures = stage_figures(recorded)
+    segments, frames = rounded(figures["segments_per_s"]), rounded(figures["frames_per_s"])
     lines = [
-        f"speed      {figures['segments_per_s']:.2g} segments and {figures['frames_per_s']:.3g} frames a second",
+        f"speed      {segments} segments and {frames} frames a second",
         f"decoding   {counted(recorded['decoders'], 'actor')}, {figures['decode_busy']:.0%} busy",
         f"encoding   {counted(recorded['encoders'], 'actor')}, {figures['encode_busy']:.0%} busy",
     ]

@@ -76,6 +76,18 @@ def test_portions_settle_the_plan(run):
     assert [told(table) for table in plan.remaining()] == [["a0v1", "b0v1", "c0v1"]]
 
 
+def test_the_status_tells_the_most_frequent_reasons_of_failures(run):
+    plan = plan_of("abcdefg")
+    why = ["a: cut", "b: empty", "c: cut", "d: a folder", "e: gone", "f: empty", "g: cut"]
+    run.write_table("plan.parquet", plan.set_column(plan.schema.names.index("error"), PLAN.field("error"), [why]))
+    assert [line for line in describe_status(run).splitlines() if line.startswith("failures")] == [
+        "failures   3 times: cut",
+        "failures   2 times: empty",
+        "failures   1 time: a folder",
+        "failures   for 1 more reason",
+    ]
+
+
 def test_what_cannot_be_compacted_is_accounted_for(run, monkeypatch):
     def full(self, dim):
         raise RaypipeError("no room")
