@@ -191,7 +191,7 @@ def sweep_clusters(
         for number in range(len(collections))
         for gamma in resolved
     ]
-    scored = iter(map(_Scorer(collections), to_score))
+    scored = iter(list(map(_Scorer(collections), to_score)))
     # By collection, γ and k; None becomes NaN.
     silhouettes = np.array([[next(scored) for _ in resolved] for _ in collections], np.float64)
     means = pool_steps(values).astype(np.float64)

@@ -172,6 +172,18 @@ def test_other_methods_are_swept_too_but_have_no_gamma():
         sweep_clusters(values, config, [2], [0.1])
 
 
+def test_every_map_is_read_to_its_end():
+    """A display says that something is done when its map has ended."""
+    ended = []
+
+    def counted(do, jobs):
+        yield from map(do, jobs)
+        ended.append(len(jobs))
+
+    sweep_clusters(make_groups(2, n=24), CONFIG, [2, 3], n_seeds=2, map=counted)
+    assert ended == [10, 5]
+
+
 def test_paths_of_unequal_lengths_are_swept():
     values = [path[: 7 + i % 5] for i, path in enumerate(make_groups(2, n=24))]
     assert sweep_clusters(values, CONFIG, [2, 3], n_seeds=2)["recommended"]["k"] == 2
