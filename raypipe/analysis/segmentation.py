@@ -203,9 +203,13 @@ def _standardise(clips: np.ndarray) -> np.ndarray:
     centered = clips - clips.mean(axis=0, dtype=np.float64)
     spread = centered.std(axis=0)
     scaled = np.divide(centered, spread, out=np.zeros_like(centered), where=spread > 0)
-    variance, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    n, dim = scaled.shape
+    is_short = n < dim  # Then the clips' products with one another have the same variances, and are the smaller matrix.
+    variance, axes = np.linalg.eigh((scaled @ scaled.T if is_short else scaled.T @ scaled) / n)
     kept = np.flatnonzero(variance > 1e-9 * variance[-1])[::-1][:_PRINCIPAL]
-    return scaled @ axes[:, kept] / np.sqrt(variance[kept]) if len(kept) else centered[:, :1]
+    if not len(kept):
+        return centered[:, :1]
+    return axes[:, kept] * np.sqrt(n) if is_short else scaled @ axes[:, kept] / np.sqrt(variance[kept])
 
 
 def _find_kinds(parts: Sequence[np.ndarray], width: int, n_kinds: int | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from waves import embed_waves, make_waves
 
 import raypipe as rp
 from raypipe import pipeline
+from raypipe.analysis import segmentation
 from raypipe.config import ReduceConfig, make_config
 from raypipe.progress import Progress
 from raypipe.reduction import geometric_means, make_reducer
@@ -83,6 +84,19 @@ def test_a_kill_changes_no_bit(tmp_path):
     torch.set_num_threads(1)
     assert resumed.history_ == whole.history_
     np.testing.assert_array_equal(resumed.transform(paths), whole.transform(paths))
+
+
+def test_short_videos_are_parted_by_small_matrices(monkeypatch):
+    """Of 12 clips of 900 numbers the products with one another have the same principal components."""
+    clips = np.random.default_rng(0).normal(size=(12, 900)) + np.repeat([0, 1], [7, 5])[:, None]
+    sizes, plain = [], np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (sizes.append(len(matrix)), plain(matrix))[1])
+    points = segmentation._standardise(clips)
+    assert sizes == [12]
+    scaled = (clips - clips.mean(axis=0)) / clips.std(axis=0)
+    variance, axes = plain(scaled.T @ scaled / 12)
+    expected = scaled @ axes[:, : -points.shape[1] - 1 : -1] / np.sqrt(variance[: -points.shape[1] - 1 : -1])
+    np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-6)
 
 
 def test_long_videos_are_parted_into_spans(tmp_path):
