@@ -227,7 +227,6 @@ def demo(
 @verb(
     CONFIG,
     FIND,
-    SEED,
     epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/cloth  |  "
     "raypipe inspect datasets/cloth --json  |  raypipe inspect MSRVTT/ -o sample.png -n 12",
 )
@@ -238,6 +237,7 @@ def inspect(
         typer.Option("-o", "--output", metavar="FILE.png", help="Draw videos with their captions, chosen at random."),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="How many of them; else 9.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of that choice; else 0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
     options: dict[str, Any],
@@ -247,13 +247,13 @@ def inspect(
 
     if picture is not None and not picture.lower().endswith(".png"):
         raise UsageError(f"{shown(picture)}: the picture is a PNG, so give it a name with .png")
-    if picture is None and (n is not None or options["seed"] is not None):
+    if picture is None and (n is not None or seed is not None):
         raise UsageError("-n and --seed go with -o FILE.png")
     config, progress = prepare(options)
     found = inspect_source(source, config, progress)
     print(to_json(found) if as_json else describe(found))
     if picture is not None:
-        _write_picture(picture, draw_sample(found, source, config, n or 9, options["seed"] or 0), progress)
+        _write_picture(picture, draw_sample(found, source, config, n or 9, seed or 0), progress)
     return FOUND_FAULTS if found.faults else DONE
 
 
