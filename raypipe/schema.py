@@ -258,6 +258,11 @@ class Trajectories:
         """Return the number of trajectories."""
         return len(self.video_ids)
 
+    def __repr__(self) -> str:
+        """Return the sizes alone: at the end of a notebook's cell, ids and numbers would fill the page."""
+        sizes = f"values {self.values.shape}" if isinstance(self.values, np.ndarray) else "values of unequal lengths"
+        return f"Trajectories({len(self):,} of them, {sizes})"
+
 
 @dataclass(frozen=True)
 class ClipPath:

@@ -184,7 +184,8 @@ def _read_list(X: Any) -> Series:
     try:
         listed = list(X)
     except TypeError as error:  # A LazyFrame of polars seems to be iterable, too.
-        what = f"series must be an array (n, T, d) or (n, T), or a list of (T_i, d), not {type(X).__name__}"
+        hint = ": give its values" if hasattr(X, "values") else ""  # as Trajectories have them
+        what = f"series must be an array (n, T, d) or (n, T), or a list of (T_i, d), not {type(X).__name__}{hint}"
         raise UsageError(what) from error
     steps = [_steps(one, i) for i, one in enumerate(listed)]
     dims = sorted({one.shape[1] for one in steps})

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError, check_type
+from raypipe.progress import counted
 from raypipe.schema import memory_mapped, pack_table, take_rows, unpack_table
 from raypipe.sources.columns import Extra, UnlikeError, merge_fields, stored_type, to_array, with_room
 from raypipe.storage import shown, split_member
@@ -172,6 +173,11 @@ class Videos:
     def __len__(self) -> int:
         """Return the number of videos found."""
         return self._rows.num_rows
+
+    def __repr__(self) -> str:
+        """Return how many there are, and the first one's URI, without its credentials."""
+        first = f", the first {shown(self[0].uri)}" if len(self) else ""
+        return f"Videos({len(self):,} of them{first}; {counted(self.n_ignored, 'other file')} ignored)"
 
     def __iter__(self) -> Iterator[Video]:
         """Iterate over the videos in source order."""

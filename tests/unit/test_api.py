@@ -44,6 +44,16 @@ def test_every_public_name_is_there():
         _ = rp.nope
 
 
+def test_what_a_notebook_shows_is_short(run, tmp_path):
+    videos = rp.Videos([Video(f"v{i}", f"https://me:secret@host/{i}.mp4") for i in range(1200)], n_ignored=1)
+    assert repr(videos) == "Videos(1,200 of them, the first https://host/0.mp4; 1 other file ignored)"
+    assert repr(rp.Videos()) == "Videos(0 of them; 0 other files ignored)"
+    assert repr(rp.build_trajectories(run)) == "Trajectories(12 of them, values (12, 16, 6))"
+    assert repr(rp.build_trajectories(run, n_steps=None)) == "Trajectories(12 of them, values of unequal lengths)"
+    with pytest.raises(UsageError, match="not Trajectories: give its values"):
+        rp.TimeSeriesKMeans(2).fit(rp.build_trajectories(run))
+
+
 def test_an_estimator_of_ones_own(run):
     paths = rp.build_trajectories(run, n_steps=8)
     flat = rp.reduce(paths, "pca", n_components=2, seed=0)
