@@ -361,7 +361,7 @@ def _say(repair: Repair, span: Span) -> str:
     if repair.kind == "cut off":
         return f"ends in the middle: after {repair.part:.0%} of {of}'s way"
     if repair.kind == "late":
-        return f"begins in the middle: {repair.part:.0%} of {of}'s way are missing"
+        return f"begins in the middle: {repair.part:.0%} of {of}'s way is missing"
     if repair.kind == "swapped":
         return f"does two parts of {of}'s way in the other order{_from_to(span)}"
     where = "" if span[0] is None else f" from {span[0]:.1f} s"

@@ -325,8 +325,9 @@ def _problems(problems: Sequence[Problem]) -> str:
     if not problems:
         return ""
     rows = "".join(
-        f'<tr><td title="{escape(p.uri)}">{_link(p.name, p.uri)}</td><td>{"in part" if p.status == "ok" else p.status}'
-        f"</td><td>{escape(p.stage)}</td><td>{escape(p.reason)}</td></tr>"
+        f'<tr><td title="{escape(p.uri)}">{_link(p.name, p.uri)}</td>'
+        f'<td class="name">{"in part" if p.status == "ok" else p.status}</td>'
+        f'<td class="name">{escape(p.stage)}</td><td>{escape(p.reason)}</td></tr>'
         for p in problems[:MAX_PROBLEMS]
     )
     more = len(problems) - MAX_PROBLEMS
