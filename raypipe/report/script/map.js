@@ -168,7 +168,7 @@ function drawCenter(pen, cluster, ground) {
   if (!cluster.path.length || state.color === "cluster" && state.hidden.has(String(cluster.number))) return;
   const color = toCss(onGround(toRgb(cluster.color)));
   const end = trace(pen, cluster.path, 0, cluster.path.length / 2, state.time);
-  strokeTwice(pen, ground, color, 4);
+  strokeTwice(pen, ground, color, data.clusters.length > 12 ? 2 : 4);  // Many thick ones would hide the paths.
   pen.beginPath();
   pen.arc(...end, 9, 0, 7);
   Object.assign(pen, {fillStyle: color, strokeStyle: ground, lineWidth: 2});
