@@ -141,7 +141,9 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     config = _from_anywhere(config)
     check_facts(run, config)
     check_clusterable(config)
-    check_number(run.info()["counts"]["ok"], config.cluster)
+    if not (n_ok := run.info()["counts"]["ok"]):
+        raise UsageError(f"no video of {run.url} has a clip: see the errors in its videos.parquet")
+    check_number(n_ok, config.cluster)
     check_describable(run, config)
     with _open_steps(run, config, progress) as steps:
         progress.say("building trajectories")
@@ -272,6 +274,8 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.report.run_version import of_one_clustering
     from raypipe.sources.precomputed import check_has_video
 
+    if not run.exists("clusters.parquet"):
+        raise UsageError(f"{run.url} is not clustered: run raypipe cluster {run.url}")
     progress.say("writing the report")
     with run.step("report"), open_sandbox(config.decode) as sandbox:
 

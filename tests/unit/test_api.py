@@ -54,6 +54,21 @@ def test_what_a_notebook_shows_is_short(run, tmp_path):
         rp.TimeSeriesKMeans(2).fit(rp.build_trajectories(run))
 
 
+def test_a_run_without_clusters_or_videos_is_told_what_it_lacks(run):
+    config, said = rp.make_config(base=run.info()["config"]), []
+
+    class Told(Progress):
+        def say(self, line):
+            said.append(line)
+
+    with pytest.raises(UsageError, match=r"run is not clustered: run raypipe cluster .*run$"):
+        pipeline.report(run, config, Told())
+    run.record(counts=dict(found=12, ok=0, failed=12, skipped=0, ignored=0))
+    with pytest.raises(UsageError, match=r"no video of .*run has a clip: see the errors in its videos\.parquet"):
+        pipeline.cluster(run, config, Told())
+    assert not said
+
+
 def test_an_estimator_of_ones_own(run):
     paths = rp.build_trajectories(run, n_steps=8)
     flat = rp.reduce(paths, "pca", n_components=2, seed=0)
