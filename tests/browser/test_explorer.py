@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from report_runs import NAMES, STEPS, WRITTEN, K, N, frames_of, make_run
+from report_runs import NAMES, STEPS, WRITTEN, K, N, frames_of, make_explored_run, make_run
 
 from raypipe.config import ReportConfig
 from raypipe.report import write_report_files
@@ -47,6 +47,21 @@ def test_a_click_on_a_cluster_selects_it_everywhere(open_page):
     assert [row["cluster"] for row in rows] == ["2"] * (N // K)
     page.check("#selected-only")
     assert page.inner_text("#count") == f"{N // K} of {N} videos"
+
+
+def test_a_video_plays_beside_the_first_of_its_nearest(open_page, tmp_path):
+    """The button looks for one and the list for six, and both find the same."""
+    run = make_explored_run(tmp_path / "run", n=600)
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=2, sheet_frames=3), WRITTEN)
+    page = open_page(path=run.path("report.html"))
+    page.evaluate("window.raypipe = {play() {}, compare: ids => { window.asked = ids; }}")
+    videos = run.read_table("videos.parquet", ["video_id", "uri"]).to_pylist()
+    name_of = {video["video_id"]: video["uri"].rpartition("/")[2] for video in videos}
+    for row in range(8):
+        page.locator("#table-space [role=row]").nth(row).click()
+        page.click("text=Play beside the nearest")
+        shown = page.locator("#details .near bdi").first.inner_text()
+        assert name_of[page.evaluate("window.asked[1]")] == shown
 
 
 def test_the_export_is_what_is_selected(open_page, run):

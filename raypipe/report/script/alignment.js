@@ -57,6 +57,8 @@ function alignWithCenter(row) {
   return expectedAlignment(reducedOf(row), data.centers[data.cluster[row]], data.dim, data.gamma);
 }
 
+const SHORTLIST = 120;  // So many are compared by soft-DTW, however many are wanted: the first of six is the nearest one.
+
 // The nearest videos: the likeliest by the distance of steps at equal parts of the paths, then by soft-DTW.
 function nearestVideos(row, count) {
   const useReduced = data.reduced && data.gamma;
@@ -66,7 +68,7 @@ function nearestVideos(row, count) {
   for (let i = 0; i < data.n; i++) if (i !== row && take(i).length) found.push([roughDistance(mine, take(i), dim), i]);
   found.sort((a, b) => a[0] - b[0]);
   if (!useReduced) return found.slice(0, count).map(([, i]) => i);
-  const close = found.slice(0, 20 * count).map(([, i]) => {
+  const close = found.slice(0, SHORTLIST).map(([, i]) => {
     return [softDtw(mine, take(i), dim, gamma) - softDtw(take(i), take(i), dim, gamma) / 2, i];
   });
   return close.sort((a, b) => a[0] - b[0]).slice(0, count).map(([, i]) => i);
