@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -221,6 +222,7 @@ def demo(
     scores = pipeline.demo(made, config, options["seed"] or 0, progress)
     print(f"ARI of trajectory clustering   {scores['trajectories']:.3f}")
     print(f"ARI of mean-pooled k-means     {scores['mean_pooled']:.3f}")
+    progress.say(f"next: raypipe explore {shlex.quote(shown(output))} to look at it")
     progress.say(f"report: {shown(made.place('report.html'))}")
 
 
