@@ -39,7 +39,7 @@ def embed_videos(
     config
         All other parameters; see `make_config`.
     progress
-        Where progress is shown; by default nowhere.
+        Where progress is shown, such as `raypipe.progress.PlainProgress()`, which prints lines; by default nowhere.
 
     Returns
     -------
