@@ -488,6 +488,16 @@ def test_pictures_of_older_files_which_have_one_row_group(tmp_path, sandbox, kin
     assert read_versions(videos)[0].as_py() == f"{path.stat().st_size}-{path.stat().st_mtime_ns}"
 
 
+@pytest.mark.parametrize(("length", "fps"), [(30, 10), (40, 10), (63, 7), (33, 11)])
+def test_pictures_at_a_steady_rate_last_no_hair_longer(tmp_path, sandbox, length, fps):
+    """Their timestamps are float32, and a clip of a second more would begin in what rounding adds at the end."""
+    write_pictures(tmp_path, [length], fps=fps)
+    videos = rp.find_videos(tmp_path)
+    probe = sandbox.probe(videos[0].uri)
+    assert (probe.fps, probe.duration_s) == (fps, pytest.approx(length / fps, abs=1e-12))
+    assert_own_frames(videos, read_all(videos, sandbox, fps=fps))
+
+
 def test_a_picture_is_cropped_and_has_a_small_one_as_a_video_frame_does(tmp_path, sandbox):
     write_pictures(tmp_path, [3])
     (video,) = rp.find_videos(tmp_path)
