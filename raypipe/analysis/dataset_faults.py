@@ -134,9 +134,7 @@ def check_spans(
 
     Where the stream is not the whole of the camera's, a file's beginning and end may be of other episodes.
     """
-    durations = np.array(
-        [probe.duration_s if isinstance(probe := probes[file], Probe) else np.nan for file in stream.files]
-    )
+    durations = np.array([_length_s(probes[file]) for file in stream.files])
     if not len(stream.episodes):
         return
     lasts = durations[stream.of_file]
@@ -176,6 +174,13 @@ def check_spans(
                 if lost_s * fps > SLACK:
                     says = f"the file {where} with {lost_s:.4f} s that no episode shows"
                     yield Fault("hole", says, None, stream.camera, stream.files[file], float(lost_s * fps))
+
+
+def _length_s(probe: Probe | Failure) -> float:
+    """Return how long a file lasts; not a number where that is not known, as of a single picture of no rate."""
+    if isinstance(probe, Failure) or (probe.n_frames == 1 and not probe.fps):
+        return float("nan")
+    return probe.duration_s
 
 
 def check_edges(stream: Stream, times_s: Mapping[str, np.ndarray], fps: float) -> Iterator[Fault]:

@@ -28,7 +28,7 @@ _TIME = "timestamp"
 _BATCH = 16  # So many pictures are in memory at once, however many a row group has.
 # Of an older file one row group holds all, and is read in pieces of so many bytes until the last picture.
 _BUFFER = 1 << 20
-_LONE_S = 1 / 30  # A picture is on display for so long where no two of the file tell.
+_LONE_S = 1 / 30  # A picture is on display for so long where no two that were read tell.
 _HELD_S = 0.5  # As at the end of a file, the last picture is held for so long at least.
 
 
@@ -44,10 +44,10 @@ class ImageColumnDecoder:
             data = next(table.iter_pictures(np.zeros(1, np.int64)))
             picture = _open_picture(data)
             return Probe(
-                duration_s=float(times_s[-1]) + period_s,
+                duration_s=float(times_s[-1]) + (period_s or _LONE_S),
                 width=picture.width,
                 height=picture.height,
-                fps=1 / period_s,
+                fps=1 / period_s if period_s else 0.0,
                 n_frames=len(times_s),
                 codec=(picture.format or "").lower(),
                 decoder=self.name,
@@ -73,7 +73,7 @@ class ImageColumnDecoder:
             tolerance_s = TOLERANCE_S + float(np.spacing(np.float32(shown_s[-1] + table.begin_s)))
             end_s = float(shown_s[-1])
             held_s = max(2 * period_s, _HELD_S)
-            timeline = Timeline(0, shown_s, end_s + period_s, end_s + held_s, tolerance_s)
+            timeline = Timeline(0, shown_s, end_s + (period_s or _LONE_S), end_s + held_s, tolerance_s)
             numbers, error = timeline.find(times_s)
             if error and not len(numbers):
                 raise DecodeError(f"{shown(uri)}: {error}")
@@ -139,12 +139,12 @@ class _PictureTable:
         return float(self.seconds[self.rows[0]])
 
     def read_times(self) -> tuple[np.ndarray, float]:
-        """Return when each picture is on display, (n,) float64 from 0, and for how long one usually is."""
+        """Return when each picture is on display, (n,) float64 from 0, and for how long one usually is, or 0."""
         own = self.seconds[self.rows]
         order = np.lexsort((self.seconds, self.episodes))
         gaps = np.diff(own) if len(own) > 1 else np.diff(self.seconds[order])[np.diff(self.episodes[order]) == 0]
         gaps = gaps[gaps > 0]
-        times_s, period_s = own - own[0], float(np.median(gaps)) if len(gaps) else _LONE_S
+        times_s, period_s = own - own[0], float(np.median(gaps)) if len(gaps) else 0.0
         # Timestamps are float32: by them, 30 pictures at 10 a second may last a hair longer than 3 s, and a clip more
         # begins there. So times that are those of a steady rate are taken for them.
         rate = round((len(own) - 1) / times_s[-1], 3) if times_s[-1] > 0 else 0.0

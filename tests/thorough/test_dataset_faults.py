@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import call_raypipe
-from lerobot_sets import CAMERA, X264, write_joined
+from lerobot_sets import CAMERA, X264, write_frames, write_joined
 from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, video_of, write_set, write_set_v21
 
 from raypipe.analysis import dataset_faults
@@ -42,23 +42,23 @@ def attempt(do, *arguments):
         return Failure("decode", str(error))
 
 
-def check(root, limit=None) -> list[Fault]:
+def check(root, limit=None, decoder="pyav") -> list[Fault]:
     """Find a dataset's faults as ``raypipe inspect`` does, decoding in this process."""
     dataset = open_lerobot(str(root))
     found = find_episodes(dataset)
     videos = found[:limit]
-    decoder = make_decoder("pyav")
+    reader = make_decoder(decoder)
 
     def look(file, times_s, span_s):
-        return decoder.frames(file, times_s, 64, "squash").pixels
+        return reader.frames(file, times_s, 64, "squash").pixels
 
-    probes = {uri: attempt(decoder.probe, uri) for uri in set(videos.table["uri"].to_pylist())}
+    probes = {uri: attempt(reader.probe, uri) for uri in set(videos.table["uri"].to_pylist())}
     return find_faults(
         dataset,
         videos,
         len(videos) == len(found),
         probes,
-        lambda files: [attempt(decoder.frame_times, file) for file in files],
+        lambda files: [attempt(reader.frame_times, file) for file in files],
         lambda looks: [attempt(look, *each) for each in looks],
     )
 
@@ -192,6 +192,19 @@ def test_frames_that_cannot_be_read_are_found(root):
 def test_episodes_of_one_frame_are_found(tmp_path):
     root = write_set(tmp_path / "set", (6, 1, 7))
     assert told(check(root)) == [("one frame", 1, None, "it has a single frame")]
+
+
+def test_a_single_picture_has_no_rate_that_could_be_another(tmp_path):
+    """LeRobot writes a row group for each episode, so that nothing beside a lone picture tells how long it lasts."""
+    root = write_set(tmp_path / "set", (6, 1, 7))
+    tasks = {episode: [0] * n for episode, n in enumerate((6, 1, 7))}
+    states = {episode: state_of(episode, n) for episode, n in enumerate((6, 1, 7))}
+    columns = {STATE: states, "task_index": tasks}
+    write_frames(root / FRAMES, {0: 6, 1: 1, 2: 7}, 10, pictures=CAMERA, **columns)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"][CAMERA]["dtype"] = "image"
+    (root / "meta/info.json").write_text(json.dumps(info))
+    assert told(check(root, decoder="images")) == [("one frame", 1, None, "it has a single frame")]
 
 
 def write_still(path, lengths, still, fps=10):
