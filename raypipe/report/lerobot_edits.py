@@ -33,6 +33,7 @@ _SCHEMA = pa.schema(
 _LONGEST_LINE = 100_000  # Linux takes no argument of more than 128 KiB.
 _LONGEST_LIST = 1_000  # So many episodes at most are printed; the file has all.
 _EPISODES_PER_GROUP = 1_000
+_PICTURES = ("video", "image")
 _MEASURES = ["cluster", "distance", "outlier_score", "outlier"]
 
 
@@ -182,6 +183,12 @@ def _note_needs(dataset: LeRobotDataset, edit: Mapping[str, Any]) -> list[str]:
             "# lerobot since 0.4 edits datasets of v3.0 only: convert a copy of this one first, by "
             f"python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id {shlex.quote(edit['repo_id'])} "
             "--root COPY --push-to-hub=false, and give the copy as --root"
+        )
+    shapes = {name: each.get("shape") for name, each in dataset.features.items() if each.get("dtype") not in _PICTURES}
+    if matrices := [name for name, shape in shapes.items() if isinstance(shape, list) and len(shape) > 1]:
+        notes.append(
+            f"# lerobot-edit-dataset 0.6 fails where a feature has several dimensions ({', '.join(matrices)}): "
+            "LeRobotDataset reads the episodes that stay, if they are given to it as episodes=[…]"
         )
     if "://" in edit.get("root", ""):
         notes.append("# lerobot reads local folders: copy the dataset, and give the copy as --root")

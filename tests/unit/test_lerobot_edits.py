@@ -261,7 +261,13 @@ def test_what_lerobot_cannot_edit_is_said_beside_the_command(tmp_path):
     change_rows(root, EPISODES, lambda rows: [*rows, rows[-1] | {"episode_index": 9}])
     lines = rp.export(run, "lerobot")
     assert "# the episodes are not numbered from 0 without gaps, which lerobot-edit-dataset relies on" in lines
-    assert not any("has no tasks" in line for line in lines)
+    assert not any("has no tasks" in line or "several dimensions" in line for line in lines)
+    info = json.loads((root / "meta/info.json").read_text())
+    pose = {"dtype": "float32", "shape": [3, 4], "names": None}
+    change_info(root, features={**info["features"], "pose": pose})
+    lines = rp.export(run, "lerobot")
+    assert any("fails where a feature has several dimensions (pose): LeRobotDataset reads" in line for line in lines)
+    change_info(root, features=info["features"])
     table = pq.read_table(root / EPISODES)
     pq.write_table(table.drop_columns(["tasks"]), root / EPISODES)
     lines = rp.export(run, "lerobot")
