@@ -32,6 +32,9 @@ _SEEK_S = 2.0
 # Codecs whose non-reference frames can be skipped. In HEVC a frame of another layer may need one.
 _SKIPPING = {"h264", "mpeg4", "mpeg2video"}
 _CUT_OFF = "the file was cut off there"
+# What a packet may bring for all that follow: the parameters of another part of the file, as where two were joined, and
+# the colours of pictures of 256.
+_LASTING = ("new_extradata", "palette")
 # These bound the packets that wait undecoded, and so the memory.
 _PENDING_PACKETS, _PENDING_BYTES = 1024, 32 << 20
 
@@ -198,7 +201,9 @@ class Walk:
         self._codec = video.stream.codec_context
         # Where the times are made up, only frames that come out of order show that they are wrong.
         self._skips = self._codec.codec.canonical_name in _SKIPPING and not video.is_untimed
-        self._from_start = packets
+        self._lasting: dict[str, Any] = {}  # What packets have brought for those that follow, up to the last one read.
+        self._given = self._lasting  # And up to the last one that was decoded.
+        self._from_start = self._note(packets)
         self._waiting = deque(video.to_ticks(times_s, origin).tolist())
         self._jumped = False  # The decoder has not seen the packets just before the next one.
         self._has_jumped = False  # It has jumped at least once.
@@ -250,7 +255,7 @@ class Walk:
 
     def _frames(self) -> Iterator[Any]:
         """Decode the packets that may hold the frame for the next time."""
-        pending: list[Any] = []
+        pending: list[tuple[Any, dict[str, Any]]] = []  # Each packet with what lasts when it has been read.
         n_bytes = 0
         for packet in self._packets():
             tick = packet.pts
@@ -260,23 +265,24 @@ class Walk:
             if early and packet.is_keyframe:
                 self._jumped = self._jumped or bool(pending)
                 pending, n_bytes = [], 0
-            pending.append(packet)
+            pending.append((packet, self._lasting))
             n_bytes += packet.size
             if early and len(pending) < _PENDING_PACKETS and n_bytes < _PENDING_BYTES:
                 continue
             if self._jumped:
                 self._codec.flush_buffers()
                 self._has_begun = False
-                self._jumped, self._fresh, self._first_sound = False, True, pending[0].pts or 0
+                self._jumped, self._fresh, self._first_sound = False, True, pending[0][0].pts or 0
             yield from self._decode(pending)
             pending, n_bytes = [], 0
 
-    def _decode(self, packets: list[Any]) -> Iterator[Any]:
+    def _decode(self, pending: list[tuple[Any, dict[str, Any]]]) -> Iterator[Any]:
         """Decode packets; all but the last are shown no later than the next time."""
-        newest = max((packet.pts or 0 for packet in packets[:-1]), default=None)
-        for packet in packets:
+        newest = max((packet.pts or 0 for packet, _ in pending[:-1]), default=None)
+        for packet, lasting in pending:
             tick = packet.pts
             self._tried = packet if packet.size else self._tried
+            self._give(packet, lasting)
             # A frame that is replaced before the next time is needed only if others are predicted from it.
             replaced = self._skips and newest is not None and tick is not None and tick < newest
             self._codec.skip_frame = "NONREF" if replaced else "DEFAULT"
@@ -292,11 +298,30 @@ class Walk:
                 if frame.pts is None or frame.pts >= self._first_sound:
                     yield frame
 
+    def _note(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Yield packets, and keep what they bring for those that follow."""
+        for packet in packets:
+            brought = {kind: packet.get_sidedata(kind) for kind in _LASTING if packet.has_sidedata(kind)}
+            if brought:
+                self._lasting = {**self._lasting, **brought}
+            yield packet
+
+    def _give(self, packet: Any, lasting: dict[str, Any]) -> None:
+        """Let a packet that will be decoded bring what packets before it brought that were not decoded."""
+        if lasting is not self._given:
+            for kind, data in lasting.items():
+                if not packet.has_sidedata(kind):
+                    packet.set_sidedata(data)
+            self._given = lasting
+
     def _packets(self) -> Iterator[Any]:
         """Read packets from the start, or from the last keyframe before the next time if that is far ahead."""
         second = round(1 / self.video.stream.time_base)
         sought = self._waiting[0]
-        packets = self._seek() if sought - self.origin > second else self._from_start
+        packets = self._from_start
+        if sought - self.origin > second:
+            next(packets, None)  # It may bring something for those that follow.
+            packets = self._seek()
         while (packet := next(packets, None)) is not None:
             yield packet
             tick, goal = packet.pts, self._waiting[0]
@@ -320,7 +345,7 @@ class Walk:
                 container.seek(goal, stream=stream)
             except FFmpegError as error:
                 raise Lost from error
-            packets = container.demux(stream)
+            packets = self._note(container.demux(stream))
             keyframe = next((packet for packet in packets if packet.is_keyframe), None)
             tick = keyframe.pts if keyframe is not None else None
             if tick is not None and tick <= self._waiting[0]:

@@ -86,3 +86,52 @@ def replace_edits(path: Path, edits: list[tuple[int, int]]) -> Path:
         data = data[:at] + struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + grown) + data[at + 4 :]
     path.write_bytes(data[:place] + new + data[place + size :])
     return path
+
+
+def join_descriptions(path: Path, parts: list[Path]) -> Path:
+    """Join MP4s without B-frames into one whose samples have the parameters of their own part, as MP4Box joins them."""
+    n_samples, entries, end = [], b"", 0
+    with av.open(str(path), "w") as out:
+        for part in parts:
+            with av.open(str(part)) as container:
+                stream = container.streams.video[0]
+                joined = out.streams.video[0] if out.streams else out.add_stream_from_template(stream)
+                packets = [packet for packet in container.demux(stream) if packet.size]
+                for packet in packets:
+                    packet.pts, packet.dts, packet.stream = packet.pts + end, packet.dts + end, joined
+                    out.mux(packet)
+            end += len(packets) * packets[0].duration
+            n_samples.append(len(packets))
+            entries += _find(part.read_bytes(), b"stsd")[8:]
+    data = path.read_bytes()
+    sizes = struct.unpack(f">{sum(n_samples)}I", _find(data, b"stsz")[12:])
+    first = struct.unpack(">I", _find(data, b"stco")[8:12])[0]
+    offsets = first + np.cumsum([0, *sizes[:-1]])
+    begins = np.cumsum([1, *n_samples[:-1]])
+    runs = b"".join(struct.pack(">3I", begin, 1, number) for number, begin in enumerate(begins.tolist(), 1))
+    for kind, content in {
+        b"stsd": struct.pack(">II", 0, len(parts)) + entries,
+        b"stsc": struct.pack(">II", 0, len(parts)) + runs,
+        b"stco": struct.pack(">II", 0, len(offsets)) + offsets.astype(">u4").tobytes(),
+    }.items():
+        data = _replace(data, kind, content)
+    path.write_bytes(data)
+    return path
+
+
+def _find(data: bytes, kind: bytes) -> bytes:
+    """Return the content of the last box of a kind."""
+    at = data.rindex(kind)
+    return data[at + 4 : at - 4 + struct.unpack(">I", data[at - 4 : at])[0]]
+
+
+def _replace(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """Replace the content of a box of the sample table, which lies behind the media."""
+    place = data.rindex(kind) - 4
+    size = struct.unpack(">I", data[place : place + 4])[0]
+    grown = len(content) + 8 - size
+    data = data[:place] + struct.pack(">I4s", size + grown, kind) + content + data[place + size :]
+    for parent in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        at = data.rindex(parent, 0, place) - 4
+        data = data[:at] + struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + grown) + data[at + 4 :]
+    return data

@@ -186,6 +186,37 @@ def test_files_joined_byte_by_byte_are_read_on(tmp_path):
         check(path, [*range(60), *range(1000, 1060)], np.arange(120) / 25)
 
 
+def test_parameters_that_change_in_the_middle_are_those_of_each_part(tmp_path):
+    """They come with one packet, which may be among those that are passed over."""
+    other = {"preset": "ultrafast", "x265-params": "keyint=24:bframes=0:log-level=none:ctu=16:max-merge=2"}
+    parts = []
+    for number, options in enumerate([{**other, "x265-params": "keyint=24:bframes=0:log-level=none"}, other]):
+        parts.append(numbered.write(tmp_path / f"{number}.mp4", "libx265", options, first=1000 * number))
+    path = numbered.join_descriptions(tmp_path / "joined.mp4", parts)
+    right = [*range(60), *range(1000, 1060)]
+    assert numbered.decode_in_order(path) == right
+    check(path, right, np.arange(120) / 25)
+    probe = make_decoder("pyav").probe(str(path))
+    assert sample(str(path), probe, SampleConfig(fps=0.5, clip_s=2)) == ([0, 50, 1040], {None})
+
+
+def test_the_colours_of_a_picture_of_256_are_those_of_the_first_packet(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = numbered.WIDTH, numbered.HEIGHT, "pal8"
+        for number in range(60):
+            picture = numbered.draw_number(number, numbered.WIDTH, numbered.HEIGHT)
+            indices = 255 - picture  # So that indices that are taken for colours show another number.
+            palette = np.repeat(255 - np.arange(256, dtype=np.uint8), 4).reshape(256, 4)
+            palette[:, 0] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((indices, palette), format="pal8")))
+        container.mux(stream.encode())
+    right = list(range(60))
+    assert numbered.decode_in_order(path) == right
+    check(path, right, np.arange(60) / 25)
+
+
 def test_an_edit_that_shows_nothing_hides_no_frame_and_shows_none(tmp_path):
     path = numbered.write(tmp_path / "a.mp4", options=B_FRAMES)
     begin = read_media_start(path)
