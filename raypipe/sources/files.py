@@ -61,6 +61,10 @@ _OTHERS = (
 """The suffixes of what people keep videos in that is not read, and what to do instead."""
 
 
+_ZARR = re.compile(r".+\.zarr")
+_PICTURES = frozenset(".bmp .exr .jpeg .jpg .png .tif .tiff .webp".split())
+
+
 class _OtherSuffixes(Container[str]):
     """Every suffix of `_OTHERS`."""
 
@@ -139,8 +143,16 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
     if not suffixes & VIDEO_SUFFIXES:
         raise SourceError(f"no file of this kind in {shown(source)}: looked for {looked_for}")
     is_other = _describe_other(suffix(source.rstrip("/"))) is not None  # A folder, as Zarr's are.
-    others = [source] if is_other else [video.uri for video in find(source, _OtherSuffixes())[:1]]
-    told = "".join(f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri.rstrip('/')))}" for uri in others)
+    others = [source] if is_other else [*list_folder(source, _ZARR).values()]
+    others = others or [video.uri for video in find(source, _OtherSuffixes())[:1]]
+    told = "".join(
+        f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri.rstrip('/')))}" for uri in others[:1]
+    )
+    if not others and (n_pictures := len(find(source, _PICTURES))):
+        told = (
+            f"; {counted(n_pictures, 'picture')} among them: make a video of each folder of pictures first, as by "
+            "ffmpeg -framerate 30 -pattern_type glob -i '*.png' video.mp4"
+        )
     raise SourceError(
         f"no video in {shown(source)}: looked for {looked_for}; {counted(videos.n_ignored, 'other file')} ignored{told}"
     )

@@ -309,6 +309,17 @@ class TestErrors:
         for source in ("x.zarr", "x.zarr/"):
             with pytest.raises(SourceError, match=r"/x\.zarr/? is a recording of robots"):
                 find_videos(f"{tmp_path}/{source}")
+        with pytest.raises(SourceError, match=r"; .*/x\.zarr is a recording of robots"):  # The folder that it lies in.
+            find_videos(tmp_path)
+
+    def test_folders_of_pictures_are_told_of_where_there_is_nothing_else(self, tmp_path):
+        touch(tmp_path, "episode_0/000001.png", "episode_0/000002.PNG", "episode_1/im_1.jpg", "a.json")
+        said = r"; 4 other files ignored; 3 pictures among them: make a video of each folder of pictures first, as by "
+        with pytest.raises(SourceError, match=f"{said}ffmpeg "):
+            find_videos(tmp_path)
+        touch(tmp_path, "episode_1/x.bag")
+        with pytest.raises(SourceError, match=r"; 5 other files ignored; .*/x\.bag is a recording of robots"):
+            find_videos(tmp_path)
 
     def test_a_folder_that_may_not_be_read(self, tmp_path, monkeypatch):
         touch(tmp_path, "x.mp4", "locked/y.mp4")
