@@ -232,16 +232,22 @@ def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
 
 
 def _to_frame(data: bytes) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(np.asarray(_open_picture(data).convert("RGB")), "rgb24")
+    """Return a picture as PyAV's frame; the message of the error has no URI."""
+    picture = _open_picture(data)
+    if picture.mode.startswith("I"):  # Pillow would show all that is beyond 255 of 65,535 as white.
+        grey = np.clip(np.asarray(picture, np.int32) >> 8, 0, 255).astype(np.uint8)
+        return av.VideoFrame.from_ndarray(np.repeat(grey[:, :, None], 3, axis=2), "rgb24")
+    return av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")), "rgb24")
 
 
 def _open_picture(data: bytes) -> Any:
-    """Open a picture; the message of the error has no URI."""
-    from PIL import Image
+    """Open a picture, upright; the message of the error has no URI."""
+    from PIL import Image, ImageOps
 
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
     except Exception as error:  # A broken file makes Pillow raise errors of many kinds.
         raise DecodeError(f"a picture cannot be decoded: {' '.join(str(error).split())}") from error
     return picture

@@ -23,9 +23,10 @@ from lerobot_sets import (
     write_v3,
 )
 from numbered import write as write_numbers
+from PIL import Image
 
 import raypipe as rp
-from bench.numbered import read_number
+from bench.numbered import draw_number, read_number
 from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders import make_decoder
 from raypipe.decoders.sandbox import Sandbox
@@ -510,6 +511,25 @@ def test_a_picture_is_cropped_and_has_a_small_one_as_a_video_frame_does(tmp_path
     assert done["decoder"] == "images"
     assert done["pixels"].shape == (1, 32, 32, 3)
     assert done["frames"]["frame"][0].as_py()[:2] == b"\xff\xd8"
+
+
+def test_pictures_of_16_bits_and_turned_ones_are_shown_as_they_are(tmp_path, sandbox):
+    path = write_pictures(tmp_path, [2])
+    grey = draw_number(1, *SIZE)
+    deep, turned = io.BytesIO(), io.BytesIO()
+    Image.fromarray(grey.astype(np.uint16) * 257).save(deep, "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be turned by a right angle, as datasets and players turn it.
+    Image.fromarray(grey).transpose(Image.Transpose.ROTATE_90).save(turned, "JPEG", exif=exif)
+    for sink, codec in ((deep, "png"), (turned, "jpeg")):
+        table = pq.read_table(path)
+        pictures = pa.array([{"bytes": sink.getvalue(), "path": None}] * 2)
+        pq.write_table(table.set_column(table.column_names.index(CAMERA), CAMERA, pictures), path)
+        videos = rp.find_videos(tmp_path)
+        ((numbers, error),) = read_all(videos, sandbox, every_n=1).values()
+        assert (numbers, error) == ([1, 1], None)
+        probe = sandbox.probe(videos[0].uri)
+        assert (probe.width, probe.height, probe.codec) == (*SIZE, codec)
 
 
 def test_a_broken_picture_ends_its_episode_there(tmp_path, sandbox):
