@@ -2,12 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from raypipe.errors import SourceError, UsageError
+import pyarrow.compute as pc
+
+from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.sources.captions import read_texts
 from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import check_numbers, find_episodes
@@ -141,7 +143,24 @@ def _find_one(name: str, camera: str) -> Videos:
         found.notes = (*found.notes, told)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):
         found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
+    elif suffix(name) not in VIDEO_SUFFIXES:
+        found.notes = (*found.notes, *_note_dataset(found))
     return found
+
+
+def _note_dataset(found: Videos) -> Iterator[str]:
+    """Yield what to say where files were found within a LeRobot dataset, which many episodes share."""
+    uris = found.table["uri"]
+    place = pc.index(pc.match_substring(uris, "/videos/"), True).as_py()
+    if place < 0:
+        return
+    try:
+        dataset = open_lerobot(uris[place].as_py().rpartition("/videos/")[0])
+    except RaypipeError:  # It is not to be read as such here, so nothing needs to be right with it.
+        return
+    if dataset is not None:
+        what = "is a LeRobot dataset, and its files are taken as they are: name it itself for its episodes"
+        yield f"{dataset.name} {what}"
 
 
 def _is_manifest(name: str) -> bool:

@@ -335,6 +335,19 @@ def test_a_folder_on_any_file_system(tmp_path):
     memory.rm("/sets", recursive=True)
 
 
+def test_files_within_a_dataset_are_not_its_episodes_and_that_is_said(tmp_path):
+    """As where the folder above several datasets is named, or the videos alone."""
+    root = tmp_path / "sets/robot"
+    write_v3(root, [3, 4])
+    write_joined(root / f"videos/{CAMERA}/chunk-000/file-000.mp4", [3, 4], 10)
+    said = f"{root} is a LeRobot dataset, and its files are taken as they are: name it itself for its episodes"
+    for source in (root.parent, root / "videos"):
+        videos = rp.find_videos(source)
+        assert (len(videos), videos.notes) == (1, (said,))
+    (root / "meta/info.json").write_text("{")
+    assert rp.find_videos(root / "videos").notes == ()
+
+
 # What is refused.
 
 
