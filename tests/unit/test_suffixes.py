@@ -20,9 +20,14 @@ FILES = {
     ".f4v": ("libx264", None),
     ".flv": ("flv", None),
     ".gif": ("gif", None),
+    ".h264": ("libx264", None),
+    ".h265": ("libx265", None),
+    ".hevc": ("libx265", None),
+    ".m2t": ("libx264", "mpegts"),
     ".m2ts": ("libx264", "mpegts"),
     ".m2v": ("mpeg2video", None),
     ".m4v": ("mpeg4", "mp4"),
+    ".mjpeg": ("mjpeg", None),
     ".mkv": ("libx264", None),
     ".mov": ("libx264", None),
     ".mp4": ("libx264", None),
@@ -39,7 +44,7 @@ FILES = {
     ".y4m": ("wrapped_avframe", "yuv4mpegpipe"),
 }
 N_FRAMES, FPS = 50, 25
-FORMATS = {"gif": "rgb8"}
+FORMATS = {"gif": "rgb8", "mjpeg": "yuvj420p"}
 
 
 def write(path: Path) -> None:
