@@ -53,7 +53,7 @@ class PlainProgress(Progress):
                 left = f", {clock((total - done) / rate)} left" if rate else ""
                 self.say(f"{what}: {done:.0f}/{total} {unit}, {rounded(rate)} a second{left}{said}")
 
-        self.say(f"{what}: {total} {unit}")
+        self.say(f"{what}: {total} {unit.removesuffix('s') if total == 1 else unit}")
         yield advance
         self.say(f"{what}: {done:.0f}/{total} {unit} in {clock(time.monotonic() - started)}{said}")
 

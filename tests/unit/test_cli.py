@@ -5,7 +5,7 @@ from commands import call_raypipe, run_raypipe
 
 from raypipe.config import PRESETS
 from raypipe.options import prepare
-from raypipe.progress import counted, rounded
+from raypipe.progress import PlainProgress, counted, rounded
 from raypipe.runs.directory import Run
 
 
@@ -148,3 +148,10 @@ def test_a_constraint_that_no_alignment_keeps_to_is_said(capsys):
         said = f"cluster.sakoe_chiba_radius has no effect under cluster.method={method}"
         assert (said in capsys.readouterr().err) == is_said
         assert config.cluster.sakoe_chiba_radius == (None if is_said else 0)
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, "probing: 1 video"), (2, "probing: 2 videos")])
+def test_a_count_that_begins_has_its_noun(capsys, n, said):
+    with PlainProgress().count("probing", n):
+        pass
+    assert capsys.readouterr().err.splitlines()[0] == said
