@@ -38,17 +38,12 @@ def render_confusion(facts: Facts, column: str) -> str:
     for value in sorted(sizes, key=lambda name: (-sizes[name], name)):
         cells = "".join(_cell(counts[value, group.number], sizes[value]) for group in groups)
         rows.append(f'<tr><th scope="row"><bdi>{escape(value)}</bdi></th>{cells}</tr>')
-    said = escape(say_mixture(facts, column))
-    rows.append(f'<tr class="said"><td dir="auto" colspan="{len(groups) + 1}">{said}</td></tr>')
-    return (
-        '<div class="card below">'
-        + scroll(
-            f'<table class="confusion"><caption>Each {column}, by cluster</caption>'
-            f"<tr><td></td>{head}</tr>{''.join(rows)}</table>",
-            f"each {column}, by cluster",
-        )
-        + "</div>"
+    table = scroll(
+        f"<table><caption>Each {column}, by cluster</caption><tr><td></td>{head}</tr>{''.join(rows)}</table>",
+        f"each {column}, by cluster",
     )
+    said = f'<p class="said" dir="auto">{escape(say_mixture(facts, column))}</p>'
+    return f'<div class="card below"><div class="confusion">{table}{said}</div></div>'
 
 
 def _cell(count: int, of: int) -> str:

@@ -302,6 +302,14 @@ def test_the_pane_says_once_where_a_video_is_odd_and_then_what_is_like_it(open_p
     assert page.locator("#details section:has(.near) ~ .path").count()
 
 
+def test_figures_are_whole_on_a_phone(open_page):
+    page = open_page(viewport={"width": 390, "height": 800})
+    cut = page.evaluate("""() => [...document.querySelectorAll(".metrics .value, .confusion td")].filter(
+        e => e.scrollWidth > e.clientWidth || getComputedStyle(e).whiteSpace !== "nowrap").map(e => e.textContent)""")
+    assert cut == []
+    assert page.locator(".confusion .said").count() and not page.locator(".scroll .said").count()
+
+
 def test_the_table_of_labels_counts_the_videos_of_each_cluster(open_page, run):
     page = open_page()
     clusters = run.read_table("clusters.parquet").to_pylist()
