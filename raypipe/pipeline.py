@@ -142,7 +142,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
     check_facts(run, config)
     check_clusterable(config)
     if not (n_ok := run.info()["counts"]["ok"]):
-        raise UsageError(f"no video of {run.url} has a clip: see the errors in its videos.parquet")
+        raise UsageError(f"no video of {run} has a clip: see the errors in its videos.parquet")
     check_number(n_ok, config.cluster)
     check_describable(run, config)
     with _open_steps(run, config, progress) as steps:
@@ -275,7 +275,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.sources.precomputed import check_has_video
 
     if not run.exists("clusters.parquet"):
-        raise UsageError(f"{run.url} is not clustered: run raypipe cluster {run.url}")
+        raise UsageError(f"{run} is not clustered: run raypipe cluster {run}")
     progress.say("writing the report")
     with run.step("report"), open_sandbox(config.decode) as sandbox:
 

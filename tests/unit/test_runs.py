@@ -222,7 +222,12 @@ def test_a_password_in_a_url_is_not_printed():
     clips = list(np.random.default_rng(0).normal(size=(6, 5, 4)))
     run = make_embedded(url, clips, [Video(f"{i}", f"file:///{i}.mp4") for i in range(6)])
     assert run.place("report.html") == f"{url}/report.html"
-    commands = [("cluster", url, "-k", "2", "--set", "reduce.n_components=2"), ("report", url), ("status", url)]
+    commands = [
+        ("report", url),
+        ("cluster", url, "-k", "2", "--set", "reduce.n_components=2"),
+        ("report", url),
+        ("status", url),
+    ]
     commands += [("poster", url), ("sweep", f"{url}s"), ("predict", url, "x.npz", "-o", url)]
     commands += [("export", url, "--to", form) for form in ("npz", "csv", "links", "lerobot")]
     for command in commands:
