@@ -134,7 +134,7 @@ def fit_over_shards(run: Run, n_shards: int) -> tuple[TimeSeriesKMeans, dict[str
 
 def fit_in_one_process(run: Run) -> tuple[TimeSeriesKMeans, dict[str, Any]]:
     """Fit in this process, on all cores."""
-    from raypipe.engine.shards import split_trajectories
+    from raypipe.engine.ray_shards import split_trajectories
 
     started = time.perf_counter()
     values, _ = split_trajectories(run, 1)[0]()

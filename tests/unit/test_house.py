@@ -108,6 +108,13 @@ def test_no_module_imports_itself():
     assert not circles(modules_by_name())
 
 
+def test_what_the_benches_import_is_there():
+    """mypy passes over modules that it does not find."""
+    for path in (PACKAGE.parent / "bench").glob("*.py"):
+        wanted = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert {name for name in wanted if name.split(".")[0] == "raypipe"} <= modules_by_name().keys(), path.name
+
+
 def test_a_name_stands_for_one_thing():
     assert not names_used_twice(modules_by_name())
 
