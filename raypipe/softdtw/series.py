@@ -177,7 +177,7 @@ def _split_levels(X: Any) -> Any:
     n_levels = getattr(getattr(X, "index", None), "nlevels", 1)
     if n_levels > 2:
         raise UsageError(f"an index of {n_levels} levels: series have two, which series it is and the step")
-    return [steps for _, steps in X.groupby(level=0, sort=False)] if n_levels == 2 else X
+    return [steps for _, steps in X.groupby(level=0, sort=False, dropna=False)] if n_levels == 2 else X
 
 
 def _read_list(X: Any) -> Series:

@@ -254,6 +254,8 @@ def test_rows_of_pandas_may_say_of_which_series_they_are():
     for one, expected in zip(found.rows(), np.split(steps, [3, 5]), strict=True):
         np.testing.assert_array_equal(one, expected)
     assert read_series(pandas.Series(steps[:, 0], index=index)).values.shape == (3, 3, 1)
+    unnamed = pandas.MultiIndex.from_tuples([(np.nan if one == "a" else one, step) for one, step in index])
+    assert len(read_series(pandas.DataFrame(steps, index=unnamed))) == 3
     deeper = pandas.MultiIndex.from_tuples([(0, *each) for each in index])
     with pytest.raises(UsageError, match="an index of 3 levels"):
         read_series(pandas.DataFrame(steps, index=deeper))
