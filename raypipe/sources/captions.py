@@ -33,20 +33,23 @@ def read_texts(found: Videos, source: str) -> Videos:
     texts = list_folder(f"{source.rstrip('/')}/metas", re.compile(r".+\.txt")) if found.n_ignored else {}
     if not texts:
         return found
-    videos, stems = list(found), [_stem_in_videos(video.uri) for video in found]
-    of = {stem: texts[f"{stem}.txt"] for stem in stems if stem is not None and f"{stem}.txt" in texts}
+    videos = list(found)
+    paths = [texts.get(f"{_stem(video.uri)}.txt") if video.group == "videos" else None for video in videos]
+    wanted = dict.fromkeys(path for path in paths if path is not None)
     with ThreadPoolExecutor(_THREADS) as threads:
-        captions = dict(zip(of, threads.map(_read_text, of.values()), strict=True))
-    told = Videos(replace(video, caption=captions.get(stem or "")) for video, stem in zip(videos, stems, strict=True))
-    told.n_ignored, told.notes = found.n_ignored - len(of), found.notes
+        captions = dict(zip(wanted, threads.map(_read_text, wanted), strict=True))
+    told = Videos(
+        replace(video, caption=captions[path]) if path is not None else video
+        for video, path in zip(videos, paths, strict=True)
+    )
+    told.n_ignored, told.notes = found.n_ignored - len(wanted), found.notes
     return told
 
 
-def _stem_in_videos(uri: str) -> str | None:
-    """Return the name, without suffix, of a file that lies in a folder ``videos``; else None."""
-    folder, _, name = uri.rpartition("/")
-    name = unquote(name) if uri.startswith("file:") else name
-    return name.rpartition(".")[0] if folder.endswith("/videos") else None
+def _stem(uri: str) -> str:
+    """Return the name of a file without its suffix."""
+    name = uri.rpartition("/")[2]
+    return (unquote(name) if uri.startswith("file:") else name).rpartition(".")[0]
 
 
 def _read_text(path: str) -> str | None:

@@ -257,7 +257,7 @@ class TestErrors:
 
     def test_captions_lie_in_a_folder_beside_that_of_the_videos(self, tmp_path):
         """As Cosmos Predict 2 takes them."""
-        touch(tmp_path, "videos/a b.mp4", "videos/c.mp4", "other/a b.mp4", "metas/note.md")
+        touch(tmp_path, "videos/a b.mp4", "videos/c.mp4", "other/a b.mp4", "b/videos/a b.mp4", "metas/note.md")
         (tmp_path / "metas/a b.txt").write_text(" an arm opens a d\u00f6or\n", "utf-8")
         (tmp_path / "metas/gone.txt").write_text("nothing")
         for source in (tmp_path, tmp_path.as_uri(), f"{tmp_path}/"):
@@ -267,6 +267,7 @@ class TestErrors:
                 "/videos/a%20b.mp4": "an arm opens a d\u00f6or",
                 "/videos/c.mp4": None,
                 "/other/a%20b.mp4": None,
+                "/b/videos/a%20b.mp4": None,
             }
             assert found.n_ignored == 2
 
