@@ -139,7 +139,7 @@ def _find_one(name: str, camera: str) -> Videos:
         found.notes = (*found.notes, said)
     elif found.n_ignored and (tables := list_folder(name, _TABLES)):
         first = next(iter(tables.values()))
-        told = f"{shown(first)} is not read: name it as the source, after the column of its videos is called path"
+        told = f"{shown(first)} is not read: name it as the source, with the column of its videos called path"
         found.notes = (*found.notes, told)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):
         found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
