@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,8 @@ def _open_picture(data: bytes) -> Any:
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
     except Exception as error:  # A broken file makes Pillow raise errors of many kinds.
         raise DecodeError(f"a picture cannot be decoded: {' '.join(str(error).split())}") from error
+    with suppress(Exception):  # So does broken EXIF, which tells nothing of how a picture is to be turned.
+        ImageOps.exif_transpose(picture, in_place=True)
     return picture

@@ -534,7 +534,9 @@ def test_pictures_of_16_bits_and_turned_ones_are_shown_as_they_are(tmp_path, san
     exif = Image.Exif()
     exif[0x0112] = 6  # To be turned by a right angle, as datasets and players turn it.
     Image.fromarray(grey).transpose(Image.Transpose.ROTATE_90).save(turned, "JPEG", exif=exif)
-    for sink, codec in ((deep, "png"), (turned, "jpeg")):
+    unknown = io.BytesIO()
+    Image.fromarray(grey).save(unknown, "PNG", exif=b"no EXIF at all")
+    for sink, codec in ((deep, "png"), (turned, "jpeg"), (unknown, "png")):
         table = pq.read_table(path)
         pictures = pa.array([{"bytes": sink.getvalue(), "path": None}] * 2)
         pq.write_table(table.set_column(table.column_names.index(CAMERA), CAMERA, pictures), path)
