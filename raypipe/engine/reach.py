@@ -11,6 +11,7 @@ import platform
 from pathlib import Path
 
 import pyarrow as pa
+import ray
 
 from raypipe.errors import SourceError
 from raypipe.ranges import read_range
@@ -39,8 +40,12 @@ def find_readable(uris: pa.ChunkedArray) -> str | None:
 
 
 def check_readable(file: str | None) -> None:
-    """Raise `SourceError` if this process cannot read what `find_readable` found in the driver."""
-    if file is None:
+    """Raise `SourceError` if this process cannot read what `find_readable` found in the driver.
+
+    In an actor that Ray has started again it raises nothing: the file may have been removed meanwhile, and Ray replaces
+    no actor whose second start fails, but waits for it.
+    """
+    if file is None or _is_restarted():
         return
     try:
         patiently(file, lambda: _read_some(file))
@@ -50,6 +55,11 @@ def check_readable(file: str | None) -> None:
                 f"a worker on {platform.node()} lacks what the driver can read; it needs the same credentials, network "
                 f"and disks: {failure('read', file, error)}"
             ) from error
+
+
+def _is_restarted() -> bool:
+    context = ray.get_runtime_context() if ray.is_initialized() else None
+    return context is not None and bool(context.get_actor_id()) and context.was_current_actor_reconstructed
 
 
 def _read_some(file: str) -> None:

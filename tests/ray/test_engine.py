@@ -524,3 +524,22 @@ def test_what_the_driver_can_read_a_worker_must(proxy, served, tmp_path, place):
         check_readable(fine)
     with pytest.raises(SourceError, match=r"lacks what the driver can read; it needs .*: no such file or folder$"):
         check_readable(f"{root}/gone.mp4")
+
+
+def test_what_a_worker_could_read_may_be_removed_before_it_starts_again(ray_local, tmp_path):
+    """Ray waits for ever for an actor whose second start fails."""
+
+    class Reader:
+        def __init__(self, file):
+            check_readable(file)
+
+        def tell(self):
+            return os.getpid()
+
+    file = tmp_path / "a.mp4"
+    file.touch()
+    reader = ray_local.remote(Reader).options(num_cpus=0, max_restarts=1, max_task_retries=-1).remote(str(file))
+    first = ray_local.get(reader.tell.remote(), timeout=60)
+    file.unlink()
+    os.kill(first, signal.SIGKILL)
+    assert ray_local.get(reader.tell.remote(), timeout=60) != first
