@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from raypipe.clustering import Clustering
 from raypipe.config import Config, from_yaml, to_yaml
-from raypipe.errors import UsageError
+from raypipe.errors import RaypipeError, UsageError
 from raypipe.packages import package_versions
 from raypipe.runs.directory import Run
 from raypipe.runs.span_table import SPANS
@@ -309,8 +309,18 @@ def _write_arrays(run: Run, name: str, arrays: Mapping[str, np.ndarray]) -> None
 
 
 def _read_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(run.read_bytes(name)), allow_pickle=False) as file:
-        return dict(file)
+    arrays: dict[str, np.ndarray] = _load(run, name)
+    return arrays
+
+
+def _load(run: Run, name: str) -> Any:
+    """Load a file of numpy's, which clustering has written."""
+    content = io.BytesIO(run.read_bytes(name))
+    try:
+        found = np.load(content, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else {**found}
+    except Exception as error:  # Of a damaged file numpy, zipfile and zlib raise errors of their own.
+        raise RaypipeError(f"{run} has a damaged {name}: run raypipe cluster {run} again") from error
 
 
 @dataclass(frozen=True)
@@ -339,7 +349,7 @@ def read_model_centers(run: Run) -> np.ndarray:
     """Read the centers of a run's clusters, (k, T, c) float64; (0, 0, 0) of a run without a model."""
     if not run.exists(CENTERS):
         return np.empty((0, 0, 0))
-    found: np.ndarray = np.load(io.BytesIO(run.read_bytes(CENTERS)), allow_pickle=False)
+    found: np.ndarray = _load(run, CENTERS)
     return found
 
 

@@ -246,3 +246,15 @@ def test_a_clustering_that_broke_off_is_not_told_of_as_the_one_before(tmp_path, 
     assert call_raypipe("cluster", run, "-k", "3").exit_code == 1
     assert run.info()["seconds"].keys() == {"embed", "trajectories", "reduce", "cluster"}
     assert "report" not in call_raypipe("status", run).stdout
+
+
+@pytest.mark.parametrize("name", ["centers.npy", "reducer.npz"])
+@pytest.mark.parametrize("n_bytes", [0, 60, 150])
+def test_a_damaged_model_is_told_in_one_line(tmp_path, name, n_bytes):
+    clips = list(np.random.default_rng(0).normal(size=(6, 5, 4)))
+    run = make_embedded(tmp_path / "run", clips, [Video(f"{i}", f"file:///{i}.mp4") for i in range(6)])
+    assert call_raypipe("cluster", run, "-k", "2", "--set", "reduce.n_components=2").exit_code == 0
+    run.write_bytes(f"model/{name}", run.read_bytes(f"model/{name}")[:n_bytes])
+    result = call_raypipe("predict", run, "x.npz", "-o", tmp_path / "new")
+    assert result.exit_code == 1
+    assert result.stderr == f"raypipe: {run} has a damaged model/{name}: run raypipe cluster {run} again\n"
