@@ -87,14 +87,16 @@ def _find_rotation(points: np.ndarray) -> np.ndarray:
 
 
 def _tabulate(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a table from the values of an axis to their places from −1 to 1; equal values share the mean place.
+    """Return a table from the values of an axis to their places from −1 to 1, which the least and the greatest take.
 
-    Each entry stands twice, for the least and for the greatest of values that differ by no more than rounding.
+    Equal values share the mean place. Each entry stands twice, for the least and for the greatest of values that differ
+    by no more than rounding.
     """
     values = np.sort(values)
     starts = _begin_groups(values)
     ends = np.append(starts[1:], len(values))
-    heights = (starts + ends - 1) / max(len(values) - 1, 1) - 1
+    middles = starts + ends - 1.0
+    heights = 2 * (middles - middles[0]) / (middles[-1] - middles[0]) - 1 if len(starts) > 1 else np.zeros(1)
     chosen = np.unique(np.searchsorted(ends, np.linspace(0, len(values), _KNOTS)).clip(0, len(ends) - 1))
     knots = np.stack([values[starts], values[ends - 1]], axis=1)[chosen].ravel()
     lacking = (0, 2 * _KNOTS - len(knots))

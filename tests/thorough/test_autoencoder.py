@@ -142,6 +142,13 @@ def test_codes_that_differ_by_rounding_share_a_place():
     assert np.ptp(placed, axis=(0, 1)).min() > 1.9
 
 
+def test_ends_that_several_points_share_are_ends_too():
+    codes = np.array([-1, -1, -0.9, 0, 0.5, 1, 1, 1])[:, None]
+    placed = Stretch.fit(codes).transform(codes)[:, 0]
+    np.testing.assert_allclose(placed[[0, 1, -3, -1]], [-1, -1, 1, 1], atol=1e-6)
+    assert (np.diff(placed[1:6]) > 0).all()
+
+
 def test_points_that_are_all_the_same_go_to_one_place():
     reducer = make_reducer(config())
     np.testing.assert_allclose(reducer.fit_transform(np.ones((30, 4), np.float32)), 0, atol=1e-6)
