@@ -11,14 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
+from raypipe.progress import counted
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import AWAY, EMBEDDED, FAILED, OK, PLAN, SKIPPED, VIDEOS
 from raypipe.sources.videos import Videos
+from raypipe.storage import shown
 
 VIDEOS_FILE = "videos.parquet"
 LIMIT = "limit"
 """The stage of a video that was skipped because it lies beyond ``--limit``."""
+_TOLD = 3  # So many failures are told with the counts.
 
 _DECIDED = ("video_id", "uri", "decoder", "error_stage", "error")
 _FROM_PLAN = [name for name in VIDEOS.names if name in PLAN.names and name not in _DECIDED]
@@ -86,7 +89,7 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
     n_ignored
         How many files beside the videos were ignored.
     say
-        Called with a line of the counts.
+        Called with a line of the counts, and with those of some failures.
 
     Raises
     ------
@@ -96,6 +99,7 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
     statuses: Counter[str] = Counter()
     decoders: Counter[str] = Counter()
     first_error: str | None = None
+    failures: list[dict[str, str]] = []
 
     def count() -> Iterator[pa.Table]:
         nonlocal first_error
@@ -105,6 +109,9 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
             decoders.update(table["decoder"].filter(is_ok).drop_null().to_pylist())
             if first_error is None and len(errors := table["error"].drop_null()):
                 first_error = errors[0].as_py()
+            if len(failures) < _TOLD:
+                of_failed = table.select(["uri", "error"]).filter(pc.equal(table["status"], FAILED))
+                failures.extend(of_failed[: _TOLD - len(failures)].to_pylist())
             yield table
 
     run.write_tables(VIDEOS_FILE, count())
@@ -115,6 +122,11 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
     say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
     if not counts[OK]:
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {first_error}")
+    for each in failures:
+        name, error = shown(each["uri"]), each["error"]
+        say(f"failed: {error if name in error else f'{name}: {error}'}")
+    if n_more := counts[FAILED] - len(failures):
+        say(f"{counted(n_more, 'more video')} failed: {VIDEOS_FILE} says why")
 
 
 def _decoders(ledger: Ledger) -> pa.Array:

@@ -209,7 +209,10 @@ def test_account(run):
     said = []
     write_accounts(run, [table[:2], table[2:]], found.n_ignored, said.append)
     assert run.read_table("videos.parquet") == table
-    assert said == ["6 found = 2 ok + 3 failed + 1 skipped"]
+    assert said == [
+        "6 found = 2 ok + 3 failed + 1 skipped",
+        *(f"failed: {status[name]['uri']}: {status[name]['error']}" for name in "cde"),
+    ]
     info = run.info()
     assert info["counts"] == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}
     assert (info["state"], info["implementations"]["decode"]) == ("embedded", "decord (1), pyav (1)")
