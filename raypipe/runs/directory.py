@@ -67,7 +67,9 @@ class Run:
         """
         run = cls(str(url))
         if not run.exists("run.json"):
-            raise UsageError(f"{run} is not a run directory (no run.json): make one with raypipe run SOURCE -o {run}")
+            instead = _find_near(run.url)
+            how = f"name one, such as {instead}" if instead else f"make one with raypipe run SOURCE -o {run}"
+            raise UsageError(f"{run} is not a run directory (no run.json): {how}")
         return run
 
     def __reduce__(self):
@@ -458,3 +460,12 @@ def _read_whole(file: Any, columns: list[str] | None) -> pa.Table:
         return pq.ParquetFile(file, pre_buffer=True).read(columns)
     except pa.ArrowNotImplementedError:  # Of nested columns in chunks it cannot; read_table can, by pandas.
         return pq.read_table(file, columns=columns)
+
+
+def _find_near(url: str) -> Path | None:
+    """Return a run on this machine that a file of it, or the folder above it, was given for."""
+    path = local_path(url)
+    if path is None:
+        return None
+    near = [*Path(path).parents[:2], *sorted(Path(path).glob("*"))] if path else []
+    return next((each for each in near if os.access(each / "run.json", os.R_OK)), None)

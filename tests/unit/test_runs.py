@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import fsspec
 import numpy as np
@@ -258,3 +259,14 @@ def test_a_damaged_model_is_told_in_one_line(tmp_path, name, n_bytes):
     result = call_raypipe("predict", run, "x.npz", "-o", tmp_path / "new")
     assert result.exit_code == 1
     assert result.stderr == f"raypipe: {run} has a damaged model/{name}: run raypipe cluster {run} again\n"
+
+
+def test_a_file_of_a_run_or_the_folder_above_it_is_told_from_one(tmp_path):
+    run = Run(str(tmp_path / "runs" / "first"))
+    run.write_json("run.json", {})
+    run.write_bytes("plots/points.png", b"x")
+    for near in ("runs", "runs/first/report.html", "runs/first/plots/points.png"):
+        with pytest.raises(UsageError, match=rf"name one, such as {re.escape(str(tmp_path))}/runs/first$"):
+            Run.open(tmp_path / near)
+    with pytest.raises(UsageError, match="make one with raypipe run SOURCE -o"):
+        Run.open(tmp_path / "others")
