@@ -12,6 +12,8 @@ is known, the figure is how far the recommended one is from it; where there are 
   noise beside. 120 paths in groups of one size, or of sizes from a Dirichlet distribution (the smallest has 5). Random
   curves may happen to lie near together, and at noise 0.4 groups may overlap: not all k can be found.
 - Made, without groups: see `EMPTY`.
+- Either of these (groups of one size, noise 0.15) with three odd paths beside: random curves of their own, three times
+  as wide. The figure is how many groups the recommended clusters have; one of a few odd paths is none.
 """
 
 import argparse
@@ -36,6 +38,7 @@ TIME_SERIES = ("JapaneseVowels", "Plane", "Trace")
 N, N_STEPS, DIM = 120, 16, 5
 NOISES = (0.15, 0.4)
 GROUPS = (2, 3, 5, 8)
+N_ODD, ODDNESS = 3, 3.0
 
 
 class Collection(NamedTuple):
@@ -102,6 +105,13 @@ EMPTY: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 }
 
 
+def add_odd(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add `N_ODD` random curves to some paths, (n, n_steps, dim), with `ODDNESS` times their spread."""
+    curves = np.array([draw_curve(rng) for _ in range(N_ODD)])
+    curves = curves[:, : values.shape[1], : values.shape[2]] * (ODDNESS * values.std() / curves.std()) + values.mean()
+    return np.concatenate([values, curves])
+
+
 def read_collections(seeds: int, demo_seeds: list[int]) -> Iterator[Collection]:
     """Yield all collections; videos are embedded here."""
     data = Path(os.environ.get("RAYPIPE_TEST_DATA", "../shared/data"))
@@ -115,13 +125,19 @@ def read_collections(seeds: int, demo_seeds: list[int]) -> Iterator[Collection]:
             yield Collection(name, "real", values, len(set(groups)))
     for seed in range(seeds):
         for number, (name, draw) in enumerate(EMPTY.items()):
-            yield Collection(f"{name}, seed {seed}", "no groups", draw(np.random.default_rng((seed, number))), 1)
+            values = draw(np.random.default_rng((seed, number)))
+            yield Collection(f"{name}, seed {seed}", "no groups", values, 1)
+            values = add_odd(values, np.random.default_rng((seed, number, 1)))
+            yield Collection(f"{name} and odd ones, seed {seed}", "no groups, odd ones", values, 1)
         for k in GROUPS:
             for noise in NOISES:
                 for equal in (True, False):
                     rng = np.random.default_rng((seed, k, int(100 * noise), equal))
                     name = f"{k} groups of {'one size' if equal else 'unequal sizes'}, noise {noise}, seed {seed}"
-                    yield Collection(name, f"noise {noise}", draw_groups(k, noise, equal, rng), k)
+                    values = draw_groups(k, noise, equal, rng)
+                    yield Collection(name, f"noise {noise}", values, k)
+                    if equal and noise == NOISES[0]:
+                        yield Collection(f"{name}, and odd ones", "odd ones", add_odd(values, rng), k)
 
 
 def score(collection: Collection) -> dict[str, Any]:
@@ -129,7 +145,8 @@ def score(collection: Collection) -> dict[str, Any]:
     started = time.process_time()
     found = sweep_clusters(collection.values, ClusterConfig(), range(2, 13))
     seconds = time.process_time() - started
-    chosen = found["recommended"]["k"] if found["recommended"] else 1
+    recommended = (found["recommended"] or {}).get("k")
+    chosen = next((row["groups"] for row in found["rows"] if row["k"] == recommended), 1)
     rows = [
         {name: row[name] for name in ("k", "silhouette_softdtw", "reference", "gain", "stability_weakest")}
         for row in found["rows"]

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from raypipe.progress import counted
+
 STABLE = 0.75  # The Jaccard index from which a cluster counts as stable, by Hennig.
 MIN_GAIN = 0.1  # Silhouettes of collections without structure, however shaped, exceed the reference's by less.
 MIN_DEVIATIONS = 3.0  # And the gain is so many standard deviations of the references, which are large in small runs.
 
 _COLUMNS = {
     "k": ("k", "d"),
+    "groups": ("groups", "d"),
     "gamma": ("γ", ".4g"),
     "silhouette_softdtw": ("silhouette", ".3f"),
     "reference": ("reference", ".3f"),
@@ -30,8 +33,9 @@ _COLUMNS = {
 def recommend(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:
     """Choose one of the rows of `raypipe.analysis.sweep.sweep_clusters`, or none, and say why.
 
-    Of each γ the largest k is taken whose clusters are all stable and lie further apart than without structure; of
-    several γ the one with the largest gain.
+    Of each γ that k is taken of whose clusters the most are groups, more than a few odd videos, if all of these are
+    stable and lie further apart than without structure; of several such k the least, and of several γ the one with the
+    largest gain.
     """
     known = [row for row in rows if row["gain"] is not None and row["noise"] is not None]
     noise = float(np.sqrt(np.mean([row["noise"] ** 2 for row in known]))) if known else 0.0
@@ -39,19 +43,24 @@ def recommend(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | No
     found = [row for row in known if row["stability_weakest"] >= STABLE and row["gain"] >= least]
     if not found:
         return None, _explain_none(known, least)
-    largest = {row["gamma"]: row for row in sorted(found, key=lambda row: row["k"])}
-    chosen = max(largest.values(), key=lambda row: row["gain"])
-    more = [row for row in rows if row["gamma"] == chosen["gamma"] and row["k"] > chosen["k"]]
-    then = "no larger number was tried"
-    if more:
-        following = min(more, key=lambda row: row["k"])
+    most = {row["gamma"]: row for row in sorted(found, key=lambda row: (row["groups"], -row["k"]))}
+    chosen = max(most.values(), key=lambda row: row["gain"])
+    k, n_groups = chosen["k"], chosen["groups"]
+    said = f"{k} clusters are recommended: it is the largest number"
+    if n_groups < k:
+        odd = counted(k - n_groups, "cluster holds", "clusters hold")
+        said = f"{k} clusters are recommended: {odd} a few odd videos, and {n_groups} is the largest number of others"
+    larger = [row for row in rows if row["gamma"] == chosen["gamma"] and row["k"] > k]
+    following = min((row for row in larger if row["groups"] > n_groups), key=lambda row: row["k"], default=None)
+    if following is None:
+        then = "a larger one only sets more odd videos apart" if larger else "no larger number was tried"
+    elif following["stability_weakest"] >= STABLE:
+        then = f"with {following['k']} clusters the silhouette is not far enough above that without structure"
+    else:
         then = f"with {following['k']} clusters they do not (the weakest has {following['stability_weakest']:.2f})"
-        if following["stability_weakest"] >= STABLE:
-            then = f"with {following['k']} clusters the silhouette is not far enough above that without structure"
     return chosen, (
-        f"{chosen['k']} clusters are recommended: it is the largest number for which fits of half of the videos find "
-        f"every cluster again (the weakest has a Jaccard index of {chosen['stability_weakest']:.2f}; {STABLE:g} is "
-        f"stable); {then}. "
+        f"{said} for which fits of half of the videos find every cluster again (the weakest has a Jaccard index of "
+        f"{chosen['stability_weakest']:.2f}; {STABLE:g} is stable); {then}. "
         f"The silhouette is {chosen['silhouette_softdtw']:.2f}, and {chosen['reference']:.2f} without structure."
     )
 

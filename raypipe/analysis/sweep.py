@@ -5,6 +5,8 @@ pieces of one cloud would. The first is measured by fits of random halves of the
 index with the most similar cluster of the half's fit, averaged over halves; at 0.75 or more a cluster is stable
 (Hennig, Cluster-wise assessment of cluster stability, 2007, who draws bootstrap samples). Splitting a true group in two
 puts one such index far below, however many other clusters there are, which is less plain in the adjusted Rand index.
+A cluster of a few odd videos (`find_groups`) is no group: half of the videos may have none of them. So it is set aside
+with its videos, and the fits of halves of the others have as many clusters fewer.
 
 The second is measured by the silhouette beside that of collections of the data's size, mean and covariance, smoothness
 in time included, that have no groups: the reference of the gap statistic (Tibshirani, Walther & Hastie, 2001, §3, "b"),
@@ -43,6 +45,7 @@ DEFAULT_MOST = 12  # The largest number of clusters that is tried if none is giv
 N_REFERENCES = 4  # Collections without structure; the spread of their silhouettes is small beside a real gain.
 _RUNS = 2  # Runs of a fit of a half, or of a reference, of which the better one is kept.
 _PASSES = 12  # Of a fit at most; later passes move few videos.
+_FEW, _RARE = 5, 0.02  # Odd videos are alone in a cluster, or fewer than so many and than this share of all.
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class _Fitted:
 
     ``labels`` is (n,), of the fit of the lowest ``objective``. The rest is not computed for references: ``seeds`` is
     the mean pairwise ARI of fits from different seeds, ``halves`` the mean ARI of fits of two halves, and ``weakest``
-    the least of the clusters' mean Jaccard indices with the fits of halves.
+    the least of the groups' mean Jaccard indices with the fits of halves, 0 where there is one group alone.
     """
 
     labels: np.ndarray
@@ -93,14 +96,17 @@ class _Fitter:
             return _Fitted(fit.labels, _objective(fit))
         fits = [self._fit(values, config, seed) for seed in range(self.n_seeds)]
         best = min(fits, key=_objective)
-        halves = self._fit_halves(values, config)
-        recovered = [measure_recovery(best.labels, labels, job.n_clusters) for pair in halves for labels in pair]
+        is_group = find_groups(np.bincount(best.labels, minlength=job.n_clusters))
+        rows = np.flatnonzero(is_group[best.labels])
+        n_groups = int(is_group.sum())
+        halves = self._fit_halves(take(values, rows), config.model_copy(update={"n_clusters": n_groups}))
+        recovered = [measure_recovery(best.labels[rows], labels, job.n_clusters) for pair in halves for labels in pair]
         return _Fitted(
             labels=best.labels,
             objective=_objective(best),
             seeds=_agreement([fit.labels for fit in fits]),
             halves=float(np.mean([_agreement(pair) for pair in halves])),
-            weakest=float(np.mean(recovered, axis=0).min()),
+            weakest=float(np.mean(recovered, axis=0)[is_group].min()) if n_groups > 1 else 0.0,
         )
 
     def _fit(self, values: Any, config: ClusterConfig, seed: int, n_init: int = 1) -> Clustering:
@@ -165,7 +171,8 @@ def sweep_clusters(
         structure, and ``gain``, how much more the data have; ``objective``, of the best of the seeds, whose clusters
         are the ones judged; ``stability_seeds``, the mean pairwise ARI of the seeds' fits; ``stability_halves``, the
         mean ARI of fits of two random halves, on all videos; ``stability_weakest``, the Jaccard index of the cluster
-        that these halves find again the least; ``sizes``.
+        that these halves find again the least; ``sizes``; ``groups``, how many of the clusters are more than a few odd
+        videos, which neither stability of halves counts.
     ``recommended``
         The row's ``k`` and ``gamma``, or None if there is no structure.
     ``reason``
@@ -209,6 +216,15 @@ def sweep_clusters(
         "seeds": n_seeds,
         "several_gammas": len(resolved) > 1,
     }
+
+
+def find_groups(sizes: np.ndarray) -> np.ndarray:
+    """Return which clusters of these sizes, (k,), are more than a few odd videos, (k,) bool; an empty one counts.
+
+    All are, if half of the videos of those that are would be too few for as many clusters.
+    """
+    is_group = (sizes == 0) | (sizes >= _FEW) | ((sizes >= _RARE * sizes.sum()) & (sizes > 1))
+    return is_group if 0 < 2 * is_group.sum() <= sizes[is_group].sum() else np.ones(len(sizes), bool)
 
 
 def measure_recovery(labels: np.ndarray, others: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -326,8 +342,10 @@ def _check_lists(ks: Sequence[int] | None, gammas: Sequence[float | str]) -> Non
 def _row(k: int, gamma: float | None, fitted: _Fitted, silhouettes: np.ndarray, means: np.ndarray) -> dict[str, Any]:
     """Return the figures of one γ and k; ``silhouettes`` are those of the data and of each reference."""
     own, reference = silhouettes[0], silhouettes[1:].mean()
+    sizes = np.bincount(fitted.labels, minlength=k)
     return {
         "k": k,
+        "groups": int(find_groups(sizes).sum()),
         "gamma": gamma,
         "silhouette_softdtw": finite_or_none(float(own)),
         "reference": finite_or_none(float(reference)),
@@ -339,7 +357,7 @@ def _row(k: int, gamma: float | None, fitted: _Fitted, silhouettes: np.ndarray, 
         "silhouette": score_silhouette(means, fitted.labels, "euclidean"),
         "davies_bouldin": score_davies_bouldin(means, fitted.labels),
         "objective": fitted.objective,
-        "sizes": np.bincount(fitted.labels, minlength=k).tolist(),
+        "sizes": sizes.tolist(),
     }
 
 

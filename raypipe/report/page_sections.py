@@ -19,6 +19,7 @@ MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed
 _HEADING = re.compile(r'<h2( class="served")?>(.*?)</h2>')
 _SWEPT = {
     "k": "clusters",
+    "groups": "groups",
     "gamma": "γ",
     "silhouette_softdtw": "silhouette",
     "reference": "reference",

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 from raypipe.analysis.recommendation import describe_sweep, recommend
-from raypipe.analysis.sweep import affordable_sweep, make_reference, measure_recovery, sweep_clusters
+from raypipe.analysis.sweep import affordable_sweep, find_groups, make_reference, measure_recovery, sweep_clusters
 from raypipe.clustering import fit_clusters
 from raypipe.clustering.assignment import assign_to_centers
 from raypipe.config import ClusterConfig
@@ -90,8 +90,8 @@ def test_no_structure_is_said_where_there_is_none(shape):
     assert _title(found | {"reason": "no stable structure found: a"}) == "No stable structure found"
 
 
-def row_of(k, weakest, gain, gamma=0.1, noise=0.01):
-    figures = {"stability_weakest": weakest, "gain": gain, "noise": noise, "reference": 0.1}
+def row_of(k, weakest, gain, gamma=0.1, noise=0.01, n_odd=0):
+    figures = {"stability_weakest": weakest, "gain": gain, "noise": noise, "reference": 0.1, "groups": k - n_odd}
     return {"k": k, "gamma": gamma, "silhouette_softdtw": 0.1 + gain, **figures}
 
 
@@ -106,6 +106,44 @@ def test_the_largest_number_of_stable_clusters_that_lie_apart_is_recommended():
     unstable = recommend([row_of(2, 0.6, 0.05), row_of(3, 0.5, 0.4)])[1]
     assert unstable.startswith("no stable structure found") and "the silhouette is the highest with " in unstable
     assert recommend([row_of(2, 0.9, 0.3), row_of(3, 0.9, 0.4, gamma=1.0)])[0]["gamma"] == 1.0
+
+
+def test_clusters_of_odd_videos_are_no_groups():
+    """They are not asked to be found again, and a number that only sets more of them apart is not recommended."""
+    rows = [row_of(3, 0.6, 0.5), row_of(5, 0.9, 0.4, n_odd=2), row_of(6, 0.9, 0.5, n_odd=3)]
+    chosen, reason = recommend(rows)
+    assert chosen["k"] == 5 and "a larger one only sets more odd videos apart" in reason
+    assert (
+        "5 clusters are recommended: 2 clusters hold a few odd videos, and 3 is the largest number of others" in reason
+    )
+    assert "with 7 clusters they do not" in recommend([*rows, row_of(7, 0.5, 0.5, n_odd=2)])[1]
+    assert recommend([*rows, row_of(4, 0.9, 0.3)])[0]["k"] == 4
+
+
+def test_a_few_odd_videos_do_not_hide_the_groups():
+    values, rng = make_groups(3, n=60), np.random.default_rng(1)
+    odd = np.array([5 * make_curve(rng) for _ in range(3)])
+    found = sweep_clusters(np.concatenate([values, odd]), CONFIG, [2, 3, 4, 5, 6, 7], n_seeds=3)
+    chosen = next(row for row in found["rows"] if row["k"] == found["recommended"]["k"])
+    assert chosen["groups"] == 3 and chosen["stability_weakest"] > 0.95
+    blob = np.concatenate([np.array([make_curve(rng) for _ in range(60)]), odd])
+    assert sweep_clusters(blob, CONFIG, [2, 3, 4, 5], n_seeds=3)["recommended"] is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([10, 9, 1], [True, True, False]),
+        ([40, 39, 2], [True, True, True]),  # 2 of 81 are more than 2 %
+        ([60, 59, 2], [True, True, False]),
+        ([100, 95, 1, 2, 3], [True, True, False, False, False]),
+        ([500, 480, 5, 15], [True] * 4),
+        ([200, 0, 1], [True, True, False]),
+        ([4] * 60, [True] * 60),
+    ],
+)
+def test_a_group_is_more_than_a_few_videos(sizes, groups):
+    assert find_groups(np.array(sizes)).tolist() == groups
 
 
 def test_recovery_is_the_jaccard_index_with_the_most_similar_cluster():
