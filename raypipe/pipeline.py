@@ -21,11 +21,12 @@ from raypipe.ranges import describe_server
 from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
+from raypipe.runs.contents import SIGNALS_FOLDER
 from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.plan import Plan, find_quarantined, open_plan, portion_size
-from raypipe.runs.results import SIGNALS, begin_embedding, check_place, remove_clusters, remove_report
+from raypipe.runs.results import begin_embedding, check_place, remove_clusters, remove_report
 from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features
@@ -186,7 +187,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     model = results.read_model(model_run)
     known = outlier_table.read_known(model_run)
     check_sections(model_run, model.config, config)
-    if model_run.exists(SIGNALS) and VIDEO not in split_features(config.source.features or ""):
+    if model_run.exists(SIGNALS_FOLDER) and VIDEO not in split_features(config.source.features or ""):
         raise UsageError(
             f"{model_run} joins signals to its videos: --features "
             f"{','.join([VIDEO, *model_run.info()['signals']['features']])}"

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_part
-from raypipe.runs.plan import PLAN_FILE
 from raypipe.storage import finite_or_none, shown
 
 _VIDEOS = ["video_id", "uri", "group", "label", "caption", "duration_s", "width", "height", "codec", "status", "error"]

@@ -23,11 +23,11 @@ from raypipe.report.contact_sheets import join_kept, middles_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
 from raypipe.report.packing import join_texts, pack
 from raypipe.report.style import COLORS, color_of
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import CENTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import read_frames
 from raypipe.runs.lookup import iter_trajectories, path_column
-from raypipe.runs.results import CENTERS, read_model
+from raypipe.runs.results import read_model
 from raypipe.sources.lerobot import EPISODE
 
 # So many videos have pictures in the page at most, and fewer where these bytes do not hold them: a strip has some 4 KB.
@@ -161,7 +161,7 @@ def _add_columns(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
 def _add_reduced(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
     """Add the paths that were clustered and their centers, if soft-DTW clustered them, for their alignment."""
     gamma = facts.metrics.get("gamma")
-    if gamma is None or facts.is_pooled or not run.exists(CENTERS) or path_column(run) != "reduced":
+    if gamma is None or facts.is_pooled or not run.exists(CENTERS_FILE) or path_column(run) != "reduced":
         return
     model = read_model(run)
     if constraint_of(model.config.cluster):  # The page aligns without bounds.

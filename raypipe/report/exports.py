@@ -17,12 +17,11 @@ import pyarrow.compute as pc
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import counted
 from raypipe.report.naming import free_name
-from raypipe.runs.accounting import VIDEOS_FILE
 from raypipe.runs.clips import iter_clip_paths, read_origins
+from raypipe.runs.contents import EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
-from raypipe.runs.plan import PLAN_FILE
-from raypipe.runs.results import EXPORTS, read_reasons
+from raypipe.runs.results import read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.storage import inert, local_path, shown, suffix
@@ -78,7 +77,7 @@ def export(
         from raypipe.report.fiftyone import write_samples
 
         return write_samples(run, output)
-    place = Run(output or f"{run.url.rstrip('/')}/{EXPORTS}/{to}")
+    place = Run(output or f"{run.url.rstrip('/')}/{EXPORTS_FOLDER}/{to}")
     path = local_path(place.url)
     if path is not None and Path(path).is_file():
         raise UsageError(f"{place} is a file: name a folder by -o")

@@ -13,19 +13,16 @@ from typing import Any
 import numpy as np
 
 from raypipe.clustering.result import NOISE
-from raypipe.runs.descriptions import DESCRIPTIONS
+from raypipe.runs.contents import (
+    DATASET_FAULTS_FILE,
+    DESCRIPTIONS_FILE,
+    DUPLICATES_FILE,
+    LEARNED_FILE,
+    POSTER_FACTS_FILE,
+)
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import WEB, name_of, name_part, split_uri
-from raypipe.runs.results import (
-    DATASET_FAULTS,
-    DUPLICATES,
-    LEARNED,
-    POSTER_FACTS,
-    read_barycenters,
-    read_model_centers,
-    read_reasons,
-    split_paths,
-)
+from raypipe.runs.results import read_barycenters, read_model_centers, read_reasons, split_paths
 from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, OK, SKIPPED
 
@@ -267,11 +264,11 @@ def read_facts(run: Run) -> Facts:
         problems=tuple(_find_problems(videos)),
         noise=Cluster(NOISE, odd) if odd else None,
         sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
-        learned=run.read_json(LEARNED) if run.exists(LEARNED) else None,
+        learned=run.read_json(LEARNED_FILE) if run.exists(LEARNED_FILE) else None,
         spans=read_spans(run),
-        descriptions=run.read_json(DESCRIPTIONS) if run.exists(DESCRIPTIONS) else {},
-        dataset=run.read_json(DATASET_FAULTS) if run.exists(DATASET_FAULTS) else None,
-        duplicates=run.read_json(DUPLICATES) if run.exists(DUPLICATES) else None,
+        descriptions=run.read_json(DESCRIPTIONS_FILE) if run.exists(DESCRIPTIONS_FILE) else {},
+        dataset=run.read_json(DATASET_FAULTS_FILE) if run.exists(DATASET_FAULTS_FILE) else None,
+        duplicates=run.read_json(DUPLICATES_FILE) if run.exists(DUPLICATES_FILE) else None,
         poster=_find_poster(run),
         folder=common_folder(video["uri"] for video in videos if video["status"] == OK),
         n_dimensions=read_model_centers(run).shape[-1] or None,
@@ -374,7 +371,7 @@ def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
 
 
 def _find_poster(run: Run) -> str | None:
-    if not run.exists(POSTER_FACTS):
+    if not run.exists(POSTER_FACTS_FILE):
         return None
-    facts = run.read_json(POSTER_FACTS)
+    facts = run.read_json(POSTER_FACTS_FILE)
     return f"{facts['name']}.html" if facts["levels"] else str(facts["file"])

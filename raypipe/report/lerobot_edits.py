@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raypipe.errors import UsageError
 from raypipe.progress import counted
 from raypipe.report.step_tables import iter_step_scores
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
 from raypipe.sources.signals import frame_rate

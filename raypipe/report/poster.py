@@ -16,10 +16,10 @@ from raypipe.progress import Advance, Progress, counted
 from raypipe.report.canvas import Canvas
 from raypipe.report.poster_layout import PosterForm, PosterLayout, lay_out
 from raypipe.report.viewer import describe_poster, render_viewer
+from raypipe.runs.contents import POSTER_FACTS_FILE, POSTER_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameIndex, fetch_frames
 from raypipe.runs.lookup import describe_videos
-from raypipe.runs.results import POSTER, POSTER_FACTS
 from raypipe.schema import Frames
 from raypipe.storage import shown
 
@@ -27,7 +27,7 @@ OriginalsOf = Callable[[str, np.ndarray, int], Frames]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dzi")
 _GROUND = (23, 25, 30)
-_STEM = POSTER.partition(".")[0]
+_STEM = POSTER_FILE.partition(".")[0]
 _BYTES_AT_ONCE = 32 << 20  # A request's frames are held three times: by the child, between, and here.
 _PICTURES_AT_ONCE = 512  # Small pictures, of some 5 KB
 
@@ -99,13 +99,13 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
             place.write_bytes(f"{stem}.html", render_viewer(facts).encode())
         place.put(name, made)
         if place.path() == run.path() and stem == _STEM:
-            run.write_json(POSTER_FACTS, facts)  # By it the served page shows the run's own poster.
+            run.write_json(POSTER_FACTS_FILE, facts)  # By it the served page shows the run's own poster.
         return place.place(f"{stem}.html" if made.suffix == ".dzi" else name)
 
 
 def _split_output(run: Run, output: str | None) -> tuple[Run, str]:
     """Return the folder of the output and its name there."""
-    folder, slash, name = (output or f"{run.url.rstrip('/')}/{POSTER}").rpartition("/")
+    folder, slash, name = (output or f"{run.url.rstrip('/')}/{POSTER_FILE}").rpartition("/")
     if not name.lower().endswith(SUFFIXES) or name.lower() in SUFFIXES:
         raise UsageError(f"{shown(output or '')}: a poster is a file whose name ends with {', '.join(SUFFIXES)}")
     return Run(folder or slash or "."), name

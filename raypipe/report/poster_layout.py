@@ -11,7 +11,7 @@ import numpy as np
 
 from raypipe.analysis.mosaic import assign_tiles, choose_spread
 from raypipe.errors import UsageError, check_type
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameIndex, index_frames
 from raypipe.runs.picture_map import PictureMap, read_picture_map

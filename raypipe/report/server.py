@@ -34,8 +34,8 @@ from raypipe.report.media_sources import direct_type
 from raypipe.report.page_data import HeldPage
 from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
 from raypipe.report.run_version import VERSION_HEADER, read_version
+from raypipe.runs.contents import POSTER_FACTS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.results import POSTER_FACTS
 from raypipe.storage import local_path, shown
 
 _META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
@@ -157,9 +157,9 @@ class _Page:
         return await _unless_gone(request, _in_thread(self._computing, function, *arguments))
 
     async def describe_poster(self, request: Request) -> Response:
-        if not await self._call(self._run.exists, POSTER_FACTS):
+        if not await self._call(self._run.exists, POSTER_FACTS_FILE):
             return JSONResponse(None)
-        return RangeResponse(request, await self._call(_open_file, self._run, POSTER_FACTS), "application/json")
+        return RangeResponse(request, await self._call(_open_file, self._run, POSTER_FACTS_FILE), "application/json")
 
     async def describe_video(self, request: Request) -> Response:
         form = request.path_params["id"], _whole(request, "n", MOST_PICTURES)

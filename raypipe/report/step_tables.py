@@ -10,9 +10,10 @@ from raypipe.analysis.step_scores import score_steps
 from raypipe.config import make_config
 from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths, read_origins
+from raypipe.runs.contents import OUTLIERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import iter_trajectories, path_column
-from raypipe.runs.results import OUTLIERS, read_model_centers
+from raypipe.runs.results import read_model_centers
 from raypipe.softdtw import auto_gamma
 
 
@@ -32,9 +33,10 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
     UsageError
         If the run has no ``outliers.csv``.
     """
-    if not run.exists(OUTLIERS):
+    if not run.exists(OUTLIERS_FILE):
         raise UsageError(f"{run} was clustered by an earlier version: run raypipe cluster {run} again")
-    known = {row["video_id"]: (int(row["nearest"]), float(row["score"] or "nan")) for row in run.read_csv(OUTLIERS)}
+    judged = run.read_csv(OUTLIERS_FILE)
+    known = {row["video_id"]: (int(row["nearest"]), float(row["score"] or "nan")) for row in judged}
     config = make_config(base=run.info()["config"])
     centers = read_model_centers(run)
     paths = {

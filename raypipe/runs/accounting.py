@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
 from raypipe.progress import counted
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import AWAY, EMBEDDED, FAILED, OK, PLAN, SKIPPED, VIDEOS
 from raypipe.sources.videos import Videos
 from raypipe.storage import shown
 
-VIDEOS_FILE = "videos.parquet"
 LIMIT = "limit"
 """The stage of a video that was skipped because it lies beyond ``--limit``."""
 _TOLD = 3  # So many failures are told with the counts.

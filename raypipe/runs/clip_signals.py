@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import counted
+from raypipe.runs.contents import PLAN_FILE, SIGNALS_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import PLAN_FILE
-from raypipe.runs.results import ROWS_PER_FILE, SIGNALS
+from raypipe.runs.results import ROWS_PER_FILE
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, read_episodes, whole_numbers
 from raypipe.sources.signals import VIDEO, Scale, find_scale, frame_rate, iter_signals, open_features
 from raypipe.sources.videos import Videos
@@ -74,7 +74,7 @@ def write_signals(
     episodes = read_episodes(dataset)
     scale = scale or find_scale(dataset, names, episodes)
     times, notes = _clip_times(run), list[str]()
-    run.remove(SIGNALS)
+    run.remove(SIGNALS_FOLDER)
     rows: list[tuple[str, np.ndarray]] = []
     for pair in _iter_clip_signals(dataset, episodes, found, scale, times, notes):
         rows.append(pair)
@@ -136,10 +136,10 @@ def average_clips(path: np.ndarray, fps: float, start_s: np.ndarray, end_s: np.n
 def read_signals_of(run: Run, video_ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the signals of some videos' clips, (n_clips, d) float32 each, by id; none of a run without them."""
     found: dict[str, np.ndarray] = {}
-    if not run.exists(SIGNALS):
+    if not run.exists(SIGNALS_FOLDER):
         return found
     wanted = pa.array(video_ids, pa.string())
-    for table in run.iter_tables(SIGNALS):
+    for table in run.iter_tables(SIGNALS_FOLDER):
         dim = int(table.schema.metadata[b"dim"])
         table = table.filter(pc.is_in(table["video_id"], value_set=wanted))
         for video_id, values in zip(table["video_id"].to_pylist(), table["signal"], strict=True):
@@ -159,7 +159,7 @@ def _write(run: Run, rows: list[tuple[str, np.ndarray]], dim: int) -> None:
             "video_id": pa.array([video_id for video_id, _ in rows]),
             "signal": pa.array([values.ravel() for _, values in rows], pa.list_(pa.float32())),
         }
-        run.write_table(run.next_name(SIGNALS), pa.table(columns).replace_schema_metadata({"dim": str(dim)}))
+        run.write_table(run.next_name(SIGNALS_FOLDER), pa.table(columns).replace_schema_metadata({"dim": str(dim)}))
 
 
 def _clip_times(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:

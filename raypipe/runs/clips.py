@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.runs.contents import PLAN_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.plan import PLAN_FILE, read_ledger
+from raypipe.runs.plan import read_ledger
 from raypipe.schema import ClipPath
 
 _COLUMNS = ["video_id", "segment", "clip_index", "start_s", "end_s", "embedding"]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from raypipe.runs.contents import EMBEDDINGS_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import write_frames
-from raypipe.runs.ledger import FOLDER
 from raypipe.schema import FRAMES
 
 COMMIT_BYTES = 64 << 20
@@ -106,7 +106,7 @@ class Committer:
             while (taken := self._take()) is not None:
                 clips, frames = taken
                 self._begun = time.monotonic()
-                name = self._run.next_name(FOLDER)
+                name = self._run.next_name(EMBEDDINGS_FOLDER)
                 # Clips count from the moment that they are written, so what belongs to them is there before.
                 write_frames(self._run, name, frames)
                 self._run.write_table(name, clips)

@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 from raypipe.analysis.dataset_faults import Fault
 from raypipe.errors import SourceError
 from raypipe.progress import counted
+from raypipe.runs.contents import DATASET_FAULTS_FILE, DUPLICATES_FILE, PLAN_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.plan import PLAN_FILE
-from raypipe.runs.results import DATASET_FAULTS, DUPLICATES
 from raypipe.schema import Failure, Probe, Trajectories
 from raypipe.sources.lerobot import EPISODE, open_lerobot
 from raypipe.sources.videos import Videos
@@ -58,10 +57,10 @@ def write_dataset_faults(run: Run, source: Any, videos: Videos, is_whole: bool, 
         say(f"the dataset is not checked: {error}")
         return
     found = [{**asdict(fault), "videos": _find_videos(fault, videos)} for fault in faults]
-    run.write_json(DATASET_FAULTS, {"dataset": dataset.name, "faults": found})
+    run.write_json(DATASET_FAULTS_FILE, {"dataset": dataset.name, "faults": found})
     if faults:
         n = counted(len(faults), "finding")
-        say(f"{n} on the dataset, see {DATASET_FAULTS}; raypipe inspect {dataset.name} looks closer")
+        say(f"{n} on the dataset, see {DATASET_FAULTS_FILE}; raypipe inspect {dataset.name} looks closer")
 
 
 def write_duplicates(run: Run, paths: Trajectories) -> None:
@@ -74,7 +73,7 @@ def write_duplicates(run: Run, paths: Trajectories) -> None:
     groups = None
     if len(paths) <= MAX_COMPARED and sum(path.size for path in paths.values) <= MAX_NUMBERS:
         groups = [[paths.video_ids[i] for i in group] for group in group_duplicates(paths.values).groups]
-    run.write_json(DUPLICATES, {"compared": len(paths) if groups is not None else 0, "groups": groups})
+    run.write_json(DUPLICATES_FILE, {"compared": len(paths) if groups is not None else 0, "groups": groups})
 
 
 def _find_videos(fault: Fault, videos: Videos) -> list[str]:

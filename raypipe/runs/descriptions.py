@@ -15,11 +15,11 @@ from raypipe.errors import EncoderError, UsageError
 from raypipe.packages import is_installed, require
 from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.comparison import without_folder
+from raypipe.runs.contents import DESCRIPTIONS_FILE, SIGNALS_FOLDER
 from raypipe.runs.directory import Run
-from raypipe.runs.results import SIGNALS, from_table, read_clustered
+from raypipe.runs.results import from_table, read_clustered
 from raypipe.schema import OK
 
-DESCRIPTIONS = "descriptions.json"
 N_CENTRAL = 5  # So many of the most central videos of each cluster are named, with their captions.
 
 _PROMPT = "a video of {}"  # CLIP knows captions of pictures rather than single words (Radford et al. 2021, §3.1.4).
@@ -115,7 +115,7 @@ def write_descriptions(run: Run, config: Config, labels: np.ndarray, distances: 
         "clusters": clusters,
         "keywords": {str(n): [term for term, _ in found.get(n, [])] for n in numbers},
     }
-    run.write_json(DESCRIPTIONS, content)
+    run.write_json(DESCRIPTIONS_FILE, content)
     return implementation, fallback
 
 
@@ -175,7 +175,7 @@ def _average_embeddings(run: Run, config: Config, labels: np.ndarray, numbers: l
     from raypipe.clustering.vectors import pool_steps  # The report reads descriptions, and needs no scikit-learn.
 
     dim = run.info()["encoder"]["dim"]
-    signals = saved_scale(run) if run.exists(SIGNALS) and config.trajectory.signal_weight else None
+    signals = saved_scale(run) if run.exists(SIGNALS_FOLDER) and config.trajectory.signal_weight else None
     width = dim + (len(signals.mean) if signals else 0)
     sums: Any = 0
     start = 0

@@ -20,12 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raypipe.runs.contents import EMBEDDINGS_FOLDER, FRAMES_FOLDER, PLAN_FILE
 from raypipe.runs.directory import Run
 from raypipe.schema import FRAMES, numbers_of
 
-FOLDER = "frames"
-_EMBEDDINGS = "embeddings"
-_PLAN_FILE = "plan.parquet"
 _KEY = ["video_id", "segment", "fingerprint"]
 _PLACE = ("video_id", "clip_index", "time_s", "fingerprint")  # These are read before a picture is chosen.
 # A picture has some 4 KB, and to read one its row group is read.
@@ -58,7 +56,7 @@ class Pictures:
 
 def name_beside(name: str) -> str:
     """Return the name of the file of pictures that belongs to a file of ``embeddings/``."""
-    return f"{FOLDER}/{name.rpartition('/')[2]}"
+    return f"{FRAMES_FOLDER}/{name.rpartition('/')[2]}"
 
 
 def write_frames(run: Run, beside: str, rows: pa.Table) -> None:
@@ -91,7 +89,7 @@ def move_frames(run: Run, sources: Mapping[str, pa.Table], target: str) -> None:
     target
         The new file; it may be one of the sources, which is replaced.
     """
-    there = set(run.files(FOLDER, ".parquet"))
+    there = set(run.files(FRAMES_FOLDER, ".parquet"))
     parts = [FRAMES.empty_table()]
     for name, rows in sources.items():
         if (beside := name_beside(name)) in there:
@@ -129,12 +127,12 @@ def read_frames(run: Run, asked_s: Mapping[str, np.ndarray]) -> dict[str, Pictur
 def index_frames(run: Run, video_ids: Sequence[str]) -> FrameIndex:
     """Find where all pictures of some videos lie, ordered by video and clip; the pictures themselves are not read."""
     names = _split_orphans(run)[0]
-    if not names or not run.exists(_PLAN_FILE):
+    if not names or not run.exists(PLAN_FILE):
         nothing = np.empty(0, np.int32)
         return FrameIndex(video_ids, [], nothing, nothing, np.empty(0), nothing, nothing, nothing)
     # Arrow would find the ids quicker, but to make an array of them it imports pandas, which takes half a second.
     row_of = {video_id: row for row, video_id in enumerate(video_ids)}
-    plan = run.read_table(_PLAN_FILE, ["video_id", "fingerprint"])
+    plan = run.read_table(PLAN_FILE, ["video_id", "fingerprint"])
     pairs = zip(plan["video_id"].to_pylist(), plan["fingerprint"].to_pylist(), strict=True)
     current = {video_id: fingerprint for video_id, fingerprint in pairs if video_id in row_of}
 
@@ -228,8 +226,8 @@ class FrameReader:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        there = run.exists(_PLAN_FILE)
-        ids = pc.unique(run.read_table(_PLAN_FILE, ["video_id"])["video_id"]).to_pylist() if there else []
+        there = run.exists(PLAN_FILE)
+        ids = pc.unique(run.read_table(PLAN_FILE, ["video_id"])["video_id"]).to_pylist() if there else []
         self._index = index_frames(run, ids)
         self._number_of = {video_id: number for number, video_id in enumerate(ids)}
 
@@ -255,8 +253,8 @@ class FramePlace(NamedTuple):
 
 def _split_orphans(run: Run) -> tuple[list[str], list[str]]:
     """Return the files of pictures that have a partner, in their order, and those that have none."""
-    names = run.files(FOLDER, ".parquet")
-    partners = set(map(name_beside, run.files(_EMBEDDINGS, ".parquet"))) if names else set()
+    names = run.files(FRAMES_FOLDER, ".parquet")
+    partners = set(map(name_beside, run.files(EMBEDDINGS_FOLDER, ".parquet"))) if names else set()
     return [name for name in names if name in partners], [name for name in names if name not in partners]
 
 

@@ -10,9 +10,10 @@ from raypipe.progress import counted
 from raypipe.runs.accounting import account, write_accounts
 from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable
+from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import FOLDER, Ledger, split_clips
-from raypipe.runs.plan import PLAN_FILE, open_plan
+from raypipe.runs.ledger import Ledger, split_clips
+from raypipe.runs.plan import open_plan
 from raypipe.runs.results import begin_embedding
 from raypipe.segments.planning import plan_precomputed
 from raypipe.sources import read_versions
@@ -81,9 +82,9 @@ def take_paths(
     open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
     begin_embedding(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)
-    before = set(run.files(FOLDER, ".parquet"))
+    before = set(run.files(EMBEDDINGS_FOLDER, ".parquet"))
     for number, part in enumerate(split_clips(clips, dim)):
-        name = f"{FOLDER}/{number:05d}.parquet"
+        name = f"{EMBEDDINGS_FOLDER}/{number:05d}.parquet"
         run.write_table(name, part)
         before.discard(name)
     for name in before:  # They hold nothing of these trajectories, and go only now that all of these are there.

@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError
 from raypipe.runs import frames
+from raypipe.runs.contents import EMBEDDINGS_FOLDER, FRAMES_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.schema import AWAY
 
-FOLDER = "embeddings"
 FILE_BYTES = 128 << 20
 """The size of a file after compaction, its pictures in ``frames/`` included."""
 
@@ -142,7 +142,7 @@ class Ledger:
         files it came from are removed: a kill in between leaves both, and the newer one counts.
         """
         others = self._row == _UNPLANNED
-        of_frames = self.run.sizes(frames.FOLDER)
+        of_frames = self.run.sizes(FRAMES_FOLDER)
         group: list[_File] = []
         n_bytes = 0
         for file in self._files:
@@ -164,7 +164,7 @@ class Ledger:
             return
         parts = {file.name: self._read(file, self._counts) for file in group if self._counts[file.units].any()}
         if parts:
-            name = self.run.next_name(FOLDER)
+            name = self.run.next_name(EMBEDDINGS_FOLDER)
             frames.move_frames(self.run, parts, name)
             self.run.write_table(name, pa.concat_tables(parts.values()))
         for file in group:
@@ -214,12 +214,12 @@ def _is_clean(file: _File, kept: np.ndarray) -> bool:
 def _scan(run: Run, files: Sequence[str] | None) -> tuple[list[_File], pa.Table]:
     """Read which segments the files hold: a row a segment, in the order of the files."""
     for attempt in range(3):
-        names = run.files(FOLDER, ".parquet") if files is None else list(files)
+        names = run.files(EMBEDDINGS_FOLDER, ".parquet") if files is None else list(files)
         try:
             read = run.for_each(names, lambda name: _read_units(run, name))
             break
         except RaypipeError:  # Another process may be compacting, and has written the rows of a vanished file anew.
-            if attempt == 2 or files is not None or names == run.files(FOLDER, ".parquet"):
+            if attempt == 2 or files is not None or names == run.files(EMBEDDINGS_FOLDER, ".parquet"):
                 raise
     ends = np.cumsum([table.num_rows for table, _ in read], dtype=np.int64).tolist()
     found = [

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError, SourceError, UsageError
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, read_trajectories
 from raypipe.schema import OK, Trajectories, numbers_of

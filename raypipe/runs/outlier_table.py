@@ -14,9 +14,10 @@ from raypipe.analysis.outliers import find_threshold, rank_within, score_outlier
 from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths
+from raypipe.runs.contents import CENTERS_FILE, OUTLIERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
-from raypipe.runs.results import CENTERS, OUTLIERS, is_predicted, read_model_centers, read_trajectories
+from raypipe.runs.results import is_predicted, read_model_centers, read_trajectories
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
 from raypipe.storage import inert, shown
@@ -252,7 +253,7 @@ def judge_run(run: Run, config: Config) -> Judgement:
             f"{run} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
             "them by the videos of these: predict again"
         )
-    for name in ("clusters.parquet", CENTERS):
+    for name in ("clusters.parquet", CENTERS_FILE):
         if not run.exists(name):
             raise UsageError(f"{run} has no {name}: run raypipe cluster {run} first")
     clusters = run.read_table("clusters.parquet", ["cluster", "distance"])
@@ -313,7 +314,7 @@ def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
                 inert(video.reason),
             ]
         )
-    run.write_csv(OUTLIERS, rows)
+    run.write_csv(OUTLIERS_FILE, rows)
 
 
 def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: int = 0) -> list[str]:
@@ -323,7 +324,7 @@ def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: in
         return [f"outliers: none of {n} videos has a {found.by}, since there are no clusters"]
     of = " of the videos that were clustered" if found.is_known else ""
     what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
-    lines = [f"outliers: {n_flagged} of {n} videos have a {what}; {n_drop} to drop, see {OUTLIERS}"]
+    lines = [f"outliers: {n_flagged} of {n} videos have a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
     worst = outliers[:n_worst]
     times_used = Counter(video.uri for video in outliers if worst)
     if worst:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.errors import UsageError
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.schema import numbers_of
 

@@ -21,17 +21,15 @@ import pyarrow.compute as pc
 
 from raypipe.config import Config
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs.accounting import VIDEOS_FILE, account, failed_before
+from raypipe.runs.accounting import account, failed_before
 from raypipe.runs.comparison import is_same_encoder
+from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE, PLAN_FOLDER, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import remove_orphans
-from raypipe.runs.ledger import FOLDER, Ledger
+from raypipe.runs.ledger import Ledger
 from raypipe.schema import AWAY, PLAN, take_rows
 from raypipe.sources.videos import Videos
 from raypipe.storage import shown
-
-PLAN_FILE = "plan.parquet"
-PLAN_FOLDER = "plan"  # It holds what has been probed since the plan was settled.
 
 PORTION_A_CPU = 5_000  # Each portion starts the actors anew, so a larger Ray cluster takes larger portions.
 LARGEST_PORTION = 500_000  # A portion's plan and ledger must fit the driver's memory.
@@ -179,7 +177,7 @@ class Plan:
 
     def files_touching(self, start: int, stop: int) -> list[str]:
         """Return the files of ``embeddings/`` with clips of the videos from ``start`` to ``stop``, in their order."""
-        names = self.run.files(FOLDER, ".parquet")
+        names = self.run.files(EMBEDDINGS_FOLDER, ".parquet")
         new = [name for name in names if name not in self._spans]
         self._spans |= dict(zip(new, self.run.for_each(new, self._span_of), strict=True))
         spans = ((name, *self._spans[name]) for name in names)

@@ -16,60 +16,29 @@ from raypipe.clustering import Clustering
 from raypipe.config import Config, from_yaml, to_yaml
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.packages import package_versions
+from raypipe.runs.contents import (
+    BARYCENTERS_FILE,
+    CENTERS_FILE,
+    ENCODER_FILE,
+    EXPORTS_FOLDER,
+    KEPT_WITH_EMBEDDINGS,
+    OF_CLUSTERING,
+    OF_EMBEDDING,
+    OF_REPORT,
+    OUTLIERS_FILE,
+    PICTURE_MAP_FILE,
+)
 from raypipe.runs.directory import Run
-from raypipe.runs.span_table import SPANS
 from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories, numbers_of
 from raypipe.storage import local_path
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
 _SAMPLED_FILES = 4
-_ENCODER = "model/encoder.npz"
 
-BARYCENTERS = "barycenters.parquet"
-CENTERS = "model/centers.npy"
-PICTURE_MAP = "model/picture.npz"
-OUTLIERS = "outliers.csv"
 PREDICTED = "the clusters of "  # The name of the run follows, whose clusters were given to new videos.
-SIGNALS = "signals"
-"""The folder of the signals that are joined to the clips."""
-CHECKPOINT = "learning/checkpoint.npz"
-"""What was learned of the trajectories: it follows from the embeddings, and is taken again by further clusterings."""
-LEARNED = "learned.json"
-EXPORTS = "exports"
-"""The folder of what was exported into the run directory."""
-POSTER = "poster.png"
-"""The poster, unless another place was named."""
-POSTER_FACTS = "poster.json"
-"""Which frames of which videos the run's own poster shows, and where."""
-DATASET_FAULTS = "dataset_faults.json"
-"""What is wrong with the dataset that the videos are of."""
-DUPLICATES = "duplicates.json"
-"""Which videos are near-duplicates."""
-SWEEP = "sweep.json"
-"""The fits of many numbers of clusters."""
-_POSTERS = (POSTER, POSTER_FACTS, "poster.jpg", "poster.jpeg", "poster.dzi", "poster.html", "poster_files")
-_EMBEDDED = ("embeddings", "frames", "plan.parquet", "videos.parquet", SIGNALS, "learning", DATASET_FAULTS, SWEEP)
-"""What everything up to the embeddings writes, and what follows from them alone."""
-_CLUSTERED = (
-    "trajectories",
-    "clusters.parquet",
-    BARYCENTERS,
-    "model",
-    "metrics.json",
-    "descriptions.json",
-    OUTLIERS,
-    LEARNED,
-    SPANS,
-    EXPORTS,
-    DUPLICATES,
-    *_POSTERS,
-)
-"""What clustering writes."""
 _CLUSTERING = ("trajectories", "reduce", "cluster", "picture", "evaluate", "outliers", "duplicates", "describe")
-"""The steps that write it."""
-_REPORTED = ("summary.json", "video_cluster_mapping.csv", "plots", "thumbnails", "report.html")
-
+"""The steps of clustering."""
 _SHOWN_HALF = ("ftp", "sftp", "ssh", "smb")
 """Protocols by which a file grows where it lies; neither are folders made on the way to it."""
 
@@ -91,7 +60,7 @@ def check_place(run: Run) -> None:
     is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
     if is_run or info.keys() == {"seconds"}:  # It was to be one, and has found no videos.
         return
-    for name in ("run.json", *_EMBEDDED, *_CLUSTERED, *_REPORTED):
+    for name in ("run.json", *OF_EMBEDDING, *OF_CLUSTERING, *OF_REPORT):
         if run.exists(name):
             raise UsageError(f"{run} is no run, and its {name} would be written over: choose another -o")
 
@@ -99,7 +68,7 @@ def check_place(run: Run) -> None:
 def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
     """Record what a run's embeddings are made with, and remove what followed from those of before."""
     remove_clusters(run)
-    for name in (SWEEP, SIGNALS, "learning", DATASET_FAULTS):
+    for name in KEPT_WITH_EMBEDDINGS:
         run.remove(name)
     run.sweep()
     run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
@@ -121,7 +90,7 @@ def remove_clusters(run: Run, done: Sequence[str] = ()) -> None:
 
     How long its steps took goes too, unless they are ``done`` again: what is killed now should not tell of before.
     """
-    for name in _CLUSTERED:
+    for name in OF_CLUSTERING:
         run.remove(name)
     _remove_seconds(run, [step for step in _CLUSTERING if step not in done])
     remove_report(run)
@@ -129,7 +98,7 @@ def remove_clusters(run: Run, done: Sequence[str] = ()) -> None:
 
 def remove_report(run: Run) -> None:
     """Remove the report and its tables and pictures."""
-    for name in _REPORTED:
+    for name in OF_REPORT:
         run.remove(name)
     _remove_seconds(run, ("report",))
 
@@ -224,7 +193,7 @@ def read_clustered(run: Run, columns: list[str]) -> pa.Table:
 
 def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
     """Write other scores, (n,) float64, and flags, (n,) bool, into ``clusters.parquet``."""
-    run.remove(EXPORTS)
+    run.remove(EXPORTS_FOLDER)
     table = run.read_table("clusters.parquet")
     for name, values in (("outlier_score", scores), ("outlier", flags)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
@@ -233,7 +202,7 @@ def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
 
 def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
     """Return the reason and the span, in seconds of the file, of each video that was examined, by its ``video_id``."""
-    if not run.exists(OUTLIERS):  # The run was clustered before there was this file.
+    if not run.exists(OUTLIERS_FILE):  # The run was clustered before there was this file.
         return {}
 
     def seconds(text: str) -> float | None:
@@ -241,7 +210,7 @@ def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
 
     return {
         row["video_id"]: (row["reason"], seconds(row["start_s"]), seconds(row["end_s"]))
-        for row in run.read_csv(OUTLIERS)
+        for row in run.read_csv(OUTLIERS_FILE)
         if row["reason"]
     }
 
@@ -252,14 +221,14 @@ def write_barycenters(run: Run, centers: Mapping[int, np.ndarray]) -> None:
         "cluster": pa.array(list(centers), pa.int32()),
         "picture": pa.array([np.ravel(center) for center in centers.values()], pa.list_(pa.float64())),
     }
-    run.write_table(BARYCENTERS, pa.table(columns))
+    run.write_table(BARYCENTERS_FILE, pa.table(columns))
 
 
 def read_barycenters(run: Run) -> dict[int, np.ndarray]:
     """Read them back, by the cluster's number; a run that was clustered before there was this file has none."""
-    if not run.exists(BARYCENTERS):
+    if not run.exists(BARYCENTERS_FILE):
         return {}
-    table = run.read_table(BARYCENTERS)
+    table = run.read_table(BARYCENTERS_FILE)
     return dict(zip(table["cluster"].to_pylist(), split_paths(table["picture"]), strict=True))
 
 
@@ -276,29 +245,29 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     """Write ``model/``, which has everything needed to predict a new video's cluster, without pickles."""
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
-    run.write_bytes(CENTERS, sink.getvalue())
+    run.write_bytes(CENTERS_FILE, sink.getvalue())
     _write_arrays(run, "model/reducer.npz", reducer)
     run.write_bytes("model/config.yaml", to_yaml(config).encode())
 
 
 def write_picture_map(run: Run, arrays: dict[str, np.ndarray]) -> None:
     """Write ``model/picture.npz``, by which new videos are placed on the map of the pictures."""
-    _write_arrays(run, PICTURE_MAP, arrays)
+    _write_arrays(run, PICTURE_MAP_FILE, arrays)
 
 
 def read_picture_map(run: Run) -> dict[str, np.ndarray] | None:
     """Read it back; None of a run whose map places new videos between those that it knows."""
-    return _read_arrays(run, PICTURE_MAP) if run.exists(PICTURE_MAP) else None
+    return _read_arrays(run, PICTURE_MAP_FILE) if run.exists(PICTURE_MAP_FILE) else None
 
 
 def write_encoder(run: Run, arrays: Mapping[str, np.ndarray]) -> None:
     """Write ``model/encoder.npz``, the encoder of learned trajectories, without pickles."""
-    _write_arrays(run, _ENCODER, arrays)
+    _write_arrays(run, ENCODER_FILE, arrays)
 
 
 def read_encoder(run: Run) -> dict[str, np.ndarray] | None:
     """Read it back; None if the run's trajectories are not learned."""
-    return _read_arrays(run, _ENCODER) if run.exists(_ENCODER) else None
+    return _read_arrays(run, ENCODER_FILE) if run.exists(ENCODER_FILE) else None
 
 
 def _write_arrays(run: Run, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -347,9 +316,9 @@ class SavedModel:
 
 def read_model_centers(run: Run) -> np.ndarray:
     """Read the centers of a run's clusters, (k, T, c) float64; (0, 0, 0) of a run without a model."""
-    if not run.exists(CENTERS):
+    if not run.exists(CENTERS_FILE):
         return np.empty((0, 0, 0))
-    found: np.ndarray = _load(run, CENTERS)
+    found: np.ndarray = _load(run, CENTERS_FILE)
     return found
 
 
@@ -361,7 +330,7 @@ def read_model(run: Run) -> SavedModel:
     UsageError
         If the run has none, because it is not clustered, or because an estimator's clusters took the place of its own.
     """
-    if not run.exists(CENTERS):
+    if not run.exists(CENTERS_FILE):
         others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
         raise UsageError(f"{run} has no model of its clusters{others}: run raypipe cluster {run}")
     reducer = _read_arrays(run, "model/reducer.npz")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from raypipe.runs.contents import SPANS_FILE
 from raypipe.runs.directory import Run
 from raypipe.storage import inert
-
-SPANS = "spans.csv"
 
 
 class VideoSpan(NamedTuple):
@@ -28,14 +27,14 @@ def write_spans(run: Run, spans: Iterable[VideoSpan]) -> None:
     for span in spans:
         times = (f"{time_s:.3f}" for time_s in (span.start_s, span.end_s))
         rows.append([span.video_id, inert(uris[span.video_id]), *times, span.label])
-    run.write_csv(SPANS, rows)
+    run.write_csv(SPANS_FILE, rows)
 
 
 def read_spans(run: Run) -> dict[str, list[VideoSpan]]:
     """Return the spans of each video that has some, by its ``video_id``."""
     found: dict[str, list[VideoSpan]] = {}
-    if run.exists(SPANS):
-        for row in run.read_csv(SPANS):
+    if run.exists(SPANS_FILE):
+        for row in run.read_csv(SPANS_FILE):
             span = VideoSpan(row["video_id"], float(row["start_s"]), float(row["end_s"]), int(row["label"]))
             found.setdefault(span.video_id, []).append(span)
     return found

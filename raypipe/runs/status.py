@@ -10,9 +10,9 @@ import numpy as np
 
 from raypipe.errors import RaypipeError
 from raypipe.progress import clock, counted, rounded
+from raypipe.runs.contents import PLAN_FILE, PLAN_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.plan import PLAN_FILE, PLAN_FOLDER
 from raypipe.schema import EMBEDDED, EMBEDDING
 
 _REASONS = 3  # So many reasons of failures are told, the most frequent first.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs.accounting import VIDEOS_FILE
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.schema import Trajectories
 from raypipe.sources.lerobot import EPISODE

@@ -14,8 +14,8 @@ from raypipe.config import Config, LearnConfig
 from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
 from raypipe.runs.clips import iter_clip_paths
+from raypipe.runs.contents import CHECKPOINT_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.results import CHECKPOINT
 from raypipe.runs.span_table import VideoSpan
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories, interpolate
@@ -97,7 +97,7 @@ def learn_paths(
     record = None
     if known is None:
         embedder = _make_embedder(config)
-        checkpoint = f"{run.url.rstrip('/')}/{CHECKPOINT}"
+        checkpoint = f"{run.url.rstrip('/')}/{CHECKPOINT_FILE}"
         embedder.fit(_to_learn_from(windows) if windows else sequences, checkpoint=checkpoint, progress=progress)
         record = _describe(embedder, config)
     else:

@@ -13,9 +13,8 @@ import pyarrow as pa
 from raypipe.config import Config
 from raypipe.encoders import Encoder
 from raypipe.errors import UsageError
+from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import FOLDER
-from raypipe.runs.plan import PLAN_FILE
 from raypipe.schema import Failure
 from raypipe.segments.planning import plan_precomputed, plan_segments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, ProbeVideos
@@ -67,5 +66,5 @@ def _kept(plan: Any, clips: Any) -> Iterator[Run]:
     with TemporaryDirectory(prefix="raypipe-query-") as folder:
         run = Run(folder)
         run.write_table(PLAN_FILE, plan)
-        run.write_table(f"{FOLDER}/0.parquet", clips)
+        run.write_table(f"{EMBEDDINGS_FOLDER}/0.parquet", clips)
         yield run

@@ -20,8 +20,8 @@ from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words, without_folder
+from raypipe.runs.contents import SIGNALS_FOLDER
 from raypipe.runs.directory import Run
-from raypipe.runs.results import SIGNALS
 from raypipe.schema import EMBEDDED, Trajectories
 from raypipe.sources import is_precomputed, read_source
 from raypipe.sources.files import VIDEO_SUFFIXES
@@ -229,7 +229,7 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
     if video_id is not None:
         yield run
         return
-    if run.exists(SIGNALS):
+    if run.exists(SIGNALS_FOLDER):
         raise UsageError(f"{run} joins signals to its videos, and {shown(like)} has none: name a video of the run")
     if config.trajectory.join:
         raise UsageError(f"{shown(like)} is no video of {run}, whose paths join the cameras of an episode: name one")

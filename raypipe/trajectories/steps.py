@@ -21,8 +21,9 @@ from raypipe.reduction import (
 )
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
+from raypipe.runs.contents import LEARNED_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.results import LEARNED, begin_clusters, write_encoder, write_trajectories
+from raypipe.runs.results import begin_clusters, write_encoder, write_trajectories
 from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
@@ -152,6 +153,6 @@ class LocalSteps:
         if learned:
             write_encoder(self._run, learned.arrays)
             if learned.record:
-                self._run.write_json(LEARNED, learned.record)
+                self._run.write_json(LEARNED_FILE, learned.record)
             if learned.spans is not None:
                 write_spans(self._run, learned.spans)

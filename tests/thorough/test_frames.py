@@ -19,7 +19,7 @@ from raypipe.packages import is_installed
 from raypipe.runs import ledger as embeddings
 from raypipe.runs.committer import Committer
 from raypipe.runs.directory import Run
-from raypipe.runs.frames import FOLDER, name_beside, read_frames
+from raypipe.runs.frames import name_beside, read_frames
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import Plan
 from raypipe.schema import FRAMES, PLAN, ThumbnailRequest, embeddings_schema
@@ -199,7 +199,7 @@ def test_pictures_lie_beside_their_clips(run):
     with Committer(run) as committer:
         committer.add(clips_of("c", 1))
     names = run.files("embeddings")
-    assert run.files(FOLDER) == [name_beside(names[0])], "a file without pictures has no partner"
+    assert run.files("frames") == [name_beside(names[0])], "a file without pictures has no partner"
     assert pictures(run, "a", "b", "c") == {}, "without a plan nothing says which content is the present one"
     run.write_table("plan.parquet", plan_of("a", "b", "c"))
     assert pictures(run, "b", "c", "absent") == {"b": [b"b0", b"b1", b"b2"]}
@@ -225,13 +225,13 @@ def test_a_kill_while_either_is_written_leaves_nothing_inconsistent(run, at, mon
             commit(run, "b", mark="lost")
     ledger = Ledger(run, plan)
     assert ledger.remaining()["video_id"].to_pylist() == ["b"], "nothing of it counts"
-    assert len(run.files(FOLDER)) == (1 if at == "frames" else 2)
+    assert len(run.files("frames")) == (1 if at == "frames" else 2)
     commit(run, "b")
     assert Ledger(run, plan).remaining().num_rows == 0
     assert pictures(run, "a", "b")["b"] == [b"b0", b"b1", b"b2"], "pictures of what was not committed count for nothing"
     account(run, plan)
-    assert run.files(FOLDER) == [name_beside(name) for name in run.files("embeddings")]
-    assert run.read_table(FOLDER).num_rows == 6
+    assert run.files("frames") == [name_beside(name) for name in run.files("embeddings")]
+    assert run.read_table("frames").num_rows == 6
 
 
 def account(run: Run, rows: pa.Table) -> None:
@@ -247,14 +247,14 @@ def test_pictures_are_compacted_with_their_clips(run):
     commit(run, "a")
     account(run, plan)
     merged, rest = sorted(run.files("embeddings"), reverse=True)
-    assert run.files(FOLDER) == [name_beside(rest), name_beside(merged)]
+    assert run.files("frames") == [name_beside(rest), name_beside(merged)]
     assert set(run.read_table(name_beside(rest))["video_id"].to_pylist()) == {"gone"}, "another portion's video stays"
     assert run.n_groups(name_beside(merged)) == 2
     assert run.read_table(name_beside(merged)).num_rows == 303
     assert pictures(run, "a", "c") == {"a": [b"a0", b"a1", b"a2"]}
-    before = run.files(FOLDER)
+    before = run.files("frames")
     account(run, plan)
-    assert run.files(FOLDER) == before
+    assert run.files("frames") == before
 
 
 def test_large_pictures_fill_a_file(run, monkeypatch):
@@ -263,9 +263,9 @@ def test_large_pictures_fill_a_file(run, monkeypatch):
     run.write_table("plan.parquet", plan)
     for name in "abcd":
         commit(run, name)
-    monkeypatch.setattr(embeddings, "FILE_BYTES", 3 * max(run.sizes(FOLDER).values()))
+    monkeypatch.setattr(embeddings, "FILE_BYTES", 3 * max(run.sizes("frames").values()))
     account(run, plan)
-    assert len(run.files(FOLDER)) == len(run.files("embeddings")) == 2
+    assert len(run.files("frames")) == len(run.files("embeddings")) == 2
     assert all(len(jpegs) == 3 for jpegs in pictures(run, *"abcd").values())
 
 
@@ -291,7 +291,7 @@ def test_a_kill_during_compaction_loses_no_picture(run, stops_at, monkeypatch):
     assert pictures(run, "a", "b") == expected
     account(run, plan)
     assert pictures(run, "a", "b") == expected
-    assert len(run.files(FOLDER)) == len(run.files("embeddings")) == 1
+    assert len(run.files("frames")) == len(run.files("embeddings")) == 1
 
 
 def test_pictures_of_a_file_that_changed_are_not_shown(run):
