@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from raypipe.config import Config, EncodeConfig, make_config, validate
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import Progress
+from raypipe.runs.contents import CLUSTERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.videos import Videos
 
@@ -181,7 +182,7 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     progress = progress or Progress()
     if model is not None:
         pipeline.adopt(model, run, config, progress)
-    elif not run.exists("clusters.parquet"):
+    elif not run.exists(CLUSTERS_FILE):
         pipeline.cluster(run, config, progress)
     pipeline.report(run, config, progress)
 

@@ -21,7 +21,7 @@ from raypipe.ranges import describe_server
 from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
-from raypipe.runs.contents import SIGNALS_FOLDER
+from raypipe.runs.contents import CLUSTERS_FILE, METRICS_FILE, RUN_FILE, SIGNALS_FOLDER, SWEEP_FILE, SWEEP_PLOT_FILE
 from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
@@ -228,7 +228,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
         results.write_clusters(run, clustering, found.scores, found.flags, steps.picture)
     results.write_barycenters(run, results.read_barycenters(model_run))
     write_duplicates(run, steps.reduced)
-    run.write_json("metrics.json", {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
+    run.write_json(METRICS_FILE, {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
     run.record_stage("cluster", made_by)
     names = {k: "noise" if k == NOISE else f"cluster {k}" for k in np.unique(labels).tolist()}
     progress.say(", ".join(f"{name}: {(labels == k).sum()}" for k, name in names.items()))
@@ -264,7 +264,7 @@ def find_outliers(run: Run, config: Config, progress: Progress) -> None:
         remove_report(run)
         run.record(config=config.model_dump(mode="json"))
         mark_outliers(run, found.scores, found.flags)
-        run.write_json("metrics.json", {**run.read_json("metrics.json"), "outliers": found.summary()})
+        run.write_json(METRICS_FILE, {**run.read_json(METRICS_FILE), "outliers": found.summary()})
     record_outliers(run, found, progress.say)
 
 
@@ -275,7 +275,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     from raypipe.report.run_version import of_one_clustering
     from raypipe.sources.precomputed import check_has_video
 
-    if not run.exists("clusters.parquet"):
+    if not run.exists(CLUSTERS_FILE):
         raise UsageError(f"{run} is not clustered: run raypipe cluster {run}")
     progress.say("writing the report")
     with run.step("report"), open_sandbox(config.decode) as sandbox:
@@ -330,8 +330,8 @@ def sweep(
     sections = ("trajectory", "learn", "reduce", "cluster")
     parameters = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
-    run.write_json("sweep.json", found)
-    run.write_bytes("plots/sweep.png", draw_sweep(found))
+    run.write_json(SWEEP_FILE, found)
+    run.write_bytes(SWEEP_PLOT_FILE, draw_sweep(found))
     return found
 
 
@@ -346,7 +346,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     from raypipe.demo import BEHAVIOURS, VARIANTS, rendering
 
     check_place(run)
-    if run.exists("run.json"):
+    if run.exists(RUN_FILE):
         raise UsageError(f"{run} already holds a run: choose another -o, or remove it")
     folder = Path(run.path("videos"))
 
@@ -368,7 +368,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     report(run, config, progress)
     _, truth = read_truth(run)
     pooled = score_mean_pooled(build_trajectories(run, None).values, truth, len(BEHAVIOURS), config.cluster.seed)
-    scores = {"trajectories": run.read_json("metrics.json")["ari"], "mean_pooled": pooled}
+    scores = {"trajectories": run.read_json(METRICS_FILE)["ari"], "mean_pooled": pooled}
     run.record(demo={"seed": seed, "ari": scores})
     return scores
 

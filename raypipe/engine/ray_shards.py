@@ -17,6 +17,7 @@ import ray
 from raypipe.clustering.shards import Assignment, LocalShards, Measure, Outcome, find_origin
 from raypipe.engine.actors import REBUILDS, ActorLost, Actors, Holder, Resources, plan_resources
 from raypipe.errors import RaypipeError, UsageError
+from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table
 from raypipe.softdtw.series import Series, Statistics, read_series
@@ -65,7 +66,7 @@ def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
     RaypipeError
         If the run has none.
     """
-    files = run.files("trajectories", ".parquet")
+    files = run.files(TRAJECTORIES_FOLDER, ".parquet")
     if not files:
         raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
     ends = [len(files) * i // n_shards for i in range(n_shards + 1)]

@@ -19,6 +19,7 @@ from raypipe.engine.devices import as_task
 from raypipe.engine.ray_shards import RayShards, split_trajectories
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
+from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import read_ledger
@@ -74,7 +75,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced") -> Fit
     RaypipeError
         If the run has no trajectories, if a trajectory has a NaN or infinite value, or if a task keeps failing.
     """
-    files = run.files("trajectories", ".parquet")
+    files = run.files(TRAJECTORIES_FOLDER, ".parquet")
     if not files:
         raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
     has_gpu = "GPU" in ray.cluster_resources()
@@ -199,7 +200,7 @@ def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FIL
     tasks = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         rows = slice(start, stop)
-        name = f"trajectories/{number:05d}.parquet"
+        name = f"{TRAJECTORIES_FOLDER}/{number:05d}.parquet"
         tasks.append(build.remote(run, name, plan.slice(start, stop - start), ledger.files_of(rows), config))
     n = sum(gather(tasks))
     if n == 0:

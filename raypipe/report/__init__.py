@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raypipe.config import ReportConfig
+from raypipe.runs.contents import MAPPING_FILE, PLOTS_FOLDER, REPORT_FILE, SUMMARY_FILE, THUMBNAILS_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import read_frames
 from raypipe.schema import Frames
@@ -58,8 +59,8 @@ def write_report_files(
     from raypipe.report.summary import mapping_rows, summarise
 
     facts = read_facts(run)
-    run.write_json("summary.json", summarise(facts))
-    run.write_csv("video_cluster_mapping.csv", mapping_rows(facts))
+    run.write_json(SUMMARY_FILE, summarise(facts))
+    run.write_csv(MAPPING_FILE, mapping_rows(facts))
 
     paths = read_paths(run)
     # Scaling and encoding pictures lets other threads work, matplotlib hardly does.
@@ -70,9 +71,9 @@ def write_report_files(
         data = explorer.write_data(run, facts, paths, centers)
         cards, outliers, pictures = sheets.result()
     html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map, data)
-    run.write_bytes("report.html", html.encode())
-    wanted = {*pictures, *(f"plots/{name}.png" for name in drawn)}
-    there = [*run.files("plots"), *run.files("thumbnails")]
+    run.write_bytes(REPORT_FILE, html.encode())
+    wanted = {*pictures, *(f"{PLOTS_FOLDER}/{name}.png" for name in drawn)}
+    there = [*run.files(PLOTS_FOLDER), *run.files(THUMBNAILS_FOLDER)]
     run.for_each([name for name in there if name not in wanted], run.remove)
 
 
@@ -101,7 +102,7 @@ def _write_plots(
     if facts.sweep:
         drawn["sweep"] = draw_sweep(facts.sweep)
     for name, png in drawn.items():
-        run.write_bytes(f"plots/{name}.png", png)
+        run.write_bytes(f"{PLOTS_FOLDER}/{name}.png", png)
     return drawn, video_map
 
 
@@ -147,7 +148,7 @@ def _write_sheets(
             sheet = contact_sheets.draw_grid(facts, cluster, strips)
         else:
             sheet = contact_sheets.draw_sheet(facts, cluster, strips, last)
-        names.append(f"plots/cluster_{cluster.short_name}.png")
+        names.append(f"{PLOTS_FOLDER}/cluster_{cluster.short_name}.png")
         run.write_bytes(names[-1], sheet)
         shown = [page.show(strip, tile, n_frames) for strip in strips[:n_rows]]
         cards.append(page.Card(cluster, shown, page.show(last, tile, n_frames) if last else None))
@@ -156,7 +157,7 @@ def _write_sheets(
         thumbnails[video_id] = take_filmstrip(odd[video_id], 1).thumbnail
     for video_id, jpeg in thumbnails.items():
         if jpeg is not None:
-            names.append(f"thumbnails/{video_id}.jpg")
+            names.append(f"{THUMBNAILS_FOLDER}/{video_id}.jpg")
             run.write_bytes(names[-1], jpeg)
     shows = {video_id: contact_sheets.show_span(kept.get(video_id), of_span[video_id]) for video_id in odd}
     outliers = [(member, shows[video_id] or thumbnails[video_id]) for video_id, member in odd.items()]

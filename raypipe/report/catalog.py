@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.runs.contents import PLAN_FILE, VIDEOS_FILE
+from raypipe.runs.contents import CLUSTERS_FILE, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_part
 from raypipe.storage import finite_or_none, shown
@@ -52,7 +52,7 @@ class Catalog:
 
     def __init__(self, run: Run) -> None:
         videos = run.read_table(VIDEOS_FILE, _VIDEOS).combine_chunks()
-        clusters = run.read_table("clusters.parquet", ["video_id", *_CLUSTERED]).combine_chunks()
+        clusters = run.read_table(CLUSTERS_FILE, ["video_id", *_CLUSTERED]).combine_chunks()
         clusters = clusters.append_column("row", pa.array(np.arange(clusters.num_rows)))
         videos = _join(videos, clusters, [*_CLUSTERED, "row"])
         if run.exists(PLAN_FILE):

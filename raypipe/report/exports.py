@@ -18,7 +18,7 @@ from raypipe.errors import UsageError, check_type
 from raypipe.progress import counted
 from raypipe.report.naming import free_name
 from raypipe.runs.clips import iter_clip_paths, read_origins
-from raypipe.runs.contents import EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
+from raypipe.runs.contents import CLUSTERS_FILE, EMBEDDINGS_FOLDER, EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.runs.results import read_reasons
@@ -69,9 +69,9 @@ def export(
         raise UsageError("--keep goes with --to lerobot")
     if dry_run and to != "links":
         raise UsageError("--dry-run goes with --to links")
-    if to != "npz" and not run.exists("clusters.parquet"):
+    if to != "npz" and not run.exists(CLUSTERS_FILE):
         raise UsageError(f"{run} is not clustered: run raypipe cluster {run} first")
-    if to == "npz" and not run.files("embeddings", ".parquet"):
+    if to == "npz" and not run.files(EMBEDDINGS_FOLDER, ".parquet"):
         raise UsageError(f"{run} has no embeddings to export: run raypipe embed SOURCE -o {run}")
     if to == "fiftyone":
         from raypipe.report.fiftyone import write_samples
@@ -147,7 +147,7 @@ def iter_results(run: Run) -> Iterator[pa.Table]:
     ``outliers.csv``; null where there is nothing to tell. A column of the source that is called like one of these has
     ``source_`` before its name.
     """
-    clusters = run.read_table("clusters.parquet", ["video_id", *_FOUND])
+    clusters = run.read_table(CLUSTERS_FILE, ["video_id", *_FOUND])
     ids = clusters["video_id"].combine_chunks()
     plan = run.read_table(PLAN_FILE, ["video_id", "origin_s", "span_s"])
     planned = plan["video_id"].combine_chunks()

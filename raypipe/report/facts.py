@@ -14,11 +14,18 @@ import numpy as np
 
 from raypipe.clustering.result import NOISE
 from raypipe.runs.contents import (
+    CLUSTERS_FILE,
     DATASET_FAULTS_FILE,
     DESCRIPTIONS_FILE,
     DUPLICATES_FILE,
     LEARNED_FILE,
+    METRICS_FILE,
+    PLAN_FILE,
     POSTER_FACTS_FILE,
+    RUN_FILE,
+    SWEEP_FILE,
+    TRAJECTORIES_FOLDER,
+    VIDEOS_FILE,
 )
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import WEB, name_of, name_part, split_uri
@@ -243,8 +250,8 @@ def read_facts(run: Run) -> Facts:
     RaypipeError
         If the run has not been clustered.
     """
-    videos = run.read_table("videos.parquet", _SHOWN).to_pylist()
-    rows = run.read_table("clusters.parquet").to_pylist()
+    videos = run.read_table(VIDEOS_FILE, _SHOWN).to_pylist()
+    rows = run.read_table(CLUSTERS_FILE).to_pylist()
     spans = _read_spans(run, videos)
     names = _name_videos(rows, spans)
     captions = {row["video_id"]: row["caption"] for row in videos}
@@ -257,13 +264,13 @@ def read_facts(run: Run) -> Facts:
     odd = tuple(member for member in members if member.cluster == NOISE)
     return Facts(
         url=run.url,
-        info=run.read_json("run.json"),
-        metrics=run.read_json("metrics.json"),
+        info=run.read_json(RUN_FILE),
+        metrics=run.read_json(METRICS_FILE),
         members=members,
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
         problems=tuple(_find_problems(videos)),
         noise=Cluster(NOISE, odd) if odd else None,
-        sweep=run.read_json("sweep.json") if run.exists("sweep.json") else None,
+        sweep=run.read_json(SWEEP_FILE) if run.exists(SWEEP_FILE) else None,
         learned=run.read_json(LEARNED_FILE) if run.exists(LEARNED_FILE) else None,
         spans=read_spans(run),
         descriptions=run.read_json(DESCRIPTIONS_FILE) if run.exists(DESCRIPTIONS_FILE) else {},
@@ -277,7 +284,7 @@ def read_facts(run: Run) -> Facts:
 
 def read_paths(run: Run, column: str = "picture") -> dict[str, np.ndarray]:
     """Return a 2-D path of each ``video_id``, (n_steps, 2) float64: its ``picture``, or ``decoded`` states."""
-    table = run.read_table("trajectories", ["video_id", column])
+    table = run.read_table(TRAJECTORIES_FOLDER, ["video_id", column])
     return dict(zip(table["video_id"].to_pylist(), split_paths(table[column]), strict=True))
 
 
@@ -314,8 +321,8 @@ def link_of(uri: str) -> str | None:
 def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
     """Return each video's origin and length in its file, in seconds, from the plan or else from probing."""
     spans = {row["video_id"]: (0.0, row["duration_s"]) for row in videos}
-    if run.exists("plan.parquet"):
-        for row in run.read_table("plan.parquet", ["video_id", "origin_s", "span_s"]).to_pylist():
+    if run.exists(PLAN_FILE):
+        for row in run.read_table(PLAN_FILE, ["video_id", "origin_s", "span_s"]).to_pylist():
             if row["origin_s"] is not None and row["span_s"] is not None:
                 spans[row["video_id"]] = (row["origin_s"], row["span_s"])
     return spans

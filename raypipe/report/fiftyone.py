@@ -10,6 +10,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.packages import require
 from raypipe.progress import counted
 from raypipe.report.facts import Member, read_facts
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.storage import finite_or_none, is_http, local_path, shown
 
@@ -45,7 +46,7 @@ def write_samples(run: Run, name: str | None) -> list[str]:
     if is_there:
         raise UsageError(f"FiftyOne has a dataset {name!r} already: delete it, or name another by -o")
     facts = read_facts(run)
-    videos = run.read_table("videos.parquet", ["video_id", "fps", "duration_s", "width", "height"])
+    videos = run.read_table(VIDEOS_FILE, ["video_id", "fps", "duration_s", "width", "height"])
     measures = {
         video_id: (fps or 0.0, *others)
         for video_id, fps, *others in zip(*(column.to_pylist() for column in videos.columns), strict=True)

@@ -22,6 +22,7 @@ from raypipe.progress import shorten
 from raypipe.report.facts import Member
 from raypipe.report.plots import draw_path, gaps_between
 from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
+from raypipe.runs.contents import PLAN_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
 from raypipe.runs.lookup import describe_videos, find_id, name_of
@@ -149,8 +150,8 @@ def draw_found(run: Run, found: Sequence[Mapping[str, Any]], like: str | None, l
 def _describe(run: Run, ids: Sequence[str]) -> list[Subject]:
     videos = describe_videos(run, ids)
     spans: dict[str, tuple[float, float]] = {}
-    if run.exists("plan.parquet"):
-        plan = run.read_table("plan.parquet", ["video_id", "origin_s", "span_s"])
+    if run.exists(PLAN_FILE):
+        plan = run.read_table(PLAN_FILE, ["video_id", "origin_s", "span_s"])
         rows = plan.filter(pc.is_in(plan["video_id"], value_set=pa.array(ids, pa.string()))).to_pylist()
         spans = {row["video_id"]: _span(row["origin_s"], row["span_s"]) for row in rows}
     found = []

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raypipe.errors import UsageError
 from raypipe.progress import counted
 from raypipe.report.step_tables import iter_step_scores
-from raypipe.runs.contents import VIDEOS_FILE
+from raypipe.runs.contents import CLUSTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
 from raypipe.sources.signals import frame_rate
@@ -91,7 +91,7 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     if EPISODE not in videos.column_names:
         raise UsageError(f"{run} is no run of a LeRobot dataset: its videos have no {EPISODE}")
     dataset = find_dataset(run, videos["uri"])
-    clusters = run.read_table("clusters.parquet", ["video_id", "group", *_MEASURES])
+    clusters = run.read_table(CLUSTERS_FILE, ["video_id", "group", *_MEASURES])
     found = merge_videos(clusters, _episodes_of(clusters, videos))
     if keep is not None and keep not in found.clusters:
         there = ", ".join(map(str, np.unique(found.clusters)))
@@ -313,7 +313,7 @@ def _iter_frames(
     run: Run, dataset: LeRobotDataset, found: EpisodeTable, lengths: Mapping[int, int], starts: Mapping[int, int]
 ) -> Iterator[pa.Table]:
     """Read the scores of all steps, and return an iterator over the row groups of ``frames.parquet``."""
-    video_ids = run.read_table("clusters.parquet", ["video_id"])["video_id"].to_pylist()
+    video_ids = run.read_table(CLUSTERS_FILE, ["video_id"])["video_id"].to_pylist()
     steps = dict(iter_step_scores(run))
     fps = frame_rate(dataset)
     schema = _SCHEMA.with_metadata(_describe(run, dataset))

@@ -22,6 +22,7 @@ from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.report.packing import join_texts, pack, unpack
 from raypipe.report.run_version import version_in
+from raypipe.runs.contents import REPORT_FILE
 from raypipe.runs.directory import Run
 
 WHOLE_VIDEOS = 20_000
@@ -216,10 +217,10 @@ class HeldPage:
     def read(self) -> PageData | None:
         """Return the data, or None if the page is of an earlier raypipe, which knew only pages that hold all."""
         with self._lock:
-            version = version_in(self._run, "report.html")
+            version = version_in(self._run, REPORT_FILE)
             if version != self._version or not version:
                 self._data = None  # The memory of the old ones is needed for the new.
-                html = self._run.read_bytes("report.html")
+                html = self._run.read_bytes(REPORT_FILE)
                 try:
                     self._data = PageData(html)
                 except (ValueError, OSError, EOFError):

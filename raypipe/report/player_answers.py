@@ -15,6 +15,7 @@ from raypipe.report.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.media_sources import CONVERTED_TYPE, direct_type
 from raypipe.report.run_version import version_in
 from raypipe.report.transcoder import Media
+from raypipe.runs.contents import CLUSTERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameReader, Pictures
 from raypipe.sources.precomputed import check_has_video
@@ -46,7 +47,7 @@ class Answers:
 
     def __init__(self, run: Run, conversions: Conversions) -> None:
         self.run, self.conversions = run, conversions
-        self._catalog, self._catalog_version = Catalog(run), version_in(run, "clusters.parquet")
+        self._catalog, self._catalog_version = Catalog(run), version_in(run, CLUSTERS_FILE)
         self._frames: FrameReader | None = None
         self._frames_version = ""
         self._inspector = Inspector()
@@ -55,7 +56,7 @@ class Answers:
     @property
     def catalog(self) -> Catalog:
         """The run's videos, as they are clustered now."""
-        version = version_in(self.run, "clusters.parquet")
+        version = version_in(self.run, CLUSTERS_FILE)
         if version != self._catalog_version:
             self._catalog, self._catalog_version = Catalog(self.run), version
         return self._catalog

@@ -16,7 +16,7 @@ from raypipe.progress import Advance, Progress, counted
 from raypipe.report.canvas import Canvas
 from raypipe.report.poster_layout import PosterForm, PosterLayout, lay_out
 from raypipe.report.viewer import describe_poster, render_viewer
-from raypipe.runs.contents import POSTER_FACTS_FILE, POSTER_FILE
+from raypipe.runs.contents import CLUSTERS_FILE, POSTER_FACTS_FILE, POSTER_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameIndex, fetch_frames
 from raypipe.runs.lookup import describe_videos
@@ -91,7 +91,7 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
                 progress.say(_tell(lost, n))
             progress.say("encoding")
             canvas.encode(made)
-        clustered = run.read_table("clusters.parquet", ["video_id"])["video_id"].to_pylist()
+        clustered = run.read_table(CLUSTERS_FILE, ["video_id"])["video_id"].to_pylist()
         facts = describe_poster(name, layout, videos, {video_id: row for row, video_id in enumerate(clustered)})
         stem = facts["name"]
         if made.suffix == ".dzi":

@@ -11,7 +11,7 @@ import numpy as np
 
 from raypipe.analysis.mosaic import assign_tiles, choose_spread
 from raypipe.errors import UsageError, check_type
-from raypipe.runs.contents import VIDEOS_FILE
+from raypipe.runs.contents import FRAMES_FOLDER, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameIndex, index_frames
 from raypipe.runs.picture_map import PictureMap, read_picture_map
@@ -157,7 +157,7 @@ def lay_out(run: Run, form: PosterForm) -> PosterLayout:
         If the run has no map or no ``frames/``, if no frame lies in the window, or if tiles would be too small.
     """
     paths = read_picture_map(run)
-    if not run.files("frames", ".parquet"):
+    if not run.files(FRAMES_FOLDER, ".parquet"):
         raise UsageError(
             f"{run} has no frames/, the small pictures that a poster is made from: its trajectories were computed "
             "elsewhere, or it was embedded with sample.thumbnails=0 or by an earlier version; embed the videos into a "

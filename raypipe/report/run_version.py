@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 from raypipe.errors import RaypipeError
+from raypipe.runs.contents import CLUSTERS_FILE, REPORT_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.versions import version_of_file
 
@@ -21,19 +22,19 @@ def version_in(run: Run, name: str) -> str:
 
 def read_version(run: Run) -> str:
     """Return what changes when a run is clustered or reported again."""
-    both = version_in(run, "clusters.parquet"), version_in(run, "report.html")
+    both = version_in(run, CLUSTERS_FILE), version_in(run, REPORT_FILE)
     return sha256("\n".join(both).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def of_one_clustering(run: Run) -> Iterator[None]:
     """Raise `RaypipeError` if another command clusters the run while this block reads it, whatever else that causes."""
-    before, problem = version_in(run, "clusters.parquet"), None
+    before, problem = version_in(run, CLUSTERS_FILE), None
     try:
         yield
     except Exception as error:
         problem = error
-    if version_in(run, "clusters.parquet") != before:
+    if version_in(run, CLUSTERS_FILE) != before:
         again = f"raypipe report {shlex.quote(str(run))}"
         raise RaypipeError(f"{run} has been clustered again meanwhile: {again} writes its report") from problem
     if problem is not None:

@@ -34,7 +34,7 @@ from raypipe.report.media_sources import direct_type
 from raypipe.report.page_data import HeldPage
 from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
 from raypipe.report.run_version import VERSION_HEADER, read_version
-from raypipe.runs.contents import POSTER_FACTS_FILE
+from raypipe.runs.contents import CLUSTERS_FILE, POSTER_FACTS_FILE, REPORT_FILE
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
 
@@ -121,7 +121,7 @@ class _Page:
     async def show_page(self, request: Request) -> Response:
         version = await self._call(read_version, self._run)
         data = await self._call(self._held.read)
-        content = data.shell if data and data.shell else await self._call(self._run.read_bytes, "report.html")
+        content = data.shell if data and data.shell else await self._call(self._run.read_bytes, REPORT_FILE)
         text, policy = add_player(content.decode(), version)
         return Response(text, media_type="text/html", headers={"content-security-policy": policy})
 
@@ -289,9 +289,9 @@ def _widen(policy: str) -> str:
 
 
 def _check_run(run: Run) -> None:
-    if not run.exists("clusters.parquet"):
+    if not run.exists(CLUSTERS_FILE):
         raise UsageError(f"{run} is not clustered: run raypipe cluster {run}")
-    if not run.exists("report.html"):
+    if not run.exists(REPORT_FILE):
         raise UsageError(f"{run} has no page yet: run raypipe report {run}")
 
 

@@ -10,7 +10,7 @@ from raypipe.analysis.step_scores import score_steps
 from raypipe.config import make_config
 from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths, read_origins
-from raypipe.runs.contents import OUTLIERS_FILE
+from raypipe.runs.contents import METRICS_FILE, OUTLIERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import iter_trajectories, path_column
 from raypipe.runs.results import read_model_centers
@@ -44,7 +44,7 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
         for part in iter_trajectories(run, path_column(run))
         for video_id, path in zip(part.video_ids, part.values, strict=True)
     }
-    gamma = run.read_json("metrics.json")["gamma"]
+    gamma = run.read_json(METRICS_FILE)["gamma"]
     if gamma is None and config.cluster.method == "dtw":
         gamma = auto_gamma(list(paths.values()))
     origins = read_origins(run)

@@ -11,6 +11,7 @@ from raypipe.analysis.evaluation import evaluate
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering import Clustering
 from raypipe.config import Config
+from raypipe.runs.contents import METRICS_FILE
 from raypipe.runs.dataset_checks import write_duplicates
 from raypipe.runs.descriptions import write_descriptions
 from raypipe.runs.directory import Run
@@ -66,7 +67,7 @@ def write_appraisal(
     with run.step("duplicates"):
         write_duplicates(run, paths)
     metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
-    run.write_json("metrics.json", {**metrics, "outliers": found.summary()})
+    run.write_json(METRICS_FILE, {**metrics, "outliers": found.summary()})
     record_outliers(run, found, say, WORST if found.by == "distance" else 0)
     for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
         say(line)

@@ -12,6 +12,7 @@ from raypipe.config import Config
 from raypipe.encoders import DEFAULT_WEIGHTS
 from raypipe.encoders.weights import file_at, hash_files
 from raypipe.errors import UsageError
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDING
 
@@ -56,7 +57,7 @@ def check_cameras(groups: pa.ChunkedArray, config: Config, like: Run | None) -> 
     """Raise `UsageError` if the run ``like`` joins cameras, and these videos' are others or in another order."""
     if like is None or not config.trajectory.join:
         return
-    theirs = like.read_table("videos.parquet", ["group"])["group"].unique().to_pylist()
+    theirs = like.read_table(VIDEOS_FILE, ["group"])["group"].unique().to_pylist()
     ours = groups.unique().to_pylist()
     if theirs != ours:
         raise UsageError(

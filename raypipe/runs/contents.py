@@ -1,4 +1,4 @@
-"""The contents of a run directory: the name of every file and folder, and which of them a step that runs again removes.
+"""The contents of a run directory: the names of its files and folders, and which step they are of.
 
 The columns of the tables are in `raypipe.schema`; who writes what, in docs/architecture.md.
 """
@@ -16,8 +16,8 @@ VIDEOS_FILE = "videos.parquet"  # A row for every video found.
 
 # What belongs to the embeddings, whatever the clustering: it is kept until the run is embedded anew.
 SIGNALS_FOLDER = "signals"  # The signals that are joined to the clips, a row a video.
-LEARNING_FOLDER = "learning"
-CHECKPOINT_FILE = "learning/checkpoint.npz"  # What was learned of the trajectories, for further clusterings too.
+LEARNING_FOLDER = "learning"  # What learning of trajectories goes on from after a kill.
+CHECKPOINT_FILE = "learning/checkpoint.npz"  # What was learned, which further clusterings take too.
 DATASET_FAULTS_FILE = "dataset_faults.json"  # What is wrong with the dataset that the videos are of.
 SWEEP_FILE = "sweep.json"  # The fits of many numbers of clusters.
 
@@ -26,11 +26,11 @@ TRAJECTORIES_FOLDER = "trajectories"  # A row for each ok video: its path, the r
 CLUSTERS_FILE = "clusters.parquet"  # A row for each ok video: cluster, distance, outlier score, place on the map.
 BARYCENTERS_FILE = "barycenters.parquet"  # A row a cluster: the path in its middle on the map.
 MODEL_FOLDER = "model"  # What predicting a new video's cluster takes.
-CENTERS_FILE = "model/centers.npy"
-REDUCER_FILE = "model/reducer.npz"
+CENTERS_FILE = "model/centers.npy"  # The centers of the clusters, (k, T, c).
+REDUCER_FILE = "model/reducer.npz"  # The arrays of the reducer.
 PICTURE_MAP_FILE = "model/picture.npz"  # The map's own network, where an autoencoder draws it.
 ENCODER_FILE = "model/encoder.npz"  # The encoder of learned trajectories.
-MODEL_CONFIG_FILE = "model/config.yaml"
+MODEL_CONFIG_FILE = "model/config.yaml"  # The config of the clustering.
 METRICS_FILE = "metrics.json"  # Figures of merit.
 DESCRIPTIONS_FILE = "descriptions.json"  # What each cluster is about.
 OUTLIERS_FILE = "outliers.csv"  # A row for each ok video, the farthest first; of outliers why, and from when to when.
@@ -42,13 +42,14 @@ POSTER_FILE = "poster.png"  # The poster, unless another place was named.
 POSTER_FACTS_FILE = "poster.json"  # Which frames of which videos the run's own poster shows, and where.
 
 # What the report writes.
-SUMMARY_FILE = "summary.json"  # What the page says of each cluster.
-MAPPING_FILE = "video_cluster_mapping.csv"  # A row for each ok video: its cluster.
-PLOTS_FOLDER = "plots"
-SWEEP_PLOT_FILE = "plots/sweep.png"
-THUMBNAILS_FOLDER = "thumbnails"
-REPORT_FILE = "report.html"
+SUMMARY_FILE = "summary.json"  # Counts, metrics, seconds, and the clusters in short.
+MAPPING_FILE = "video_cluster_mapping.csv"  # A row for each ok video, for a spreadsheet.
+PLOTS_FOLDER = "plots"  # The figures, and a contact sheet a cluster.
+SWEEP_PLOT_FILE = "plots/sweep.png"  # The figure of the sweep.
+THUMBNAILS_FOLDER = "thumbnails"  # A small picture of each video that a contact sheet or the list of outliers shows.
+REPORT_FILE = "report.html"  # The page.
 
+# The same by the step that writes them: the step that runs again removes what its earlier result has left.
 KEPT_WITH_EMBEDDINGS = (SIGNALS_FOLDER, LEARNING_FOLDER, DATASET_FAULTS_FILE, SWEEP_FILE)
 OF_EMBEDDING = (EMBEDDINGS_FOLDER, FRAMES_FOLDER, PLAN_FILE, VIDEOS_FILE, *KEPT_WITH_EMBEDDINGS)
 OF_CLUSTERING = (

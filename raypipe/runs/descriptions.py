@@ -15,7 +15,7 @@ from raypipe.errors import EncoderError, UsageError
 from raypipe.packages import is_installed, require
 from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.comparison import without_folder
-from raypipe.runs.contents import DESCRIPTIONS_FILE, SIGNALS_FOLDER
+from raypipe.runs.contents import DESCRIPTIONS_FILE, SIGNALS_FOLDER, TRAJECTORIES_FOLDER, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, read_clustered
 from raypipe.schema import OK
@@ -136,7 +136,7 @@ def _is_clip(run: Run) -> bool:
 
 def _read_captions(run: Run) -> list[str]:
     """Return the caption of each ok video, "" if it has none; the run need not be clustered."""
-    videos = run.read_table("videos.parquet", ["status", "caption"])
+    videos = run.read_table(VIDEOS_FILE, ["status", "caption"])
     return _clean(videos.filter(pc.equal(videos["status"], OK))["caption"].to_pylist())
 
 
@@ -179,7 +179,7 @@ def _average_embeddings(run: Run, config: Config, labels: np.ndarray, numbers: l
     width = dim + (len(signals.mean) if signals else 0)
     sums: Any = 0
     start = 0
-    for table in run.iter_tables("trajectories", ["video_id", "n_clips", "trajectory"]):
+    for table in run.iter_tables(TRAJECTORIES_FOLDER, ["video_id", "n_clips", "trajectory"]):
         means = pool_steps(from_table(table).values).astype(np.float64)
         means = means.reshape(len(means), -1, width)[:, :, :dim].mean(axis=1)
         belongs = labels[start : start + len(means)] == np.array(numbers)[:, None]

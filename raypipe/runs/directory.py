@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, SourceError, UsageError, one_line
+from raypipe.runs.contents import LOG_FILE, RUN_FILE
 from raypipe.storage import cut_name, failure, is_transient, local_path, open_filesystem, patiently, shown, url_below
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Run:
             If there is no ``run.json`` at ``url``.
         """
         run = cls(str(url))
-        if not run.exists("run.json"):
+        if not run.exists(RUN_FILE):
             instead = _find_near(run.url)
             how = f"name one, such as {instead}" if instead else f"make one with raypipe run SOURCE -o {run}"
             raise UsageError(f"{run} is not a run directory (no run.json): {how}")
@@ -370,7 +371,7 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """Return what ``run.json`` holds so far; an empty dict before anything was recorded."""
-        return self.read_json("run.json") if self.exists("run.json") else {}
+        return self.read_json(RUN_FILE) if self.exists(RUN_FILE) else {}
 
     def record(self, **sections: Any) -> None:
         """Merge sections into ``run.json``: a dict is merged key by key, anything else replaced."""
@@ -378,7 +379,7 @@ class Run:
         for name, value in sections.items():
             merge = isinstance(value, dict) and isinstance(info.get(name), dict)
             info[name] = {**info[name], **value} if merge else value
-        self.write_json("run.json", info)
+        self.write_json(RUN_FILE, info)
 
     def record_stage(self, stage: str, implementation: str, reason: str | None = None) -> None:
         """Record in ``run.json`` what implemented a stage, and the reason if that was a fallback.
@@ -389,7 +390,7 @@ class Run:
         fallbacks = {name: why for name, why in info.get("fallbacks", {}).items() if name != stage}
         fallbacks |= {stage: reason} if reason else {}
         implementations = {**info.get("implementations", {}), stage: implementation}
-        self.write_json("run.json", {**info, "implementations": implementations, "fallbacks": fallbacks})
+        self.write_json(RUN_FILE, {**info, "implementations": implementations, "fallbacks": fallbacks})
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -408,15 +409,15 @@ class Run:
         """Append a line to ``log.jsonl``: the time in seconds since 1970, the event, and its fields."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, ensure_ascii=False) + "\n"
         if isinstance(self._fs, LocalFileSystem):
-            target = Path(self.path("log.jsonl"))
+            target = Path(self.path(LOG_FILE))
             with contextlib.suppress(OSError):  # If the disk is full, the step that needs it will say so.
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("a", encoding="utf-8") as file:
                     file.write(line)
         else:  # An object cannot be appended to.
             with contextlib.suppress(RaypipeError):  # If the store is away, the step that needs it will say so.
-                before = self.read_bytes("log.jsonl") if self.exists("log.jsonl") else b""
-                self.write_bytes("log.jsonl", before + line.encode())
+                before = self.read_bytes(LOG_FILE) if self.exists(LOG_FILE) else b""
+                self.write_bytes(LOG_FILE, before + line.encode())
 
 
 def _is_file(name: str) -> bool:
@@ -468,4 +469,4 @@ def _find_near(url: str) -> Path | None:
     if path is None:
         return None
     near = [*Path(path).parents[:2], *sorted(Path(path).glob("*"))] if path else []
-    return next((each for each in near if os.access(each / "run.json", os.R_OK)), None)
+    return next((each for each in near if os.access(each / RUN_FILE, os.R_OK)), None)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError, SourceError, UsageError
-from raypipe.runs.contents import VIDEOS_FILE
+from raypipe.runs.contents import CLUSTERS_FILE, TRAJECTORIES_FOLDER, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, read_trajectories
 from raypipe.schema import OK, Trajectories, numbers_of
@@ -78,8 +78,8 @@ def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     for table in _video_tables(run, _SHOWN):
         for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
             found[row.pop("video_id")] = {**row, "cluster": None}
-    if run.exists("clusters.parquet"):
-        table = run.read_table("clusters.parquet", ["video_id", "cluster"])
+    if run.exists(CLUSTERS_FILE):
+        table = run.read_table(CLUSTERS_FILE, ["video_id", "cluster"])
         for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
             found[row["video_id"]]["cluster"] = row["cluster"]
     return found
@@ -93,7 +93,7 @@ def path_column(run: Run) -> str:
     UsageError
         If the run has no trajectories, because it is not clustered.
     """
-    names = run.files("trajectories", ".parquet")
+    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
     if not names:
         raise UsageError(f"{run} has no trajectories, as it is not clustered: run raypipe cluster {run}")
     return "reduced" if "reduced" in run.column_names(names[0]) else "trajectory"
@@ -102,12 +102,12 @@ def path_column(run: Run) -> str:
 def read_labelled(run: Run) -> tuple[Any, np.ndarray]:
     """Read the paths that a run's clusters were found in, as `Trajectories.values`, and the (n,) clusters of these."""
     paths = read_trajectories(run, path_column(run))
-    return paths.values, numbers_of(run.read_table("clusters.parquet", ["cluster"])["cluster"])
+    return paths.values, numbers_of(run.read_table(CLUSTERS_FILE, ["cluster"])["cluster"])
 
 
 def iter_trajectories(run: Run, column: str) -> Iterator[Trajectories]:
     """Yield one path of every video, such as "reduced", a file in memory at a time."""
-    for table in run.iter_tables("trajectories", ["video_id", "n_clips", column]):
+    for table in run.iter_tables(TRAJECTORIES_FOLDER, ["video_id", "n_clips", column]):
         paths = from_table(table, column)
         if isinstance(paths.values, np.ndarray):  # numba would compile everything anew for arrays that are read-only.
             paths = replace(paths, values=paths.values.copy())
@@ -116,7 +116,7 @@ def iter_trajectories(run: Run, column: str) -> Iterator[Trajectories]:
 
 def count_trajectories(run: Run) -> int:
     """Return the number of rows in ``trajectories/``."""
-    names = run.files("trajectories", ".parquet")
+    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
     return sum(run.for_each(names, lambda name: run.read_parquet(name, lambda file: file.metadata.num_rows)))
 
 
@@ -128,7 +128,7 @@ def read_path(run: Run, video_id: str, column: str) -> Any:
     RaypipeError
         If it is not there.
     """
-    for name in run.files("trajectories", ".parquet"):
+    for name in run.files(TRAJECTORIES_FOLDER, ".parquet"):
         table = run.read_table(name, ["video_id"])
         if pc.any(pc.equal(table["video_id"], video_id)).as_py():
             paths = from_table(run.read_table(name, ["video_id", "n_clips", column]), column)

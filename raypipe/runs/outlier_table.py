@@ -14,7 +14,7 @@ from raypipe.analysis.outliers import find_threshold, rank_within, score_outlier
 from raypipe.config import Config
 from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths
-from raypipe.runs.contents import CENTERS_FILE, OUTLIERS_FILE
+from raypipe.runs.contents import CENTERS_FILE, CLUSTERS_FILE, METRICS_FILE, OUTLIERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.runs.results import is_predicted, read_model_centers, read_trajectories
@@ -140,12 +140,12 @@ def read_known(run: Run) -> Known:
     UsageError
         If the run was clustered by a version that judged otherwise.
     """
-    metrics = run.read_json("metrics.json")
+    metrics = run.read_json(METRICS_FILE)
     if "outliers" not in metrics:
         raise UsageError(f"{run} was clustered by an earlier version: run raypipe cluster {run} again")
     own = metrics["outliers"]
     column = "distance" if own["by"] == "distance" else "outlier_score"
-    table = run.read_table("clusters.parquet", ["cluster", column])
+    table = run.read_table(CLUSTERS_FILE, ["cluster", column])
     labels, measure = table["cluster"].to_numpy(), table[column].to_numpy().astype(np.float64)
     finite = measure[np.isfinite(measure)]
     rounding = _ROUNDING * float(np.ptp(finite)) if len(finite) else 0.0
@@ -231,7 +231,7 @@ def _read_clips(run: Run, paths: Trajectories, rows: Iterable[int]) -> dict[int,
 def _learn_usual(known: Known, centers: np.ndarray, gamma: float | None, axis: Literal["time", "index"]) -> Examiner:
     """Learn what is usual among the videos of a run whose clusters others joined."""
     paths = read_trajectories(known.run, "reduced")
-    clusters = known.run.read_table("clusters.parquet", ["cluster", "distance", "outlier"])
+    clusters = known.run.read_table(CLUSTERS_FILE, ["cluster", "distance", "outlier"])
     labels, distances = clusters["cluster"].to_numpy().astype(np.int64), clusters["distance"].to_numpy()
     scores = score_outliers(paths.values, labels, centers, gamma, distances)
     ordinary = choose_ordinary(scores, np.array(clusters["outlier"].to_pylist(), bool))
@@ -253,24 +253,24 @@ def judge_run(run: Run, config: Config) -> Judgement:
             f"{run} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
             "them by the videos of these: predict again"
         )
-    for name in ("clusters.parquet", CENTERS_FILE):
+    for name in (CLUSTERS_FILE, CENTERS_FILE):
         if not run.exists(name):
             raise UsageError(f"{run} has no {name}: run raypipe cluster {run} first")
-    clusters = run.read_table("clusters.parquet", ["cluster", "distance"])
+    clusters = run.read_table(CLUSTERS_FILE, ["cluster", "distance"])
     return judge_videos(
         run,
         read_trajectories(run, "reduced"),
         clusters["cluster"].to_numpy().astype(np.int64),
         clusters["distance"].to_numpy(),
         read_model_centers(run),
-        run.read_json("metrics.json")["gamma"],
+        run.read_json(METRICS_FILE)["gamma"],
         config,
     )
 
 
 def list_outliers(run: Run, found: Judgement) -> list[Outlier]:
     """Return every clustered video as a row of ``outliers.csv``, the farthest first."""
-    videos = run.read_table("clusters.parquet", ["video_id", "uri"])
+    videos = run.read_table(CLUSTERS_FILE, ["video_id", "uri"])
     ids, uris = videos["video_id"].to_pylist(), videos["uri"].to_pylist()
     every, inside = rank_within(found.measure), rank_within(found.measure, found.labels)
     order = np.argsort(np.where(np.isnan(found.measure), -np.inf, -found.measure), kind="stable")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.errors import UsageError
-from raypipe.runs.contents import VIDEOS_FILE
+from raypipe.runs.contents import TRAJECTORIES_FOLDER, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.schema import numbers_of
 
@@ -66,12 +66,12 @@ def read_picture_map(run: Run) -> PictureMap:
     UsageError
         If the run has none.
     """
-    names = run.files("trajectories", ".parquet")
+    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
     if not names or "picture" not in run.column_names(names[0]):
         raise UsageError(f"{run} has no map, as it is not clustered: run raypipe cluster {run}")
     ids: list[str] = []
     steps, lengths, n_clips = [], [], []
-    for table in run.iter_tables("trajectories", _COLUMNS):
+    for table in run.iter_tables(TRAJECTORIES_FOLDER, _COLUMNS):
         lists = table["picture"].combine_chunks()
         ids += table["video_id"].to_pylist()
         steps.append(numbers_of(lists.flatten()).astype(np.float32).reshape(-1, 2))

@@ -19,14 +19,21 @@ from raypipe.packages import package_versions
 from raypipe.runs.contents import (
     BARYCENTERS_FILE,
     CENTERS_FILE,
+    CLUSTERS_FILE,
     ENCODER_FILE,
     EXPORTS_FOLDER,
     KEPT_WITH_EMBEDDINGS,
+    METRICS_FILE,
+    MODEL_CONFIG_FILE,
     OF_CLUSTERING,
     OF_EMBEDDING,
     OF_REPORT,
     OUTLIERS_FILE,
     PICTURE_MAP_FILE,
+    REDUCER_FILE,
+    RUN_FILE,
+    TRAJECTORIES_FOLDER,
+    VIDEOS_FILE,
 )
 from raypipe.runs.directory import Run
 from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories, numbers_of
@@ -60,7 +67,7 @@ def check_place(run: Run) -> None:
     is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
     if is_run or info.keys() == {"seconds"}:  # It was to be one, and has found no videos.
         return
-    for name in ("run.json", *OF_EMBEDDING, *OF_CLUSTERING, *OF_REPORT):
+    for name in (RUN_FILE, *OF_EMBEDDING, *OF_CLUSTERING, *OF_REPORT):
         if run.exists(name):
             raise UsageError(f"{run} is no run, and its {name} would be written over: choose another -o")
 
@@ -107,7 +114,7 @@ def _remove_seconds(run: Run, steps: Sequence[str]) -> None:
     info = run.info()
     kept = {step: seconds for step, seconds in info.get("seconds", {}).items() if step not in steps}
     if kept != info.get("seconds", {}):
-        run.write_json("run.json", {**info, "seconds": kept})
+        run.write_json(RUN_FILE, {**info, "seconds": kept})
 
 
 def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectories | None]) -> None:
@@ -115,12 +122,13 @@ def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectori
     for number, start in enumerate(range(0, len(paths), ROWS_PER_FILE)):
         rows = slice(start, start + ROWS_PER_FILE)
         table = to_table(paths, rows, {name: each.values for name, each in more.items() if each})
-        run.write_table(f"trajectories/{number:05d}.parquet", table)
+        run.write_table(f"{TRAJECTORIES_FOLDER}/{number:05d}.parquet", table)
 
 
 def read_trajectories(run: Run, column: str) -> Trajectories:
     """Read one path of every video back, such as "reduced"."""
-    parts = [from_table(table, column) for table in run.iter_tables("trajectories", ["video_id", "n_clips", column])]
+    tables = run.iter_tables(TRAJECTORIES_FOLDER, ["video_id", "n_clips", column])
+    parts = [from_table(table, column) for table in tables]
     values: Any = [path for part in parts for path in part.values]
     if all(isinstance(part.values, np.ndarray) for part in parts):
         values = np.concatenate([part.values for part in parts])
@@ -178,7 +186,7 @@ def write_clusters(
     columns = {name: videos[name] for name in names}
     columns.update(cluster=clustering.labels, distance=clustering.distances, outlier_score=scores, outlier=flags)
     columns.update(x=middle[:, 0], y=middle[:, 1])
-    run.write_table("clusters.parquet", pa.table(columns).cast(CLUSTERS))
+    run.write_table(CLUSTERS_FILE, pa.table(columns).cast(CLUSTERS))
 
 
 def read_clustered(run: Run, columns: list[str]) -> pa.Table:
@@ -186,18 +194,18 @@ def read_clustered(run: Run, columns: list[str]) -> pa.Table:
 
     They are the ok ones; where an episode's cameras are joined, only the first camera's of each whole episode.
     """
-    ids = run.read_table("trajectories", ["video_id"])["video_id"]
-    videos = run.read_table("videos.parquet", list(dict.fromkeys(["video_id", *columns])))
+    ids = run.read_table(TRAJECTORIES_FOLDER, ["video_id"])["video_id"]
+    videos = run.read_table(VIDEOS_FILE, list(dict.fromkeys(["video_id", *columns])))
     return videos.filter(pc.is_in(videos["video_id"], value_set=ids.combine_chunks())).select(columns)
 
 
 def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
     """Write other scores, (n,) float64, and flags, (n,) bool, into ``clusters.parquet``."""
     run.remove(EXPORTS_FOLDER)
-    table = run.read_table("clusters.parquet")
+    table = run.read_table(CLUSTERS_FILE)
     for name, values in (("outlier_score", scores), ("outlier", flags)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
-    run.write_table("clusters.parquet", table.cast(CLUSTERS))
+    run.write_table(CLUSTERS_FILE, table.cast(CLUSTERS))
 
 
 def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
@@ -246,8 +254,8 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     sink = io.BytesIO()
     np.save(sink, clustering.centers, allow_pickle=False)
     run.write_bytes(CENTERS_FILE, sink.getvalue())
-    _write_arrays(run, "model/reducer.npz", reducer)
-    run.write_bytes("model/config.yaml", to_yaml(config).encode())
+    _write_arrays(run, REDUCER_FILE, reducer)
+    run.write_bytes(MODEL_CONFIG_FILE, to_yaml(config).encode())
 
 
 def write_picture_map(run: Run, arrays: dict[str, np.ndarray]) -> None:
@@ -331,17 +339,17 @@ def read_model(run: Run) -> SavedModel:
         If the run has none, because it is not clustered, or because an estimator's clusters took the place of its own.
     """
     if not run.exists(CENTERS_FILE):
-        others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists("clusters.parquet") else ""
+        others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists(CLUSTERS_FILE) else ""
         raise UsageError(f"{run} has no model of its clusters{others}: run raypipe cluster {run}")
-    reducer = _read_arrays(run, "model/reducer.npz")
+    reducer = _read_arrays(run, REDUCER_FILE)
     reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.
-    config = from_yaml(run.read_bytes("model/config.yaml").decode())
-    return SavedModel(config, read_model_centers(run), reducer, run.read_json("metrics.json").get("gamma"))
+    config = from_yaml(run.read_bytes(MODEL_CONFIG_FILE).decode())
+    return SavedModel(config, read_model_centers(run), reducer, run.read_json(METRICS_FILE).get("gamma"))
 
 
 def read_known_places(run: Run, at_most: int) -> tuple[np.ndarray, np.ndarray]:
     """Read steps of a run's trajectories, (n, dim), and their places on its map, (n, 2): evenly spread, n at most."""
-    names = run.files("trajectories", ".parquet")
+    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
     names = names[:: -(-len(names) // _SAMPLED_FILES)]  # A file may have some hundred MB.
     steps, places = [], []
     for name in names:

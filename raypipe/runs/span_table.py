@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from raypipe.runs.contents import SPANS_FILE
+from raypipe.runs.contents import SPANS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.storage import inert
 
@@ -21,7 +21,7 @@ class VideoSpan(NamedTuple):
 
 def write_spans(run: Run, spans: Iterable[VideoSpan]) -> None:
     """Write ``spans.csv``: a row a span, with its video's URI."""
-    videos = run.read_table("videos.parquet", ["video_id", "uri"])
+    videos = run.read_table(VIDEOS_FILE, ["video_id", "uri"])
     uris = dict(zip(videos["video_id"].to_pylist(), videos["uri"].to_pylist(), strict=True))
     rows: list[Sequence[Any]] = [["video_id", "uri", "start_s", "end_s", "label"]]
     for span in spans:

@@ -12,6 +12,7 @@ from raypipe.config import Config
 from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
 from raypipe.reduction import reduce_trajectories
+from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.plan import read_ledger
 from raypipe.schema import OK, Trajectories
@@ -50,7 +51,7 @@ def sample_trajectories(
     RaypipeError
         If no video of the run has a clip.
     """
-    videos = run.read_table("videos.parquet", ["video_id", "status"])
+    videos = run.read_table(VIDEOS_FILE, ["video_id", "status"])
     ids = videos.filter(pc.equal(videos["status"], OK))["video_id"].combine_chunks()
     if config.trajectory.join or config.trajectory.method == "seq2seq":
         steps = LocalSteps(run, config, progress=progress)

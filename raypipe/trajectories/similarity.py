@@ -20,7 +20,7 @@ from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
 from raypipe.runs import lookup
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words, without_folder
-from raypipe.runs.contents import SIGNALS_FOLDER
+from raypipe.runs.contents import METRICS_FILE, SIGNALS_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDED, Trajectories
 from raypipe.sources import is_precomputed, read_source
@@ -265,7 +265,7 @@ def gamma_of(run: Run, column: str) -> float:
     """Return the γ that the clusters were found with, or one that fits the paths."""
     from raypipe.softdtw import auto_gamma
 
-    if column == "reduced" and (gamma := run.read_json("metrics.json").get("gamma")):
+    if column == "reduced" and (gamma := run.read_json(METRICS_FILE).get("gamma")):
         return gamma
     return auto_gamma(next(lookup.iter_trajectories(run, column)).values)
 
