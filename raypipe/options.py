@@ -204,13 +204,22 @@ def print_plan(source: str, config: Config) -> None:
     print("\n".join(pipeline.preview(source, config)))
 
 
+def say_report(run: Any, progress: Progress) -> None:
+    """Say where the page of a run lies."""
+    from raypipe.runs.contents import REPORT_FILE
+
+    progress.say(f"report: {shown(run.place(REPORT_FILE))}")
+
+
 def exit_code(run: Any, max_failed: float) -> int:
     """Return the exit code of a run: `TOO_MANY_FAILED`, with a line that says so, if a larger part has failed."""
+    from raypipe.runs.contents import VIDEOS_FILE
+
     counts = run.info()["counts"]
     if counts["failed"] > max_failed * counts["found"]:
         print(
             f"raypipe: {counts['failed']} of {counts['found']} videos failed, more than --max-failed {max_failed:g}: "
-            f"see {shown(run.place('videos.parquet'))}",
+            f"see {shown(run.place(VIDEOS_FILE))}",
             file=sys.stderr,
         )
         return TOO_MANY_FAILED

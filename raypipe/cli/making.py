@@ -20,6 +20,7 @@ from raypipe.options import (
     exit_code,
     prepare,
     print_plan,
+    say_report,
     verb,
 )
 from raypipe.storage import shown
@@ -53,7 +54,7 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     can_sweep = config.cluster.method != "density" and made.info()["counts"]["ok"] >= LEAST_SWEPT
     sweep = f", raypipe sweep {name} to find how many clusters there are" if can_sweep else ""
     progress.say(f"next: raypipe explore {name} to look at it{sweep}")
-    progress.say(f"report: {shown(made.place('report.html'))}")
+    say_report(made, progress)
     return exit_code(made, options["max_failed"])
 
 
@@ -95,7 +96,7 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     config, progress = prepare(options, base=made)
     pipeline.cluster(made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {shown(made.place('report.html'))}")
+    say_report(made, progress)
 
 
 @verb(
@@ -120,6 +121,7 @@ def sweep(
     from raypipe import pipeline
     from raypipe.analysis.recommendation import describe_sweep
     from raypipe.analysis.sweep import read_gammas, read_range
+    from raypipe.runs.contents import SWEEP_PLOT_FILE
     from raypipe.runs.directory import Run
 
     ks, gammas = k and read_range(k), read_gammas(gamma)
@@ -129,7 +131,7 @@ def sweep(
     progress.say(
         f"next: raypipe cluster {shlex.quote(shown(run))} -k K with the number of your choice, which reports again"
     )
-    progress.say(f"picture: {shown(made.place('plots/sweep.png'))}")
+    progress.say(f"picture: {shown(made.place(SWEEP_PLOT_FILE))}")
 
 
 @verb(CONFIG, EMBED, epilog="Example:  raypipe predict runs/first new_videos/ -o runs/new")
@@ -147,5 +149,5 @@ def predict(run: ExistingRun, source: Source, output: Output, options: dict[str,
     made = Run(output)
     pipeline.predict(known, source, made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {shown(made.place('report.html'))}")
+    say_report(made, progress)
     return exit_code(made, options["max_failed"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raypipe.errors import UsageError
-from raypipe.options import CONFIG, DONE, FIND, FOUND_FAULTS, SEED, ExistingRun, Source, prepare, verb
+from raypipe.options import CONFIG, DONE, FIND, FOUND_FAULTS, SEED, ExistingRun, Source, prepare, say_report, verb
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
     config, progress = prepare(options, base=made)
     pipeline.find_outliers(made, config, progress)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {shown(made.place('report.html'))}")
+    say_report(made, progress)
 
 
 @verb(CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
@@ -111,7 +111,7 @@ def report(run: ExistingRun, options: dict[str, Any]) -> None:
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     pipeline.report(made, config, progress)
-    progress.say(f"report: {shown(made.place('report.html'))}")
+    say_report(made, progress)
 
 
 @verb(
@@ -223,7 +223,7 @@ def demo(
     print(f"ARI of trajectory clustering   {scores['trajectories']:.3f}")
     print(f"ARI of mean-pooled k-means     {scores['mean_pooled']:.3f}")
     progress.say(f"next: raypipe explore {shlex.quote(shown(output))} to look at it")
-    progress.say(f"report: {shown(made.place('report.html'))}")
+    say_report(made, progress)
 
 
 @verb(
