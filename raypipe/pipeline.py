@@ -22,7 +22,7 @@ from raypipe.runs.accounting import write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
 from raypipe.runs.contents import CLUSTERS_FILE, METRICS_FILE, RUN_FILE, SIGNALS_FOLDER, SWEEP_FILE, SWEEP_PLOT_FILE
-from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
+from raypipe.runs.dataset_checks import write_dataset_faults
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.plan import Plan, find_quarantined, open_plan, portion_size
@@ -174,11 +174,11 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
 
 def predict(model_run: Run, source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed new videos as a run's were, and give them its clusters: ``run`` becomes a run directory of its own."""
-    from raypipe.analysis.evaluation import evaluate
     from raypipe.clustering import Clustering
     from raypipe.clustering.assignment import assign_to_centers, assign_to_neighbours
     from raypipe.clustering.result import NOISE
     from raypipe.runs import outlier_table, results
+    from raypipe.runs.appraisal import write_judged_clusters
     from raypipe.runs.lookup import read_labelled
     from raypipe.trajectories.steps import LocalSteps
 
@@ -217,18 +217,10 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
             results.write_picture_map(run, picture_map)
         else:
             steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
-    with run.step("evaluate"):
-        name, truth = results.read_truth(run)
-        metrics = evaluate(steps.reduced.values, labels, gamma=model.gamma, n_clusters=len(model.centers), truth=truth)
+    centers = results.read_barycenters(model_run)
+    metrics, found = write_judged_clusters(run, config, steps.reduced, steps.picture, clustering, centers, known)
     del metrics["n_empty"]  # Clusters without a new video say nothing of the clustering.
-    with run.step("outliers"):
-        found = outlier_table.judge_videos(
-            run, steps.reduced, labels, distances, model.centers, model.gamma, model.config, known
-        )
-        results.write_clusters(run, clustering, found.scores, found.flags, steps.picture)
-    results.write_barycenters(run, results.read_barycenters(model_run))
-    write_duplicates(run, steps.reduced)
-    run.write_json(METRICS_FILE, {**metrics, "gamma": model.gamma, "truth": name, "outliers": found.summary()})
+    run.write_json(METRICS_FILE, metrics)
     run.record_stage("cluster", made_by)
     names = {k: "noise" if k == NOISE else f"cluster {k}" for k in np.unique(labels).tolist()}
     progress.say(", ".join(f"{name}: {(labels == k).sum()}" for k, name in names.items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from raypipe.runs.contents import METRICS_FILE
 from raypipe.runs.dataset_checks import write_duplicates
 from raypipe.runs.descriptions import write_descriptions
 from raypipe.runs.directory import Run
-from raypipe.runs.outlier_table import WORST, judge_videos, record_outliers
+from raypipe.runs.outlier_table import WORST, Judgement, Known, judge_videos, record_outliers
 from raypipe.runs.results import read_truth, write_barycenters, write_clusters
 from raypipe.schema import Trajectories
 
@@ -44,6 +45,40 @@ def write_appraisal(
     say
         Called with what is to be said of it.
     """
+    metrics, found = write_judged_clusters(run, config, paths, picture, clustering, centers)
+    metrics["n_assigned"] = clustering.n_assigned
+    run.write_json(METRICS_FILE, metrics)
+    record_outliers(run, found, say, WORST if found.by == "distance" else 0)
+    for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
+        say(line)
+    run.record_stage("cluster", clustering.implementation, clustering.reason)
+    with run.step("describe"):
+        described_by, fallback = write_descriptions(run, config, clustering.labels, clustering.distances)
+    run.record_stage("describe", described_by, fallback)
+
+
+def write_judged_clusters(
+    run: Run,
+    config: Config,
+    paths: Trajectories,
+    picture: Trajectories,
+    clustering: Clustering,
+    centers: dict[int, np.ndarray] | None,
+    known: Known | None = None,
+) -> tuple[dict[str, Any], Judgement]:
+    """Evaluate a clustering and judge its videos; write the clusters, their paths on the map, and the duplicates.
+
+    Parameters
+    ----------
+    run, config, paths, picture, clustering, centers
+        As `write_appraisal` takes them.
+    known
+        The clustering of other videos that these joined; None where they were clustered themselves.
+
+    Returns
+    -------
+    What ``metrics.json`` is to hold, and what was found of the videos.
+    """
     with run.step("evaluate"):
         name, truth = read_truth(run)
         metrics = evaluate(
@@ -60,18 +95,10 @@ def write_appraisal(
             centers = average_paths({k: [picture.values[i] for i in rows] for k, rows in members.items()})
     with run.step("outliers"):
         found = judge_videos(
-            run, paths, clustering.labels, clustering.distances, clustering.centers, clustering.gamma, config
+            run, paths, clustering.labels, clustering.distances, clustering.centers, clustering.gamma, config, known
         )
         write_clusters(run, clustering, found.scores, found.flags, picture)
     write_barycenters(run, centers)
     with run.step("duplicates"):
         write_duplicates(run, paths)
-    metrics = {**metrics, "n_assigned": clustering.n_assigned, "gamma": clustering.gamma, "truth": name}
-    run.write_json(METRICS_FILE, {**metrics, "outliers": found.summary()})
-    record_outliers(run, found, say, WORST if found.by == "distance" else 0)
-    for line in filter(None, (describe_empty(metrics), describe_noise(metrics))):
-        say(line)
-    run.record_stage("cluster", clustering.implementation, clustering.reason)
-    with run.step("describe"):
-        described_by, fallback = write_descriptions(run, config, clustering.labels, clustering.distances)
-    run.record_stage("describe", described_by, fallback)
+    return {**metrics, "gamma": clustering.gamma, "truth": name, "outliers": found.summary()}, found
