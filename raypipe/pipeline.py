@@ -174,12 +174,9 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
 
 def predict(model_run: Run, source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed new videos as a run's were, and give them its clusters: ``run`` becomes a run directory of its own."""
-    from raypipe.clustering import Clustering
-    from raypipe.clustering.assignment import assign_to_centers, assign_to_neighbours
     from raypipe.clustering.result import NOISE
     from raypipe.runs import outlier_table, results
     from raypipe.runs.appraisal import write_judged_clusters
-    from raypipe.runs.lookup import read_labelled
     from raypipe.trajectories.steps import LocalSteps
 
     if run.path() == model_run.path():
@@ -201,14 +198,7 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
         reducer = steps.restore(model.reducer)
     run.record_stage("reduce", reducer.implementation)
     with run.step("cluster"):
-        values, how = steps.reduced.values, config.cluster
-        if how.method == "density":
-            neighbours = read_labelled(model_run)
-            labels, distances = assign_to_neighbours(values, *neighbours, model.centers, how, model.gamma)
-        else:
-            labels, distances = assign_to_centers(values, model.centers, how, model.gamma)
-        made_by = f"{results.PREDICTED}{model_run}"
-        clustering = Clustering(labels, distances, model.centers, None, 0, model.gamma, made_by)
+        clustering = steps.assign(model_run, model)
     results.write_model(run, config, clustering, model.reducer)
     with run.step("picture"):
         picture_map = results.read_picture_map(model_run)
@@ -221,7 +211,8 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     metrics, found = write_judged_clusters(run, config, steps.reduced, steps.picture, clustering, centers, known)
     del metrics["n_empty"]  # Clusters without a new video say nothing of the clustering.
     run.write_json(METRICS_FILE, metrics)
-    run.record_stage("cluster", made_by)
+    run.record_stage("cluster", clustering.implementation)
+    labels = clustering.labels
     names = {k: "noise" if k == NOISE else f"cluster {k}" for k in np.unique(labels).tolist()}
     progress.say(", ".join(f"{name}: {(labels == k).sum()}" for k, name in names.items()))
     outlier_table.record_outliers(run, found, progress.say)

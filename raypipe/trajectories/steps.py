@@ -23,7 +23,8 @@ from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.runs.contents import LEARNED_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.results import begin_clusters, write_encoder, write_trajectories
+from raypipe.runs.lookup import read_labelled
+from raypipe.runs.results import PREDICTED, SavedModel, begin_clusters, write_encoder, write_trajectories
 from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories
@@ -105,6 +106,18 @@ class LocalSteps:
         clustering = fit_clusters(self.reduced.values, self._config.cluster)
         begin_clusters(self._run, self._config)
         return clustering
+
+    def assign(self, known: Run, model: SavedModel) -> Clustering:
+        """Give the reduced trajectories the clusters of an earlier run, by its model."""
+        from raypipe.clustering.assignment import assign_to_centers, assign_to_neighbours
+
+        values, how = self.reduced.values, self._config.cluster
+        if how.method == "density":
+            neighbours = read_labelled(known)
+            labels, distances = assign_to_neighbours(values, *neighbours, model.centers, how, model.gamma)
+        else:
+            labels, distances = assign_to_centers(values, model.centers, how, model.gamma)
+        return Clustering(labels, distances, model.centers, None, 0, model.gamma, f"{PREDICTED}{known}")
 
     @property
     def reduced(self) -> Trajectories:
