@@ -174,7 +174,7 @@ def summarise(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         table[kind] = {
             "n": len(mine),
             "right": int((off == 0).sum()),
-            "within_1": int(((off <= 1) & (none == (kind == "no groups"))).sum()),
+            "within_1": int(((off <= 1) & (none == kind.startswith("no groups"))).sum()),
             "no_structure": int(none.sum()),
             "right_by_silhouette_alone": int((alone == 0).sum()),
         }
