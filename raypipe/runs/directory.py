@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.errors import RaypipeError, SourceError, UsageError, one_line
 from raypipe.runs.contents import LOG_FILE, RUN_FILE
+from raypipe.runs.parquet import read_whole, write_parquet
 from raypipe.storage import cut_name, failure, is_transient, local_path, open_filesystem, patiently, shown, url_below
 
 T = TypeVar("T")
@@ -276,7 +277,7 @@ class Run:
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file."""
         sink = pa.BufferOutputStream()
-        _write_parquet(sink, [table])
+        write_parquet(sink, [table])
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def write_tables(self, name: str, tables: Iterable[pa.Table]) -> None:
@@ -292,7 +293,7 @@ class Run:
 
         def write(path: str) -> None:
             with _replacing(Path(path)) as temporary:
-                _write_parquet(temporary, tables)
+                write_parquet(temporary, tables)
 
         if isinstance(self._fs, LocalFileSystem):
             self._do("write", name, write)
@@ -300,7 +301,7 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "whole.parquet"
             try:
-                _write_parquet(whole, tables)
+                write_parquet(whole, tables)
             except OSError as error:
                 raise RaypipeError(f"cannot write {whole}: {error.strerror or error}") from error
             self._do("write", name, lambda path: self._fs.put_file(str(whole), path))
@@ -337,7 +338,7 @@ class Run:
             return pa.concat_tables(tables)
 
         if group is None:
-            return self._read_open(name, lambda file: _read_whole(file, columns))
+            return self._read_open(name, lambda file: read_whole(file, columns))
         return self.read_parquet(name, lambda file: file.read_row_group(group, columns))
 
     def read_parquet(self, name: str, call: Callable[[pq.ParquetFile], T]) -> T:
@@ -440,27 +441,6 @@ def _replacing(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _write_parquet(place: Path | pa.NativeFile, tables: Iterable[pa.Table]) -> None:
-    rest = iter(tables)
-    table = next(rest)
-    # Numbers seldom repeat; texts do, and categories keep their order only as a dictionary.
-    pq.write_table(table.schema.empty_table(), empty := pa.BufferOutputStream())
-    leaves = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
-    texts = [leaf.path for leaf in map(leaves.column, range(len(leaves))) if leaf.logical_type.type == "STRING"]
-    texts += [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-    with pq.ParquetWriter(place, table.schema, compression="zstd", use_dictionary=texts) as writer:
-        while table is not None:
-            writer.write_table(table, row_group_size=max(table.num_rows, 1))
-            table = next(rest, None)
-
-
-def _read_whole(file: Any, columns: list[str] | None) -> pa.Table:
-    try:
-        return pq.ParquetFile(file, pre_buffer=True).read(columns)
-    except pa.ArrowNotImplementedError:  # Of nested columns in chunks it cannot; read_table can, by pandas.
-        return pq.read_table(file, columns=columns)
 
 
 def _find_near(url: str) -> Path | None:
