@@ -236,7 +236,7 @@ def cpu_s(call: Callable[[], Any], n: int = 3) -> float:
 
 
 def measure_tables(run: Run) -> dict[str, Any]:
-    from raypipe.report.catalog import Catalog
+    from raypipe.report.serving.catalog import Catalog
     from raypipe.runs.frames import FrameReader
 
     catalog, index = Catalog(run), FrameReader(run)

@@ -70,15 +70,15 @@ def write_page(folder: str, n: int) -> Path:
 
 def write_html(run: Run, paths: np.ndarray) -> Path:
     """Write the page of a run whose videos have these paths, without the pictures of plots; return where it is."""
-    from raypipe.report import explorer, page
     from raypipe.report.facts import read_facts, read_paths
-    from raypipe.report.plots import VideoMap
+    from raypipe.report.figures.plots import VideoMap
+    from raypipe.report.page import document, explorer
 
     facts, drawn = read_facts(run), read_paths(run)
     data = explorer.write_data(run, facts, drawn, {k: paths[k::N_CLUSTERS].mean(axis=0) for k in range(N_CLUSTERS)})
-    cards = [page.Card(cluster, [], None) for cluster in facts.clusters]
+    cards = [document.Card(cluster, [], None) for cluster in facts.clusters]
     written = datetime(2026, 1, 1, tzinfo=UTC)
-    html = page.render_page(facts, {}, cards, [], written, VideoMap(b"", (1, 1), {}, 1.0), data)
+    html = document.render_page(facts, {}, cards, [], written, VideoMap(b"", (1, 1), {}, 1.0), data)
     run.write_bytes("report.html", html.encode())
     return Path(run.path("report.html"))
 

@@ -27,7 +27,7 @@ _HOMES = {
     "Seq2SeqEmbedder": "raypipe.trajectories.learned",
     "reduce": "raypipe.reduction",
     "TimeSeriesKMeans": "raypipe.clustering.time_series_kmeans",
-    "export": "raypipe.report.exports",
+    "export": "raypipe.report.exporting.exports",
     "RaypipeError": "raypipe.errors",
 }
 

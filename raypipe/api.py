@@ -230,7 +230,7 @@ def write_poster(
         If the run has no map or no ``frames/``, no frame lies in the window, or an argument is out of range.
     """
     from raypipe import pipeline
-    from raypipe.report.poster_layout import PosterForm
+    from raypipe.report.posters.poster_layout import PosterForm
 
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
     check_type("output", output, (str, os.PathLike, type(None)))

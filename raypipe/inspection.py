@@ -25,8 +25,8 @@ from raypipe.decoders.sandbox import Sandbox, open_sandbox
 from raypipe.errors import DecodeError, RaypipeError, SourceError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import open_parts
-from raypipe.report.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.report.facts import Member
+from raypipe.report.figures.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.runs.lookup import name_of
 from raypipe.schema import Failure, Probe
 from raypipe.segments.planning import find_failures

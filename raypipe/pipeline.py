@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from raypipe.analysis.sweep import Map
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
-    from raypipe.report.poster_layout import PosterForm
+    from raypipe.report.posters.poster_layout import PosterForm
     from raypipe.trajectories.steps import LocalSteps
 
 Source = str | Path | Videos
@@ -255,7 +255,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     """Write tables, pictures and ``report.html`` anew; until all are written, the page of before stays."""
     from raypipe.decoders.sandbox import open_sandbox
     from raypipe.report import write_report_files
-    from raypipe.report.run_version import of_one_clustering
+    from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.sources.precomputed import check_has_video
 
     if not run.exists(CLUSTERS_FILE):
@@ -274,7 +274,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
 def poster(run: Run, config: Config, output: str | None, form: PosterForm, progress: Progress) -> str:
     """Write a poster of a clustered run; return where it lies, or the page that shows it."""
     from raypipe.decoders.sandbox import open_sandbox
-    from raypipe.report.poster import write_poster
+    from raypipe.report.posters.poster import write_poster
 
     with open_sandbox(config.decode) as sandbox:
 
@@ -296,7 +296,7 @@ def sweep(
     from raypipe.analysis.sweep import MAX_VIDEOS, affordable_sweep, check_sweep, sweep_clusters
     from raypipe.engine.session import ray_session
     from raypipe.engine.transform import map_tasks
-    from raypipe.report.sweep_figure import draw_sweep
+    from raypipe.report.figures.sweep_figure import draw_sweep
     from raypipe.trajectories.samples import sample_trajectories
 
     check_embedded(run)

@@ -69,7 +69,7 @@ def search(
     print(similarity.as_text(found, as_json))
     if picture is not None:
         from raypipe.progress import make_progress
-        from raypipe.report.fingerprint_figure import draw_found
+        from raypipe.report.figures.fingerprint_figure import draw_found
 
         _write_picture(picture, draw_found(asked, found, like, least), make_progress(options["quiet"]))
 
@@ -162,7 +162,7 @@ def poster(
 ) -> None:
     """Lay frames of a clustered run on a grid by their place on the map: a poster, or tiles to zoom into."""
     from raypipe import pipeline
-    from raypipe.report.poster_layout import PosterForm, read_center, read_tiles
+    from raypipe.report.posters.poster_layout import PosterForm, read_center, read_tiles
     from raypipe.runs.directory import Run
 
     if source not in ("frames", "originals"):
@@ -201,7 +201,7 @@ def explore(
     options: dict[str, Any],
 ) -> None:
     """Serve the page of a clustered run with its videos playing, one or several side by side, until Ctrl-C."""
-    from raypipe.report.server import serve_run
+    from raypipe.report.serving.server import serve_run
     from raypipe.runs.directory import Run
 
     serve_run(Run.open(run), host, port, browser)
@@ -285,7 +285,7 @@ def export(
     options: dict[str, Any],
 ) -> None:
     """Write the results for other tools: the edit that LeRobot takes, FiftyOne samples, arrays, a table, or links."""
-    from raypipe.report.exports import export as write
+    from raypipe.report.exporting.exports import export as write
     from raypipe.runs.directory import Run
 
     print("\n".join(write(Run.open(run), to, output, keep=keep, dry_run=dry_run)))

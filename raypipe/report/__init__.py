@@ -17,10 +17,10 @@ from raypipe.runs.frames import read_frames
 from raypipe.schema import Frames
 
 if TYPE_CHECKING:
-    from raypipe.report.contact_sheets import FramesOf
     from raypipe.report.facts import Cluster, Facts, Member
-    from raypipe.report.page import Card
-    from raypipe.report.plots import VideoMap
+    from raypipe.report.figures.contact_sheets import FramesOf
+    from raypipe.report.figures.plots import VideoMap
+    from raypipe.report.page.document import Card
 
 SHOWN_OUTLIERS = 24
 
@@ -54,8 +54,8 @@ def write_report_files(
         If the run has not been clustered.
     """
     # These modules import matplotlib, which `import raypipe` must not do.
-    from raypipe.report import explorer, page
     from raypipe.report.facts import read_centers, read_facts, read_paths
+    from raypipe.report.page import document, explorer
     from raypipe.report.summary import mapping_rows, summarise
 
     facts = read_facts(run)
@@ -70,7 +70,7 @@ def write_report_files(
         drawn, video_map = _write_plots(run, facts, paths, centers, report_config.seed)
         data = explorer.write_data(run, facts, paths, centers)
         cards, outliers, pictures = sheets.result()
-    html = page.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map, data)
+    html = document.render_page(facts, drawn, cards, outliers, written or datetime.now(UTC), video_map, data)
     run.write_bytes(REPORT_FILE, html.encode())
     wanted = {*pictures, *(f"{PLOTS_FOLDER}/{name}.png" for name in drawn)}
     there = [*run.files(PLOTS_FOLDER), *run.files(THUMBNAILS_FOLDER)]
@@ -81,10 +81,10 @@ def _write_plots(
     run: Run, facts: Facts, paths: dict[str, np.ndarray], centers: dict[int, np.ndarray], seed: int
 ) -> tuple[dict[str, bytes], VideoMap]:
     """Draw the plots, and return them as PNG, and where the map shows which video."""
-    from raypipe.report import histogram, learning_figures, plots
     from raypipe.report.facts import read_paths
-    from raypipe.report.fingerprint_figure import draw_unlike
-    from raypipe.report.sweep_figure import draw_sweep
+    from raypipe.report.figures import histogram, learning_figures, plots
+    from raypipe.report.figures.fingerprint_figure import draw_unlike
+    from raypipe.report.figures.sweep_figure import draw_sweep
 
     video_map = plots.draw_points(facts, centers if facts.is_pooled else None)
     drawn = {"points": video_map.png}
@@ -115,11 +115,12 @@ def _write_sheets(
     -------
     The page's cards, the outliers with a picture of what is odd, and the names of the files.
     """
-    from raypipe.report import contact_sheets, page
+    from raypipe.report.figures import contact_sheets
+    from raypipe.report.page import document
 
     n_videos, n_frames = report_config.sheet_videos, report_config.sheet_frames
     groups = facts.clusters_and_noise
-    n_rows, tile = page.layout(len(groups), n_videos, n_frames)
+    n_rows, tile = document.layout(len(groups), n_videos, n_frames)
     odd = {member.video_id: member for member in facts.outliers[:SHOWN_OUTLIERS]}
     on_sheets = [_choose(cluster, report_config) for cluster in groups]
     wanted = {video_id: (member, 1) for video_id, member in odd.items()}
@@ -150,8 +151,8 @@ def _write_sheets(
             sheet = contact_sheets.draw_sheet(facts, cluster, strips, last)
         names.append(f"{PLOTS_FOLDER}/cluster_{cluster.short_name}.png")
         run.write_bytes(names[-1], sheet)
-        shown = [page.show(strip, tile, n_frames) for strip in strips[:n_rows]]
-        cards.append(page.Card(cluster, shown, page.show(last, tile, n_frames) if last else None))
+        shown = [document.show(strip, tile, n_frames) for strip in strips[:n_rows]]
+        cards.append(document.Card(cluster, shown, document.show(last, tile, n_frames) if last else None))
         thumbnails.update((s.member.video_id, s.thumbnail) for s in [*strips, *([last] if last else [])])
     for video_id in odd.keys() - thumbnails.keys():
         thumbnails[video_id] = take_filmstrip(odd[video_id], 1).thumbnail

@@ -1,4 +1,4 @@
-"""Arrays and texts in one run of bytes, as the page's script reads them (``raypipe/report/script/data.js``).
+"""Arrays and texts in one run of bytes, as the page's script reads them (``raypipe/report/page/script/data.js``).
 
 A header of JSON, in which ``arrays`` says where each array lies, is followed by the arrays, each from a multiple of
 eight bytes on, so that a browser takes them without copying. Many texts are one array: each ends in a zero byte.

@@ -7,7 +7,7 @@ from page_server import TOKEN, make_run, serve_page
 from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.progress import Progress
-from raypipe.report.poster_layout import PosterForm
+from raypipe.report.posters.poster_layout import PosterForm
 
 SHIFTS = """
 window.shifted = 0;

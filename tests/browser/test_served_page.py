@@ -18,7 +18,9 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.config import ReportConfig
 from raypipe.progress import Progress
-from raypipe.report import explorer, page_data, write_report_files
+from raypipe.report import write_report_files
+from raypipe.report.page import explorer
+from raypipe.report.serving import page_data
 from raypipe.sources.videos import Video
 
 FILM = "#details .film"

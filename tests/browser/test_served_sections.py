@@ -9,7 +9,7 @@ from worded import WORDS, make_worded
 from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.progress import Progress
-from raypipe.report.poster_layout import PosterForm
+from raypipe.report.posters.poster_layout import PosterForm
 from raypipe.trajectories import similarity
 
 SETS = (

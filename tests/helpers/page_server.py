@@ -63,8 +63,8 @@ def serve_page(run: Run, cache: Path, host: str = "127.0.0.1", **options: Any) -
     """Serve a run's page in a thread."""
     import uvicorn
 
-    from raypipe.report.conversions import Conversions
-    from raypipe.report.server import guard, make_app, open_socket
+    from raypipe.report.serving.conversions import Conversions
+    from raypipe.report.serving.server import guard, make_app, open_socket
 
     conversions = Conversions(cache, **options)
     app = guard(make_app(run, conversions), host, TOKEN)

@@ -15,9 +15,10 @@ from raypipe import pipeline
 from raypipe.clustering import density
 from raypipe.config import make_config
 from raypipe.progress import Progress
-from raypipe.report import hover, write_report_files
+from raypipe.report import write_report_files
 from raypipe.report.facts import read_facts
-from raypipe.report.plots import draw_points
+from raypipe.report.figures.plots import draw_points
+from raypipe.report.page import hover
 from raypipe.report.style import COLORS, NOISE_COLOR, color_of, marker_of
 from raypipe.runs.results import read_barycenters
 from raypipe.sources.videos import Video

@@ -12,7 +12,7 @@ from raypipe.clustering import fit_clusters
 from raypipe.clustering.assignment import assign_to_centers
 from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError
-from raypipe.report.sweep_figure import _title, draw_sweep
+from raypipe.report.figures.sweep_figure import _title, draw_sweep
 from raypipe.softdtw import cdist_soft_dtw
 
 CONFIG = ClusterConfig(max_iter=8)

@@ -12,7 +12,7 @@ from raypipe import pipeline
 from raypipe.config import ReportConfig
 from raypipe.progress import Progress
 from raypipe.report import write_report_files
-from raypipe.report.page_sections import link_headings
+from raypipe.report.page.page_sections import link_headings
 from raypipe.runs import dataset_checks
 from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run

@@ -10,8 +10,9 @@ import pytest
 from report_runs import NAMES, STEPS, K, N, make_explored_run, make_run
 
 from raypipe.config import from_yaml, to_yaml
-from raypipe.report import explorer, packing
+from raypipe.report import packing
 from raypipe.report.facts import read_centers, read_facts, read_paths
+from raypipe.report.page import explorer
 
 TEXTS = ("names", "ids", "uris", "links", "captions", "reasons")
 

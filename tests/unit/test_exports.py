@@ -287,7 +287,7 @@ def test_half_a_fiftyone_dataset_is_taken_away(run, monkeypatch):
 
     made = {name: SimpleNamespace for name in ("Sample", "Classification", "TemporalDetection", "TemporalDetections")}
     fo = SimpleNamespace(dataset_exists=there.__contains__, Dataset=Dataset, **made)
-    monkeypatch.setattr("raypipe.report.fiftyone.require", lambda name: fo)
+    monkeypatch.setattr("raypipe.report.exporting.fiftyone.require", lambda name: fo)
     with pytest.raises(ValueError, match="the database is full"):
         rp.export(run, "fiftyone", "kitchen")
     assert not there
@@ -318,7 +318,7 @@ def test_fiftyone_is_told_which_files_are_videos_and_where_the_others_lie(tmp_pa
         Dataset=lambda name, persistent: Dataset(),
         **dict.fromkeys(names, SimpleNamespace),
     )
-    monkeypatch.setattr("raypipe.report.fiftyone.require", lambda _: fo)
+    monkeypatch.setattr("raypipe.report.exporting.fiftyone.require", lambda _: fo)
     lines = rp.export(run, "fiftyone", "kitchen")
     assert {sample.media_type for sample in made["samples"]} == {"video"}
     assert made["filepath"] == [str(tmp_path / "a.gif"), *uris[1:]]
@@ -332,7 +332,9 @@ def test_a_database_of_fiftyone_that_does_not_start_is_an_error_of_one_line(run,
     def dataset_exists(_):
         raise ValueError("MongoDB could not be installed")
 
-    monkeypatch.setattr("raypipe.report.fiftyone.require", lambda _: SimpleNamespace(dataset_exists=dataset_exists))
+    monkeypatch.setattr(
+        "raypipe.report.exporting.fiftyone.require", lambda _: SimpleNamespace(dataset_exists=dataset_exists)
+    )
     with pytest.raises(RaypipeError, match="database cannot be used: ValueError: MongoDB could not be installed"):
         rp.export(run, "fiftyone")
 

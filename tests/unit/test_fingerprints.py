@@ -11,9 +11,9 @@ from PIL import Image
 
 from raypipe.analysis import fingerprints
 from raypipe.analysis.fingerprints import choose_unlike, warp_distances
-from raypipe.report import fingerprint_figure as figure
 from raypipe.report.facts import read_facts
-from raypipe.report.fingerprint_figure import draw_found, draw_unlike
+from raypipe.report.figures import fingerprint_figure as figure
+from raypipe.report.figures.fingerprint_figure import draw_found, draw_unlike
 from raypipe.softdtw import cdist_soft_dtw
 
 

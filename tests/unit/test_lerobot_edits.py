@@ -22,9 +22,10 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
-from raypipe.report import explorer, packing
+from raypipe.report import packing
+from raypipe.report.exporting.lerobot_edits import find_dataset, merge_videos
 from raypipe.report.facts import read_facts
-from raypipe.report.lerobot_edits import find_dataset, merge_videos
+from raypipe.report.page import explorer
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
 
@@ -207,7 +208,7 @@ def test_the_cluster_of_an_episode_is_that_of_most_of_its_videos():
 
 
 def test_a_list_that_is_too_long_for_a_line_is_read_from_the_file(made, tmp_path, monkeypatch):
-    from raypipe.report import lerobot_edits
+    from raypipe.report.exporting import lerobot_edits
 
     monkeypatch.setattr(lerobot_edits, "_LONGEST_LINE", 10)
     lines = rp.export(made[1], "lerobot", str(tmp_path / "out"))

@@ -377,8 +377,8 @@ def test_the_verb_judges_again(clustered, tmp_path):
 
 
 def test_pictures_of_the_odd_part_are_shown_where_they_are_kept(clustered):
-    from raypipe.report.contact_sheets import show_span, times_in_span
     from raypipe.report.facts import read_facts
+    from raypipe.report.figures.contact_sheets import show_span, times_in_span
     from raypipe.runs.frames import Pictures
 
     odd = read_facts(clustered).outliers[0]

@@ -9,9 +9,10 @@ from page_server import serve_page
 from report_runs import STEPS, WRITTEN, N, frames_of, make_explored_run
 
 from raypipe.config import ReportConfig
-from raypipe.report import page_data, write_report_files
+from raypipe.report import write_report_files
 from raypipe.report.facts import read_facts, read_paths
 from raypipe.report.packing import join_texts, pack, unpack
+from raypipe.report.serving import page_data
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_wrong_questions_are_refused_in_a_line(served, path):
 
 def test_too_many_rows_at_once_are_refused():
     from raypipe.errors import UsageError
-    from raypipe.report.by_view import MOST_ROWS, parse_rows
+    from raypipe.report.serving.by_view import MOST_ROWS, parse_rows
 
     assert len(parse_rows(f"0-{MOST_ROWS - 1}", 10**6)) == MOST_ROWS
     with pytest.raises(UsageError, match="at most"):

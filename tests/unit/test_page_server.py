@@ -18,10 +18,10 @@ from page_server import FPS, SECONDS, TOKEN, make_run, serve_page, write_other
 from trouble import serve_folder
 from waiting import wait_for
 
-from raypipe.report.access import Gate
-from raypipe.report.byte_ranges import find_range, open_content
-from raypipe.report.catalog import Catalog
-from raypipe.report.server import add_player
+from raypipe.report.serving.access import Gate
+from raypipe.report.serving.byte_ranges import find_range, open_content
+from raypipe.report.serving.catalog import Catalog
+from raypipe.report.serving.server import add_player
 from raypipe.storage import TarMember
 
 N_VIDEOS, LONG_S = 11, 300
@@ -318,7 +318,7 @@ def test_what_could_not_be_kept_is_tried_again_after_a_minute(run, tmp_path, mon
         (tmp_path / "raypipe").unlink()
         assert served.ask("video/avi/converted.mp4").json == answer.json
         assert served.ask("video/avi/info").json["problem"] == answer.json["error"]
-        monkeypatch.setattr("raypipe.report.conversions._FAILED_S", 0.0)
+        monkeypatch.setattr("raypipe.report.serving.conversions._FAILED_S", 0.0)
         assert served.ask("video/avi/info").json["problem"] is None
         assert served.ask("video/avi/converted.mp4").status == 200
 
@@ -509,7 +509,7 @@ def test_the_command_says_in_one_line_what_is_wrong(run, tmp_path):
 
 def test_every_route_is_described():
     text = (Path(__file__).parents[2] / "docs/page_server.md").read_text()
-    from raypipe.report.server import _FILES, make_app
+    from raypipe.report.serving.server import _FILES, make_app
 
     source = Path(make_app.__code__.co_filename).read_text()
     routes = [line.split('"')[1] for line in source.splitlines() if line.strip().startswith("Route(")]

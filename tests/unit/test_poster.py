@@ -22,8 +22,8 @@ from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.progress import Progress
-from raypipe.report.poster import write_poster
-from raypipe.report.poster_layout import PosterForm, _size_grid, lay_out
+from raypipe.report.posters.poster import write_poster
+from raypipe.report.posters.poster_layout import PosterForm, _size_grid, lay_out
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import index_frames
 from raypipe.runs.picture_map import read_picture_map
@@ -147,7 +147,7 @@ def test_the_window_leaves_out_what_is_outside(tmp_path):
 
 
 def test_only_a_sample_of_very_many_videos_is_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr("raypipe.report.poster_layout._MAX_VIDEOS", 5)
+    monkeypatch.setattr("raypipe.report.posters.poster_layout._MAX_VIDEOS", 5)
     run = make_mapped(tmp_path / "run", grid_paths(24))
     layouts = [lay_out(run, PosterForm(seed=seed)) for seed in (0, 0, 1)]
     assert [layout.n_found for layout in layouts] == [20] * 3
@@ -225,7 +225,7 @@ def test_what_cannot_be_decoded_shows_its_small_picture_and_is_counted(tmp_path)
 
 
 def test_many_frames_of_one_video_are_asked_for_in_order_of_time_and_in_portions(tmp_path, monkeypatch):
-    monkeypatch.setattr("raypipe.report.poster._BYTES_AT_ONCE", 3 * 130 * 130 * 3)
+    monkeypatch.setattr("raypipe.report.posters.poster._BYTES_AT_ONCE", 3 * 130 * 130 * 3)
     run = make_mapped(tmp_path / "run", grid_paths(1, 8))
     asked = []
     form = PosterForm(width=1000, tiles=(8, 1), originals=True)

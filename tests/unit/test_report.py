@@ -165,7 +165,7 @@ def test_a_report_that_breaks_off_leaves_the_page_of_before(tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("raypipe.report.page.render_page", press_ctrl_c)
+        patch.setattr("raypipe.report.page.document.render_page", press_ctrl_c)
         pipeline.report(run, config, Progress())
     assert run.read_bytes("report.html") == page
     assert [*run.files("plots"), *run.files("thumbnails"), "report.html"] == names
@@ -293,8 +293,8 @@ def test_a_png_holds_its_pixels():
 def test_what_is_said_of_the_threshold_stays_within_the_axes(tmp_path, monkeypatch, share):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from raypipe.report import histogram
     from raypipe.report.facts import read_facts
+    from raypipe.report.figures import histogram
 
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(24)])
     scores = run.read_table("clusters.parquet")["outlier_score"].to_numpy()

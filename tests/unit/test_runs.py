@@ -13,7 +13,7 @@ from embedded import make_embedded
 from fsspec.implementations.memory import MemoryFileSystem
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.report.naming import free_name
+from raypipe.report.exporting.naming import free_name
 from raypipe.runs.directory import Run
 from raypipe.runs.results import check_place
 from raypipe.sources.videos import Video

@@ -5,9 +5,9 @@ import pytest
 from report_runs import make_run
 
 from raypipe.report.facts import read_facts
-from raypipe.report.page_figures import render_pictures
-from raypipe.report.plots import VideoMap
-from raypipe.report.short_answers import name_content, say_mixture, say_number
+from raypipe.report.figures.plots import VideoMap
+from raypipe.report.page.page_figures import render_pictures
+from raypipe.report.page.short_answers import name_content, say_mixture, say_number
 from raypipe.runs.directory import Run
 
 

@@ -20,7 +20,7 @@ from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.progress import shorten
 from raypipe.report.facts import Member
-from raypipe.report.plots import draw_path, gaps_between
+from raypipe.report.figures.plots import draw_path, gaps_between
 from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
 from raypipe.runs.contents import PLAN_FILE
 from raypipe.runs.directory import Run

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import UsageError
 from raypipe.progress import counted
-from raypipe.report.step_tables import iter_step_scores
+from raypipe.report.exporting.step_tables import iter_step_scores
 from raypipe.runs.contents import CLUSTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers

@@ -13,9 +13,9 @@ from PIL import Image
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Advance, Progress, counted
-from raypipe.report.canvas import Canvas
-from raypipe.report.poster_layout import PosterForm, PosterLayout, lay_out
-from raypipe.report.viewer import describe_poster, render_viewer
+from raypipe.report.posters.canvas import Canvas
+from raypipe.report.posters.poster_layout import PosterForm, PosterLayout, lay_out
+from raypipe.report.posters.viewer import describe_poster, render_viewer
 from raypipe.runs.contents import CLUSTERS_FILE, POSTER_FACTS_FILE, POSTER_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameIndex, fetch_frames

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import counted
-from raypipe.report.naming import free_name
+from raypipe.report.exporting.naming import free_name
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.contents import CLUSTERS_FILE, EMBEDDINGS_FOLDER, EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
@@ -74,7 +74,7 @@ def export(
     if to == "npz" and not run.files(EMBEDDINGS_FOLDER, ".parquet"):
         raise UsageError(f"{run} has no embeddings to export: run raypipe embed SOURCE -o {run}")
     if to == "fiftyone":
-        from raypipe.report.fiftyone import write_samples
+        from raypipe.report.exporting.fiftyone import write_samples
 
         return write_samples(run, output)
     place = Run(output or f"{run.url.rstrip('/')}/{EXPORTS_FOLDER}/{to}")
@@ -82,11 +82,11 @@ def export(
     if path is not None and Path(path).is_file():
         raise UsageError(f"{place} is a file: name a folder by -o")
     if to == "links":
-        from raypipe.report.links import write_links
+        from raypipe.report.exporting.links import write_links
 
         return write_links(run, place, dry_run)
     if to == "lerobot":
-        from raypipe.report.lerobot_edits import write_edits
+        from raypipe.report.exporting.lerobot_edits import write_edits
 
         return write_edits(run, place, keep)
     return _write_npz(run, place) if to == "npz" else _write_csv(run, place)

@@ -1,6 +1,6 @@
 // Shows a poster that zooms: the tiles of a deep-zoom pyramid, or one picture, which is a pyramid of one level and one
 // tile. The viewer page beside a pyramid and the served page of a run are both drawn by it. `box` holds a canvas, an
-// element of the class "said" and buttons with data-zoom; `facts` are those of raypipe/report/viewer.py; `addressOf`
+// element of the class "said" and buttons with data-zoom; `facts` are those of raypipe/report/posters/viewer.py; `addressOf`
 // makes the address of a tile of its "level/column_row"; `open` takes the frame that was clicked.
 
 function showPyramid(box, facts, addressOf, open = null) {

@@ -19,8 +19,8 @@ from PIL import Image, WebPImagePlugin  # noqa: F401 – saving as WebP would im
 
 from raypipe.clustering.parameters import constraint_of
 from raypipe.errors import RaypipeError
-from raypipe.report.contact_sheets import join_kept, middles_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
+from raypipe.report.figures.contact_sheets import join_kept, middles_of
 from raypipe.report.packing import join_texts, pack
 from raypipe.report.style import COLORS, color_of
 from raypipe.runs.contents import CENTERS_FILE, VIDEOS_FILE
@@ -230,7 +230,9 @@ def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     videos = run.read_table(VIDEOS_FILE)
     if EPISODE not in videos.column_names:
         return
-    from raypipe.report.lerobot_edits import edit_command  # It imports what a report of other videos does not need.
+    from raypipe.report.exporting.lerobot_edits import (
+        edit_command,  # It imports what a report of other videos does not need.
+    )
 
     try:
         command, notes = edit_command(run, videos["uri"], "selection_deleted")

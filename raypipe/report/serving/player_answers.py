@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.report.catalog import Catalog, Entry
-from raypipe.report.conversions import Conversions, Excerpt, Inspector
-from raypipe.report.media_sources import CONVERTED_TYPE, direct_type
-from raypipe.report.run_version import version_in
-from raypipe.report.transcoder import Media
+from raypipe.report.serving.catalog import Catalog, Entry
+from raypipe.report.serving.conversions import Conversions, Excerpt, Inspector
+from raypipe.report.serving.media_sources import CONVERTED_TYPE, direct_type
+from raypipe.report.serving.run_version import version_in
+from raypipe.report.serving.transcoder import Media
 from raypipe.runs.contents import CLUSTERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameReader, Pictures

@@ -26,14 +26,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from raypipe.errors import RaypipeError, SourceError, UsageError
-from raypipe.report.access import App, Gate
-from raypipe.report.by_view import ByView
-from raypipe.report.byte_ranges import RangeResponse, open_content, wait_gone
-from raypipe.report.conversions import Conversions, default_folder
-from raypipe.report.media_sources import direct_type
-from raypipe.report.page_data import HeldPage
-from raypipe.report.player_answers import MOST_PICTURES, Answers, NotHere
-from raypipe.report.run_version import VERSION_HEADER, read_version
+from raypipe.report.serving.access import App, Gate
+from raypipe.report.serving.by_view import ByView
+from raypipe.report.serving.byte_ranges import RangeResponse, open_content, wait_gone
+from raypipe.report.serving.conversions import Conversions, default_folder
+from raypipe.report.serving.media_sources import direct_type
+from raypipe.report.serving.page_data import HeldPage
+from raypipe.report.serving.player_answers import MOST_PICTURES, Answers, NotHere
+from raypipe.report.serving.run_version import VERSION_HEADER, read_version
 from raypipe.runs.contents import CLUSTERS_FILE, POSTER_FACTS_FILE, REPORT_FILE
 from raypipe.runs.directory import Run
 from raypipe.storage import local_path, shown
@@ -137,7 +137,7 @@ class _Page:
         name = request.path_params["name"]
         if name not in _OWN:
             raise HTTPException(404, "there is nothing of that name here")
-        return Response(resources.files("raypipe.report").joinpath(name).read_bytes(), media_type=_OWN[name])
+        return Response(resources.files("raypipe.report.serving").joinpath(name).read_bytes(), media_type=_OWN[name])
 
     async def align(self, request: Request) -> Response:
         ids = [each for each in request.query_params.get("ids", "").split(",") if each]

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.report.packing import join_texts, pack, unpack
-from raypipe.report.run_version import version_in
+from raypipe.report.serving.run_version import version_in
 from raypipe.runs.contents import REPORT_FILE
 from raypipe.runs.directory import Run
 

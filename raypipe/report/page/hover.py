@@ -12,7 +12,7 @@ from raypipe.progress import shorten
 
 if TYPE_CHECKING:
     from raypipe.report.facts import Facts, Member
-    from raypipe.report.plots import VideoMap
+    from raypipe.report.figures.plots import VideoMap
 
 MAX_TOLD = 3000  # Videos that say something: each takes about 200 bytes of the page.
 _CAPTION = 160  # Characters of a caption at most.

@@ -15,12 +15,12 @@ import yaml
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE
 from raypipe.progress import counted, shorten
-from raypipe.report.confusion import render_confusions
-from raypipe.report.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.facts import Cluster, Facts, Member, Problem, link_of
-from raypipe.report.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep, scroll
-from raypipe.report.page_script import policy_of, read_script, read_text, render_explorer
-from raypipe.report.page_sections import (
+from raypipe.report.figures.contact_sheets import TILE, Filmstrip, join_pictures
+from raypipe.report.page.confusion import render_confusions
+from raypipe.report.page.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep, scroll
+from raypipe.report.page.page_script import policy_of, read_script, read_text, render_explorer
+from raypipe.report.page.page_sections import (
     link_headings,
     render_checks,
     render_lead,
@@ -29,12 +29,12 @@ from raypipe.report.page_sections import (
     render_sweep_table,
     render_words,
 )
-from raypipe.report.short_answers import name_content, say_number
-from raypipe.report.span_bars import draw_timelines
+from raypipe.report.page.short_answers import name_content, say_number
+from raypipe.report.page.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 
 if TYPE_CHECKING:
-    from raypipe.report.plots import VideoMap
+    from raypipe.report.figures.plots import VideoMap
 
 STRIP_BYTES = 2_600_000  # All film strips together take about this many bytes, so that the page stays below 5 MB.
 MAX_TILES = 2400  # With more pictures on the page, each would be too small to show anything.
@@ -122,7 +122,7 @@ def render_page(
     video_map
         Where ``points`` shows which video.
     explorer
-        The data that `raypipe.report.explorer.write_data` wrote.
+        The data that `raypipe.report.page.explorer.write_data` wrote.
     """
     style, script = "".join(map(read_text, ("page.css", "explorer.css", "sections.css"))), read_script()
     body = "\n".join(

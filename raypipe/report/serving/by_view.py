@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from raypipe.errors import UsageError
-from raypipe.report.page_data import HeldPage, PageData
-from raypipe.report.player_answers import NotHere
-from raypipe.report.run_version import VERSION_HEADER, read_version
+from raypipe.report.serving.page_data import HeldPage, PageData
+from raypipe.report.serving.player_answers import NotHere
+from raypipe.report.serving.run_version import VERSION_HEADER, read_version
 from raypipe.runs.directory import Run
 from raypipe.storage import shown
 

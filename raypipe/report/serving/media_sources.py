@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raypipe.report.transcoder import Media
+from raypipe.report.serving.transcoder import Media
 
 _EIGHT_BITS = ("yuv420p", "yuvj420p")
 _TEN_BITS = "yuv420p10le"

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Mapping
 from html import escape
+from importlib import resources
 from typing import Any
 
 from raypipe.progress import shorten
-from raypipe.report.page_script import read_text
-from raypipe.report.poster_layout import PosterLayout
+from raypipe.report.page.page_script import read_text
+from raypipe.report.posters.poster_layout import PosterLayout
 from raypipe.runs.lookup import name_of
 
 TILE, OVERLAP = 254, 1
@@ -63,7 +64,8 @@ def render_viewer(facts: Mapping[str, Any]) -> str:
     # In a script element nothing but "</script" and "<!--" ends or bends the text, so no "<" is left in it.
     data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
     parts = {"TITLE": escape(facts["name"]), "DATA": data, "SCRIPT": read_text("script/deep_zoom.js")}
-    return re.sub("@(TITLE|DATA|SCRIPT)@", lambda found: parts[found[1]], read_text("viewer.html"))
+    page = resources.files("raypipe.report.posters").joinpath("viewer.html").read_text(encoding="utf-8")
+    return re.sub("@(TITLE|DATA|SCRIPT)@", lambda found: parts[found[1]], page)
 
 
 def _tell(video: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from uuid import uuid4
 
 from raypipe.errors import DecodeError, RaypipeError
-from raypipe.report.transcoder import SHORT_SIDE, Media, MediaSandbox
+from raypipe.report.serving.transcoder import SHORT_SIDE, Media, MediaSandbox
 
 MOST_BYTES = 2 << 30
 """What the folder holds at most."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import counted
+from raypipe.report.exporting.naming import free_name
 from raypipe.report.facts import read_facts
-from raypipe.report.naming import free_name
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.storage import local_path, shown

@@ -12,7 +12,7 @@ from typing import Any
 
 from raypipe.analysis.dataset_faults import SHOWN
 from raypipe.report.facts import Facts, Member
-from raypipe.report.page_figures import fold, scroll
+from raypipe.report.page.page_figures import fold, scroll
 from raypipe.runs.comparison import why_no_words
 
 MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed, and so many videos of each.

@@ -72,7 +72,7 @@ class Media:
 class MediaSandbox(Sandbox):
     """Looks into videos and converts them, in a child process."""
 
-    _module = "raypipe.report.transcoder"
+    _module = "raypipe.report.serving.transcoder"
 
     def __init__(self) -> None:
         super().__init__("pyav", _PROBE_S, 0.0)

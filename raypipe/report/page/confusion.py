@@ -6,8 +6,8 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
-from raypipe.report.page_figures import scroll
-from raypipe.report.short_answers import say_mixture
+from raypipe.report.page.page_figures import scroll
+from raypipe.report.page.short_answers import say_mixture
 
 if TYPE_CHECKING:
     from raypipe.report.facts import Facts

@@ -8,10 +8,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from raypipe.report.facts import Facts
-from raypipe.report.hover import draw_hover
+from raypipe.report.page.hover import draw_hover
 
 if TYPE_CHECKING:
-    from raypipe.report.plots import VideoMap
+    from raypipe.report.figures.plots import VideoMap
 
 _WIDE = ("trajectories", "fingerprints")
 

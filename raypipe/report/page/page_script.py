@@ -16,7 +16,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def read_text(name: str) -> str:
     """Return a file of this folder."""
-    return resources.files("raypipe.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("raypipe.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def read_script() -> str:
@@ -31,6 +31,6 @@ def policy_of(script: str) -> str:
 
 
 def render_explorer(data: str) -> str:
-    """Return the explorer's HTML and its data, which `raypipe.report.explorer.write_data` wrote."""
+    """Return the explorer's HTML and its data, which `raypipe.report.page.explorer.write_data` wrote."""
     # A type that is no script's makes a browser leave it alone. Base64 has no "<".
     return f'{read_text("explorer.html")}<script type="text/plain" id="explorer-data">{data}</script>'

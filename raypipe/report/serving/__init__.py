@@ -1,0 +1,1 @@
+"""The page, served to one person's browser with its videos playing."""
