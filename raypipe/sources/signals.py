@@ -1,7 +1,8 @@
 """The signals of LeRobot episodes, such as a robot's state and its actions, as trajectories.
 
 A frame has a vector of all features that are asked for, one behind the other. Each of its numbers is z-scored: less the
-mean and over the standard deviation of ``meta/stats.json``, or where that does not hold them, of the episodes' frames.
+mean and over the standard deviation of ``meta/stats.json``, or where that does not hold them soundly, of the episodes'
+frames.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ VIDEO = "video"
 """In the list of features this one stands for the episodes' videos, which the signals are joined to."""
 
 _NUMBERS = ("float", "int", "uint", "bool")
+
+_LEAST_SPREAD = 1 / 400
+"""Of the mean. lerobot 0.6.1 takes the square of the mean from the mean of the squares, in float32: where a standard
+deviation is below this part of the mean, more than a hundredth of it is rounding."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,8 @@ def open_features(source: str, features: str) -> tuple[LeRobotDataset, tuple[str
 def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table) -> Scale:
     """Find the mean and the standard deviation of features: in ``meta/stats.json``, else in the episodes' frames.
 
+    A standard deviation that is small beside the mean is not taken from there, see `_LEAST_SPREAD`.
+
     Raises
     ------
     SourceError
@@ -198,10 +205,11 @@ def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table
         with open_file(dataset.locate("meta/stats.json")) as file:
             told = json.loads(file.read())
         mean, std = (np.concatenate([np.ravel(told[name][of]) for name in names]) for of in ("mean", "std"))
-        if mean.shape == std.shape == first.shape[1:] and np.isfinite([mean, std]).all() and (std >= 0).all():
+        is_sound = np.isfinite(mean) & ((std == 0) | (std >= _LEAST_SPREAD * np.abs(mean)) & np.isfinite(std))
+        if mean.shape == std.shape == first.shape[1:] and is_sound.all():
             return Scale(tuple(names), mean, np.where(std > 0, std, 1.0), "meta/stats.json")
     except (SourceError, ValueError, LookupError, TypeError):
-        pass  # There are none, or none of these: they are computed.
+        pass  # There are none, or none of these, or of these some that rounding made: they are computed.
     count, total, squares = np.zeros(first.shape[1]), np.zeros(first.shape[1]), np.zeros(first.shape[1])
     middle = np.nanmean(np.where(np.isfinite(first), first, np.nan), axis=0)
     middle = np.nan_to_num(middle)  # Squares of differences from a near value do not cancel.

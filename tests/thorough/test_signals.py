@@ -69,6 +69,20 @@ def test_without_statistics_they_are_computed_from_the_frames(root, tmp_path):
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+def test_a_spread_that_float32_lost_beside_the_mean_is_computed_from_the_frames(tmp_path):
+    states = {0: [[101320.0, 0.0, 1.0], [101325.0, 1.0, 1.0]], 1: [[101330.0, 2.0, 1.0], [101325.0, 1.0, 1.0]]}
+    root = write_set(tmp_path / "set", (2, 2), states=states)
+    stats = json.loads((root / "meta/stats.json").read_text())
+    stats[STATE] |= {"mean": [101325.0, 1.0, 1.0], "std": [24.8, 0.7071, 0.0]}  # As lerobot 0.6.1 writes them.
+    (root / "meta/stats.json").write_text(json.dumps(stats))
+    signals = read_signals(str(root), STATE)
+    assert signals.scale.origin == "the episodes' frames"
+    np.testing.assert_allclose(signals.scale.std, [12.5**0.5, 0.5**0.5, 1])
+    stats[STATE] |= {"mean": [1.0, 1.0, 1.0], "std": [0.1, 0.7071, 0.0]}
+    (root / "meta/stats.json").write_text(json.dumps(stats))
+    assert read_signals(str(root), STATE).scale.origin == "meta/stats.json", "one that never changes is no reason"
+
+
 def test_several_features_stand_one_behind_the_other_and_frames_are_in_the_order_of_time(tmp_path):
     root = write_set(tmp_path / "set", (4, 3))
 
