@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from raypipe.decoders.colors import name_unusual
 from raypipe.decoders.container import N_THREADS, OpenVideo, check_indexed, open_video, read_first_frame
@@ -24,10 +25,10 @@ class DecordDecoder(ContainerReader):
     """Decodes with decord by frame numbers, which are looked up in the container's presentation times.
 
     Videos of which decord 0.6 silently returns wrong frames are refused: those with an edit list (decord counts the
-    hidden frames, and then is off or loops for ever), those with open groups of pictures (it is off after a seek),
-    those with a colour matrix that it does not know (it takes another), those where it may read another video track,
-    and all containers except MP4 and Matroska. Its frames are set upright here: it takes a mirror image for a turn, and
-    knows no orientation in Matroska.
+    hidden frames, and then is off or loops for ever), those with open groups of pictures or with intra refresh (it is
+    off after a seek), those with a colour matrix that it does not know (it takes another), those where it may read
+    another video track, and all containers except MP4 and Matroska. Its frames are set upright here: it takes a
+    mirror image for a turn, and knows no orientation in Matroska.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ class DecordDecoder(ContainerReader):
             _check_countable(uri, packets)
             first = read_first_frame(video)
             _check_colors(uri, first)
+            _check_keyframes(video, packets)
             orientation = read_orientation(first)
             turns = _count_turns(video, orientation)
             resize = Resizer(image_size, resize_mode, video.pixel_aspect, orientation, thumbnails)
@@ -109,6 +111,26 @@ def _check_countable(uri: str, packets: Timeline) -> None:
         raise DecodeError(f"{shown(uri)}: decord miscounts the {packets.n_hidden} frames that an edit list hides")
     if packets.n_leading:
         raise DecodeError(f"{shown(uri)}: decord finds wrong frames in open groups of pictures")
+
+
+def _check_keyframes(video: OpenVideo, packets: Timeline) -> None:
+    """Raise `DecodeError` unless the last keyframe is the first frame to come where decoding begins with it.
+
+    It is not in H.264 with intra refresh, where a keyframe is the place at which a refresh begins, and what is shown
+    begins with the end of it.
+    """
+    keyframe = first = None
+    try:
+        video.container.seek(int(video.to_ticks(packets.times_s[-1:], packets.origin)[0]), stream=video.stream)
+        for packet in video.container.demux(video.stream):
+            keyframe = packet.pts if keyframe is None else keyframe
+            first = next((frame.pts for frame in packet.decode()), None)
+            if first is not None:
+                break
+    except FFmpegError:
+        return  # What is damaged is told of where it is read.
+    if first != keyframe:
+        raise DecodeError(f"{shown(video.uri)}: decord finds wrong frames where pictures are refreshed bit by bit")
 
 
 def _check_colors(uri: str, frame: av.VideoFrame) -> None:

@@ -193,6 +193,8 @@ CODECS = {
     "b_frames.mp4": ("libx264", {"g": "24", "bf": "3"}),
     "open_gop.mp4": ("libx264", {"x264-params": "open-gop=1:keyint=24:scenecut=0"}),
     "open_gop.mkv": ("libx264", {"x264-params": "open-gop=1:keyint=24:scenecut=0"}),
+    "refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=24:scenecut=0:bframes=0"}),
+    "refresh.mkv": ("libx264", {"x264-params": "intra-refresh=1:keyint=24:scenecut=0:bframes=0"}),
     "one_gop.mp4": ("libx264", {"x264-params": "keyint=infinite:scenecut=0"}),
     "short_gop.mp4": ("libx264", {"g": "2"}),
     "fragmented.mp4": ("libx264", {"g": "24"}),
@@ -267,8 +269,8 @@ def test_uneven_times_and_a_late_start(tmp_path, name):
 @pytest.mark.parametrize("name", CODECS)
 def test_decord_random_requests(tmp_path, name):
     path = write_moving(tmp_path / name, *CODECS[name])
-    if name in {"open_gop.mp4", "open_gop.mkv", "camera.ts", "old.avi", "intra.avi"}:
-        with pytest.raises(DecodeError, match=r"open groups|not reliable"):
+    if name in {"open_gop.mp4", "open_gop.mkv", "refresh.mp4", "refresh.mkv", "camera.ts", "old.avi", "intra.avi"}:
+        with pytest.raises(DecodeError, match=r"open groups|refreshed|not reliable"):
             make_decoder("decord").frames(str(path), np.array([0.0]), SIZE, "squash")
     else:
         check_random_requests(make_decoder("decord"), path, n_requests=8)
