@@ -21,7 +21,7 @@
 #   were returned. MP4 with keyframes is right throughout, and PyAV from beginning to end right for all four files.
 #
 # What raypipe does: its torchcodec decoder refuses MPEG-TS, and compares the time of each frame that it gets with the
-# one that it wanted; what is refused is decoded by PyAV.
+# one that it wanted; what is refused is decoded by PyAV. decord 0.6 is off in both kinds too, and refused for both.
 #
 # FFmpeg's libraries are those in PyAV's wheel. With FFmpeg 5.1 and torchcodec 0.11.1 it is the same.
 set -euo pipefail
