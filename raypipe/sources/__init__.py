@@ -1,7 +1,6 @@
 """Sources: which videos there are, found without opening one."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -13,20 +12,20 @@ from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.sources.captions import read_texts
 from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import check_numbers, find_episodes
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
+from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.msrvtt import find_annotations, read_annotations
 from raypipe.sources.precomputed import Precomputed, is_precomputed, read_precomputed
-from raypipe.sources.tar_names import TAR, name_tars
+from raypipe.sources.tar_names import name_tars
 from raypipe.sources.versions import read_versions
+from raypipe.sources.videofolder import find_described
 from raypipe.sources.videos import Videos
-from raypipe.sources.webdataset import read_tars, take_tars
+from raypipe.sources.webdataset import read_tars
 from raypipe.storage import is_http, local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
-_TABLES = re.compile(r"metadata\.(csv|jsonl|parquet)")  # as the videofolder of Hugging Face datasets has it
 _TEXTS = (".txt", ".tsv")  # Lists of videos often are.
 
 
@@ -70,11 +69,11 @@ def find_videos(source: str | Path | Iterable[str | Path], camera: str = "all") 
     Parameters
     ----------
     source
-        A folder (searched recursively), a glob (``**`` too), one file of any suffix, an fsspec URL of any of these
-        (``s3://``, ``gs://``, ``https://``, ``hf://`` …), a manifest (``.csv``, ``.parquet``, ``.jsonl``; see
-        `raypipe.sources.manifest`), the folder of a LeRobot dataset, v2.0 to v3.x (see `raypipe.sources.episodes`), or
-        a list of such sources. Hidden files and folders are left out; links to folders are followed, but never in a
-        circle.
+        A folder (searched recursively; see `raypipe.sources.videofolder`), a glob (``**`` too), one file of any suffix,
+        an fsspec URL of any of these (``s3://``, ``gs://``, ``https://``, ``hf://`` …), a manifest (``.csv``,
+        ``.parquet``, ``.jsonl``; see `raypipe.sources.manifest`), the folder of a LeRobot dataset, v2.0 to v3.x (see
+        `raypipe.sources.episodes`), or a list of such sources. Hidden files and folders are left out; links to folders
+        are followed, but never in a circle.
     camera
         The only camera of a LeRobot dataset that is wanted, or "all".
 
@@ -133,14 +132,10 @@ def _find_one(name: str, camera: str) -> Videos:
         return read_annotations(annotations, name)
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
-    found = read_texts(take_tars(find_files(name, VIDEO_SUFFIXES | {TAR}), name), name)
+    found = read_texts(find_described(name), name)
     if _is_table(name, _TEXTS):
         said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
         found.notes = (*found.notes, said)
-    elif found.n_ignored and (tables := list_folder(name, _TABLES)):
-        first = next(iter(tables.values()))
-        told = f"{shown(first)} is not read: name it as the source, with the column of its videos called path"
-        found.notes = (*found.notes, told)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):
         found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
     elif suffix(name) not in VIDEO_SUFFIXES:

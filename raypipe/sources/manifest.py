@@ -3,7 +3,8 @@
 A manifest has a column ``uri`` or ``path`` (a relative path starts at the manifest's own folder) and may have ``id``,
 ``start_s`` and ``end_s`` (a span of the file, in seconds), ``group``, ``label`` and ``caption``. Further columns are
 kept: those of Parquet in their own types, to the bit; those of JSONL and CSV in types that hold what is written. Empty
-cells are None. A file that does not exist is listed all the same, and fails when it is probed.
+cells are None. Where neither is there, ``file_name`` is the path and ``text`` the caption, as Hugging Face's video
+folders have it. A file that does not exist is listed all the same, and fails when it is probed.
 """
 
 import csv
@@ -50,7 +51,7 @@ class _Read(NamedTuple):
     batches: Iterator[_Rows]
 
 
-def read_manifest(name: str) -> Videos:
+def read_manifest(name: str, group_by_folder: bool = True) -> Videos:
     """Read a manifest's videos in its order.
 
     A video's ``id`` is kept in ``extra`` too, because it cannot be recovered from ``video_id``. Without a ``group``
@@ -60,6 +61,8 @@ def read_manifest(name: str) -> Videos:
     ----------
     name
         Path or URL of a ``.csv``, ``.parquet`` or ``.jsonl`` file.
+    group_by_folder
+        Take the folder for the group where the manifest names none; else there is no group then.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def read_manifest(name: str) -> Videos:
         try:
             columns, extra, batches = read(file, name)
             _check_columns(columns, extra, name)
-            videos = Videos.from_tables(_RowReader(name, columns).tables(batches), extra)
+            videos = Videos.from_tables(_RowReader(name, columns, group_by_folder).tables(batches), extra)
         except (pa.ArrowException, csv.Error, OSError, ValueError, OverflowError, RecursionError) as error:
             raise failure("read manifest", name, error) from error
     if not len(videos):
@@ -99,6 +102,20 @@ def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:
             raise SourceError(f"manifest {shown(name)}: column {field.name!r} cannot be kept, leave it out: {reason}")
 
 
+def _rename(columns: Sequence[str]) -> list[str]:
+    """Return the names of columns with those of Hugging Face's video folders as ours, if none of ours says the place.
+
+    There a column ``file_name``, or one that ends so, names the video, and ``text`` is what it shows.
+    """
+    named = [column for column in columns if column.endswith("file_name")]
+    if not named or not {*_PLACES}.isdisjoint(columns):
+        return list(columns)
+    ours = {"file_name" if "file_name" in named else named[0]: "path"}
+    if "caption" not in columns:
+        ours["text"] = "caption"
+    return [ours.get(column, column) for column in columns]
+
+
 def _check_names(columns: list[str], name: str) -> None:
     if len(set(columns)) < len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
@@ -109,10 +126,10 @@ def _check_names(columns: list[str], name: str) -> None:
 class _RowReader:
     """Turns the rows of one manifest into rows of videos."""
 
-    def __init__(self, name: str, columns: list[str]):
+    def __init__(self, name: str, columns: list[str], group_by_folder: bool):
         self.name = shown(name)
         self.folder = without_query(canonical_uri(name)).rpartition("/")[0]
-        self.has_groups = "group" in columns
+        self.group_by_folder = group_by_folder and "group" not in columns
 
     def tables(self, batches: Iterable[_Rows]) -> Iterator[pa.Table]:
         """Yield rows of `FOUND` with the further columns behind."""
@@ -133,7 +150,7 @@ class _RowReader:
         if end_s is not None and end_s <= (start_s or 0.0):
             raise SourceError(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
         own_id, group, label, caption = (_text(row.get(column), column, where) for column in _TEXTS)
-        group = group if self.has_groups else self._group(uri)
+        group = self._group(uri) if self.group_by_folder else group
         return make_video_id(own_id or uri, start_s, end_s), uri, group, label, caption, start_s, end_s
 
     def _uri(self, row: dict[str, Any], where: str) -> str:
@@ -183,15 +200,16 @@ def _read_parquet(file: IO[bytes], name: str) -> _Read:
     from pyarrow.parquet import ParquetFile
 
     parquet = ParquetFile(file)
-    columns = parquet.schema_arrow.names
-    extra = [field for field in parquet.schema_arrow if _is_extra(field.name)]
+    columns = _rename(parquet.schema_arrow.names)
+    fields = [field.with_name(column) for field, column in zip(parquet.schema_arrow, columns, strict=True)]
+    extra = [field for field in fields if _is_extra(field.name)]
     groups: list[Sequence[int]] = [range(parquet.num_row_groups)]
     if any(count_types(field.type, pa.types.is_dictionary) > pa.types.is_dictionary(field.type) for field in extra):
         groups = [[i] for i in groups[0]]  # Arrow cannot read dictionaries within lists and structs of several at once.
 
     def batches() -> Iterator[_Rows]:
         for batch in chain.from_iterable(parquet.iter_batches(_BATCH_ROWS, some) for some in groups):
-            table = pa.Table.from_batches([batch])
+            table = pa.Table.from_batches([batch]).rename_columns(columns)
             known = {column: _to_objects(table[column]) for column in columns if column in _KNOWN}
             yield _Rows(known, table.select([field.name for field in extra]))
 
@@ -213,6 +231,7 @@ def _read_csv(file: IO[bytes], name: str) -> _Read:
 
     data = file.read()
     header, start = _read_header(data)
+    header = _rename(header)
     _check_names([column for column in header if column], name)
     _check_quotes(data, name)
     if not data[start:].strip():
@@ -319,8 +338,9 @@ def _read_jsonl(file: IO[bytes], name: str) -> _Read:
             raise ValueError(f'line {i} is not an object such as {{"uri": …}}')
         rows.append(row)
     columns: dict[str, Any] = {}
-    for column in dict.fromkeys(chain.from_iterable(rows)):
-        values = [row.get(column) for row in rows]
+    names = list(dict.fromkeys(chain.from_iterable(rows)))
+    for name_there, column in zip(names, _rename(names), strict=True):
+        values = [row.get(name_there) for row in rows]
         if column == "id":  # It may be a number here and a text there.
             values = [_text(value, column, f"{shown(name)} row {i}") for i, value in enumerate(values, 1)]
         try:

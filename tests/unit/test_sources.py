@@ -247,13 +247,57 @@ class TestErrors:
             find_videos(source)
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
-    def test_a_table_of_a_videofolder_is_said_to_be_left_out(self, tmp_path):
+    @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+    def test_a_table_in_a_videofolder_says_what_its_videos_are(self, tmp_path, kind):
+        """As Hugging Face's datasets take it: paths from the table's own folder, a table in any folder."""
+        touch(tmp_path, "train/b/1 2.mp4", "train/b/10.mp4", "train/3.mp4", "test/1.mp4", "notes.csv", "x.txt")
+        rows = {"b/1 2.mp4": "öpens", "3.mp4": "closes", "gone.mp4": "gone"}
+        table = pa.table({"file_name": list(rows), "text": list(rows.values()), "n": [1, 2, 3]})
+        if kind == "parquet":
+            pq.write_table(table, tmp_path / "train/metadata.parquet")
+        elif kind == "csv":
+            lines = [
+                ",".join(map(str, row.values()))
+                for row in [dict(zip(table.column_names, table.column_names, strict=True)), *table.to_pylist()]
+            ]
+            (tmp_path / "train/metadata.csv").write_text("\n".join(lines), "utf-8")
+        else:
+            (tmp_path / "train/metadata.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+        (tmp_path / "test/metadata.csv").write_text("video_file_name,label,group\n1.mp4,x,y\n./1.mp4,z,\n")
+        for source in (tmp_path, tmp_path.as_uri(), f"{tmp_path}/**"):
+            found = find_videos(source)
+            assert names_of(found, tmp_path) == ["test/1.mp4", "train/3.mp4", "train/b/1 2.mp4", "train/b/10.mp4"]
+            assert [(video.group, video.label, video.caption) for video in found] == [
+                ("y", "x", None), ("train", None, "closes"), ("train/b", None, "öpens"), ("train/b", None, None),
+            ]  # fmt: skip
+            assert [video.video_id for video in found] == [uuid_of(video.uri) for video in found]
+            assert found.extra.to_pydict() == {"n": [None, 2, 1, None]}
+            assert found.n_ignored == 2
+            assert found.notes == (
+                "videos that no table of metadata names: 1",
+                "rows of metadata that name a video again, and are left out: 1",
+                f"files that metadata names and that are no videos here, as {tmp_path}/train/gone.mp4: 1",
+            )
+        assert find_videos(tmp_path / "**/*.mp4").notes == ()
+
+    def test_parts_of_one_file_in_a_videofolder_are_videos_each(self, tmp_path):
         touch(tmp_path, "a.mp4")
-        (tmp_path / "metadata.csv").write_text("path,label\na.mp4,x\n")
-        (note,) = find_videos(tmp_path).notes
-        assert note.startswith(f"{tmp_path}/metadata.csv is not read: name it as the source")
-        assert find_videos(tmp_path / "metadata.csv")[0].label == "x"
-        assert find_videos(tmp_path / "*.mp4").notes == ()
+        (tmp_path / "metadata.csv").write_text("path,id,start_s,end_s,label\na.mp4,7,3,4.5,x\na.mp4,7,0,1,y\n")
+        found = find_videos(tmp_path)
+        assert [(video.start_s, video.end_s, video.label) for video in found] == [(3, 4.5, "x"), (0, 1, "y")]
+        assert [video.video_id for video in found] == [uuid_of(f"{found[0].uri}#t={of}") for of in ("3,4.5", "0,1")]
+
+    def test_a_table_that_cannot_be_read_costs_no_video(self, tmp_path):
+        touch(tmp_path, "a/x.mp4", "b/x.mp4", "c/x.mp4")
+        (tmp_path / "a/metadata.csv").write_text("name,label\nx.mp4,x\n")
+        (tmp_path / "b/metadata.jsonl").write_text('{"file_name": "x.mp4", "n": 1}')
+        found = find_videos(tmp_path)
+        assert len(found) == 3 and found.n_ignored == 1
+        assert found.notes[1].startswith(f"{tmp_path}/a/metadata.csv is not read: manifest ")
+        (tmp_path / "c/metadata.jsonl").write_text('{"file_name": "x.mp4", "n": "one"}')
+        found = find_videos(tmp_path)
+        assert len(found) == 3 and found.n_ignored == 3
+        assert "column 'n' holds values of unlike types" in found.notes[1]
 
     def test_captions_lie_in_a_folder_beside_that_of_the_videos(self, tmp_path):
         """As Cosmos Predict 2 takes them."""
@@ -565,9 +609,11 @@ class TestManifest:
         assert (videos[-1].uri, videos[-1].label) == (canonical_uri(str(tmp_path / "z.mp4")), "a")
 
     def test_a_manifest_of_other_tools_says_what_to_change(self, tmp_path):
-        (tmp_path / "metadata.csv").write_text("file_name,text\na.mp4,b\n")
-        with pytest.raises(SourceError, match=r"no column uri or path; .* \(rename file_name to path, if it names the"):
+        (tmp_path / "metadata.csv").write_text("filename,text\na.mp4,b\n")
+        with pytest.raises(SourceError, match=r"no column uri or path; .* \(rename filename to path, if it names the"):
             find_videos(tmp_path / "metadata.csv")
+        (tmp_path / "metadata.csv").write_text("file_name,text\na.mp4,b\n")  # Hugging Face's own names
+        assert find_videos(tmp_path / "metadata.csv")[0].caption == "b"
         embedded = pa.table({"label": [1], "video": [{"bytes": b"\0", "path": "a.mp4"}]})
         pq.write_table(embedded, tmp_path / "train.parquet")
         with pytest.raises(SourceError, match=r"\(what video may hold is not read: write each video to a file, and"):
