@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
+from raypipe.errors import SourceError
 from raypipe.sources.columns import writable
 from raypipe.sources.files import list_folder
 from raypipe.sources.videos import Videos
-from raypipe.storage import open_file
+from raypipe.storage import is_transient, open_file
 
 _THREADS = 16  # Each of them waits for a server, where there is one.
 BETWEEN = " | "
@@ -37,12 +38,16 @@ def read_texts(found: Videos, source: str) -> Videos:
     paths = [texts.get(f"{_stem(video.uri)}.txt") if video.group == "videos" else None for video in videos]
     wanted = dict.fromkeys(path for path in paths if path is not None)
     with ThreadPoolExecutor(_THREADS) as threads:
-        captions = dict(zip(wanted, threads.map(_read_text, wanted), strict=True))
+        read = dict(zip(wanted, threads.map(_read_text, wanted), strict=True))
+    errors = [text for text in read.values() if isinstance(text, SourceError)]
+    captions = {path: text for path, text in read.items() if not isinstance(text, SourceError)}
     told = Videos(
-        replace(video, caption=captions[path]) if path is not None else video
+        replace(video, caption=captions[path]) if path in captions else video
         for video, path in zip(videos, paths, strict=True)
     )
-    told.n_ignored, told.notes = found.n_ignored - len(wanted), found.notes
+    told.n_ignored, told.notes = found.n_ignored - len(captions), found.notes
+    if errors:
+        told.notes += (f"captions that cannot be read: {len(errors):,} (the first: {errors[0]})",)
     return told
 
 
@@ -52,9 +57,14 @@ def _stem(uri: str) -> str:
     return (unquote(name) if uri.startswith("file:") else name).rpartition(".")[0]
 
 
-def _read_text(path: str) -> str | None:
-    with open_file(path) as file:
-        return join_captions([file.read().decode("utf-8", "replace")])
+def _read_text(path: str) -> str | SourceError | None:
+    try:
+        with open_file(path) as file:
+            return join_captions([file.read().decode("utf-8", "replace")])
+    except SourceError as error:
+        if is_transient(error):
+            raise
+        return error
 
 
 def window_captions(meta: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ from raypipe.sources.columns import as_rows
 from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
+from raypipe.storage import canonical_uri, failure, is_transient, open_file, shown, suffix
 
 _EMBEDDINGS = re.compile(r".+_embd(_.+)?_parquet")
 _PICKLES, _LANCE = re.compile(r".+_embd(_[^_]+)?"), re.compile(r"clips\.lance|.+_embd(_.+)?_lance")
@@ -269,9 +269,14 @@ def _read_metas(root: str) -> tuple[dict[str, _Clip], Counter[str]]:
 
 
 def _read_records(path: str) -> list[Any]:
-    """Return the objects of a ``.json`` or ``.jsonl`` file; what is no JSON is None."""
-    with open_file(path) as file:
-        data = file.read()
+    """Return the objects of a ``.json`` or ``.jsonl`` file; None for what is no JSON, or does not open."""
+    try:
+        with open_file(path) as file:
+            data = file.read()
+    except SourceError as error:
+        if is_transient(error):
+            raise
+        return [None]
     texts = data.splitlines() if suffix(path) == ".jsonl" else [data]
     return list(_parse(texts))
 

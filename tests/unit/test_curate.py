@@ -98,6 +98,7 @@ class TestReading:
         root = write_curated(tmp_path, videos)
         (root / "metas/v0" / f"{clip_id('/in/b.mp4', 0.0, 2.0)}.json").unlink()
         (root / "metas/v0/broken.json").write_text("{")
+        (root / "metas/v0/gone.json").symlink_to("nothing")
         (root / "metas/v0/other.json").write_text(json.dumps({"span_uuid": "x", "source_video": "/in/b.mp4"}))
         more = {"id": [clip_id("/in/b.mp4", 2.0, 4.0)], "embedding": [[0.0] * DIM]}
         pq.write_table(pa.table(more), root / "ce1_embd_224p_parquet/again.parquet")
@@ -106,7 +107,7 @@ class TestReading:
         found, paths = read_source(root)
         assert [len(path) for path in paths.clips] == [2, 0, 3]
         assert found.notes[1:] == (
-            "records of the metadata without span_uuid, source_video or duration_span: 2",
+            "records of the metadata without span_uuid, source_video or duration_span: 3",
             "embeddings that are there twice and count once: 1",
             "clips that were filtered out, which leaves gaps: 1",
             "clips without an embedding, which leaves gaps: 1",

@@ -314,6 +314,11 @@ class TestErrors:
                 "/b/videos/a%20b.mp4": None,
             }
             assert found.n_ignored == 2
+        (tmp_path / "metas/c.txt").symlink_to("nowhere")
+        found = find_videos(tmp_path)
+        assert (len(found), found.n_ignored, found[2].caption) == (4, 3, "an arm opens a d\u00f6or")
+        (note,) = found.notes
+        assert note.startswith(f"captions that cannot be read: 1 (the first: cannot read {tmp_path}/metas/c.txt: ")
 
     def test_an_empty_source_says_what_was_looked_for(self, tmp_path):
         touch(tmp_path, "a.txt", "b/c.csv", "d.png")
