@@ -138,7 +138,7 @@ def _find_one(name: str, camera: str) -> Videos:
         found.notes = (*found.notes, said)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):
         found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
-    elif suffix(name) not in VIDEO_SUFFIXES:
+    elif suffix(name) not in VIDEO_SUFFIXES or "*" in name:
         found.notes = (*found.notes, *_note_dataset(found))
     return found
 

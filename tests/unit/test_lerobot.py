@@ -341,7 +341,7 @@ def test_files_within_a_dataset_are_not_its_episodes_and_that_is_said(tmp_path):
     write_v3(root, [3, 4])
     write_joined(root / f"videos/{CAMERA}/chunk-000/file-000.mp4", [3, 4], 10)
     said = f"{root} is a LeRobot dataset, and its files are taken as they are: name it itself for its episodes"
-    for source in (root.parent, root / "videos"):
+    for source in (root.parent, root / "videos", root / "videos/**/*.mp4", root / "**"):
         videos = rp.find_videos(source)
         assert (len(videos), videos.notes) == (1, (said,))
     (root / "meta/info.json").write_text("{")
