@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.ranges import read_range
 from raypipe.sources.captions import join_captions
 from raypipe.sources.columns import plain, to_column, writable
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
@@ -58,7 +59,16 @@ def find_annotations(source: str) -> list[str]:
     if any(character in source for character in "*?["):
         return []
     folders = [source, *list_folder(source, _FOLDERS).values()]
-    return [path for folder in folders for path in list_folder(folder, _FILES).values() if holds_records(path)]
+    found = [path for folder in folders for path in list_folder(folder, _FILES).values()]
+    return [path for path in found if holds_records(path) and not _is_manifest(path)]
+
+
+def _is_manifest(path: str) -> bool:
+    """Return whether a ``.jsonl`` that lies beside videos is a manifest of raypipe's, by the keys of its first line."""
+    if suffix(path) != ".jsonl":
+        return False
+    line = read_range(path, 0, 4096).partition(b"\n")[0]
+    return bool(re.search(rb'"(uri|path)"\s*:', line)) and not re.search(rb'"(video|video_id)"\s*:', line)
 
 
 def read_annotations(files: Sequence[str], source: str) -> Videos:

@@ -61,6 +61,14 @@ class TestForms:
         path.rename(videos / "msrvtt_all.jsonl")
         assert all(video.caption for video in find_videos(videos))
 
+    def test_a_manifest_of_such_a_name_is_none_of_them(self, videos):
+        """It lists videos of a run, as a subset of the set, and lies beside them."""
+        rows = [{"path": f"videos/all/video{n}.mp4", "id": str(n), "caption": "a dog"} for n in range(3)]
+        (videos / "msrvtt_some.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        found = find_videos(videos)
+        assert (len(found), found.n_ignored, found[0].caption) == (8, 1, None)
+        assert find_videos(videos / "msrvtt_some.jsonl")[2].caption == "a dog"
+
     def test_half_a_character_is_a_question_mark(self, videos):
         """JSON holds what is left where a text was cut in the midst of a pair of surrogates, and Arrow does not."""
         cut = {"caption": ["a cat \ud83d", "a dog"], "category": "pets \ud83d", "split": "x\ud83d", "url": "u\ud83d"}
