@@ -343,9 +343,17 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
 
 
 def _read_files(dataset: LeRobotDataset) -> pa.Table:
-    files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
     read = partial(read_parquet, wanted=lambda name: not name.startswith(_UNREAD))
-    tables = map_files(read, files)
+    try:
+        files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
+        tables = map_files(read, files)
+    except SourceError as error:
+        if is_transient(error) or all(camera.in_table for camera in dataset.cameras):
+            raise
+        raise SourceError(
+            f"{str(error).rstrip('.')}; where a recording ended before lerobot finalized it, name its videos alone, as "
+            f"the files that they are: {dataset.name}/videos"
+        ) from error
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:

@@ -425,6 +425,19 @@ def test_bad_metadata_is_named_in_a_line(tmp_path, spoil, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("spoil", [shutil.rmtree, lambda folder: truncate(folder / "chunk-000/file-000.parquet")])
+def test_of_a_recording_that_was_not_finalized_the_videos_can_be_named(tmp_path, spoil):
+    """lerobot keeps ten episodes' rows in memory, and writes the end of their file last."""
+    root = write_v3(tmp_path / "cut", [3, 4])
+    write_joined(root / f"videos/{CAMERA}/chunk-000/file-000.mp4", [3, 4], 10)
+    spoil(root / "meta/episodes")
+    with pytest.raises(
+        SourceError, match=r"recording ended before lerobot finalized it, name .*: (.*/cut/videos)$"
+    ) as raised:
+        rp.find_videos(root)
+    assert len(rp.find_videos(raised.value.args[0].rpartition(": ")[2])) == 1
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-30])
 
