@@ -324,7 +324,8 @@ def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: in
         return [f"outliers: none of {n} videos has a {found.by}, since there are no clusters"]
     of = " of the videos that were clustered" if found.is_known else ""
     what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
-    lines = [f"outliers: {n_flagged} of {n} videos have a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
+    have = "has" if n_flagged == 1 else "have"
+    lines = [f"outliers: {n_flagged} of {n} videos {have} a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
     worst = outliers[:n_worst]
     times_used = Counter(video.uri for video in outliers if worst)
     if worst:

@@ -426,3 +426,11 @@ def test_where_all_is_noise_no_score_is_told_of():
     assert describe_outliers(found, [None] * 3) == [
         "outliers: none of 3 videos has a score, since there are no clusters"
     ]
+
+
+def test_one_odd_video_has_a_score():
+    scores = np.array([0.0, 0.0, 9.0])
+    flags, zeros = scores > 1, np.zeros(3, int)
+    found = Judgement(scores, scores, zeros, zeros, flags, "score", 0.95, 1.0, {}, None)
+    (line,) = describe_outliers(found, [None] * 3)
+    assert line.startswith("outliers: 1 of 3 videos has a score beyond 1, ")
