@@ -80,7 +80,7 @@ def embed(
         raise UsageError("two of these videos have one id: drop one, or give each its own")
     progress.say(f"found {counted(len(found), 'video')} ({counted(found.n_ignored, 'other file')} ignored)")
     server = describe_server(found[0].uri) if len(found) else []
-    for note in (*found.notes, *describe_rate(config.sample), *server):
+    for note in (*found.notes, *describe_rate(config.sample), *config.encode.describe_unused(), *server):
         progress.say(note)
     check_decoders(config.decode.decoder)
     config = _from_anywhere(config)
@@ -368,7 +368,8 @@ def preview(source: Source, config: Config) -> list[str]:
     chosen = found[: config.source.limit]
     others = counted(found.n_ignored, "other file")
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({others} ignored):"]
-    lines = [*found.notes, *(() if alone else describe_rate(config.sample)), *lines]
+    lines = [*(() if alone else (*describe_rate(config.sample), *config.encode.describe_unused())), *lines]
+    lines = [*found.notes, *lines]
     lines += [f"  {shown(video.uri)}" for video in chosen[:10]]
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 

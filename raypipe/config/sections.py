@@ -125,6 +125,14 @@ class EncodeConfig(_Section):
             return {"model": "mobilenet_v3_large", "pretrained": "DEFAULT", **values}
         return values
 
+    def describe_unused(self) -> list[str]:
+        """Return a line that names what is set for networks alone, where the encoder is none of these."""
+        names = ("model", "pretrained", "precision")
+        unused = [f"encode.{name}" for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        if self.encoder in ("clip", "cnn") or not unused:
+            return []
+        return [f"for clip and cnn alone, and nothing to the encoder {self.encoder}: {', '.join(unused)}"]
+
     def from_anywhere(self) -> EncodeConfig:
         """Return the same with absolute paths, since actors, and whoever uses the run later, are in other folders."""
         schema, _, folder = self.model.partition(":")

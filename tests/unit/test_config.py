@@ -194,3 +194,15 @@ def test_what_excludes_each_other_in_a_clustering_is_said_before_it_and_stops_no
     with pytest.raises(UsageError, match=message):
         pipeline.run_all(tmp_path, Run(str(tmp_path / "run")), config, Progress())
     assert not (tmp_path / "run").exists()
+
+
+def test_what_an_encoder_has_no_use_for_is_told():
+    def told(encoder, *sets):
+        return make_config(sets=[f"encode.encoder={encoder}", *sets]).encode.describe_unused()
+
+    sets = ("encode.model=ViT-L-14", "encode.precision=fp32")
+    assert told("descriptor", *sets) == [
+        "for clip and cnn alone, and nothing to the encoder descriptor: encode.model, encode.precision"
+    ]
+    assert told("my.module:Encoder", sets[0]) and not told("descriptor")
+    assert told("clip", *sets) == told("cnn") == told("cnn", *sets) == []
