@@ -155,7 +155,10 @@ def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     split = next((split for mark, split in _SPLITS if mark in stem and "train_val" not in stem), "")
     for number, record in enumerate(records):
         if _name_of(record) is None:
-            raise SourceError(f"{shown(name)}: record {number} names no video: none of {', '.join(_NAMES)} is a text")
+            raise SourceError(
+                f"{shown(name)}: record {number} names no video: none of {', '.join(_NAMES)} is a text; "
+                "a list of paths is a .jsonl, an object with path a line"
+            )
         yield split, record
 
 
