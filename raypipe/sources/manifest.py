@@ -28,6 +28,10 @@ MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 _PLACES = ("uri", "path")
 _LIKE_PLACES = re.compile(r"file|path|ur[il]|video", re.IGNORECASE)
+_LIKE_TIMES = re.compile(
+    r"(clip|segment|span)?[_ ]?(start|begin|end|stop)[_ ]?(time|frame|sec|seconds?|ms|index|idx|timestamp)?",
+    re.IGNORECASE,
+)
 _TEXTS = ("id", "group", "label", "caption")
 _TIMES = ("start_s", "end_s")
 _KNOWN = (*_PLACES, *_TEXTS, *_TIMES)
@@ -80,7 +84,21 @@ def read_manifest(name: str, group_by_folder: bool = True) -> Videos:
             raise failure("read manifest", name, error) from error
     if not len(videos):
         raise SourceError(f"manifest {shown(name)} lists no video: it has no rows")
+    videos.notes = tuple(_note_names(columns, name))
     return videos
+
+
+def _note_names(columns: list[str], name: str) -> Iterator[str]:
+    """Yield what to say of columns that look as if they were meant for one that raypipe knows."""
+    for column in columns:
+        if column not in _KNOWN and (known := column.strip().lower()) in _KNOWN:
+            yield f"manifest {shown(name)}: column {shown(column)} is kept, but {known} is read in small letters alone"
+    times = [column for column in columns if _LIKE_TIMES.fullmatch(column)]
+    if times and not {*_TIMES} & {*columns}:
+        yield (
+            f"manifest {shown(name)}: {shown(', '.join(times))} kept, but each video is its whole file: parts are told "
+            "of by the columns start_s and end_s, in seconds"
+        )
 
 
 def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:

@@ -85,7 +85,7 @@ def _describe(found: Videos, listed: Videos) -> Videos:
         "rows of metadata that name a video again, and are left out": len(ids) - len(first),
         f"files that metadata names and that are no videos here, as {_name(next(iter(rows_of), ''))}": len(rows_of),
     }
-    described.notes = (*found.notes, *(f"{what}: {n:,}" for what, n in told.items() if n))
+    described.notes = (*found.notes, *listed.notes, *(f"{what}: {n:,}" for what, n in told.items() if n))
     return described
 
 

@@ -624,6 +624,22 @@ class TestManifest:
         with pytest.raises(SourceError, match=r"\(what video may hold is not read: write each video to a file, and"):
             find_videos(tmp_path / "train.parquet")
 
+    def test_columns_that_look_like_known_ones_are_told(self, tmp_path):
+        touch(tmp_path, "a.mp4")
+        for header in ("path,start,end", "path,start_frame,end_frame", "path,Start Time,stop_ms", "path,clip_start,b"):
+            (tmp_path / "metadata.csv").write_text(f"{header}\na.mp4,1,2\n")
+            for source in (tmp_path, tmp_path / "metadata.csv"):
+                (note,) = find_videos(source).notes
+                assert (
+                    f"{header.removeprefix('path,').replace(',', ', ').removesuffix(', b')} kept, but each video is"
+                    in note
+                )
+        (tmp_path / "l.jsonl").write_text('{"path": "a.mp4", "Label": "x", "startled": 1}')
+        (note,) = find_videos(tmp_path / "l.jsonl").notes
+        assert note.endswith("l.jsonl: column Label is kept, but label is read in small letters alone")
+        (tmp_path / "l.csv").write_text("path,start_s,end,starts\na.mp4,1,2,3\n")
+        assert find_videos(tmp_path / "l.csv").notes == ()
+
     def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
         for name in ("l.txt", "l.tsv"):
             (tmp_path / name).write_text("a.mp4\nb.mp4\n")
