@@ -640,6 +640,11 @@ class TestManifest:
         (tmp_path / "l.csv").write_text("path,start_s,end,starts\na.mp4,1,2,3\n")
         assert find_videos(tmp_path / "l.csv").notes == ()
 
+    def test_a_home_is_meant_by_its_sign(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        (tmp_path / "l.csv").write_text("path\n~/a.mp4\n")
+        assert find_videos(tmp_path / "l.csv")[0].uri == (tmp_path / "home/a.mp4").as_uri()
+
     def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
         for name in ("l.txt", "l.tsv"):
             (tmp_path / name).write_text("a.mp4\nb.mp4\n")
