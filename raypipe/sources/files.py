@@ -118,7 +118,7 @@ def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, s
     return dict(sorted(found.items(), key=lambda each: path_order(each[0])))
 
 
-def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos:
+def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES, beside: frozenset[str] = frozenset()) -> Videos:
     """Find the videos of a file, folder or glob, local or remote.
 
     Nothing is opened: a FIFO or a broken link with a video's suffix is found here and fails when it is probed.
@@ -129,6 +129,8 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
         The file, folder or glob.
     suffixes
         Those by which a file in a folder counts; another kind of files than videos can be found by theirs.
+    beside
+        Those of files that are found too where there are others.
 
     Raises
     ------
@@ -136,10 +138,10 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
         If the source does not exist, cannot be listed, holds no video, or is a file of another kind.
     """
     find = _find_local if local_path(source) is not None else _find_remote
-    videos = find(source, suffixes)
-    if len(videos):
+    videos = find(source, suffixes | beside)
+    if not all(suffix(uri.as_py()) in beside for uri in videos.table["uri"]):
         return videos
-    looked_for = " ".join(sorted(suffixes))
+    looked_for, n_others = " ".join(sorted(suffixes)), videos.n_ignored + len(videos)
     if not suffixes & VIDEO_SUFFIXES:
         raise SourceError(f"no file of this kind in {shown(source)}: looked for {looked_for}")
     is_other = _describe_other(suffix(source.rstrip("/"))) is not None  # A folder, as Zarr's are.
@@ -154,7 +156,7 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Videos
             "ffmpeg -framerate 30 -pattern_type glob -i '*.png' video.mp4"
         )
     raise SourceError(
-        f"no video in {shown(source)}: looked for {looked_for}; {counted(videos.n_ignored, 'other file')} ignored{told}"
+        f"no video in {shown(source)}: looked for {looked_for}; {counted(n_others, 'other file')} ignored{told}"
     )
 
 

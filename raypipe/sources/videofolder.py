@@ -24,7 +24,6 @@ from raypipe.storage import local_path, shown
 _SUFFIXES = "|".join(kind.removeprefix(".") for kind in MANIFEST_SUFFIXES)
 _TABLE = rf"\.({_SUFFIXES})(\?.*)?$"
 _METADATA = rf"/metadata\.({_SUFFIXES})(\?.*)?$"
-_FILES = VIDEO_SUFFIXES | {TAR}
 
 
 def find_described(source: str) -> Videos:
@@ -32,10 +31,10 @@ def find_described(source: str) -> Videos:
 
     A table that cannot be read is left out, and a note says why.
     """
-    found = find_files(source, _FILES.union(MANIFEST_SUFFIXES))
+    found = find_files(source, VIDEO_SUFFIXES | {TAR}, beside=frozenset(MANIFEST_SUFFIXES))
     is_table = np.array(pc.match_substring_regex(found.table["uri"], _TABLE, ignore_case=True))
-    if is_table.all():
-        find_files(source, _FILES)  # It finds nothing, and says what to do.
+    if not is_table.any():
+        return take_tars(found, source)
     files = found.take(np.flatnonzero(~is_table))
     files.n_ignored = found.n_ignored + int(is_table.sum())
     videos = take_tars(files, source)
