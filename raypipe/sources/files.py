@@ -56,6 +56,11 @@ _OTHERS = (
         "a recording of robots, of which no videos are read: convert it to a LeRobot dataset, or write a video file "
         "for each camera",
     ),
+    (
+        r"\.(npy|npz|pickle|pkl|pt|pth|safetensors)",
+        "a file of numbers: embeddings that were computed elsewhere are read from one .npz that is named itself, with "
+        "an array (clips, numbers) for each video under its name, as numpy.savez writes it",
+    ),
     (r"\.(csv|jsonl)", "a table: if it lists videos, in a column path, name it as the source"),
 )
 """The suffixes of what people keep videos in that is not read, and what to do instead."""

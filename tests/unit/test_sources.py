@@ -345,6 +345,8 @@ class TestErrors:
             ),
             ("1.0.0/bridge-train.tfrecord-00000-of-00512", "is a recording of robots"),
             ("rec_0.mcap", "is a recording of robots"),
+            ("features/a.npy", "is a file of numbers: embeddings that were computed elsewhere are read from one .npz"),
+            ("features/a.pt", "is a file of numbers"),
         ],
     )
     def test_what_videos_are_kept_in_and_is_not_read_is_told(self, tmp_path, name, said):
