@@ -125,13 +125,17 @@ def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Vide
         uri = f"{base}#{i if own_id is None else quote(own_id, safe='')}"
         label = None if parts.labels is None else parts.labels[i]
         videos.append(Video(make_video_id(own_id or uri), uri, label=label))
-    return Videos(videos), clips
+    found = Videos(videos)
+    if parts.unread:
+        found.notes = (f"{shown(name)}: not read beside the trajectories: {shown(', '.join(parts.unread))}",)
+    return found, clips
 
 
 class _Parts(NamedTuple):
     clips: list[Any]
     ids: list[str] | None = None
     labels: list[str | None] | None = None
+    unread: Sequence[str] = ()
 
 
 def _load(name: str, allow_pickle: bool) -> Any:
@@ -216,7 +220,8 @@ def _split(content: Any, name: str) -> _Parts:
     named = next((key for key in _IDS if key in content), None)
     ids = None if named is None else _distinct(_texts(content[named], len(clips), named, name), name)
     labels = _texts(content["labels"], len(clips), "labels", name) if "labels" in content else None
-    return _Parts(clips, ids, labels)
+    unread = [str(each) for each in content if each not in (key, "lengths", named, "labels")]
+    return _Parts(clips, ids, labels, unread)
 
 
 def _is_listed(values: Any) -> bool:
@@ -322,7 +327,10 @@ def _as_clips(video: Any, where: str) -> np.ndarray:
         return np.empty((0, 0))
     if array.ndim != 2 or array.shape[1] == 0:
         levels = "one number" if array.ndim == 0 else f"lists nested to the shape {array.shape}"
-        raise SourceError(f"{where} must be a list of clips, each a list of floats; it is {levels}")
+        advice = "; an array of all videos is named trajectories, and of each clip all numbers are one row"
+        raise SourceError(
+            f"{where} must be a list of clips, each a list of floats; it is {levels}{advice if array.ndim > 2 else ''}"
+        )
     if array.dtype.kind not in "fiu":
         raise SourceError(f"{where} holds something that is not a number")
     if array.dtype not in (np.float16, np.float32):

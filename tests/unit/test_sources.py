@@ -702,6 +702,18 @@ class TestPrecomputed:
         clips = self.check(path, ids, labels)
         assert {array.dtype for array in clips} == {np.dtype(np.float64)}
 
+    def test_what_is_not_read_beside_trajectories_is_told(self, tmp_path):
+        values = np.ones((3, 2, 2))
+        np.savez(tmp_path / "a.npz", trajectories=values, label=list("xyz"), split=list("abc"), lengths=[2, 1, 2])
+        assert read_precomputed(tmp_path / "a.npz")[0].notes == (
+            f"{tmp_path}/a.npz: not read beside the trajectories: label, split",
+        )
+        np.savez(tmp_path / "a.npz", values=values, labels=list("xyz"), names=list("abc"))
+        assert read_precomputed(tmp_path / "a.npz")[0].notes == ()
+        np.savez(tmp_path / "a.npz", X=values, y=[0, 1, 0])
+        with pytest.raises(SourceError, match=r"shape \(3, 2, 2\); an array of all videos is named trajectories"):
+            read_precomputed(tmp_path / "a.npz")
+
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
     def test_json_as_other_programs_write_it(self, tmp_path, encoding):
         (tmp_path / "t.json").write_text('{"values": [[[1e0, -2E+0]]], "labels": ["é\\n"]}', encoding)
