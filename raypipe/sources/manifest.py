@@ -29,9 +29,9 @@ MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 _PLACES = ("uri", "path")
 _LIKE_PLACES = re.compile(r"file|path|ur[il]|video", re.IGNORECASE)
+_UNIT = "([_ ]?(s|sec|seconds?|ms|time|timestamp|frames?|index|idx))"
 _LIKE_TIMES = re.compile(
-    r"(clip|segment|span)?[_ ]?(start|begin|end|stop)[_ ]?(time|frame|sec|seconds?|ms|index|idx|timestamp)?",
-    re.IGNORECASE,
+    rf"((t|time|clip|segment|span)[_ ]?)?((start|begin|end|stop){_UNIT}?|(from|to){_UNIT})", re.IGNORECASE
 )
 _TEXTS = ("id", "group", "label", "caption")
 _TIMES = ("start_s", "end_s")

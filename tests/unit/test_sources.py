@@ -628,7 +628,14 @@ class TestManifest:
 
     def test_columns_that_look_like_known_ones_are_told(self, tmp_path):
         touch(tmp_path, "a.mp4")
-        for header in ("path,start,end", "path,start_frame,end_frame", "path,Start Time,stop_ms", "path,clip_start,b"):
+        for header in (
+            "path,start,end",
+            "path,start_frame,end_frame",
+            "path,Start Time,stop_ms",
+            "path,clip_start,b",
+            "path,from_s,to_s",
+            "path,time_start,time_end",
+        ):
             (tmp_path / "metadata.csv").write_text(f"{header}\na.mp4,1,2\n")
             for source in (tmp_path, tmp_path / "metadata.csv"):
                 (note,) = find_videos(source).notes
