@@ -112,6 +112,8 @@ def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:
             hint = (
                 f" (what {held.name} may hold is not read: write each video to a file, and the paths to a column path)"
             )
+        elif any("embedding" in column.lower() for column in columns):
+            hint = " (embeddings that were computed elsewhere are read from a .npz, an array a video, or a .json)"
         elif (near := next((column for column in columns if _LIKE_PLACES.search(column)), None)) is not None:
             hint = f" (rename {shown(near)} to path, if it names the videos)"
         listed = shown(", ".join(columns))

@@ -80,7 +80,7 @@ def holds_records(name: str) -> bool:
         start = data.decode(json.detect_encoding(data), errors="replace")
     except Exception:  # Each filesystem raises errors of its own. Whoever reads the file will say what is wrong.
         return False
-    records = r'\ufeff?\s*(\[\s*\{|\{\s*"[^"]*"\s*:\s*(\{|\[\s*\{)|\{.*\}\s*\n\s*\{)'
+    records = r'\ufeff?\s*(\[\s*\{|\{\s*"(?!trajectories"|values")[^"]*"\s*:\s*(\{|\[\s*\{)|\{.*\}\s*\n\s*\{)'
     return re.match(records, start) is not None
 
 

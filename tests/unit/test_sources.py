@@ -625,6 +625,9 @@ class TestManifest:
         pq.write_table(embedded, tmp_path / "train.parquet")
         with pytest.raises(SourceError, match=r"\(what video may hold is not read: write each video to a file, and"):
             find_videos(tmp_path / "train.parquet")
+        pq.write_table(pa.table({"video_id": ["a"], "embedding": [[1.0]]}), tmp_path / "train.parquet")
+        with pytest.raises(SourceError, match=r"\(embeddings that were computed elsewhere are read from a \.npz"):
+            find_videos(tmp_path / "train.parquet")
 
     def test_columns_that_look_like_known_ones_are_told(self, tmp_path):
         touch(tmp_path, "a.mp4")
@@ -720,6 +723,8 @@ class TestPrecomputed:
         np.savez(tmp_path / "a.npz", X=values, y=[0, 1, 0])
         with pytest.raises(SourceError, match=r"shape \(3, 2, 2\); an array of all videos is named trajectories"):
             read_precomputed(tmp_path / "a.npz")
+        (tmp_path / "a.json").write_text('{"trajectories": {"x": [[1.0]]}}')
+        assert is_precomputed(tmp_path / "a.json"), "it is not taken for MSR-VTT's records, and says what is wrong"
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
     def test_json_as_other_programs_write_it(self, tmp_path, encoding):
@@ -845,6 +850,7 @@ class TestPrecomputed:
         ("content", "said"),
         [
             ([], "holds no video"),
+            ({"trajectories": {"a": [[1.0]]}}, "holds dict, not a nested list video"),
             ([[], []], "none of its 2 videos has a clip"),
             (5, "holds int, not a nested list"),
             (["a.mp4", "b.mp4"], r"holds no trajectories, which are .*; a list of videos is a \.csv"),
