@@ -18,7 +18,7 @@ from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import describe_server
-from raypipe.runs.accounting import write_accounts
+from raypipe.runs.accounting import describe_ends, write_accounts
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
 from raypipe.runs.contents import CLUSTERS_FILE, METRICS_FILE, RUN_FILE, SIGNALS_FOLDER, SWEEP_FILE, SWEEP_PLOT_FILE
@@ -102,6 +102,8 @@ def embed(
     with run.step("account"):
         accounts = plan.account(found, quarantine, encoder.dim, progress.say)
         write_accounts(run, accounts, found.n_ignored, progress.say)
+        for line in describe_ends(run, found):
+            progress.say(line)
 
 
 def _embed_on_ray(

@@ -22,6 +22,7 @@ from raypipe.storage import shown
 LIMIT = "limit"
 """The stage of a video that was skipped because it lies beyond ``--limit``."""
 _TOLD = 3  # So many failures are told with the counts.
+_ROUNDED_S = 1.0  # Times that people note, or that a container's rounded ones add up to, differ by less.
 
 _DECIDED = ("video_id", "uri", "decoder", "error_stage", "error")
 _FROM_PLAN = [name for name in VIDEOS.names if name in PLAN.names and name not in _DECIDED]
@@ -127,6 +128,21 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
         say(f"failed: {error if name in error else f'{name}: {error}'}")
     if n_more := counts[FAILED] - len(failures):
         say(f"{counted(n_more, 'more video')} failed: {VIDEOS_FILE} says why")
+
+
+def describe_ends(run: Run, found: Videos) -> list[str]:
+    """Return a line that says how many videos of an embedded run should have ended well behind the end of their file.
+
+    They end with it, as is right for times that were rounded, and wrong for milliseconds or frames.
+    """
+    videos = run.read_table(VIDEOS_FILE, ["duration_s", "status"])
+    is_behind = pc.greater(found.table["end_s"], pc.add(videos["duration_s"], _ROUNDED_S))
+    is_cut = pc.and_(is_behind, pc.equal(videos["status"], OK))
+    if not (n := pc.sum(is_cut).as_py()):
+        return []
+    first = found[pc.index(is_cut, True).as_py()]
+    ends = counted(n, "video ends", "videos end")
+    return [f"{ends} with the file, before end_s, such as {shown(first.uri)}, end_s={first.end_s:g}: it is in seconds"]
 
 
 def _decoders(ledger: Ledger) -> pa.Array:

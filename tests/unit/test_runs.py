@@ -14,9 +14,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.report.exporting.naming import free_name
+from raypipe.runs.accounting import describe_ends
 from raypipe.runs.directory import Run
 from raypipe.runs.results import check_place
-from raypipe.sources.videos import Video
+from raypipe.sources.videos import Video, Videos
 from raypipe.trajectories.steps import LocalSteps
 
 
@@ -270,3 +271,15 @@ def test_a_file_of_a_run_or_the_folder_above_it_is_told_from_one(tmp_path):
             Run.open(tmp_path / near)
     with pytest.raises(UsageError, match="make one with raypipe run SOURCE -o"):
         Run.open(tmp_path / "others")
+
+
+def test_spans_far_behind_the_end_of_their_file_are_told(tmp_path):
+    """As where a manifest's times are milliseconds: the first span begins in the file, and would be all of it."""
+    ends_s = [None, 9.0, 10.9, 10000.0, 12.0, 12.0]
+    found = Videos(Video(str(i), f"file:///{i}.mp4", end_s=end_s) for i, end_s in enumerate(ends_s))
+    run = Run(str(tmp_path / "run"))
+    lengths_s, status = [10.0] * 4 + [None, 10.0], ["ok"] * 5 + ["failed"]
+    run.write_table("videos.parquet", pa.table({"duration_s": pa.array(lengths_s, pa.float64()), "status": status}))
+    (line,) = describe_ends(run, found)
+    assert line.startswith("1 video ends with the file, before end_s, such as file:///3.mp4, end_s=10000: ")
+    assert describe_ends(run, Videos(Video(str(i), f"file:///{i}.mp4") for i in range(6))) == []
