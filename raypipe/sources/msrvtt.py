@@ -9,9 +9,10 @@ with a ``caption`` or several.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -85,9 +86,14 @@ def read_annotations(files: Sequence[str], source: str) -> Videos:
     SourceError
         If a file is of no form that is known, or none of its videos is there.
     """
+    by_file = [list(_read_records(name)) for name in files]
+    paths = {path for each in by_file for _, record in each if (path := _path_of(record))}
+    names = Counter(path.rpartition("/")[2] for path in paths if "/" in path)
+    ambiguous = {name for name, n in names.items() if n > 1}
     records: dict[str, _Record] = {}
-    for name in files:
-        _merge(records, _read_records(name))
+    for each in by_file:
+        _merge(records, each, ambiguous)
+    depths = sorted({stem.count("/") for stem in records}, reverse=True)
     folders = _folders_to_search(files, source)
     there: dict[str, str] = {}
     n_ignored = 0
@@ -97,8 +103,10 @@ def read_annotations(files: Sequence[str], source: str) -> Videos:
         except SourceError:  # It holds no video, or cannot be listed: then all videos are missing, which is said below.
             continue
         uris = found.table["uri"].to_pylist()
-        stems = [_stem(uri) for uri in uris]
-        there = {stem: uri for stem, uri in reversed(list(zip(stems, uris, strict=True))) if stem in records}
+        there = {}
+        for uri in reversed(uris):
+            if (stem := next((own for depth in depths if (own := _stem(uri, depth)) in records), None)) is not None:
+                there[stem] = uri
         n_ignored = found.n_ignored + len(found) - len(there)
         if there:
             break
@@ -128,9 +136,10 @@ def _folders_to_search(files: Sequence[str], source: str) -> list[str]:
     return [beside, beside.rpartition("/")[0]]
 
 
-def _stem(uri: str) -> str:
-    name = uri.rpartition("/")[2]
-    return unquote(name.rpartition(".")[0] or name)
+def _stem(uri: str, depth: int = 0) -> str:
+    """Return the name of a file without its suffix, behind so many of the folders that it lies in."""
+    *folders, name = uri.rsplit("/", depth + 1)[1:]
+    return unquote("/".join([*folders, name.rpartition(".")[0] or name]))
 
 
 def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -154,7 +163,7 @@ def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     stem = _stem(name).lower()
     split = next((split for mark, split in _SPLITS if mark in stem and "train_val" not in stem), "")
     for number, record in enumerate(records):
-        if _name_of(record) is None:
+        if _path_of(record) is None:
             raise SourceError(
                 f"{shown(name)}: record {number} names no video: none of {', '.join(_NAMES)} is a text; "
                 "a list of paths is a .jsonl, an object with path a line"
@@ -172,20 +181,27 @@ def _parse(text: str) -> Any:
         return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
-def _name_of(record: Mapping[str, Any]) -> str | None:
-    """Return the name of a record's video without a suffix."""
+def _path_of(record: Mapping[str, Any]) -> str | None:
+    """Return the name of a record's video without a suffix, with the folders that it names."""
     text = next((record[key] for key in _NAMES if isinstance(record.get(key), str) and record[key]), None)
     if text is None:
         return None
-    name = text.rpartition("/")[2]
-    return name.rpartition(".")[0] if suffix(name) in VIDEO_SUFFIXES else name
+    path = posixpath.normpath(text).lstrip("/")
+    return path.rpartition(".")[0] if suffix(path) in VIDEO_SUFFIXES else path
 
 
-def _merge(records: dict[str, _Record], found: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Add a file's records to those of the files before; what they have said of a video stays."""
+def _merge(
+    records: dict[str, _Record], found: Iterable[tuple[str, Mapping[str, Any]]], ambiguous: Container[str]
+) -> None:
+    """Add a file's records to those of the files before; what they have said of a video stays.
+
+    A video is known by its name, wherever it lies, but those of one name by their folders too.
+    """
     known = {stem: set(record.captions) for stem, record in records.items()}
     for split, told in found:
-        stem = _name_of(told) or ""
+        path = _path_of(told) or ""
+        name = path.rpartition("/")[2]
+        stem = path if name in ambiguous else name
         own = told.get("split")
         record = records.setdefault(stem, _Record(stem, None))
         record.split = record.split or (writable(str(own)) if own else split or None)

@@ -69,6 +69,21 @@ class TestForms:
         assert (len(found), found.n_ignored, found[0].caption) == (8, 1, None)
         assert find_videos(videos / "msrvtt_some.jsonl")[2].caption == "a dog"
 
+    def test_videos_of_one_name_in_several_folders_stay_apart(self, videos):
+        """As in lists of captions whose videos are named by their path; one alone is found wherever it lies."""
+        for folder in ("ep 1", "ep2", "x/ep2"):
+            (videos / folder).mkdir(parents=True)
+            (videos / folder / "cam.mp4").touch()
+        told = {"ep 1/cam.mp4": "one", "./ep2/cam.mp4": "two", "/elsewhere/video3.mp4": "three", "gone/cam.mp4": "four"}
+        records = [{"video": name, "caption": caption} for name, caption in told.items()]
+        (videos / "list.json").write_text(json.dumps(records))
+        found = find_videos(videos / "list.json")
+        places = [video.uri.removeprefix(f"{videos.as_uri()}/") for video in found]
+        assert dict(zip(places, [video.caption for video in found], strict=True)) == {
+            "ep%201/cam.mp4": "one", "ep2/cam.mp4": "two", "videos/test/video3.mp4": "three",
+        }  # fmt: skip
+        assert found.notes == ("missing videos: 1 of 4 (the first: gone/cam); by split: no split (1)",)
+
     def test_half_a_character_is_a_question_mark(self, videos):
         """JSON holds what is left where a text was cut in the midst of a pair of surrogates, and Arrow does not."""
         cut = {"caption": ["a cat \ud83d", "a dog"], "category": "pets \ud83d", "split": "x\ud83d", "url": "u\ud83d"}
