@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
@@ -222,6 +223,8 @@ def _read_table(path: str) -> _Embedded:
         except (pa.ArrowException, OSError) as error:
             raise failure("read", path, error) from error
     table = table.filter(table["embedding"].is_valid())
+    if isinstance(table.schema.field("embedding").type, pa.ListType | pa.LargeListType):  # An empty list is none.
+        table = table.filter(pc.greater(pc.list_value_length(table["embedding"]), 0))
     if not table.num_rows:  # All clips of its video were filtered out; pandas gives such columns no type then.
         return _Embedded([], np.empty((0, 0), np.float32), [])
     values = as_rows(table["embedding"], f"{shown(path)}: embedding")

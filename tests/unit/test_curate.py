@@ -142,6 +142,18 @@ class TestReading:
         assert paths.reasons == {found[1].video_id: "none of its 2 clips has an embedding and a duration_span"}
         assert "records of the metadata without span_uuid, source_video or duration_span: 3" in found.notes
 
+    @pytest.mark.parametrize("nothing", [None, []])
+    def test_a_clip_whose_embedding_is_empty_leaves_a_gap(self, tmp_path, videos, nothing):
+        root = write_curated(tmp_path, videos)
+        path = root / "ce1_embd_224p_parquet" / f"{uuid.uuid5(uuid.NAMESPACE_URL, '/in/b.mp4')}_0.parquet"
+        rows = pq.read_table(path).to_pylist()
+        before = [len(clips) for clips in read_source(root)[1].clips]
+        rows[0]["embedding"] = nothing
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        found, paths = read_source(root)
+        assert [len(clips) for clips in paths.clips] == [before[0] - 1, *before[1:]]
+        assert "clips without an embedding, which leaves gaps: 1" in found.notes
+
     def test_over_fsspec(self, tmp_path, videos):
         root = write_curated(tmp_path / "out", videos)
         memory = fsspec.filesystem("memory")
