@@ -26,6 +26,7 @@ from raypipe.storage import ImageColumn
 
 _BATCH = 10_000  # So many episodes at a time become Python objects.
 _SUCCESS, _SUBTASKS, _SUBTASK = "next.success", "subtasks", "subtask_index"
+_LANGUAGE = "language_persistent"
 _HAVE = ("episode has", "episodes have")
 _PLACES = ("videos/", "data/")  # These columns say where an episode lies; the video's URI and span say it already.
 
@@ -193,6 +194,8 @@ def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -
         facts[_SUCCESS] = _read_success(dataset, episodes, notes)
     if _SUBTASK in dataset.features and _SUBTASKS not in episodes.column_names:
         facts[_SUBTASKS] = _read_subtasks(dataset, episodes, notes)
+    elif _LANGUAGE in dataset.features and _SUBTASKS not in episodes.column_names:
+        facts[_SUBTASKS] = _read_language(dataset, episodes, notes)
     return pa.array(labels, pa.string()), facts
 
 
@@ -269,3 +272,30 @@ def _read_subtasks(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]
     for row, values in _each_episode(dataset, episodes, _SUBTASK, notes, "so they are not known"):
         found[row] = list(dict.fromkeys(names[n] for n in values.tolist() if n in names))
     return pa.array(found, pa.list_(pa.string()))
+
+
+def _read_language(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> pa.Array:
+    """Return the same as `_read_subtasks`, of a dataset in whose every frame lerobot-annotate has put all of them."""
+    found: list[list[str] | None] = [None] * len(episodes)
+    numbers, lost = whole_numbers(episodes, EPISODE), 0
+    for rows, frames in read_frames(dataset, episodes, [_LANGUAGE], only_first=True):
+        if isinstance(frames, SourceError):
+            lost, reason = lost + len(rows), frames
+            continue
+        of = dict(zip(frames[EPISODE].to_pylist(), frames[_LANGUAGE].to_pylist(), strict=True))
+        for row in rows.tolist():
+            found[row] = _subtasks_in(of.get(numbers[row]))
+    if lost:
+        notes.append(
+            f"{_LANGUAGE} of {counted(lost, 'episode')} cannot be read, so their subtasks are not known: {reason}"
+        )
+    return pa.array(found, pa.list_(pa.string()))
+
+
+def _subtasks_in(language: Any) -> list[str] | None:
+    """Return the subtasks among what was said of an episode, by the time at which they begin."""
+    if not isinstance(language, list):
+        return None
+    told = [each for each in language if isinstance(each, dict) and each.get("style") == "subtask"]
+    told.sort(key=lambda each: each.get("timestamp") or 0.0)
+    return list(dict.fromkeys(str(each["content"]) for each in told if each.get("content")))

@@ -14,11 +14,12 @@ from raypipe.ranges import open_parts
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, map_files, whole_numbers
 from raypipe.storage import failure, local_path, patiently, shown
 
+_FEW = 1_000  # So many rows at a time are looked at where one of each episode is wanted.
 _FILES = 64  # The rows of so many files are in memory at once.
 
 
 def read_frames(
-    dataset: LeRobotDataset, episodes: pa.Table, columns: Sequence[str]
+    dataset: LeRobotDataset, episodes: pa.Table, columns: Sequence[str], only_first: bool = False
 ) -> Iterator[tuple[np.ndarray, pa.Table | SourceError]]:
     """Read columns of the frames of some episodes, a file of ``data/`` at a time.
 
@@ -30,6 +31,8 @@ def read_frames(
         Rows of `raypipe.sources.lerobot.read_episodes`.
     columns
         Which columns of the frames.
+    only_first
+        Read the first frame of each episode alone: of what is the same in all of them.
 
     Yields
     ------
@@ -42,7 +45,7 @@ def read_frames(
     def read(file: int) -> tuple[np.ndarray, pa.Table | SourceError]:
         rows = rows_of[file]
         try:
-            return rows, read_rows(uris[file], index[rows], columns)
+            return rows, read_rows(uris[file], index[rows], columns, only_first)
         except SourceError as error:
             return rows, error
 
@@ -57,7 +60,7 @@ def read_frames(
         yield from map_files(read, range(start, min(start + _FILES, len(uris))))
 
 
-def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str]) -> pa.Table:
+def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first: bool = False) -> pa.Table:
     """Read the frames of some episodes of one file: a table of ``episode_index`` and the columns.
 
     Only row groups that hold one of the episodes are read. A file without ``episode_index`` holds one episode.
@@ -77,7 +80,12 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str]) -> pa.Tabl
                 raise SourceError(f"{shown(local_path(uri) or uri)} has no column {lacking[0]}")
             groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
             own = [EPISODE] if EPISODE in there else []
-            table = parquet.read_row_groups(groups, [*own, *columns])
+            chosen = [*own, *columns]
+            if only_first:  # What an episode's frames repeat may be too much to be in memory so often.
+                firsts = (pa.Table.from_batches([batch]) for batch in _first_rows(parquet, groups, chosen))
+                table = pa.concat_tables([parquet.read_row_groups([], chosen), *firsts])
+            else:
+                table = parquet.read_row_groups(groups, chosen)
             if not own:
                 return table.add_column(0, EPISODE, pa.array(np.full(table.num_rows, episodes[0])))
             return table.filter(pc.is_in(table[EPISODE], value_set=pa.array(episodes, table[EPISODE].type)))
@@ -86,6 +94,16 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str]) -> pa.Tabl
         return patiently(uri, read).select([EPISODE, *columns])
     except (pa.ArrowException, OSError) as error:
         raise failure("read", local_path(uri) or uri, error) from error
+
+
+def _first_rows(parquet: Any, groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the first row of each episode in some row groups of an open Parquet file, a few rows at a time."""
+    seen: set[Any] = set()
+    for batch in parquet.iter_batches(_FEW, groups, columns):
+        numbers = batch[EPISODE].to_pylist() if EPISODE in columns else [None] * len(batch)
+        first = {number: row for row, number in reversed(list(enumerate(numbers)))}
+        yield batch.take(pa.array(sorted(row for number, row in first.items() if number not in seen), pa.int64()))
+        seen |= first.keys()
 
 
 def find_groups(parquet: Any, first: int, last: int) -> list[int]:

@@ -283,6 +283,31 @@ def test_tasks_that_are_no_list_are_none(tmp_path, tasks):
     assert [video.label for video in rp.find_videos(tmp_path)] == [None]
 
 
+@pytest.mark.parametrize("row_group_size", [1, 2, 100])
+def test_subtasks_that_stand_in_every_frame_are_read_once(tmp_path, row_group_size):
+    """As lerobot-annotate 0.6 writes them, beside plans and other words, in a row group an episode or in fewer."""
+    features = {CAMERA: camera_feature(), "language_persistent": {"dtype": "language"}}
+
+    def said(*subtasks):
+        others = [{"style": "plan", "content": "all", "timestamp": 0.0}, {"style": "subtask", "content": None}]
+        return [{"style": "subtask", "content": text, "timestamp": at_s} for at_s, text in subtasks] + others
+
+    language = [said((0.7, "lift"), (0.0, "reach"), (0.9, "reach"))] * 3 + [said()] * 2 + [None] * 2
+    write_v3(tmp_path, [3, 2, 2], features=features)
+    frames = pa.table({"episode_index": [0, 0, 0, 1, 1, 2, 2], "language_persistent": language})
+    path = tmp_path / "data/chunk-000/file-000.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(frames, path, row_group_size=row_group_size)
+    found = rp.find_videos(tmp_path)
+    assert [video.extra["subtasks"] for video in found] == [["reach", "lift"], [], None]
+    assert found.notes == ()
+    path.unlink()
+    found = rp.find_videos(tmp_path)
+    assert [video.extra["subtasks"] for video in found] == [None] * 3
+    (note,) = found.notes
+    assert note.startswith("language_persistent of 3 episodes cannot be read, so their subtasks are not known: ")
+
+
 def test_success_and_subtasks_are_told_by_the_frames(tmp_path):
     features = {CAMERA: camera_feature(), "next.success": {"dtype": "bool"}, "subtask_index": {"dtype": "int64"}}
     write_v3(tmp_path, [3, 2], features=features)
