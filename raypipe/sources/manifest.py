@@ -10,10 +10,10 @@ folders have it. A file that does not exist is listed all the same, and fails wh
 import csv
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -179,8 +179,8 @@ class _RowReader:
         if place is None:
             raise SourceError(f"{where}: uri or path is empty")
         path = local_path(place)
-        if path is not None and path.startswith("~"):
-            path = place = os.path.expanduser(path)  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
+        if path is not None and path.startswith("~/"):
+            path = place = str(Path(path).expanduser())
         if path is None or path.startswith("/"):
             return canonical_uri(place)
         return canonical_uri(beside(self.folder, path))

@@ -654,8 +654,9 @@ class TestManifest:
 
     def test_a_home_is_meant_by_its_sign(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        (tmp_path / "l.csv").write_text("path\n~/a.mp4\n")
-        assert find_videos(tmp_path / "l.csv")[0].uri == (tmp_path / "home/a.mp4").as_uri()
+        (tmp_path / "l.csv").write_text("path\n~/a.mp4\n~me/a.mp4\n")
+        uris = [(tmp_path / name).as_uri() for name in ("home/a.mp4", "~me/a.mp4")]
+        assert [video.uri for video in find_videos(tmp_path / "l.csv")] == uris
 
     def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
         for name in ("l.txt", "l.tsv"):
