@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
+from raypipe.sources.captions import join_captions
 from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, to_object, writing_error
 from raypipe.sources.files import group_name
 from raypipe.sources.videos import FOUND, Videos, make_video_id
@@ -193,6 +194,8 @@ class _RowReader:
 def _text(value: Any, column: str, where: str) -> str | None:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
+    if column == "caption" and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return join_captions(value)
     if isinstance(value, bytes | list | dict):
         raise SourceError(f"{where}: {column} is {shown(repr(value))}, not text")
     text = str(value)

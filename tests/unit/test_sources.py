@@ -652,6 +652,15 @@ class TestManifest:
         (tmp_path / "l.csv").write_text("path,start_s,end,starts\na.mp4,1,2,3\n")
         assert find_videos(tmp_path / "l.csv").notes == ()
 
+    @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+    def test_several_captions_of_a_video_are_one_text(self, tmp_path, kind):
+        rows = [{"path": "a.mp4", "caption": ["a dog", " a dog", "a cat"]}, {"path": "b.mp4", "caption": []}]
+        found = find_videos(write_manifest(tmp_path / f"l.{kind}", rows))
+        assert [video.caption for video in found] == ["a dog | a cat", None]
+        (tmp_path / "l.jsonl").write_text('{"path": "a.mp4", "caption": [{"text": "a dog"}]}')
+        with pytest.raises(SourceError, match=r"row 1: caption is .*, not text"):
+            find_videos(tmp_path / "l.jsonl")
+
     def test_a_home_is_meant_by_its_sign(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         (tmp_path / "l.csv").write_text("path\n~/a.mp4\n~me/a.mp4\n")
