@@ -26,7 +26,7 @@ from raypipe.storage import is_http, local_path, shown, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
-_TEXTS = (".txt", ".tsv")  # Lists of videos often are.
+_LISTS = (".txt", ".tsv", ".ndjson", ".pq", ".xlsx")  # Lists of videos often are.
 
 
 def read_source(
@@ -133,7 +133,7 @@ def _find_one(name: str, camera: str) -> Videos:
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
     found = read_texts(find_described(name), name)
-    if _is_table(name, _TEXTS):
+    if _is_table(name, _LISTS):
         said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
         found.notes = (*found.notes, said)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):

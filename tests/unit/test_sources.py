@@ -668,7 +668,7 @@ class TestManifest:
         assert [video.uri for video in find_videos(tmp_path / "l.csv")] == uris
 
     def test_a_list_that_is_taken_for_a_video_is_told(self, tmp_path):
-        for name in ("l.txt", "l.tsv"):
+        for name in ("l.txt", "l.tsv", "l.ndjson", "l.PQ", "l.xlsx"):
             (tmp_path / name).write_text("a.mp4\nb.mp4\n")
             (note,) = find_videos(tmp_path / name).notes
             assert note.endswith(
