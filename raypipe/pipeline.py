@@ -191,6 +191,9 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
             f"{model_run} joins signals to its videos: --features "
             f"{','.join([VIDEO, *model_run.info()['signals']['features']])}"
         )
+    known_features = model.config.source.features or ""
+    if not config.source.features and known_features and VIDEO not in split_features(known_features):
+        raise UsageError(f"{model_run} is of signals, without videos: --features {known_features}")
     embed(source, run, config, progress, like=model_run)
     steps = LocalSteps(run, config, results.read_encoder(model_run))
     with run.step("trajectories"):

@@ -280,6 +280,8 @@ def test_new_episodes_are_z_scored_as_those_of_the_run_that_predicts(root, tmp_p
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-5, atol=1e-5)
     with pytest.raises(UsageError, match=f"the features must be {STATE}, as in the run"):
         pipeline.predict(run, str(other), rp.Run(str(tmp_path / "bad")), make_config("timestamp"), Progress())
+    with pytest.raises(UsageError, match=f"is of signals, without videos: --features {STATE}$"):
+        pipeline.predict(run, str(other), rp.Run(str(tmp_path / "bad")), make_config(None), Progress())
 
 
 def test_a_run_with_signals_predicts_only_with_signals(root, tmp_path):
