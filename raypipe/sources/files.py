@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from raypipe.errors import SourceError
 from raypipe.progress import counted
 from raypipe.sources.videos import Video, Videos, make_video_id
@@ -163,6 +167,15 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES, beside: f
     raise SourceError(
         f"no video in {shown(source)}: looked for {looked_for}; {counted(n_others, 'other file')} ignored{told}"
     )
+
+
+def have_suffix(uris: pa.ChunkedArray, suffixes: frozenset[str]) -> np.ndarray:
+    """Return which of many URIs have one of some suffixes: (n,) bool. The query of a URL is no part of its name."""
+    found = np.zeros(len(uris), bool)
+    kinds = "|".join(map(re.escape, sorted(suffixes)))
+    for row in np.flatnonzero(pc.match_substring_regex(uris, kinds, ignore_case=True)).tolist():
+        found[row] = suffix(uris[row].as_py()) in suffixes
+    return found
 
 
 class _Glob:

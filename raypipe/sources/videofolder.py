@@ -14,16 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, have_suffix
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.tar_names import TAR
 from raypipe.sources.videos import Videos, make_video_id
 from raypipe.sources.webdataset import take_tars
-from raypipe.storage import local_path, shown
+from raypipe.storage import local_path, shown, without_query
 
-_SUFFIXES = "|".join(kind.removeprefix(".") for kind in MANIFEST_SUFFIXES)
-_TABLE = rf"\.({_SUFFIXES})(\?.*)?$"
-_METADATA = rf"/metadata\.({_SUFFIXES})(\?.*)?$"
+_TABLES = frozenset(MANIFEST_SUFFIXES)
+_NAMES = tuple(f"/metadata{kind}" for kind in MANIFEST_SUFFIXES)
 
 
 def find_described(source: str) -> Videos:
@@ -31,14 +30,14 @@ def find_described(source: str) -> Videos:
 
     A table that cannot be read is left out, and a note says why.
     """
-    found = find_files(source, VIDEO_SUFFIXES | {TAR}, beside=frozenset(MANIFEST_SUFFIXES))
-    is_table = np.array(pc.match_substring_regex(found.table["uri"], _TABLE, ignore_case=True))
+    found = find_files(source, VIDEO_SUFFIXES | {TAR}, beside=_TABLES)
+    is_table = have_suffix(found.table["uri"], _TABLES)
     if not is_table.any():
         return take_tars(found, source)
     files = found.take(np.flatnonzero(~is_table))
     files.n_ignored = found.n_ignored + int(is_table.sum())
     videos = take_tars(files, source)
-    tables = found.table["uri"].filter(pc.match_substring_regex(found.table["uri"], _METADATA)).to_pylist()
+    tables = [uri for uri in found.table["uri"].filter(is_table).to_pylist() if without_query(uri).endswith(_NAMES)]
     read, notes = [], []
     for name in tables:
         try:

@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
 from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_column, writable
-from raypipe.sources.files import VIDEO_SUFFIXES
-from raypipe.sources.tar_names import Shard, Tars, pair_shards
+from raypipe.sources.files import VIDEO_SUFFIXES, have_suffix
+from raypipe.sources.tar_names import TAR, Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
 from raypipe.sources.videos import FOUND, Videos, conform, make_video_id
 from raypipe.storage import TarMember, open_file, shown, suffix
@@ -61,7 +60,7 @@ def take_tars(found: Videos, source: str) -> Videos:
 
     Where there are no videos but in tars, they are these; else tars are files beside the videos, and ignored.
     """
-    is_tar = np.array(pc.match_substring_regex(found.table["uri"], r"\.tar(\?.*)?$", ignore_case=True))
+    is_tar = have_suffix(found.table["uri"], frozenset((TAR,)))
     if not is_tar.any():
         return found
     tars = found.take(np.flatnonzero(is_tar)).table

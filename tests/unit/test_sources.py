@@ -280,6 +280,18 @@ class TestErrors:
             )
         assert find_videos(tmp_path / "**/*.mp4").notes == ()
 
+    @pytest.mark.parametrize("query", ["f=a.csv", "f=a.tar", "x=/metadata.csv"])
+    def test_a_query_is_no_suffix(self, query):
+        assert [video.uri for video in find_videos(f"https://h.invalid/a.mp4?{query}")] == [
+            f"https://h.invalid/a.mp4?{query}"
+        ]
+
+    def test_a_question_mark_in_a_name_of_a_table(self, memory):
+        memory.pipe("/d/what?/a.mp4", b"")
+        memory.pipe("/d/what?/metadata.csv", b"file_name,text\na.mp4,A\n")
+        found = find_videos("memory://d")
+        assert (len(found), found[0].caption, found.n_ignored) == (1, "A", 0)
+
     def test_parts_of_one_file_in_a_videofolder_are_videos_each(self, tmp_path):
         touch(tmp_path, "a.mp4")
         (tmp_path / "metadata.csv").write_text("path,id,start_s,end_s,label\na.mp4,7,3,4.5,x\na.mp4,7,0,1,y\n")
