@@ -231,7 +231,11 @@ def _is_listed(values: Any) -> bool:
 
 def _listed(values: Any, name: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype != object:
-        raise SourceError(f"{shown(name)}: a {values.shape} array needs lengths, which say where each video ends")
+        n, dim = values.shape
+        raise SourceError(
+            f"{shown(name)}: a ({n}, {dim}) array needs lengths, which say where each video ends; if each row is a "
+            f"video of one clip, the shape is ({n}, 1, {dim})"
+        )
     if not _is_listed(values):
         raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")
     return list(values)

@@ -937,7 +937,7 @@ class TestPrecomputed:
 
     def test_an_unpadded_flat_array_needs_lengths(self, tmp_path):
         np.savez(tmp_path / "t.npz", values=np.ones((4, 2)))
-        with pytest.raises(SourceError, match="needs lengths"):
+        with pytest.raises(SourceError, match=r"needs lengths.* shape is \(4, 1, 2\)"):
             read_precomputed(tmp_path / "t.npz")
 
     def test_what_counts_as_precomputed(self, tmp_path):
