@@ -289,6 +289,11 @@ def test_what_lerobot_cannot_edit_is_said_beside_the_command(tmp_path):
     )
     lines = rp.export(run, "lerobot")
     assert any("convert_dataset_v21_to_v30 --repo-id local/set --root COPY" in line for line in lines)
+    assert not any("v20_to_v21" in line for line in lines)
+    change_info(root, fps=10, codebase_version="v2.0")
+    lines = rp.export(run, "lerobot")
+    first, then = (next(i for i, line in enumerate(lines) if name in line) for name in ("v20_to_v21", "v21_to_v30"))
+    assert first < then, "that one takes what this one makes"
 
 
 @pytest.mark.slow

@@ -178,6 +178,11 @@ def edit_command(run: Run, uris: pa.ChunkedArray, named: str) -> tuple[str, list
 
 def _note_needs(dataset: LeRobotDataset, edit: Mapping[str, Any]) -> list[str]:
     notes = []
+    if dataset.version < (2, 1):
+        notes.append(
+            "# the conversion below takes datasets of v2.1: on the Hub, python -m "
+            "lerobot.datasets.v21.convert_dataset_v20_to_v21 of lerobot 0.3 makes one of this one"
+        )
     if dataset.version < (3, 0):
         notes.append(
             "# lerobot since 0.4 edits datasets of v3.0 only: convert a copy of this one first, by "
