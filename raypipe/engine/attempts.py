@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.errors import one_line
 
@@ -32,8 +31,9 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1)
+        # A soft affinity would put an actor that takes no CPU on any node.
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        actor = ray.remote(_Attempts).options(num_cpus=0, max_restarts=-1, label_selector=here)
         self._actor: Any = actor.remote(os.getpid(), _birth(os.getpid()))
 
     def __enter__(self) -> Attempts:

@@ -1,17 +1,20 @@
 """A Ray cluster of several nodes on this machine: one goes away while it works, another joins."""
 
+import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import ray
 from clips import embed_without_ray, read_clips
 from sessions import ray_nodes
 from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import make_config
+from raypipe.engine.attempts import Attempts
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 
@@ -64,3 +67,11 @@ def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
     made, expected = read_clips(run), embed_without_ray(tmp_path / "videos", config)
     assert made.keys() == expected.keys()
     assert all(np.array_equal(made[key], expected[key]) for key in made)
+
+
+def test_attempts_are_counted_on_the_node_of_the_driver(ray_cluster):
+    here = ray.get_runtime_context().get_node_id()
+    with contextlib.ExitStack() as stack:
+        counters = [stack.enter_context(Attempts())._actor for _ in range(4)]
+        tell = [each.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for each in counters]
+        assert ray.get(tell) == [here] * 4
