@@ -1,5 +1,6 @@
 """The errors that a user of raypipe can meet. A message is one line that names the thing, the place and the remedy."""
 
+import re
 from numbers import Integral, Real
 
 
@@ -47,3 +48,9 @@ def one_line(error: BaseException) -> str:
     message = " ".join(str(error).split())
     message = f"{message[:_LONGEST]} …" if len(message) > _LONGEST else message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def last_line(traceback: str) -> str:
+    """Return what a traceback says last, which is the error, without the name of its module."""
+    line = traceback.strip().splitlines()[-1][:300]
+    return re.sub(r"^[\w.]+\.(\w+:)", r"\1", line)

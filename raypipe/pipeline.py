@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,20 +119,32 @@ def _embed_on_ray(
         for trouble in filter(None, (tell_full_disk(), tell_busy())):
             progress.say(trouble)
         plan.portion_size = portion_size(resources.get("CPU", 1))
+        left_out = cache(lambda: _leave_out(run, plan.videos.table["uri"], progress))
         if n_lacking := len(plan.lacking()):
-            pools = plan_pools(resources, config.ray, n_lacking)
+            pools = plan_pools(resources, config.ray, n_lacking, left_out=left_out())
             made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
             with run.step("plan"), progress.count("probing", n_lacking) as advance:
                 probe_videos(plan, versions, made_with, config, pools, advance)
         plan.settle()
         plan.find_remaining(config.source.retry_failed)
         if plan.n_segments:
-            pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder))
+            pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder), left_out())
             unused = explain_unused_nvdec(config.decode.decoder, pools)
             progress.say("; ".join(filter(None, (pools.where, unused))))
             run.record_stage("embed", pools.where, unused)
             with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
+
+
+def _leave_out(run: Run, uris: pa.ChunkedArray | None, progress: Progress) -> dict[str, dict[str, float]]:
+    """Find the machines of the Ray cluster that cannot do the work, and tell of them."""
+    from raypipe.engine.reach import find_unfit
+
+    left_out, lines = find_unfit(uris)
+    for line in lines:
+        progress.say(line)
+        run.log("left_out", reason=line)
+    return left_out
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
@@ -314,7 +327,8 @@ def sweep(
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 
         with ray_session(config.ray):
-            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=_counted(map_tasks, progress))
+            on_ray = partial(map_tasks, left_out=_leave_out(run, None, progress))
+            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=_counted(on_ray, progress))
     sections = ("trajectory", "learn", "reduce", "cluster")
     parameters = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
@@ -425,9 +439,10 @@ def _open_steps(run: Run, config: Config, progress: Progress) -> Iterator[LocalS
 
         yield LocalSteps(run, config, progress=progress)
         return
+    import pyarrow as pa
+
     from raypipe.engine.session import ray_session
     from raypipe.engine.transform import RaySteps
 
-    steps = RaySteps(run, config)
     with ray_session(config.ray):
-        yield steps
+        yield RaySteps(run, config, _leave_out(run, pa.chunked_array([[run.place(RUN_FILE)]]), progress))

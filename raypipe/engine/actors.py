@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from raypipe.engine.devices import Worker
+from raypipe.engine.nodes import elsewhere
 from raypipe.errors import RaypipeError, UsageError, one_line
 
 Call = tuple[Any, ...]
@@ -121,6 +122,8 @@ class Actors:
         Their names in errors.
     resources
         What each takes of its machine.
+    left_out
+        Ids of nodes on which none may run.
     placing_s, answer_s
         The work is given up when an actor finds no place, or does not answer, for so many seconds.
 
@@ -136,12 +139,17 @@ class Actors:
         first: Sequence[Call],
         names: Sequence[str],
         resources: Resources,
+        left_out: Collection[str] = (),
         placing_s: float = PLACING_S,
         answer_s: float = ANSWER_S,
     ):
         self._first, self._names, self._threads = first, names, resources.threads
         self._make = ray.remote(kind).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, scheduling_strategy="SPREAD"
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+            label_selector=elsewhere(left_out),
         )
         self._placing_s, self._answer_s = placing_s, answer_s
         self.n_answered = 0

@@ -192,10 +192,12 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losse
     # travel to the encoders in blocks of that size.
     per_batch = max(1, min(64, round(config.encode.batch_size / frames)))
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
-    tasks = in_tasks(plan.select([*TASK, "row"]), frames * HEAVY_FRAME_S, pools.decoders, _NAME, pools.encoders)
+    row_s = frames * HEAVY_FRAME_S
+    todo = plan.select([*TASK, "row"])
+    tasks = in_tasks(todo, row_s, pools.decoders, _NAME, pools.encoders, pools.left_out)
     # Each actor has one batch in work and one waiting, and there is some room.
     bound_blocks(tasks, batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
-    with Attempts() as attempts:
+    with Attempts(pools.left_out) as attempts:
         dataset = tasks.map_batches(
             DecoderActor,
             fn_constructor_args=(
@@ -225,8 +227,9 @@ def _gpu_chain(
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     made = encoder.fingerprint, encoder.dim, encoder.image_size, encoder.resize_mode
     form = config.sample, config.decode, config.encode, *made, _GPU
-    with Attempts() as attempts:
-        dataset = in_tasks(plan.select([*TASK, "row"]), row_s, pools.encoders, _NAME).map_batches(
+    with Attempts(pools.left_out) as attempts:
+        todo = plan.select([*TASK, "row"])
+        dataset = in_tasks(todo, row_s, pools.encoders, _NAME, left_out=pools.left_out).map_batches(
             GpuActor,
             fn_constructor_args=(form, str(Path.cwd()), attempts, find_readable(plan["uri"])),
             compute=ActorPoolStrategy(size=pools.encoders),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -113,7 +113,7 @@ def _now_and_then(found: Iterable[_Found], at_most: int, progress: Callable[[flo
 class _Prober(Worker):
     """An actor that probes files."""
 
-    def __init__(self, decode: DecodeConfig, readable: str | None = None) -> None:
+    def __init__(self, decode: DecodeConfig, readable: Sequence[str] = ()) -> None:
         check_readable(readable)
         self._probe = ProbeVideos(decode)
 
@@ -159,7 +159,7 @@ def probe_uris(
     while left.any():
         rows = np.flatnonzero(left)
         files = pa.table({"row": rows, "uri": uris.take(pa.array(rows))})
-        dataset = in_tasks(files, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
+        dataset = in_tasks(files, _PROBE_S, pools.decoders, "raypipe_probe", left_out=pools.left_out).map_batches(
             _Prober,
             fn_constructor_args=(decode, find_readable(files["uri"])),
             compute=ActorPoolStrategy(size=pools.decoders),

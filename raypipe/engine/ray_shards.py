@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import reduce
@@ -12,10 +12,10 @@ from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
-import ray
 
 from raypipe.clustering.shards import Assignment, LocalShards, Measure, Outcome, find_origin
 from raypipe.engine.actors import REBUILDS, ActorLost, Actors, Holder, Resources, plan_resources
+from raypipe.engine.nodes import machines
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run
@@ -128,6 +128,8 @@ class RayShards:
         One a shard. The series of the first come first; a shard may have none.
     resources
         What each actor takes; by default as much as the Ray cluster's machines hold (`plan_resources`).
+    left_out
+        Ids of nodes on which none may run.
     patience
         ``placing_s`` and ``answer_s`` of `raypipe.engine.actors.Actors`.
 
@@ -141,12 +143,18 @@ class RayShards:
 
     backend_name = ""
 
-    def __init__(self, loaders: Sequence[Loader], resources: Resources | None = None, **patience: float):
+    def __init__(
+        self,
+        loaders: Sequence[Loader],
+        resources: Resources | None = None,
+        left_out: Collection[str] = (),
+        **patience: float,
+    ):
         if resources is None:
-            resources = plan_resources([node["Resources"] for node in ray.nodes() if node["Alive"]], len(loaders))
+            resources = plan_resources(machines(left_out), len(loaders))
         first = [("load", loader) for loader in loaders]
         names = [f"shard {number} ({loader})" for number, loader in enumerate(loaders)]
-        self.actors = Actors(_Shard, first, names, resources, **patience)
+        self.actors = Actors(_Shard, first, names, resources, left_out, **patience)
         try:
             self._sizes = self.attempt(lambda: self.actors.ask_all(range(len(loaders)), "measure"))
             self._describe([size for size in self._sizes if size.n_series])

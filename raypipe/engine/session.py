@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -56,6 +56,8 @@ class Pools:
         them run, because Ray would put as many as fit on the first GPU before it takes the second.
     gpus
         GPUs of the Ray cluster.
+    left_out
+        Ids of nodes on which none runs.
     where
         One line for people that says what runs where.
     """
@@ -66,6 +68,7 @@ class Pools:
     gpus_per_encoder: float
     gpus: float
     where: str
+    left_out: tuple[str, ...] = ()
 
     def for_tasks(self, n: int) -> Pools:
         """Return the same pools with at most ``n`` actors each, for so many tasks."""
@@ -81,7 +84,13 @@ def _largest_share(gpus: float, encoders: int, least: float) -> float:
     return max(round_down(1 / math.ceil(encoders / max(math.floor(gpus), 1))), least)
 
 
-def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
+def plan_pools(
+    resources: Mapping[str, float],
+    config: RayConfig,
+    n_tasks: int,
+    frame_s: float = 0.0,
+    left_out: Mapping[str, Mapping[str, float]] | None = None,
+) -> Pools:
     """Size the pools to a Ray cluster.
 
     Parameters
@@ -94,13 +103,18 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
         The number of tasks; no pool is larger.
     frame_s
         Seconds that the encoder takes a frame on one core, if it runs on the CPU.
+    left_out
+        The resources of each node on which nothing may run, by its id.
 
     Raises
     ------
     UsageError
         If the user asks for more than the Ray cluster has.
     """
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    left_out = left_out or {}
+    cpus, gpus = (
+        resources.get(name, 0.0) - sum(node.get(name, 0.0) for node in left_out.values()) for name in ("CPU", "GPU")
+    )
     if cpus < 1:
         raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
     if gpus:
@@ -127,7 +141,7 @@ def plan_pools(resources: dict[str, float], config: RayConfig, n_tasks: int, fra
         f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
         f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
     )
-    return Pools(decoders, encoders, share, gpus_each, gpus, where)
+    return Pools(decoders, encoders, share, gpus_each, gpus, where, tuple(left_out))
 
 
 @contextlib.contextmanager

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import re
 import threading
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from ray.data import DataContext, ExecutionResources
 from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 
 from raypipe.engine.attempts import TRIES
-from raypipe.errors import RaypipeError, one_line
+from raypipe.engine.nodes import elsewhere
+from raypipe.errors import RaypipeError, last_line, one_line
 
 Log = Callable[..., None]
 
@@ -36,7 +36,12 @@ _REPORTS = (
 
 
 def in_tasks(
-    table: pa.Table, row_s: float, n_actors: int, name: str = "raypipe", largest_pool: int = 0
+    table: pa.Table,
+    row_s: float,
+    n_actors: int,
+    name: str = "raypipe",
+    largest_pool: int = 0,
+    left_out: Collection[str] = (),
 ) -> ray.data.Dataset:
     """Make a dataset of a table's rows in blocks, each of which is a task.
 
@@ -57,6 +62,8 @@ def in_tasks(
         The dataset's name on Ray's dashboard.
     largest_pool
         The number of actors of a later stage, if it has more.
+    left_out
+        Ids of nodes on which nothing may run.
     """
     rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
     starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
@@ -64,6 +71,7 @@ def in_tasks(
     dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
     dataset.set_name(name)
     _set_context(dataset.context, max(n_actors, largest_pool))
+    dataset.context.execution_options.label_selector = elsewhere(left_out)
     return dataset
 
 
@@ -220,15 +228,9 @@ def _unwarned() -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """Return the cause of one of Ray's errors on one line, without the traceback."""
     if isinstance(error, ActorDiedError) and error.actor_init_failed:
-        return f"an actor's start failed: {_last_line(str(error))}"
+        return f"an actor's start failed: {last_line(str(error))}"
     if not isinstance(error, RayTaskError):
         return one_line(error)
     if error.cause is not None and not isinstance(error.cause, UserCodeException):
         return one_line(error.cause)
-    return _last_line(str(error).partition("\n\nThe above exception was")[0])  # A wrapped error is kept as text only.
-
-
-def _last_line(traceback: str) -> str:
-    """Return what a traceback says last, which is the error, without the name of its module."""
-    line = traceback.strip().splitlines()[-1][:300]
-    return re.sub(r"^[\w.]+\.(\w+:)", r"\1", line)
+    return last_line(str(error).partition("\n\nThe above exception was")[0])  # A wrapped error is kept as text only.

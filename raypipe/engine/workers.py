@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class DecoderActor(Worker):
         image_size: int,
         resize_mode: str,
         attempts: Attempts,
-        readable: str | None = None,
+        readable: Sequence[str] = (),
     ) -> None:
         check_readable(readable)
         self._decode = DecodeSegments(sample, decode, image_size, resize_mode)
@@ -86,7 +86,7 @@ class GpuActor(Worker):
     """An actor that decodes and encodes segments on its GPU."""
 
     def __init__(
-        self, form: tuple[Any, ...], import_path: str, attempts: Attempts, readable: str | None = None
+        self, form: tuple[Any, ...], import_path: str, attempts: Attempts, readable: Sequence[str] = ()
     ) -> None:
         from raypipe.segments.gpu import GpuSegments  # All other actors would wait for what it imports.
 

@@ -516,14 +516,24 @@ def test_what_the_driver_can_read_a_worker_must(proxy, served, tmp_path, place):
     root = str(served) if place == "disk" else proxy.url
     os.mkfifo(tmp_path / "pipe.mp4")
     for name in (f"{root}/gone.mp4", str(tmp_path), str(tmp_path / "pipe.mp4")):
-        assert find_readable(pa.chunked_array([[name]])) is None
-    file = find_readable(pa.chunked_array([[f"{root}/a.mp4", f"{root}/gone.mp4"]]))
-    assert file == f"{root}/a.mp4"
+        assert find_readable(pa.chunked_array([[name]])) == []
+    files = find_readable(pa.chunked_array([[f"{root}/a.mp4", f"{root}/gone.mp4"]]))
+    assert files == [f"{root}/a.mp4"]
     assert not proxy.n_bytes(r"GET \S+/a\.mp4")
-    for fine in (file, None):
+    for fine in (files, []):
         check_readable(fine)
     with pytest.raises(SourceError, match=r"lacks what the driver can read; it needs .*: no such file or folder$"):
-        check_readable(f"{root}/gone.mp4")
+        check_readable([*files, f"{root}/gone.mp4"])
+
+
+def test_files_of_all_parts_of_a_source_are_tried(tmp_path):
+    """A manifest may name files on several disks, of which a machine may lack one."""
+    for number in range(100):
+        (tmp_path / f"{number:03d}.mp4").touch()
+    uris = [str(path) for path in sorted(tmp_path.iterdir())]
+    tried = [uris.index(file) for file in find_readable(pa.chunked_array([uris]))]
+    assert tried[0] == 0 and tried[-1] == 99 and max(np.diff(tried)) <= 15
+    assert find_readable(pa.chunked_array([[f"{uris[0]}", f"{uris[0]}"]])) == uris[:1]
 
 
 def test_what_a_worker_could_read_may_be_removed_before_it_starts_again(ray_local, tmp_path):
@@ -531,7 +541,7 @@ def test_what_a_worker_could_read_may_be_removed_before_it_starts_again(ray_loca
 
     class Reader:
         def __init__(self, file):
-            check_readable(file)
+            check_readable([file])
 
         def tell(self):
             return os.getpid()

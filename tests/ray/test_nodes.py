@@ -1,20 +1,27 @@
-"""A Ray cluster of several nodes on this machine: one goes away while it works, another joins."""
+"""A Ray cluster of several nodes on this machine: one goes away, another joins, one cannot do what the others can."""
 
 import contextlib
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from clips import embed_without_ray, read_clips
 from sessions import ray_nodes
+from tiny_encoder import TINY
 from videos import write_video
+from waves import embed_waves
 
 from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.engine.attempts import Attempts
+from raypipe.engine.reach import find_unfit
+from raypipe.errors import SourceError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
 
@@ -67,6 +74,53 @@ def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
     made, expected = read_clips(run), embed_without_ray(tmp_path / "videos", config)
     assert made.keys() == expected.keys()
     assert all(np.array_equal(made[key], expected[key]) for key in made)
+
+
+@pytest.fixture
+def unlike(ray_elsewhere, tmp_path, monkeypatch):
+    """Yield a line about the second of two machines, which has another raypipe than this one, and its node's id."""
+    monkeypatch.chdir(tmp_path)  # Workers look for modules in the driver's folder first.
+    other = tmp_path / "other/raypipe/__init__.py"
+    other.parent.mkdir(parents=True)
+    other.write_text("raise ImportError('of another day')")
+    env_vars = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "other"), os.environ["PYTHONPATH"]])}
+    with ray_nodes({"num_cpus": 1}, {"num_cpus": 3, "env_vars": env_vars}) as cluster:
+        yield r"\S+ \([\d.]+\) left out of the work: ImportError: of another day; ", cluster.worker_nodes.pop().node_id
+
+
+class Heard(Progress):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_a_machine_that_cannot_do_the_work_is_left_out(unlike, tmp_path):
+    line, node = unlike
+    for number in range(3):
+        write_video(tmp_path / f"videos/{number}.mp4", n_frames=20, seed=number)
+    run, heard = Run(str(tmp_path / "run")), Heard()
+    pipeline.embed(tmp_path / "videos", run, make_config(flags=TINY), heard)
+    assert run.info()["counts"]["ok"] == 3
+    assert run.info()["embedding"]["left_out"] == [node]
+    assert [re.match(line, said) is not None for said in heard.lines].count(True) == 1
+    assert any("the Ray cluster has 1 CPUs" in said for said in heard.lines)
+    assert b'"event": "lost"' not in run.read_bytes("log.jsonl")
+
+    config = make_config(sets=("cluster.n_clusters=3", "reduce.n_components=3", "ray.shards=2"))
+    (tmp_path / "waves").mkdir()
+    waves, heard = embed_waves(tmp_path / "waves", 60, config), Heard()
+    pipeline.cluster(waves, config, heard)
+    assert re.match(line, heard.lines[0])
+    assert waves.read_json("metrics.json")["sizes"] == [20, 20, 20]
+    assert pipeline.sweep(waves, config, [2, 3], ["auto"], 2, heard)["n_compared"] == 60
+
+    fsspec.filesystem("memory").pipe_file("/here.mp4", b"seen by this process alone")
+    with pytest.raises(SourceError, match=r"^no machine of the Ray cluster is left: .*cannot read memory://here\.mp4"):
+        find_unfit(pa.chunked_array([["memory://here.mp4"]]))
 
 
 def test_attempts_are_counted_on_the_node_of_the_driver(ray_cluster):

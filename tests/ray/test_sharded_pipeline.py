@@ -1,5 +1,7 @@
 """The whole of clustering on Ray: trajectories are built, reduced and grouped where they lie."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from waves import embed_waves
@@ -35,7 +37,7 @@ def test_shards_find_what_one_process_finds(ray_local, run, monkeypatch):
     files = run.files("model")
 
     original = sharded.build_files
-    monkeypatch.setattr(sharded, "build_files", lambda run, config: original(run, config, per_file=13))
+    monkeypatch.setattr(sharded, "build_files", partial(original, per_file=13))
     config = CONFIG.model_copy(update={"ray": CONFIG.ray.model_copy(update={"shards": 2})})
     pipeline.cluster(run, config, Progress())
     assert len(run.files("trajectories")) == 5
