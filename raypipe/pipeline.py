@@ -112,6 +112,7 @@ def _embed_on_ray(
 ) -> None:
     """Probe the videos that a plan lacks, and embed the segments that are left of it."""
     from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
+    from raypipe.engine.nodes import without
     from raypipe.engine.probing import probe_videos
     from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
 
@@ -121,14 +122,15 @@ def _embed_on_ray(
         plan.portion_size = portion_size(resources.get("CPU", 1))
         left_out = cache(lambda: _leave_out(run, plan.videos.table["uri"], progress))
         if n_lacking := len(plan.lacking()):
-            pools = plan_pools(resources, config.ray, n_lacking, left_out=left_out())
+            pools = plan_pools(without(resources, left_out()), config.ray, n_lacking, left_out=left_out())
             made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
             with run.step("plan"), progress.count("probing", n_lacking) as advance:
                 probe_videos(plan, versions, made_with, config, pools, advance)
         plan.settle()
         plan.find_remaining(config.source.retry_failed)
         if plan.n_segments:
-            pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder), left_out())
+            there = without(resources, left_out())
+            pools = plan_pools(there, config.ray, plan.n_segments, time_frame(encoder), left_out())
             unused = explain_unused_nvdec(config.decode.decoder, pools)
             progress.say("; ".join(filter(None, (pools.where, unused))))
             run.record_stage("embed", pools.where, unused)
@@ -136,7 +138,7 @@ def _embed_on_ray(
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
 
 
-def _leave_out(run: Run, uris: pa.ChunkedArray | None, progress: Progress) -> dict[str, dict[str, float]]:
+def _leave_out(run: Run, uris: pa.ChunkedArray | None, progress: Progress) -> tuple[str, ...]:
     """Find the machines of the Ray cluster that cannot do the work, and tell of them."""
     from raypipe.engine.reach import find_unfit
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 from ray.data import ActorPoolStrategy
 from threadpoolctl import threadpool_limits
 
@@ -19,8 +20,9 @@ from raypipe.config import Config
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.attempts import Attempts
+from raypipe.engine.nodes import without
 from raypipe.engine.reach import find_readable
-from raypipe.engine.session import HEAVY_FRAME_S, Pools
+from raypipe.engine.session import HEAVY_FRAME_S, Pools, plan_pools
 from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed, one_torch_thread
@@ -160,6 +162,14 @@ def _results(
         with progressing(lambda: int(left.sum()), log) as losses:
             todo = plan.filter(pa.array(left))
             yield from once(_chain(todo, config, encoder, pools.for_tasks(todo.num_rows), losses), left)
+        if left.any():
+            pools = _plan_again(pools, config, int(left.sum()), encoder)
+
+
+def _plan_again(pools: Pools, config: Config, n_tasks: int, encoder: Encoder) -> Pools:
+    """Return the same pools, or others if the Ray cluster has lost the room for them."""
+    there = without(ray.cluster_resources(), pools.left_out)
+    return pools if pools.fit(there) else plan_pools(there, config.ray, n_tasks, time_frame(encoder), pools.left_out)
 
 
 def _unpack(packed: pa.ChunkedArray) -> list[pa.Table]:

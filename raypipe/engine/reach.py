@@ -40,7 +40,7 @@ _ANSWER_S = 60.0  # A machine that has not answered by then may be no more than 
 _NAMED = 3  # So many machines are named in a line.
 
 
-def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[dict[str, dict[str, float]], list[str]]:
+def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[tuple[str, ...], list[str]]:
     """Ask the machines of the Ray cluster whether raypipe is there, and whether they can read some files.
 
     Parameters
@@ -50,7 +50,7 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[dict[str, dict[str,
 
     Returns
     -------
-    The resources of each node that must be left out, by its id, and for people a line for each reason.
+    The ids of the nodes that must be left out, and for people a line for each reason.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[dict[str, dict[str,
     here = ray.nodes() if ray.is_initialized() else []
     nodes = {node["NodeID"]: node for node in here if node["Alive"] and node["Resources"].get("CPU")}
     if not nodes or set(nodes) == {ray.get_runtime_context().get_node_id()}:
-        return {}, []  # What the driver's own machine cannot do, the work itself will say.
+        return (), []  # What the driver's own machine cannot do, the work itself will say.
     files, asked = [] if uris is None else find_readable(uris), {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -74,7 +74,7 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[dict[str, dict[str,
             unfit[reason].append(asked[answer])
         except RayError:  # The machine was lost meanwhile.
             pass
-    left_out = {node: nodes[node]["Resources"] for some in unfit.values() for node in some}
+    left_out = tuple(node for some in unfit.values() for node in some)
     lines = [
         f"{_name([nodes[node] for node in some])} left out of the work: {reason}; each machine needs the same raypipe, "
         "credentials, network and disks as this one"

@@ -76,6 +76,11 @@ class Pools:
         share = _largest_share(self.gpus, encoders, self.gpus_per_encoder)
         return replace(self, decoders=min(self.decoders, n), encoders=encoders, gpus_per_encoder=share)
 
+    def fit(self, resources: Mapping[str, float]) -> bool:
+        """Whether a Ray cluster has room for them, though it has lost machines, and something to spare."""
+        cpus, gpus = self.cpus * (self.decoders + self.encoders), self.gpus_per_encoder * self.encoders
+        return cpus <= _CPUS_SHARE * resources.get("CPU", 0.0) and gpus <= resources.get("GPU", 0.0)
+
 
 def _largest_share(gpus: float, encoders: int, least: float) -> float:
     """Return the most of a GPU that each encoder can reserve, and no less than ``least``, which may be several."""
@@ -89,14 +94,14 @@ def plan_pools(
     config: RayConfig,
     n_tasks: int,
     frame_s: float = 0.0,
-    left_out: Mapping[str, Mapping[str, float]] | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> Pools:
     """Size the pools to a Ray cluster.
 
     Parameters
     ----------
     resources
-        The Ray cluster's resources, as ``ray.cluster_resources()`` returns them.
+        The Ray cluster's resources, as ``ray.cluster_resources()`` returns them, without those of nodes left out.
     config
         What the user asks for.
     n_tasks
@@ -104,17 +109,14 @@ def plan_pools(
     frame_s
         Seconds that the encoder takes a frame on one core, if it runs on the CPU.
     left_out
-        The resources of each node on which nothing may run, by its id.
+        Ids of nodes on which nothing may run.
 
     Raises
     ------
     UsageError
         If the user asks for more than the Ray cluster has.
     """
-    left_out = left_out or {}
-    cpus, gpus = (
-        resources.get(name, 0.0) - sum(node.get(name, 0.0) for node in left_out.values()) for name in ("CPU", "GPU")
-    )
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     if cpus < 1:
         raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
     if gpus:
@@ -141,7 +143,7 @@ def plan_pools(
         f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
         f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
     )
-    return Pools(decoders, encoders, share, gpus_each, gpus, where, tuple(left_out))
+    return Pools(decoders, encoders, share, gpus_each, gpus, where, left_out)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import threading
+import time
 import uuid
 import warnings
 from collections import Counter
@@ -16,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 
+from raypipe.engine.actors import PLACING_S
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.nodes import elsewhere
 from raypipe.errors import RaypipeError, last_line, one_line
@@ -84,6 +87,36 @@ def _set_context(context: DataContext, n_actors: int) -> None:
     # An actor whose start fails is replaced, so that each has TRIES; Ray would end the whole pass at the first.
     context.max_consecutive_actor_init_deaths = TRIES * n_actors - 1
     context.execution_options.preserve_order = False
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _PoolWatch]
+
+
+class PoolLost(RayError):
+    """A pool has lost all its actors, and no machine that is left has room for them."""
+
+
+class _PoolWatch(ExecutionCallback):
+    """Ends a dataset with `PoolLost`, because Ray would wait for ever.
+
+    The actors of an earlier stage, which have places, may hold what those of a later one need. A pool that has not
+    begun waits for room on the Ray cluster as long as it takes.
+    """
+
+    def __init__(self) -> None:
+        self._looked = 0.0
+        self._fine: dict[Any, float] = {}  # When each stage last had an actor, or had not begun.
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look at each stage, once a second."""
+        now = time.monotonic()
+        if now - self._looked < 1:
+            return
+        self._looked = now
+        for stage in executor._topology:
+            pool = stage.get_actor_info()
+            if pool.running or not pool.restarting:  # An actor that was there and is lost is said to be restarting.
+                self._fine[stage] = now
+            elif (lost_s := now - self._fine.setdefault(stage, now)) > PLACING_S:
+                raise PoolLost(f"{stage.name} lost all its actors, and there was no room for one in {lost_s:.0f} s")
 
 
 def bound_blocks(dataset: ray.data.Dataset, n_bytes: float, most: int) -> None:

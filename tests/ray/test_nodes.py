@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
@@ -18,9 +19,11 @@ from videos import write_video
 from waves import embed_waves
 
 from raypipe import pipeline
-from raypipe.config import make_config
+from raypipe.config import Config, RayConfig, make_config
+from raypipe.engine import streaming
 from raypipe.engine.attempts import Attempts
 from raypipe.engine.reach import find_unfit
+from raypipe.engine.session import plan_pools
 from raypipe.errors import SourceError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
@@ -48,32 +51,51 @@ def ray_cluster(ray_elsewhere):
         yield cluster, list(cluster.worker_nodes)
 
 
-def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
-    cluster, nodes = ray_cluster
-    for number in range(24):
-        write_video(tmp_path / f"videos/{number}.mp4", n_frames=20, seed=number)
-    log = tmp_path / "log"
-    (tmp_path / "slow_encoder.py").write_text(ENCODER.format(log=str(log), driver=os.getpid()))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    flags = {"encode": {"encoder": "slow_encoder:Slow", "normalize": False, "batch_size": 8}, "ray": {"encoders": 3}}
-    config = make_config(flags=flags)
-    run = Run(str(tmp_path / "run"))
+@contextlib.contextmanager
+def losing_an_encoder(cluster, nodes, folder, monkeypatch, n, *sets) -> Iterator[tuple[Run, Config]]:
+    """Embed videos in a thread, remove a node that encodes, run the context, and wait for the end."""
+    for number in range(n):
+        write_video(folder / f"videos/{number}.mp4", n_frames=20, seed=number)
+    log = folder / "log"
+    (folder / "slow_encoder.py").write_text(ENCODER.format(log=str(log), driver=os.getpid()))
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    flags = {"encode": {"encoder": "slow_encoder:Slow", "normalize": False, "batch_size": 8}}
+    config = make_config(flags=flags, sets=sets)
+    run = Run(str(folder / "run"))
     with ThreadPoolExecutor(1) as thread:  # Ray's nodes are made and ended in the main thread only
-        embedding = thread.submit(pipeline.embed, tmp_path / "videos", run, config, Progress())
+        embedding = thread.submit(pipeline.embed, folder / "videos", run, config, Progress())
         mine = {node.node_id for node in nodes}
-        used: set[str] = set()
-        while not embedding.done() and not used & mine:
+        used: list[str] = []
+        while not embedding.done() and (len(used) < n / 10 or not mine.intersection(used)):
             time.sleep(0.1)
-            used = set(log.read_text().split()) if log.exists() else set()
+            used = log.read_text().split() if log.exists() else []
         assert not embedding.done()
         cluster.remove_node(next(node for node in nodes if node.node_id in used), allow_graceful=False)
-        cluster.add_node(num_cpus=1)
+        yield run, config
         embedding.result(timeout=240)
-    assert run.info()["counts"] == {"found": 24, "ok": 24, "failed": 0, "skipped": 0, "ignored": 0}
+    assert run.info()["counts"] == {"found": n, "ok": n, "failed": 0, "skipped": 0, "ignored": 0}
+
+
+def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
+    cluster, nodes = ray_cluster
+    with losing_an_encoder(cluster, nodes, tmp_path, monkeypatch, 24, "ray.encoders=3") as (run, config):
+        cluster.add_node(num_cpus=1)
     made, expected = read_clips(run), embed_without_ray(tmp_path / "videos", config)
     assert made.keys() == expected.keys()
     assert all(np.array_equal(made[key], expected[key]) for key in made)
+
+
+@pytest.mark.slow
+def test_what_is_left_has_room_for_all_kinds_of_actors(ray_elsewhere, tmp_path, monkeypatch):
+    """On each of two machines is room for two actors, of four: after one is lost, two decoders are left."""
+    assert plan_pools({"CPU": 2.0}, RayConfig(decoders=3, encoders=1), 8).cpus == 0.375
+    monkeypatch.setattr(streaming, "PLACING_S", 5)
+    sets = "ray.decoders=3", "ray.encoders=1", "encode.batch_size=2", "sample.fps=1"  # Batches of a video wait in line.
+    with ray_nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        with losing_an_encoder(cluster, list(cluster.worker_nodes), tmp_path, monkeypatch, 60, *sets) as (run, _):
+            pass
+    assert "EncoderActor) lost all its actors" in run.read_bytes("log.jsonl").decode()
 
 
 @pytest.fixture
