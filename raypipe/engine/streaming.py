@@ -30,6 +30,7 @@ Log = Callable[..., None]
 TASK_S = 20.0  # A task holds about so many seconds of work, which are lost with its actor.
 _MOST_TASKS = 20_000  # Each task of a dataset costs the driver time and memory.
 _BLOCK_BYTES = 32 * 2**20
+_CALLBACKS = "custom_execution_callback_classes"  # Ray 2.52, the oldest allowed, has none: no pool is watched there.
 _RAY_DATA = "ray.data"
 # Here it reports tasks that it goes on without, and actors whose start failed.
 _REPORTS = (
@@ -87,7 +88,7 @@ def _set_context(context: DataContext, n_actors: int) -> None:
     # An actor whose start fails is replaced, so that each has TRIES; Ray would end the whole pass at the first.
     context.max_consecutive_actor_init_deaths = TRIES * n_actors - 1
     context.execution_options.preserve_order = False
-    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _PoolWatch]
+    context.custom_execution_callback_classes = [*getattr(context, _CALLBACKS, []), _PoolWatch]
 
 
 class PoolLost(RayError):
