@@ -31,6 +31,8 @@ HEAVY_FRAME_S = 0.005
 
 _CPUS_SHARE = 0.75  # So much of a Ray cluster's CPUs do actors reserve together, at most.
 _LOOKS, _LOOK_S = 10, 0.2  # For so long may Ray count what has been given back as held.
+_LEAST_FREE = 10_000_000  # Bytes. Workers that cannot write their logs die as they start, and Ray starts them for ever.
+_ELSEWHERE = "set RAY_TMPDIR to another folder, of a short path, for the files of Ray"
 _MOST_FULL = "RAY_local_fs_capacity_threshold"
 _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's core reads this once a process. Nodes that the program starts later must read the same: else they and this
@@ -157,9 +159,10 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     Raises
     ------
     RaypipeError
-        If the address cannot be reached.
+        If the address cannot be reached, or Ray does not start here, for want of room for instance.
     """
     with contextlib.nullcontext() if ray.is_initialized() else _connection(config):
+        _check_disk()
         _hush()
         yield ray.cluster_resources()
 
@@ -169,10 +172,9 @@ def tell_full_disk() -> str | None:
 
     From there on Ray 2.60 keeps nothing on it, and work that needs it waits for ever. Ray says so in a log of its own.
     """
-    node = ray._private.worker._global_node
-    if node is None:  # Ray runs on other machines alone.
+    folder = _session_folder()
+    if folder is None:
         return None
-    folder = node.get_session_dir_path()
     disk = shutil.disk_usage(folder)
     if disk.free >= (1 - float(os.environ.get(_MOST_FULL, "0.95"))) * disk.total:
         return None
@@ -180,6 +182,19 @@ def tell_full_disk() -> str | None:
         f"the disk of {folder} has {disk.free / 1e9:.1f} of {disk.total / 1e9:.0f} GB free, too little for Ray to use "
         f"it: if its object store gets full, the run will hang. Free some, or set {_MOST_FULL}=0.99"
     )
+
+
+def _check_disk() -> None:
+    """Raise `RaypipeError` if the disk is so full that Ray's workers could not even start."""
+    folder = _session_folder()
+    if folder is not None and shutil.disk_usage(folder).free < _LEAST_FREE:
+        raise RaypipeError(f"the disk of {folder} is full, and Ray writes its logs there: free some, or {_ELSEWHERE}")
+
+
+def _session_folder() -> str | None:
+    """Return the folder of this machine's Ray; None if Ray runs on other machines alone."""
+    node = ray._private.worker._global_node
+    return node and node.get_session_dir_path()
 
 
 def tell_busy() -> str | None:
@@ -224,6 +239,9 @@ def _connection(config: RayConfig) -> Iterator[None]:
             with _without_uv():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except Exception as error:  # Of a node of its own that is not up in half a minute, Ray raises a bare one.
+            if address == "local":
+                remedy = f"; {_ELSEWHERE}" if isinstance(error, OSError) else ""
+                raise RaypipeError(f"cannot start Ray on this machine: {one_line(error)}{remedy}") from error
             shows_one = os.environ.get(_READ_ONCE) == "token"
             token = "this machine's must be the same" if shows_one else f"set {_READ_ONCE}=token"
             hint = f"; if it asks for a token, {token}"

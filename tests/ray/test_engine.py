@@ -122,8 +122,26 @@ def test_a_ray_that_does_not_start_is_one_line(ray_elsewhere, monkeypatch):
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr("ray.init", fail)
-    with pytest.raises(RaypipeError, match=r"cannot connect to the Ray cluster at local: .*current node timed out"):
+    with pytest.raises(RaypipeError, match=r"cannot start Ray on this machine: .*current node timed out"):
         with ray_session(RayConfig(address="local")):
+            pass
+
+
+def test_where_ray_finds_no_place_for_its_files_the_remedy_is_said(ray_elsewhere, monkeypatch, tmp_path):
+    """The names of its sockets have no room behind a long path."""
+    folder = tmp_path / "long" / ("n" * 60)
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    with pytest.raises(RaypipeError, match=r"cannot start Ray on this machine: .*; set RAY_TMPDIR to another folder"):
+        with ray_session(RayConfig(address="local")):
+            pass
+
+
+def test_ray_is_not_used_on_a_full_disk(ray_two_fake_gpus, monkeypatch):
+    """Its workers would die as they start, for ever."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=9e6))
+    with pytest.raises(RaypipeError, match="is full, and Ray writes its logs there: free some, or set RAY_TMPDIR"):
+        with ray_session(RayConfig()):
             pass
 
 
