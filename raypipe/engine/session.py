@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -38,6 +40,7 @@ _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's core reads this once a process. Nodes that the program starts later must read the same: else they and this
 # process refuse each other's calls, and the actors that it makes die for want of an owner.
 _READ_ONCE = "RAY_AUTH_MODE"
+_TOKEN, _TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 # A step raises the first error of its tasks. Ray would also print the traceback of every other task that failed.
 _ONE_ERROR = "RAY_IGNORE_UNHANDLED_ERRORS"
 
@@ -230,6 +233,8 @@ def _connection(config: RayConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    if address == "local":
+        _give_token()
     log = logging.getLogger("ray")
     level, on_sigterm, has_faulthandler = log.level, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
     before, by_ray = dict(os.environ), {}
@@ -263,6 +268,25 @@ def _connection(config: RayConfig) -> Iterator[None]:
             signal.signal(signal.SIGTERM, on_sigterm)
         if not has_faulthandler:
             faulthandler.disable()
+
+
+def _give_token() -> None:
+    """Give Ray a token for the nodes that it starts where it could keep none, as in a container of an unknown user.
+
+    It would make one and write it into the home. In the environment it stays as long as this process, because Ray's
+    core reads it once.
+    """
+    if os.environ.get(_TOKEN) or os.environ.get(_TOKEN_FILE):
+        return
+    try:
+        folder = Path.home() / ".ray"
+        if (folder / "auth_token").is_file():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except (OSError, RuntimeError):  # The home cannot be written, or there is none.
+        os.environ[_TOKEN] = secrets.token_hex(32)
 
 
 @contextlib.contextmanager

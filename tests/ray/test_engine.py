@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -23,6 +24,7 @@ from ray._private import ray_constants
 from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
 from trouble import serve_folder
+from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
@@ -143,6 +145,19 @@ def test_ray_is_not_used_on_a_full_disk(ray_two_fake_gpus, monkeypatch):
     with pytest.raises(RaypipeError, match="is full, and Ray writes its logs there: free some, or set RAY_TMPDIR"):
         with ray_session(RayConfig()):
             pass
+
+
+def test_without_a_home_ray_starts_too(tmp_path):
+    """As in a container of a user that it does not know, or whose disk is read-only: a token has no place there."""
+    (tmp_path / "file").touch()
+    write_video(tmp_path / "videos/a.mp4")
+    command = [sys.executable, "-m", "raypipe", "embed", "videos", "-o", "run", "--encoder", "descriptor"]
+    home = {"HOME": str(tmp_path / "file/home")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **home}, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 found = 1 ok" in done.stderr
 
 
 def test_no_garbage_is_left_when_ray_shuts_down(ray_elsewhere, monkeypatch):
