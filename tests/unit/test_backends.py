@@ -1,5 +1,8 @@
 """Every backend of soft-DTW against the numpy reference, and the reference against the definition."""
 
+import errno
+import os
+
 import numba
 import numpy as np
 import pytest
@@ -198,6 +201,21 @@ def test_functions_are_compiled_where_there_is_no_place_for_a_cache(monkeypatch)
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to a folder that can be written"):
         found = compiled(nogil=True)(lambda x: 2 * x)
     assert found(3.0) == 6.0 and found.signatures and found.targetoptions["nogil"]
+
+
+def test_functions_are_compiled_where_the_disk_of_the_cache_is_full(monkeypatch, tmp_path):
+    """numba would raise once the function is compiled, and one that calls it would not be."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    double = compiled()(lambda x: 2 * x)
+    both = compiled()(lambda x: double(x) + 1)
+    monkeypatch.setattr("pickle.dump", fail_as_full)
+    with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to a folder that can be written"):
+        assert both(3) == 7
+    assert double(3) == 6
+
+
+def fail_as_full(*_, **__) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_numba_must_be_allowed_to_compile(monkeypatch):
