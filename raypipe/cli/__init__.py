@@ -23,6 +23,9 @@ def main() -> None:
     unloads Ray's core, one of Ray's threads may lock a mutex that is destroyed already, which aborts the process (seen
     on a busy machine), and that must not become the exit code.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # It was closed, as by `>&-`, and the next file that is opened takes its place.
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123
     try:
         app()
     except SystemExit as end:

@@ -78,3 +78,9 @@ def test_a_command_whose_output_nobody_reads_says_nothing(tmp_path, monkeypatch,
     with os.fdopen(writer) as nobody_reads:
         done = call_command("run", str(tmp_path), "-o", "out", "--dry-run", stdout=nobody_reads, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_command_works_without_standard_streams(tmp_path):
+    (tmp_path / "x.mp4").touch()
+    command = [sys.executable, "-m", "raypipe", "run", str(tmp_path), "-o", "out", "--dry-run"]
+    subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "", *command], check=True)
