@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
@@ -31,6 +31,8 @@ TASK_S = 20.0  # A task holds about so many seconds of work, which are lost with
 _MOST_TASKS = 20_000  # Each task of a dataset costs the driver time and memory.
 _BLOCK_BYTES = 32 * 2**20
 _CALLBACKS = "custom_execution_callback_classes"  # Ray 2.52, the oldest allowed, has none: no pool is watched there.
+_LOOK_S = 5.0
+_STARTS = 10  # Memory or a disk may be short for a minute.
 _RAY_DATA = "ray.data"
 # Here it reports tasks that it goes on without, and actors whose start failed.
 _REPORTS = (
@@ -88,7 +90,7 @@ def _set_context(context: DataContext, n_actors: int) -> None:
     # An actor whose start fails is replaced, so that each has TRIES; Ray would end the whole pass at the first.
     context.max_consecutive_actor_init_deaths = TRIES * n_actors - 1
     context.execution_options.preserve_order = False
-    context.custom_execution_callback_classes = [*getattr(context, _CALLBACKS, []), _PoolWatch]
+    context.custom_execution_callback_classes = [*getattr(context, _CALLBACKS, []), _PoolWatch, _StartWatch]
 
 
 class PoolLost(RayError):
@@ -118,6 +120,33 @@ class _PoolWatch(ExecutionCallback):
                 self._fine[stage] = now
             elif (lost_s := now - self._fine.setdefault(stage, now)) > PLACING_S:
                 raise PoolLost(f"{stage.name} lost all its actors, and there was no room for one in {lost_s:.0f} s")
+
+
+class _StartWatch(ExecutionCallback):
+    """Ends an execution of which a stage has not begun because its actors die whenever they start.
+
+    Ray would start them for ever if something kills them, such as a want of memory, or a library that crashes.
+    """
+
+    def __init__(self) -> None:
+        self._next_look = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look at the actors of this job, every five seconds."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_S
+        job, stages = ray.get_runtime_context().get_job_id(), defaultdict(list)
+        for actor in ray._private.state.state.actor_table(None).values():
+            name, started = actor["ActorClassName"], actor["StartTime"] > 0
+            if name.startswith("MapWorker") and actor["JobID"] == job and actor["State"] != "DEAD":
+                stages[name].append(0 if started else actor["NumRestarts"])
+        for name, deaths in stages.items():
+            if min(deaths) >= _STARTS:
+                raise RaypipeError(
+                    f"every {name.rpartition('(')[2].rstrip(')')} has died {min(deaths)} times as it started: see that "
+                    "there is memory for them, and room on the disk; run the same command again to continue"
+                )
 
 
 def bound_blocks(dataset: ray.data.Dataset, n_bytes: float, most: int) -> None:

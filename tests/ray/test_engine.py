@@ -21,6 +21,7 @@ import pretended_gpus
 import pyarrow as pa
 import pytest
 from ray._private import ray_constants
+from ray.data import ActorPoolStrategy
 from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
 from trouble import serve_folder
@@ -295,6 +296,21 @@ def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
     assert (left, told) == (2, {"ValueError: an odd number": 2})
     with pytest.raises(RaypipeError, match="Ray failed: ValueError: an odd number; run the same command again"):
         with progressing(lambda: left, lambda *_, **__: None) as losses:
+            list(stream(numbers, losses))
+
+
+def test_actors_that_die_as_they_start_end_the_work(ray_two_fake_gpus, monkeypatch):
+    """Ray would start them for ever, for instance where each takes more memory than there is."""
+
+    class Killed:
+        def __init__(self):
+            os._exit(1)
+
+    monkeypatch.setattr(streaming, "_STARTS", 2)
+    monkeypatch.setattr(streaming, "_LOOK_S", 0.2)
+    numbers = in_tasks(pa.table({"id": range(4)}), 1.0, 2).map_batches(Killed, compute=ActorPoolStrategy(size=2))
+    with pytest.raises(RaypipeError, match=r"every Killed has died 2 times as it started"):
+        with progressing(lambda: 4, lambda *_, **__: None) as losses:
             list(stream(numbers, losses))
 
 
