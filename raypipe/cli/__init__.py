@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 
 from raypipe.cli import making, showing
@@ -17,7 +18,7 @@ __all__ = ["app", "main", "making", "showing"]
 
 
 def main() -> None:
-    """Run the command line, and end the process without unloading what it imported.
+    """Run the command line, which other signals end as Ctrl-C does; unload nothing of what was imported.
 
     All work is done and every file is closed by then. Unloading takes up to half a second; and while the interpreter
     unloads Ray's core, one of Ray's threads may lock a mutex that is destroyed already, which aborts the process (seen
@@ -26,6 +27,9 @@ def main() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # It was closed, as by `>&-`, and the next file that is opened takes its place.
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123
+    for number in (signal.SIGTERM, signal.SIGHUP):  # They too leave nothing half done; nohup has the latter ignored.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         app()
     except SystemExit as end:

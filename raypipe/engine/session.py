@@ -254,6 +254,8 @@ def _connection(config: RayConfig) -> Iterator[None]:
         finally:
             by_ray = {name: value for name, value in os.environ.items() if before.get(name) != value}
             by_ray.pop(_READ_ONCE, None)
+        if callable(on_sigterm):  # Ray's own ends the process where it stands.
+            _handle_sigterm(on_sigterm)
         yield
     finally:
         # If another thread, such as a notebook's, frees an object of Ray's while Ray shuts down, the process ends.
@@ -264,10 +266,15 @@ def _connection(config: RayConfig) -> Iterator[None]:
                 os.environ.pop(name)
                 os.environ.update({name: before[name]} if name in before else {})
         log.setLevel(level)
-        if threading.current_thread() is threading.main_thread() and on_sigterm is not None:
-            signal.signal(signal.SIGTERM, on_sigterm)
+        if on_sigterm is not None:
+            _handle_sigterm(on_sigterm)
         if not has_faulthandler:
             faulthandler.disable()
+
+
+def _handle_sigterm(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # No other thread can, nor does Ray in another.
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _give_token() -> None:

@@ -198,6 +198,7 @@ def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
     try:
         with ray_session(RayConfig(address="local")) as resources:
             assert resources["CPU"] >= 1
+            assert what_others_rely_on()["signals"] == before["signals"], "while it runs too"
         after = what_others_rely_on()
         assert {name: after[name] for name in after if after[name] != before[name]} == {}
         assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV

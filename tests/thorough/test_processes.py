@@ -84,3 +84,22 @@ def test_a_command_works_without_standard_streams(tmp_path):
     (tmp_path / "x.mp4").touch()
     command = [sys.executable, "-m", "raypipe", "run", str(tmp_path), "-o", "out", "--dry-run"]
     subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "", *command], check=True)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_command_that_is_told_to_end_cleans_up_and_says_how_to_go_on(tmp_path, name):
+    """Slurm and Docker send the second, a terminal that is closed the third."""
+    program = (
+        "import os, signal, sys, raypipe.cli, raypipe.pipeline\n"
+        "from raypipe.runs.directory import Run\n"
+        "def work(*_):\n"
+        "    with Run('out').scratch() as folder:\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "raypipe.pipeline.preview = work\n"
+        "raypipe.cli.main()"
+    )
+    command = [sys.executable, "-c", program, "run", "videos", "-o", "out", "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "raypipe: interrupted; run the same command again to continue\n"
+    assert list((tmp_path / "out").iterdir()) == []
