@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 import uuid
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _READERS = 8  # So many files of an object store are read at the same time.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+_SCRATCH = ".raypipe-"
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ class Run:
         """Remove temporary files, an hour old or older, that killed processes have left on a local disk."""
         if isinstance(self._fs, LocalFileSystem):
             for file in Path(self.path()).rglob(".*"):
-                with contextlib.suppress(OSError):
-                    if _TEMPORARY.fullmatch(file.name) and file.stat().st_mtime < time.time() - 3600:
+                if _TEMPORARY.fullmatch(file.name) and _is_old(file):
+                    with contextlib.suppress(OSError):
                         file.unlink()
 
     def write_bytes(self, name: str, content: bytes) -> None:
@@ -181,12 +183,18 @@ class Run:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield an empty local folder for large files in the making, beside the run's own on a local disk."""
+        """Yield an empty local folder for large files in the making, beside the run's own on a local disk.
+
+        One that a killed process has left there an hour ago is removed.
+        """
         root = Path(self.path()) if isinstance(self._fs, LocalFileSystem) else None
         try:
             if root is not None:
                 root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".raypipe-", dir=root) as folder:
+                for left in root.glob(_SCRATCH + 8 * "?"):  # So tempfile names them.
+                    if all(_is_old(file) for file in (left, *left.rglob("*"))):
+                        shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as folder:
                 yield Path(folder)
         except OSError as error:
             raise RaypipeError(f"cannot write in {self.path() or '.'}: {error.strerror or error}") from error
@@ -419,6 +427,14 @@ class Run:
             with contextlib.suppress(RaypipeError):  # If the store is away, the step that needs it will say so.
                 before = self.read_bytes(LOG_FILE) if self.exists(LOG_FILE) else b""
                 self.write_bytes(LOG_FILE, before + line.encode())
+
+
+def _is_old(file: Path) -> bool:
+    """Return whether nobody can be writing a file any more: it was written an hour ago, or is gone."""
+    try:
+        return file.lstat().st_mtime < time.time() - 3600
+    except OSError:
+        return True
 
 
 def _is_file(name: str) -> bool:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import time
 
 import fsspec
 import numpy as np
@@ -93,6 +94,18 @@ def test_what_was_half_written_long_ago_is_swept_away(tmp_path):
     run.sweep()
     left = [file.name for file in tmp_path.rglob("*") if file.is_file()]
     assert sorted(left) == [".hidden", ".run.json." + "c" * 32, "run.json"]
+
+
+def test_what_a_killed_poster_left_long_ago_is_removed_by_the_next(tmp_path):
+    run = Run(str(tmp_path))
+    names = {".raypipe-abcd_123/poster_files/1.jpg": 0, ".raypipe-abcd_124/canvas": time.time(), ".raypipe-mine/x": 0}
+    for name, written in names.items():
+        run.write_bytes(name, b"half")
+        for each in [tmp_path / name, *(tmp_path / name).parents][: name.count("/") + 1]:
+            os.utime(each, (written, 0 if each.is_dir() else written))
+    with run.scratch() as folder:
+        left = {file.name for file in tmp_path.iterdir()}
+    assert left == {".raypipe-abcd_124", ".raypipe-mine", folder.name}
 
 
 def test_what_is_missing_is_said(run):
