@@ -163,6 +163,7 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
         raise UsageError(f"no video of {run} has a clip: see the errors in its videos.parquet")
     check_number(n_ok, config.cluster)
     check_describable(run, config)
+    run.record()  # Where nothing can be written, that is said before the work.
     with _open_steps(run, config, progress) as steps:
         progress.say("building trajectories")
         with run.step("trajectories"):
@@ -320,6 +321,7 @@ def sweep(
     from raypipe.trajectories.samples import sample_trajectories
 
     check_embedded(run)
+    run.record()  # Where nothing can be written, that is said before the work.
     with run.step("sweep"):
         progress.say("building trajectories")
         paths, n_videos = sample_trajectories(run, config, MAX_VIDEOS, config.cluster.seed, progress)

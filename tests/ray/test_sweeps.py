@@ -11,7 +11,10 @@ from raypipe.analysis import sweep as analysis
 from raypipe.analysis.recommendation import describe_sweep
 from raypipe.config import make_config
 from raypipe.engine.transform import map_tasks
+from raypipe.errors import RaypipeError
 from raypipe.progress import Progress
+from raypipe.runs.directory import Run
+from raypipe.trajectories.steps import LocalSteps
 
 N = 48
 CONFIG = make_config(sets=("cluster.n_init=1", "reduce.n_components=3"))
@@ -46,6 +49,19 @@ def test_the_verb_prints_a_table_and_writes_what_it_found(ray_local, run):
     np.savez(run.path("../other.npz"), **{f"v{i}": rng.normal(size=(4, 3)) for i in range(5)})
     pipeline.embed(run.path("../other.npz"), run, make_config(flags={"source": {"re_embed": True}}), Progress())
     assert not run.exists("sweep.json")
+
+
+@pytest.mark.parametrize("verb", ["sweep", "cluster"])
+def test_a_run_that_cannot_be_written_is_told_of_before_the_work(run, verb, monkeypatch):
+    """A colleague's, for instance: the fits were lost that were made before that was noticed."""
+
+    def fail(*_):
+        raise RaypipeError(f"cannot write {run}: Read-only file system")
+
+    monkeypatch.setattr(Run, "write_bytes", fail)
+    monkeypatch.setattr("raypipe.trajectories.samples.sample_trajectories", lambda *_: pytest.fail("work"))
+    monkeypatch.setattr(LocalSteps, "build", lambda _: pytest.fail("work"))
+    assert call_raypipe(verb, run.url).stderr == f"raypipe: cannot write {run}: Read-only file system\n"
 
 
 def test_what_every_fit_refuses_is_said_once(run):
