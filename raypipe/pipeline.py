@@ -352,10 +352,14 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
     from raypipe.demo import BEHAVIOURS, VARIANTS, rendering
 
     check_place(run)
-    if run.exists(RUN_FILE):
+    goes_on = run.info().get("demo", {}).keys() == {"seed"}  # A demo that was interrupted.
+    if run.exists(RUN_FILE) and not goes_on:
         raise UsageError(f"{run} already holds a run: choose another -o, or remove it")
+    run.record(demo={"seed": seed})
     folder = Path(run.path("videos"))
 
+    if goes_on:  # Its videos are rendered again.
+        config = config.model_copy(update={"source": config.source.model_copy(update={"re_embed": True})})
     k = config.cluster.model_copy(update={"n_clusters": len(BEHAVIOURS)})
     config = config.model_copy(update={"cluster": k})
     with rendering(folder, seed=seed) as videos:

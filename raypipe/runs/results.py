@@ -65,7 +65,7 @@ def check_place(run: Run) -> None:
         )
     info = run.info()
     is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
-    if is_run or info.keys() == {"seconds"}:  # It was to be one, and has found no videos.
+    if is_run or (info and info.keys() <= {"seconds", "demo"}):  # It was to be one, and has found no videos as yet.
         return
     for name in (RUN_FILE, *OF_EMBEDDING, *OF_CLUSTERING, *OF_REPORT):
         if run.exists(name):

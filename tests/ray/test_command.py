@@ -1,7 +1,11 @@
 """Embedding by the command line, in a process of its own: the whole chain, and errors before Ray starts."""
 
+from functools import partial
+
 import pytest
 from commands import call_raypipe, run_raypipe
+
+from raypipe import demo, pipeline
 
 
 def test_run_with_failures_exits_3(ray_local, tmp_path, make_video, monkeypatch):
@@ -60,3 +64,17 @@ def test_more_clusters_than_videos_are_refused_before_anything_is_embedded(tmp_p
     result = run_raypipe("run", tmp_path / "videos", "-o", tmp_path / "run", "--encoder", "descriptor", "-k", "2")
     assert result.returncode == 2 and "2 clusters asked for, but there is only 1 video" in result.stderr
     assert not (tmp_path / "run" / "embeddings").exists()
+
+
+def test_a_demo_that_was_interrupted_goes_on(ray_local, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "rendering", partial(demo.rendering, n_variants=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "cluster", interrupt)
+        said = call_raypipe("demo", "-o", tmp_path / "run").stderr
+    assert said.endswith("raypipe: interrupted; run the same command again to continue\n")
+    assert "ARI of trajectory clustering" in call_raypipe("demo", "-o", tmp_path / "run").stdout
+    again = call_raypipe("demo", "-o", tmp_path / "run")
+    assert again.exit_code == 2 and "already holds a run: choose another -o" in again.stderr
