@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -103,3 +104,19 @@ def test_a_command_that_is_told_to_end_cleans_up_and_says_how_to_go_on(tmp_path,
     assert done.returncode == 1
     assert done.stderr == "raypipe: interrupted; run the same command again to continue\n"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".dzi"])
+def test_ctrl_c_ends_a_poster_while_it_is_encoded(tmp_path, suffix):
+    """It was swallowed, at whatever libvips next logged."""
+    program = (
+        "import os, signal, threading\n"
+        "from pathlib import Path\n"
+        "from raypipe.report.canvas import Canvas\n"
+        "with Canvas(Path(), 8000, 4000, (0, 0, 0)) as canvas:\n"
+        "    canvas._path.write_bytes(os.urandom(3 * 8000 * 4000))\n"
+        "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        f"    canvas.encode(Path('poster{suffix}'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT and "ignored" not in done.stderr

@@ -7,8 +7,10 @@ and PNG writers take nothing else; and the levels of a deep-zoom pyramid would b
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -68,17 +70,27 @@ class Canvas:
         RaypipeError
             If it cannot be written.
         """
-        pyvips = self._vips
         try:
-            image = pyvips.Image.rawload(str(self._path), self.width, self.height, 3).copy(interpretation="srgb")
-            if target.suffix == ".dzi":
-                image.dzsave(str(target.with_suffix("")), layout="dz", suffix=_ZOOMED)
-                # It names the time, and nothing reads it.
-                (target.with_name(f"{target.stem}_files") / "vips-properties.xml").unlink(missing_ok=True)
-            else:
-                image.write_to_file(f"{target}{_JPEG if target.suffix != '.png' else ''}")
-        except pyvips.Error as error:
+            image = self._vips.Image.rawload(str(self._path), self.width, self.height, 3).copy(interpretation="srgb")
+            # libvips logs through Python as it works: in the main thread, that would swallow an interrupt.
+            with ThreadPoolExecutor(1) as thread:
+                encoded = thread.submit(_encode, image, target)
+                try:
+                    encoded.result()
+                except KeyboardInterrupt:
+                    image.set_kill(True)
+                    raise
+        except self._vips.Error as error:
             raise RaypipeError(f"cannot encode {target.name}: {one_line(error)}") from error
+
+
+def _encode(image: Any, target: Path) -> None:
+    if target.suffix == ".dzi":
+        image.dzsave(str(target.with_suffix("")), layout="dz", suffix=_ZOOMED)
+        # It names the time, and nothing reads it.
+        (target.with_name(f"{target.stem}_files") / "vips-properties.xml").unlink(missing_ok=True)
+    else:
+        image.write_to_file(f"{target}{_JPEG if target.suffix != '.png' else ''}")
 
 
 def _load_vips() -> ModuleType:
