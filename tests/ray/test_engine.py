@@ -140,14 +140,6 @@ def test_where_ray_finds_no_place_for_its_files_the_remedy_is_said(ray_elsewhere
             pass
 
 
-def test_ray_is_not_used_on_a_full_disk(ray_two_fake_gpus, monkeypatch):
-    """Its workers would die as they start, for ever."""
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=9e6))
-    with pytest.raises(RaypipeError, match="is full, and Ray writes its logs there: free some, or set RAY_TMPDIR"):
-        with ray_session(RayConfig()):
-            pass
-
-
 def test_without_a_home_ray_starts_too(tmp_path):
     """As in a container of a user that it does not know, or whose disk is read-only: a token has no place there."""
     (tmp_path / "file").touch()
@@ -261,6 +253,14 @@ def test_a_disk_that_is_too_full_for_ray_is_told(ray_two_fake_gpus, monkeypatch)
     assert re.search("has 49.0 of 1000 GB free, .* the run will hang", tell_full_disk() or "")
     monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0.99")
     assert tell_full_disk() is None
+
+
+def test_ray_is_not_used_on_a_full_disk(ray_two_fake_gpus, monkeypatch):
+    """Its workers would die as they start, for ever."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=9e6))
+    with pytest.raises(RaypipeError, match="is full, and Ray writes its logs there: free some, or set RAY_TMPDIR"):
+        with ray_session(RayConfig()):
+            pass
 
 
 def test_what_other_work_holds_is_told(ray_two_fake_gpus):
