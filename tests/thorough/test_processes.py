@@ -112,7 +112,7 @@ def test_ctrl_c_ends_a_poster_while_it_is_encoded(tmp_path, suffix):
     program = (
         "import os, signal, threading\n"
         "from pathlib import Path\n"
-        "from raypipe.report.canvas import Canvas\n"
+        "from raypipe.report.posters.canvas import Canvas\n"
         "with Canvas(Path(), 8000, 4000, (0, 0, 0)) as canvas:\n"
         "    canvas._path.write_bytes(os.urandom(3 * 8000 * 4000))\n"
         "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
