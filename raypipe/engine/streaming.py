@@ -6,10 +6,9 @@ import contextlib
 import logging
 import math
 import threading
-import time
 import uuid
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
@@ -17,12 +16,11 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionResources
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 
-from raypipe.engine.actors import PLACING_S
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.nodes import elsewhere
+from raypipe.engine.watching import PoolWatch
 from raypipe.errors import RaypipeError, last_line, one_line
 
 Log = Callable[..., None]
@@ -31,8 +29,6 @@ TASK_S = 20.0  # A task holds about so many seconds of work, which are lost with
 _MOST_TASKS = 20_000  # Each task of a dataset costs the driver time and memory.
 _BLOCK_BYTES = 32 * 2**20
 _CALLBACKS = "custom_execution_callback_classes"  # Ray 2.52, the oldest allowed, has none: no pool is watched there.
-_LOOK_S = 5.0
-_STARTS = 10  # Memory or a disk may be short for a minute.
 _RAY_DATA = "ray.data"
 # Here it reports tasks that it goes on without, and actors whose start failed.
 _REPORTS = (
@@ -90,63 +86,7 @@ def _set_context(context: DataContext, n_actors: int) -> None:
     # An actor whose start fails is replaced, so that each has TRIES; Ray would end the whole pass at the first.
     context.max_consecutive_actor_init_deaths = TRIES * n_actors - 1
     context.execution_options.preserve_order = False
-    context.custom_execution_callback_classes = [*getattr(context, _CALLBACKS, []), _PoolWatch, _StartWatch]
-
-
-class PoolLost(RayError):
-    """A pool has lost all its actors, and no machine that is left has room for them."""
-
-
-class _PoolWatch(ExecutionCallback):
-    """Ends a dataset with `PoolLost`, because Ray would wait for ever.
-
-    The actors of an earlier stage, which have places, may hold what those of a later one need. A pool that has not
-    begun waits for room on the Ray cluster as long as it takes.
-    """
-
-    def __init__(self) -> None:
-        self._looked = 0.0
-        self._fine: dict[Any, float] = {}  # When each stage last had an actor, or had not begun.
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Look at each stage, once a second."""
-        now = time.monotonic()
-        if now - self._looked < 1:
-            return
-        self._looked = now
-        for stage in executor._topology:
-            pool = stage.get_actor_info()
-            if pool.running or not pool.restarting:  # An actor that was there and is lost is said to be restarting.
-                self._fine[stage] = now
-            elif (lost_s := now - self._fine.setdefault(stage, now)) > PLACING_S:
-                raise PoolLost(f"{stage.name} lost all its actors, and there was no room for one in {lost_s:.0f} s")
-
-
-class _StartWatch(ExecutionCallback):
-    """Ends an execution of which a stage has not begun because its actors die whenever they start.
-
-    Ray would start them for ever if something kills them, such as a want of memory, or a library that crashes.
-    """
-
-    def __init__(self) -> None:
-        self._next_look = 0.0
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Look at the actors of this job, every five seconds."""
-        if time.monotonic() < self._next_look:
-            return
-        self._next_look = time.monotonic() + _LOOK_S
-        job, stages = ray.get_runtime_context().get_job_id(), defaultdict(list)
-        for actor in ray._private.state.state.actor_table(None).values():
-            name, started = actor["ActorClassName"], actor["StartTime"] > 0
-            if name.startswith("MapWorker") and actor["JobID"] == job and actor["State"] != "DEAD":
-                stages[name].append(0 if started else actor["NumRestarts"])
-        for name, deaths in stages.items():
-            if min(deaths) >= _STARTS:
-                raise RaypipeError(
-                    f"every {name.rpartition('(')[2].rstrip(')')} has died {min(deaths)} times as it started: see that "
-                    "there is memory for them, and room on the disk; run the same command again to continue"
-                )
+    context.custom_execution_callback_classes = [*getattr(context, _CALLBACKS, []), PoolWatch]
 
 
 def bound_blocks(dataset: ray.data.Dataset, n_bytes: float, most: int) -> None:

@@ -29,7 +29,7 @@ from videos import write_video
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
-from raypipe.engine import session, streaming
+from raypipe.engine import session, streaming, watching
 from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
@@ -307,8 +307,8 @@ def test_actors_that_die_as_they_start_end_the_work(ray_two_fake_gpus, monkeypat
         def __init__(self):
             os._exit(1)
 
-    monkeypatch.setattr(streaming, "_STARTS", 2)
-    monkeypatch.setattr(streaming, "_LOOK_S", 0.2)
+    monkeypatch.setattr(watching, "_STARTS", 2)
+    monkeypatch.setattr(watching, "_LOOK_S", 0.2)
     numbers = in_tasks(pa.table({"id": range(4)}), 1.0, 2).map_batches(Killed, compute=ActorPoolStrategy(size=2))
     with pytest.raises(RaypipeError, match=r"every Killed has died 2 times as it started"):
         with progressing(lambda: 4, lambda *_, **__: None) as losses:
@@ -401,6 +401,8 @@ class Mean:
 
 def test_a_users_own_datasets_are_not_touched(users_rows, folder, tmp_path, monkeypatch):
     """A failing row raises before an embedding, beside it in another thread, after it, and after one that failed."""
+    import sklearn  # noqa: F401  It sets an environment variable, which is not to be taken for raypipe's doing.
+
     (tmp_path / "guest_encoder.py").write_text(GUEST_ENCODER)
     monkeypatch.chdir(tmp_path)
     flags = {"encode": {"encoder": "guest_encoder:Mean", "normalize": False}, "ray": ONE_EACH}

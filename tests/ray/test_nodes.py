@@ -20,7 +20,7 @@ from waves import embed_waves
 
 from raypipe import pipeline
 from raypipe.config import Config, RayConfig, make_config
-from raypipe.engine import streaming
+from raypipe.engine import watching
 from raypipe.engine.attempts import Attempts
 from raypipe.engine.reach import find_unfit
 from raypipe.engine.session import plan_pools
@@ -90,7 +90,7 @@ def test_a_node_is_lost_and_another_joins(ray_cluster, tmp_path, monkeypatch):
 def test_what_is_left_has_room_for_all_kinds_of_actors(ray_elsewhere, tmp_path, monkeypatch):
     """On each of two machines is room for two actors, of four: after one is lost, two decoders are left."""
     assert plan_pools({"CPU": 2.0}, RayConfig(decoders=3, encoders=1), 8).cpus == 0.375
-    monkeypatch.setattr(streaming, "PLACING_S", 5)
+    monkeypatch.setattr(watching, "PLACING_S", 5)
     sets = "ray.decoders=3", "ray.encoders=1", "encode.batch_size=2", "sample.fps=1"  # Batches of a video wait in line.
     with ray_nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
         with losing_an_encoder(cluster, list(cluster.worker_nodes), tmp_path, monkeypatch, 60, *sets) as (run, _):
