@@ -120,8 +120,8 @@ def check_readable(files: Sequence[str]) -> None:
         _try_reading(files)
     except SourceError as error:
         raise SourceError(
-            f"a worker on {platform.node()} ({ray.util.get_node_ip_address()}) lacks what the driver can read; it "
-            f"needs the same credentials, network and disks: {error}"
+            f"a worker on {platform.node()} lacks what the driver can read; it needs the same credentials, network and "
+            f"disks, at {ray.util.get_node_ip_address()}: {error}"
         ) from error
 
 

@@ -87,15 +87,24 @@ def test_a_command_works_without_standard_streams(tmp_path):
     subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "", *command], check=True)
 
 
+# A shell has what it starts in the background ignore the one, nohup the other.
+FROM_A_TERMINAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_command_that_is_told_to_end_cleans_up_and_says_how_to_go_on(tmp_path, name):
     """Slurm and Docker send the second, a terminal that is closed the third."""
     program = (
-        "import os, signal, sys, raypipe.cli, raypipe.pipeline\n"
+        f"{FROM_A_TERMINAL}import os, sys, time, raypipe.cli, raypipe.pipeline\n"
         "from raypipe.runs.directory import Run\n"
         "def work(*_):\n"
         "    with Run('out').scratch() as folder:\n"
         f"        os.kill(os.getpid(), signal.{name})\n"
+        "        time.sleep(60)\n"
         "raypipe.pipeline.preview = work\n"
         "raypipe.cli.main()"
     )
@@ -110,7 +119,7 @@ def test_a_command_that_is_told_to_end_cleans_up_and_says_how_to_go_on(tmp_path,
 def test_ctrl_c_ends_a_poster_while_it_is_encoded(tmp_path, suffix):
     """It was swallowed, at whatever libvips next logged."""
     program = (
-        "import os, signal, threading\n"
+        f"{FROM_A_TERMINAL}import os, threading\n"
         "from pathlib import Path\n"
         "from raypipe.report.posters.canvas import Canvas\n"
         "with Canvas(Path(), 8000, 4000, (0, 0, 0)) as canvas:\n"
