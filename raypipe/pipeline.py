@@ -114,13 +114,14 @@ def _embed_on_ray(
     from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
     from raypipe.engine.nodes import without
     from raypipe.engine.probing import probe_videos
+    from raypipe.engine.reach import leave_out
     from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
 
     with ray_session(config.ray) as resources:
         for trouble in filter(None, (tell_full_disk(), tell_busy())):
             progress.say(trouble)
         plan.portion_size = portion_size(resources.get("CPU", 1))
-        left_out = cache(lambda: _leave_out(run, plan.videos.table["uri"], progress))
+        left_out = cache(lambda: leave_out(run, plan.videos.table["uri"], progress.say))
         if n_lacking := len(plan.lacking()):
             pools = plan_pools(without(resources, left_out()), config.ray, n_lacking, left_out=left_out())
             made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
@@ -136,17 +137,6 @@ def _embed_on_ray(
             run.record_stage("embed", pools.where, unused)
             with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
                 embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
-
-
-def _leave_out(run: Run, uris: pa.ChunkedArray | None, progress: Progress) -> tuple[str, ...]:
-    """Find the machines of the Ray cluster that cannot do the work, and tell of them."""
-    from raypipe.engine.reach import find_unfit
-
-    left_out, lines = find_unfit(uris)
-    for line in lines:
-        progress.say(line)
-        run.log("left_out", reason=line)
-    return left_out
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:
@@ -315,6 +305,7 @@ def sweep(
     What ``sweep.json`` holds: the result of `raypipe.analysis.sweep.sweep_clusters`, and what it was computed from.
     """
     from raypipe.analysis.sweep import MAX_VIDEOS, affordable_sweep, check_sweep, sweep_clusters
+    from raypipe.engine.reach import leave_out
     from raypipe.engine.session import ray_session
     from raypipe.engine.transform import map_tasks
     from raypipe.report.figures.sweep_figure import draw_sweep
@@ -331,7 +322,7 @@ def sweep(
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 
         with ray_session(config.ray):
-            on_ray = partial(map_tasks, left_out=_leave_out(run, None, progress))
+            on_ray = partial(map_tasks, left_out=leave_out(run, None, progress.say))
             found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=_counted(on_ray, progress))
     sections = ("trajectory", "learn", "reduce", "cluster")
     parameters = {name: getattr(config, name).model_dump(mode="json") for name in sections}
@@ -449,8 +440,9 @@ def _open_steps(run: Run, config: Config, progress: Progress) -> Iterator[LocalS
         return
     import pyarrow as pa
 
+    from raypipe.engine.reach import leave_out
     from raypipe.engine.session import ray_session
     from raypipe.engine.transform import RaySteps
 
     with ray_session(config.ray):
-        yield RaySteps(run, config, _leave_out(run, pa.chunked_array([[run.place(RUN_FILE)]]), progress))
+        yield RaySteps(run, config, leave_out(run, pa.chunked_array([[run.place(RUN_FILE)]]), progress.say))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raypipe.engine.devices import as_task
 from raypipe.errors import SourceError, last_line
 from raypipe.ranges import read_range
+from raypipe.runs.directory import Run
 from raypipe.storage import (
     failure,
     file_of,
@@ -50,7 +51,7 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[tuple[str, ...], li
 
     Returns
     -------
-    The ids of the nodes that must be left out, and for people a line for each reason.
+    The ids of the nodes that must be left out, and for people a line for each reason, and for those that are silent.
 
     Raises
     ------
@@ -66,7 +67,8 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[tuple[str, ...], li
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         asked[as_task(_try_reading, num_cpus=0, max_retries=0, scheduling_strategy=there).remote(files)] = node
     unfit: defaultdict[str, list[str]] = defaultdict(list)
-    for answer in ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)[0]:
+    answers, missing = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    for answer in answers:
         try:
             ray.get(answer)
         except RayTaskError as error:
@@ -82,7 +84,19 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[tuple[str, ...], li
     ]
     if len(left_out) == len(nodes):
         raise SourceError(f"no machine of the Ray cluster is left: {'; '.join(lines)}")
+    if missing:
+        silent = _name([nodes[asked[answer]] for answer in missing])
+        lines.append(f"{silent} not left out of the work, without an answer in {_ANSWER_S:.0f} s whether it can do it")
     return left_out, lines
+
+
+def leave_out(run: Run, uris: pa.ChunkedArray | None, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Return the nodes that `find_unfit` leaves out, and tell of them, and in the run's log."""
+    left_out, lines = find_unfit(uris)
+    for line in lines:
+        say(line)
+        run.log("left_out", reason=line)
+    return left_out
 
 
 def _name(nodes: Sequence[dict[str, Any]]) -> str:

@@ -135,6 +135,8 @@ def describe_ends(run: Run, found: Videos) -> list[str]:
 
     They end with it, as is right for times that were rounded, and wrong for milliseconds or frames.
     """
+    if found.table["end_s"].null_count == len(found):
+        return []
     videos = run.read_table(VIDEOS_FILE, ["duration_s", "status"])
     is_behind = pc.greater(found.table["end_s"], pc.add(videos["duration_s"], _ROUNDED_S))
     is_cut = pc.and_(is_behind, pc.equal(videos["status"], OK))

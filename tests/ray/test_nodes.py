@@ -20,7 +20,7 @@ from waves import embed_waves
 
 from raypipe import pipeline
 from raypipe.config import Config, RayConfig, make_config
-from raypipe.engine import watching
+from raypipe.engine import reach, watching
 from raypipe.engine.attempts import Attempts
 from raypipe.engine.reach import find_unfit
 from raypipe.engine.session import plan_pools
@@ -151,3 +151,9 @@ def test_attempts_are_counted_on_the_node_of_the_driver(ray_cluster):
         counters = [stack.enter_context(Attempts())._actor for _ in range(4)]
         tell = [each.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for each in counters]
         assert ray.get(tell) == [here] * 4
+
+
+def test_a_machine_that_does_not_answer_is_told_of(ray_cluster, monkeypatch):
+    monkeypatch.setattr(reach, "_ANSWER_S", 0.0)
+    left_out, (line,) = find_unfit()
+    assert left_out == () and line.endswith("not left out of the work, without an answer in 0 s whether it can do it")
