@@ -214,16 +214,26 @@ def _read_paths(trajectories: Trajectories) -> Trajectories:
 
 
 @np.errstate(under="ignore")  # The weights of UMAP and t-SNE fall to 0, and their libraries count on it.
-def reduce_trajectories(trajectories: Trajectories, config: ReduceConfig) -> tuple[Trajectories, Reducer]:
-    """Do what `reduce` does, and return the fitted reducer too."""
+def reduce_trajectories(
+    trajectories: Trajectories, config: ReduceConfig, fitted: tuple[Reducer, np.ndarray | None] | None = None
+) -> tuple[Trajectories, Reducer]:
+    """Do what `reduce` does, by what `fit_reducer` returned of the same if that is given; return the reducer too."""
+    reducer, reduced = fitted or fit_reducer(trajectories, config)
+    if reduced is None:
+        reduced = reducer.transform(stack_steps(trajectories))
+    return split_steps(reduced, trajectories), reducer
+
+
+@np.errstate(under="ignore")
+def fit_reducer(trajectories: Trajectories, config: ReduceConfig) -> tuple[Reducer, np.ndarray | None]:
+    """Fit a reducer on all steps or a sample; return it, and the steps as mapped if it was fitted on all of them."""
     points = stack_steps(trajectories)
     chosen = choose_points(len(points), config)
     reducer = make_reducer(config, find_consecutive([len(path) for path in trajectories.values], chosen))
     if len(points) <= config.fit_points:
-        reduced = reducer.fit_transform(points)
-    else:
-        reduced = reducer.fit(points[chosen]).transform(points)
-    return split_steps(reduced, trajectories), reducer
+        return reducer, reducer.fit_transform(points)
+    points = points[chosen]  # The others are not held while it is fitted.
+    return reducer.fit(points), None
 
 
 def reduce_with_centers(

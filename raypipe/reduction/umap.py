@@ -66,6 +66,11 @@ class UMAPReducer:
         if n_neighbors < self._config.n_neighbors:
             self._note(f"n_neighbors lowered to {n_neighbors}: there are {len(points)} points")
         self._model, self.implementation = self._make_model(n_neighbors)
+        if isinstance(self._model, FastUMAP):  # It may run in a thread, and warnings are caught for the whole process.
+            reduced = self._model.fit_transform(self._points)
+            if self._model.reason:
+                self._note(self._model.reason)
+            return reduced
         with self._noting():
             return np.asarray(self._model.fit_transform(self._points))
 
@@ -145,7 +150,11 @@ class FastUMAP:
     ----------
     embedding_
         (n, n_components) float64, the places of the fitted points.
+    reason
+        Why the layout did not begin as it should, or None.
     """
+
+    reason: str | None = None
 
     def __init__(self, n_neighbors: int, n_components: int, min_dist: float, metric: str, random_state: int):
         self.n_neighbors = n_neighbors
@@ -158,8 +167,8 @@ class FastUMAP:
         options = {**self._options, "n_neighbors": self.n_neighbors, "n_epochs": _EPOCHS}
         try:
             self.embedding_ = fastumap.umap_project(points, self._n_components, **options)
-        except ArpackNoConvergence:  # umap-learn too goes on without the spectral start, with a warning that begins so.
-            warnings.warn("Spectral initialisation failed: it began from PCA instead", stacklevel=2)
+        except ArpackNoConvergence:  # umap-learn too goes on without the spectral start.
+            self.reason = "Spectral initialisation failed: it began from PCA instead"
             start = PCAReducer(self._n_components, seed=0).fit_transform(points)
             start = start * (_EXTENT / np.abs(start).max())
             self.embedding_ = fastumap.umap_project(points, self._n_components, init=start, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from raypipe.progress import Progress
 from raypipe.reduction import (
     Identity,
     Reducer,
+    fit_reducer,
     reduce_trajectories,
     reduce_with_centers,
     restore_reducer,
@@ -21,6 +23,7 @@ from raypipe.reduction import (
 )
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
+from raypipe.reduction.umap import choose_library
 from raypipe.runs.contents import LEARNED_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import read_labelled
@@ -68,6 +71,7 @@ class LocalSteps:
     centers: dict[int, np.ndarray] | None = None
     _reduced: Trajectories | None = None
     _learned: LearnedPaths | None = None
+    _map: Future[tuple[Reducer, np.ndarray | None]] | None = None
 
     def __init__(
         self,
@@ -93,7 +97,21 @@ class LocalSteps:
     def reduce(self) -> Reducer:
         """Reduce the trajectories; return the fitted reducer."""
         self._reduced, self._reducer = reduce_trajectories(self.paths, self._config.reduce)
+        self._fit_map_beside()
         return self._reducer
+
+    def _fit_map_beside(self) -> None:
+        """Begin to fit the pictures' map in a thread, where the library lets other threads work meanwhile.
+
+        Beside k-means of vectors it does not: both would set the number of BLAS's threads.
+        """
+        flat = self._config.reduce.for_picture()
+        if flat.method != "umap" or flat == self._config.reduce or self._config.cluster.method == "kmeans":
+            return
+        if choose_library(flat.backend)[0] == "fastumap":
+            thread = ThreadPoolExecutor(1, "raypipe-map")
+            self._map = thread.submit(fit_reducer, self.paths, flat)
+            thread.shutdown(wait=False)
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> PCAReducer | Placement | LearnedMap | Identity:
         """Reduce the trajectories as an earlier run's were, from its reducer's arrays; return the reducer."""
@@ -137,7 +155,8 @@ class LocalSteps:
             centers = clustering.paths_of_centers() if clustering is not None else {}
             self.picture, self.centers, reducer = reduce_with_centers(self._reduced, centers, flat)
         else:
-            self.picture, reducer = reduce_trajectories(self.paths, flat)
+            fitted = self._map.result() if self._map else None
+            self.picture, reducer = reduce_trajectories(self.paths, flat, fitted)
         self._write()
         return reducer
 
