@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +111,6 @@ def _embed_on_ray(
 ) -> None:
     """Probe the videos that a plan lacks, and embed the segments that are left of it."""
     from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
-    from raypipe.engine.nodes import without
     from raypipe.engine.probing import probe_videos
     from raypipe.engine.reach import leave_out
     from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
@@ -121,17 +119,17 @@ def _embed_on_ray(
         for trouble in filter(None, (tell_full_disk(), tell_busy())):
             progress.say(trouble)
         plan.portion_size = portion_size(resources.get("CPU", 1))
-        left_out = cache(lambda: leave_out(run, plan.videos.table["uri"], progress.say))
         if n_lacking := len(plan.lacking()):
-            pools = plan_pools(without(resources, left_out()), config.ray, n_lacking, left_out=left_out())
+            leave_out(run, plan.videos.table["uri"], progress.say)
+            pools = plan_pools(resources, config.ray, n_lacking)
             made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
             with run.step("plan"), progress.count("probing", n_lacking) as advance:
                 probe_videos(plan, versions, made_with, config, pools, advance)
         plan.settle()
         plan.find_remaining(config.source.retry_failed)
         if plan.n_segments:
-            there = without(resources, left_out())
-            pools = plan_pools(there, config.ray, plan.n_segments, time_frame(encoder), left_out())
+            leave_out(run, plan.videos.table["uri"], progress.say)
+            pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder))
             unused = explain_unused_nvdec(config.decode.decoder, pools)
             progress.say("; ".join(filter(None, (pools.where, unused))))
             run.record_stage("embed", pools.where, unused)
@@ -324,8 +322,8 @@ def sweep(
             progress.say(f"{len(values)} of {n_videos} videos are compared, chosen at random")
 
         with ray_session(config.ray):
-            on_ray = partial(map_tasks, left_out=leave_out(run, None, progress.say))
-            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=_counted(on_ray, progress))
+            leave_out(run, None, progress.say)
+            found = sweep_clusters(values, config.cluster, ks, gammas, n_seeds, map=_counted(map_tasks, progress))
     sections = ("trajectory", "learn", "reduce", "cluster")
     parameters = {name: getattr(config, name).model_dump(mode="json") for name in sections}
     found = {**found, "n_videos": n_videos, "n_compared": len(values), "config": parameters}
@@ -447,4 +445,5 @@ def _open_steps(run: Run, config: Config, progress: Progress) -> Iterator[LocalS
     from raypipe.engine.transform import RaySteps
 
     with ray_session(config.ray):
-        yield RaySteps(run, config, leave_out(run, pa.chunked_array([[run.place(RUN_FILE)]]), progress.say))
+        leave_out(run, pa.chunked_array([[run.place(RUN_FILE)]]), progress.say)
+        yield RaySteps(run, config)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -122,8 +122,6 @@ class Actors:
         Their names in errors.
     resources
         What each takes of its machine.
-    left_out
-        Ids of nodes on which none may run.
     placing_s, answer_s
         The work is given up when an actor finds no place, or does not answer, for so many seconds.
 
@@ -139,7 +137,6 @@ class Actors:
         first: Sequence[Call],
         names: Sequence[str],
         resources: Resources,
-        left_out: Collection[str] = (),
         placing_s: float = PLACING_S,
         answer_s: float = ANSWER_S,
     ):
@@ -149,7 +146,7 @@ class Actors:
             num_gpus=resources.gpus,
             max_restarts=0,
             scheduling_strategy="SPREAD",
-            label_selector=elsewhere(left_out),
+            label_selector=elsewhere(),
         )
         self._placing_s, self._answer_s = placing_s, answer_s
         self.n_answered = 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from raypipe.engine.nodes import elsewhere
+from raypipe.engine.nodes import elsewhere, left_out
 from raypipe.errors import one_line
 
 TRIES = 3  # A row is given up after its worker process has died so many times.
@@ -29,17 +29,12 @@ class Attempts:
 
     It is a handle on one small actor on the driver's node, which the actors of all stages are given: each counts its
     own rows, under the name of its stage. The actor ends with the context.
-
-    Parameters
-    ----------
-    left_out
-        Ids of nodes on which it may not run.
     """
 
-    def __init__(self, left_out: Collection[str] = ()) -> None:
+    def __init__(self) -> None:
         here = ray.get_runtime_context().get_node_id()
         # A soft affinity would put an actor that takes no CPU on any node.
-        place = elsewhere(left_out) if here in left_out else {"ray.io/node-id": here}
+        place = elsewhere() if here in left_out() else {"ray.io/node-id": here}
         actor = ray.remote(_Attempts).options(num_cpus=0, max_restarts=-1, label_selector=place)
         self._actor: Any = actor.remote(os.getpid(), _birth(os.getpid()))
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import ray
 
+from raypipe.engine.nodes import elsewhere
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -33,7 +35,7 @@ class Worker:
 
 
 def as_task(function: Callable[..., Any], **options: Any) -> Any:
-    """Make a Ray task of a function; ``options`` are those of ``ray.remote``.
+    """Make a Ray task of a function, for the nodes that are not left out; ``options`` are those of ``ray.remote``.
 
     Ray may run tasks of the user's own in the same process later, so what they see is put back when the task ends.
     """
@@ -43,7 +45,7 @@ def as_task(function: Callable[..., Any], **options: Any) -> Any:
         with _only_assigned():
             return function(*arguments)
 
-    return ray.remote(task).options(**options)
+    return ray.remote(task).options(label_selector=elsewhere(), **options)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from raypipe.config import Config
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.attempts import Attempts
-from raypipe.engine.nodes import without
 from raypipe.engine.reach import find_readable
 from raypipe.engine.session import HEAVY_FRAME_S, Pools, plan_pools
 from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
@@ -168,8 +167,8 @@ def _results(
 
 def _plan_again(pools: Pools, config: Config, n_tasks: int, encoder: Encoder) -> Pools:
     """Return the same pools, or others if the Ray cluster has lost the room for them."""
-    there = without(ray.cluster_resources(), pools.left_out)
-    return pools if pools.fit(there) else plan_pools(there, config.ray, n_tasks, time_frame(encoder), pools.left_out)
+    there = ray.cluster_resources()
+    return pools if pools.fit(there) else plan_pools(there, config.ray, n_tasks, time_frame(encoder))
 
 
 def _unpack(packed: pa.ChunkedArray) -> list[pa.Table]:
@@ -204,10 +203,10 @@ def _chain(plan: pa.Table, config: Config, encoder: Encoder, pools: Pools, losse
     batch_bytes = per_batch * frames * encoder.image_size**2 * 3
     row_s = frames * HEAVY_FRAME_S
     todo = plan.select([*TASK, "row"])
-    tasks = in_tasks(todo, row_s, pools.decoders, _NAME, pools.encoders, pools.left_out)
+    tasks = in_tasks(todo, row_s, pools.decoders, _NAME, pools.encoders)
     # Each actor has one batch in work and one waiting, and there is some room.
     bound_blocks(tasks, batch_bytes, QUEUED_BATCHES * (pools.decoders + pools.encoders))
-    with Attempts(pools.left_out) as attempts:
+    with Attempts() as attempts:
         dataset = tasks.map_batches(
             DecoderActor,
             fn_constructor_args=(
@@ -237,9 +236,9 @@ def _gpu_chain(
     row_s = mean_frames(plan, config.sample) * HEAVY_FRAME_S
     made = encoder.fingerprint, encoder.dim, encoder.image_size, encoder.resize_mode
     form = config.sample, config.decode, config.encode, *made, _GPU
-    with Attempts(pools.left_out) as attempts:
+    with Attempts() as attempts:
         todo = plan.select([*TASK, "row"])
-        dataset = in_tasks(todo, row_s, pools.encoders, _NAME, left_out=pools.left_out).map_batches(
+        dataset = in_tasks(todo, row_s, pools.encoders, _NAME).map_batches(
             GpuActor,
             fn_constructor_args=(form, str(Path.cwd()), attempts, find_readable(plan["uri"])),
             compute=ActorPoolStrategy(size=pools.encoders),

@@ -159,7 +159,7 @@ def probe_uris(
     while left.any():
         rows = np.flatnonzero(left)
         files = pa.table({"row": rows, "uri": uris.take(pa.array(rows))})
-        dataset = in_tasks(files, _PROBE_S, pools.decoders, "raypipe_probe", left_out=pools.left_out).map_batches(
+        dataset = in_tasks(files, _PROBE_S, pools.decoders, "raypipe_probe").map_batches(
             _Prober,
             fn_constructor_args=(decode, find_readable(files["uri"])),
             compute=ActorPoolStrategy(size=pools.decoders),

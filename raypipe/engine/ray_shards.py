@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import reduce
@@ -128,8 +128,6 @@ class RayShards:
         One a shard. The series of the first come first; a shard may have none.
     resources
         What each actor takes; by default as much as the Ray cluster's machines hold (`plan_resources`).
-    left_out
-        Ids of nodes on which none may run.
     patience
         ``placing_s`` and ``answer_s`` of `raypipe.engine.actors.Actors`.
 
@@ -143,18 +141,12 @@ class RayShards:
 
     backend_name = ""
 
-    def __init__(
-        self,
-        loaders: Sequence[Loader],
-        resources: Resources | None = None,
-        left_out: Collection[str] = (),
-        **patience: float,
-    ):
+    def __init__(self, loaders: Sequence[Loader], resources: Resources | None = None, **patience: float):
         if resources is None:
-            resources = plan_resources(machines(left_out), len(loaders))
+            resources = plan_resources(machines(), len(loaders))
         first = [("load", loader) for loader in loaders]
         names = [f"shard {number} ({loader})" for number, loader in enumerate(loaders)]
-        self.actors = Actors(_Shard, first, names, resources, left_out, **patience)
+        self.actors = Actors(_Shard, first, names, resources, **patience)
         try:
             self._sizes = self.attempt(lambda: self.actors.ask_all(range(len(loaders)), "measure"))
             self._describe([size for size in self._sizes if size.n_series])

@@ -22,6 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.engine.devices import as_task
+from raypipe.engine.nodes import is_settled, settle
 from raypipe.errors import SourceError, last_line
 from raypipe.ranges import read_range
 from raypipe.runs.directory import Run
@@ -90,13 +91,15 @@ def find_unfit(uris: pa.ChunkedArray | None = None) -> tuple[tuple[str, ...], li
     return left_out, lines
 
 
-def leave_out(run: Run, uris: pa.ChunkedArray | None, say: Callable[[str], None]) -> tuple[str, ...]:
-    """Return the nodes that `find_unfit` leaves out, and tell of them, and in the run's log."""
+def leave_out(run: Run, uris: pa.ChunkedArray | None, say: Callable[[str], None]) -> None:
+    """Leave out of the session the nodes that `find_unfit` finds, once; tell of them, and in the run's log."""
+    if is_settled():
+        return
     left_out, lines = find_unfit(uris)
+    settle(left_out)
     for line in lines:
         say(line)
         run.log("left_out", reason=line)
-    return left_out
 
 
 def _name(nodes: Sequence[dict[str, Any]]) -> str:

@@ -26,6 +26,7 @@ from ray._private import ray_constants
 
 from raypipe.config import RayConfig
 from raypipe.engine.actors import round_down
+from raypipe.engine.nodes import left_out, unsettled, without_left_out
 from raypipe.errors import RaypipeError, UsageError, one_line
 
 HEAVY_FRAME_S = 0.005
@@ -62,7 +63,7 @@ class Pools:
     gpus
         GPUs of the Ray cluster.
     left_out
-        Ids of nodes on which none runs.
+        Ids of nodes on which none runs, because the session leaves them out.
     where
         One line for people that says what runs where.
     """
@@ -73,7 +74,7 @@ class Pools:
     gpus_per_encoder: float
     gpus: float
     where: str
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
 
     def for_tasks(self, n: int) -> Pools:
         """Return the same pools with at most ``n`` actors each, for so many tasks."""
@@ -83,6 +84,7 @@ class Pools:
 
     def fit(self, resources: Mapping[str, float]) -> bool:
         """Whether a Ray cluster has room for them, though it has lost machines, and something to spare."""
+        resources = without_left_out(resources)
         cpus, gpus = self.cpus * (self.decoders + self.encoders), self.gpus_per_encoder * self.encoders
         return cpus <= _CPUS_SHARE * resources.get("CPU", 0.0) and gpus <= resources.get("GPU", 0.0)
 
@@ -94,33 +96,26 @@ def _largest_share(gpus: float, encoders: int, least: float) -> float:
     return max(round_down(1 / math.ceil(encoders / max(math.floor(gpus), 1))), least)
 
 
-def plan_pools(
-    resources: Mapping[str, float],
-    config: RayConfig,
-    n_tasks: int,
-    frame_s: float = 0.0,
-    left_out: tuple[str, ...] = (),
-) -> Pools:
-    """Size the pools to a Ray cluster.
+def plan_pools(resources: Mapping[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
+    """Size the pools to a Ray cluster, without the nodes that the session leaves out.
 
     Parameters
     ----------
     resources
-        The Ray cluster's resources, as ``ray.cluster_resources()`` returns them, without those of nodes left out.
+        The Ray cluster's resources, as ``ray.cluster_resources()`` returns them.
     config
         What the user asks for.
     n_tasks
         The number of tasks; no pool is larger.
     frame_s
         Seconds that the encoder takes a frame on one core, if it runs on the CPU.
-    left_out
-        Ids of nodes on which nothing may run.
 
     Raises
     ------
     UsageError
         If the user asks for more than the Ray cluster has.
     """
+    resources = without_left_out(resources)
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     if cpus < 1:
         raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
@@ -148,7 +143,7 @@ def plan_pools(
         f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
         f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
     )
-    return Pools(decoders, encoders, share, gpus_each, gpus, where, left_out)
+    return Pools(decoders, encoders, share, gpus_each, gpus, where, left_out())
 
 
 @contextlib.contextmanager
@@ -164,7 +159,7 @@ def ray_session(config: RayConfig) -> Iterator[dict[str, float]]:
     RaypipeError
         If the address cannot be reached, or Ray does not start here, for want of room for instance.
     """
-    with contextlib.nullcontext() if ray.is_initialized() else _connection(config):
+    with contextlib.nullcontext() if ray.is_initialized() else _connection(config), unsettled():
         _check_disk()
         _hush()
         yield ray.cluster_resources()

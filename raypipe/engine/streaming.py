@@ -9,7 +9,7 @@ import threading
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,6 @@ def in_tasks(
     n_actors: int,
     name: str = "raypipe",
     largest_pool: int = 0,
-    left_out: Collection[str] = (),
 ) -> ray.data.Dataset:
     """Make a dataset of a table's rows in blocks, each of which is a task.
 
@@ -64,8 +63,6 @@ def in_tasks(
         The dataset's name on Ray's dashboard.
     largest_pool
         The number of actors of a later stage, if it has more.
-    left_out
-        Ids of nodes on which nothing may run.
     """
     rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
     starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
@@ -73,7 +70,7 @@ def in_tasks(
     dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
     dataset.set_name(name)
     _set_context(dataset.context, max(n_actors, largest_pool))
-    dataset.context.execution_options.label_selector = elsewhere(left_out)
+    dataset.context.execution_options.label_selector = elsewhere()
     return dataset
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from raypipe.clustering import Clustering, fit_shards
 from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.devices import as_task
-from raypipe.engine.nodes import elsewhere, machines
+from raypipe.engine.nodes import machines
 from raypipe.engine.ray_shards import RayShards, split_trajectories
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
@@ -53,7 +53,7 @@ class Fitted:
         return self._arrays
 
 
-def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", left_out: Collection[str] = ()) -> Fitted:
+def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced") -> Fitted:
     """Reduce the paths in a run's ``trajectories/``, and write them as another column beside "trajectory".
 
     With at most ``config.fit_points`` steps, the result is that of `raypipe.reduction.reduce_trajectories`. With more,
@@ -70,8 +70,6 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", left_o
         The reducer, and ``fit_points``.
     column
         The column's name.
-    left_out
-        Ids of nodes on which nothing may run.
 
     Raises
     ------
@@ -81,14 +79,9 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced", left_o
     files = run.files(TRAJECTORIES_FOLDER, ".parquet")
     if not files:
         raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
-    has_gpu = any(node.get("GPU") for node in machines(left_out))
+    has_gpu = any(node.get("GPU") for node in machines())
     umap_may = config.method == "umap" and config.backend != "cpu" and has_gpu
-    options: dict[str, Any] = {
-        "num_cpus": 1,
-        "max_retries": RETRIES,
-        "scheduling_strategy": "SPREAD",
-        "label_selector": elsewhere(left_out),
-    }
+    options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD"}
     on_gpu = {**options, "num_gpus": 1 if umap_may else 0}
     # The autoencoder is trained on a GPU, and maps without one.
     to_fit = {**on_gpu, "num_gpus": 1} if config.method == "autoencoder" and has_gpu else on_gpu
@@ -135,12 +128,12 @@ def gather(tasks: list[Any]) -> list[Any]:
     return ray.get(tasks)
 
 
-def map_tasks(function: Callable[[Any], Any], jobs: Iterable[Any], left_out: Collection[str] = ()) -> Iterator[Any]:
+def map_tasks(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
     """Call a function on each job in Ray tasks of a CPU each, and yield the results in the jobs' order.
 
     What the function holds, arrays perhaps, is stored once, and not with each job; there they are read-only.
     """
-    task = as_task(_call, num_cpus=1, label_selector=elsewhere(left_out))
+    task = as_task(_call, num_cpus=1)
     stored = ray.put(function)
     for waiting in [task.remote(stored, job) for job in jobs]:
         yield gather([waiting])[0]
@@ -189,9 +182,7 @@ def _write_reduced(run: Run, name: str, column: str, reduced: np.ndarray) -> Non
     run.write_table(name, table.replace_schema_metadata({**before.schema.metadata, **table.schema.metadata}))
 
 
-def build_files(
-    run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FILE, left_out: Collection[str] = ()
-) -> int:
+def build_files(run: Run, config: TrajectoryConfig, per_file: int = ROWS_PER_FILE) -> int:
     """Build a run's trajectories in Ray tasks, some videos each, and write them to ``trajectories/``.
 
     Returns
@@ -206,7 +197,7 @@ def build_files(
     ledger = read_ledger(run)
     plan = ledger.plan
     bounds = [*ledger.first[::per_file].tolist(), plan.num_rows]
-    build = as_task(_build_file, num_cpus=1, scheduling_strategy="SPREAD", label_selector=elsewhere(left_out))
+    build = as_task(_build_file, num_cpus=1, scheduling_strategy="SPREAD")
     tasks = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         rows = slice(start, stop)
@@ -228,12 +219,10 @@ def _build_file(run: Run, name: str, plan: pa.Table, files: list[str], config: T
 class RaySteps:
     """The steps of `raypipe.pipeline.cluster` on Ray, where no machine holds all trajectories.
 
-    Parameters and attributes are those of `raypipe.trajectories.steps.LocalSteps`, and ``left_out``: ids of nodes on
-    which nothing may run.
+    Parameters and attributes are those of `raypipe.trajectories.steps.LocalSteps`.
     """
 
-    def __init__(self, run: Run, config: Config, left_out: Collection[str] = ()):
-        self._left_out = left_out
+    def __init__(self, run: Run, config: Config):
         self._run, self._config, self._n_shards = run, config, config.ray.shards or 1
         self.where = f" over {self._n_shards} shards"
         self.centers = None
@@ -245,22 +234,22 @@ class RaySteps:
         They are written at once, so what the run holds of an earlier clustering goes before.
         """
         remove_clusters(self._run)
-        return build_files(self._run, self._config.trajectory, left_out=self._left_out)
+        return build_files(self._run, self._config.trajectory)
 
     def reduce(self) -> Fitted:
         """Reduce the trajectories file by file; return what is known of the reducer."""
-        return reduce_files(self._run, self._config.reduce, left_out=self._left_out)
+        return reduce_files(self._run, self._config.reduce)
 
     def fit(self) -> Clustering:
         """Group the reduced trajectories, which actors hold among them; the run has this config when that is done."""
-        with RayShards(split_trajectories(self._run, self._n_shards), left_out=self._left_out) as shards:
+        with RayShards(split_trajectories(self._run, self._n_shards)) as shards:
             clustering = fit_shards(shards, self._config.cluster)
         self._run.record(config=self._config.model_dump(mode="json"))
         return clustering
 
     def project(self, clustering: Clustering | None = None) -> Fitted:
         """Reduce the trajectories to the two dimensions of the pictures, as a further column of their files."""
-        return reduce_files(self._run, self._config.reduce.for_picture(), "picture", self._left_out)
+        return reduce_files(self._run, self._config.reduce.for_picture(), "picture")
 
     @property
     def reduced(self) -> Trajectories:

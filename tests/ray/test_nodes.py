@@ -22,6 +22,7 @@ from raypipe import pipeline
 from raypipe.config import Config, RayConfig, make_config
 from raypipe.engine import reach, watching
 from raypipe.engine.attempts import Attempts
+from raypipe.engine.nodes import elsewhere, is_settled, left_out, settle, unsettled
 from raypipe.engine.reach import find_unfit
 from raypipe.engine.session import plan_pools
 from raypipe.errors import SourceError
@@ -143,6 +144,19 @@ def test_a_machine_that_cannot_do_the_work_is_left_out(unlike, tmp_path):
     fsspec.filesystem("memory").pipe_file("/here.mp4", b"seen by this process alone")
     with pytest.raises(SourceError, match=r"^no machine of the Ray cluster is left: .*cannot read memory://here\.mp4"):
         find_unfit(pa.chunked_array([["memory://here.mp4"]]))
+
+
+def test_what_is_left_out_ends_with_its_session_and_holds_in_its_thread_alone():
+    with unsettled():
+        settle(("a", "b"))
+        assert elsewhere() == {"ray.io/node-id": "!in(a,b)"}
+        with unsettled():  # A session within another, as a demo's embedding is.
+            assert not is_settled() and elsewhere() == {}
+            settle(("c",))
+        assert left_out() == ("a", "b")
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(left_out).result() == ()
+    assert not is_settled() and left_out() == ()
 
 
 def test_attempts_are_counted_on_the_node_of_the_driver(ray_cluster):
