@@ -102,7 +102,8 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
     }
     plan = plan_segments(videos, [probes[video.uri] for video in videos], config.sample)
     started = time.monotonic()
-    embed_segments(run, [plan], config, make_encoder(**config.encode.model_dump()), pools, lambda done: None)
+    encoder = make_encoder(**config.encode.model_dump())
+    embed_segments(run, [plan], config, encoder, pools, lambda done: None, plan.num_rows)
     return time.monotonic() - started
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 from raypipe.clustering import check_number
 from raypipe.config import Config, check_clusterable
 from raypipe.decoders import check_decoders
-from raypipe.encoders import Encoder, make_encoder
+from raypipe.encoders import make_encoder
 from raypipe.errors import UsageError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import describe_server
@@ -25,7 +24,7 @@ from raypipe.runs.contents import CLUSTERS_FILE, METRICS_FILE, RUN_FILE, SIGNALS
 from raypipe.runs.dataset_checks import write_dataset_faults
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
-from raypipe.runs.plan import Plan, find_quarantined, open_plan, portion_size
+from raypipe.runs.plan import find_quarantined, open_plan
 from raypipe.runs.results import begin_embedding, check_place, remove_clusters, remove_report
 from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
@@ -34,8 +33,6 @@ from raypipe.sources.videos import Videos
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raypipe.analysis.sweep import Map
     from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
     from raypipe.engine.transform import RaySteps
@@ -93,7 +90,9 @@ def embed(
     plan = open_plan(run, config, encoder_id, chosen, versions)
     quarantine = find_quarantined(run, config, found)
     begin_embedding(run, config, encoder_id)
-    _embed_on_ray(run, plan, versions, config, encoder, progress)
+    from raypipe.engine.embedding import embed_plan  # Ray is imported only now that nothing is refused any more.
+
+    embed_plan(plan, versions, config, encoder, progress)
     if features:
         with run.step("signals"):
             write_signals(run, str(source), chosen, features, saved_scale(like), progress.say)
@@ -104,37 +103,6 @@ def embed(
         write_accounts(run, accounts, found.n_ignored, progress.say)
         for line in describe_ends(run, found):
             progress.say(line)
-
-
-def _embed_on_ray(
-    run: Run, plan: Plan, versions: pa.ChunkedArray, config: Config, encoder: Encoder, progress: Progress
-) -> None:
-    """Probe the videos that a plan lacks, and embed the segments that are left of it."""
-    from raypipe.engine.embedding import embed_segments, explain_unused_nvdec, time_frame
-    from raypipe.engine.probing import probe_videos
-    from raypipe.engine.reach import leave_out
-    from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
-
-    with ray_session(config.ray) as resources:
-        for trouble in filter(None, (tell_full_disk(), tell_busy())):
-            progress.say(trouble)
-        plan.portion_size = portion_size(resources.get("CPU", 1))
-        if n_lacking := len(plan.lacking()):
-            leave_out(run, plan.videos.table["uri"], progress.say)
-            pools = plan_pools(resources, config.ray, n_lacking)
-            made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
-            with run.step("plan"), progress.count("probing", n_lacking) as advance:
-                probe_videos(plan, versions, made_with, config, pools, advance)
-        plan.settle()
-        plan.find_remaining(config.source.retry_failed)
-        if plan.n_segments:
-            leave_out(run, plan.videos.table["uri"], progress.say)
-            pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder))
-            unused = explain_unused_nvdec(config.decode.decoder, pools)
-            progress.say("; ".join(filter(None, (pools.where, unused))))
-            run.record_stage("embed", pools.where, unused)
-            with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
-                embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
 
 
 def cluster(run: Run, config: Config, progress: Progress) -> None:

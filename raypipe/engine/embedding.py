@@ -1,7 +1,8 @@
-"""Segments to ``embeddings/`` and ``frames/``: the streaming chain on Ray Data, from plan to committer."""
+"""A plan to ``embeddings/`` and ``frames/``: the streaming chain on Ray Data, from segments to committer."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -20,13 +21,16 @@ from raypipe.config import Config
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.attempts import Attempts
-from raypipe.engine.reach import find_readable
-from raypipe.engine.session import HEAVY_FRAME_S, Pools, plan_pools
+from raypipe.engine.probing import probe_videos
+from raypipe.engine.reach import find_readable, leave_out
+from raypipe.engine.session import HEAVY_FRAME_S, Pools, plan_pools, ray_session, tell_busy, tell_full_disk
 from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed, one_torch_thread
+from raypipe.progress import Progress
 from raypipe.runs.committer import Committer
 from raypipe.runs.directory import Run
+from raypipe.runs.plan import Plan, portion_size
 from raypipe.schema import unpack_table
 from raypipe.segments.planning import mean_frames
 
@@ -38,6 +42,41 @@ _GPU = "cuda"
 _MOST_REASONS = 20
 _LATE_S = 1.0  # A result takes no longer to the driver; a larger difference is one of two machines' clocks.
 TASK = ["video_id", "segment", "uri", "start_s", "end_s", "origin_s", "span_s", "fingerprint"]
+
+
+def embed_plan(plan: Plan, versions: pa.ChunkedArray, config: Config, encoder: Encoder, progress: Progress) -> None:
+    """Probe the videos that a plan lacks, and embed the segments that are left of it, all on Ray.
+
+    Parameters
+    ----------
+    plan, versions
+        The plan of a run, and the version of each of its videos.
+    config, encoder
+        What to do, and the config's encoder, made here so that its faults are reported before any actor starts.
+    progress
+        What is to be said goes there, and how far it is.
+    """
+    run = plan.run
+    with ray_session(config.ray) as resources:
+        for trouble in filter(None, (tell_full_disk(), tell_busy())):
+            progress.say(trouble)
+        plan.portion_size = portion_size(resources.get("CPU", 1))
+        if n_lacking := len(plan.lacking()):
+            leave_out(run, plan.videos.table["uri"], progress.say)
+            pools = plan_pools(resources, config.ray, n_lacking)
+            made_with = f"{encoder.fingerprint} {json.dumps(config.sample.pattern(), separators=(',', ':'))}"
+            with run.step("plan"), progress.count("probing", n_lacking) as advance:
+                probe_videos(plan, versions, made_with, config, pools, advance)
+        plan.settle()
+        plan.find_remaining(config.source.retry_failed)
+        if plan.n_segments:
+            leave_out(run, plan.videos.table["uri"], progress.say)
+            pools = plan_pools(resources, config.ray, plan.n_segments, time_frame(encoder))
+            unused = explain_unused_nvdec(config.decode.decoder, pools)
+            progress.say("; ".join(filter(None, (pools.where, unused))))
+            run.record_stage("embed", pools.where, unused)
+            with run.step("embed"), progress.count("embedding", plan.n_videos) as advance:
+                embed_segments(run, plan.remaining(), config, encoder, pools, advance, plan.n_segments)
 
 
 @dataclass
@@ -86,8 +125,8 @@ def embed_segments(
     encoder: Encoder,
     pools: Pools,
     progress: Callable[[float], None],
-    n_segments: int | None = None,
-) -> Stages:
+    n_segments: int,
+) -> None:
     """Decode and encode segments and commit their clips to ``embeddings/``, with pictures of some in ``frames/``.
 
     What is lost with a worker (killed, crashed, out of memory, on a node that went away) is tried again. A segment that
@@ -102,11 +141,11 @@ def embed_segments(
     config, pools
         What to do, and by how many actors of which kind.
     encoder
-        The config's encoder, made here so that its faults are reported before any actor starts. Actors make their own.
+        The config's encoder. Actors make their own.
     progress
         Called with the number of videos done since the last call; a segment counts as its share of its video.
     n_segments
-        How many segments there are in all, for the record; None records no progress.
+        How many segments there are in all, for the record.
 
     Raises
     ------
@@ -117,10 +156,9 @@ def embed_segments(
     started = time.time()
 
     def record() -> None:
-        if n_segments is not None:
-            so_far = {"started": started, "updated": time.time(), "segments": n_segments}
-            run.record(embedding={**so_far, **asdict(stages), **asdict(pools)})
-            run.log("commit", done=stages.done, frames=stages.frames)
+        so_far = {"started": started, "updated": time.time(), "segments": n_segments}
+        run.record(embedding={**so_far, **asdict(stages), **asdict(pools)})
+        run.log("commit", done=stages.done, frames=stages.frames)
 
     record()
     for plan in plans:
@@ -137,7 +175,6 @@ def embed_segments(
     if stages.refused:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in stages.refused.items())
         run.record(fallbacks={"decode": f"NVDEC left segments to the CPU: {reasons}"})
-    return stages
 
 
 def _results(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raypipe.engine import embedding, session
+from raypipe.engine import embedding
 from raypipe.engine.workers import DecoderActor, EncoderActor
 
 A_BATCH = 3  # segments
@@ -26,7 +26,7 @@ class Uncounted:
 
 def put_chain_here(patch: pytest.MonkeyPatch) -> None:
     """Let `raypipe.pipeline.embed` connect to no Ray, and send segments through actors in this process."""
-    patch.setattr(session, "ray_session", lambda config: contextlib.nullcontext({"CPU": 2.0}))
+    patch.setattr(embedding, "ray_session", lambda config: contextlib.nullcontext({"CPU": 2.0}))
     patch.setattr(embedding, "_chain", _chain)
 
 

@@ -166,7 +166,7 @@ def test_a_decoder_that_is_named_and_not_used_is_told_of(chain_here, run, make_v
     """Who names torchcodec means the GPU; where that cannot be, the run and the command line say what came instead."""
     monkeypatch.setattr("raypipe.engine.embedding.is_installed", lambda name: False)
     if gpus:
-        monkeypatch.setattr("raypipe.engine.session.ray_session", lambda _: nullcontext({"CPU": 2.0, "GPU": 1.0}))
+        monkeypatch.setattr("raypipe.engine.embedding.ray_session", lambda _: nullcontext({"CPU": 2.0, "GPU": 1.0}))
     said = []
 
     class Listening(Progress):
