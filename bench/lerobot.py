@@ -100,8 +100,9 @@ def plan_dataset(root: str, output: str) -> dict[str, float]:
     """
     import raypipe as rp
     from raypipe.encoders import make_encoder
+    from raypipe.engine.pools import plan_pools
     from raypipe.engine.probing import probe_videos
-    from raypipe.engine.session import plan_pools, ray_session
+    from raypipe.engine.session import ray_session
     from raypipe.runs.directory import Run
     from raypipe.runs.plan import open_plan, portion_size
     from raypipe.sources import read_versions

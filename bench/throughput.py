@@ -89,8 +89,8 @@ def time_chain(videos: list[Video], config: Config, folder: str) -> float:
 
     from raypipe.encoders import make_encoder
     from raypipe.engine.embedding import embed_segments
+    from raypipe.engine.pools import plan_pools
     from raypipe.engine.probing import probe_uris
-    from raypipe.engine.session import plan_pools
     from raypipe.runs.directory import Run
     from raypipe.segments.planning import plan_segments
 

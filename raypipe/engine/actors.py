@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -16,60 +14,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from raypipe.engine.devices import Worker
 from raypipe.engine.nodes import elsewhere
-from raypipe.errors import RaypipeError, UsageError, one_line
+from raypipe.engine.pools import Resources
+from raypipe.errors import RaypipeError, one_line
 
 Call = tuple[Any, ...]
 """The name of a method of an actor, or of something that it holds (``name.method``), and its arguments."""
 
-RESERVED = 0.75  # Actors reserve this part of each CPU; if they took all, nothing else on the Ray cluster could run.
 REBUILDS = 3  # Machines come and go, but an actor that is lost more often, and never further on, is lost for a reason.
 PLACING_S = 300.0  # An autoscaler needs minutes to bring a machine.
 ANSWER_S = 3600.0  # Loading a shard and a pass over it may take long.
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What an actor takes of its machine: CPUs and GPUs that it reserves, and the number of its threads."""
-
-    cpus: float
-    gpus: float
-    threads: int
-
-
-def plan_resources(nodes: Sequence[Mapping[str, float]], n_actors: int) -> Resources:
-    """Choose the most that each of so many actors can take on the Ray cluster's machines.
-
-    Parameters
-    ----------
-    nodes
-        Resources of each machine, such as ``{"CPU": 8.0, "GPU": 1.0}``.
-    n_actors
-        The number of actors. On GPUs each takes one, or several share one; else each takes one CPU or several.
-
-    Raises
-    ------
-    UsageError
-        If no machine has a CPU.
-    """
-    cpus = _largest_part([node.get("CPU", 0.0) for node in nodes], n_actors)
-    if cpus == 0:
-        raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
-    gpus = min(1.0, _largest_part([node.get("GPU", 0.0) for node in nodes], n_actors))
-    reserved = RESERVED * cpus
-    return Resources(
-        round_down(reserved) if reserved < 1 else math.floor(reserved), round_down(gpus), max(1, int(cpus))
-    )
-
-
-def _largest_part(sizes: Sequence[float], n: int) -> float:
-    """Return the largest size of which n fit into these sizes; 0 if all sizes are 0."""
-    parts = sorted({size / m for size in sizes if size > 0 for m in range(1, n + 1)}, reverse=True)
-    return next((part for part in parts if sum(int(size / part + 1e-9) for size in sizes) >= n), 0.0)
-
-
-def round_down(share: float) -> float:
-    """Return a part of a CPU or GPU as Ray counts, in ten-thousandths."""
-    return math.floor(share * 10_000 + 1e-6) / 10_000
 
 
 class Holder(Worker):

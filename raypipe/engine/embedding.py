@@ -21,9 +21,10 @@ from raypipe.config import Config
 from raypipe.decoders import split_nvdec
 from raypipe.encoders import Encoder
 from raypipe.engine.attempts import Attempts
+from raypipe.engine.pools import HEAVY_FRAME_S, Pools, plan_pools
 from raypipe.engine.probing import probe_videos
 from raypipe.engine.reach import find_readable, leave_out
-from raypipe.engine.session import HEAVY_FRAME_S, Pools, plan_pools, ray_session, tell_busy, tell_full_disk
+from raypipe.engine.session import ray_session, tell_busy, tell_full_disk
 from raypipe.engine.streaming import Log, bound_blocks, in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor, GpuActor
 from raypipe.packages import is_installed, one_torch_thread

@@ -16,8 +16,8 @@ from ray.data import ActorPoolStrategy
 
 from raypipe.config import Config, DecodeConfig
 from raypipe.engine.devices import Worker
+from raypipe.engine.pools import Pools
 from raypipe.engine.reach import check_readable, find_readable
-from raypipe.engine.session import Pools
 from raypipe.engine.streaming import Log, in_tasks, once, progressing, stream
 from raypipe.runs.plan import Plan
 from raypipe.schema import PLAN, Failure, Probe, take_rows

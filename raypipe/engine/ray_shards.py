@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from raypipe.clustering.shards import Assignment, LocalShards, Measure, Outcome, find_origin
-from raypipe.engine.actors import REBUILDS, ActorLost, Actors, Holder, Resources, plan_resources
+from raypipe.engine.actors import REBUILDS, ActorLost, Actors, Holder
 from raypipe.engine.nodes import machines
+from raypipe.engine.pools import Resources, plan_resources
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run

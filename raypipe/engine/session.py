@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster, and how many actors of each kind run on it."""
+"""A connection to a Ray cluster, and what of it would hinder the work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import gc
 import logging
-import math
 import os
 import secrets
 import shutil
@@ -15,8 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,10 @@ import ray
 from ray._private import ray_constants
 
 from raypipe.config import RayConfig
-from raypipe.engine.actors import round_down
-from raypipe.engine.nodes import left_out, unsettled, without_left_out
+from raypipe.engine.nodes import unsettled
+from raypipe.engine.pools import CPUS_SHARE
 from raypipe.errors import RaypipeError, UsageError, one_line
 
-HEAVY_FRAME_S = 0.005
-"""Decoding takes about so many seconds a sampled frame; an encoder that takes longer is heavy."""
-
-_CPUS_SHARE = 0.75  # So much of a Ray cluster's CPUs do actors reserve together, at most.
 _LOOKS, _LOOK_S = 10, 0.2  # For so long may Ray count what has been given back as held.
 _LEAST_FREE = 10_000_000  # Bytes. Workers that cannot write their logs die as they start, and Ray starts them for ever.
 _ELSEWHERE = "set RAY_TMPDIR to another folder, of a short path, for the files of Ray"
@@ -44,106 +38,6 @@ _READ_ONCE = "RAY_AUTH_MODE"
 _TOKEN, _TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 # A step raises the first error of its tasks. Ray would also print the traceback of every other task that failed.
 _ONE_ERROR = "RAY_IGNORE_UNHANDLED_ERRORS"
-
-
-@dataclass(frozen=True)
-class Pools:
-    """How many actors of each kind run, and what each takes.
-
-    Attributes
-    ----------
-    decoders, encoders
-        Numbers of actors.
-    cpus
-        CPUs that one actor reserves. At most half, and in sum at most three quarters of the Ray cluster: actors that
-        take every CPU starve Ray Data's own tasks, and the run hangs. They are reservations, not limits.
-    gpus_per_encoder
-        GPUs that one encoder reserves; 0 where there are none. Encoders that share GPUs reserve as much as lets all of
-        them run, because Ray would put as many as fit on the first GPU before it takes the second.
-    gpus
-        GPUs of the Ray cluster.
-    left_out
-        Ids of nodes on which none runs, because the session leaves them out.
-    where
-        One line for people that says what runs where.
-    """
-
-    decoders: int
-    encoders: int
-    cpus: float
-    gpus_per_encoder: float
-    gpus: float
-    where: str
-    left_out: tuple[str, ...]
-
-    def for_tasks(self, n: int) -> Pools:
-        """Return the same pools with at most ``n`` actors each, for so many tasks."""
-        encoders = min(self.encoders, n)
-        share = _largest_share(self.gpus, encoders, self.gpus_per_encoder)
-        return replace(self, decoders=min(self.decoders, n), encoders=encoders, gpus_per_encoder=share)
-
-    def fit(self, resources: Mapping[str, float]) -> bool:
-        """Whether a Ray cluster has room for them, though it has lost machines, and something to spare."""
-        resources = without_left_out(resources)
-        cpus, gpus = self.cpus * (self.decoders + self.encoders), self.gpus_per_encoder * self.encoders
-        return cpus <= _CPUS_SHARE * resources.get("CPU", 0.0) and gpus <= resources.get("GPU", 0.0)
-
-
-def _largest_share(gpus: float, encoders: int, least: float) -> float:
-    """Return the most of a GPU that each encoder can reserve, and no less than ``least``, which may be several."""
-    if not 0 < least < 1:
-        return least
-    return max(round_down(1 / math.ceil(encoders / max(math.floor(gpus), 1))), least)
-
-
-def plan_pools(resources: Mapping[str, float], config: RayConfig, n_tasks: int, frame_s: float = 0.0) -> Pools:
-    """Size the pools to a Ray cluster, without the nodes that the session leaves out.
-
-    Parameters
-    ----------
-    resources
-        The Ray cluster's resources, as ``ray.cluster_resources()`` returns them.
-    config
-        What the user asks for.
-    n_tasks
-        The number of tasks; no pool is larger.
-    frame_s
-        Seconds that the encoder takes a frame on one core, if it runs on the CPU.
-
-    Raises
-    ------
-    UsageError
-        If the user asks for more than the Ray cluster has.
-    """
-    resources = without_left_out(resources)
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    if cpus < 1:
-        raise UsageError("the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more")
-    if gpus:
-        each = config.gpus_per_encoder
-        # No encoder lies on two halves of different GPUs.
-        most = math.floor(gpus) * math.floor(1 / each + 1e-9) if each < 1 else math.floor(gpus / each + 1e-9)
-        encoders = config.encoders or most
-        if encoders > most or most == 0:
-            needed = max(encoders, 1) * config.gpus_per_encoder
-            raise UsageError(
-                f"{max(encoders, 1)} encoders of {config.gpus_per_encoder:g} GPU need {needed:g} GPUs and the Ray "
-                f"cluster has {gpus:g}, room for {most}: lower ray.encoders or ray.gpus_per_encoder"
-            )
-    else:
-        # Encoders and decoders share the cores. One light encoder keeps up with the decoders of two cores, and more of
-        # them only get in the way. A heavy encoder, such as CLIP, is needed on every core.
-        encoders = config.encoders or math.ceil(cpus if frame_s > HEAVY_FRAME_S else cpus / 2)
-    encoders = max(1, min(encoders, n_tasks))
-    decoders = max(1, min(config.decoders or int(cpus), n_tasks))
-    share = round_down(min(0.5, _CPUS_SHARE * cpus / (decoders + encoders)))
-    gpus_each = _largest_share(gpus, encoders, config.gpus_per_encoder) if gpus else 0.0
-    device = f"{gpus_each:g} GPU each" if gpus else "CPU"
-    where = (
-        f"{decoders} decoder(s) on CPU, {encoders} encoder(s) on {device}; "
-        f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs"
-    )
-    return Pools(decoders, encoders, share, gpus_each, gpus, where, left_out())
 
 
 @contextlib.contextmanager
@@ -211,7 +105,7 @@ def _held(there: dict[str, float], free: dict[str, float]) -> str:
     """Return how much of a Ray cluster is not free, if pools are planned with it; else an empty string."""
     short = [
         f"{there[name] - free.get(name, 0):g} of the {there[name]:g} {name}s"
-        for name, part in (("CPU", _CPUS_SHARE), ("GPU", 1.0))
+        for name, part in (("CPU", CPUS_SHARE), ("GPU", 1.0))
         if free.get(name, 0) < part * there.get(name, 0)
     ]
     return " and ".join(short)

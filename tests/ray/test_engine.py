@@ -33,9 +33,10 @@ from raypipe.engine import session, streaming, watching
 from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
+from raypipe.engine.pools import plan_pools
 from raypipe.engine.probing import _Prober
 from raypipe.engine.reach import check_readable, find_readable
-from raypipe.engine.session import plan_pools, ray_session, tell_busy, tell_full_disk
+from raypipe.engine.session import ray_session, tell_busy, tell_full_disk
 from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, SourceError, UsageError

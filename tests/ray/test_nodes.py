@@ -23,8 +23,8 @@ from raypipe.config import Config, RayConfig, make_config
 from raypipe.engine import reach, watching
 from raypipe.engine.attempts import Attempts
 from raypipe.engine.nodes import elsewhere, is_settled, left_out, settle, unsettled
+from raypipe.engine.pools import plan_pools
 from raypipe.engine.reach import find_unfit
-from raypipe.engine.session import plan_pools
 from raypipe.errors import SourceError
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run

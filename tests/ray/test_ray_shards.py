@@ -123,7 +123,7 @@ class ActorsHere:
 def shards_here(monkeypatch):
     """Return a function that makes `RayShards` without Ray."""
     from raypipe.engine import ray_shards
-    from raypipe.engine.actors import Resources
+    from raypipe.engine.pools import Resources
 
     monkeypatch.setattr(ray_shards, "Actors", ActorsHere)
     return lambda loaders, **options: ray_shards.RayShards(loaders, Resources(1, 0, 1), **options)
@@ -361,7 +361,7 @@ def test_some_shards_may_come_without_weights(shards_here):
 
 
 def test_resources_fit_the_machines():
-    from raypipe.engine.actors import Resources, plan_resources
+    from raypipe.engine.pools import Resources, plan_resources
 
     assert plan_resources([{"CPU": 2.0}], 1) == Resources(1, 0, 2)
     assert plan_resources([{"CPU": 2.0}], 2) == Resources(0.75, 0, 1)
@@ -384,7 +384,7 @@ def ray_two_cpus(ray_local):
 @pytest.fixture(scope="module")
 def disturbed(ray_two_cpus):
     """Three shards with actors, and the fit that they should find."""
-    from raypipe.engine.actors import Resources
+    from raypipe.engine.pools import Resources
     from raypipe.engine.ray_shards import RayShards
 
     series, weights = make_series("ragged"), make_weights()
@@ -516,7 +516,7 @@ class Broken(Held):
 
 
 def test_a_shard_that_cannot_live_ends_the_work(ray_two_cpus, disturbed):
-    from raypipe.engine.actors import Resources
+    from raypipe.engine.pools import Resources
     from raypipe.engine.ray_shards import RayShards
 
     series = make_series()
@@ -550,7 +550,7 @@ class DeadlyOnce(Held):
 
 
 def test_a_shard_that_dies_while_it_loads_is_loaded_again(ray_two_cpus, tmp_path):
-    from raypipe.engine.actors import Resources
+    from raypipe.engine.pools import Resources
     from raypipe.engine.ray_shards import RayShards
 
     series, model = make_series(), TimeSeriesKMeans(3, **SOFT_DTW)
@@ -601,7 +601,7 @@ def test_trajectories_are_reduced_where_they_lie(ray_two_cpus, tmp_path, monkeyp
 
 @pytest.mark.parametrize("kind", ["plain", "ragged"])
 def test_shards_are_read_from_parquet_files(ray_two_cpus, tmp_path, monkeypatch, kind):
-    from raypipe.engine.actors import Resources
+    from raypipe.engine.pools import Resources
     from raypipe.engine.ray_shards import RayShards, split_trajectories
 
     run = Run(str(tmp_path / "run"))
