@@ -18,6 +18,7 @@ from raypipe.errors import UsageError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import describe_server
 from raypipe.runs.accounting import describe_ends, write_accounts
+from raypipe.runs.beginnings import begin_embedding, check_place, remove_clusters, remove_report
 from raypipe.runs.clip_signals import find_signals, saved_scale, write_signals
 from raypipe.runs.comparison import check_cameras, check_comparable, check_embedded, check_facts, check_sections
 from raypipe.runs.contents import CLUSTERS_FILE, METRICS_FILE, RUN_FILE, SIGNALS_FOLDER, SWEEP_FILE, SWEEP_PLOT_FILE
@@ -25,7 +26,6 @@ from raypipe.runs.dataset_checks import write_dataset_faults
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.plan import find_quarantined, open_plan
-from raypipe.runs.results import begin_embedding, check_place, remove_clusters, remove_report
 from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features

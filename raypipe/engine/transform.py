@@ -20,11 +20,12 @@ from raypipe.engine.nodes import machines
 from raypipe.engine.ray_shards import RayShards, split_trajectories
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
+from raypipe.runs.beginnings import remove_clusters
 from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.runs.plan import read_ledger
-from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, remove_clusters, to_table
+from raypipe.runs.results import ROWS_PER_FILE, from_table, read_trajectories, to_table
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import gather_paths
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from raypipe.config import Config
 from raypipe.progress import counted
 from raypipe.runs.accounting import account, write_accounts
+from raypipe.runs.beginnings import begin_embedding
 from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable
 from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger, split_clips
 from raypipe.runs.plan import open_plan
-from raypipe.runs.results import begin_embedding
 from raypipe.segments.planning import plan_precomputed
 from raypipe.sources import read_versions
 from raypipe.sources.precomputed import Precomputed

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,106 +14,33 @@ import pyarrow.compute as pc
 from raypipe.clustering import Clustering
 from raypipe.config import Config, from_yaml, to_yaml
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.packages import package_versions
 from raypipe.runs.contents import (
     BARYCENTERS_FILE,
     CENTERS_FILE,
     CLUSTERS_FILE,
     ENCODER_FILE,
     EXPORTS_FOLDER,
-    KEPT_WITH_EMBEDDINGS,
     METRICS_FILE,
     MODEL_CONFIG_FILE,
-    OF_CLUSTERING,
-    OF_EMBEDDING,
-    OF_REPORT,
     OUTLIERS_FILE,
     PICTURE_MAP_FILE,
     REDUCER_FILE,
-    RUN_FILE,
     TRAJECTORIES_FOLDER,
     VIDEOS_FILE,
 )
 from raypipe.runs.directory import Run
-from raypipe.schema import CLUSTERS, EMBEDDING, Trajectories, numbers_of
-from raypipe.storage import local_path
+from raypipe.schema import CLUSTERS, Trajectories, numbers_of
 
 # A file of 16 steps of 512 numbers a video has a few hundred MB then.
 ROWS_PER_FILE = 10_000
 _SAMPLED_FILES = 4
 
 PREDICTED = "the clusters of "  # The name of the run follows, whose clusters were given to new videos.
-_CLUSTERING = ("trajectories", "reduce", "cluster", "picture", "evaluate", "outliers", "duplicates", "describe")
-"""The steps of clustering."""
-_SHOWN_HALF = ("ftp", "sftp", "ssh", "smb")
-"""Protocols by which a file grows where it lies; neither are folders made on the way to it."""
-
-
-def check_place(run: Run) -> None:
-    """Raise `UsageError` if no run can be at its place: it is a file, or on a server that shows files half written.
-
-    Also if it is a folder of others' files that the run would write over.
-    """
-    path = local_path(run.url)
-    if path is not None and Path(path).is_file():
-        raise UsageError(f"{run} is a file: name a folder by -o")
-    if run.url.partition("://")[0].lower() in _SHOWN_HALF:
-        raise UsageError(
-            f"{run} cannot hold a run, as a file on such a server is seen before it is whole: name a folder or an "
-            "object store by -o"
-        )
-    info = run.info()
-    is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config
-    if is_run or (info and info.keys() <= {"seconds", "demo"}):  # It was to be one, and has found no videos as yet.
-        return
-    for name in (RUN_FILE, *OF_EMBEDDING, *OF_CLUSTERING, *OF_REPORT):
-        if run.exists(name):
-            raise UsageError(f"{run} is no run, and its {name} would be written over: choose another -o")
-
-
-def begin_embedding(run: Run, config: Config, encoder_id: dict[str, Any]) -> None:
-    """Record what a run's embeddings are made with, and remove what followed from those of before."""
-    remove_clusters(run)
-    for name in KEPT_WITH_EMBEDDINGS:
-        run.remove(name)
-    run.sweep()
-    run.record(state=EMBEDDING, config=config.model_dump(mode="json"), versions=package_versions(), encoder=encoder_id)
-
-
-def begin_clusters(run: Run, config: Config) -> None:
-    """Remove what an earlier clustering left, and record the config of the one that takes its place."""
-    remove_clusters(run, done=("trajectories", "reduce"))
-    run.record(config=config.model_dump(mode="json"))
 
 
 def is_predicted(info: Mapping[str, Any]) -> bool:
     """Whether a run's videos were given the clusters of another one, by what its ``run.json`` holds."""
     return str(info.get("implementations", {}).get("cluster", "")).startswith(PREDICTED)
-
-
-def remove_clusters(run: Run, done: Sequence[str] = ()) -> None:
-    """Remove what clustering left, and the report of it: a step that is run again removes what follows from it.
-
-    How long its steps took goes too, unless they are ``done`` again: what is killed now should not tell of before.
-    """
-    for name in OF_CLUSTERING:
-        run.remove(name)
-    _remove_seconds(run, [step for step in _CLUSTERING if step not in done])
-    remove_report(run)
-
-
-def remove_report(run: Run) -> None:
-    """Remove the report and its tables and pictures."""
-    for name in OF_REPORT:
-        run.remove(name)
-    _remove_seconds(run, ("report",))
-
-
-def _remove_seconds(run: Run, steps: Sequence[str]) -> None:
-    info = run.info()
-    kept = {step: seconds for step, seconds in info.get("seconds", {}).items() if step not in steps}
-    if kept != info.get("seconds", {}):
-        run.write_json(RUN_FILE, {**info, "seconds": kept})
 
 
 def write_trajectories(run: Run, paths: Trajectories, more: dict[str, Trajectories | None]) -> None:

@@ -24,10 +24,11 @@ from raypipe.reduction import (
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
 from raypipe.reduction.umap import choose_library
+from raypipe.runs.beginnings import begin_clusters
 from raypipe.runs.contents import LEARNED_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import read_labelled
-from raypipe.runs.results import PREDICTED, SavedModel, begin_clusters, write_encoder, write_trajectories
+from raypipe.runs.results import PREDICTED, SavedModel, write_encoder, write_trajectories
 from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories

@@ -14,9 +14,9 @@ from raypipe.progress import Progress
 from raypipe.report import write_report_files
 from raypipe.report.page.page_sections import link_headings
 from raypipe.runs import dataset_checks
+from raypipe.runs.beginnings import begin_embedding, remove_clusters
 from raypipe.runs.dataset_checks import write_dataset_faults, write_duplicates
 from raypipe.runs.directory import Run
-from raypipe.runs.results import begin_embedding, remove_clusters
 from raypipe.schema import PLAN, Trajectories
 from raypipe.sources import find_videos
 from raypipe.sources.videos import Video

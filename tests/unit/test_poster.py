@@ -339,7 +339,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 
 
 def test_clustering_again_removes_the_posters(tmp_path):
-    from raypipe.runs.results import remove_clusters
+    from raypipe.runs.beginnings import remove_clusters
 
     run = make_mapped(tmp_path / "run", grid_paths(2))
     for name in ("poster.png", "poster.dzi", "wall.png"):

@@ -16,8 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.report.exporting.naming import free_name
 from raypipe.runs.accounting import describe_ends
+from raypipe.runs.beginnings import check_place
 from raypipe.runs.directory import Run
-from raypipe.runs.results import check_place
 from raypipe.sources.videos import Video, Videos
 from raypipe.trajectories.steps import LocalSteps
 
