@@ -7,7 +7,6 @@ frames in it, one clip behind the other; how many numbers that are stands in the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +14,10 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import counted
-from raypipe.runs.contents import PLAN_FILE, SIGNALS_FOLDER
+from raypipe.runs.clips import read_origins, split_by_video
+from raypipe.runs.contents import SIGNALS_FOLDER
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import read_ledger
 from raypipe.runs.results import ROWS_PER_FILE
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, read_episodes, whole_numbers
 from raypipe.sources.signals import VIDEO, Scale, find_scale, frame_rate, iter_signals, open_features
@@ -164,21 +164,14 @@ def _write(run: Run, rows: list[tuple[str, np.ndarray]], dim: int) -> None:
 
 def _clip_times(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return when each video's clips begin and end, in seconds from its own beginning, in their order."""
-    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error", "origin_s"])
-    origins = dict(zip(plan["video_id"].to_pylist(), plan["origin_s"].to_pylist(), strict=True))
-    columns = ["video_id", "segment", "clip_index", "start_s", "end_s"]
-    parts = list(Ledger(run, plan).iter_clips(columns))
+    key = ["video_id", "segment", "clip_index"]
+    parts = list(read_ledger(run).iter_clips([*key, "start_s", "end_s"]))
     if not parts:
         return {}
     clips = pa.concat_tables(parts)
-    clips = clips.filter(clips["clip_index"].is_valid())
-    clips = clips.sort_by([(name, "ascending") for name in columns[:3]]).combine_chunks()
-    codes = pc.dictionary_encode(clips["video_id"].combine_chunks()).indices.to_numpy()
-    start_s, end_s = clips["start_s"].to_numpy(), clips["end_s"].to_numpy()
-    times = {}
-    edges = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(codes)]
-    for start, stop in pairwise(edges):
-        video_id = clips["video_id"][start].as_py()
-        origin_s = origins[video_id] or 0.0
-        times[video_id] = (start_s[start:stop] - origin_s, end_s[start:stop] - origin_s)
-    return times
+    clips = clips.filter(clips["clip_index"].is_valid()).sort_by([(name, "ascending") for name in key])
+    origins = read_origins(run)
+    return {
+        video_id: (own["start_s"].to_numpy() - origins[video_id], own["end_s"].to_numpy() - origins[video_id])
+        for video_id, own in split_by_video(clips)
+    }

@@ -35,7 +35,7 @@ def iter_clip_paths(run: Run, video_ids: Collection[str] | None = None) -> Itera
     missing = dict(zip(ledger.video_ids.to_pylist(), counts, strict=True))
     waiting: dict[str, list[pa.Table]] = {}
     for table in ledger.iter_clips(_COLUMNS):
-        for video, part in _split_by_video(table):
+        for video, part in split_by_video(table):
             waiting.setdefault(video, []).append(part)
             missing[video] -= len(pc.unique(part["segment"]))
             if missing[video] == 0:
@@ -51,7 +51,8 @@ def read_origins(run: Run) -> dict[str, float]:
     return {video_id: origin_s or 0.0 for video_id, origin_s in pairs}
 
 
-def _split_by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def split_by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the rows of each video; they stay in their order."""
     ids = pc.dictionary_encode(table["video_id"].combine_chunks())
     codes = ids.indices.to_numpy()
     if not (np.diff(codes) >= 0).all():
