@@ -76,7 +76,7 @@ def _count_probed(run: Run) -> int:
 
 
 def _describe_segments(run: Run) -> list[str]:
-    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "uri", "error_stage", "error"])
+    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
     ledger = Ledger(run, plan)
     unreadable = ~plan["error"].is_null().to_numpy()
     failed = unreadable | ledger.is_failed()
