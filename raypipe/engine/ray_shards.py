@@ -59,8 +59,8 @@ class ParquetLoader:
         return " to ".join(dict.fromkeys([*self.files[:1], *self.files[-1:]])) or "no files"
 
 
-def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
-    """Deal a run's files of trajectories out to shards in order.
+def list_trajectories(run: Run) -> list[str]:
+    """Return the names of a run's files of trajectories, in order.
 
     Raises
     ------
@@ -70,6 +70,12 @@ def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
     files = run.files(TRAJECTORIES_FOLDER, ".parquet")
     if not files:
         raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
+    return files
+
+
+def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
+    """Deal a run's files of trajectories out to shards in order; raise what `list_trajectories` raises."""
+    files = list_trajectories(run)
     ends = [len(files) * i // n_shards for i in range(n_shards + 1)]
     return [ParquetLoader(run, tuple(files[a:b])) for a, b in pairwise(ends)]
 

@@ -17,7 +17,7 @@ from raypipe.config import Config, ReduceConfig, TrajectoryConfig
 from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.devices import as_task
 from raypipe.engine.nodes import machines
-from raypipe.engine.ray_shards import RayShards, split_trajectories
+from raypipe.engine.ray_shards import RayShards, list_trajectories, split_trajectories
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.beginnings import remove_clusters
@@ -77,18 +77,14 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced") -> Fit
     RaypipeError
         If the run has no trajectories, if a trajectory has a NaN or infinite value, or if a task keeps failing.
     """
-    files = run.files(TRAJECTORIES_FOLDER, ".parquet")
-    if not files:
-        raise RaypipeError(f"{run} has no trajectories/: run raypipe cluster on it first")
+    files = list_trajectories(run)
     has_gpu = any(node.get("GPU") for node in machines())
-    umap_may = config.method == "umap" and config.backend != "cpu" and has_gpu
+    maps_on_gpu = has_gpu and config.method == "umap" and config.backend != "cpu"
+    fits_on_gpu = maps_on_gpu or (has_gpu and config.method == "autoencoder")  # It is trained there, and maps without.
     options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD"}
-    on_gpu = {**options, "num_gpus": 1 if umap_may else 0}
-    # The autoencoder is trained on a GPU, and maps without one.
-    to_fit = {**on_gpu, "num_gpus": 1} if config.method == "autoencoder" and has_gpu else on_gpu
 
     def each(task: Any, *columns: Sequence[Any]) -> list[Any]:
-        remote = as_task(task, **(on_gpu if task is _map_file else options))
+        remote = as_task(task, **options, num_gpus=int(maps_on_gpu and task is _map_file))
         arguments = zip(files, *columns, strict=True)
         return gather([remote.remote(run, name, *more) for name, *more in arguments])
 
@@ -101,7 +97,7 @@ def reduce_files(run: Run, config: ReduceConfig, column: str = "reduced") -> Fit
         each(_take_points, [part - end + n for part, end, n in zip(parts, ends, sizes, strict=True)])
     )
     follows = find_consecutive([length for file in lengths for length in file], sampled)
-    fit = as_task(_fit, **to_fit, num_returns=2)
+    fit = as_task(_fit, **options, num_gpus=int(fits_on_gpu), num_returns=2)
     reducer, found = fit.remote(config, points, follows, len(sampled) == ends[-1])
     fitted, reduced = gather([found])[0]
     if reduced is None:
