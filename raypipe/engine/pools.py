@@ -15,6 +15,7 @@ HEAVY_FRAME_S = 0.005
 
 CPUS_SHARE = 0.75  # So much of a Ray cluster's CPUs do actors reserve together, at most.
 _RESERVED = 0.75  # Actors reserve this part of each CPU; if they took all, nothing else on the Ray cluster could run.
+PLACING_S = 300.0  # An autoscaler needs minutes to bring a machine.
 _NO_CPU = "the Ray cluster has no CPU: start its nodes with --num-cpus of 1 or more"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
@@ -13,22 +13,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from raypipe.clustering.shards import Assignment, LocalShards, Measure, Outcome, find_origin
-from raypipe.engine.actors import REBUILDS, ActorLost, Actors, Holder
+from raypipe.clustering.shards import Assignment, Measure, Outcome, find_origin
 from raypipe.engine.nodes import machines
 from raypipe.engine.pools import Resources, plan_resources
+from raypipe.engine.shard_actors import REBUILDS, ActorLost, Actors, Loader, Sizes
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table
-from raypipe.softdtw.series import Series, Statistics, read_series
+from raypipe.softdtw.series import Series, Statistics
 
 T = TypeVar("T")
-
-Loader = Callable[[], tuple[Any, np.ndarray | None]]
-"""Returns a shard's series, in any form that `raypipe.softdtw` takes or as an empty list, and their weights or None. It
-is pickled to the shard's actor and called there. A new actor, made when that one is lost, calls it again and must get
-the same series."""
 
 
 @dataclass(frozen=True)
@@ -80,49 +75,6 @@ def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
     return [ParquetLoader(run, tuple(files[a:b])) for a, b in pairwise(ends)]
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    n_series: int = 0
-    n_points: int = 0
-    n_weighted: int = 0
-    n_steps: int = 0
-    dim: int = 0
-    largest: float = 0.0
-    heaviest: float | None = None
-
-
-class _Shard(Holder):
-    """An actor that holds some of the series."""
-
-    shards: LocalShards
-
-    def load(self, loader: Loader) -> None:
-        values, weights = loader()
-        self.sizes = _Sizes()
-        if len(values) == 0:
-            return
-        series = read_series(values)
-        if isinstance(series.values, np.ndarray) and not series.values.flags.writeable:
-            # Arrays from Ray are read-only, and numba would compile every kernel once more for such.
-            series = replace(series, values=series.values.copy())
-        if weights is not None:
-            weights = np.asarray(weights, np.float64)
-            if weights.shape != (len(series),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
-                raise UsageError(f"weights must be {len(series)} finite numbers, none negative; got {weights!s:.60}")
-        self.shards = shards = LocalShards(series, weights)
-        n_steps, dim = series.values.shape[1:]
-        self.sizes = _Sizes(
-            shards.n_total, shards.n_points, shards.n_weighted, n_steps, dim, series.largest, shards.heaviest
-        )
-
-    def measure(self) -> _Sizes:
-        return self.sizes
-
-    def open(self, measure: Measure, weighted: bool, origin: np.ndarray, heaviest: float | None) -> str:
-        self.shards.open(measure, weighted, origin.copy(), heaviest)  # A copy, for the same reason as above.
-        return self.shards.backend_name
-
-
 class RayShards:
     """Series that lie with actors, one a shard: see `raypipe.clustering.shards.Shards`.
 
@@ -136,7 +88,7 @@ class RayShards:
     resources
         What each actor takes; by default as much as the Ray cluster's machines hold (`plan_resources`).
     patience
-        ``placing_s`` and ``answer_s`` of `raypipe.engine.actors.Actors`.
+        ``placing_s`` and ``answer_s`` of `raypipe.engine.shard_actors.Actors`.
 
     Raises
     ------
@@ -151,9 +103,7 @@ class RayShards:
     def __init__(self, loaders: Sequence[Loader], resources: Resources | None = None, **patience: float):
         if resources is None:
             resources = plan_resources(machines(), len(loaders))
-        first = [("load", loader) for loader in loaders]
-        names = [f"shard {number} ({loader})" for number, loader in enumerate(loaders)]
-        self.actors = Actors(_Shard, first, names, resources, **patience)
+        self.actors = Actors(loaders, resources, **patience)
         try:
             self._sizes = self.attempt(lambda: self.actors.ask_all(range(len(loaders)), "measure"))
             self._describe([size for size in self._sizes if size.n_series])
@@ -163,7 +113,7 @@ class RayShards:
         self._origin: np.ndarray | None = None
         self._take_part([size.n_series for size in self._sizes])
 
-    def _describe(self, sizes: list[_Sizes]) -> None:
+    def _describe(self, sizes: list[Sizes]) -> None:
         if not sizes:
             raise UsageError(f"no series in any of {len(self._sizes)} shards")
         dims = sorted({size.dim for size in sizes})

@@ -14,10 +14,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from raypipe.clustering import Clustering, fit_shards
 from raypipe.config import Config, ReduceConfig, TrajectoryConfig
-from raypipe.engine.actors import ANSWER_S
 from raypipe.engine.devices import as_task
 from raypipe.engine.nodes import machines
 from raypipe.engine.ray_shards import RayShards, list_trajectories, split_trajectories
+from raypipe.engine.shard_actors import ANSWER_S
 from raypipe.errors import RaypipeError, one_line
 from raypipe.reduction import Reducer, choose_points, find_consecutive, make_reducer, split_steps, stack_steps
 from raypipe.runs.beginnings import remove_clusters

@@ -10,7 +10,7 @@ import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError
 
-from raypipe.engine.actors import PLACING_S
+from raypipe.engine.pools import PLACING_S
 from raypipe.errors import RaypipeError
 
 _LOOK_S = 1.0

@@ -30,13 +30,13 @@ from videos import write_video
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
 from raypipe.engine import session, streaming, watching
-from raypipe.engine.actors import Holder
 from raypipe.engine.attempts import TRIES
 from raypipe.engine.devices import as_task
 from raypipe.engine.pools import plan_pools
 from raypipe.engine.probing import _Prober
 from raypipe.engine.reach import check_readable, find_readable
 from raypipe.engine.session import ray_session, tell_busy, tell_full_disk
+from raypipe.engine.shard_actors import ShardActor
 from raypipe.engine.streaming import in_tasks, once, progressing, stream
 from raypipe.engine.workers import DecoderActor, EncoderActor
 from raypipe.errors import RaypipeError, SourceError, UsageError
@@ -463,7 +463,7 @@ def test_a_worker_sees_the_gpus_that_ray_assigned_to_it(ray_two_fake_gpus):
         (EncoderActor, (sample, encode, "descriptor-1/l2", "/", None)),
         (DecoderActor, (sample, decode, 224, "crop", None)),
         (_Prober, (decode,)),
-        (Holder, (1,)),
+        (ShardActor, (1,)),
     ]
     nothing = {"visible": "", "torch": "cpu", "umap": "umap-learn", "softdtw": "numba"}
     one = {"torch": "cuda", "umap": "cuml", "softdtw": "cupy"}

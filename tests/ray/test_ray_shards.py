@@ -83,12 +83,12 @@ def assert_same_fit(ours, local):
 
 
 class ActorsHere:
-    """`Actors` without Ray: holders in this process, of which one may be lost whenever it is asked something."""
+    """`Actors` without Ray: they are in this process, and one may be lost whenever it is asked something."""
 
-    def __init__(self, kind, first, names, resources, lose=()):
+    def __init__(self, loaders, resources, lose=()):
         self.asked = self.n_answered = 0
         self.lost = []
-        self._kind, self._first, self._names, self._lose = kind, first, names, set(lose)
+        self._loaders, self._lose = loaders, set(lose)
         self._holders = {}
 
     def ask_all(self, actors, *call):
@@ -96,21 +96,21 @@ class ActorsHere:
         return [found[actor] for actor in actors]
 
     def ask(self, calls):
-        from raypipe.engine.actors import ActorLost
+        from raypipe.engine.shard_actors import ActorLost, ShardActor
 
         found = {}
         for actor, call in calls.items():
-            before = []
+            loader = None
             self.asked += 1
             if self.asked in self._lose:
                 self._holders.pop(actor, None)
                 self.lost.append((actor, call[0]))
-                raise ActorLost(self._names[actor], "it was killed")
+                raise ActorLost(f"shard {actor} ({self._loaders[actor]})", "it was killed")
             if actor not in self._holders:
-                self._holders[actor] = object.__new__(self._kind)
-                before = [self._first[actor]]
+                self._holders[actor] = object.__new__(ShardActor)
+                loader = self._loaders[actor]
             found[actor] = pickle.loads(
-                pickle.dumps(self._holders[actor].run(before, pickle.loads(pickle.dumps(call))))
+                pickle.dumps(self._holders[actor].run(loader, pickle.loads(pickle.dumps(call))))
             )
         self.n_answered += 1
         return found

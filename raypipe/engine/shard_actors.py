@@ -1,32 +1,55 @@
-"""Ray actors that hold something, and are made anew when they are lost."""
+"""Ray actors that hold the series of shards, and are made anew when they are lost."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from raypipe.clustering.shards import LocalShards, Measure
 from raypipe.engine.devices import Worker
 from raypipe.engine.nodes import elsewhere
-from raypipe.engine.pools import Resources
-from raypipe.errors import RaypipeError, one_line
+from raypipe.engine.pools import PLACING_S, Resources
+from raypipe.errors import RaypipeError, UsageError, one_line
+from raypipe.softdtw.series import read_series
 
 Call = tuple[Any, ...]
-"""The name of a method of an actor, or of something that it holds (``name.method``), and its arguments."""
+"""The name of a method of a `ShardActor`, or of the series that it holds (``shards.method``), and its arguments."""
+
+Loader = Callable[[], tuple[Any, np.ndarray | None]]
+"""Returns a shard's series, in any form that `raypipe.softdtw` takes or as an empty list, and their weights or None. It
+is pickled to the shard's actor and called there. A new actor, made when that one is lost, calls it again and must get
+the same series."""
 
 REBUILDS = 3  # Machines come and go, but an actor that is lost more often, and never further on, is lost for a reason.
-PLACING_S = 300.0  # An autoscaler needs minutes to bring a machine.
 ANSWER_S = 3600.0  # Loading a shard and a pass over it may take long.
 
 
-class Holder(Worker):
-    """The class of such actors: it runs calls, on its share of the machine's cores."""
+@dataclass(frozen=True)
+class Sizes:
+    """What a shard tells of its series; zeros where it has none."""
+
+    n_series: int = 0
+    n_points: int = 0
+    n_weighted: int = 0
+    n_steps: int = 0
+    dim: int = 0
+    largest: float = 0.0
+    heaviest: float | None = None
+
+
+class ShardActor(Worker):
+    """An actor that holds some of the series, and computes on its share of the machine's cores."""
+
+    shards: LocalShards
 
     def __init__(self, threads: int):
         if "numba" not in sys.modules:  # numba reads this when it is imported, and refuses a later change.
@@ -35,11 +58,41 @@ class Holder(Worker):
 
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
-    def run(self, before: list[Call], call: Call) -> Any:
-        """Call methods, and return what the last one returned."""
-        for name, *arguments in [*before, call]:
-            found = attrgetter(name)(self)(*arguments)
-        return found
+    def run(self, loader: Loader | None, call: Call) -> Any:
+        """Do a call, and return what it returned; a new actor is given the loader of its series."""
+        if loader is not None:
+            self.load(loader)
+        name, *arguments = call
+        return attrgetter(name)(self)(*arguments)
+
+    def load(self, loader: Loader) -> None:
+        """Load the series."""
+        values, weights = loader()
+        self.sizes = Sizes()
+        if len(values) == 0:
+            return
+        series = read_series(values)
+        if isinstance(series.values, np.ndarray) and not series.values.flags.writeable:
+            # Arrays from Ray are read-only, and numba would compile every kernel once more for such.
+            series = replace(series, values=series.values.copy())
+        if weights is not None:
+            weights = np.asarray(weights, np.float64)
+            if weights.shape != (len(series),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+                raise UsageError(f"weights must be {len(series)} finite numbers, none negative; got {weights!s:.60}")
+        self.shards = shards = LocalShards(series, weights)
+        n_steps, dim = series.values.shape[1:]
+        self.sizes = Sizes(
+            shards.n_total, shards.n_points, shards.n_weighted, n_steps, dim, series.largest, shards.heaviest
+        )
+
+    def measure(self) -> Sizes:
+        """Return what there is."""
+        return self.sizes
+
+    def open(self, measure: Measure, weighted: bool, origin: np.ndarray, heaviest: float | None) -> str:
+        """Prepare passes as the whole's shards do; return the backend's name."""
+        self.shards.open(measure, weighted, origin.copy(), heaviest)  # A copy, for the same reason as above.
+        return self.shards.backend_name
 
     def describe(self) -> tuple[int, int]:
         """Return the number of the process, and of its threads."""
@@ -63,16 +116,12 @@ class ActorLost(Exception):
 
 
 class Actors:
-    """Actors that hold something. A lost one is made anew when it is next asked, and does its first call again.
+    """The actors, one a shard. A lost one is made anew when it is next asked, and loads its series again.
 
     Parameters
     ----------
-    kind
-        A subclass of `Holder`.
-    first
-        The first call of each.
-    names
-        Their names in errors.
+    loaders
+        Those of their series.
     resources
         What each takes of its machine.
     placing_s, answer_s
@@ -86,15 +135,14 @@ class Actors:
 
     def __init__(
         self,
-        kind: type[Holder],
-        first: Sequence[Call],
-        names: Sequence[str],
+        loaders: Sequence[Loader],
         resources: Resources,
         placing_s: float = PLACING_S,
         answer_s: float = ANSWER_S,
     ):
-        self._first, self._names, self._threads = first, names, resources.threads
-        self._make = ray.remote(kind).options(
+        self._loaders, self._threads = loaders, resources.threads
+        self._names = [f"shard {number} ({loader})" for number, loader in enumerate(loaders)]
+        self._make = ray.remote(ShardActor).options(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             max_restarts=0,
@@ -148,12 +196,12 @@ class Actors:
             self._drop(actor)
 
     def _send(self, actor: int, call: Any) -> Any:
-        before: list[Call] = []
+        loader = None
         if actor not in self._handles:
             self._handles[actor] = self._make.remote(self._threads)
             self._placed[actor] = self._handles[actor].__ray_ready__.remote()
-            before = [self._first[actor]]
-        return self._handles[actor].run.remote(before, call)
+            loader = self._loaders[actor]
+        return self._handles[actor].run.remote(loader, call)
 
     def _drop(self, actor: int) -> None:
         with contextlib.suppress(RayError):  # It may be out of reach, not dead.
