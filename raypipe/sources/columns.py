@@ -125,6 +125,11 @@ def to_column(values: Sequence[Any]) -> pa.Array:
         return pa.array([text and writable(text) for text in texts], pa.string())
 
 
+def to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
+    """Return objects of JSON as columns, each as `to_column` makes it; a value that an object lacks is null."""
+    return {name: to_column([row.get(name) for row in rows]) for name in dict.fromkeys(chain.from_iterable(rows))}
+
+
 def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """Return a column of numbers, or of lists of as many each, nested or not: (n, d) float64; null is not a number.
 

@@ -143,8 +143,10 @@ def _place(dataset: LeRobotDataset, camera: Camera, episodes: pa.Table, notes: l
     return files, codes, pa.array(start_s), pa.array(end_s)
 
 
-def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array, kept: pa.Table) -> Iterator[pa.Table]:
-    """Yield the videos' rows of `FOUND` with the kept columns behind."""
+def _tables(
+    cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array, kept: pa.Table
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the videos' rows of `FOUND`, and of the kept columns."""
     index = kept[EPISODE]
     n_cameras = len(cameras)
     for start in range(0, len(kept), _BATCH):
@@ -166,9 +168,8 @@ def _tables(cameras: tuple[Camera, ...], placed: list[_Placed], labels: pa.Array
         places = np.arange(n_cameras * n).reshape(n_cameras, n).T.ravel()
         places = places[np.concatenate(is_there)[places]]
         joined = [pa.concat_arrays(parts).take(pa.array(places)) for parts in zip(*columns, strict=True)]
-        further = kept.slice(start, n).take(pa.array(places % n))
         if len(places):
-            yield pa.table([*joined, *further.columns], pa.schema([*FOUND, *further.schema]))
+            yield pa.table(joined, schema=FOUND), kept.slice(start, n).take(pa.array(places % n))
 
 
 def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:

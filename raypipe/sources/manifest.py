@@ -23,7 +23,7 @@ from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions
 from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, to_object, writing_error
 from raypipe.sources.files import group_name
-from raypipe.sources.videos import FOUND, Videos, make_video_id
+from raypipe.sources.videos import Videos, make_video_id, tabulate
 from raypipe.storage import beside, canonical_uri, failure, local_path, open_file, shown, suffix, without_query
 
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -153,17 +153,15 @@ class _RowReader:
         self.folder = without_query(canonical_uri(name)).rpartition("/")[0]
         self.group_by_folder = group_by_folder and "group" not in columns
 
-    def tables(self, batches: Iterable[_Rows]) -> Iterator[pa.Table]:
-        """Yield rows of `FOUND` with the further columns behind."""
+    def tables(self, batches: Iterable[_Rows]) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Yield rows of `FOUND`, and of the further columns."""
         n = 0
         for known, extra in batches:
             rows = [dict(zip(known, cells, strict=True)) for cells in zip(*known.values(), strict=True)]
             found = [self._video(row, f"{self.name} row {number}") for number, row in enumerate(rows, n + 1)]
             n += len(found)
-            if not found:  # A Parquet file may have row groups without rows.
-                continue
-            table = pa.table([list(column) for column in zip(*found, strict=True)], schema=FOUND)
-            yield pa.table([*table.columns, *extra.columns], pa.schema([*FOUND, *extra.schema]))
+            if found:  # A Parquet file may have row groups without rows.
+                yield tabulate(found), extra
 
     def _video(self, row: dict[str, Any], where: str) -> tuple[Any, ...]:
         """Return a video's row of `FOUND`."""

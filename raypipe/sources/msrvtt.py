@@ -22,10 +22,10 @@ import pyarrow as pa
 from raypipe.errors import SourceError
 from raypipe.ranges import read_range
 from raypipe.sources.captions import join_captions
-from raypipe.sources.columns import plain, to_column, writable
+from raypipe.sources.columns import plain, to_columns, writable
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
 from raypipe.sources.precomputed import holds_records
-from raypipe.sources.videos import FOUND, Videos, make_video_id
+from raypipe.sources.videos import Videos, make_video_id, tabulate
 from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
 
 _FILES = re.compile(r"(.*videodatainfo|msr[-_]?vtt).*\.jsonl?", re.IGNORECASE)
@@ -233,11 +233,7 @@ def _to_videos(records: Mapping[str, _Record], categories: Mapping[str, str]) ->
         number = record.columns.get("category")
         label = None if number is None else categories.get(str(number), writable(str(number)))
         rows.append((make_video_id(record.stem), uri, record.split, label, join_captions(record.captions), None, None))
-    found = pa.table([list(column) for column in zip(*rows, strict=True)], schema=FOUND)
-    names = dict.fromkeys(name for record in records.values() for name in record.columns)
-    columns = {name: to_column([record.columns.get(name) for record in records.values()]) for name in names}
+    columns = to_columns([record.columns for record in records.values()])
     captions = pa.array([record.captions for record in records.values()], pa.list_(pa.string()))
     extra = pa.table({**columns, "captions": captions})
-    return Videos.from_tables(
-        [pa.table([*found.columns, *extra.columns], [*FOUND.names, *extra.schema.names])], extra.schema
-    )
+    return Videos.from_tables([(tabulate(rows), extra)], extra.schema)

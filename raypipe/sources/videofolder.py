@@ -74,10 +74,9 @@ def _describe(found: Videos, listed: Videos) -> Videos:
     spans = zip(*(table[name].to_pylist() for name in ("uri", "start_s", "end_s")), strict=True)
     ids = [make_video_id(*span) for span in spans]
     groups = pc.coalesce(table["group"], found.table["group"].take(pa.array(of_file)))
-    columns = [pa.chunked_array([ids]), table["uri"], groups, *table.columns[3:], *extra.columns]
-    whole = pa.table(columns, [*table.column_names, *extra.column_names])
+    named = pa.table([pa.chunked_array([ids]), table["uri"], groups, *table.columns[3:]], table.column_names)
     first = sorted({own_id: i for i, own_id in reversed(list(enumerate(ids)))}.values())
-    described = Videos.from_tables([whole], extra.schema).take(first)
+    described = Videos.from_tables([(named, extra)], extra.schema).take(first)
     told = {
         "videos that no table of metadata names": n_unnamed,
         "rows of metadata that name a video again, and are left out": len(ids) - len(first),

@@ -109,19 +109,20 @@ class Videos:
         self._rows = _join(parts, self._fields)
 
     @classmethod
-    def from_tables(cls, tables: Iterable[pa.Table], extra: pa.Schema) -> Videos:
+    def from_tables(cls, tables: Iterable[tuple[pa.Table, pa.Table]], extra: pa.Schema) -> Videos:
         """Take a manifest's videos as they are read.
 
         Parameters
         ----------
         tables
-            Rows of `FOUND`, and of the manifest's further columns behind.
+            Rows of `FOUND`, and as many of the manifest's further columns.
         extra
             The further columns. Their types are kept.
         """
         fields = pa.schema([*FOUND, *(each.with_name(_EXTRA + each.name) for each in extra)])
         schema = _stored(fields)
-        rows = memory_mapped((conform(table.rename_columns(schema.names), schema) for table in tables), schema)
+        whole = (pa.table([*found.columns, *more.columns], schema.names) for found, more in tables)
+        rows = memory_mapped((conform(table, schema) for table in whole), schema)
         wide = pa.schema([with_room(each, rows[each.name].chunks) for each in fields])
         return cls._of(rows if wide == fields else _join([rows], wide), wide)
 
@@ -300,6 +301,12 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if column.type == pa.null():  # Arrow does not cast nulls to every type.
         return pa.chunked_array([pa.nulls(len(column), kind)])
     return column if column.type == kind else column.cast(kind)
+
+
+def tabulate(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    """Return a `FOUND` table of its rows."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return pa.table(columns or [[] for _ in FOUND], schema=FOUND)
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:

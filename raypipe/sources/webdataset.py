@@ -25,11 +25,11 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
-from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_column, writable
+from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_columns, writable
 from raypipe.sources.files import VIDEO_SUFFIXES, have_suffix
 from raypipe.sources.tar_names import TAR, Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
-from raypipe.sources.videos import FOUND, Videos, conform, make_video_id
+from raypipe.sources.videos import Videos, conform, make_video_id, tabulate
 from raypipe.storage import TarMember, open_file, shown, suffix
 
 _THREADS = 16  # Each of them waits for a server, where there is one.
@@ -96,7 +96,7 @@ def read_tars(tars: Tars, source: str) -> Videos:
             f"no video in the {len(shards)} tars of {shown(source)}: looked for names with a video's suffix{told}"
         )
     extra = _common_schema([more.schema for _, _, more in parts])
-    videos = Videos.from_tables((_join(found, more, extra) for _, found, more in parts if found.num_rows), extra)
+    videos = Videos.from_tables(((found, conform(more, extra)) for _, found, more in parts if found.num_rows), extra)
     videos.n_ignored = sum(content.n_others for content in contents)
     videos.notes = tuple(_summarize(contents, n_videos, fields))
     return videos
@@ -264,10 +264,7 @@ def _take_known(columns: dict[str, Any], texts: dict[str, bytes]) -> tuple[str |
 
 def _to_tables(content: _Content) -> tuple[_Content, pa.Table, pa.Table]:
     """Turn the rows of a shard into tables, which take a tenth of the memory."""
-    columns = [list(column) for column in zip(*content.rows, strict=True)] or [[] for _ in FOUND]
-    found = pa.table(columns, schema=FOUND)
-    names = dict.fromkeys(chain.from_iterable(content.extra))
-    more = pa.table({name: to_column([row.get(name) for row in content.extra]) for name in names})
+    found, more = tabulate(content.rows), pa.table(to_columns(content.extra))
     content.rows, content.extra = [], []
     return content, found, more
 
@@ -285,7 +282,3 @@ def _common_field(name: str, fields: Sequence[pa.Field]) -> pa.Field:
         return reduce(merge_fields, fields).with_nullable(True)
     except UnlikeError:
         return pa.field(name, pa.string())
-
-
-def _join(found: pa.Table, more: pa.Table, extra: pa.Schema) -> pa.Table:
-    return pa.table([*found.columns, *conform(more, extra).columns], names=[*FOUND.names, *extra.names])
