@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from raypipe.errors import SourceError
 from raypipe.sources.columns import writable
-from raypipe.sources.files import list_folder
+from raypipe.sources.files import list_folder, map_files
 from raypipe.sources.videos import Videos
 from raypipe.storage import is_transient, open_file
 
-_THREADS = 16  # Each of them waits for a server, where there is one.
 BETWEEN = " | "
 """What stands between captions that became one text, as in Cosmos Curate's own joined ones."""
 
@@ -37,8 +35,7 @@ def read_texts(found: Videos, source: str) -> Videos:
     videos = list(found)
     paths = [texts.get(f"{_stem(video.uri)}.txt") if video.group == "videos" else None for video in videos]
     wanted = dict.fromkeys(path for path in paths if path is not None)
-    with ThreadPoolExecutor(_THREADS) as threads:
-        read = dict(zip(wanted, threads.map(_read_text, wanted), strict=True))
+    read = dict(zip(wanted, map_files(_read_text, wanted), strict=True))
     errors = [text for text in read.values() if isinstance(text, SourceError)]
     captions = {path: text for path, text in read.items() if not isinstance(text, SourceError)}
     told = Videos(

@@ -13,7 +13,6 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
 from raypipe.sources.columns import as_rows
-from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, path_order
+from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, map_files, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, is_transient, open_file, shown, suffix
@@ -36,7 +35,6 @@ _CDS = "cds_parquet"
 _FOLDERS = re.compile(r"clips\.lance|.+_embd(_.+)?|cds_parquet|metas|metas_jsonl")
 """The folders of an output that matter here."""
 _METAS = (("metas", ".json"), ("metas_jsonl", ".jsonl"))
-_THREADS = 16  # Each of them waits for a server, where there is one.
 
 
 class _Output(NamedTuple):
@@ -260,14 +258,12 @@ def _read_metas(root: str) -> tuple[dict[str, _Clip], Counter[str]]:
     ]
     clips: dict[str, _Clip] = {}
     problems: Counter[str] = Counter()
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for records in threads.map(_read_records, files):
-            for record in records:
-                clip = _to_clip(record)
-                if clip is None or clip.span_s is None:
-                    problems["records of the metadata without span_uuid, source_video or duration_span"] += 1
-                if clip is not None:
-                    clips[str(record["span_uuid"])] = clip
+    for record in chain.from_iterable(map_files(_read_records, files)):
+        clip = _to_clip(record)
+        if clip is None or clip.span_s is None:
+            problems["records of the metadata without span_uuid, source_video or duration_span"] += 1
+        if clip is not None:
+            clips[str(record["span_uuid"])] = clip
     return clips, problems
 
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.ranges import open_parts
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, map_files, whole_numbers
+from raypipe.sources.files import map_files
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, whole_numbers
 from raypipe.storage import failure, local_path, patiently, shown
 
 _FEW = 1_000  # So many rows at a time are looked at where one of each episode is wanted.

@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from raypipe.errors import SourceError, UsageError
 from raypipe.ranges import open_parts
 from raypipe.schema import numbers_of
 from raypipe.sources.columns import UnlikeError, to_array
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, map_files
 from raypipe.sources.templates import fill_template, group_rows, read_template
 from raypipe.storage import (
     canonical_uri,
@@ -42,12 +41,8 @@ from raypipe.storage import (
 INFO = "meta/info.json"
 EPISODE = "episode_index"
 _NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
-_THREADS = 16  # Each read waits for a server; on a disk there is nothing to wait for.
 _ANOTHER = ": name another camera by --camera"
 _UNREAD = ("stats/", "meta/")  # Statistics are most of the bytes of meta/episodes, and nobody asks here.
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -346,7 +341,7 @@ def _read_files(dataset: LeRobotDataset) -> pa.Table:
     read = partial(read_parquet, wanted=lambda name: not name.startswith(_UNREAD))
     try:
         files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
-        tables = map_files(read, files)
+        tables = list(map_files(read, files))
     except SourceError as error:
         if is_transient(error) or all(camera.in_table for camera in dataset.cameras):
             raise
@@ -358,12 +353,6 @@ def _read_files(dataset: LeRobotDataset) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise SourceError(f"{dataset.name}: the files of meta/episodes do not fit together: {error}") from error
-
-
-def map_files(read: Callable[[T], R], files: Iterable[T]) -> list[R]:
-    """Call a function for each file, several at a time, and return the results in the files' order."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(read, files))
 
 
 def read_parquet(uri: str, wanted: Callable[[str], bool]) -> pa.Table:

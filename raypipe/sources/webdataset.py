@@ -14,7 +14,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain
@@ -26,13 +25,12 @@ import pyarrow as pa
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
 from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_columns, writable
-from raypipe.sources.files import VIDEO_SUFFIXES, have_suffix
+from raypipe.sources.files import VIDEO_SUFFIXES, have_suffix, map_files
 from raypipe.sources.tar_names import TAR, Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
 from raypipe.sources.videos import Videos, conform, make_video_id, tabulate
 from raypipe.storage import TarMember, open_file, shown, suffix
 
-_THREADS = 16  # Each of them waits for a server, where there is one.
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _TEXTS = ("json", "txt", "cls")
 _MOST_NOTES = 5
@@ -84,8 +82,7 @@ def read_tars(tars: Tars, source: str) -> Videos:
         If a tar cannot be read, or none holds a video.
     """
     shards = pair_shards(tars)
-    with ThreadPoolExecutor(_THREADS) as threads:
-        parts = [_to_tables(content) for content in threads.map(_read_shard, shards)]
+    parts = [_to_tables(content) for content in map_files(_read_shard, shards)]
     contents = [content for content, _, _ in parts]
     n_videos = sum(found.num_rows for _, found, _ in parts)
     fields = sorted(set().union(*(content.first for content in contents)))
