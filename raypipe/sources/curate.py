@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions, window_captions
 from raypipe.sources.columns import as_rows
-from raypipe.sources.files import VIDEO_SUFFIXES, list_folder, map_files, path_order
+from raypipe.sources.files import VIDEO_SUFFIXES, has_wildcard, list_folder, map_files, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, is_transient, open_file, shown, suffix
@@ -70,7 +70,7 @@ def find_output(source: str) -> _Output | None:
     SourceError
         If the folder has several, or only such as are not read: in Lance or pickled.
     """
-    if suffix(source) in VIDEO_SUFFIXES or any(character in source for character in "*?["):
+    if suffix(source) in VIDEO_SUFFIXES or has_wildcard(source):
         return None
     root, _, name = source.rstrip("/").rpartition("/")
     if name == "clips.lance":

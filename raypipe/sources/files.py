@@ -240,10 +240,10 @@ def _find_local(source: str, suffixes: Container[str]) -> Videos:
     try:
         status = os.lstat(path)
     except (OSError, ValueError) as error:
-        if not _has_wildcard(path):
+        if not has_wildcard(path):
             raise failure("find", path, error) from error
         parts = Path(absolute(path)).parts
-        first = next(i for i, part in enumerate(parts) if _has_wildcard(part))
+        first = next(i for i, part in enumerate(parts) if has_wildcard(part))
         return _list_local(str(Path(*parts[:first])), _Glob(parts[first:]), suffixes)
     if stat.S_ISDIR(status.st_mode) or (stat.S_ISLNK(status.st_mode) and Path(path).is_dir()):
         return _list_local(absolute(path), _EVERYTHING, suffixes)
@@ -326,10 +326,10 @@ def _find_remote(url: str, suffixes: Container[str]) -> Videos:
     check_unchained(url)  # Of a chain with a wildcard only a part would be opened.
     scheme_end = url.index("://") + 3
     # In an http URL only '*' is a wildcard: '?' begins its query, and real URLs contain brackets.
-    wild = "*" in url.partition("?")[0] if is_http(url) else _has_wildcard(url[scheme_end:])
+    wild = "*" in url.partition("?")[0] if is_http(url) else has_wildcard(url[scheme_end:])
     if wild and ("*" in url or not _remote_kind(url, missing_ok=True)):
         parts = url[scheme_end:].split("/")
-        first = next(i for i, part in enumerate(parts) if ("*" in part if is_http(url) else _has_wildcard(part)))
+        first = next(i for i, part in enumerate(parts) if ("*" in part if is_http(url) else has_wildcard(part)))
         if is_bucket(url) and "" in parts[:first]:  # In a key two slashes are not one, and fsspec takes them for one.
             first = parts.index("")
         return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])), suffixes)
@@ -388,5 +388,6 @@ def path_order(relative: str) -> tuple[str, str]:
     return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), key), relative
 
 
-def _has_wildcard(name: str) -> bool:
+def has_wildcard(name: str) -> bool:
+    """Return whether a path or URL is a pattern, or would be one if it named no file."""
     return any(character in name for character in "*?[")

@@ -23,7 +23,7 @@ from raypipe.errors import SourceError
 from raypipe.ranges import read_range
 from raypipe.sources.captions import join_captions
 from raypipe.sources.columns import plain, to_columns, writable
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files, list_folder
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, has_wildcard, list_folder
 from raypipe.sources.precomputed import holds_records
 from raypipe.sources.videos import Videos, make_video_id, tabulate
 from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
@@ -57,7 +57,7 @@ def find_annotations(source: str) -> list[str]:
     """Return the JSON files with captions that a source means: one, or those of a folder; none if it means others."""
     if suffix(source) == ".json":
         return [source] if holds_records(source) else []
-    if any(character in source for character in "*?["):
+    if has_wildcard(source):
         return []
     folders = [source, *list_folder(source, _FOLDERS).values()]
     found = [path for folder in folders for path in list_folder(folder, _FILES).values()]
