@@ -226,6 +226,11 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def shown_place(uri: str) -> str:
+    """Return where a file lies, as an error may print it: the path of a local one, the URL of a remote one."""
+    return shown(local_path(uri) or uri)
+
+
 def failure(doing: str, name: str, error: Exception) -> SourceError:
     """Make the one-line error that says what could not be done, with which file, and why."""
     reason = _reason(error)

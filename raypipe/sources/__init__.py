@@ -22,7 +22,7 @@ from raypipe.sources.versions import read_versions
 from raypipe.sources.videofolder import find_described
 from raypipe.sources.videos import Videos
 from raypipe.sources.webdataset import read_tars
-from raypipe.storage import is_http, local_path, shown, suffix
+from raypipe.storage import is_http, local_path, shown, shown_place, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
@@ -184,8 +184,7 @@ def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
 def _place(index: int, videos: Videos, names: list[str], sizes: list[int]) -> str:
     """Say where a video was listed, as someone looks for it: ``list.csv row 3 (/data/a.mp4)``."""
     part = next(part for part, end in enumerate(accumulate(sizes)) if index < end)
-    uri = videos[index].uri
-    file = shown(local_path(uri) or uri)
+    file = shown_place(videos[index].uri)
     if not _is_manifest(names[part]):
         return file
     return f"{shown(names[part])} row {index - sum(sizes[:part]) + 1} ({file})"

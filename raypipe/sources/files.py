@@ -29,6 +29,7 @@ from raypipe.storage import (
     open_filesystem,
     patiently,
     shown,
+    shown_place,
     split_member,
     suffix,
     url_below,
@@ -162,9 +163,7 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES, beside: f
     is_other = _describe_other(suffix(source.rstrip("/"))) is not None  # A folder, as Zarr's are.
     others = [source] if is_other else [*list_folder(source, _ZARR).values()]
     others = others or [video.uri for video in find(source, _OtherSuffixes())[:1]]
-    told = "".join(
-        f"; {shown(local_path(uri) or uri)} is {_describe_other(suffix(uri.rstrip('/')))}" for uri in others[:1]
-    )
+    told = "".join(f"; {shown_place(uri)} is {_describe_other(suffix(uri.rstrip('/')))}" for uri in others[:1])
     if not others and (n_pictures := len(find(source, _PICTURES))):
         told = (
             f"; {counted(n_pictures, 'picture')} among them: make a video of each folder of pictures first, as by "

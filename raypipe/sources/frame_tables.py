@@ -13,7 +13,7 @@ from raypipe.errors import SourceError
 from raypipe.ranges import open_parts
 from raypipe.sources.files import map_files
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, whole_numbers
-from raypipe.storage import failure, local_path, patiently, shown
+from raypipe.storage import failure, local_path, patiently, shown_place
 
 _FEW = 1_000  # So many rows at a time are looked at where one of each episode is wanted.
 _FILES = 64  # The rows of so many files are in memory at once.
@@ -78,7 +78,7 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first
             parquet = ParquetFile(file, pre_buffer=True)
             there = parquet.schema_arrow.names
             if lacking := [column for column in columns if column not in there]:
-                raise SourceError(f"{shown(local_path(uri) or uri)} has no column {lacking[0]}")
+                raise SourceError(f"{shown_place(uri)} has no column {lacking[0]}")
             groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
             own = [EPISODE] if EPISODE in there else []
             chosen = [*own, *columns]

@@ -35,6 +35,7 @@ from raypipe.storage import (
     open_filesystem,
     patiently,
     shown,
+    shown_place,
     suffix,
 )
 
@@ -86,7 +87,7 @@ class LeRobotDataset:
     @property
     def name(self) -> str:
         """The dataset, as messages call it."""
-        return shown(local_path(self.root) or self.root)
+        return shown_place(self.root)
 
     def choose_cameras(self, wanted: str) -> tuple[Camera, ...]:
         """Return the camera of a name, or all for "all".
@@ -201,13 +202,13 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
         with open_file(place) as file:
             info = json.loads(file.read())
     except ValueError as error:
-        raise SourceError(f"{shown(local_path(place) or place)} is not JSON: {error}") from error
+        raise SourceError(f"{shown_place(place)} is not JSON: {error}") from error
     is_ours = isinstance(info, dict) and ("codebase_version" in info or "features" in info)
     return _interpret(root, info) if is_ours else None
 
 
 def _interpret(root: str, info: dict[str, Any]) -> LeRobotDataset:
-    name = shown(local_path(root) or root)
+    name = shown_place(root)
     told = str(info.get("codebase_version"))
     numbers = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.\d+)?", told.strip())
     if numbers is None:
@@ -327,13 +328,13 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
                 try:
                     rows.append(dict(json.loads(line)))
                 except (ValueError, TypeError) as error:
-                    raise SourceError(f"{shown(local_path(place) or place)} line {number}: {error}") from error
+                    raise SourceError(f"{shown_place(place)} line {number}: {error}") from error
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         try:
             columns[name] = to_array([row.get(name) for row in rows])
         except UnlikeError as error:
-            raise SourceError(f"{shown(local_path(place) or place)}: {name!r} holds {error}") from error
+            raise SourceError(f"{shown_place(place)}: {name!r} holds {error}") from error
     return pa.table(columns)
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from raypipe.errors import SourceError
 from raypipe.ranges import open_parts
-from raypipe.storage import TarMember, failure, local_path, patiently, shown
+from raypipe.storage import TarMember, failure, patiently, shown, shown_place
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -72,7 +72,7 @@ def read_tar(archive: str, is_read: Callable[[str], bool] = lambda name: False) 
     SourceError
         If there is no such file, or it is no tar, though it is long enough for one, or a compressed one.
     """
-    where = shown(local_path(archive) or archive)
+    where = shown_place(archive)
     with _open_tar(archive) as file:
         try:
             size = file.seek(0, 2)

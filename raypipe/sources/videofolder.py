@@ -19,7 +19,7 @@ from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.tar_names import TAR
 from raypipe.sources.videos import Videos, make_video_id
 from raypipe.sources.webdataset import take_tars
-from raypipe.storage import local_path, shown, without_query
+from raypipe.storage import shown_place, without_query
 
 _TABLES = frozenset(MANIFEST_SUFFIXES)
 _NAMES = tuple(f"/metadata{kind}" for kind in MANIFEST_SUFFIXES)
@@ -43,12 +43,12 @@ def find_described(source: str) -> Videos:
         try:
             read.append(read_manifest(name, group_by_folder=False))
         except SourceError as error:
-            notes.append(f"{_name(name)} is not read: {error}")
+            notes.append(f"{shown_place(name)} is not read: {error}")
     try:
         described = _describe(videos, Videos.concat(read)) if read else videos
     except SourceError as error:  # The tables have columns that do not go together.
         described, read = videos, []
-        notes.append(f"the tables {_name(tables[0])} and others are not read: {error}")
+        notes.append(f"the tables {shown_place(tables[0])} and others are not read: {error}")
     described.n_ignored = videos.n_ignored - len(read)
     described.notes = (*described.notes, *notes)
     return described
@@ -77,14 +77,11 @@ def _describe(found: Videos, listed: Videos) -> Videos:
     named = pa.table([pa.chunked_array([ids]), table["uri"], groups, *table.columns[3:]], table.column_names)
     first = sorted({own_id: i for i, own_id in reversed(list(enumerate(ids)))}.values())
     described = Videos.from_tables([(named, extra)], extra.schema).take(first)
+    first_lacking = shown_place(next(iter(rows_of), ""))
     told = {
         "videos that no table of metadata names": n_unnamed,
         "rows of metadata that name a video again, and are left out": len(ids) - len(first),
-        f"files that metadata names and that are no videos here, as {_name(next(iter(rows_of), ''))}": len(rows_of),
+        f"files that metadata names and that are no videos here, as {first_lacking}": len(rows_of),
     }
     described.notes = (*found.notes, *listed.notes, *(f"{what}: {n:,}" for what, n in told.items() if n))
     return described
-
-
-def _name(uri: str) -> str:
-    return shown(local_path(uri) or uri)

@@ -25,7 +25,7 @@ from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDED, Trajectories
 from raypipe.sources import is_precomputed, read_source
 from raypipe.sources.files import VIDEO_SUFFIXES
-from raypipe.storage import local_path, shown, suffix
+from raypipe.storage import shown, shown_place, suffix
 
 if TYPE_CHECKING:
     from raypipe.encoders.clip import ClipText
@@ -321,4 +321,4 @@ def _cells(number: int, each: dict[str, Any], times_used: Mapping[str, int]) -> 
     uri = each["uri"]
     named = [each["label"] or "", each["group"] or ""]
     video_id = each["video_id"] if times_used[uri] > 1 else ""  # A file of several videos does not tell them apart.
-    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown(local_path(uri) or uri), video_id]
+    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown_place(uri), video_id]
