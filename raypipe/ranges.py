@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raypipe.storage import failure, is_http, local_path, open_file, open_filesystem, patiently, shown
 
 _LARGE_BYTES = 64 << 20  # To copy so many may take some seconds, which wants a word.
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Fetch = Callable[[int, int], bytes]
 """Returns the bytes from one place to another, or those of them that there are."""
 
@@ -84,6 +85,27 @@ def open_parts(name: str, ahead: int = 0) -> Iterator[Any]:
         raise failure("read", name, error) from error
     with file:
         yield file
+
+
+def read_parquet(uri: str, read: Callable[[Any], T]) -> T:
+    """Return what a function reads of an open Parquet file, of which no more than that is fetched.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    def attempt() -> T:
+        with open_parts(uri) as file:
+            return read(ParquetFile(file, pre_buffer=True))
+
+    try:
+        return patiently(uri, attempt)
+    except (pa.ArrowException, OSError) as error:  # Arrow raises an OSError for a page that does not decompress.
+        raise failure("read", local_path(uri) or uri, error) from error
 
 
 def describe_server(uri: str) -> list[str]:

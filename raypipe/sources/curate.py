@@ -22,12 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
+from raypipe.ranges import read_parquet
 from raypipe.sources.captions import join_captions, window_captions
 from raypipe.sources.columns import as_rows
 from raypipe.sources.files import VIDEO_SUFFIXES, has_wildcard, list_folder, map_files, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, is_transient, open_file, shown, suffix
+from raypipe.storage import canonical_uri, is_transient, open_file, shown, suffix
 
 _EMBEDDINGS = re.compile(r".+_embd(_.+)?_parquet")
 _PICKLES, _LANCE = re.compile(r".+_embd(_[^_]+)?"), re.compile(r"clips\.lance|.+_embd(_.+)?_lance")
@@ -209,17 +210,13 @@ def _locate(source: str) -> str:
 
 
 def _read_table(path: str) -> _Embedded:
-    from pyarrow.parquet import ParquetFile
+    def read(parquet: Any) -> pa.Table:
+        names = parquet.schema_arrow.names
+        if not {"id", "embedding"} <= set(names):
+            raise SourceError(f"{shown(path)} has no columns id and embedding, but {shown(', '.join(names))}")
+        return parquet.read([name for name in ("id", "embedding", "$meta") if name in names])
 
-    with open_file(path) as file:
-        try:
-            parquet = ParquetFile(file)
-            names = parquet.schema_arrow.names
-            if not {"id", "embedding"} <= set(names):
-                raise SourceError(f"{shown(path)} has no columns id and embedding, but {shown(', '.join(names))}")
-            table = parquet.read([name for name in ("id", "embedding", "$meta") if name in names])
-        except (pa.ArrowException, OSError) as error:
-            raise failure("read", path, error) from error
+    table = read_parquet(path, read)
     table = table.filter(table["embedding"].is_valid())
     if isinstance(table.schema.field("embedding").type, pa.ListType | pa.LargeListType):  # An empty list is none.
         table = table.filter(pc.greater(pc.list_value_length(table["embedding"]), 0))
@@ -228,7 +225,7 @@ def _read_table(path: str) -> _Embedded:
     values = as_rows(table["embedding"], f"{shown(path)}: embedding")
     small = values.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
     exact = small if np.array_equal(small, values, equal_nan=True) else values
-    metas = table["$meta"].to_pylist() if "$meta" in names else None
+    metas = table["$meta"].to_pylist() if "$meta" in table.column_names else None
     return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact, metas)
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
-from raypipe.ranges import open_parts
+from raypipe.ranges import read_parquet
 from raypipe.sources.files import map_files
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, whole_numbers
-from raypipe.storage import failure, local_path, patiently, shown_place
+from raypipe.storage import shown_place
 
 _FEW = 1_000  # So many rows at a time are looked at where one of each episode is wanted.
 _FILES = 64  # The rows of so many files are in memory at once.
@@ -71,30 +71,24 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first
     SourceError
         If the file cannot be read, or lacks a column.
     """
-    from pyarrow.parquet import ParquetFile
 
-    def read() -> pa.Table:
-        with open_parts(uri) as file:
-            parquet = ParquetFile(file, pre_buffer=True)
-            there = parquet.schema_arrow.names
-            if lacking := [column for column in columns if column not in there]:
-                raise SourceError(f"{shown_place(uri)} has no column {lacking[0]}")
-            groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
-            own = [EPISODE] if EPISODE in there else []
-            chosen = [*own, *columns]
-            if only_first:  # What an episode's frames repeat may be too much to be in memory so often.
-                firsts = (pa.Table.from_batches([batch]) for batch in _first_rows(parquet, groups, chosen))
-                table = pa.concat_tables([parquet.read_row_groups([], chosen), *firsts])
-            else:
-                table = parquet.read_row_groups(groups, chosen)
-            if not own:
-                return table.add_column(0, EPISODE, pa.array(np.full(table.num_rows, episodes[0])))
-            return table.filter(pc.is_in(table[EPISODE], value_set=pa.array(episodes, table[EPISODE].type)))
+    def read(parquet: Any) -> pa.Table:
+        there = parquet.schema_arrow.names
+        if lacking := [column for column in columns if column not in there]:
+            raise SourceError(f"{shown_place(uri)} has no column {lacking[0]}")
+        groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
+        own = [EPISODE] if EPISODE in there else []
+        chosen = [*own, *columns]
+        if only_first:  # What an episode's frames repeat may be too much to be in memory so often.
+            firsts = (pa.Table.from_batches([batch]) for batch in _first_rows(parquet, groups, chosen))
+            table = pa.concat_tables([parquet.read_row_groups([], chosen), *firsts])
+        else:
+            table = parquet.read_row_groups(groups, chosen)
+        if not own:
+            return table.add_column(0, EPISODE, pa.array(np.full(table.num_rows, episodes[0])))
+        return table.filter(pc.is_in(table[EPISODE], value_set=pa.array(episodes, table[EPISODE].type)))
 
-    try:
-        return patiently(uri, read).select([EPISODE, *columns])
-    except (pa.ArrowException, OSError) as error:
-        raise failure("read", local_path(uri) or uri, error) from error
+    return read_parquet(uri, read).select([EPISODE, *columns])
 
 
 def _first_rows(parquet: Any, groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

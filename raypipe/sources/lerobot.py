@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SourceError, UsageError
-from raypipe.ranges import open_parts
+from raypipe.ranges import read_parquet
 from raypipe.schema import numbers_of
 from raypipe.sources.columns import UnlikeError, to_array
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, map_files
@@ -311,7 +310,7 @@ def read_task_names(dataset: LeRobotDataset, kind: str = "task") -> dict[int, st
     if dataset.version[0] == 2 and kind == "task":
         table = _read_jsonl(dataset, "meta/tasks.jsonl")
     else:
-        table = read_parquet(dataset.locate(f"meta/{kind}s.parquet"), lambda name: True)
+        table = read_parquet(dataset.locate(f"meta/{kind}s.parquet"), lambda parquet: parquet.read())
     text = next((column for column in (kind, "__index_level_0__") if column in table.column_names), None)
     if text is None or f"{kind}_index" not in table.column_names:
         there = ", ".join(table.column_names)
@@ -339,10 +338,12 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
 
 
 def _read_files(dataset: LeRobotDataset) -> pa.Table:
-    read = partial(read_parquet, wanted=lambda name: not name.startswith(_UNREAD))
+    def read_wanted(parquet: Any) -> pa.Table:
+        return parquet.read([name for name in parquet.schema_arrow.names if not name.startswith(_UNREAD)])
+
     try:
         files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
-        tables = list(map_files(read, files))
+        tables = list(map_files(partial(read_parquet, read=read_wanted), files))
     except SourceError as error:
         if is_transient(error) or all(camera.in_table for camera in dataset.cameras):
             raise
@@ -354,24 +355,3 @@ def _read_files(dataset: LeRobotDataset) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise SourceError(f"{dataset.name}: the files of meta/episodes do not fit together: {error}") from error
-
-
-def read_parquet(uri: str, wanted: Callable[[str], bool]) -> pa.Table:
-    """Read the columns of a Parquet file whose names are wanted.
-
-    Raises
-    ------
-    SourceError
-        If it cannot be read.
-    """
-    from pyarrow.parquet import ParquetFile
-
-    def read() -> pa.Table:
-        with open_parts(uri) as file:
-            parquet = ParquetFile(file, pre_buffer=True)
-            return parquet.read([name for name in parquet.schema_arrow.names if wanted(name)])
-
-    try:
-        return patiently(uri, read)
-    except (pa.ArrowException, OSError) as error:
-        raise failure("read", local_path(uri) or uri, error) from error

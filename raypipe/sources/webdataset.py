@@ -23,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SourceError
+from raypipe.ranges import read_parquet
 from raypipe.sources.captions import join_captions, window_captions
 from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_columns, writable
 from raypipe.sources.files import VIDEO_SUFFIXES, have_suffix, map_files
 from raypipe.sources.tar_names import TAR, Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
 from raypipe.sources.videos import Videos, conform, make_video_id, tabulate
-from raypipe.storage import TarMember, open_file, shown, suffix
+from raypipe.storage import TarMember, shown, suffix
 
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _TEXTS = ("json", "txt", "cls")
@@ -211,17 +212,14 @@ def _read_metas(shard: Shard, content: _Content) -> dict[str, dict[str, Any]]:
 
 def _read_table(shard: Shard, content: _Content) -> dict[str, dict[str, Any]]:
     """Return the rows of the Parquet file beside a tar, by key."""
-    from pyarrow.parquet import ParquetFile
+
+    def read(parquet: Any) -> list[dict[str, Any]] | None:
+        names = parquet.schema_arrow.names
+        return parquet.read().to_pylist() if "key" in names and len(set(names)) == len(names) else None
 
     if shard.table is None:
         return {}
-    with open_file(shard.table) as file:
-        try:
-            parquet = ParquetFile(file)
-            names = parquet.schema_arrow.names
-            rows = parquet.read().to_pylist() if "key" in names and len(set(names)) == len(names) else None
-        except pa.ArrowException as error:
-            raise SourceError(f"cannot read {shown(shard.table)}: {' '.join(str(error).split())}") from error
+    rows = read_parquet(shard.table, read)
     if rows is None:
         content.count("Parquet files beside tars that have no column key and are left out", shown(shard.table))
         return {}

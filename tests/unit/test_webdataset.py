@@ -362,6 +362,17 @@ class TestTrouble:
             find_videos(tmp_path / name)
         assert "\n" not in str(raised.value)
 
+    def test_a_table_whose_page_does_not_decompress_is_named(self, tmp_path):
+        write_tar(tmp_path / "x.tar", {"1.mp4": VIDEO})
+        pq.write_table(
+            pa.table({"key": ["1"] * 1000, "said": [f"{i} words" for i in range(1000)]}), tmp_path / "x.parquet"
+        )
+        content = bytearray((tmp_path / "x.parquet").read_bytes())
+        content[200:260] = b"\xff" * 60
+        (tmp_path / "x.parquet").write_bytes(content)
+        with pytest.raises(SourceError, match=r"cannot read .*x\.parquet: "):
+            find_videos(tmp_path)
+
     def test_no_video_in_any(self, tmp_path):
         write_tar(tmp_path / "0.tar", {"1.txt": "x"})
         with pytest.raises(SourceError, match="no video in the 1 tars of"):
