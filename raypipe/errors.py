@@ -43,9 +43,14 @@ def check_type(name: str, value: object, kind: type | tuple[type, ...], remedy: 
         raise UsageError(f"{name} must be {told}, not {type(value).__name__}{remedy and f': {remedy}'}")
 
 
+def message_of(error: BaseException) -> str:
+    """Return an error's message on one line."""
+    return " ".join(str(error).split())
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's type and message on one line of bounded length."""
-    message = " ".join(str(error).split())
+    message = message_of(error)
     message = f"{message[:_LONGEST]} …" if len(message) > _LONGEST else message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 

@@ -15,7 +15,7 @@ from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import Timeline, check_sound, read_packets
-from raypipe.errors import DecodeError
+from raypipe.errors import DecodeError, message_of
 from raypipe.packages import require
 from raypipe.schema import Frames, ThumbnailRequest
 from raypipe.storage import local_path, shown
@@ -155,4 +155,4 @@ def _to_frame(picture: Any, turns: int) -> av.VideoFrame:
 
 def _reason_of(error: Exception) -> str:
     """Return decord's message without the places in its source code."""
-    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", " ".join(str(error).split()))[:200]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", message_of(error))[:200]

@@ -17,7 +17,7 @@ from raypipe.decoders import check_file, describe
 from raypipe.decoders.container import TOLERANCE_S
 from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import Timeline
-from raypipe.errors import DecodeError, SourceAwayError, SourceError
+from raypipe.errors import DecodeError, SourceAwayError, SourceError, message_of
 from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_groups
@@ -248,7 +248,7 @@ def _open_picture(data: bytes) -> Any:
         picture = Image.open(io.BytesIO(data))
         picture.load()
     except Exception as error:  # A broken file makes Pillow raise errors of many kinds.
-        raise DecodeError(f"a picture cannot be decoded: {' '.join(str(error).split())}") from error
+        raise DecodeError(f"a picture cannot be decoded: {message_of(error)}") from error
     with suppress(Exception):  # So does broken EXIF, which tells nothing of how a picture is to be turned.
         ImageOps.exif_transpose(picture, in_place=True)
     return picture

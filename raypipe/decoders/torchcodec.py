@@ -13,7 +13,7 @@ from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import crop_corner, scaled_size
 from raypipe.decoders.thumbnails import encode_jpeg, thumbnail_size
 from raypipe.decoders.timeline import check_sound, read_packets
-from raypipe.errors import DecodeError
+from raypipe.errors import DecodeError, message_of
 from raypipe.packages import require
 from raypipe.schema import Frames, ThumbnailRequest
 from raypipe.storage import local_path, shown
@@ -121,7 +121,7 @@ class TorchCodecDecoder(ContainerReader):
         except RuntimeError as failure:
             # All of its frames are left to the next decoder, which may read on where this one stops: torchcodec 0.17
             # refuses the last frame of a video whose packets have no durations.
-            raise DecodeError(f"{shown(uri)}: {' '.join(str(failure).split())[:200]}") from failure
+            raise DecodeError(f"{shown(uri)}: {message_of(failure)[:200]}") from failure
         if error and not len(unique):
             raise DecodeError(f"{shown(uri)}: {error}")
         none = self._torch.empty((0, image_size, image_size, 3), dtype=self._torch.uint8, device=self.device)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from raypipe.errors import SourceError
+from raypipe.errors import SourceError, message_of
 from raypipe.schema import numbers_of, pack_table, unpack_table
 from raypipe.storage import shown
 
@@ -106,7 +106,7 @@ def to_array(values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise UnlikeError(f"values of unlike types: {' '.join(str(error).split())}") from error
+        raise UnlikeError(f"values of unlike types: {message_of(error)}") from error
 
 
 def plain(value: Any) -> Any:
@@ -148,7 +148,7 @@ def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
     try:
         known = numbers_of(values.cast(pa.float64()).fill_null(np.nan))
     except pa.ArrowException as error:
-        raise SourceError(f"{name} does not hold numbers: {' '.join(str(error).split())}") from error
+        raise SourceError(f"{name} does not hold numbers: {message_of(error)}") from error
     n_known = pc.sum(is_there).as_py() or 0
     rows = np.full((n, len(known) // n_known if n_known else 1), np.nan)
     rows[is_there.to_numpy()] = known.reshape(n_known, rows.shape[1])
@@ -336,5 +336,5 @@ def writing_error(field: pa.Field) -> str | None:
     try:
         parquet.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
     except (pa.ArrowException, ValueError) as error:
-        return " ".join(str(error).split())
+        return message_of(error)
     return None

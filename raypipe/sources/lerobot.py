@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.errors import SourceError, UsageError
+from raypipe.errors import SourceError, UsageError, message_of
 from raypipe.ranges import read_parquet
 from raypipe.schema import numbers_of
 from raypipe.sources.columns import UnlikeError, to_array
@@ -269,7 +269,7 @@ def _to_numbers(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Chu
         return values.cast(kind)
     except pa.ArrowException as error:
         what = "whole numbers" if pa.types.is_integer(kind) else "numbers"
-        raise SourceError(f"{name} does not hold {what}: {' '.join(str(error).split())}") from error
+        raise SourceError(f"{name} does not hold {what}: {message_of(error)}") from error
 
 
 def read_episodes(dataset: LeRobotDataset) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from raypipe.errors import SourceError, check_type
+from raypipe.errors import SourceError, check_type, message_of
 from raypipe.progress import counted
 from raypipe.schema import memory_mapped, pack_table, take_rows, unpack_table
 from raypipe.sources.columns import Extra, UnlikeError, merge_fields, stored_type, to_array, with_room
@@ -366,7 +366,7 @@ def _naming(name: str, *labels: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, ValueError) as error:
-        name, reason = name.removeprefix(_EXTRA), " ".join(str(error).split()).replace(_EXTRA, "")
+        name, reason = name.removeprefix(_EXTRA), message_of(error).replace(_EXTRA, "")
         if not isinstance(error, UnlikeError):
             reason = f"values of unlike types: {reason}"
         where = " and ".join(shown(label) for label in dict.fromkeys(labels) if label)
