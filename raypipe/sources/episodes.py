@@ -215,10 +215,9 @@ def _each_episode(
     lost = 0
     reason: SourceError | None = None
     for rows, frames in read_frames(dataset, episodes, [column]):
-        if isinstance(frames, SourceError):
-            lost, reason = lost + len(rows), frames
-            continue
         try:
+            if isinstance(frames, SourceError):
+                raise frames
             index, values = whole_numbers(frames, EPISODE), whole_numbers(frames, column)
         except SourceError as error:
             lost, reason = lost + len(rows), error

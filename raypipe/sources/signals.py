@@ -198,22 +198,20 @@ def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table
     SourceError
         If no frame of the episodes can be read.
     """
-    first = next((frames for _, frames in _iter_values(dataset, episodes, names) if len(frames)), None)
+
+    def readable() -> Iterator[np.ndarray]:
+        return (values for _, values in _iter_values(dataset, episodes, names) if isinstance(values, np.ndarray))
+
+    first = next(readable(), None)
     if first is None:
         raise SourceError(f"{dataset.name}: no frame with {', '.join(names)} can be read")
-    try:
-        with open_file(dataset.locate("meta/stats.json")) as file:
-            told = json.loads(file.read())
-        mean, std = (np.concatenate([np.ravel(told[name][of]) for name in names]) for of in ("mean", "std"))
-        is_sound = np.isfinite(mean) & ((std == 0) | (std >= _LEAST_SPREAD * np.abs(mean)) & np.isfinite(std))
-        if mean.shape == std.shape == first.shape[1:] and is_sound.all():
-            return Scale(tuple(names), mean, np.where(std > 0, std, 1.0), "meta/stats.json")
-    except (SourceError, ValueError, LookupError, TypeError):
-        pass  # There are none, or none of these, or of these some that rounding made: they are computed.
-    count, total, squares = np.zeros(first.shape[1]), np.zeros(first.shape[1]), np.zeros(first.shape[1])
+    told = _read_scale(dataset, names)
+    if told is not None and told.mean.shape == first.shape[1:]:
+        return told
+    count, total, squares = np.zeros((3, first.shape[1]))
     middle = np.nanmean(np.where(np.isfinite(first), first, np.nan), axis=0)
     middle = np.nan_to_num(middle)  # Squares of differences from a near value do not cancel.
-    for _, frames in _iter_values(dataset, episodes, names):
+    for frames in readable():
         apart = np.where(np.isfinite(frames), frames - middle, 0.0)
         count += np.isfinite(frames).sum(axis=0)
         total += apart.sum(axis=0)
@@ -221,6 +219,20 @@ def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table
     count = np.maximum(count, 1)
     std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
     return Scale(tuple(names), middle + total / count, np.where(std > 0, std, 1.0), "the episodes' frames")
+
+
+def _read_scale(dataset: LeRobotDataset, names: Sequence[str]) -> Scale | None:
+    """Return what ``meta/stats.json`` says; None if it does not, or of some features what rounding made."""
+    try:
+        with open_file(dataset.locate("meta/stats.json")) as file:
+            told = json.loads(file.read())
+        mean, std = (np.concatenate([np.ravel(told[name][of]) for name in names]) for of in ("mean", "std"))
+        is_sound = np.isfinite(mean) & ((std == 0) | (std >= _LEAST_SPREAD * np.abs(mean)) & np.isfinite(std))
+    except (SourceError, ValueError, LookupError, TypeError):
+        return None
+    if mean.shape != std.shape or not is_sound.all():
+        return None
+    return Scale(tuple(names), mean, np.where(std > 0, std, 1.0), "meta/stats.json")
 
 
 def iter_signals(
@@ -235,7 +247,7 @@ def iter_signals(
     The row, and (n_frames, d) float32.
     """
     n_mended = 0
-    for row, values in _iter_values(dataset, episodes, scale.features, tell=True):
+    for row, values in _iter_values(dataset, episodes, scale.features):
         if isinstance(values, SourceError):
             yield row, values
             continue
@@ -257,25 +269,24 @@ def iter_signals(
 
 
 def _iter_values(
-    dataset: LeRobotDataset, episodes: pa.Table, names: Sequence[str], tell: bool = False
-) -> Iterator[tuple[int, Any]]:
-    """Yield a row of the table of episodes, and its frames' numbers, (n_frames, d) float64, by time; errors if told."""
+    dataset: LeRobotDataset, episodes: pa.Table, names: Sequence[str]
+) -> Iterator[tuple[int, np.ndarray | SourceError]]:
+    """Yield a row of the table of episodes, and its frames' numbers, (n, d) float64, by time; or why there are none."""
     numbers = whole_numbers(episodes, EPISODE)
     order_by = ["frame_index"] if "frame_index" in dataset.features else []
     for rows, frames in read_frames(dataset, episodes, [*names, *order_by]):
-        if isinstance(frames, SourceError):
-            yield from ((row, frames) for row in rows.tolist() if tell)
-            continue
         try:
+            if isinstance(frames, SourceError):
+                raise frames
             values = np.concatenate([as_rows(frames[name], name) for name in names], axis=1)
             keys = [whole_numbers(frames, name) for name in (*order_by, EPISODE)]
         except SourceError as error:
-            yield from ((row, error) for row in rows.tolist() if tell)
+            yield from ((row, error) for row in rows.tolist())
             continue
         own, order = keys[-1], np.lexsort(keys)
         for row in rows.tolist():
             inside = order[slice(*np.searchsorted(own[order], [numbers[row], numbers[row] + 1]))]
             if len(inside):
                 yield row, values[inside]
-            elif tell:
+            else:
                 yield row, SourceError("it has no frames")
