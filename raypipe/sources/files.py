@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -77,15 +77,10 @@ _THREADS = 16  # Each of them waits for a server; on a disk there is nothing to 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_Counts = Callable[[str], bool]  # Whether a file counts as what is looked for, by its suffix.
+
 _ZARR = re.compile(r".+\.zarr")
 _PICTURES = frozenset(".bmp .exr .jpeg .jpg .png .tif .tiff .webp".split())
-
-
-class _OtherSuffixes(Container[str]):
-    """Every suffix of `_OTHERS`."""
-
-    def __contains__(self, own: object) -> bool:
-        return _describe_other(str(own)) is not None
 
 
 def _describe_other(own: str) -> str | None:
@@ -154,24 +149,31 @@ def find_files(source: str, suffixes: frozenset[str] = VIDEO_SUFFIXES, beside: f
         If the source does not exist, cannot be listed, holds no video, or is a file of another kind.
     """
     find = _find_local if local_path(source) is not None else _find_remote
-    videos = find(source, suffixes | beside)
+    videos = find(source, (suffixes | beside).__contains__)
     if not all(suffix(uri.as_py()) in beside for uri in videos.table["uri"]):
         return videos
     looked_for, n_others = " ".join(sorted(suffixes)), videos.n_ignored + len(videos)
     if not suffixes & VIDEO_SUFFIXES:
         raise SourceError(f"no file of this kind in {shown(source)}: looked for {looked_for}")
-    is_other = _describe_other(suffix(source.rstrip("/"))) is not None  # A folder, as Zarr's are.
-    others = [source] if is_other else [*list_folder(source, _ZARR).values()]
-    others = others or [video.uri for video in find(source, _OtherSuffixes())[:1]]
-    told = "".join(f"; {shown_place(uri)} is {_describe_other(suffix(uri.rstrip('/')))}" for uri in others[:1])
-    if not others and (n_pictures := len(find(source, _PICTURES))):
-        told = (
+    told = f"looked for {looked_for}; {counted(n_others, 'other file')} ignored{_describe_others(source, find)}"
+    raise SourceError(f"no video in {shown(source)}: {told}")
+
+
+def _describe_others(source: str, find: Callable[[str, _Counts], Videos]) -> str:
+    """Return what there is where no video is, and what to do; nothing where that is not known."""
+    if _describe_other(suffix(source.rstrip("/"))) is not None:  # A folder, as Zarr's are.
+        others = [source]
+    else:
+        others = [*list_folder(source, _ZARR).values()]
+        others = others or [video.uri for video in find(source, lambda own: _describe_other(own) is not None)[:1]]
+    if others:
+        return f"; {shown_place(others[0])} is {_describe_other(suffix(others[0].rstrip('/')))}"
+    if n_pictures := len(find(source, _PICTURES.__contains__)):
+        return (
             f"; {counted(n_pictures, 'picture')} among them: make a video of each folder of pictures first, as by "
             "ffmpeg -framerate 30 -pattern_type glob -i '*.png' video.mp4"
         )
-    raise SourceError(
-        f"no video in {shown(source)}: looked for {looked_for}; {counted(n_others, 'other file')} ignored{told}"
-    )
+    return ""
 
 
 def map_files(read: Callable[[T], R], files: Iterable[T]) -> Iterator[R]:
@@ -234,7 +236,7 @@ class _Folder(NamedTuple):
     above: frozenset[tuple[int, int]]  # The device and inode of each folder that this one lies in.
 
 
-def _find_local(source: str, suffixes: Container[str]) -> Videos:
+def _find_local(source: str, counts: _Counts) -> Videos:
     path = os.path.expanduser(local_path(source) or "")  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
     try:
         status = os.lstat(path)
@@ -243,9 +245,9 @@ def _find_local(source: str, suffixes: Container[str]) -> Videos:
             raise failure("find", path, error) from error
         parts = Path(absolute(path)).parts
         first = next(i for i, part in enumerate(parts) if has_wildcard(part))
-        return _list_local(str(Path(*parts[:first])), _Glob(parts[first:]), suffixes)
+        return _list_local(str(Path(*parts[:first])), _Glob(parts[first:]), counts)
     if stat.S_ISDIR(status.st_mode) or (stat.S_ISLNK(status.st_mode) and Path(path).is_dir()):
-        return _list_local(absolute(path), _EVERYTHING, suffixes)
+        return _list_local(absolute(path), _EVERYTHING, counts)
     return Videos((_lone_video(path),))
 
 
@@ -257,7 +259,7 @@ def _lone_video(name: str) -> Video:
     return Video(make_video_id(uri), uri)
 
 
-def _list_local(root: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
+def _list_local(root: str, pattern: _Glob, counts: _Counts) -> Videos:
     n_ignored = 0
 
     def walk() -> Iterator[Video]:
@@ -265,7 +267,7 @@ def _list_local(root: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
         folders = [_Folder(root, "", pattern.start, frozenset())]
         while folders:
             folder = folders.pop()
-            files, inner, n_others = _scan(folder, pattern, suffixes)
+            files, inner, n_others = _scan(folder, pattern, counts)
             n_ignored += n_others
             base = Path(folder.path).as_uri().removesuffix("/")
             group = group_name(quote_from_bytes(os.fsencode(folder.relative)), base)
@@ -279,7 +281,7 @@ def _list_local(root: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
     return videos
 
 
-def _scan(folder: _Folder, pattern: _Glob, suffixes: Container[str]) -> tuple[list[str], list[_Folder], int]:
+def _scan(folder: _Folder, pattern: _Glob, counts: _Counts) -> tuple[list[str], list[_Folder], int]:
     """Return a folder's videos and the folders to enter, both in order, and the number of all other files."""
     files, folders, n_others = [], [], 0
     try:
@@ -288,12 +290,11 @@ def _scan(folder: _Folder, pattern: _Glob, suffixes: Container[str]) -> tuple[li
         with os.scandir(folder.path) as entries:
             for entry in entries:
                 is_folder = _is_folder(entry)
-                if entry.name[entry.name.rfind(".") :].lower() in suffixes and (
-                    pattern.accepts(folder.state, entry.name)
-                ):
+                is_meant = pattern.accepts(folder.state, entry.name)
+                if is_meant and counts(suffix(entry.name)):
                     files.append(entry.name)
                 elif not is_folder:
-                    n_others += pattern.accepts(folder.state, entry.name) or pattern.covers_hidden
+                    n_others += is_meant or pattern.covers_hidden
                 if is_folder and (state := pattern.enter(folder.state, entry.name)) and not _loops(entry, above):
                     relative = f"{folder.relative}/{entry.name}" if folder.relative else entry.name
                     folders.append(_Folder(entry.path, relative, state, above))
@@ -319,7 +320,7 @@ def _loops(entry: os.DirEntry, above: frozenset[tuple[int, int]]) -> bool:
     return (target.st_dev, target.st_ino) in above
 
 
-def _find_remote(url: str, suffixes: Container[str]) -> Videos:
+def _find_remote(url: str, counts: _Counts) -> Videos:
     if split_member(url) is not None:
         return Videos((_lone_video(url),))
     check_unchained(url)  # Of a chain with a wildcard only a part would be opened.
@@ -331,11 +332,11 @@ def _find_remote(url: str, suffixes: Container[str]) -> Videos:
         first = next(i for i, part in enumerate(parts) if ("*" in part if is_http(url) else has_wildcard(part)))
         if is_bucket(url) and "" in parts[:first]:  # In a key two slashes are not one, and fsspec takes them for one.
             first = parts.index("")
-        return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])), suffixes)
+        return _list_remote(url[:scheme_end] + "/".join([*parts[:first], ""]), _Glob(tuple(parts[first:])), counts)
     if is_http(url):
-        return _list_remote(url, _EVERYTHING, suffixes) if url.endswith("/") else Videos((_lone_video(url),))
+        return _list_remote(url, _EVERYTHING, counts) if url.endswith("/") else Videos((_lone_video(url),))
     if _remote_kind(url) == "directory":
-        return _list_remote(url, _EVERYTHING, suffixes)
+        return _list_remote(url, _EVERYTHING, counts)
     return Videos((_lone_video(url),))
 
 
@@ -350,7 +351,7 @@ def _remote_kind(url: str, missing_ok: bool = False) -> str | None:
         raise failure("find", url, error) from error
 
 
-def _list_remote(url: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
+def _list_remote(url: str, pattern: _Glob, counts: _Counts) -> Videos:
     filesystem, root = open_filesystem(url)
     try:
         filesystem.invalidate_cache()  # A second listing must show what was uploaded since the first.
@@ -369,7 +370,7 @@ def _list_remote(url: str, pattern: _Glob, suffixes: Container[str]) -> Videos:
             state = pattern.start
             for parent in parents:
                 state = pattern.enter(state, parent)
-            if suffix(name) in suffixes and pattern.accepts(state, name):
+            if counts(suffix(name)) and pattern.accepts(state, name):
                 uri = url_below(url, filesystem, root, path)
                 yield Video(make_video_id(uri), uri, group_name("/".join(parents), uri))
             elif state:
