@@ -12,7 +12,7 @@ from raypipe.errors import RaypipeError, SourceError, UsageError
 from raypipe.sources.captions import read_texts
 from raypipe.sources.curate import find_output, read_output
 from raypipe.sources.episodes import check_numbers, find_episodes
-from raypipe.sources.files import VIDEO_SUFFIXES
+from raypipe.sources.files import VIDEO_SUFFIXES, names_file
 from raypipe.sources.lerobot import open_lerobot
 from raypipe.sources.manifest import MANIFEST_SUFFIXES, read_manifest
 from raypipe.sources.msrvtt import find_annotations, read_annotations
@@ -22,7 +22,7 @@ from raypipe.sources.versions import read_versions
 from raypipe.sources.videofolder import find_described
 from raypipe.sources.videos import Videos
 from raypipe.sources.webdataset import read_tars
-from raypipe.storage import is_http, local_path, shown, shown_place, suffix
+from raypipe.storage import is_http, shown, shown_place, suffix
 
 __all__ = ["find_videos", "is_precomputed", "read_precomputed", "read_source", "read_versions"]
 
@@ -126,14 +126,14 @@ def _find_one(name: str, camera: str) -> Videos:
         return episodes
     if camera != "all":
         raise UsageError(f"camera {camera}: {shown(name)} is no LeRobot dataset, and has no cameras to choose from")
-    if _is_manifest(name):
+    if names_file(name, MANIFEST_SUFFIXES):
         return read_manifest(name)
     if annotations := find_annotations(name):
         return read_annotations(annotations, name)
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
     found = read_texts(find_described(name), name)
-    if _is_table(name, _LISTS):
+    if names_file(name, _LISTS):
         said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
         found.notes = (*found.notes, said)
     elif is_http(name) and not suffix(name) and not name.endswith("/"):
@@ -158,17 +158,6 @@ def _note_dataset(found: Videos) -> Iterator[str]:
         yield f"{dataset.name} {what}"
 
 
-def _is_manifest(name: str) -> bool:
-    return _is_table(name, MANIFEST_SUFFIXES)
-
-
-def _is_table(name: str, suffixes: tuple[str, ...]) -> bool:
-    path = local_path(name)
-    if suffix(name) not in suffixes:
-        return False
-    return path is None or not os.path.isdir(path)  # noqa: PTH112 – as `is_precomputed` has it
-
-
 def _check_ids(videos: Videos, names: list[str], sizes: list[int]) -> None:
     if not videos.has_duplicate_ids():
         return
@@ -185,6 +174,6 @@ def _place(index: int, videos: Videos, names: list[str], sizes: list[int]) -> st
     """Say where a video was listed, as someone looks for it: ``list.csv row 3 (/data/a.mp4)``."""
     part = next(part for part, end in enumerate(accumulate(sizes)) if index < end)
     file = shown_place(videos[index].uri)
-    if not _is_manifest(names[part]):
+    if not names_file(names[part], MANIFEST_SUFFIXES):
         return file
     return f"{shown(names[part])} row {index - sum(sizes[:part]) + 1} ({file})"

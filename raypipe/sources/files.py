@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -86,6 +86,14 @@ _PICTURES = frozenset(".bmp .exr .jpeg .jpg .png .tif .tiff .webp".split())
 def _describe_other(own: str) -> str | None:
     """Return what a file with a suffix of `_OTHERS` is, and what to do; None of any other file."""
     return next((said for pattern, said in _OTHERS if re.fullmatch(pattern, own)), None)
+
+
+def names_file(name: str, suffixes: Container[str]) -> bool:
+    """Return whether a name has one of some suffixes, and is no folder of this machine, which may have one too."""
+    path = local_path(name)
+    if suffix(name) not in suffixes:
+        return False
+    return path is None or not os.path.isdir(path)  # noqa: PTH112 – Path.is_dir raises if its folder may not be entered
 
 
 def group_name(parents: str, uri: str) -> str | None:

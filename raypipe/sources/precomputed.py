@@ -21,8 +21,9 @@ from pydantic_core import from_json
 from raypipe.errors import DecodeError, SourceError, one_line
 from raypipe.ranges import read_range
 from raypipe.sources.columns import is_unicode, to_object
+from raypipe.sources.files import names_file
 from raypipe.sources.videos import Video, Videos, make_video_id
-from raypipe.storage import canonical_uri, failure, local_path, open_file, shown, suffix
+from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
 
 PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
 
@@ -55,12 +56,7 @@ def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
     if not isinstance(source, str | os.PathLike):
         return len(source) == 1 and is_precomputed(source[0])
     name = os.fspath(source)
-    path = local_path(name)
-    if suffix(name) not in PRECOMPUTED_SUFFIXES:
-        return False
-    if path is not None and os.path.isdir(path):  # noqa: PTH112 – Path.is_dir raises if its folder may not be entered
-        return False
-    return suffix(name) != ".json" or not holds_records(name)
+    return names_file(name, PRECOMPUTED_SUFFIXES) and (suffix(name) != ".json" or not holds_records(name))
 
 
 def check_has_video(uri: str) -> None:
