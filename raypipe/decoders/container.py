@@ -294,16 +294,6 @@ def decode_shown(video: OpenVideo) -> Iterator[Any]:
     return (f for f in decode_all(video) if f.pts is None or video.place(np.array([f.pts], float))[1][0])
 
 
-def check_indexed(video: OpenVideo, decoder: str) -> None:
-    """Raise `DecodeError` unless the container keeps an index of its frames, which ``decoder`` needs.
-
-    After a seek in an MPEG or AVI file, decord 0.6 and torchcodec 0.17 return wrong frames.
-    """
-    container = video.container.format.name
-    if not {"mov", "matroska"} & set(container.split(",")):
-        raise DecodeError(f"{shown(video.uri)}: {decoder} is not reliable in {container} files")
-
-
 def reason_of(error: FFmpegError) -> str:
     """Return FFmpeg's message without the error's number and the name of the C function."""
     return error.strerror or str(error)

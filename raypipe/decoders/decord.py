@@ -10,11 +10,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from raypipe.decoders.colors import name_unusual
-from raypipe.decoders.container import N_THREADS, OpenVideo, check_indexed, open_video, read_first_frame
+from raypipe.decoders.container import N_THREADS, OpenVideo, read_first_frame
 from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import Resizer
-from raypipe.decoders.timeline import Timeline, check_sound, read_packets
+from raypipe.decoders.timeline import Timeline, open_indexed
 from raypipe.errors import DecodeError, message_of
 from raypipe.packages import require
 from raypipe.schema import Frames, ThumbnailRequest
@@ -51,10 +51,7 @@ class DecordDecoder(ContainerReader):
         thumbnails: ThumbnailRequest | None = None,
     ) -> Frames:
         """See `raypipe.decoders.Decoder.frames`; with ``thumbnails`` it makes small pictures too."""
-        packets = read_packets(uri)
-        with open_video(uri) as video:
-            check_indexed(video, self.name)
-            check_sound(uri, packets, self.name)
+        with open_indexed(uri, self.name) as (video, packets):
             sizes = _sizes_of_tracks(video)
             _check_countable(uri, packets)
             first = read_first_frame(video)
@@ -70,13 +67,8 @@ class DecordDecoder(ContainerReader):
             reader = self._open(uri, len(packets.times_s))
             if len(sizes) > 1 and sorted(reader[0].shape[:2]) != sizes[0]:
                 raise DecodeError(f"{shown(uri)}: decord takes another of its {len(sizes)} video tracks")
-            for number in numbers.tolist():
-                if not n or numbers[n - 1] != number:
-                    frame = _to_frame(reader[number], turns)
-                    square = resize(frame)
-                pixels[n] = square
-                resize.keep(n, frame)
-                n += 1
+            for number in np.unique(numbers).tolist():
+                n = resize.fill(pixels, numbers, number, _to_frame(reader[number], turns))
         except self._decord.DECORDError as failure:
             stopped = f"stopped after {packets.times_s[numbers[n - 1]]:.1f} s: " if n else ""
             error = stopped + _reason_of(failure)
@@ -145,7 +137,7 @@ def _count_turns(video: OpenVideo, orientation: Orientation) -> int:
     It mirrors nothing, turns by angles that are within a degree, and knows the matrix of MP4 alone.
     """
     exact = abs(orientation.degrees - 90 * round(orientation.degrees / 90)) < 1
-    return orientation.turns if exact and "mov" in video.container.format.name.split(",") else 0
+    return orientation.turns if exact and "mov" in video.formats else 0
 
 
 def _to_frame(picture: Any, turns: int) -> av.VideoFrame:

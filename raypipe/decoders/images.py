@@ -68,12 +68,7 @@ class ImageColumnDecoder:
     ) -> Frames:
         """See `raypipe.decoders.Decoder.frames`; with ``thumbnails`` it makes small pictures too."""
         with _opened(uri) as table:
-            shown_s, period_s = table.read_times()
-            # Timestamps are float32, so a row's own time may lie a little before or behind the time that was meant.
-            tolerance_s = TOLERANCE_S + float(np.spacing(np.float32(shown_s[-1] + table.begin_s)))
-            end_s = float(shown_s[-1])
-            held_s = max(2 * period_s, _HELD_S)
-            timeline = Timeline(0, shown_s, end_s + (period_s or _LONE_S), end_s + held_s, tolerance_s)
+            timeline = table.read_timeline()
             numbers, error = timeline.find(times_s)
             if error and not len(numbers):
                 raise DecodeError(f"{shown(uri)}: {error}")
@@ -83,15 +78,12 @@ class ImageColumnDecoder:
             wanted = np.unique(numbers)
             try:
                 for number, data in zip(wanted.tolist(), table.iter_pictures(wanted), strict=True):
-                    frame = _to_frame(data)
-                    end = int(np.searchsorted(numbers, number, side="right"))
-                    resize.fill(pixels, n, end, frame)
-                    n = end
+                    n = resize.fill(pixels, numbers, number, _to_frame(data))
             except DecodeError as failure:
                 if not n:
                     raise DecodeError(f"{shown(uri)}: {failure}") from failure
-                error = f"stopped at {shown_s[numbers[n - 1]]:.1f} s: {failure}"
-            return Frames(pixels[:n], shown_s[numbers[:n]], np.arange(n), self.name, error, resize.thumbnails)
+                error = f"stopped at {timeline.times_s[numbers[n - 1]]:.1f} s: {failure}"
+            return Frames(pixels[:n], timeline.times_s[numbers[:n]], np.arange(n), self.name, error, resize.thumbnails)
 
 
 def iter_pictures(uri: str, times_s: np.ndarray) -> Iterator[Any]:
@@ -100,8 +92,7 @@ def iter_pictures(uri: str, times_s: np.ndarray) -> Iterator[Any]:
     It ends early where the pictures do; raises as `ImageColumnDecoder.frames` does.
     """
     with _opened(uri) as table:
-        shown_s, _ = table.read_times()
-        numbers = np.maximum(np.searchsorted(shown_s, np.asarray(times_s) + TOLERANCE_S, side="right") - 1, 0)
+        numbers, _ = table.read_timeline().find(times_s)
         wanted, counts = np.unique(numbers, return_counts=True)
         for data, n in zip(table.iter_pictures(wanted), counts.tolist(), strict=True):
             frame = _to_frame(data)
@@ -133,10 +124,13 @@ class _PictureTable:
     episodes: np.ndarray
     column: str
 
-    @property
-    def begin_s(self) -> float:
-        """The first picture's timestamp, from which times are counted."""
-        return float(self.seconds[self.rows[0]])
+    def read_timeline(self) -> Timeline:
+        """Return when each picture is on display, from the first one's time on."""
+        times_s, period_s = self.read_times()
+        last_s = float(times_s[-1])
+        # Timestamps are float32, so a row's own time may lie a little before or behind the time that was meant.
+        tolerance_s = TOLERANCE_S + float(np.spacing(np.float32(self.seconds[self.rows[-1]])))
+        return Timeline(0, times_s, last_s + (period_s or _LONE_S), last_s + max(2 * period_s, _HELD_S), tolerance_s)
 
     def read_times(self) -> tuple[np.ndarray, float]:
         """Return when each picture is on display, (n,) float64 from 0, and for how long one usually is, or 0."""

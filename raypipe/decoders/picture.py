@@ -73,14 +73,25 @@ class Resizer:
         top, left = crop_corner(upright.shape[0], upright.shape[1], size)
         return upright[top : top + size, left : left + size]
 
-    def fill(self, pixels: np.ndarray, first: int, end: int, frame: Any) -> None:
-        """Write the frame that answers the requested times from ``first`` to ``end`` to their places.
+    def fill(self, pixels: np.ndarray, numbers: np.ndarray, number: int, frame: Any) -> int:
+        """Write a frame to the places of the requested times that it answers, and return where these end.
 
         Small pictures of it are kept too, where they are wanted; raises as the call does.
+
+        Parameters
+        ----------
+        pixels
+            (n, image_size, image_size, 3) uint8, to be written to.
+        numbers
+            (n,) the number of the frame that answers each requested time, ascending.
+        number, frame
+            The frame and its number.
         """
+        first, end = np.searchsorted(numbers, [number, number + 1]).tolist()
         pixels[first:end] = self(frame)
         for index in range(first, end):
             self.keep(index, frame)
+        return end
 
     def keep(self, index: int, frame: Any) -> None:
         """Keep a small picture of the frame that answers a requested time, if one is wanted of it."""

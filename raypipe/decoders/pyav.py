@@ -67,16 +67,13 @@ class PyAVDecoder(ContainerReader):
         times_s = np.asarray(times_s, dtype=np.float64)
         form = image_size, resize_mode, thumbnails
         try:
-            return self._seek(uri, times_s, form)
+            with open_walk(uri, times_s, self.n_threads) as walk:
+                return self._follow(walk, len(times_s), form)
         except Lost:
             return self._count(uri, times_s, form)
 
-    def _seek(self, uri: str, times_s: np.ndarray, form: _Form) -> Frames:
-        """Decode as few frames as possible; raise `Lost` if the container's times do not lead to the right ones."""
-        with open_walk(uri, times_s, self.n_threads) as walk:
-            return self._follow(walk, len(times_s), form)
-
     def _follow(self, walk: Walk, n_times: int, form: _Form) -> Frames:
+        """Decode as few frames as possible; raise `Lost` if the container's times do not lead to the right ones."""
         video = walk.video
         image_size, resize_mode, thumbnails = form
         pixels = np.empty((n_times, image_size, image_size, 3), dtype=np.uint8)
@@ -116,9 +113,8 @@ class PyAVDecoder(ContainerReader):
             resize = Resizer(image_size, resize_mode, video.pixel_aspect, request=thumbnails)
             for number, frame in enumerate(decode_shown(video) if len(numbers) else ()):
                 if number == numbers[n]:
-                    end = n + int(np.searchsorted(numbers[n:], number, side="right"))
                     try:
-                        resize.fill(pixels, n, end, frame)
+                        end = resize.fill(pixels, numbers, number, frame)
                     except DecodeError as failure:
                         if not n:
                             raise DecodeError(f"{shown(uri)}: {failure}") from failure

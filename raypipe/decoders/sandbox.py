@@ -405,8 +405,7 @@ def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> A
         small = frames.thumbnails
     else:  # A user's own decoder need not know of small pictures.
         frames = decoder.frames(uri, times_s, image_size, resize_mode)
-        request = thumbnails or ThumbnailRequest(1, frozenset())
-        small = thumbnails_of_squares(frames.pixels, frames.requested, resize_mode, request.short_side, request.of)
+        small = thumbnails_of_squares(frames.pixels, frames.requested, resize_mode, thumbnails) if thumbnails else {}
     write_arrays(memory, frames.pixels, frames.times_s, frames.requested.astype(np.int64))
     return len(frames.times_s), frames.error, small
 

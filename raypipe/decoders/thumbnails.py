@@ -6,6 +6,8 @@ import io
 
 import numpy as np
 
+from raypipe.schema import ThumbnailRequest
+
 _QUALITY = 80
 # The longer side has at most so many times the shorter one's pixels, because a JPEG's sides are bounded.
 _LONGEST = 8
@@ -47,7 +49,7 @@ def encode_jpeg(picture: np.ndarray) -> bytes:
 
 
 def thumbnails_of_squares(
-    pixels: np.ndarray, requested: np.ndarray, resize_mode: str, short_side: int, of: frozenset[int]
+    pixels: np.ndarray, requested: np.ndarray, resize_mode: str, request: ThumbnailRequest
 ) -> dict[int, bytes]:
     """Make the small pictures of a decoder that hands over nothing but the encoder's squares.
 
@@ -55,6 +57,6 @@ def thumbnails_of_squares(
     """
     if resize_mode != "crop":
         return {}
-    side = min(short_side, pixels.shape[1])
-    wanted = [(place, index) for place, index in enumerate(requested.tolist()) if index in of]
+    side = min(request.short_side, pixels.shape[1])
+    wanted = [(place, index) for place, index in enumerate(requested.tolist()) if index in request.of]
     return {index: encode_jpeg(shrink(pixels[place], side, side)) for place, index in wanted}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -128,10 +130,23 @@ def count_frames(uri: str) -> Timeline:
     return _count_frames(uri, _version(uri))
 
 
-def check_sound(uri: str, timeline: Timeline, decoder: str) -> None:
-    """Raise `DecodeError` unless each frame has a time of its own, by which ``decoder`` finds it."""
-    if not timeline.is_sound:
-        raise DecodeError(f"{shown(uri)}: {decoder} is not reliable where frames have no times of their own")
+@contextmanager
+def open_indexed(uri: str, decoder: str) -> Iterator[tuple[OpenVideo, Timeline]]:
+    """Open a video and yield it with its timeline, for a decoder that finds frames by the container's index and times.
+
+    Raises
+    ------
+    DecodeError
+        If the container has no such index, because after a seek in an MPEG or AVI file decord 0.6 and torchcodec 0.17
+        return wrong frames; or if frames have no times of their own.
+    """
+    timeline = read_packets(uri)
+    with open_video(uri) as video:
+        if not {"mov", "matroska"} & video.formats:
+            raise DecodeError(f"{shown(uri)}: {decoder} is not reliable in {video.container.format.name} files")
+        if not timeline.is_sound:
+            raise DecodeError(f"{shown(uri)}: {decoder} is not reliable where frames have no times of their own")
+        yield video, timeline
 
 
 def lay_out(ticks: np.ndarray, period: float, misplaced: int = _MISPLACED) -> np.ndarray:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.decoders.container import TOLERANCE_S, check_indexed, open_video, read_first_frame
+from raypipe.decoders.container import TOLERANCE_S, open_video, read_first_frame
 from raypipe.decoders.lengths import ContainerReader
 from raypipe.decoders.orientation import Orientation, read_orientation
 from raypipe.decoders.picture import crop_corner, scaled_size
 from raypipe.decoders.thumbnails import encode_jpeg, thumbnail_size
-from raypipe.decoders.timeline import check_sound, read_packets
+from raypipe.decoders.timeline import open_indexed
 from raypipe.errors import DecodeError, message_of
 from raypipe.packages import require
 from raypipe.schema import Frames, ThumbnailRequest
@@ -93,10 +93,7 @@ class TorchCodecDecoder(ContainerReader):
         thumbnails: ThumbnailRequest | None = None,
     ) -> DeviceFrames:
         """Decode as `frames` does, and leave the frames on the device; only the small pictures come to the host."""
-        packets = read_packets(uri)
-        with open_video(uri) as video:
-            check_indexed(video, self.name)
-            check_sound(uri, packets, self.name)
+        with open_indexed(uri, self.name) as (video, packets):
             origin_s = float(packets.origin * video.stream.time_base)
             orientation = read_orientation(read_first_frame(video))
             stream_index, pixel_aspect = video.stream.index, video.pixel_aspect
