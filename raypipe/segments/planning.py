@@ -130,12 +130,9 @@ def _plan_some(
     made_with: str,
 ) -> pa.Table:
     """Plan some videos, rows of `raypipe.sources.videos.FOUND`."""
-    readable = [probe if isinstance(probe, Probe) else _UNREAD for probe in probes]
-    origin_s, span_s, reasons = _find_spans(found, readable)
-    failures = _to_failures(probes, reasons)
+    origin_s, span_s, fps, failures = _find_spans(found, probes)
     has_failed = np.array([failure is not None for failure in failures])
     # A video that cannot be embedded has one row: what has no length is one piece.
-    fps = np.array([probe.fps for probe in readable])
     video, starts_s, ends_s = cut(origin_s, np.where(has_failed, 0.0, span_s), sample, fps)
     fingerprints = {
         version: hashlib.sha256(f"{made_with}\n{version}".encode()).hexdigest()[:16] for version in set(versions)
@@ -168,37 +165,35 @@ def find_failures(found: pa.Table, probes: Sequence[Probe | Failure]) -> list[Fa
     probes
         Those of their files, in the same order.
     """
-    _, _, reasons = _find_spans(found, [probe if isinstance(probe, Probe) else _UNREAD for probe in probes])
-    return _to_failures(probes, reasons)
+    return _find_spans(found, probes)[-1]
 
 
-def _to_failures(probes: Sequence[Probe | Failure], reasons: Sequence[str | None]) -> list[Failure | None]:
-    return [
-        probe if isinstance(probe, Failure) else Failure("probe", reason) if reason else None
-        for probe, reason in zip(probes, reasons, strict=True)
-    ]
+def _find_spans(
+    found: pa.Table, probes: Sequence[Probe | Failure]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Failure | None]]:
+    """Return where each video begins in its file, its length and its rate, (n,) each; and why it cannot be embedded.
 
-
-_UNREAD = Probe(0.0, 0, 0, 0.0, 0, "", "")
-"""It stands for a file that could not be probed, so that the others can be planned together."""
-
-
-def _find_spans(found: pa.Table, probes: Sequence[Probe]) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Return where each video begins in its file and how long it is, (n,) each, and why it cannot be embedded."""
-    length_s = np.array([probe.duration_s for probe in probes])
-    fps = np.array([probe.fps for probe in probes])
+    A file that could not be probed has no length.
+    """
+    length_s = np.array([probe.duration_s if isinstance(probe, Probe) else 0.0 for probe in probes])
+    fps = np.array([probe.fps if isinstance(probe, Probe) else 0.0 for probe in probes])
     origin_s = numbers_of(found["start_s"].fill_null(0.0))
     until_end = found["end_s"].is_null().to_numpy()
     end_s = np.minimum(np.where(until_end, np.inf, numbers_of(found["end_s"].fill_null(0.0))), length_s)
     origin_s, after_s = align_span(origin_s, end_s, fps)
     end_s = np.where(until_end, end_s, after_s)
     span_s = end_s - origin_s
-    reasons: list[str | None] = [None] * len(probes)
-    for row in np.flatnonzero(~(span_s > 0)).tolist():
-        where = f"nothing between {origin_s[row]:g} s and {end_s[row]:g} s: "
-        if origin_s[row] >= length_s[row] > 0:
-            where = f"its span begins at {origin_s[row]:g} s, and "
-        reasons[row] = f"{where}the file lasts {length_s[row]:g} s"
-    for row in np.flatnonzero(span_s > _LONGEST_S).tolist():
-        reasons[row] = f"the file claims to last {span_s[row]:.3g} s"
-    return origin_s, span_s, reasons
+    failures = [probe if isinstance(probe, Failure) else None for probe in probes]
+    for row in np.flatnonzero(~(span_s > 0) | (span_s > _LONGEST_S)).tolist():
+        if failures[row] is None:
+            failures[row] = Failure("probe", _describe_span(origin_s[row], end_s[row], length_s[row]))
+    return origin_s, span_s, fps, failures
+
+
+def _describe_span(origin_s: float, end_s: float, length_s: float) -> str:
+    """Return why a span of a file of some length cannot be embedded."""
+    if end_s - origin_s > _LONGEST_S:
+        return f"the file claims to last {end_s - origin_s:.3g} s"
+    if origin_s >= length_s > 0:
+        return f"its span begins at {origin_s:g} s, and the file lasts {length_s:g} s"
+    return f"nothing between {origin_s:g} s and {end_s:g} s: the file lasts {length_s:g} s"
