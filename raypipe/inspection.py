@@ -42,6 +42,8 @@ Result = TypeVar("Result")
 
 _LOOKED_AT_PX = 64  # Frames are compared at this size: noise is seen there, and a picture has 12 kB.
 
+_STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -212,10 +214,9 @@ def describe(inspection: Inspection) -> str:
     others = counted(inspection.n_ignored, "other file")
     lines = [f"{counted(n, 'video')}, {len(failed):,} of which would fail; {others} ignored"]
     if measures := _measure(inspection):
-        lines += ["", f"{'':14}{'mean':>12}{'std':>12}{'min':>12}{'max':>12}"]
+        lines += ["", f"{'':14}" + "".join(f"{name:>12}" for name in _STATISTICS)]
         for name, values in measures.items():
-            numbers = (np.mean(values), np.std(values), np.min(values), np.max(values))
-            lines.append(f"{name:14}" + "".join(f"{number:12,.2f}" for number in numbers))
+            lines.append(f"{name:14}" + "".join(f"{compute(values):12,.2f}" for compute in _STATISTICS.values()))
         lines += ["", f"total length   {sum(measures['duration (s)']) / 3600:.2f} h"]
         for name, counter in _count(inspection).items():
             most = counter.most_common(8)
@@ -233,8 +234,8 @@ def describe(inspection: Inspection) -> str:
 def to_json(inspection: Inspection) -> str:
     """Return an inspection as JSON: the figures of the text, and all that is wrong."""
     measures = {
-        name: {"mean": float(np.mean(v)), "std": float(np.std(v)), "min": float(np.min(v)), "max": float(np.max(v))}
-        for name, v in _measure(inspection).items()
+        name: {each: float(compute(values)) for each, compute in _STATISTICS.items()}
+        for name, values in _measure(inspection).items()
     }
     failed = [{"uri": uri, "error": error} for uri, error in _find_failed(inspection)]
     content: dict[str, Any] = {"videos": len(inspection.videos), "ignored": inspection.n_ignored, "would_fail": failed}
