@@ -125,7 +125,8 @@ class LeRobotDataset:
         template = self.info.get(key)
         if not isinstance(template, str):
             raise SourceError(f"{self.name}: {INFO} has no {key}, and {camera or 'data'} cannot be found without it")
-        pattern, roles = read_template(template, f"{self.name}: {INFO}: {key}")
+        where = f"{self.name}: {INFO}: {key}"
+        pattern, roles = read_template(template, where)
         index = whole_numbers(episodes, EPISODE)
         known: dict[str, np.ndarray] = {"episode": index}
         if self.version[0] == 2:
@@ -140,18 +141,14 @@ class LeRobotDataset:
                 if column in episodes.column_names:
                     known[role] = whole_numbers(episodes, column, f"{self.name}: meta/episodes: ")
         if unknown := [role for role in roles if role not in known and role != "camera"]:
-            raise SourceError(
-                f"{self.name}: {INFO}: {key} {template!r} asks for a {unknown[0]} index, which is not known"
-            )
-        used = [known[role] for role in roles if role in known]
-        first, codes = group_rows(used, len(index))
-        is_there = np.logical_and.reduce([column >= 0 for column in used], initial=True)
+            raise SourceError(f"{where} {template!r} asks for a {unknown[0]} index, which is not known")
+        used = {role: known[role] for role in roles if role != "camera"}
+        first, codes = group_rows(list(used.values()), len(index))
+        is_there = np.logical_and.reduce([column >= 0 for column in used.values()], initial=True)
         uris = []
         for row in first.tolist():
-            fields = {role: int(known[role][row]) for role in roles if role in known}
-            uris.append(
-                self.locate(fill_template(pattern, {**fields, "camera": camera}, f"{self.name}: {INFO}: {key}"))
-            )
+            fields = {role: int(column[row]) for role, column in used.items()}
+            uris.append(self.locate(fill_template(pattern, {**fields, "camera": camera}, where)))
         return uris, np.where(is_there, codes, -1)
 
     def locate(self, path: str) -> str:
@@ -176,26 +173,9 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
     SourceError
         If it cannot be read, or describes a layout that is not read here; the message says what to do.
     """
-    if suffix(source) in VIDEO_SUFFIXES or "*" in source:
+    root = _find_root(source)
+    if root is None:
         return None
-    path = local_path(source)
-    if path is not None:
-        folder = os.path.expanduser(path)  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
-        if not os.path.isfile(f"{folder}/{INFO}"):  # noqa: PTH113 – Path.is_file raises if the folder may not be entered
-            return None
-        root = canonical_uri(folder)
-    else:
-        if is_http(source) and not source.endswith("/"):  # In an http URL a slash is what tells a folder from a file.
-            return None
-        root = (source if is_http(source) else canonical_uri(source)).rstrip("/")
-        filesystem, inner = open_filesystem(f"{root}/{INFO}")
-        try:
-            if not patiently(root, lambda: filesystem.exists(inner)):
-                return None
-        except Exception as error:  # Each filesystem raises errors of its own.
-            if is_transient(error):
-                raise failure("find", source, error) from error
-            return None  # Stores refuse to tell of what is not there; the listing will say if nothing may be read.
     place = f"{root}/{INFO}"
     try:
         with open_file(place) as file:
@@ -206,21 +186,31 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
     return _interpret(root, info) if is_ours else None
 
 
+def _find_root(source: str) -> str | None:
+    """Return the canonical URI of a source that is a folder with an `INFO`, without a slash at its end; else None."""
+    if suffix(source) in VIDEO_SUFFIXES or "*" in source:
+        return None
+    path = local_path(source)
+    if path is not None:
+        folder = os.path.expanduser(path)  # noqa: PTH111 – Path.expanduser raises if '~name' is no user
+        is_there = os.path.isfile(f"{folder}/{INFO}")  # noqa: PTH113 – Path.is_file raises if none may enter the folder
+        return canonical_uri(folder) if is_there else None
+    if is_http(source) and not source.endswith("/"):  # In an http URL a slash is what tells a folder from a file.
+        return None
+    root = (source if is_http(source) else canonical_uri(source)).rstrip("/")
+    filesystem, inner = open_filesystem(f"{root}/{INFO}")
+    try:
+        return root if patiently(root, lambda: filesystem.exists(inner)) else None
+    except Exception as error:  # Each filesystem raises errors of its own.
+        if is_transient(error):
+            raise failure("find", source, error) from error
+        return None  # Stores refuse to tell of what is not there; the listing will say if nothing may be read.
+
+
 def _interpret(root: str, info: dict[str, Any]) -> LeRobotDataset:
     name = shown_place(root)
     told = str(info.get("codebase_version"))
-    numbers = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.\d+)?", told.strip())
-    if numbers is None:
-        raise SourceError(f"{name}: {INFO}: codebase_version is {told!r}, not such as v3.0")
-    version = int(numbers[1]), int(numbers[2])
-    if version < (2, 0):
-        raise SourceError(
-            f"{name} is a LeRobot dataset {told}; v2.0 to v3.x are read: convert it with lerobot's scripts"
-        )
-    if version >= (4, 0):
-        raise SourceError(
-            f"{name} is a LeRobot dataset {told}, newer than v3.x, which this raypipe reads: update raypipe"
-        )
+    version = _read_version(told, name)
     if (stored := info.get("storage_format", "lerobot")) != "lerobot":
         raise SourceError(
             f"{name} is a LeRobot dataset in the storage format {stored!r}, which is not read: take its copy in the "
@@ -238,6 +228,23 @@ def _interpret(root: str, info: dict[str, Any]) -> LeRobotDataset:
     if depth:
         notes.append(f"depth is not read: {', '.join(depth)} left out")
     return LeRobotDataset(root, version, info, features, cameras, depth, tuple(notes))
+
+
+def _read_version(told: str, name: str) -> tuple[int, int]:
+    """Return the major and the minor version of a dataset's layout, which must be one that is read."""
+    numbers = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.\d+)?", told.strip())
+    if numbers is None:
+        raise SourceError(f"{name}: {INFO}: codebase_version is {told!r}, not such as v3.0")
+    version = int(numbers[1]), int(numbers[2])
+    if version < (2, 0):
+        raise SourceError(
+            f"{name} is a LeRobot dataset {told}; v2.0 to v3.x are read: convert it with lerobot's scripts"
+        )
+    if version >= (4, 0):
+        raise SourceError(
+            f"{name} is a LeRobot dataset {told}, newer than v3.x, which this raypipe reads: update raypipe"
+        )
+    return version
 
 
 def _is_depth(feature: dict[str, Any]) -> bool:
