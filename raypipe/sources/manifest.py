@@ -106,22 +106,26 @@ def _note_names(columns: list[str], name: str) -> Iterator[str]:
 def _check_columns(columns: list[str], extra: pa.Schema, name: str) -> None:
     _check_names(columns, name)
     if columns and not any(place in columns for place in _PLACES):
-        hint = ""
-        if len(columns) == 1 and (mark := re.search(r"[;\t|]", columns[0])) is not None:
-            hint = f" (commas part columns, not {'tabs' if mark[0] == chr(9) else mark[0]})"
-        elif (held := next((field for field in extra if pa.types.is_struct(field.type)), None)) is not None:
-            hint = (
-                f" (what {held.name} may hold is not read: write each video to a file, and the paths to a column path)"
-            )
-        elif any("embedding" in column.lower() for column in columns):
-            hint = " (embeddings that were computed elsewhere are read from a .npz, an array a video, or a .json)"
-        elif (near := next((column for column in columns if _LIKE_PLACES.search(column)), None)) is not None:
-            hint = f" (rename {shown(near)} to path, if it names the videos)"
-        listed = shown(", ".join(columns))
-        raise SourceError(f"manifest {shown(name)} has no column uri or path; its columns: {listed}{hint}")
+        listed, hint = shown(", ".join(columns)), _advise(columns, extra)
+        raise SourceError(
+            f"manifest {shown(name)} has no column uri or path; its columns: {listed}{hint and f' ({hint})'}"
+        )
     for field in extra:
         if (reason := writing_error(field)) is not None:
             raise SourceError(f"manifest {shown(name)}: column {field.name!r} cannot be kept, leave it out: {reason}")
+
+
+def _advise(columns: list[str], extra: pa.Schema) -> str:
+    """Return what may be done with a manifest that does not say where its videos lie; nothing if that is not known."""
+    if len(columns) == 1 and (mark := re.search(r"[;\t|]", columns[0])) is not None:
+        return f"commas part columns, not {'tabs' if mark[0] == chr(9) else mark[0]}"
+    if (held := next((field for field in extra if pa.types.is_struct(field.type)), None)) is not None:
+        return f"what {held.name} may hold is not read: write each video to a file, and the paths to a column path"
+    if any("embedding" in column.lower() for column in columns):
+        return "embeddings that were computed elsewhere are read from a .npz, an array a video, or a .json"
+    if (near := next((column for column in columns if _LIKE_PLACES.search(column)), None)) is not None:
+        return f"rename {shown(near)} to path, if it names the videos"
+    return ""
 
 
 def _rename(columns: Sequence[str]) -> list[str]:

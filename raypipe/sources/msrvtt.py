@@ -12,7 +12,7 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -93,23 +93,9 @@ def read_annotations(files: Sequence[str], source: str) -> Videos:
     records: dict[str, _Record] = {}
     for each in by_file:
         _merge(records, each, ambiguous)
-    depths = sorted({stem.count("/") for stem in records}, reverse=True)
     folders = _folders_to_search(files, source)
-    there: dict[str, str] = {}
-    n_ignored = 0
-    for folder in folders:
-        try:
-            found = find_files(folder)
-        except SourceError:  # It holds no video, or cannot be listed: then all videos are missing, which is said below.
-            continue
-        uris = found.table["uri"].to_pylist()
-        there = {}
-        for uri in reversed(uris):
-            if (stem := next((own for depth in depths if (own := _stem(uri, depth)) in records), None)) is not None:
-                there[stem] = uri
-        n_ignored = found.n_ignored + len(found) - len(there)
-        if there:
-            break
+    found = (_find_below(records, folder) for folder in folders)
+    there, n_ignored = next(filter(None, found), ({}, 0))
     missing = [record for stem, record in records.items() if stem not in there]
     if len(missing) == len(records):
         first = missing[0].stem if missing else "nothing"
@@ -126,6 +112,23 @@ def read_annotations(files: Sequence[str], source: str) -> Videos:
         n, first = f"{len(missing):,} of {len(records):,}", shown(missing[0].stem)
         videos.notes = (f"missing videos: {n} (the first: {first}); by split: {told}",)
     return videos
+
+
+def _find_below(stems: Collection[str], folder: str) -> tuple[dict[str, str], int] | None:
+    """Return the URIs of the videos of some stems below a folder, and the number of other files; None if none is there.
+
+    A stem may name folders before the file's own name.
+    """
+    try:
+        found = find_files(folder)
+    except SourceError:  # It holds no video, or cannot be listed: then all videos are missing, which the caller says.
+        return None
+    depths = sorted({stem.count("/") for stem in stems}, reverse=True)
+    there: dict[str, str] = {}
+    for uri in reversed(found.table["uri"].to_pylist()):
+        if (stem := next((own for depth in depths if (own := _stem(uri, depth)) in stems), None)) is not None:
+            there[stem] = uri
+    return (there, found.n_ignored + len(found) - len(there)) if there else None
 
 
 def _folders_to_search(files: Sequence[str], source: str) -> list[str]:

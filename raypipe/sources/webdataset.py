@@ -247,14 +247,14 @@ def _parse(data: bytes | None, key: str, content: _Content) -> dict[str, Any]:
 
 def _take_known(columns: dict[str, Any], texts: dict[str, bytes]) -> tuple[str | None, str | None]:
     """Return a sample's label and caption, which are taken out of its columns unless there is a better one."""
-    own = {name: texts[name].decode(errors="replace").strip() or None for name in ("cls", "txt") if name in texts}
-    known = []
-    for name, text in (("label", own.get("cls")), ("caption", own.get("txt"))):
-        value = columns.get(name)
-        if text is None or value is None or str(value).strip() == text:
+
+    def take(name: str, kind: str) -> str | None:
+        text, value = texts.get(kind, b"").decode(errors="replace").strip(), columns.get(name)
+        if not text or value is None or str(value).strip() == text:
             columns.pop(name, None)
-        known.append(text if text is not None else None if value is None else writable(str(value)))
-    return known[0], known[1]
+        return text or (None if value is None else writable(str(value)))
+
+    return take("label", "cls"), take("caption", "txt")
 
 
 def _to_tables(content: _Content) -> tuple[_Content, pa.Table, pa.Table]:
