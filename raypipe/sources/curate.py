@@ -158,36 +158,38 @@ def _join(
     for clip_id, clip in clips.items():
         of_video[clip.source].append(clip_id)
     sources = sorted(of_video, key=path_order)
-    folders = [source.split("/")[:-1] for source in sources]
-    n_common = 0
-    while all(len(each) > n_common and each[n_common] == folders[0][n_common] for each in folders):
-        n_common += 1
     is_timed = any(clip.span_s for clip in clips.values())
-    placed = {clip_id for clip_id, clip in clips.items() if clip.span_s or not is_timed}
     videos, paths, spans = [], [], []
     reasons: dict[str, str] = {}
-    for source, folder in zip(sources, folders, strict=True):
-        there = [clip_id for clip_id in of_video[source] if clip_id in row_of and clip_id in placed]
-        missing = [clips[clip_id] for clip_id in of_video[source] if clip_id not in row_of and clip_id in placed]
+    for source, group in zip(sources, _to_groups(sources), strict=True):
+        placed = [clip_id for clip_id in of_video[source] if clips[clip_id].span_s or not is_timed]
+        missing = [clips[clip_id] for clip_id in placed if clip_id not in row_of]
         problems["clips that were filtered out, which leaves gaps"] += sum(not clip.is_valid for clip in missing)
         problems["clips without an embedding, which leaves gaps"] += sum(clip.is_valid for clip in missing)
-        times_s, order = _order(there, clips, problems)
-        captions = [text for i in order if (text := clips[there[i]].caption)]
-        extra = {"clips_left_out": len(of_video[source]) - len(order)}
-        group = "/".join(folder[n_common:]) or None
-        caption = join_captions(captions)
+        ordered, times_s = _order([clip_id for clip_id in placed if clip_id in row_of], clips, problems)
+        n = len(of_video[source])
+        caption = join_captions(text for clip_id in ordered if (text := clips[clip_id].caption))
+        extra = {"clips_left_out": n - len(ordered)}
         videos.append(Video(make_video_id(source), _locate(source), group, caption=caption, extra=extra))
-        if not there:
-            n = len(of_video[source])
+        if not ordered:
             reasons[videos[-1].video_id] = f"none of its {n} clips has an embedding and a duration_span"
-        paths.append(values[[row_of[there[i]] for i in order]])
+        paths.append(values[[row_of[clip_id] for clip_id in ordered]])
         spans.append(times_s)
     problems["embeddings of no clip in the metadata"] = len(row_of.keys() - clips.keys())
     return Videos(videos), Precomputed(paths, spans, reasons)
 
 
-def _order(ids: Sequence[str], clips: dict[str, _Clip], problems: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the spans of a video's clips in order of their middles, (n, 2), and which clip each is.
+def _to_groups(sources: Sequence[str]) -> list[str | None]:
+    """Return the folder of each of some paths, below those that all of them lie in."""
+    folders = [source.split("/")[:-1] for source in sources]
+    n_common = 0
+    while all(len(each) > n_common and each[n_common] == folders[0][n_common] for each in folders):
+        n_common += 1
+    return ["/".join(each[n_common:]) or None for each in folders]
+
+
+def _order(ids: list[str], clips: dict[str, _Clip], problems: Counter[str]) -> tuple[list[str], np.ndarray]:
+    """Return a video's clips in order of their middles, and their spans, (n, 2); of those with the same middle one.
 
     Where a span is not known, the clips follow one another as they came, each a second long.
     """
@@ -195,10 +197,10 @@ def _order(ids: Sequence[str], clips: dict[str, _Clip], problems: Counter[str]) 
     known = np.array([span for span in spans if span is not None], np.float64).reshape(-1, 2)
     if not len(known):
         problems["clips without a span, which lie in their video as they came"] += len(ids)
-        return np.arange(len(ids))[:, None] + np.array([0.0, 1.0]), np.arange(len(ids))
+        return ids, np.arange(len(ids))[:, None] + np.array([0.0, 1.0])
     _, order = np.unique(known.mean(axis=1), return_index=True)
     problems["clips left out, as another one of their video has the same middle"] += len(ids) - len(order)
-    return known[order], order
+    return [ids[i] for i in order], known[order]
 
 
 def _locate(source: str) -> str:
