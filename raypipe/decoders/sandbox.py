@@ -8,16 +8,12 @@ deadline is killed with its process group, and the next request gets a new one.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,25 +24,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raypipe.decoders import DECODERS, describe, make_decoder, resolve_chain
-from raypipe.decoders.thumbnails import thumbnails_of_squares
+from raypipe.decoders import resolve_chain
+from raypipe.decoders.memory import make_memory_file, read_arrays, write_arrays
 from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.storage import file_of, local_path, shown
 
-if TYPE_CHECKING:  # The child need not import the config.
+if TYPE_CHECKING:  # The child that makes videos playable imports this module, and need not import the config.
     from raypipe.config import DecodeConfig
 
 _START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
 _DEATH_S = 5.0
 _TURN_S = 0.5
 _LEAST_SHARE = 4  # A decoder that hangs computes all the time, or a part of it on a busy machine.
-_PR_SET_PDEATHSIG = 1
-_MOST_MEMORY = 4 << 30
-"""Bytes that FFmpeg may take for one request, because a few bytes of a header can ask for any number of huge frames.
-
-The frames of an 8K video that a decoder holds at once take 2 GB.
-"""
 
 
 class Sandbox:
@@ -66,7 +56,7 @@ class Sandbox:
     they stay valid after the next request, and an idle sandbox holds no frames.
     """
 
-    _module = "raypipe.decoders.sandbox"  # The child runs this module, which calls `serve`.
+    _module = "raypipe.decoders.sandbox_child"  # The child runs this module, which calls `serve`.
 
     def __init__(self, decoder: str = "auto", deadline_s: float = 20.0, deadline_factor: float = 3.0) -> None:
         self.decoder = decoder
@@ -198,7 +188,7 @@ class _Child:
         # Nobody reads this pipe while the child works, so what does not fit into it is lost.
         os.set_blocking(noise_in, False)
         self._connection = Connection(ours.detach())
-        self._memory = _make_memory_file()
+        self._memory = make_memory_file()
         handles = (theirs.fileno(), self._memory)
         try:
             started = _starter(self._owner).submit(
@@ -323,123 +313,3 @@ def _make_environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     places = dict.fromkeys([root, *(place or str(Path.cwd()) for place in sys.path)])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
-
-
-def _make_memory_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("raypipe-frames")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def write_arrays(file: int, *arrays: np.ndarray) -> None:
-    """Write arrays into the memory file, one after the other."""
-    offset = 0
-    for array in arrays:
-        left = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        while left.size:
-            n = os.pwrite(file, left.data, offset)
-            left, offset = left[n:], offset + n
-
-
-def read_arrays(file: int, *kinds: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
-    """Read the arrays that `write_arrays` has written, given their shapes and types."""
-    arrays, offset = [], 0
-    for shape, dtype in kinds:
-        array: np.ndarray = np.empty(shape, dtype)
-        left = array.reshape(-1).view(np.uint8)
-        while left.size:
-            n = os.preadv(file, [left.data], offset)
-            if n == 0:
-                raise EOFError("the shared memory is shorter than the arrays that it should hold")
-            left, offset = left[n:], offset + n
-        arrays.append(array)
-    return arrays
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, even while a decoder hangs."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_TURN_S)
-    os._exit(1)
-
-
-def bound_memory(name: str) -> None:
-    """Make allocations fail once a decoder has taken `_MOST_MEMORY` more than this process has now.
-
-    torchcodec is not bounded, because GPU libraries map far more memory than they use; nor is a user's own decoder.
-    """
-    if sys.platform != "linux":  # Other kernels count this memory differently, or not at all.
-        return
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = most
-    if name in ("pyav", "decord", "images"):
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-        limit = pages * resource.getpagesize() + _MOST_MEMORY
-        limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-
-
-def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
-    decoder: Any = _decoder(name)
-    bound_memory(name)
-    if method == "probe":
-        return vars(decoder.probe(uri))
-    if method == "frame_times":
-        times_s = np.asarray(decoder.frame_times(uri), dtype=np.float64)
-        write_arrays(memory, times_s)
-        return len(times_s)
-    n, image_size, resize_mode, thumbnails = arguments
-    (times_s,) = read_arrays(memory, ((n,), np.float64))
-    if name in DECODERS:
-        frames = decoder.frames(uri, times_s, image_size, resize_mode, thumbnails)
-        small = frames.thumbnails
-    else:  # A user's own decoder need not know of small pictures.
-        frames = decoder.frames(uri, times_s, image_size, resize_mode)
-        small = thumbnails_of_squares(frames.pixels, frames.requested, resize_mode, thumbnails) if thumbnails else {}
-    write_arrays(memory, frames.pixels, frames.times_s, frames.requested.astype(np.int64))
-    return len(frames.times_s), frames.error, small
-
-
-_decoder = cache(make_decoder)
-
-
-def serve(answer: Callable[..., Any], parent: int, connection: int, memory: int) -> None:
-    """Answer requests until the parent closes the connection.
-
-    Parameters
-    ----------
-    answer
-        A function of the memory file and a request: method, decoder's name, video's URI and further arguments.
-    parent, connection, memory
-        The arguments of the process: its parent's id, its end of the socket pair, and the memory file.
-    """
-    die_with(parent)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Crashes are expected here, and nobody reads their dumps.
-    channel = Connection(connection)
-    channel.send(None)
-    while True:
-        try:
-            request = channel.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            reply: tuple[Any, RaypipeError | None] = (answer(memory, *request), None)
-        except RaypipeError as error:
-            reply = (None, error)
-        except Exception as error:  # Whatever a library raises is recorded as this video's error.
-            reply = (None, DecodeError(describe(error, uri=request[2])))
-        channel.send(reply)
-
-
-if __name__ == "__main__":
-    serve(_answer, *map(int, sys.argv[1:]))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raypipe.decoders.sandbox import die_with
+from raypipe.decoders.sandbox_child import die_with
 from raypipe.demo.scene import HEIGHT, LOOP, WIDTH, draw_look, render_frames
 from raypipe.errors import RaypipeError
 

@@ -18,7 +18,9 @@ import pyarrow as pa
 
 from raypipe.config import DecodeConfig, EncodeConfig, SampleConfig
 from raypipe.decoders import resolve_chain
-from raypipe.decoders.sandbox import Sandbox, read_arrays, serve, write_arrays
+from raypipe.decoders.memory import read_arrays, write_arrays
+from raypipe.decoders.sandbox import Sandbox
+from raypipe.decoders.sandbox_child import serve
 from raypipe.decoders.torchcodec import TorchCodecDecoder
 from raypipe.encoders import remake_encoder
 from raypipe.errors import DecodeError, EncoderError

@@ -99,7 +99,7 @@ def test_damaged_frames_are_told(data_dir, tmp_path):
 def test_memory_is_bounded():
     program = """
         import numpy as np
-        from raypipe.decoders.sandbox import _MOST_MEMORY, bound_memory
+        from raypipe.decoders.sandbox_child import _MOST_MEMORY, bound_memory
         def has(n_bytes):
             try:
                 return bool(np.empty(n_bytes, np.uint8).size)

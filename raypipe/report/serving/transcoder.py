@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from raypipe.decoders.images import ImageColumnDecoder
-from raypipe.decoders.sandbox import Sandbox, bound_memory, serve
+from raypipe.decoders.sandbox import Sandbox
+from raypipe.decoders.sandbox_child import bound_memory, serve
 from raypipe.errors import DecodeError
 from raypipe.storage import parse_image_column, shown
 
