@@ -22,6 +22,8 @@ from raypipe.segments.sampling import Sampling, Span, choose_evenly, pool_frames
 _SILENT_S = 1.0
 _LAST_S = 1e-3
 
+_UNIT = ("video_id", "segment", "fingerprint")  # What names the unit of work, in each row that comes of it.
+
 
 class ProbeVideos:
     """Probe URIs in a sandbox: a URI in, its `Probe` or a `Failure` out."""
@@ -78,8 +80,6 @@ class DecodeSegments:
         """
         span = Span(row["origin_s"], row["span_s"], row["start_s"], row["end_s"])
         size = self._image_size
-        out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
-        out.update(decoder=None, error_stage=None, error=None)
         try:
             by_frame = self._sample.every_n is not None
             times = self._sandbox.frame_times(row["uri"], row.get("duration_s") or 0.0) if by_frame else None
@@ -99,6 +99,7 @@ class DecodeSegments:
         position[frames.requested] = np.arange(len(frames.requested))
         members = np.stack([sampling.members[:, 0], position[sampling.members[:, 1]]], axis=1)
         n = np.searchsorted(frames.requested, len(sampling.times_s))
+        out = {name: row[name] for name in _UNIT}
         out.update(pixels=frames.pixels[:n], members=members[members[:, 1] >= 0], clip_index=sampling.clip_index)
         out.update(clip_start_s=sampling.clip_start_s, clip_end_s=sampling.clip_end_s)
         out.update(decoder=frames.decoder, error_stage=frames.error and "decode", error=frames.error)
@@ -114,11 +115,11 @@ class DecodeSegments:
     def refuse(self, row: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
         """Return what a segment that cannot be decoded comes to."""
         size = self._image_size
-        out: dict[str, Any] = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
+        out = {name: row[name] for name in _UNIT}
         out.update(pixels=np.empty((0, size, size, 3), np.uint8), members=np.empty((0, 2), int))
         out.update(clip_index=np.empty(0, int), clip_start_s=np.empty(0), clip_end_s=np.empty(0))
-        out["frames"] = FRAMES.empty_table()
-        return {**out, "decoder": None, "error_stage": failure.stage, "error": failure.error}
+        out.update(decoder=None, error_stage=failure.stage, error=failure.error, frames=FRAMES.empty_table())
+        return out
 
     def close(self) -> None:
         """End the child process."""
@@ -227,5 +228,5 @@ class EncodeSegments:
 
 def empty_segment(row: Mapping[str, Any], dim: int, stage: str | None, error: str | None) -> pa.Table:
     """Return the one row of a segment without a clip: it failed, or no clip starts in it."""
-    unit = {name: row[name] for name in ("video_id", "segment", "fingerprint")}
+    unit = {name: row[name] for name in _UNIT}
     return pa.Table.from_pylist([{**unit, "error_stage": stage, "error": error}], schema=embeddings_schema(dim))
