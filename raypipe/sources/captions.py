@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote
 
 from raypipe.errors import SourceError
 from raypipe.sources.columns import writable
-from raypipe.sources.files import list_folder, map_files
+from raypipe.sources.files import list_folder, map_files, unquoted
 from raypipe.sources.videos import Videos
 from raypipe.storage import is_transient, open_file
 
@@ -50,8 +49,7 @@ def read_texts(found: Videos, source: str) -> Videos:
 
 def _stem(uri: str) -> str:
     """Return the name of a file without its suffix."""
-    name = uri.rpartition("/")[2]
-    return (unquote(name) if uri.startswith("file:") else name).rpartition(".")[0]
+    return unquoted(uri.rpartition("/")[2], uri).rpartition(".")[0]
 
 
 def _read_text(path: str) -> str | SourceError | None:

@@ -96,10 +96,14 @@ def names_file(name: str, suffixes: Container[str]) -> bool:
     return path is None or not os.path.isdir(path)  # noqa: PTH112 – Path.is_dir raises if its folder may not be entered
 
 
+def unquoted(part: str, uri: str) -> str:
+    r"""Return a part of a URI as it reads, percent-encoded or not; bytes that are not UTF-8 become \xNN."""
+    return unquote(part, errors="backslashreplace") if uri.startswith("file:") or is_http(uri) else part
+
+
 def group_name(parents: str, uri: str) -> str | None:
-    r"""Return a video's group: the relative folders of its ``uri``, decoded; bytes that are not UTF-8 become \xNN."""
-    encoded = uri.startswith("file:") or is_http(uri)
-    return (unquote(parents, errors="backslashreplace") if encoded else parents) or None
+    """Return a video's group: the relative folders of its ``uri``, as they read."""
+    return unquoted(parents, uri) or None
 
 
 def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, str]:

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -23,7 +22,7 @@ from raypipe.errors import SourceError
 from raypipe.ranges import read_range
 from raypipe.sources.captions import join_captions
 from raypipe.sources.columns import plain, to_columns, writable
-from raypipe.sources.files import VIDEO_SUFFIXES, find_files, has_wildcard, list_folder
+from raypipe.sources.files import VIDEO_SUFFIXES, find_files, has_wildcard, list_folder, unquoted
 from raypipe.sources.precomputed import holds_records
 from raypipe.sources.videos import Videos, make_video_id, tabulate
 from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
@@ -142,7 +141,7 @@ def _folders_to_search(files: Sequence[str], source: str) -> list[str]:
 def _stem(uri: str, depth: int = 0) -> str:
     """Return the name of a file without its suffix, behind so many of the folders that it lies in."""
     *folders, name = uri.rsplit("/", depth + 1)[1:]
-    return unquote("/".join([*folders, name.rpartition(".")[0] or name]))
+    return unquoted("/".join([*folders, name.rpartition(".")[0] or name]), uri)
 
 
 def _read_records(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -2,6 +2,7 @@
 
 import json
 
+import fsspec
 import numpy as np
 import pytest
 from captioned import SENTENCES, captions_of, split_of, write_coco, write_datainfo, write_list, write_videos
@@ -83,6 +84,13 @@ class TestForms:
             "ep%201/cam.mp4": "one", "ep2/cam.mp4": "two", "videos/test/video3.mp4": "three",
         }  # fmt: skip
         assert found.notes == ("missing videos: 1 of 4 (the first: gone/cam); by split: no split (1)",)
+
+    def test_a_percent_sign_in_the_key_of_an_object_is_a_letter(self):
+        store = fsspec.filesystem("memory")
+        store.pipe("/percent/50%25.mp4", b"x")
+        store.pipe("/percent/list.json", json.dumps([{"video": "50%25.mp4", "caption": "half"}]).encode())
+        (found,) = find_videos("memory://percent/list.json")
+        assert (found.uri, found.caption) == ("memory:///percent/50%25.mp4", "half")
 
     def test_half_a_character_is_a_question_mark(self, videos):
         """JSON holds what is left where a text was cut in the midst of a pair of surrogates, and Arrow does not."""
