@@ -104,9 +104,11 @@ def split_member(uri: str) -> TarMember | None:
 
 
 def file_of(uri: str) -> str:
-    """Return the URI of the file that lies on the disk or server: of a tar's member, that of the tar."""
-    member = split_member(uri)
-    return uri if member is None else member.archive
+    """Return the URI of the file that lies on the disk or server: a tar for its member, a table for its pictures."""
+    if (member := split_member(uri)) is not None:
+        return member.archive
+    pictures = parse_image_column(uri)
+    return uri if pictures is None else pictures.file
 
 
 class ImageColumn(NamedTuple):

@@ -33,7 +33,6 @@ from raypipe.storage import (
     is_transient,
     local_path,
     open_filesystem,
-    parse_image_column,
     patiently,
 )
 
@@ -116,8 +115,7 @@ def find_readable(uris: pa.ChunkedArray) -> list[str]:
 
 def _readable(uris: Iterator[str]) -> Iterator[str]:
     for uri in uris:
-        pictures = parse_image_column(uri)
-        file = file_of(uri) if pictures is None else pictures.file
+        file = file_of(uri)
         try:
             _read_some(file)
         except Exception:  # Each filesystem raises errors of its own. Whoever reads the video will say what is wrong.

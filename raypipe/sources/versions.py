@@ -13,7 +13,7 @@ import pyarrow as pa
 from raypipe.errors import SourceError
 from raypipe.schema import memory_mapped
 from raypipe.sources.videos import Videos
-from raypipe.storage import file_of, local_path, open_filesystem, parse_image_column, patiently
+from raypipe.storage import file_of, local_path, open_filesystem, patiently
 
 _REMOTE_THREADS = 32  # So many requests are under way at once, since each of them waits for the network.
 _VERSIONS = pa.schema([("version", pa.string())])
@@ -49,9 +49,8 @@ def read_versions(videos: Videos) -> pa.ChunkedArray:
 
 
 def version_of_file(uri: str) -> str | None:
-    """Return the present version of a file, or None where it is unknown."""
-    pictures = parse_image_column(uri)
-    uri = file_of(uri if pictures is None else pictures.file)
+    """Return the present version of a video's file, or None where it is unknown."""
+    uri = file_of(uri)
     path = local_path(uri)
     return _remote_version(uri) if path is None else _local_version(path)
 
