@@ -111,9 +111,9 @@ def describe_episodes(dataset: LeRobotDataset) -> Described:
     told = dataset.info.get("total_episodes")
     if isinstance(told, int) and told != len(episodes):
         notes.append(f"{dataset.name}: info.json tells of {told} episodes, and their table has {len(episodes)}")
-    labels, facts = _read_facts(dataset, episodes, notes)
+    labels = _read_labels(dataset, episodes, notes)
     kept = episodes.select([name for name in episodes.column_names if not name.startswith(_PLACES)])
-    for name, column in facts.items():
+    for name, column in _read_facts(dataset, episodes, notes).items():
         kept = kept.append_column(name, column)
     return Described(episodes, labels, kept, notes)
 
@@ -172,32 +172,34 @@ def _tables(
             yield pa.table(joined, schema=FOUND), kept.slice(start, n).take(pa.array(places % n))
 
 
-def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
-    """Return each episode's task, and what its frames alone tell: whether it succeeded, and its subtasks.
-
-    The frames are read where they tell something: of episodes with several tasks or none, and of all if a frame says
-    whether its episode has succeeded, or belongs to a subtask.
-    """
+def _read_labels(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> pa.Array:
+    """Return each episode's task; of several or none the one that most of its frames have."""
     tasks = _read_tasks(episodes)
     labels = [each[0] if each else None for each in tasks]
     n_tasks = np.array([len(each) for each in tasks])
-    facts: dict[str, Any] = {}
-    if len(several := np.flatnonzero(n_tasks > 1)):
-        instead = "so their label is the first of their tasks"
-        if "task_index" in dataset.features:
-            _label_by_frames(dataset, episodes, several, tasks, labels, notes, instead)
-        else:
-            notes.append(f"{counted(len(several), *_HAVE)} several tasks and their frames none, {instead}")
     # The table of episodes that lerobot 0.6 writes when it converts pictures to videos has no tasks.
-    if len(without := np.flatnonzero(n_tasks == 0)) and "task_index" in dataset.features:
-        _label_by_frames(dataset, episodes, without, tasks, labels, notes, "so they have no label")
+    several, without = np.flatnonzero(n_tasks > 1), np.flatnonzero(n_tasks == 0)
+    is_first = "so their label is the first of their tasks"
+    if "task_index" in dataset.features:
+        for rows, instead in ((several, is_first), (without, "so they have no label")):
+            some = episodes.take(pa.array(rows))
+            for row, label in _label_by_frames(dataset, some, notes, instead) if len(some) else ():
+                labels[rows[row]] = label
+    elif len(several):
+        notes.append(f"{counted(len(several), *_HAVE)} several tasks and their frames none, {is_first}")
+    return pa.array(labels, pa.string())
+
+
+def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> dict[str, pa.Array]:
+    """Return what the frames of episodes alone tell, where they do: whether each succeeded, and its subtasks."""
+    facts: dict[str, pa.Array] = {}
     if _SUCCESS in dataset.features and _SUCCESS not in episodes.column_names:
         facts[_SUCCESS] = _read_success(dataset, episodes, notes)
     if _SUBTASK in dataset.features and _SUBTASKS not in episodes.column_names:
         facts[_SUBTASKS] = _read_subtasks(dataset, episodes, notes)
     elif _LANGUAGE in dataset.features and _SUBTASKS not in episodes.column_names:
         facts[_SUBTASKS] = _read_language(dataset, episodes, notes)
-    return pa.array(labels, pa.string()), facts
+    return facts
 
 
 def _read_tasks(episodes: pa.Table) -> list[list[str]]:
@@ -232,26 +234,20 @@ def _each_episode(
 
 
 def _label_by_frames(
-    dataset: LeRobotDataset,
-    episodes: pa.Table,
-    rows: np.ndarray,
-    tasks: list[list[str]],
-    labels: list[str | None],
-    notes: list[str],
-    instead: str,
-) -> None:
-    """Give the episodes in ``rows``, which have several tasks or none, the label that most of their frames have."""
+    dataset: LeRobotDataset, episodes: pa.Table, notes: list[str], instead: str
+) -> Iterator[tuple[int, str]]:
+    """Yield a row of ``episodes``, which have several tasks each or none, and the task that most of its frames have."""
+    tasks = _read_tasks(episodes)
     try:
         names = read_task_names(dataset)
     except SourceError as error:
-        how_many = "several" if tasks[rows[0]] else "no"
-        notes.append(f"{counted(len(rows), *_HAVE)} {how_many} tasks, {instead}: {error}")
+        how_many = "several" if tasks[0] else "no"
+        notes.append(f"{counted(len(tasks), *_HAVE)} {how_many} tasks, {instead}: {error}")
         return
-    for row, numbers in _each_episode(dataset, episodes.take(pa.array(rows)), "task_index", notes, instead):
-        counts = Counter(names[n] for n in np.sort(numbers).tolist() if names.get(n))
-        own = tasks[rows[row]]
+    for row, numbers in _each_episode(dataset, episodes, "task_index", notes, instead):
+        counts, own = Counter(names[n] for n in np.sort(numbers).tolist() if names.get(n)), tasks[row]
         if counts:  # Of equally frequent ones the first in the table of tasks, since the order of `tasks` is none.
-            labels[rows[row]] = max(counts, key=lambda task: (counts[task], task in own))
+            yield row, max(counts, key=lambda task: (counts[task], task in own))
 
 
 def _read_success(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -> pa.Array:
