@@ -141,13 +141,13 @@ def split_nvdec(decoder: str) -> tuple[bool, str]:
     return bool({"auto", "torchcodec"} & set(names)), ",".join(n for n in names if n != "torchcodec") or "auto"
 
 
-def check_file(path: Path, uri: str) -> None:
-    """Raise `DecodeError` unless ``path`` is a readable regular file that is not empty.
+def check_file(path: str, uri: str) -> None:
+    """Raise `DecodeError`, which names the URI, unless ``path`` is a readable regular file that is not empty.
 
     The file is not opened for this: opening a FIFO would wait for a writer for ever, and a device may do anything.
     """
     try:
-        status = path.stat()
+        status = Path(path).stat()
     except OSError as error:
         raise DecodeError(f"{shown(uri)}: {error.strerror}") from error
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}

@@ -196,7 +196,7 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
     """
     path = local_path(uri)
     if path is not None:
-        check_file(Path(path), uri)
+        check_file(path, uri)
     # FFmpeg never mistakes an absolute path for a protocol, even if it contains colons.
     name = "" if path is None else str(Path(path).absolute())
     with open_stream(uri) if path is None else Path(name).open("rb") as file:

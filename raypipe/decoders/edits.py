@@ -51,7 +51,7 @@ def read_edits(file: Any) -> dict[int, tuple[Edit, ...]]:
     scale, entries = 0, {}
     for kind, start, end in _boxes(file, *moov):
         if kind == b"mvhd":
-            scale = _read_number(file, start, end, 12, 20)
+            scale = _read_number(file, start, end)
         elif kind == b"trak":
             number, pairs = _read_track(file, start, end)
             entries[number] = pairs
@@ -86,7 +86,7 @@ def _read_track(file: Any, start: int, end: int) -> tuple[int, list[tuple[int, i
     number, entries = 0, []
     for kind, body, stop in _boxes(file, start, end):
         if kind == b"tkhd":
-            number = _read_number(file, body, stop, 12, 20)
+            number = _read_number(file, body, stop)
         elif kind == b"edts":
             for inner, first, last in _boxes(file, body, stop):
                 if inner == b"elst":
@@ -103,11 +103,11 @@ def _read_list(file: Any, start: int, end: int) -> list[tuple[int, int]]:
     return [(duration, media_time) for duration, media_time, _ in struct.iter_unpack(form, data)]
 
 
-def _read_number(file: Any, start: int, end: int, at: int, at_if_long: int) -> int:
-    """Read a number of a box whose first byte, its version, says how long the numbers before it are."""
+def _read_number(file: Any, start: int, end: int) -> int:
+    """Read the number behind two times of a box whose first byte, its version, says how long these are."""
     file.seek(start)
-    data = file.read(min(end - start, at_if_long + 4))
-    at = at_if_long if data[:1] == b"\x01" else at
+    data = file.read(min(end - start, 24))
+    at = 20 if data[:1] == b"\x01" else 12
     return struct.unpack(">I", data[at : at + 4])[0] if len(data) >= at + 4 else 0
 
 

@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import av
@@ -198,7 +197,7 @@ def _opened(uri: str) -> Iterator[_PictureTable]:
     try:
         path = local_path(named.file)
         if path is not None:
-            check_file(Path(path), named.file)
+            check_file(path, named.file)
         with open_parts(named.file) as file:
             parquet = patiently(uri, lambda: ParquetFile(file, buffer_size=_BUFFER))
             yield patiently(uri, lambda: _find_rows(parquet, named))

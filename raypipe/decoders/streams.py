@@ -76,7 +76,7 @@ def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> An
     archive, offset, size, _ = member
     path, version = local_path(archive), None
     if path is not None:
-        check_file(Path(path), uri)
+        check_file(path, uri)
         if Path(path).stat().st_size < offset + size:
             raise DecodeError(f"{shown(uri)}: the tar ends before it does")
     else:

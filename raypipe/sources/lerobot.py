@@ -261,22 +261,23 @@ def whole_numbers(table: pa.Table, column: str, where: str = "") -> np.ndarray:
     SourceError
         If it holds something else; the message begins with ``where``.
     """
-    return numbers_of(_to_numbers(table[column], pa.int64(), f"{where}{column}").fill_null(-1))
+    return numbers_of(_to_numbers(table, column, pa.int64(), where).fill_null(-1))
 
 
 def seconds(table: pa.Table, column: str, where: str = "") -> np.ndarray:
     """Return a column of seconds, (n,) float64, NaN where it is null; raises as `whole_numbers` does."""
-    return numbers_of(_to_numbers(table[column], pa.float64(), f"{where}{column}").fill_null(np.nan))
+    return numbers_of(_to_numbers(table, column, pa.float64(), where).fill_null(np.nan))
 
 
-def _to_numbers(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+def _to_numbers(table: pa.Table, column: str, kind: pa.DataType, where: str) -> pa.ChunkedArray:
+    values = table[column]
     try:
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         return values.cast(kind)
     except pa.ArrowException as error:
         what = "whole numbers" if pa.types.is_integer(kind) else "numbers"
-        raise SourceError(f"{name} does not hold {what}: {message_of(error)}") from error
+        raise SourceError(f"{where}{column} does not hold {what}: {message_of(error)}") from error
 
 
 def read_episodes(dataset: LeRobotDataset) -> pa.Table:
