@@ -125,17 +125,17 @@ def pair_shards(tars: Tars) -> list[Shard]:
         folder, _, name = uri.rpartition("/")
         return uri in groups or name in listed(folder)
 
-    joined = {uri: _beside(uri, "metas") for uri in groups}
-    siblings = {other for uri in groups for kind in ("metas", "t5_xxl") for other in [_beside(uri, kind)] if other}
+    siblings = {_beside(uri, kind) for uri in groups for kind in ("metas", "t5_xxl")}
     shards = []
     for uri, group in groups.items():
         if uri in siblings:
             continue
-        metas, table = joined[uri], uri[: -len(TAR)] + ".parquet"
-        is_parallel = metas is not None and exists(metas)
-        if is_parallel:
+        metas, table = _beside(uri, "metas"), uri[: -len(TAR)] + ".parquet"
+        if metas is not None and exists(metas):
             group = re.split(r"(?:^|/)video(?:/|$)", group or "")[0] or None
-        shards.append(Shard(uri, group, metas if is_parallel else None, table if exists(table) else None))
+        else:
+            metas = None
+        shards.append(Shard(uri, group, metas, table if exists(table) else None))
     return shards
 
 

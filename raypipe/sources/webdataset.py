@@ -86,7 +86,6 @@ def read_tars(tars: Tars, source: str) -> Videos:
     parts = [_to_tables(content) for content in map_files(_read_shard, shards)]
     contents = [content for content, _, _ in parts]
     n_videos = sum(found.num_rows for _, found, _ in parts)
-    fields = sorted(set().union(*(content.first for content in contents)))
     if not n_videos:
         cut = next(chain.from_iterable(content.notes for content in contents), "")
         told = f" ({cut})" if cut else ""
@@ -96,13 +95,13 @@ def read_tars(tars: Tars, source: str) -> Videos:
     extra = _common_schema([more.schema for _, _, more in parts])
     videos = Videos.from_tables(((found, conform(more, extra)) for _, found, more in parts if found.num_rows), extra)
     videos.n_ignored = sum(content.n_others for content in contents)
-    videos.notes = tuple(_summarize(contents, n_videos, fields))
+    videos.notes = tuple(_summarize(contents, n_videos))
     return videos
 
 
-def _summarize(contents: Sequence[_Content], n_videos: int, what: Sequence[str]) -> Iterator[str]:
+def _summarize(contents: Sequence[_Content], n_videos: int) -> Iterator[str]:
     yield f"videos in tars: {n_videos:,} (in {len(contents):,})"
-    for each in what:
+    for each in sorted({what for content in contents for what in content.first}):
         n = sum(content.counts[each] for content in contents)
         first = next(content.first[each] for content in contents if each in content.first)
         yield f"{each}: {n:,} (the first: {first})"
