@@ -112,16 +112,17 @@ class PyAVDecoder(ContainerReader):
                 raise DecodeError(f"{shown(uri)}: {error}")
             resize = Resizer(image_size, resize_mode, video.pixel_aspect, request=thumbnails)
             for number, frame in enumerate(decode_shown(video) if len(numbers) else ()):
-                if number == numbers[n]:
-                    try:
-                        end = resize.fill(pixels, numbers, number, frame)
-                    except DecodeError as failure:
-                        if not n:
-                            raise DecodeError(f"{shown(uri)}: {failure}") from failure
-                        error = _describe_stop(timeline.times_s[number], None, str(failure))
-                        break
-                    n_damaged += frame.is_corrupt * (end - n)
-                    n = end
+                if number != numbers[n]:
+                    continue
+                try:
+                    end = resize.fill(pixels, numbers, number, frame)
+                except DecodeError as failure:
+                    if not n:
+                        raise DecodeError(f"{shown(uri)}: {failure}") from failure
+                    error = _describe_stop(timeline.times_s[number], None, str(failure))
+                    break
+                n_damaged += frame.is_corrupt * (end - n)
+                n = end
                 if n == len(numbers):
                     break
         error = _join(error, _count_damaged(n_damaged, n), timeline.remark)
