@@ -67,9 +67,10 @@ def window_captions(meta: Mapping[str, Any]) -> list[str]:
 
     A window has ``MODEL_enhanced_caption`` or ``MODEL_caption``; the first is taken where there is one.
     """
-    windows = meta.get("windows")
+    told = meta.get("windows")
+    windows = [window for window in told if isinstance(window, dict)] if isinstance(told, list) else []
     found = []
-    for window in windows if isinstance(windows, list) else ():
+    for window in windows:
         texts = {name: text for name, text in window.items() if name.endswith("_caption") and isinstance(text, str)}
         best = sorted(texts, key=lambda name: not name.endswith("_enhanced_caption"))
         found += [texts[name] for name in best[:1] if texts[name].strip()]

@@ -280,6 +280,11 @@ class TestCompanions:
         pq.write_table(pa.table({"key": ["2"], "caption": ["of the table"]}), tmp_path / "2.parquet")
         assert [video.caption for video in find_videos(tmp_path)] == ["of the table", "of a window"]
 
+    def test_windows_that_are_not_curates_are_a_column_as_others(self, tmp_path):
+        write_tar(tmp_path / "0.tar", {"1.mp4": VIDEO, "1.json": '{"windows": [[0, 5], [5, 10]]}'})
+        (video,) = find_videos(tmp_path)
+        assert (video.caption, video.extra["windows"]) == (None, "[[0, 5], [5, 10]]")
+
 
 class TestTrouble:
     @pytest.fixture
