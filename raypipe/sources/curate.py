@@ -216,7 +216,8 @@ def _read_table(path: str) -> _Embedded:
         names = parquet.schema_arrow.names
         if not {"id", "embedding"} <= set(names):
             raise SourceError(f"{shown(path)} has no columns id and embedding, but {shown(', '.join(names))}")
-        return parquet.read([name for name in ("id", "embedding", "$meta") if name in names])
+        table = parquet.read([name for name in ("id", "embedding", "$meta") if name in names])
+        return table.set_column(table.column_names.index("id"), "id", table["id"].cast(pa.string()))
 
     table = read_parquet(path, read)
     table = table.filter(table["embedding"].is_valid())
@@ -228,7 +229,7 @@ def _read_table(path: str) -> _Embedded:
     small = values.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
     exact = small if np.array_equal(small, values, equal_nan=True) else values
     metas = table["$meta"].to_pylist() if "$meta" in table.column_names else None
-    return _Embedded(table["id"].cast(pa.string()).to_pylist(), exact, metas)
+    return _Embedded(table["id"].to_pylist(), exact, metas)
 
 
 def _gather(parts: Sequence[_Embedded], where: str) -> tuple[np.ndarray, dict[str, int], int]:

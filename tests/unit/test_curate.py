@@ -208,6 +208,13 @@ class TestErrors:
         with pytest.raises(SourceError, match=message):
             read_source(root)
 
+    def test_ids_that_are_no_texts(self, tmp_path, videos):
+        root = write_curated(tmp_path, videos)
+        path = root / "ce1_embd_224p_parquet/z.parquet"
+        pq.write_table(pa.table({"id": [["a"], ["b"]], "embedding": [[1.0, 2.0], [3.0, 4.0]]}), path)
+        with pytest.raises(SourceError, match=f"cannot read {path}: "):
+            read_source(root)
+
     def test_a_truncated_table(self, tmp_path, videos):
         root = write_curated(tmp_path, videos)
         path = next((root / "ce1_embd_224p_parquet").iterdir())
