@@ -209,8 +209,8 @@ def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table
     if told is not None and told.mean.shape == first.shape[1:]:
         return told
     count, total, squares = np.zeros((3, first.shape[1]))
-    middle = np.nanmean(np.where(np.isfinite(first), first, np.nan), axis=0)
-    middle = np.nan_to_num(middle)  # Squares of differences from a near value do not cancel.
+    is_number = np.isfinite(first)  # Squares of differences from a near value do not cancel.
+    middle = np.where(is_number, first, 0.0).sum(axis=0) / np.maximum(is_number.sum(axis=0), 1)
     for frames in readable():
         apart = np.where(np.isfinite(frames), frames - middle, 0.0)
         count += np.isfinite(frames).sum(axis=0)

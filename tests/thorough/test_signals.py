@@ -116,6 +116,17 @@ def test_a_number_that_never_changes_is_0_and_one_that_is_none_is_interpolated(t
     )
 
 
+def test_a_number_that_the_first_episode_never_has_is_scaled_by_the_others(tmp_path):
+    states = {0: [[1.0, float("nan")], [2.0, float("nan")]], 1: [[3.0, 4.0], [4.0, 6.0]]}
+    root = write_set(tmp_path / "set", (2, 2), states={0: [[0.0] * 2] * 2, 1: [[0.0] * 2] * 2})
+    (root / "meta/stats.json").unlink()
+    frames = [*states[0], *states[1]]
+    change_rows(root, FRAMES, lambda rows: [row | {STATE: state} for row, state in zip(rows, frames, strict=True)])
+    signals = read_signals(str(root), STATE)
+    np.testing.assert_allclose((signals.scale.mean, signals.scale.std), ([2.5, 5.0], [np.sqrt(1.25), 1.0]))
+    assert (signals.paths[0][:, 1] == 0).all()
+
+
 def test_an_episode_whose_frames_cannot_be_read_fails_and_the_others_do_not(tmp_path):
     root = write_set(tmp_path / "set", LENGTHS)
     change_rows(root, FRAMES, lambda rows: [row for row in rows if row["episode_index"] != 3])
