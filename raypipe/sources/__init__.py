@@ -133,14 +133,18 @@ def _find_one(name: str, camera: str) -> Videos:
     if (tars := name_tars(name)) is not None:
         return read_tars(tars, name)
     found = read_texts(find_described(name), name)
-    if names_file(name, _LISTS):
-        said = f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
-        found.notes = (*found.notes, said)
-    elif is_http(name) and not suffix(name) and not name.endswith("/"):
-        found.notes = (*found.notes, f"{shown(name)} is taken for a video; the URL of a folder ends with /")
-    elif suffix(name) not in VIDEO_SUFFIXES or "*" in name:
-        found.notes = (*found.notes, *_note_dataset(found))
+    found.notes += tuple(_note_others(name, found))
     return found
+
+
+def _note_others(name: str, found: Videos) -> Iterator[str]:
+    """Yield what to say where a source that was taken for videos may have been meant for something else."""
+    if names_file(name, _LISTS):
+        yield f"{shown(name)} is taken for a video; a list of videos is a .csv, .jsonl or .parquet with a column path"
+    elif is_http(name) and not suffix(name) and not name.endswith("/"):
+        yield f"{shown(name)} is taken for a video; the URL of a folder ends with /"
+    elif suffix(name) not in VIDEO_SUFFIXES or "*" in name:
+        yield from _note_dataset(found)
 
 
 def _note_dataset(found: Videos) -> Iterator[str]:

@@ -50,7 +50,7 @@ def find_described(source: str) -> Videos:
         described, read = videos, []
         notes.append(f"the tables {shown_place(tables[0])} and others are not read: {error}")
     described.n_ignored = videos.n_ignored - len(read)
-    described.notes = (*described.notes, *notes)
+    described.notes += tuple(notes)
     return described
 
 
