@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import av
 import numpy as np
 from av.error import FFmpegError
@@ -50,10 +48,8 @@ def probe_video(uri: str, decoder: str) -> Probe:
         turned = read_orientation(frame).swaps_sides
         longest_s = max(_HOUR_S, video.container.size / _FEWEST_BYTES_A_SECOND)
         can_tell = video.is_indexed and video.is_sought and frame.pts is not None
-        length = measure(video, frame.pts) if can_tell else None
-        duration_s = 0.0 if length is None else length.promised_s or length.measured_s
-        if length is not None and not 0 < duration_s <= longest_s:
-            duration_s = length.measured_s
+        lengths_s = _measure(video, frame.pts) if can_tell else []
+        duration_s = next((length_s for length_s in lengths_s if 0 < length_s <= longest_s), 0.0)
         claim_s = video.read_claim(0) if "avi" in video.formats else None
         probed = {
             "width": frame.height if turned else frame.width,
@@ -62,7 +58,7 @@ def probe_video(uri: str, decoder: str) -> Probe:
             "n_frames": video.stream.frames,
             "codec": video.stream.codec.canonical_name,
         }
-    if not 0 < duration_s <= longest_s:
+    if not duration_s:
         packets = read_packets(uri)
         duration_s, n = packets.duration_s, len(packets.times_s)
         if claim_s is not None and duration_s + _SLACK_S < claim_s <= longest_s:
@@ -72,27 +68,11 @@ def probe_video(uri: str, decoder: str) -> Probe:
     return Probe(duration_s=duration_s, decoder=decoder, **probed)
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a video is, as its last packets tell.
-
-    Attributes
-    ----------
-    measured_s
-        From the first frame on display until the end of the last one that the file holds.
-    promised_s
-        What the header says, if the file was cut off before that; else None.
-    """
-
-    measured_s: float
-    promised_s: float | None
-
-
-def measure(video: OpenVideo, origin: int) -> Length | None:
-    """Measure a video by its last packets, which a seek finds; None if they do not tell.
+def _measure(video: OpenVideo, origin: int) -> list[float]:
+    """Return how long a video is from its first frame on, as its last packets tell, which a seek finds; or nothing.
 
     The header of the whole file tells of the longest track, and the header of a track may be an estimate. They are
-    believed where the file ends before both.
+    believed where the file ends before both: then what the header promises comes first, and what the file holds second.
     """
     container, stream = video.container, video.stream
     ends: dict[int, float] = {}
@@ -114,13 +94,13 @@ def measure(video: OpenVideo, origin: int) -> Length | None:
     except FFmpegError:
         pass
     if last is None or last_shown is None:
-        return None
+        return []
     measured_s = float((last - origin) * stream.time_base)
     promised_s = _read_promise(video, origin, last_dts, max(ends.values()))
     if promised_s is not None and promised_s - measured_s > _SLACK_S:
-        return Length(measured_s, promised_s)
+        return [promised_s, measured_s]
     last_s = float((last_shown - origin) * stream.time_base)
-    return Length(_read_length(video, origin, last_s, durations) or measured_s, None)
+    return [_read_length(video, origin, last_s, durations) or measured_s]
 
 
 def _read_length(video: OpenVideo, origin: int, last_s: float, durations: set[float]) -> float | None:
