@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import av
@@ -94,8 +95,7 @@ def iter_pictures(uri: str, times_s: np.ndarray) -> Iterator[Any]:
         numbers, _ = table.read_timeline().find(times_s)
         wanted, counts = np.unique(numbers, return_counts=True)
         for data, n in zip(table.iter_pictures(wanted), counts.tolist(), strict=True):
-            frame = _to_frame(data)
-            yield from (frame for _ in range(n))
+            yield from repeat(_to_frame(data), n)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -48,16 +51,10 @@ def iter_displayed(uri: str, times_s: np.ndarray, n_threads: int, counted: bool 
 
 
 def _count_displayed(uri: str, times_s: np.ndarray, n_threads: int) -> Iterator[tuple[float, Any]]:
-    numbers, _ = count_frames(uri).find(times_s)
-    waiting = iter(numbers.tolist())
-    wanted = next(waiting, None)
-    with open_video(uri, n_threads) as video:
-        try:
-            for number, frame in enumerate(decode_shown(video)):
-                while number == wanted:
-                    yield video.pixel_aspect, frame
-                    wanted = next(waiting, None)
-                if wanted is None:
-                    return
-        except FFmpegError:  # What decoded so far is shown.
-            return
+    numbers = count_frames(uri).find(times_s)[0].tolist()
+    n_times = Counter(numbers)
+    with open_video(uri, n_threads) as video, suppress(FFmpegError):  # What decoded so far is shown.
+        for number, frame in enumerate(decode_shown(video) if numbers else ()):
+            yield from repeat((video.pixel_aspect, frame), n_times[number])
+            if number == numbers[-1]:
+                return
