@@ -79,7 +79,7 @@ R = TypeVar("R")
 
 _Counts = Callable[[str], bool]  # Whether a file counts as what is looked for, by its suffix.
 
-_ZARR = re.compile(r".+\.zarr")
+_ANY, _ZARR = re.compile(".*", re.DOTALL), re.compile(r".+\.zarr")
 _PICTURES = frozenset(".bmp .exr .jpeg .jpg .png .tif .tiff .webp".split())
 
 
@@ -106,7 +106,7 @@ def group_name(parents: str, uri: str) -> str | None:
     return unquoted(parents, uri) or None
 
 
-def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, str]:
+def list_folder(name: str, wanted: re.Pattern[str] = _ANY) -> dict[str, str]:
     """Return the path or URI of what lies directly in a folder, by its name there; nothing if it is no such folder.
 
     They come in natural order, clip2 before clip10. A web server has no listing that could be relied on, so of ``http``
@@ -123,7 +123,7 @@ def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, s
     try:
         if path is not None:
             with os.scandir(os.path.expanduser(path)) as entries:  # noqa: PTH111 – as `_find_local` has it
-                found = {each.name: each.path for each in entries if wanted is None or wanted.fullmatch(each.name)}
+                found = {each.name: each.path for each in entries if wanted.fullmatch(each.name)}
         elif is_http(name):
             return {}
         else:
@@ -131,11 +131,7 @@ def list_folder(name: str, wanted: re.Pattern[str] | None = None) -> dict[str, s
             paths = patiently(name, lambda: filesystem.ls(inner.rstrip("/"), detail=False))
             below = (each.rstrip("/") for each in paths if each.strip("/") != inner.strip("/"))
             named = ((each.rpartition("/")[2], each) for each in below)
-            found = {
-                own: url_below(name, filesystem, inner, each)
-                for own, each in named
-                if wanted is None or wanted.fullmatch(own)
-            }
+            found = {own: url_below(name, filesystem, inner, each) for own, each in named if wanted.fullmatch(own)}
     except Exception:  # Each filesystem raises errors of its own. Whoever reads the source will say what is wrong.
         return {}
     return dict(sorted(found.items(), key=lambda each: path_order(each[0])))

@@ -115,11 +115,9 @@ def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Vide
         )
     clips = _check(parts, name)
     base = canonical_uri(name)
-    videos = []
-    for i in range(len(clips)):
-        own_id = None if parts.ids is None else parts.ids[i]
+    videos, unknown = [], [None] * len(clips)
+    for i, (own_id, label) in enumerate(zip(parts.ids or unknown, parts.labels or unknown, strict=True)):
         uri = f"{base}#{i if own_id is None else quote(own_id, safe='')}"
-        label = None if parts.labels is None else parts.labels[i]
         videos.append(Video(make_video_id(own_id or uri), uri, label=label))
     found = Videos(videos)
     if parts.unread:
