@@ -3,6 +3,7 @@
 import pytest
 from contrast import FIND_POOR
 from page_server import TOKEN, make_run, serve_page
+from report_runs import make_run as make_written_run
 
 from raypipe import pipeline
 from raypipe.config import make_config
@@ -123,3 +124,13 @@ def test_the_table_says_to_a_screen_reader_which_row_is_open(chromium, served):
     assert n_rows > 3 and grid.get_attribute("aria-rowcount") == "1"
     assert grid.get_attribute("aria-activedescendant") is None, "the row is not there any more"
     page.close()
+
+
+def test_a_page_without_pictures_says_why_once_a_cluster(open_page, tmp_path):
+    run = make_written_run(tmp_path / "run", [f"file:///data/paths.npz#v{i}" for i in range(24)], k=3)
+    pipeline.report(run, make_config(), Progress())
+    for width in (1400, 390):
+        page = open_page(path=run.path("report.html"), viewport={"width": width, "height": 844})
+        assert page.locator(".none >> visible=true").count() == 3 < page.locator(".none").count()
+        assert page.locator(".cluster .who >> visible=true").count() == 21
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -410,6 +410,16 @@ def test_trajectories_of_a_file_have_no_video_that_could_be_decoded(tmp_path):
     page = Page(run.read_bytes("report.html").decode())
     assert page.text.count("No picture: only its trajectory is known, not where the video lies") == 4
     assert "No such file" not in page.text
+    assert ("class", "gallery bare") in page.attributes and page.attributes.count(("class", "card cluster bare")) == 2
+
+
+def test_only_cards_without_any_picture_are_bare(tmp_path):
+    def every_second(uri, times_s, image_size):
+        return failing(uri, times_s, image_size) if int(uri[-5]) // 2 % 2 else frames_of(uri, times_s, image_size)
+
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(8)], k=2)
+    page = Page(write(run, every_second))
+    assert page.text.count("No picture: decord") == 3 and ("class", "card cluster bare") not in page.attributes
 
 
 @pytest.mark.parametrize("is_broken", [False, True])

@@ -224,8 +224,11 @@ def _card(card: Card, facts: Facts) -> str:
     rows = "\n".join(_row(shown) for shown in card.central)
     last = _row(card.farthest) if card.farthest else ""
     far = f'<div class="far"><h4>Farthest from the center</h4>{last}</div>' if last else ""
+    every = [*card.central, *([card.farthest] if card.farthest else [])]
+    # Where no row has a picture, for one reason, the rows stand side by side, and the style shows the first's reason.
+    bare = " bare" if {(shown.strip, shown.note) for shown in every} == {(None, every[0].note)} else ""
     return (
-        f'<section class="card cluster" id="cluster-{cluster.short_name}">\n<header>{_chip(cluster.number)}'
+        f'<section class="card cluster{bare}" id="cluster-{cluster.short_name}">\n<header>{_chip(cluster.number)}'
         f"<h3>{cluster.title}</h3>"
         f'<span class="muted">{counted(len(cluster), "video")} ({share:.0%}){odd}</span>'
         f"{_pills(cluster, facts)}{_keywords(cluster, facts)}"
@@ -304,7 +307,7 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     return (
         f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from {far}. The pictures are of the part '
         f"that is odd, where the run has kept them; outliers.csv has all.{rest}</p>\n"
-        f'<div class="gallery">{cells}</div>'
+        f'<div class="gallery{"" if any(jpeg for _, jpeg in outliers) else " bare"}">{cells}</div>'
     )
 
 
