@@ -422,6 +422,17 @@ def test_only_cards_without_any_picture_are_bare(tmp_path):
     assert page.text.count("No picture: decord") == 3 and ("class", "card cluster bare") not in page.attributes
 
 
+def test_figures_keep_no_room_for_what_is_not_there(tmp_path):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(80)], k=40)
+    write(run, sheet_videos=1)
+    bare, (width, height) = size_of(run, "plots/fingerprints.png"), size_of(run, "plots/sizes.png")
+    assert height < 1.2 * width, "forty bars fit a screen"
+    keep_pictures(run, 16)
+    write(run, sheet_videos=1)
+    whole = size_of(run, "plots/fingerprints.png")
+    assert bare[0] < 0.75 * whole[0] and bare[1] == whole[1]
+
+
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_a_run_that_is_clustered_again_meanwhile_is_said_in_a_line(tmp_path, monkeypatch, is_broken):
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(4)], k=2)

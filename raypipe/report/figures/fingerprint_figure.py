@@ -199,7 +199,9 @@ def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureM
     """
     columns = min(3 if len(prints) > 4 else 2, max(len(prints), 1))
     rows = math.ceil(len(prints) / columns)
-    cell = (_SIDE + _AXIS + _COLUMN + 2 * _GAP, _HEAD + _SIDE + _GAP)
+    has_frames = any(each.pictures.jpegs for each in prints)  # Of trajectories from elsewhere there are none.
+    beside = _AXIS + _COLUMN + _GAP if has_frames else 0.0
+    cell = (_SIDE + beside + _GAP, _HEAD + _SIDE + _GAP)
     width, height = columns * cell[0] + 2 * _EDGE, rows * cell[1] + 2 * _EDGE + _TITLE
     steps = paths.steps[np.isfinite(paths.steps).all(axis=1)]
     cloud = steps[np.random.default_rng(0).permutation(len(steps))[:_CLOUD]]
@@ -210,14 +212,16 @@ def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureM
         axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
         axes.axis("off")
         axes.text(_EDGE, height - _EDGE, title, size=12, weight="bold", va="top")
-        key = "ring: start   arrow: end   numbers: the frames beside   gray: all videos"
+        numbers = "numbers: the frames beside   " if has_frames else ""
+        key = f"ring: start   arrow: end   {numbers}gray: all videos"
         axes.text(_EDGE, height - _EDGE - 0.23, key, size=8.5, color=MUTED, va="top")
         for i, each in enumerate(prints):
             row, column = divmod(i, columns)
             left, top = _EDGE + column * cell[0], height - _EDGE - _TITLE - row * cell[1]
             _draw_head(axes, each, left, top)
             _draw_map(_Panel(axes, np.array([left, top - _HEAD - _SIDE]), _SIDE, box), each, cloud)
-            _draw_frames(axes, each, left + _SIDE + _GAP, top - _HEAD)
+            if has_frames:
+                _draw_frames(axes, each, left + _SIDE + _GAP, top - _HEAD)
         return as_png(figure)
 
 

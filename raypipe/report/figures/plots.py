@@ -170,7 +170,8 @@ def draw_sizes(facts: Facts) -> bytes:
     parts = sorted({p for c in clusters for p, _ in c.mix(column)}) if column else []
     if len(parts) > len(TINTS):
         parts = []
-    with open_figure(9.6, 1.3 + 0.34 * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
+    bar = 0.34 if len(clusters) <= 12 else 0.24  # Inches: many would make a picture higher than a screen.
+    with open_figure(9.6, 1.3 + bar * len(clusters) + 0.22 * math.ceil(len(parts) / 3)) as figure:
         rows, below = range(len(clusters)), 0.5
         if parts:
             handles = [Patch(color=TINTS[i], label=shorten(part, 34)) for i, part in enumerate(parts)]

@@ -33,8 +33,8 @@ def render_pictures(facts: Facts, plots: Mapping[str, bytes], video_map: VideoMa
         "ground.",
         "fingerprints": "Videos that are as unlike one another as can be, by dynamic time warping of their paths on "
         "the map: each path from its start (ring) to its end (arrow), over all videos' steps (gray), and beside it "
-        "frames at their times, numbered as the points of the path where they lie. A path that is small on the map is "
-        "enlarged.",
+        "what frames there are at their times, numbered as the points of the path where they lie. A path that is small "
+        "on the map is enlarged.",
         "sizes": "How many videos each cluster has"
         + (f", and how its videos' {facts.mix_column}s mix." if facts.mix_column else "."),
         "outliers": "How far the videos lie off, and the threshold beyond which they are outliers. "
