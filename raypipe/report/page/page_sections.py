@@ -13,7 +13,7 @@ from typing import Any
 from raypipe.analysis.dataset_faults import SHOWN
 from raypipe.report.facts import Facts, Member
 from raypipe.report.page.page_figures import fold, scroll
-from raypipe.runs.comparison import why_no_words
+from raypipe.runs.comparison import PRECOMPUTED, why_no_words
 
 MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed, and so many videos of each.
 _HEADING = re.compile(r'<h2( class="served")?>(.*?)</h2>')
@@ -68,7 +68,9 @@ def render_search(facts: Facts) -> str:
 
 
 def render_poster(facts: Facts) -> str:
-    """Return the part on the poster, in which the script of a served page shows it."""
+    """Return the part on the poster, in which the script of a served page shows it; nothing where it can have none."""
+    if not facts.poster and facts.info.get("encoder", {}).get("name") == PRECOMPUTED:
+        return ""
     make = (
         f"<code>raypipe poster {escape(quote(facts.url))}</code> lays frames of all videos out by their place on the "
         "map, as one picture."
