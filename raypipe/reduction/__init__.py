@@ -178,7 +178,8 @@ def reduce(
     RaypipeError
         If a trajectory has a NaN or infinite value, or cuML is asked for and cannot be used here.
     """
-    check_type("trajectories", trajectories, Trajectories, "what build_trajectories returns")
+    remedy = "what build_trajectories returns, or Trajectories(video_ids, values, n_clips) of your own arrays"
+    check_type("trajectories", trajectories, Trajectories, remedy)
     paths = _read_paths(trajectories)
     values = {
         "method": method,
@@ -205,6 +206,8 @@ def _read_paths(trajectories: Trajectories) -> Trajectories:
         paths = [as_array(path, f"trajectory {i}") for i, path in enumerate(paths)]
     if not len(paths):
         raise UsageError("there is no trajectory to reduce")
+    if len(paths) != len(trajectories):
+        raise UsageError(f"Trajectories have {len(trajectories):,} video_ids and {len(paths):,} values: one a video")
     for i, path in enumerate(paths[:1] if isinstance(paths, np.ndarray) else paths):
         if path.ndim != 2 or 0 in path.shape or path.shape[1] != paths[0].shape[1]:
             raise UsageError(f"trajectory {i} has the shape {path.shape}; each must be (n_steps, dim), of one dim")

@@ -106,7 +106,10 @@ def wrong_reductions():
         for value in values:
             yield f"reduce {name}={value}", lambda run, kept={name: value}: rp.reduce(PATHS, **kept), name
     yield "reduce array", lambda run: rp.reduce(PATHS.values), "trajectories must be Trajectories, not ndarray"
+    yield "reduce list", lambda run: rp.reduce([np.ones((2, 3))]), r"or Trajectories\(video_ids, values, n_clips\) of"
     yield "reduce nothing", lambda run: rp.reduce(paths_of()), "there is no trajectory"
+    one = rp.Trajectories(("a",), np.ones((2, 4, 3)), np.full(2, 4))
+    yield "reduce too many", lambda run: rp.reduce(one), "Trajectories have 1 video_ids and 2 values"
     yield "reduce 2-D", lambda run: rp.reduce(rp.Trajectories(("a",), np.ones((1, 2)), np.ones(1))), r"shape \(2,\)"
     yield "reduce no step", lambda run: rp.reduce(paths_of(np.ones((2, 3)), np.ones((0, 3)))), "trajectory 1 has"
     yield "reduce two dims", lambda run: rp.reduce(paths_of(np.ones((2, 3)), np.ones((2, 4)))), "of one dim"
