@@ -28,12 +28,12 @@ from raypipe.runs.contents import (
     VIDEOS_FILE,
 )
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import WEB, name_of, name_part, split_uri
+from raypipe.runs.lookup import WEB, name_part, split_uri, with_episode
 from raypipe.runs.results import read_barycenters, read_model_centers, read_reasons, split_paths
 from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, OK, SKIPPED
 
-_SHOWN = ["video_id", "uri", "caption", "duration_s", "status", "error_stage", "error"]
+_SHOWN = ["video_id", "uri", "group", "caption", "duration_s", "status", "error_stage", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,15 +250,21 @@ def read_facts(run: Run) -> Facts:
     RaypipeError
         If the run has not been clustered.
     """
-    videos = run.read_table(VIDEOS_FILE, _SHOWN).to_pylist()
+    videos = run.read_table(VIDEOS_FILE, with_episode(run, _SHOWN)).to_pylist()
     rows = run.read_table(CLUSTERS_FILE).to_pylist()
     spans = _read_spans(run, videos)
-    names = _name_videos(rows, spans)
+    names = _name_videos(videos, spans)
     captions = {row["video_id"]: row["caption"] for row in videos}
     reasons = read_reasons(run)
     members = tuple(
-        _as_member(row, name, captions.get(row["video_id"]), spans[row["video_id"]], reasons.get(row["video_id"]))
-        for row, name in zip(rows, names, strict=True)
+        _as_member(
+            row,
+            names[row["video_id"]],
+            captions.get(row["video_id"]),
+            spans[row["video_id"]],
+            reasons.get(row["video_id"]),
+        )
+        for row in rows
     )
     numbers = sorted({member.cluster for member in members} - {NOISE})
     odd = tuple(member for member in members if member.cluster == NOISE)
@@ -268,7 +274,7 @@ def read_facts(run: Run) -> Facts:
         metrics=run.read_json(METRICS_FILE),
         members=members,
         clusters=tuple(Cluster(number, _central_first(members, number)) for number in numbers),
-        problems=tuple(_find_problems(videos)),
+        problems=tuple(_find_problems(videos, names)),
         noise=Cluster(NOISE, odd) if odd else None,
         sweep=run.read_json(SWEEP_FILE) if run.exists(SWEEP_FILE) else None,
         learned=run.read_json(LEARNED_FILE) if run.exists(LEARNED_FILE) else None,
@@ -328,10 +334,10 @@ def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[f
     return spans
 
 
-def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, float | None]]) -> list[str]:
-    """Return a name for each video; if a file holds several videos, the name includes the span."""
+def _name_videos(rows: Sequence[dict[str, Any]], spans: dict[str, tuple[float, float | None]]) -> dict[str, str]:
+    """Return a name for each video, by its id; if a file holds several videos, the name tells them apart."""
     times_used = Counter(row["uri"] for row in rows)
-    return [name_part(row["uri"], *spans[row["video_id"]], times_used[row["uri"]] > 1) for row in rows]
+    return {row["video_id"]: name_part(row, *spans[row["video_id"]], times_used[row["uri"]] > 1) for row in rows}
 
 
 def _as_member(
@@ -369,12 +375,12 @@ def _central_first(members: Iterable[Member], number: int) -> tuple[Member, ...]
     return tuple(sorted(inside, key=lambda m: math.inf if math.isnan(m.distance) else m.distance))
 
 
-def _find_problems(videos: Iterable[dict[str, Any]]) -> Iterable[Problem]:
+def _find_problems(videos: Iterable[dict[str, Any]], names: Mapping[str, str]) -> Iterable[Problem]:
     for row in videos:
         # A video that is skipped for an earlier failure is listed; one that is beyond the limit is only counted.
         if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
             reason = row["error"] or "no reason was recorded"
-            yield Problem(name_of(row["uri"]), row["uri"], row["status"], row["error_stage"] or "", reason)
+            yield Problem(names[row["video_id"]], row["uri"], row["status"], row["error_stage"] or "", reason)
 
 
 def _find_poster(run: Run) -> str | None:

@@ -15,6 +15,7 @@ from raypipe.progress import counted
 from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
+from raypipe.runs.lookup import own_id
 from raypipe.schema import AWAY, EMBEDDED, FAILED, OK, PLAN, SKIPPED, VIDEOS
 from raypipe.sources.videos import Videos
 from raypipe.storage import shown
@@ -100,7 +101,7 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
     statuses: Counter[str] = Counter()
     decoders: Counter[str] = Counter()
     first_error: str | None = None
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
 
     def count() -> Iterator[pa.Table]:
         nonlocal first_error
@@ -111,7 +112,7 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
             if first_error is None and len(errors := table["error"].drop_null()):
                 first_error = errors[0].as_py()
             if len(failures) < _TOLD:
-                of_failed = table.select(["uri", "error"]).filter(pc.equal(table["status"], FAILED))
+                of_failed = table.filter(pc.equal(table["status"], FAILED))
                 failures.extend(of_failed[: _TOLD - len(failures)].to_pylist())
             yield table
 
@@ -125,7 +126,8 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {first_error}")
     for each in failures:
         name, error = shown(each["uri"]), each["error"]
-        say(f"failed: {error if name in error else f'{name}: {error}'}")
+        own = f"{own_id(each)}: " if own_id(each) else ""  # Many failed episodes may lie in one file.
+        say(f"failed: {own}{error if name in error else f'{name}: {error}'}")
     if n_more := counts[FAILED] - len(failures):
         say(f"{counted(n_more, 'more video')} failed: {VIDEOS_FILE} says why")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,6 +18,7 @@ from raypipe.runs.contents import CLUSTERS_FILE, TRAJECTORIES_FOLDER, VIDEOS_FIL
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, read_trajectories
 from raypipe.schema import OK, Trajectories, numbers_of
+from raypipe.sources.lerobot import EPISODE
 from raypipe.sources.videos import make_video_id
 from raypipe.storage import canonical_uri, shown, split_member
 
@@ -58,11 +59,12 @@ def find_id(run: Run, name: str) -> str | None:
 
 def _find_one(run: Run, name: str, is_named: Callable[[pa.Table], Any]) -> str | None:
     rows = []
-    for table in _video_tables(run, ["video_id", "uri", "status", "error"]):
+    for table in _video_tables(run, with_episode(run, ["video_id", "uri", "group", "status", "error"])):
         rows += table.filter(is_named(table)).to_pylist()
     if len(rows) > 1:
+        first = own_id(rows[0]) or rows[0]["video_id"]
         raise UsageError(
-            f"{shown(name)} holds {len(rows)} videos of {run}: give one's id, such as {rows[0]['video_id']}"
+            f"{shown(name)} holds {len(rows)} videos of {run}: give one's id, such as {first}"
             if len({row["uri"] for row in rows}) == 1
             else f"{len(rows)} videos of {run} end in {shown(name)}: give more of one's path"
         )
@@ -72,10 +74,13 @@ def _find_one(run: Run, name: str, is_named: Callable[[pa.Table], Any]) -> str |
 
 
 def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return ``uri, group, label, caption`` and ``cluster`` of some videos by id; a video without cluster has None."""
+    """Return ``uri, group, label, caption`` and ``cluster`` of some videos by id; a video without cluster has None.
+
+    Of a LeRobot dataset they have their ``episode_index`` too.
+    """
     wanted = pa.array(ids, pa.string())
     found: dict[str, dict[str, Any]] = {}
-    for table in _video_tables(run, _SHOWN):
+    for table in _video_tables(run, with_episode(run, _SHOWN)):
         for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
             found[row.pop("video_id")] = {**row, "cluster": None}
     if run.exists(CLUSTERS_FILE):
@@ -146,9 +151,30 @@ def name_of(uri: str) -> str:
     return split_uri(uri)[1] or uri
 
 
-def name_part(uri: str, origin_s: float, span_s: float | None, is_shared: bool) -> str:
-    """Return a readable name for a video; of one that shares its file with others, with its part of the file."""
-    return name_of(uri) + (f" [{origin_s:g}–{origin_s + span_s:g} s]" if is_shared and span_s else "")
+def with_episode(run: Run, columns: Sequence[str]) -> list[str]:
+    """Return columns of ``videos.parquet`` with the number of the episode, if it has one: see `own_id`."""
+    return [*columns, *({EPISODE} & set(run.column_names(VIDEOS_FILE)))]
+
+
+def own_id(video: Mapping[str, Any]) -> str | None:
+    """Return the id that a LeRobot dataset gives a video, ``episode/camera``, which `find_id` takes; None for others.
+
+    ``video`` has ``video_id`` and ``group``, and ``episode_index`` if its run does.
+    """
+    name = f"{video.get(EPISODE)}/{video['group']}"
+    return name if make_video_id(name) == video["video_id"] else None
+
+
+def name_part(video: Mapping[str, Any], origin_s: float, span_s: float | None, is_shared: bool) -> str:
+    """Return a readable name for a video: of one in a shared file its own id, or its part of it."""
+    if not is_shared:
+        return name_of(video["uri"])
+    return own_id(video) or name_of(video["uri"]) + say_part(origin_s, span_s)
+
+
+def say_part(origin_s: float, span_s: float | None) -> str:
+    """Return what follows the name of a file for a part of it; nothing where its length is not known."""
+    return f" [{origin_s:g}–{origin_s + span_s:g} s]" if span_s else ""
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.contents import CENTERS_FILE, CLUSTERS_FILE, METRICS_FILE, OUTLIERS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import name_of
+from raypipe.runs.lookup import describe_videos, name_of, own_id
 from raypipe.runs.results import is_predicted, read_model_centers, read_trajectories
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
@@ -317,8 +317,13 @@ def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
     run.write_csv(OUTLIERS_FILE, rows)
 
 
-def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: int = 0) -> list[str]:
-    """Return lines that say how many videos are outliers and beyond which threshold, and the farthest of all videos."""
+def describe_outliers(
+    found: Judgement, outliers: Sequence[Outlier], known: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[str]:
+    """Return lines that say how many videos are outliers and beyond which threshold, and which are the farthest.
+
+    ``known`` is what `describe_videos` returned of so many of the farthest; by default none is named.
+    """
     n, n_flagged, n_drop = len(outliers), int(found.flags.sum()), found.summary()["n_drop"]
     if not np.isfinite(found.measure).any():
         return [f"outliers: none of {n} videos has a {found.by}, since there are no clusters"]
@@ -326,14 +331,17 @@ def describe_outliers(found: Judgement, outliers: Sequence[Outlier], n_worst: in
     what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
     have = "has" if n_flagged == 1 else "have"
     lines = [f"outliers: {n_flagged} of {n} videos {have} a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
-    worst = outliers[:n_worst]
+    known = known or {}
+    worst = outliers[: len(known)]
     times_used = Counter(video.uri for video in outliers if worst)
     if worst:
         lines.append(f"the {len(worst)} farthest:")
     for place, video in enumerate(worst, 1):
         value = video.distance if found.by == "distance" else video.score
         reason = f"  {video.reason}" if video.reason else ""
-        name = shown(name_of(video.uri)) + (f"  {video.video_id}" if times_used[video.uri] > 1 else "")
+        name = shown(name_of(video.uri))
+        if times_used[video.uri] > 1:
+            name = own_id({"video_id": video.video_id, **known[video.video_id]}) or f"{name}  {video.video_id}"
         lines.append(f"{place:4d}. {found.by} {value:.4g}  cluster {video.cluster}  {name}{reason}")
     return lines
 
@@ -343,5 +351,5 @@ def record_outliers(run: Run, found: Judgement, say: Callable[[str], None], n_wo
     listed = list_outliers(run, found)
     write_outliers(run, listed)
     run.record_stage("outliers", f"by {found.by}", found.note)
-    for line in describe_outliers(found, listed, n_worst):
+    for line in describe_outliers(found, listed, describe_videos(run, [each.video_id for each in listed[:n_worst]])):
         say(line)

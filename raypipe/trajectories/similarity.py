@@ -320,5 +320,6 @@ def _cells(number: int, each: dict[str, Any], times_used: Mapping[str, int]) -> 
     cluster = "" if each["cluster"] is None else str(each["cluster"])
     uri = each["uri"]
     named = [each["label"] or "", each["group"] or ""]
-    video_id = each["video_id"] if times_used[uri] > 1 else ""  # A file of several videos does not tell them apart.
-    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown_place(uri), video_id]
+    # A file of several videos does not tell them apart.
+    own = (lookup.own_id(each) or each["video_id"]) if times_used[uri] > 1 else ""
+    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown_place(uri), own]

@@ -16,11 +16,16 @@ from report_runs import HOSTILE, LABELS, WRITTEN, frames_of, keep_pictures, make
 
 from raypipe import pipeline, report
 from raypipe.config import Config, ReportConfig
-from raypipe.errors import DecodeError, RaypipeError
+from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.report import write_report_files
 from raypipe.runs.directory import Run
+from raypipe.runs.lookup import describe_videos, find_id
 from raypipe.schema import Frames
+from raypipe.sources.videos import make_video_id
+from raypipe.trajectories.similarity import as_text
+
+NOWHERE = {"distance": 0.0, "start_s": None, "end_s": None}
 
 
 def failing(uri, times_s, image_size):
@@ -30,6 +35,10 @@ def failing(uri, times_s, image_size):
 def write(run, frames=frames_of, **sheet) -> str:
     write_report_files(run, frames, ReportConfig(**{"sheet_videos": 2, "sheet_frames": 3, **sheet}), WRITTEN)
     return run.read_bytes("report.html").decode()
+
+
+def videos_of(run) -> list[str]:
+    return run.read_table("clusters.parquet")["video_id"].to_pylist()
 
 
 def size_of(run, name) -> tuple[int, int]:
@@ -359,7 +368,8 @@ def test_a_run_without_clusters_is_refused(tmp_path):
 
 
 def test_any_scheme_but_web_and_file_is_no_link():
-    from raypipe.report.facts import common_folder, link_of, name_of
+    from raypipe.report.facts import common_folder, link_of
+    from raypipe.runs.lookup import name_of
 
     assert link_of("javascript:alert(1)") is None
     assert link_of("s3://bucket/a.mp4") is None
@@ -411,6 +421,42 @@ def test_trajectories_of_a_file_have_no_video_that_could_be_decoded(tmp_path):
     assert page.text.count("No picture: only its trajectory is known, not where the video lies") == 4
     assert "No such file" not in page.text
     assert ("class", "gallery bare") in page.attributes and page.attributes.count(("class", "card cluster bare")) == 2
+
+
+@pytest.fixture
+def episodes(tmp_path) -> Run:
+    """Return the run of a LeRobot dataset of four episodes and a failed one, all in one file."""
+    file = "file:///data/set/videos/top/chunk-000/file-000.mp4"
+    run = make_run(tmp_path / "run", [file] * 4, groups=["top"] * 4, k=2, failed=["x"])
+    videos = run.read_table("videos.parquet")
+    ids = pa.array([make_video_id(f"{i}/top") for i in range(5)])
+    columns = {"video_id": ids, "uri": pa.array([file] * 5), "group": pa.array(["top"] * 5)}
+    for name, column in columns.items():
+        videos = videos.set_column(videos.schema.get_field_index(name), name, column)
+    run.write_table("videos.parquet", videos.append_column("episode_index", pa.array(range(5), pa.int64())))
+    for name in ("clusters.parquet", "trajectories/00000.parquet"):
+        run.write_table(name, run.read_table(name).set_column(0, "video_id", ids[:4]))
+    return run
+
+
+def test_episodes_of_one_file_are_named_by_what_the_commands_take(episodes):
+    page = Page(write(episodes))
+    assert all(f"{i}/top" in page.text for i in range(5)) and "file-000.mp4 [" not in page.text
+    assert find_id(episodes, "3/top") == make_video_id("3/top")
+    with pytest.raises(UsageError, match=r"holds 5 videos of .*: give one's id, such as 0/top$"):
+        find_id(episodes, "file-000.mp4")
+    found = [{"video_id": i, **each, **NOWHERE} for i, each in describe_videos(episodes, videos_of(episodes)).items()]
+    told = as_text(found, False)
+    assert all(line.endswith(f"  {i}/top") for i, line in enumerate(told.splitlines()[1:]))
+    assert [each["episode_index"] for each in found] == [0, 1, 2, 3]
+
+
+def test_spans_of_a_manifest_are_no_episodes(episodes):
+    """Such a table may have a column of the name too, and ids of its own."""
+    videos = episodes.read_table("videos.parquet")
+    groups = pa.array(["left"] * 5)
+    episodes.write_table("videos.parquet", videos.set_column(videos.schema.get_field_index("group"), "group", groups))
+    assert "file-000.mp4 [0–4 s]" in Page(write(episodes)).text
 
 
 def test_only_cards_without_any_picture_are_bare(tmp_path):

@@ -10,7 +10,7 @@ from raypipe.progress import counted
 from raypipe.report.exporting.naming import free_name
 from raypipe.report.facts import read_facts
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import name_of
+from raypipe.runs.lookup import name_of, say_part
 from raypipe.storage import local_path, shown
 
 
@@ -67,7 +67,10 @@ def _plan_links(run: Run, root: Path) -> tuple[dict[Path, Path], int]:
                 n_away += 1
                 continue
             suffix = Path(target).suffix
-            part = member.name[len(name_of(member.uri)) :]
-            name = f"{Path(target).stem}{part}{suffix}"
+            file = name_of(member.uri)
+            stem, part = Path(target).stem, member.name[len(file) :]
+            if not member.name.startswith(file):  # It is the video's own id.
+                stem, part = member.name, say_part(member.origin_s, member.span_s)
+            name = f"{stem}{part}{suffix}"
             links[folder / free_name(name, taken)] = Path(target)
     return links, n_away

@@ -25,7 +25,7 @@ from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, 
 from raypipe.runs.contents import PLAN_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
-from raypipe.runs.lookup import describe_videos, find_id, name_of
+from raypipe.runs.lookup import describe_videos, find_id, name_of, own_id
 from raypipe.runs.picture_map import PictureMap, read_picture_map
 from raypipe.storage import shown
 
@@ -159,7 +159,8 @@ def _describe(run: Run, ids: Sequence[str]) -> list[Subject]:
         video = videos[video_id]
         note = _note(video["label"] or video["group"], video["caption"])
         span_s = spans.get(video_id, _span(None, None))
-        found.append(Subject(video_id, name_of(video["uri"]), note, video["cluster"], span_s))
+        name = own_id({"video_id": video_id, **video}) or name_of(video["uri"])
+        found.append(Subject(video_id, name, note, video["cluster"], span_s))
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from raypipe.progress import shorten
 from raypipe.report.page.page_script import read_text
 from raypipe.report.posters.poster_layout import PosterLayout
-from raypipe.runs.lookup import name_of
+from raypipe.runs.lookup import name_of, own_id
 
 TILE, OVERLAP = 254, 1
 """What libvips' ``dzsave`` makes: tiles of 256 pixels, of which one on each inner side is the neighbour's."""
@@ -54,7 +54,7 @@ def describe_poster(
         "levels": math.ceil(math.log2(side)) if is_pyramid else 0,
         "grid": {"margin": layout.margin, "tile": layout.tile, "columns": layout.columns},
         "rows": [row_of.get(video_id) for video_id in videos],
-        "videos": [_tell(video) for video in videos.values()],
+        "videos": [_tell({"video_id": video_id, **video}) for video_id, video in videos.items()],
         "frames": dict(zip(layout.tiles.tolist(), zip(of_frames, times_s, strict=True), strict=True)),
     }
 
@@ -71,4 +71,4 @@ def render_viewer(facts: Mapping[str, Any]) -> str:
 def _tell(video: Mapping[str, Any]) -> str:
     caption = shorten(video["caption"] or "", _CAPTION)
     cluster = {None: None, -1: "noise"}.get(video["cluster"], f"cluster {video['cluster']}")
-    return " · ".join(filter(None, (name_of(video["uri"]), cluster, video["label"], caption)))
+    return " · ".join(filter(None, (own_id(video) or name_of(video["uri"]), cluster, video["label"], caption)))

@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 
 from raypipe.runs.contents import CLUSTERS_FILE, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import name_part
+from raypipe.runs.lookup import name_part, with_episode
+from raypipe.sources.lerobot import EPISODE
 from raypipe.storage import finite_or_none, shown
 
 _VIDEOS = ["video_id", "uri", "group", "label", "caption", "duration_s", "width", "height", "codec", "status", "error"]
+_UNTOLD = ("origin_s", "span_s", "is_shared")
 _CLUSTERED = ["cluster", "distance", "outlier_score", "outlier", "x", "y"]
 
 
@@ -33,7 +35,7 @@ class Entry:
 
     def describe(self) -> dict[str, Any]:
         """Return what the page is told of it; URLs without the credentials that they may hold."""
-        row = {name: value for name, value in self.row.items() if name not in ("origin_s", "span_s", "is_shared")}
+        row = {name: value for name, value in self.row.items() if name not in (*_UNTOLD, EPISODE)}
         end_s = None if self.span_s is None else self.origin_s + self.span_s
         told = {**row, "uri": shown(row["uri"]), "name": self.name, "start_s": self.origin_s, "end_s": end_s}
         return {name: finite_or_none(value) for name, value in told.items()}
@@ -51,7 +53,7 @@ class Catalog:
     """
 
     def __init__(self, run: Run) -> None:
-        videos = run.read_table(VIDEOS_FILE, _VIDEOS).combine_chunks()
+        videos = run.read_table(VIDEOS_FILE, with_episode(run, _VIDEOS)).combine_chunks()
         clusters = run.read_table(CLUSTERS_FILE, ["video_id", *_CLUSTERED]).combine_chunks()
         clusters = clusters.append_column("row", pa.array(np.arange(clusters.num_rows)))
         videos = _join(videos, clusters, [*_CLUSTERED, "row"])
@@ -81,7 +83,7 @@ class Catalog:
         origin_s, span_s = values["origin_s"], values["span_s"]
         if span_s is None:
             origin_s, span_s = 0.0, values["duration_s"]
-        name = name_part(values["uri"], origin_s, span_s, values["is_shared"])
+        name = name_part(values, origin_s, span_s, values["is_shared"])
         return Entry(values, name, origin_s or 0.0, span_s)
 
 
