@@ -20,7 +20,7 @@ from raypipe.runs.lookup import describe_videos, name_of, own_id
 from raypipe.runs.results import is_predicted, read_model_centers, read_trajectories
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
-from raypipe.storage import inert, shown
+from raypipe.storage import inert, local_path, shown
 
 _ROUNDING = 1e-6  # Of the range of all distances, such a part may be rounding.
 WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
@@ -333,15 +333,19 @@ def describe_outliers(
     lines = [f"outliers: {n_flagged} of {n} videos {have} a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
     known = known or {}
     worst = outliers[: len(known)]
-    times_used = Counter(video.uri for video in outliers if worst)
+    times_used = Counter(used for video in outliers if worst for used in {video.uri, name_of(video.uri)})
     if worst:
         lines.append(f"the {len(worst)} farthest:")
     for place, video in enumerate(worst, 1):
         value = video.distance if found.by == "distance" else video.score
         reason = f"  {video.reason}" if video.reason else ""
         name = shown(name_of(video.uri))
-        if times_used[video.uri] > 1:
-            name = own_id({"video_id": video.video_id, **known[video.video_id]}) or f"{name}  {video.video_id}"
+        if own := own_id({"video_id": video.video_id, **known[video.video_id]}):
+            name = own
+        elif times_used[video.uri] > 1:
+            name = f"{name}  {video.video_id}"
+        elif times_used[name_of(video.uri)] > 1:  # Several folders have a file of the name.
+            name = shown(local_path(video.uri) or video.uri)
         lines.append(f"{place:4d}. {found.by} {value:.4g}  cluster {video.cluster}  {name}{reason}")
     return lines
 

@@ -28,13 +28,13 @@ from raypipe.errors import UsageError
 from raypipe.runs.accounting import account
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.outlier_table import Judgement, describe_outliers
+from raypipe.runs.outlier_table import Judgement, Outlier, describe_outliers
 from raypipe.schema import ClipPath
 from raypipe.segments.planning import plan_precomputed
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 from raypipe.softdtw.alignment import align_pairs
 from raypipe.softdtw.reference import align
-from raypipe.sources.videos import Video
+from raypipe.sources.videos import Video, make_video_id
 
 N_STEPS, GROUPS = 16, 3
 
@@ -426,6 +426,26 @@ def test_where_all_is_noise_no_score_is_told_of():
     assert describe_outliers(found, [None] * 3) == [
         "outliers: none of 3 videos has a score, since there are no clusters"
     ]
+
+
+def test_the_farthest_are_named_so_that_they_can_be_told_apart():
+    of_episode = make_video_id("7/top")
+    uris = {
+        "a": "/left/1.mp4",
+        "b": "/right/1.mp4",
+        "c": "/2.mp4",
+        "d": "/2.mp4",
+        of_episode: "/top/3.mp4",
+        "f": "/4.mp4",
+    }
+    listed = [
+        Outlier(i, f"file://{uri}", 0, 1.0, 1.0, 0.5, 0.5, 0, False, "keep", None, None, "") for i, uri in uris.items()
+    ]
+    known = {i: {"group": "top", "episode_index": 7} for i in uris}
+    ones, zeros = np.ones(6), np.zeros(6, int)
+    found = Judgement(ones, ones, zeros, zeros, ones > 1, "score", 0.95, 1.0, {}, None)
+    named = [line.split("cluster 0  ")[1] for line in describe_outliers(found, listed, known)[2:]]
+    assert named == ["/left/1.mp4", "/right/1.mp4", "2.mp4  c", "2.mp4  d", "7/top", "4.mp4"]
 
 
 def test_one_odd_video_has_a_score():
