@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -225,7 +224,10 @@ def describe(inspection: Inspection) -> str:
     if captions := _count_captions(inspection):
         lines += ["", *lay_out_captions(captions)]
     if failed:
-        lines += ["", "would fail:", *chain.from_iterable((f"  {shown(uri)}", f"    {error}") for uri, error in failed)]
+        lines += ["", "would fail:"]
+        for (uri, error), n_failed in Counter(failed).items():  # Of a file with many episodes all fail for one reason.
+            many = f"  ({n_failed:,} videos)" if n_failed > 1 else ""
+            lines += [f"  {shown(uri)}{many}", f"    {error.removeprefix(f'{shown(uri)}: ')}"]
     if inspection.faults is not None:
         lines += ["", *lay_out_faults(inspection.faults)]
     return "\n".join(lines)

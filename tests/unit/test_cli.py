@@ -89,6 +89,17 @@ def test_inspect(tmp_path, make_video):
     assert "broken.mp4" in result.stdout.split("would fail:")[1]
 
 
+def test_inspect_says_once_why_all_parts_of_a_file_fail(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"")
+    rows = "".join(f"broken.mp4,{i},{i + 1}\n" for i in range(30))
+    (tmp_path / "list.csv").write_text(f"path,start_s,end_s\n{rows}")
+    result = call_raypipe("inspect", tmp_path / "list.csv")
+    assert "30 videos, 30 of which would fail" in result.stdout
+    first, second = result.stdout.split("would fail:\n")[1].splitlines()
+    assert first == f"  file://{tmp_path}/broken.mp4  (30 videos)"
+    assert second.startswith("    pyav: the file is empty (0 bytes)")
+
+
 def test_inspect_prints_no_credentials():
     result = call_raypipe(
         "inspect", "http://me:pw123456@127.0.0.1:9/a.mp4?sig=verysecret", "--set", "decode.deadline_s=1"
