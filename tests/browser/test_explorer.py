@@ -216,6 +216,16 @@ def test_on_paper_the_pictures_take_the_place_of_the_map(open_page):
     assert on_screen[0] and not any(on_screen[1:])
 
 
+def test_paper_is_light_whatever_the_screen_is(open_page):
+    page = open_page()
+    inks = "() => ['h2', '.card', 'figcaption'].map(each => getComputedStyle(document.querySelector(each)).color)"
+    light = page.evaluate(inks)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert not set(light) & set(page.evaluate(inks))
+    page.emulate_media(media="print")
+    assert page.evaluate(inks) == light
+
+
 def test_two_fingers_zoom(open_page):
     page = open_page()
     page.locator("#map").scroll_into_view_if_needed()
