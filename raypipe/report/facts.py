@@ -32,6 +32,7 @@ from raypipe.runs.lookup import WEB, name_part, split_uri, with_episode
 from raypipe.runs.results import read_barycenters, read_model_centers, read_reasons, split_paths
 from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, OK, SKIPPED
+from raypipe.sources.files import path_order
 
 _SHOWN = ["video_id", "uri", "group", "caption", "duration_s", "status", "error_stage", "error"]
 
@@ -110,9 +111,9 @@ class Cluster:
         return tuple(self.members[i] for i in np.sort(chosen))
 
     def mix(self, column: str | None) -> list[tuple[str, int]]:
-        """Return how many videos have each value of ``label`` or ``group``, the most frequent first."""
+        """Return how many videos have each value of ``label`` or ``group``, the most frequent first, 2 before 10."""
         counts = Counter(getattr(member, column) for member in self.members if column and getattr(member, column))
-        return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return sorted(counts.items(), key=lambda pair: (-pair[1], path_order(pair[0])))
 
 
 @dataclass(frozen=True)

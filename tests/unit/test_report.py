@@ -468,6 +468,15 @@ def test_only_cards_without_any_picture_are_bare(tmp_path):
     assert page.text.count("No picture: decord") == 3 and ("class", "card cluster bare") not in page.attributes
 
 
+def test_labels_that_are_numbers_come_in_their_order(tmp_path):
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(24)], labels=[str(i % 12 + 1) for i in range(24)], k=2)
+    page = write(run)
+    rows = re.findall(r'<th scope="row"><bdi>(\d+)</bdi>', page)
+    pills = re.findall(r"<li><bdi>(\d+)</bdi>", page)
+    assert rows == [str(i) for i in range(1, 13)]
+    assert pills == [str(i) for i in (*range(1, 13, 2), *range(2, 13, 2))]
+
+
 def test_figures_keep_no_room_for_what_is_not_there(tmp_path):
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(80)], k=40)
     write(run, sheet_videos=1)

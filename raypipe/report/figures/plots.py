@@ -32,6 +32,7 @@ from raypipe.report.style import (
     open_figure,
     size_of,
 )
+from raypipe.sources.files import path_order
 
 MAX_LINES = 300  # More paths of one cluster would be a blot, and the barycenter shows what they have in common.
 MAX_RINGS = 100  # Only the farthest outliers are ringed, because thousands of rings would hide the map.
@@ -167,7 +168,7 @@ def draw_sizes(facts: Facts) -> bytes:
     """Draw how many videos each cluster has, split by label (or group) if there are at most a dozen of them."""
     clusters = facts.clusters_and_noise
     column = facts.mix_column
-    parts = sorted({p for c in clusters for p, _ in c.mix(column)}) if column else []
+    parts = sorted({p for c in clusters for p, _ in c.mix(column)}, key=path_order) if column else []
     if len(parts) > len(TINTS):
         parts = []
     bar = 0.34 if len(clusters) <= 12 else 0.24  # Inches: many would make a picture higher than a screen.

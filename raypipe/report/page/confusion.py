@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from raypipe.report.page.page_figures import scroll
 from raypipe.report.page.short_answers import say_mixture
+from raypipe.sources.files import path_order
 
 if TYPE_CHECKING:
     from raypipe.report.facts import Facts
@@ -35,7 +36,7 @@ def render_confusion(facts: Facts, column: str) -> str:
         return ""
     head = "".join(f'<th scope="col">{group.short_name}</th>' for group in groups)
     rows = []
-    for value in sorted(sizes, key=lambda name: (-sizes[name], name)):
+    for value in sorted(sizes, key=lambda name: (-sizes[name], path_order(name))):
         cells = "".join(_cell(counts[value, group.number], sizes[value]) for group in groups)
         rows.append(f'<tr><th scope="row"><bdi>{escape(value)}</bdi></th>{cells}</tr>')
     table = scroll(
