@@ -18,6 +18,7 @@ from raypipe.runs.contents import (
     DATASET_FAULTS_FILE,
     DESCRIPTIONS_FILE,
     DUPLICATES_FILE,
+    FRAMES_FOLDER,
     LEARNED_FILE,
     METRICS_FILE,
     PLAN_FILE,
@@ -159,6 +160,8 @@ class Facts:
         The contents of ``duplicates.json``; None if there is no such file.
     poster
         The file of the run's poster, or the page that shows it; None if there is none.
+    has_frames
+        Whether the run keeps small pictures, of which a poster is made.
     folder
         The deepest folder that holds all the videos that are ok, in readable form; "" if there is none.
     n_dimensions
@@ -179,6 +182,7 @@ class Facts:
     dataset: Mapping[str, Any] | None = None
     duplicates: Mapping[str, Any] | None = None
     poster: str | None = None
+    has_frames: bool = False
     folder: str = ""
     n_dimensions: int | None = None
 
@@ -284,6 +288,7 @@ def read_facts(run: Run) -> Facts:
         dataset=run.read_json(DATASET_FAULTS_FILE) if run.exists(DATASET_FAULTS_FILE) else None,
         duplicates=run.read_json(DUPLICATES_FILE) if run.exists(DUPLICATES_FILE) else None,
         poster=_find_poster(run),
+        has_frames=bool(run.files(FRAMES_FOLDER, ".parquet")),
         folder=common_folder(video["uri"] for video in videos if video["status"] == OK),
         n_dimensions=read_model_centers(run).shape[-1] or None,
     )

@@ -488,11 +488,12 @@ def test_figures_keep_no_room_for_what_is_not_there(tmp_path):
     assert bare[0] < 0.75 * whole[0] and bare[1] == whole[1]
 
 
-def test_a_run_of_trajectories_is_not_told_of_a_poster(tmp_path):
+def test_a_poster_is_told_of_where_one_can_be_made(tmp_path):
     run = make_run(tmp_path / "run", [f"file:///data/paths.npz#v{i}" for i in range(4)], k=2)
-    assert '<section id="poster">' in write(run)
     run.record(encoder={"name": "precomputed", "dim": 4, "fingerprint": ""})
     assert '<section id="poster">' not in write(run)
+    keep_pictures(run, 9)
+    assert '<section id="poster">' in write(run)
 
 
 @pytest.mark.parametrize("is_broken", [False, True])

@@ -69,7 +69,8 @@ def render_search(facts: Facts) -> str:
 
 def render_poster(facts: Facts) -> str:
     """Return the part on the poster, in which the script of a served page shows it; nothing where it can have none."""
-    if not facts.poster and facts.info.get("encoder", {}).get("name") == PRECOMPUTED:
+    from_elsewhere = facts.info.get("encoder", {}).get("name") == PRECOMPUTED
+    if from_elsewhere and not (facts.poster or facts.has_frames):
         return ""
     make = (
         f"<code>raypipe poster {escape(quote(facts.url))}</code> lays frames of all videos out by their place on the "
