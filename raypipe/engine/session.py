@@ -130,16 +130,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
     try:
         os.environ.setdefault(_ONE_ERROR, "1")
         try:
-            with _without_uv():
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-        except Exception as error:  # Of a node of its own that is not up in half a minute, Ray raises a bare one.
-            if address == "local":
-                remedy = f"; {_ELSEWHERE}" if isinstance(error, OSError) else ""
-                raise RaypipeError(f"cannot start Ray on this machine: {one_line(error)}{remedy}") from error
-            shows_one = os.environ.get(_READ_ONCE) == "token"
-            token = "this machine's must be the same" if shows_one else f"set {_READ_ONCE}=token"
-            hint = f"; if it asks for a token, {token}"
-            raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
+            _init(address, options, on_sigterm)
         finally:
             by_ray = {name: value for name, value in os.environ.items() if before.get(name) != value}
             by_ray.pop(_READ_ONCE, None)
@@ -159,6 +150,24 @@ def _connection(config: RayConfig) -> Iterator[None]:
             _handle_sigterm(on_sigterm)
         if not has_faulthandler:
             faulthandler.disable()
+
+
+def _init(address: str, options: Mapping[str, Any], on_sigterm: Any) -> None:
+    try:
+        with _without_uv():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except SystemExit:  # While Ray starts, its own handler of SIGTERM ends the process, with a code of its own.
+        if callable(on_sigterm):
+            on_sigterm(signal.SIGTERM, None)
+        raise
+    except Exception as error:  # Of a node of its own that is not up in half a minute, Ray raises a bare one.
+        if address == "local":
+            remedy = f"; {_ELSEWHERE}" if isinstance(error, OSError) else ""
+            raise RaypipeError(f"cannot start Ray on this machine: {one_line(error)}{remedy}") from error
+        shows_one = os.environ.get(_READ_ONCE) == "token"
+        token = "this machine's must be the same" if shows_one else f"set {_READ_ONCE}=token"
+        hint = f"; if it asks for a token, {token}"
+        raise RaypipeError(f"cannot connect to the Ray cluster at {address}: {one_line(error)}{hint}") from error
 
 
 def _handle_sigterm(handler: Any) -> None:

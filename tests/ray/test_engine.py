@@ -20,7 +20,7 @@ import numpy as np
 import pretended_gpus
 import pyarrow as pa
 import pytest
-from ray._private import ray_constants
+from ray._private import node, ray_constants
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
@@ -198,6 +198,18 @@ def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
     finally:
         signal.signal(signal.SIGTERM, own)
     assert "constructor arguments" not in capfd.readouterr().err
+
+
+def test_a_signal_while_ray_starts_does_what_it_did_before(ray_elsewhere, monkeypatch):
+    """Ray, which has a handler of its own by then, would end the process with exit code 15, and say nothing."""
+    monkeypatch.setattr(node, "Node", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    own = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_session(RayConfig(address="local")):
+            pass
+        assert signal.getsignal(signal.SIGTERM) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, own)
 
 
 @pytest.fixture(scope="module")
