@@ -38,6 +38,8 @@ _READ_ONCE = "RAY_AUTH_MODE"
 _TOKEN, _TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 # A step raises the first error of its tasks. Ray would also print the traceback of every other task that failed.
 _ONE_ERROR = "RAY_IGNORE_UNHANDLED_ERRORS"
+_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets this for the command of a job.
+_OF_THE_JOB = "what this job itself took by --entrypoint-num-cpus and the like is held until it ends: submit it without"
 
 
 @contextlib.contextmanager
@@ -98,7 +100,8 @@ def tell_busy() -> str | None:
         if not ray.is_initialized() or not (held := _held(ray.cluster_resources(), ray.available_resources())):
             return None
         time.sleep(_LOOK_S)
-    return f"other work holds {held} of the Ray cluster: this run may have to wait for it, `ray status` shows more"
+    own = f"; {_OF_THE_JOB}" if _IN_JOB in os.environ else ""
+    return f"other work holds {held} of the Ray cluster: this run may have to wait for it, `ray status` shows more{own}"
 
 
 def _held(there: dict[str, float], free: dict[str, float]) -> str:

@@ -276,7 +276,7 @@ def test_ray_is_not_used_on_a_full_disk(ray_two_fake_gpus, monkeypatch):
             pass
 
 
-def test_what_other_work_holds_is_told(ray_two_fake_gpus):
+def test_what_other_work_holds_is_told(ray_two_fake_gpus, monkeypatch):
     """Else a run waits without a word, as long as it is held."""
 
     class Holding:
@@ -295,6 +295,11 @@ def test_what_other_work_holds_is_told(ray_two_fake_gpus):
     assert told(num_cpus=2, num_gpus=1).startswith("other work holds 2 of the 2 CPUs and 1 of the 2 GPUs of the Ray")
     assert tell_busy() is None, "what has just been given back is free"
     assert told(num_cpus=0.5) is None, "there is room enough"
+    assert "--entrypoint" not in told(num_gpus=2)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert told(num_gpus=2).endswith(
+        "what this job itself took by --entrypoint-num-cpus and the like is held until it ends: submit it without"
+    ), "the job would wait for itself"
 
 
 def test_what_ray_goes_on_without_is_told(ray_two_fake_gpus):
