@@ -18,12 +18,15 @@ _CLUSTERING = ("trajectories", "reduce", "cluster", "picture", "evaluate", "outl
 """The steps of clustering."""
 _SHOWN_HALF = ("ftp", "sftp", "ssh", "smb")
 """Protocols by which a file grows where it lies; neither are folders made on the way to it."""
+_COPIES = "/runtime_resources/working_dir_files/"
+"""In a folder of this name Ray keeps copies of the working directories that were sent along with jobs."""
 
 
 def check_place(run: Run) -> None:
     """Raise `UsageError` if no run can be at its place: it is a file, or on a server that shows files half written.
 
-    Also if it is a folder of others' files that the run would write over.
+    Also if it is a folder of others' files that the run would write over, or a relative path in a job of Ray's that has
+    a working directory of its own, where the next job would not find it.
     """
     path = local_path(run.url)
     if path is not None and Path(path).is_file():
@@ -32,6 +35,10 @@ def check_place(run: Run) -> None:
         raise UsageError(
             f"{run} cannot hold a run, as a file on such a server is seen before it is whole: name a folder or an "
             "object store by -o"
+        )
+    if path is not None and _COPIES in run.path():
+        raise UsageError(
+            f"{run} lies in Ray's copy of a job's working directory, and would go with it: name another place by -o"
         )
     info = run.info()
     is_run = isinstance(config := info.get("config"), dict) and "trajectory" in config

@@ -141,6 +141,18 @@ def test_a_folder_may_have_two_colons(tmp_path, monkeypatch):
     assert Run(str(tmp_path / "a::b" / "run")).exists("run.json")
 
 
+def test_a_run_does_not_go_with_a_job(tmp_path, monkeypatch):
+    """A job that brings its working directory starts in a copy, which Ray removes."""
+    copy = tmp_path / "session_1/runtime_resources/working_dir_files/_ray_pkg_1"
+    (copy / "videos").mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for verb in (["run", "videos"], ["demo"]):
+        done = call_raypipe(*verb, "-o", "runs/a")
+        assert done.exit_code == 2 and "runs/a lies in Ray's copy of a job's working directory" in done.stderr
+    assert not (copy / "runs").exists()
+    check_place(Run(str(tmp_path / "runs/a")))
+
+
 @pytest.mark.parametrize("verb", [("run", "videos"), ("demo",), ("export", "run", "--to", "csv")])
 def test_what_is_written_outlasts_the_command(verb):
     result = call_raypipe(*verb, "-o", "memory://run")
