@@ -138,8 +138,6 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
             run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
         run.record_stage("reduce", reducer.implementation, reducer.reason)
         write_model(run, config, clustering, reducer.arrays())
-        import raypipe.report.figures.plots  # noqa: F401 – matplotlib is imported while the map is fitted
-
         with run.step("picture"):
             picture = steps.project(clustering)
         if config.reduce.picture == "autoencoder":
