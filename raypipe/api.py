@@ -183,7 +183,7 @@ def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: P
     if model is not None:
         pipeline.adopt(model, run, config, progress)
     elif not run.exists(CLUSTERS_FILE):
-        pipeline.cluster(run, config, progress)
+        pipeline.cluster(run, config, progress, to_report=True)
     pipeline.report(run, config, progress)
 
 

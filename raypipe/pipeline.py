@@ -49,7 +49,7 @@ def run_all(source: Source, run: Run, config: Config, progress: Progress) -> Non
     check_clusterable(config)
     config = _from_anywhere(config)
     embed(source, run, config, progress, to_cluster=True)
-    cluster(run, config, progress)
+    cluster(run, config, progress, to_report=True)
     report(run, config, progress)
 
 
@@ -105,8 +105,11 @@ def embed(
             progress.say(line)
 
 
-def cluster(run: Run, config: Config, progress: Progress) -> None:
-    """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report."""
+def cluster(run: Run, config: Config, progress: Progress, to_report: bool = False) -> None:
+    """Build trajectories, reduce, cluster, evaluate: everything right of ``embeddings/`` but the report.
+
+    With ``to_report``, what draws the report is imported while the pictures' map is fitted.
+    """
     from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
     from raypipe.runs.results import write_model, write_picture_map
@@ -138,6 +141,8 @@ def cluster(run: Run, config: Config, progress: Progress) -> None:
             run.record_stage("trajectories", steps.notes[0], "; ".join(steps.notes[1:]) or None)
         run.record_stage("reduce", reducer.implementation, reducer.reason)
         write_model(run, config, clustering, reducer.arrays())
+        if to_report:
+            import raypipe.report.figures.plots  # noqa: F401
         with run.step("picture"):
             picture = steps.project(clustering)
         if config.reduce.picture == "autoencoder":
@@ -331,7 +336,7 @@ def demo(run: Run, config: Config, seed: int, progress: Progress) -> dict[str, f
                 for _ in videos:
                     advance(1)
             embed(folder, run, config, progress)
-    cluster(run, config, progress)
+    cluster(run, config, progress, to_report=True)
     report(run, config, progress)
     _, truth = read_truth(run)
     pooled = score_mean_pooled(build_trajectories(run, None).values, truth, len(BEHAVIOURS), config.cluster.seed)

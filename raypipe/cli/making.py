@@ -94,7 +94,7 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
 
     made = Run.open(run)
     config, progress = prepare(options, base=made)
-    pipeline.cluster(made, config, progress)
+    pipeline.cluster(made, config, progress, to_report=True)
     pipeline.report(made, config, progress)
     say_report(made, progress)
 
