@@ -15,7 +15,7 @@ from raypipe.progress import counted
 from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
-from raypipe.runs.lookup import own_id
+from raypipe.runs.lookup import column_of_episodes, own_id
 from raypipe.schema import AWAY, EMBEDDED, FAILED, OK, PLAN, SKIPPED, VIDEOS
 from raypipe.sources.videos import Videos
 from raypipe.storage import shown
@@ -112,7 +112,8 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
             if first_error is None and len(errors := table["error"].drop_null()):
                 first_error = errors[0].as_py()
             if len(failures) < _TOLD:
-                of_failed = table.filter(pc.equal(table["status"], FAILED))
+                told = table.select(["video_id", "uri", "group", "error", *column_of_episodes(table.schema)])
+                of_failed = told.filter(pc.equal(table["status"], FAILED))
                 failures.extend(of_failed[: _TOLD - len(failures)].to_pylist())
             yield table
 

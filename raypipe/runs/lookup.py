@@ -153,7 +153,15 @@ def name_of(uri: str) -> str:
 
 def with_episode(run: Run, columns: Sequence[str]) -> list[str]:
     """Return columns of ``videos.parquet`` with the number of the episode, if it has one: see `own_id`."""
-    return [*columns, *({EPISODE} & set(run.column_names(VIDEOS_FILE)))]
+    return [*columns, *column_of_episodes(run.read_parquet(VIDEOS_FILE, lambda file: file.schema_arrow))]
+
+
+def column_of_episodes(schema: pa.Schema) -> list[str]:
+    """Return the name of the column that LeRobot's episodes have their numbers in; nothing where there is none.
+
+    A manifest's column of that name may be of any type, for some of which Arrow cannot choose rows.
+    """
+    return [EPISODE] if EPISODE in schema.names and schema.field(EPISODE).type == pa.int64() else []
 
 
 def own_id(video: Mapping[str, Any]) -> str | None:

@@ -26,8 +26,8 @@ def saved(page, kind) -> str:
 
 
 def fragment(page) -> str:
-    page.wait_for_timeout(300)
-    return page.evaluate("location.hash")
+    """Return the page's, by a timer of its own, which runs behind that of the address however busy the machine is."""
+    return page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 300))")
 
 
 def test_names_are_shown_as_text(open_page):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.engine import embedding
+from raypipe.engine.nodes import unsettled
 from raypipe.engine.workers import DecoderActor, EncoderActor
 
 A_BATCH = 3  # segments
@@ -24,9 +25,16 @@ class Uncounted:
         pass
 
 
+@contextlib.contextmanager
+def session_here(**resources: float) -> Iterator[dict[str, float]]:
+    """Be `raypipe.engine.session.ray_session` without a connection."""
+    with unsettled():
+        yield resources
+
+
 def put_chain_here(patch: pytest.MonkeyPatch) -> None:
     """Let `raypipe.pipeline.embed` connect to no Ray, and send segments through actors in this process."""
-    patch.setattr(embedding, "ray_session", lambda config: contextlib.nullcontext({"CPU": 2.0}))
+    patch.setattr(embedding, "ray_session", lambda config: session_here(CPU=2.0))
     patch.setattr(embedding, "_chain", _chain)
 
 

@@ -67,7 +67,7 @@ def test_more_clusters_than_videos_are_refused_before_anything_is_embedded(tmp_p
 
 
 def test_a_demo_that_was_interrupted_goes_on(ray_local, tmp_path, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "rendering", partial(demo.rendering, n_variants=2))

@@ -1,7 +1,6 @@
 """What a run has done is not done again, unless it is wanted; see tests/ray/test_resume.py for what befalls workers."""
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +165,9 @@ def test_a_decoder_that_is_named_and_not_used_is_told_of(chain_here, run, make_v
     """Who names torchcodec means the GPU; where that cannot be, the run and the command line say what came instead."""
     monkeypatch.setattr("raypipe.engine.embedding.is_installed", lambda name: False)
     if gpus:
-        monkeypatch.setattr("raypipe.engine.embedding.ray_session", lambda _: nullcontext({"CPU": 2.0, "GPU": 1.0}))
+        from chain_here import session_here  # It imports Ray.
+
+        monkeypatch.setattr("raypipe.engine.embedding.ray_session", lambda _: session_here(CPU=2.0, GPU=1.0))
     said = []
 
     class Listening(Progress):

@@ -4,6 +4,7 @@ import itertools
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from commands import call_raypipe
 from embedded import make_embedded
@@ -211,6 +212,16 @@ def test_a_video_may_be_named_by_the_id_that_its_source_gave_it(tmp_path):
     made = make_embedded(tmp_path / "run", [np.ones((2, 3), np.float32)] * len(videos), videos)
     assert [lookup.find_id(made, name) for name in names] == [video.video_id for video in videos]
     assert lookup.find_id(made, "kitchen") is None
+
+
+def test_a_manifest_may_have_its_own_column_of_episodes(tmp_path):
+    """Arrow cannot choose rows of some types, such as the texts that polars writes."""
+    videos = [Video(f"v{i}", canonical_uri(f"/data/{i}.mp4")) for i in range(2)]
+    made = make_embedded(tmp_path / "run", [np.ones((2, 3), np.float32)] * 2, videos)
+    table = made.read_table("videos.parquet").append_column("episode_index", pa.array(["a", None], pa.string_view()))
+    made.write_table("videos.parquet", table)
+    assert lookup.find_id(made, "1.mp4") == "v1"
+    assert lookup.describe_videos(made, ["v0"])["v0"]["uri"] == videos[0].uri
 
 
 def test_a_video_may_be_named_as_the_page_shows_it(tmp_path):
