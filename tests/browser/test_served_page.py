@@ -234,10 +234,10 @@ def test_the_pane_of_a_video_that_came_late(both):
     alike(both, lambda page: page.inner_text("#details dl"))
     alike(both, lambda page: page.locator("#details .path polyline.mine").get_attribute("points"))
     alike(both, lambda page: page.locator("#details .links line").count())
+    both[1].wait_for_function("document.querySelector('#details .near bdi').textContent != '…'")  # It comes late too.
     name = both[1].locator("#details .near bdi").first.inner_text()
     both[1].locator("#details .near button").first.click()
-    both[1].wait_for_selector("#details .near button")
-    assert name in both[1].inner_text("#details h3")
+    both[1].wait_for_function("name => document.querySelector('#details h3')?.textContent.includes(name)", arg=name)
 
 
 def test_the_map_draws_the_same_paths(both):
