@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError, UsageError, message_of
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
     except RaypipeError as error:
         if debug:
             raise
-        print(f"raypipe: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"raypipe: {message_of(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         print("raypipe: interrupted; run the same command again to continue", file=sys.stderr)
@@ -177,7 +177,7 @@ def _run(work: Callable[[], int | None], debug: bool) -> int:
             return FAILED  # Who read the output, such as `head`, has seen enough.
         if debug:
             raise
-        reason = " ".join(str(error).split())[:500]
+        reason = message_of(error)[:500]
         print(f"raypipe: {type(error).__name__}: {reason} (--debug shows the traceback)", file=sys.stderr)
         return FAILED
 

@@ -156,6 +156,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
 
 
 def _init(address: str, options: Mapping[str, Any], on_sigterm: Any) -> None:
+    """Call ``ray.init``; raise `RaypipeError` if it fails, and do what SIGTERM did before if that comes meanwhile."""
     try:
         with _without_uv():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)

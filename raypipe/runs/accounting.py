@@ -127,8 +127,8 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {first_error}")
     for each in failures:
         name, error = shown(each["uri"]), each["error"]
-        own = f"{own_id(each)}: " if own_id(each) else ""  # Many failed episodes may lie in one file.
-        say(f"failed: {own}{error if name in error else f'{name}: {error}'}")
+        own = own_id(each)  # Many failed episodes may lie in one file.
+        say(f"failed: {f'{own}: ' if own else ''}{error if name in error else f'{name}: {error}'}")
     if n_more := counts[FAILED] - len(failures):
         say(f"{counted(n_more, 'more video')} failed: {VIDEOS_FILE} says why")
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raypipe.errors import RaypipeError, SourceError, UsageError, one_line
+from raypipe.errors import RaypipeError, SourceError, UsageError, message_of, one_line
 from raypipe.runs.parquet import read_whole, write_parquet
 from raypipe.storage import cut_name, failure, is_transient, local_path, open_filesystem, patiently, shown, url_below
 
@@ -367,7 +367,7 @@ class Folder:
         except FileNotFoundError as error:
             raise self._missing(name) from error
         except pa.ArrowException as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = message_of(error)[:200]
             raise RaypipeError(f"cannot read {self.path(name)}: {reason}; remove it, and run the same again") from error
 
     def iter_tables(self, folder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -20,7 +20,7 @@ from raypipe.runs.lookup import describe_videos, name_of, own_id
 from raypipe.runs.results import is_predicted, read_model_centers, read_trajectories
 from raypipe.schema import ClipPath, Trajectories
 from raypipe.softdtw import auto_gamma
-from raypipe.storage import inert, local_path, shown
+from raypipe.storage import inert, shown, shown_place
 
 _ROUNDING = 1e-6  # Of the range of all distances, such a part may be rounding.
 WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.
@@ -345,7 +345,7 @@ def describe_outliers(
         elif times_used[video.uri] > 1:
             name = f"{name}  {video.video_id}"
         elif times_used[name_of(video.uri)] > 1:  # Several folders have a file of the name.
-            name = shown(local_path(video.uri) or video.uri)
+            name = shown_place(video.uri)
         lines.append(f"{place:4d}. {found.by} {value:.4g}  cluster {video.cluster}  {name}{reason}")
     return lines
 

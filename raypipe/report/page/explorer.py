@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL import Image, WebPImagePlugin  # noqa: F401 – saving as WebP would import all formats otherwise
 
 from raypipe.clustering.parameters import constraint_of
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, message_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
 from raypipe.report.figures.contact_sheets import join_kept, middles_of
 from raypipe.report.packing import join_texts, pack
@@ -237,7 +237,7 @@ def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     try:
         command, notes = edit_command(run, videos["uri"], "selection_deleted")
     except RaypipeError as error:  # Such as a dataset that is not where it was: the other exports need none of it.
-        header["lerobot"] = {"problem": " ".join(str(error).split())}
+        header["lerobot"] = {"problem": message_of(error)}
         return
     header["lerobot"] = {"flags": command, "notes": notes}
     episodes = dict(zip(videos["video_id"].to_pylist(), videos[EPISODE].to_pylist(), strict=True))

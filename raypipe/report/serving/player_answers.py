@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.errors import RaypipeError, UsageError, message_of
 from raypipe.report.serving.catalog import Catalog, Entry
 from raypipe.report.serving.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.serving.media_sources import CONVERTED_TYPE, direct_type
@@ -93,7 +93,7 @@ class Answers:
         try:
             media = self.look_into(entry)
         except RaypipeError as error:
-            problem = " ".join(str(error).split())
+            problem = message_of(error)
         else:
             excerpt = self.find_excerpt(entry, media)
             if own_type := direct_type(media):
@@ -107,7 +107,7 @@ class Answers:
         try:
             kept = self._read_pictures(entry, min(max(n_pictures, 1), MOST_PICTURES))
         except RaypipeError as error:  # The video itself may play without them.
-            kept, problem = None, problem or " ".join(str(error).split())
+            kept, problem = None, problem or message_of(error)
         if kept is not None:
             n = len(kept.jpegs)
             strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "times_s": kept.times_s.tolist()}

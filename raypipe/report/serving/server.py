@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from raypipe.errors import RaypipeError, SourceError, UsageError
+from raypipe.errors import RaypipeError, SourceError, UsageError, message_of
 from raypipe.report.serving.access import App, Gate
 from raypipe.report.serving.by_view import ByView
 from raypipe.report.serving.byte_ranges import RangeResponse, open_content, wait_gone
@@ -230,7 +230,7 @@ async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
 async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-    text = " ".join(str(error).split())
+    text = message_of(error)
     for kind, status in ((UsageError, 400), (NotHere, 404), (SourceError, 404), (RaypipeError, 422)):
         if isinstance(error, kind):
             return JSONResponse({"error": text}, status)
