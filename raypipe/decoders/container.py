@@ -262,15 +262,15 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
     Raises
     ------
     DecodeError
-        If no frame decodes.
+        If no frame decodes, or the video is encrypted.
     FFmpegError
         If decoding fails later.
     """
-    tried, failure, has_begun = None, None, False
+    failure, has_begun = None, False
     try:
         for packet in video.container.demux(video.stream):
+            check_clear(packet, video.uri)
             prepare(packet)
-            tried = packet if packet.size else tried
             try:
                 frames = packet.decode()
             except FFmpegError as error:
@@ -286,7 +286,7 @@ def decode_all(video: OpenVideo, prepare: Callable[[Any], None] = lambda packet:
             raise
         failure = reason_of(error)
     if not has_begun:
-        raise DecodeError(f"{shown(video.uri)}: {describe_nothing(tried, failure)}")
+        raise DecodeError(f"{shown(video.uri)}: {describe_nothing(failure)}")
 
 
 def decode_shown(video: OpenVideo) -> Iterator[Any]:
@@ -299,10 +299,14 @@ def reason_of(error: FFmpegError) -> str:
     return error.strerror or str(error)
 
 
-def describe_nothing(packet: Any, failure: str | None) -> str:
-    """Return why no frame of a video could be decoded; ``packet`` is the last that was tried."""
-    if packet is not None and packet.has_sidedata("encryption_info"):
-        return "it is encrypted"
+def check_clear(packet: Any, uri: str) -> None:
+    """Raise `DecodeError` if a packet is encrypted: often it decodes all the same, to a picture of noise."""
+    if packet.has_sidedata("encryption_info"):
+        raise DecodeError(f"{shown(uri)}: it is encrypted")
+
+
+def describe_nothing(failure: str | None) -> str:
+    """Return why no frame of a video could be decoded."""
     return f"no frame decodes: {failure}" if failure else "no frame decodes"
 
 

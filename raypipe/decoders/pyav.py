@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from raypipe.decoders.container import (
     N_THREADS,
     OpenVideo,
+    check_clear,
     decode_shown,
     describe_nothing,
     find_start,
@@ -207,7 +208,6 @@ class Walk:
         self._fresh = False  # The frame before the next one is not known.
         self._has_begun = False  # A frame has come since decoding began here.
         self._first_sound = -(2**63)  # Frames before this tick may lack the frames that they are predicted from.
-        self._tried: Any = None  # This is the packet that was decoded last.
         self._failure: str | None = None  # Why it could not be decoded, as long as no frame has come.
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -278,7 +278,6 @@ class Walk:
         newest = max((packet.pts or 0 for packet, _ in pending[:-1]), default=None)
         for packet, lasting in pending:
             tick = packet.pts
-            self._tried = packet if packet.size else self._tried
             self._give(packet, lasting)
             # A frame that is replaced before the next time is needed only if others are predicted from it.
             replaced = self._skips and newest is not None and tick is not None and tick < newest
@@ -298,6 +297,7 @@ class Walk:
     def _note(self, packets: Iterator[Any]) -> Iterator[Any]:
         """Yield packets, and keep what they bring for those that follow."""
         for packet in packets:
+            check_clear(packet, self.video.uri)
             brought = {kind: packet.get_sidedata(kind) for kind in _LASTING if packet.has_sidedata(kind)}
             if brought:
                 self._lasting = {**self._lasting, **brought}
@@ -364,7 +364,7 @@ class Walk:
         self, current: tuple[int, Any] | None, end_s: float, claim_s: float | None, failure: str | None
     ) -> str:
         if current is None:
-            return describe_nothing(self._tried, failure or self._failure)
+            return describe_nothing(failure or self._failure)
         if failure is None:
             last_s = float(self.video.to_seconds(current[0], self.origin))
             return f"ends at {last_s:.1f} s, before {self._next_s():.1f} s"

@@ -159,6 +159,26 @@ def test_unreadable_videos_say_why_in_one_line(data_dir, name, reason):
         assert "\n" not in str(caught.value) and str(caught.value).startswith(path)
 
 
+def test_what_is_encrypted_is_refused_though_it_decodes(tmp_path):
+    """Of cameras' and stores' encrypted videos noise decodes; of FFmpeg's own, in AV1, a picture of one colour."""
+    path = tmp_path / "encrypted.mp4"
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "01" * 16}
+    with av.open(str(path), "w", options=key) as container:
+        stream = container.add_stream("libsvtav1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for i in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * i, np.uint8))))
+        container.mux(stream.encode())
+    assert len(decode_all(path)[0]) == 20
+    decoder = make_decoder("pyav")
+    for attempt in (
+        lambda: decoder.probe(str(path)),
+        lambda: decoder.frames(str(path), np.array([1.0]), SIZE, "squash"),
+    ):
+        with pytest.raises(DecodeError, match=r"it is encrypted$"):
+            attempt()
+
+
 def test_a_broken_video_gives_what_decodes(data_dir):
     path = str(data_dir / ODD / "corrupted.mp4")
     decoder = make_decoder("pyav")
