@@ -30,6 +30,7 @@ TOLERANCE_S = 1e-6
 LONGEST_FRAME_S = 120.0
 _MOST_FPS = 1000.0
 _MOST_STRETCHED = 10.0
+_MADE_UP = 2  # An average is no more than so many times the rate that all times are multiples of.
 _STEADY = 0.001  # At a steady rate the average and the rate that all times are multiples of differ by less.
 
 REORDERED = 16
@@ -103,16 +104,19 @@ class OpenVideo:
     def rate(self) -> Fraction | None:
         """The average frames a second, or None if they are unknown.
 
-        Of a bare stream FFmpeg takes 25 for the average, whatever the stream's own header says.
+        Of a bare stream FFmpeg takes 25 for the average, whatever the stream's own header says; and one tick a frame
+        where nothing says how long frames last, as in some Matroska and FLV, though all times are multiples of more.
         """
         own = self.stream.codec_context.framerate if self.is_bare else None
-        rate = own if own and _is_plausible(own) else self.stream.average_rate
+        rate = own if own and is_plausible(own) else self.stream.average_rate
+        if rate and self.stream.base_rate and rate > _MADE_UP * self.stream.base_rate:
+            return None
         return Fraction(rate.numerator, rate.denominator) if rate else None  # PyAV 19 rounds products of its own kind.
 
     @property
     def fps(self) -> float:
         """The average frames a second, or 0 if they are unknown or implausible."""
-        return float(self.rate) if self.rate and _is_plausible(self.rate) else 0.0
+        return float(self.rate) if self.rate and is_plausible(self.rate) else 0.0
 
     @property
     def period(self) -> float:
@@ -217,7 +221,8 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
             yield OpenVideo(uri, container, stream, every_edit.get(stream.id, ()))
 
 
-def _is_plausible(rate: Fraction) -> bool:
+def is_plausible(rate: Fraction | float) -> bool:
+    """Whether a camera may take so many frames a second."""
     return 1 / LONGEST_FRAME_S <= rate <= _MOST_FPS
 
 

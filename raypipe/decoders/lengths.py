@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import islice
+
 import av
 import numpy as np
 from av.error import FFmpegError
 
-from raypipe.decoders.container import LONGEST_FRAME_S, OpenVideo, open_video, read_first_frame
+from raypipe.decoders.container import LONGEST_FRAME_S, OpenVideo, is_plausible, open_video, read_first_frame
 from raypipe.decoders.orientation import read_orientation
 from raypipe.decoders.timeline import read_packets, read_timeline
 from raypipe.errors import DecodeError
@@ -17,6 +20,7 @@ from raypipe.storage import shown
 _HOUR_S = 3600.0
 _SLACK_S = 0.5  # Headers round, and tracks differ in length.
 _FEWEST_BYTES_A_SECOND = 1000  # Any camera writes far more than this.
+_COUNTED = 300  # So many frames tell the rate where the container does not.
 
 
 class ContainerReader:
@@ -36,7 +40,8 @@ class ContainerReader:
 def probe_video(uri: str, decoder: str) -> Probe:
     """Read the header and decode one frame, which shows the rotation and whether the video decodes at all.
 
-    The length is measured: by the last packets, or by all where these do not tell.
+    The length is measured: by the last packets, or by all where these do not tell. So is the rate, by the first frames,
+    where the container tells none.
 
     Raises
     ------
@@ -58,6 +63,7 @@ def probe_video(uri: str, decoder: str) -> Probe:
             "n_frames": video.stream.frames,
             "codec": video.stream.codec.canonical_name,
         }
+    probed["fps"] = probed["fps"] or _measure_rate(uri)
     if not duration_s:
         packets = read_packets(uri)
         duration_s, n = packets.duration_s, len(packets.times_s)
@@ -66,6 +72,18 @@ def probe_video(uri: str, decoder: str) -> Probe:
         if duration_s > max(_HOUR_S, n * LONGEST_FRAME_S):
             raise DecodeError(f"{shown(uri)}: its times are invalid: {n} frames in {duration_s:.3g} s")
     return Probe(duration_s=duration_s, decoder=decoder, **probed)
+
+
+def _measure_rate(uri: str) -> float:
+    """Return the frames a second at the start of a video; 0 where their times tell none."""
+    ticks = []
+    with open_video(uri) as video, suppress(FFmpegError):
+        for packet in islice(video.container.demux(video.stream), _COUNTED):
+            if packet.pts is not None and not packet.is_discard:
+                ticks.append(packet.pts)
+    lasted_s = float((max(ticks) - min(ticks)) * video.stream.time_base) if ticks else 0.0
+    rate = (len(ticks) - 1) / lasted_s if lasted_s else 0.0
+    return rate if is_plausible(rate) else 0.0
 
 
 def _measure(video: OpenVideo, origin: int) -> list[float]:

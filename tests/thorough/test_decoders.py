@@ -6,6 +6,7 @@ from fractions import Fraction
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from raypipe.decoders import check_decoders, make_decoder, pyav, resolve_chain, split_nvdec
+from raypipe.decoders.container import OpenVideo
 from raypipe.decoders.timeline import read_packets
 from raypipe.errors import DecodeError, UsageError
 from raypipe.packages import is_installed
@@ -206,6 +208,26 @@ def test_probe(data_dir, make_video):
     assert (turned.width, turned.height) == (320, 568)
     counted = make_decoder("pyav").probe(str(data_dir / ODD / "av1_video.mkv"))
     assert (counted.n_frames, counted.duration_s, counted.codec) == (0, 5.0, "av1")
+
+
+def test_the_rate_is_measured_where_the_container_tells_none(tmp_path):
+    """As browsers record, which write no duration of a frame."""
+    path = tmp_path / "recorded.mkv"
+    write_moving(path, "mpeg4", {"bf": "2"})
+    whole = path.read_bytes()
+    place = whole.index(b"\x23\xe3\x83\x84")  # DefaultDuration, of four bytes; Void in its place.
+    path.write_bytes(whole[:place] + b"\xec\x86" + bytes(6) + whole[place + 8 :])
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate is None
+    assert make_decoder("pyav").probe(str(path)).fps == pytest.approx(25, rel=1e-3)
+
+
+def test_an_average_rate_of_one_frame_a_tick_is_not_believed():
+    """FFmpeg finds it in some Matroska and FLV of 30 frames a second."""
+    container = SimpleNamespace(format=SimpleNamespace(name="flv", flags=0))
+    for average, own, fps in ((1000, 60, 0.0), (900, 600, 900.0), (30, 60, 30.0)):
+        stream = SimpleNamespace(average_rate=Fraction(average), base_rate=Fraction(own))
+        assert OpenVideo("video.flv", container, stream).fps == fps
 
 
 # Containers and codecs that cameras write, among them open groups of pictures, of which leading frames break on a seek.
