@@ -37,8 +37,8 @@ from raypipe.storage import (
 
 VIDEO_SUFFIXES = frozenset(
     (
-        ".3g2 .3gp .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .m2t .m2ts .m2v .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg"
-        " .mts .mxf .nut .ogv .ts .vob .webm .wmv .y4m"
+        ".264 .265 .3g2 .3gp .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2t .m2ts .m2v .m4v .mjpeg .mkv .mov"
+        " .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts .vob .webm .wmv .y4m"
     ).split()
 )
 """The suffixes, in upper or lower case, by which a file in a folder counts as a video.

@@ -12,6 +12,8 @@ from raypipe.sources.files import VIDEO_SUFFIXES, find_files
 
 # For each suffix a codec that its files have, and the name of FFmpeg's muxer where the suffix does not tell it.
 FILES = {
+    ".264": ("libx264", "h264"),
+    ".265": ("libx265", "hevc"),
     ".3g2": ("mpeg4", None),
     ".3gp": ("mpeg4", None),
     ".asf": ("msmpeg4v3", None),
@@ -23,6 +25,7 @@ FILES = {
     ".h264": ("libx264", None),
     ".h265": ("libx265", None),
     ".hevc": ("libx265", None),
+    ".ivf": ("libvpx", None),
     ".m2t": ("libx264", "mpegts"),
     ".m2ts": ("libx264", "mpegts"),
     ".m2v": ("mpeg2video", None),
