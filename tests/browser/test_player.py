@@ -109,11 +109,15 @@ def test_the_open_video_plays_from_where_the_map_is_now(page, served):
 def test_two_videos_do_the_same_at_the_same_time(page, served):
     """See `test_aligned_videos_do_the_same_at_the_same_time`: where a is at t, b is at 2.5 + 0.6 (t − 0.5)."""
     page.evaluate("raypipe.compare(['a', 'b'], 1.0)")
-    wait_until_played(page, 2, 1.5)
-    seen = []
-    for _ in range(4):
-        seen.append(page.evaluate(TIMES))
-        page.wait_for_timeout(300)
+    # The page itself looks: on a machine that has much to do, the videos end before this process looks again.
+    seen = page.evaluate(f"""() => new Promise(done => {{
+        const seen = [];
+        const timer = setInterval(() => {{
+            const times = {TIMES};
+            if (times.length == 2 && Math.min(...times) > 1.5) seen.push(times);
+            if (times[0] > 3) done(seen, clearInterval(timer));
+        }}, 100);
+    }})""")
     for a, b in seen:
         assert abs(b - (2.5 + 0.6 * (a - 0.5))) < 0.4
     assert seen[-1][0] > seen[0][0] + 0.3 and seen[-1][1] > seen[0][1] + 0.15

@@ -26,6 +26,7 @@ from ray.exceptions import RayTaskError
 from sessions import ONE_EACH
 from trouble import serve_folder
 from videos import write_video
+from waiting import wait_for
 
 from raypipe import pipeline
 from raypipe.config import RayConfig, make_config
@@ -291,7 +292,7 @@ def test_what_other_work_holds_is_told(ray_two_fake_gpus, monkeypatch):
         finally:
             ray_two_fake_gpus.kill(holder)
 
-    assert tell_busy() is None
+    wait_for(lambda: tell_busy() is None, 60)  # What the tests before took may still be on its way back.
     assert told(num_cpus=2, num_gpus=1).startswith("other work holds 2 of the 2 CPUs and 1 of the 2 GPUs of the Ray")
     assert tell_busy() is None, "what has just been given back is free"
     assert told(num_cpus=0.5) is None, "there is room enough"
