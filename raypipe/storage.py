@@ -311,6 +311,11 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         raise failure("open", url, error) from error
 
 
+POINTER = "it is a pointer of Git LFS in place of the file: run `git lfs pull` where it was cloned"
+"""What is wrong with a file of which `is_pointer` holds."""
+_POINTER_BEGINS = b"version https://git-lfs.github.com/spec/"
+
+
 @contextmanager
 def open_file(name: str) -> Iterator[IO[bytes]]:
     """Open a local or remote file for reading; a remote one is fetched whole, because not every server can seek.
@@ -334,7 +339,16 @@ def open_file(name: str) -> Iterator[IO[bytes]]:
     except Exception as error:  # Each filesystem raises errors of its own.
         raise failure("read", name, error) from error
     with file:
+        if is_pointer(file):
+            raise SourceError(f"cannot read {shown_place(name)}: {POINTER}")
         yield file
+
+
+def is_pointer(file: IO[bytes]) -> bool:
+    """Whether an open file holds in place of its content what Git LFS puts there until that is fetched."""
+    found = file.read(len(_POINTER_BEGINS)) == _POINTER_BEGINS
+    file.seek(0)
+    return found
 
 
 def patiently(uri: str, call: Callable[[], T]) -> T:

@@ -19,7 +19,7 @@ from raypipe.decoders import check_file
 from raypipe.decoders.edits import Edit, read_edits
 from raypipe.decoders.streams import open_stream
 from raypipe.errors import DecodeError
-from raypipe.storage import local_path, shown
+from raypipe.storage import POINTER, is_pointer, local_path, shown
 
 N_THREADS = 1
 """Decoders run as one process a core, where a second thread gains nothing (bench/decoding.py)."""
@@ -196,7 +196,8 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
     Raises
     ------
     DecodeError
-        If the video is no readable regular file, or FFmpeg cannot read its container or has no decoder for it.
+        If the video is no readable regular file or is not there but for a pointer of Git LFS, or FFmpeg cannot read its
+        container or has no decoder for it.
     """
     path = local_path(uri)
     if path is not None:
@@ -204,6 +205,8 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
     # FFmpeg never mistakes an absolute path for a protocol, even if it contains colons.
     name = "" if path is None else str(Path(path).absolute())
     with open_stream(uri) if path is None else Path(name).open("rb") as file:
+        if is_pointer(file):
+            raise DecodeError(f"{shown(uri)}: {POINTER}")
         every_edit = read_edits(file)
         file.seek(0)
         # A playlist that is named like a video must not make FFmpeg open other files or addresses.

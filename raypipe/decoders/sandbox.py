@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,8 @@ class Sandbox:
         return self._try_chain(uri, span_s, attempt)
 
     def _try_chain(self, uri: str, span_s: float, attempt: Callable[[_Child, str, float], Any]) -> Any:
-        reasons, kind = [], DecodeError
+        reasons: list[tuple[str, str]] = []
+        kind = DecodeError
         waiting = resolve_chain(self.decoder, uri)
         was_killed = False
         while waiting:
@@ -135,22 +137,22 @@ class Sandbox:
                 raise
             except RaypipeError as error:
                 kind = SourceAwayError if isinstance(error, SourceAwayError) else kind
-                reasons.append(f"{name}: {str(error).removeprefix(f'{shown(uri)}: ')}")
+                reasons.append((name, str(error).removeprefix(f"{shown(uri)}: ")))
             except _Killed as error:
                 self.close()
                 if not was_killed:  # Another process or a lack of memory killed it; the video may be sound.
                     waiting.insert(0, name)
                     was_killed = True
                 else:
-                    reasons.append(f"{name}: {error}")
+                    reasons.append((name, str(error)))
             except _Broken as error:
                 self.close()
                 kind = SourceAwayError if isinstance(error, _Waiting) and local_path(file_of(uri)) is None else kind
-                reasons.append(f"{name}: {error}")
+                reasons.append((name, str(error)))
             except BaseException:
                 self.close()  # After an interrupt the pending answer would be taken for that to the next request.
                 raise
-        raise kind(f"{shown(uri)}: {'; '.join(reasons)}")
+        raise kind(f"{shown(uri)}: {_join(reasons)}")
 
     def _living_child(self) -> _Child:
         if self._child is not None and not self._child.is_alive():
@@ -175,6 +177,14 @@ class _Waiting(_Broken):
 
 class _Killed(_Broken):
     """Something other than this process killed the child."""
+
+
+def _join(reasons: list[tuple[str, str]]) -> str:
+    """Say in one line why each decoder failed, and what is the same once."""
+    said = [f"{name}: {reason}" for name, reason in reasons[:1]]
+    for (_, before), (name, reason) in pairwise(reasons):
+        said.append(f"{name} too" if reason == before else f"{name}: {reason}")
+    return "; ".join(said)
 
 
 class _Child:

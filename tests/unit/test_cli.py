@@ -100,6 +100,21 @@ def test_inspect_says_once_why_all_parts_of_a_file_fail(tmp_path):
     assert second.startswith("    pyav: the file is empty (0 bytes)")
 
 
+def test_what_git_lfs_has_not_fetched_is_named_as_that(tmp_path):
+    """As of a dataset that was cloned without its large files; the tables too are pointers then."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:6e34\nsize 2885821\n"
+    (tmp_path / "a.mp4").write_text(pointer)
+    fetch = "it is a pointer of Git LFS in place of the file: run `git lfs pull` where it was cloned"
+    result = call_raypipe("inspect", tmp_path)
+    assert f"a.mp4\n    pyav: {fetch}" in result.stdout and result.stdout.count(fetch) == 1, (
+        "what is the same is said once"
+    )
+    for name in ("list.csv", "list.parquet", "videos.npz"):
+        (tmp_path / name).write_text(pointer)
+        result = call_raypipe("embed", tmp_path / name, "-o", tmp_path / "run")
+        assert (result.exit_code, result.stderr) == (1, f"raypipe: cannot read {tmp_path}/{name}: {fetch}\n")
+
+
 def test_inspect_prints_no_credentials():
     result = call_raypipe(
         "inspect", "http://me:pw123456@127.0.0.1:9/a.mp4?sig=verysecret", "--set", "decode.deadline_s=1"
