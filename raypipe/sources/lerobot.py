@@ -351,6 +351,8 @@ def _read_files(dataset: LeRobotDataset) -> pa.Table:
 
     try:
         files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()
+        # As lerobot: what lies beside the folders of chunks, such as a copy of the table, is none of it.
+        files = [uri for uri in files if uri.rsplit("/", 2)[0].endswith("/meta/episodes")] or files
         tables = list(map_files(partial(read_parquet, read=read_wanted), files))
     except SourceError as error:
         if is_transient(error) or all(camera.in_table for camera in dataset.cameras):

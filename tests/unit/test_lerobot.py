@@ -228,6 +228,14 @@ def test_files_of_episodes_come_in_the_order_of_their_numbers(tmp_path):
     assert [video.extra["episode_index"] for video in rp.find_videos(tmp_path)] == list(range(12))
 
 
+def test_a_copy_of_the_table_beside_the_folders_of_chunks_is_none_of_it(tmp_path):
+    """lerobot reads meta/episodes/*/*.parquet."""
+    write_v3(tmp_path, [3, 4, 5])
+    episodes = tmp_path / "meta/episodes"
+    shutil.copy(episodes / "chunk-000/file-000.parquet", episodes / "episodes.parquet")
+    assert [video.extra["episode_index"] for video in rp.find_videos(tmp_path)] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("column", ["task", "__index_level_0__", "index"])
 def test_the_label_is_the_task_that_most_frames_have(tmp_path, column):
     """Whatever the order of ``tasks``, and in whichever way pandas wrote the table of tasks."""
