@@ -119,7 +119,20 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
+def is_path(text: str) -> bool:
+    """Whether a text is a path, or a part of one: what tells such names apart is mostly their end."""
+    return "/" in text and not any(map(str.isspace, text))
+
+
 def shorten(text: str, length: int = 60) -> str:
-    """Return a text on one line of so many characters at most, the last of which says if there was more."""
+    """Return a text on one line of so many characters at most: its beginning, or the end of a path."""
     text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    if len(text) <= length:
+        return text
+    return end_of_path(text, length) if is_path(text) else f"{text[: length - 1]}…"
+
+
+def end_of_path(text: str, length: int) -> str:
+    """Return the last of so many characters of a path, from a folder's name on if that leaves half of them."""
+    kept = text[1 - length :]
+    return f"…{kept[max(kept.find('/', 0, length // 2), 0) :]}"

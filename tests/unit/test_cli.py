@@ -5,7 +5,7 @@ from commands import call_raypipe, run_raypipe
 
 from raypipe.config import PRESETS
 from raypipe.options import prepare
-from raypipe.progress import PlainProgress, counted, rounded
+from raypipe.progress import PlainProgress, counted, rounded, shorten
 from raypipe.runs.directory import Run
 
 
@@ -113,6 +113,13 @@ def test_what_git_lfs_has_not_fetched_is_named_as_that(tmp_path):
         (tmp_path / name).write_text(pointer)
         result = call_raypipe("embed", tmp_path / name, "-o", tmp_path / "run")
         assert (result.exit_code, result.stderr) == (1, f"raypipe: cannot read {tmp_path}/{name}: {fetch}\n")
+
+
+def test_of_a_long_path_the_end_is_kept():
+    assert shorten("a robot that pours water", 12) == "a robot tha…"
+    assert shorten("robots.org/static/videos", 16) == "…/static/videos"
+    assert shorten("videos/chunk-000/observation.images.wrist", 16) == "…on.images.wrist"
+    assert shorten("static/videos", 13) == "static/videos"
 
 
 def test_inspect_prints_no_credentials():

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from raypipe.errors import RaypipeError
-from raypipe.progress import counted
+from raypipe.progress import counted, end_of_path, is_path
 from raypipe.report.facts import Cluster, Facts, Member
 from raypipe.report.style import INK, MUTED, color_of, encode_png, ink_on
 from raypipe.runs.frames import Pictures
@@ -226,7 +226,7 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y
     name = _wrap(member.name, _font(13, bold=True), _SIDE - 16, lines=3)
     draw.multiline_text((_MARGIN, y + 2), name, font=_font(13, bold=True), fill=INK, spacing=3)
     below = y + 8 + 18 * (name.count("\n") + 1)
-    facts = [_wrap(text, _font(12), _SIDE - 16, lines=1) for text in (member.label or member.group,) if text]
+    facts = [_cut(text, _font(12), _SIDE - 16) for text in (member.label or member.group,) if text]
     facts += [] if math.isnan(member.distance) else [f"distance {member.distance:.3g}"]
     facts += ["outlier"] if member.outlier else []
     draw.multiline_text((_MARGIN, below), "\n".join(facts), font=_font(12), fill=MUTED, spacing=4)
@@ -253,6 +253,13 @@ def _gaps(pictures: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
         if missing:
             gaps.append((indices[0], indices[-1] + 1))
     return gaps
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Keep of a text what fits into a line: its beginning, or the end of a path."""
+    if not is_path(text) or font.getlength(text) <= width:
+        return _wrap(text, font, width, lines=1)
+    return end_of_path(text, 1 + _longest_prefix(text[::-1], font, width - font.getlength("…")))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> str:
