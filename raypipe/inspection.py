@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from raypipe.analysis.dataset_faults import Fault, lay_out_faults
+from raypipe.analysis.dataset_faults import SHOWN, Fault, lay_out_faults
 from raypipe.analysis.lerobot_faults import Look, find_faults
 from raypipe.analysis.wording import CaptionStatistics, count_captions, lay_out_captions
 from raypipe.clustering.result import NOISE
@@ -224,10 +224,7 @@ def describe(inspection: Inspection) -> str:
     if captions := _count_captions(inspection):
         lines += ["", *lay_out_captions(captions)]
     if failed:
-        lines += ["", "would fail:"]
-        for (uri, error), n_failed in Counter(failed).items():  # Of a file with many episodes all fail for one reason.
-            many = f"  ({n_failed:,} videos)" if n_failed > 1 else ""
-            lines += [f"  {shown(uri)}{many}", f"    {error.removeprefix(f'{shown(uri)}: ')}"]
+        lines += ["", "would fail:", *_lay_out_failed(failed)]
     if inspection.faults is not None:
         lines += ["", *lay_out_faults(inspection.faults)]
     return "\n".join(lines)
@@ -254,6 +251,22 @@ def to_json(inspection: Inspection) -> str:
 def _find_failed(inspection: Inspection) -> list[tuple[str, str]]:
     found = zip(inspection.videos, inspection.probes, strict=True)
     return [(video.uri, probe.error) for video, probe in found if isinstance(probe, Failure)]
+
+
+def _lay_out_failed(failed: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the files that would fail and why, as lines; of a reason that many have, the first."""
+    lines: list[str] = []
+    n_files: Counter[str] = Counter()
+    for (uri, error), n_videos in Counter(failed).items():  # Of a file with many episodes all fail for one reason.
+        reason = error.removeprefix(f"{shown(uri)}: ")
+        n_files[reason] += 1
+        if n_files[reason] <= SHOWN:
+            many = f"  ({n_videos:,} videos)" if n_videos > 1 else ""
+            lines += [f"  {shown(uri)}{many}", f"    {reason}"]
+    for reason, n in n_files.most_common():
+        if n > SHOWN:
+            lines += [f"  … and {counted(n - SHOWN, 'more file')}: --json has all", f"    {reason}"]
+    return lines
 
 
 def _measure(inspection: Inspection) -> dict[str, list[float]]:

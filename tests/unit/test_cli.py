@@ -100,6 +100,14 @@ def test_inspect_says_once_why_all_parts_of_a_file_fail(tmp_path):
     assert second.startswith("    pyav: the file is empty (0 bytes)")
 
 
+def test_inspect_lists_of_a_reason_that_many_files_have_the_first(tmp_path):
+    for i in range(25):
+        (tmp_path / f"{i:02d}.mp4").write_bytes(b"")
+    lines = call_raypipe("inspect", tmp_path).stdout.split("would fail:\n")[1].splitlines()
+    assert len(lines) == 42 and lines[38].endswith("/19.mp4")
+    assert lines[40] == "  … and 5 more files: --json has all" and lines[41] == lines[39]
+
+
 def test_what_git_lfs_has_not_fetched_is_named_as_that(tmp_path):
     """As of a dataset that was cloned without its large files; the tables too are pointers then."""
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:6e34\nsize 2885821\n"
