@@ -78,8 +78,8 @@ class DecordDecoder(ContainerReader):
 
     def _open(self, uri: str, n_frames: int) -> Any:
         try:
-            # With fault_tol decord raises at the second frame that it had to fill in from its neighbours.
-            reader = self._decord.VideoReader(local_path(uri), num_threads=self.n_threads, fault_tol=1)
+            # A part of the frames below 1 in their number: decord raises at the first one that it fills in from others.
+            reader = self._decord.VideoReader(local_path(uri), num_threads=self.n_threads, fault_tol=1e-9)
         except (RuntimeError, AssertionError) as error:
             raise DecodeError(f"{shown(uri)}: decord cannot open it") from error
         if len(reader) != n_frames:
