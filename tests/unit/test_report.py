@@ -320,6 +320,25 @@ def test_what_is_said_of_the_threshold_stays_within_the_axes(tmp_path, monkeypat
     assert around.x0 < said.x0 and said.x1 < around.x1, "beside the axes stands the legend"
 
 
+@pytest.mark.parametrize("score, n_apart", [(0.0, 0), (5.0, 0), (5.0, 1), (1e17, 0), (1e17, 3), (1e-12, 1)])
+def test_a_bar_of_equal_values_is_drawn_upon_the_value(tmp_path, monkeypatch, score, n_apart):
+    from raypipe.report.facts import read_facts
+    from raypipe.report.figures import histogram
+
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    clusters = run.read_table("clusters.parquet")
+    scores = pa.array([score, score + n_apart * np.spacing(score)])  # As two videos' distances from their mean are.
+    run.write_table("clusters.parquet", clusters.set_column(6, clusters.schema.field("outlier_score"), scores))
+    figures = []
+    monkeypatch.setattr(histogram, "as_png", figures.append)
+    histogram.draw_histogram(read_facts(run))
+    (axes,) = figures[0].axes
+    counts, edges, _ = axes.patches[0].get_data()
+    (bar,) = np.flatnonzero(counts)
+    assert counts[bar] == 2
+    assert (edges[bar] + edges[bar + 1]) / 2 == pytest.approx(score, abs=1e-6 * np.ptp(edges))
+
+
 @pytest.mark.parametrize(
     "n, k, n_steps", [(1, 1, 16), (2, 2, 1), (5, 1, 4), (17, 3, None), (60, 13, 8)], ids=lambda value: str(value)
 )

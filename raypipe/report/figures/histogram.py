@@ -12,6 +12,7 @@ from raypipe.report.facts import Facts
 from raypipe.report.style import INK, add_axes, as_png, color_of, open_figure, size_of
 
 MAX_COLORED = 8  # With more clusters the bars are of one colour, because so many parts of a bar cannot be told apart.
+_ROUNDING = 1e-9  # Values that differ by such a part of them are drawn as one.
 _MEASURES = {
     "score": "divergence from the nearest center that other videos support",
     "distance": "distance to the own center",
@@ -33,7 +34,7 @@ def draw_histogram(facts: Facts) -> bytes:
             beside += size_of(figure.legend(handles=handles, title="cluster", loc="upper right"))[0]
         axes = add_axes(figure, 0.62, 0.5, beside, 0.34)
         if len(every):
-            edges = np.histogram_bin_edges(every, int(np.clip(2 * math.sqrt(len(every)), 24, 60)))
+            edges = _divide(every)
             shown = parts if len(parts) <= MAX_COLORED else {0: every}
             below = np.zeros(len(edges) - 1)
             for number, values in shown.items():
@@ -54,3 +55,13 @@ def draw_histogram(facts: Facts) -> bytes:
         axes.set(xlabel=_MEASURES[by], ylabel="videos")
         axes.set_title("How far the videos lie off")
         return as_png(figure)
+
+
+def _divide(values: np.ndarray) -> np.ndarray:
+    """Return the edges of an odd number of bins, so that a bar of values that are one but for rounding is upon them."""
+    low, high = values.min(), values.max()
+    if high - low <= _ROUNDING * abs(high):
+        beside = abs(high) / 2 or 0.5
+        low, high = low - beside, high + beside
+    n_bins = int(np.clip(2 * math.sqrt(len(values)), 24, 60)) | 1
+    return np.linspace(low, high, n_bins + 1)
