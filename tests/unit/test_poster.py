@@ -433,6 +433,14 @@ def test_runs_that_lack_something_are_told_so(tmp_path):
         pipeline.poster(run, config, None, PosterForm(), Progress())
 
 
+def test_a_run_that_is_being_clustered_is_told_so_before_anything_is_drawn(tmp_path):
+    run, told = make_mapped(tmp_path / "run", grid_paths(2)), Told()
+    run.remove("clusters.parquet")  # It comes last, when the map is there already.
+    with pytest.raises(UsageError, match="is not clustered: run raypipe cluster"):
+        pipeline.poster(run, make_config(), None, PosterForm(), told)
+    assert not told.lines
+
+
 @pytest.mark.parametrize("shape", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
 def test_a_grid_has_a_tile_for_nearly_all(aspect, shape):

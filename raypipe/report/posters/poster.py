@@ -66,11 +66,14 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
     Raises
     ------
     UsageError
-        If the output has another suffix, or as `lay_out` does.
+        If the output has another suffix, or the run is not clustered, or as `lay_out` does.
     RaypipeError
         If it cannot be written.
     """
     place, name = _split_output(run, output)
+    if not run.exists(CLUSTERS_FILE):
+        raise UsageError(f"{run} has no map, as it is not clustered: run raypipe cluster {run}")
+    clustered = run.read_table(CLUSTERS_FILE, ["video_id"])["video_id"].to_pylist()
     layout = lay_out(run, form)
     n = len(layout.frames)
     progress.say(
@@ -91,7 +94,6 @@ def write_poster(run: Run, output: str | None, form: PosterForm, frames_of: Orig
                 progress.say(_tell(lost, n))
             progress.say("encoding")
             canvas.encode(made)
-        clustered = run.read_table(CLUSTERS_FILE, ["video_id"])["video_id"].to_pylist()
         facts = describe_poster(name, layout, videos, {video_id: row for row, video_id in enumerate(clustered)})
         stem = facts["name"]
         if made.suffix == ".dzi":
