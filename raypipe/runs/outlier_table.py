@@ -253,9 +253,13 @@ def judge_run(run: Run, config: Config) -> Judgement:
             f"{run} holds new videos in {run.info()['implementations']['cluster']}, and raypipe predict has judged "
             "them by the videos of these: predict again"
         )
-    for name in (CLUSTERS_FILE, CENTERS_FILE):
-        if not run.exists(name):
-            raise UsageError(f"{run} has no {name}: run raypipe cluster {run} first")
+    if not run.exists(CLUSTERS_FILE):
+        raise UsageError(f"{run} has no {CLUSTERS_FILE}: run raypipe cluster {run} first")
+    if not run.exists(CENTERS_FILE):
+        raise UsageError(
+            f"the clusters of {run} are an estimator's that was fitted elsewhere: its {OUTLIERS_FILE} says what is odd "
+            f"by them, and to judge by another measure run raypipe cluster {run}"
+        )
     clusters = run.read_table(CLUSTERS_FILE, ["cluster", "distance"])
     return judge_videos(
         run,

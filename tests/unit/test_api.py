@@ -79,6 +79,8 @@ def test_an_estimator_of_ones_own(run):
     np.testing.assert_allclose(clusters.column("distance").to_numpy(), model.transform(flat.values).min(axis=1))
     assert run.read_json("metrics.json")["ari"] == 1.0
     assert run.exists("report.html")
+    with pytest.raises(UsageError, match=r"are an estimator's .*: its outliers\.csv says what is odd by them, and"):
+        rp.find_outliers(run)
     json.dumps(run.read_json("summary.json"), allow_nan=False)
 
 
