@@ -145,15 +145,17 @@ def _write_sheets(
     for cluster, (central, farthest) in zip(groups, on_sheets, strict=True):
         strips = [take_filmstrip(member, n_frames) for member in central]
         last = take_filmstrip(farthest, n_frames) if farthest else None
-        if report_config.sheet_choice == "random":
-            sheet = contact_sheets.draw_grid(facts, cluster, strips)
-        else:
-            sheet = contact_sheets.draw_sheet(facts, cluster, strips, last)
-        names.append(f"{PLOTS_FOLDER}/cluster_{cluster.short_name}.png")
-        run.write_bytes(names[-1], sheet)
+        every = [*strips, *([last] if last else [])]
+        if any(strip.member.has_video for strip in every):  # Of trajectories alone there is nothing to look at.
+            if report_config.sheet_choice == "random":
+                sheet = contact_sheets.draw_grid(facts, cluster, strips)
+            else:
+                sheet = contact_sheets.draw_sheet(facts, cluster, strips, last)
+            names.append(f"{PLOTS_FOLDER}/cluster_{cluster.short_name}.png")
+            run.write_bytes(names[-1], sheet)
         shown = [document.show(strip, tile, n_frames) for strip in strips[:n_rows]]
         cards.append(document.Card(cluster, shown, document.show(last, tile, n_frames) if last else None))
-        thumbnails.update((s.member.video_id, s.thumbnail) for s in [*strips, *([last] if last else [])])
+        thumbnails.update((strip.member.video_id, strip.thumbnail) for strip in every)
     for video_id in odd.keys() - thumbnails.keys():
         thumbnails[video_id] = take_filmstrip(odd[video_id], 1).thumbnail
     for video_id, jpeg in thumbnails.items():

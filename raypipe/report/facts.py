@@ -34,6 +34,7 @@ from raypipe.runs.results import read_barycenters, read_model_centers, read_reas
 from raypipe.runs.span_table import VideoSpan, read_spans
 from raypipe.schema import FAILED, OK, SKIPPED
 from raypipe.sources.files import path_order
+from raypipe.sources.precomputed import has_video
 
 _SHOWN = ["video_id", "uri", "group", "caption", "duration_s", "status", "error_stage", "error"]
 
@@ -64,6 +65,11 @@ class Member:
     caption: str | None = None
     reason: str = ""
     odd_s: tuple[float, float] | None = None
+
+    @property
+    def has_video(self) -> bool:
+        """Whether the video lies somewhere, and can be played; of what was computed elsewhere it is not known where."""
+        return has_video(self.uri)
 
     def oddness(self, by: str) -> float:
         """Return that by which outliers are told, "score" or "distance"."""
@@ -326,8 +332,8 @@ def common_folder(uris: Iterable[str]) -> str:
 
 
 def link_of(uri: str) -> str | None:
-    """Return the URI if a browser may follow it, or None for other schemes, such as ``javascript:``."""
-    return uri if uri.startswith(WEB) else None
+    """Return the URI if a browser may follow it to a video, or None, as for other schemes such as ``javascript:``."""
+    return uri if uri.startswith(WEB) and has_video(uri) else None
 
 
 def _read_spans(run: Run, videos: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:

@@ -30,6 +30,7 @@ PRECOMPUTED_SUFFIXES = (".json", ".npz", ".pkl")
 _MOST = 1e15  # Numbers of this magnitude can still be squared, and a hundred million of the squares summed, in float32.
 _VALUES = ("trajectories", "values")
 _IDS = ("ids", "names")
+_EPISODE = re.compile(r"episode=\d+")  # Of its signals; what names a column too are its pictures.
 
 
 class Precomputed(NamedTuple):
@@ -59,10 +60,15 @@ def is_precomputed(source: str | Path | Sequence[str | Path]) -> bool:
     return names_file(name, PRECOMPUTED_SUFFIXES) and (suffix(name) != ".json" or not holds_records(name))
 
 
+def has_video(uri: str) -> bool:
+    """Return whether a URI is a video's, and not one that `read_precomputed` or `read_signals` made of a trajectory."""
+    file, mark, part = uri.rpartition("#")
+    return not mark or not (suffix(file) in PRECOMPUTED_SUFFIXES or _EPISODE.fullmatch(part))
+
+
 def check_has_video(uri: str) -> None:
-    """Raise `DecodeError` if a URI is one that `read_precomputed` made: where the video lies is not known then."""
-    file, mark, _ = uri.rpartition("#")
-    if mark and suffix(file) in PRECOMPUTED_SUFFIXES:
+    """Raise `DecodeError` if a URI is that of a trajectory alone."""
+    if not has_video(uri):
         raise DecodeError("only its trajectory is known, not where the video lies")
 
 

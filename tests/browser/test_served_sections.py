@@ -1,7 +1,9 @@
 """What a served page has beside the player: search, and the poster; and what remains of them on a page from disk."""
 
+import json
 import time
 
+import numpy as np
 import pytest
 from page_server import TOKEN, make_run, serve_page
 from worded import WORDS, make_worded
@@ -10,6 +12,7 @@ from raypipe import pipeline
 from raypipe.config import make_config
 from raypipe.progress import Progress
 from raypipe.report.posters.poster_layout import PosterForm
+from raypipe.runs.directory import Run
 from raypipe.trajectories import similarity
 
 SETS = (
@@ -202,6 +205,25 @@ def test_words_find_the_moment_that_shows_them(visit, tmp_path):
         texts = page.locator(".found li").all_inner_texts()
         assert any("v1.mp4" in text and "2.0 to 3.0 s" in text for text in texts[:2])
         assert WORDS[2] in page.inner_text("#finder .status")
+
+
+def test_trajectories_alone_are_searched_and_not_offered_to_be_played(visit, tmp_path):
+    turns = np.random.default_rng(0).normal(size=(6, 1, 3)) + np.linspace(0, 1, 8)[:, None]
+    (tmp_path / "paths.json").write_text(json.dumps(turns.tolist()))
+    run, config = Run(f"{tmp_path}/run"), make_config(sets=SETS)
+    pipeline.run_all(f"{tmp_path}/paths.json", run, config, Progress())
+    with serve_page(run, tmp_path / "cache") as served:
+        page = visit(served, "#open=0")
+        assert page.locator("#details .film").count() == 0, "no picture is to come"
+        page.click("text=Find most like this")
+        assert len(found_names(page)) == 5 and page.locator(".found .reel").count() == 0
+        page.locator("#finder input[type=number]").nth(0).fill("2")
+        page.click("text=Find where this part happens")
+        page.wait_for_selector(".found .reel .part")
+        names = ".found .reel, #details h3 bdi, .cluster .clip > *, .gallery .clip > *"
+        page.locator(names).evaluate_all("all => all.map(each => each.click())")
+        page.wait_for_timeout(300)
+        assert page.locator("button:has-text('Play'):visible, .rp-player[open]").count() == 0
 
 
 @pytest.mark.parametrize("name", ["poster.png", "poster.dzi"])

@@ -433,13 +433,16 @@ def test_cluster_colors_stay_apart_and_their_ink_is_readable():
         assert (high + 0.05) / (low + 0.05) >= 4.5, color
 
 
-def test_trajectories_of_a_file_have_no_video_that_could_be_decoded(tmp_path):
-    run = make_run(tmp_path / "run", [f"file:///data/paths.npz#v{i}" for i in range(4)], k=2)
+@pytest.mark.parametrize("uri", ["file:///data/paths.npz#v", "file:///set/file-000.parquet#episode=", "set#episode="])
+def test_trajectories_of_a_file_have_no_video_that_could_be_decoded(tmp_path, uri):
+    run = make_run(tmp_path / "run", [f"{uri}{i}" for i in range(4)], k=2)
     pipeline.report(run, Config(report=ReportConfig(sheet_videos=2, sheet_frames=3)), Progress())
     page = Page(run.read_bytes("report.html").decode())
     assert page.text.count("No picture: only its trajectory is known, not where the video lies") == 4
     assert "No such file" not in page.text
     assert ("class", "gallery bare") in page.attributes and page.attributes.count(("class", "card cluster bare")) == 2
+    assert not any(name == "data-video" for name, _ in page.attributes), "there is nothing to play"
+    assert not any("cluster_" in name for name in run.files("plots")), "a sheet without a picture shows nothing"
 
 
 @pytest.fixture

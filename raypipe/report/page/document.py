@@ -22,6 +22,7 @@ from raypipe.report.page.page_figures import data_uri, fold, render_learning, re
 from raypipe.report.page.page_script import policy_of, read_script, read_text, render_explorer
 from raypipe.report.page.page_sections import (
     link_headings,
+    mark_video,
     render_checks,
     render_lead,
     render_poster,
@@ -273,7 +274,7 @@ def _row(shown: Shown) -> str:
 def _mark(member: Member) -> str:
     """Return the attributes by which the player of a served page knows a video, and the moment to show."""
     at = f' data-at="{member.odd_s[0]:.3f}"' if member.odd_s else ""
-    return f' data-video="{escape(member.video_id)}"{at}'
+    return mark_video(member) + at
 
 
 def _who(member: Member) -> str:

@@ -68,7 +68,8 @@ def _describe(facts: Facts, centers: Mapping[int, np.ndarray]) -> tuple[dict[str
     members = facts.members
     row_of = {member.video_id: row for row, member in enumerate(members)}
     clusters = [_cluster(cluster, facts, row_of, centers) for cluster in facts.clusters_and_noise]
-    header: dict[str, Any] = {"clusters": clusters, "palette": list(COLORS)}
+    has_videos = any(member.has_video for member in members)
+    header: dict[str, Any] = {"clusters": clusters, "palette": list(COLORS), "hasVideos": has_videos}
     odd = [m.odd_s or (math.nan, math.nan) for m in members]
     arrays: Arrays = {
         "names": join_texts(m.name for m in members),

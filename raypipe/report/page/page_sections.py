@@ -50,6 +50,11 @@ def link_headings(body: str) -> str:
     return f'<nav class="contents" aria-label="contents">{"".join(links)}</nav>\n{body}'
 
 
+def mark_video(member: Member) -> str:
+    """Return the attribute by which the player of a served page knows a video; "" of what it cannot play."""
+    return f' data-video="{escape(member.video_id)}"' if member.has_video else ""
+
+
 def render_lead(facts: Facts) -> str:
     """Return the heading of the map, and what it shows and by which method it was drawn."""
     what = "Each video is a point" if facts.is_pooled else "Each video is a path through time"
@@ -151,7 +156,7 @@ def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
 
 
 def _group(group: Sequence[Member], link: Callable[[str, str], str], row_of: Mapping[str, int]) -> str:
-    names = "".join(f'<li data-video="{escape(m.video_id)}">{link(m.name, m.uri)}</li>' for m in group[:MAX_COPIES])
+    names = "".join(f"<li{mark_video(m)}>{link(m.name, m.uri)}</li>" for m in group[:MAX_COPIES])
     more = f'<li class="muted">and {len(group) - MAX_COPIES:,} more</li>' if len(group) > MAX_COPIES else ""
     return f"<li{_show((m.video_id for m in group), row_of)}><ul>{names}{more}</ul></li>"
 

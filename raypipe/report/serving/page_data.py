@@ -33,7 +33,7 @@ MOST_VALUES = 10_000
 _DATA = re.compile(rb'<script type="text/plain" id="explorer-data">([^<]*)</script>')
 _TEXTS = ("names", "ids", "uris", "links", "captions", "reasons")
 _NUMBERS = ("origin", "span", "oddStart", "oddEnd")
-_COPIED = ("clusters", "palette", "pointBox", "reducedBox", "dim", "gamma", "centers", "lerobot")
+_COPIED = ("clusters", "palette", "hasVideos", "pointBox", "reducedBox", "dim", "gamma", "centers", "lerobot")
 _DIGITS, _ACCENTS = re.compile("[0-9]+"), re.compile("[\u0300-\u036f]+")
 
 

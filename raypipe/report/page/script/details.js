@@ -41,6 +41,7 @@ function factsOf(row) {
 function playerOf(row) {
   const player = window.raypipe;
   if (!player) return null;
+  if (!data.hasVideos) return make("p", {class: "play"});  // Of trajectories alone there is the search.
   const begin = data.origin[row] || 0;
   const from = () => begin + (state.time < 1 ? state.time : 0) * (data.span[row] || 0);
   const others = [...state.selected].filter(other => other !== row);
@@ -81,6 +82,7 @@ function pictureOf(strip, alt) {
 }
 
 function filmOf(row) {
+  if (!data.hasVideos) return null;
   const strip = stripOf(row);
   if (strip) return make("figure", {class: "film"}, ...filmParts(row, strip));
   if (window.raypipe) return filmToCome(row);

@@ -219,7 +219,8 @@ function showFound(videos, said) {
   if (rows.length) finder.found.prepend(make("button", all, "Select all found on the map"));
 }
 
-// A video that was found: its strip plays it from the moment that was found, its name opens it on the map.
+// A video that was found: its strip plays it from the moment that was found, its name opens it on the map. Of a
+// trajectory alone there is a strip where it shows a part.
 function foundItem({video_id: id, name, row, cluster, distance, start_s: from, end_s: to, origin_s: origin, span_s: span}) {
   const isPart = from !== null, when = isPart ? `${from.toFixed(1)} to ${to.toFixed(1)} s` : "";
   const strip = [pictureOfServer(id, FOUND_PICTURES, "")], title = make("bdi", {}, name);
@@ -229,8 +230,9 @@ function foundItem({video_id: id, name, row, cluster, distance, start_s: from, e
   }
   const play = {type: "button", class: "reel", "aria-label": `play ${name} ${when}`.trim(),
     onclick: () => raypipe.play(id, isPart ? from : undefined)};
+  const shown = data.hasVideos ? make("button", play, ...strip) : isPart ? make("div", {class: "reel"}, ...strip) : null;
   const open = {type: "button", class: "video", title: "open it on the map", onclick: () => showOnMap([row], row)};
-  return make("li", {}, make("button", play, ...strip),
+  return make("li", {}, shown,
     make("div", {class: "told"}, cluster === null ? null : chipOf(cluster),
       row === null ? title : make("button", open, title),
       make("span", {class: "muted small"}, [when, `distance ${showNumber(distance)}`].filter(Boolean).join(" · "))));
