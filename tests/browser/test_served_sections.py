@@ -111,6 +111,15 @@ def test_a_search_stands_in_the_address_and_is_made_again_from_it(visit, served,
     assert page.inner_text("#finder .status") == "" and "like" not in address(page)
 
 
+def test_a_page_of_before_opens_nothing_by_its_place_in_the_run_of_now(visit, served, run):
+    page = visit(served, "#open=0")
+    run.write_bytes("clusters.parquet", run.read_bytes("clusters.parquet"))
+    page.click("text=Find most like this")
+    assert found_names(page) and page.locator(".rp-stale").count() == 1
+    assert page.locator(".found button.reel").count() > 3, "they play, by their ids"
+    assert page.locator(".found button.video, .found > button").count() == 0
+
+
 def test_a_search_that_is_given_up_leaves_nothing(visit, served):
     page = visit(served, "#open=0")
     page.route("**/search?*", lambda route: None)  # It is never answered.

@@ -192,6 +192,7 @@ async function searchFor(query) {
   try {
     if (!query.words) await fetchTexts([query.like]);
     const {videos} = await raypipe.ask(`search?${questionOf(query)}`, stop.signal);
+    if (raypipe.isStale) for (const video of videos) video.row = null;  // It is another video's place here.
     if (!stop.signal.aborted) showFound(videos, `${query.least ? "least" : "most"} ${saidOf(query)}`);
   } catch (error) {
     if (!stop.signal.aborted) { finder.failure.textContent = error.message; finder.status.replaceChildren(); }
