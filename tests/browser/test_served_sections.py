@@ -120,6 +120,15 @@ def test_a_page_of_before_opens_nothing_by_its_place_in_the_run_of_now(visit, se
     assert page.locator(".found button.video, .found > button").count() == 0
 
 
+def test_a_page_that_is_being_written_again_comes_by_itself(visit, served, run):
+    page, html = visit(served, expected=("503",)), run.read_bytes("report.html")
+    run.remove("report.html")
+    page.reload()
+    assert "it is shown here" in page.inner_text("body")
+    run.write_bytes("report.html", html)
+    page.wait_for_selector("#explorer[data-ready=yes]")
+
+
 def test_a_search_that_is_given_up_leaves_nothing(visit, served):
     page = visit(served, "#open=0")
     page.route("**/search?*", lambda route: None)  # It is never answered.

@@ -8,6 +8,7 @@ import html
 import os
 import re
 import secrets
+import shlex
 import socket
 import sys
 import threading
@@ -22,7 +23,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from raypipe.errors import RaypipeError, SourceError, UsageError, message_of
@@ -58,6 +59,10 @@ _FILES = re.compile(
     r"|poster[\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*"
     r"|(?:summary|metrics|sweep|descriptions)\.json|(?:video_cluster_mapping|outliers)\.csv)",
     re.ASCII,
+)
+_NO_PAGE = (
+    "This run has no page now, as while it is embedded, clustered or reported again. As soon as it has one, it is "
+    "shown here. If nothing is at work on it: raypipe report {}"
 )
 _MOST_CLIENTS = 256
 _GRACE_S = 2  # Streams that are open when the server ends are broken off after so many seconds.
@@ -119,6 +124,8 @@ class _Page:
         return await _in_thread(self._quick, function, *arguments)
 
     async def show_page(self, request: Request) -> Response:
+        if not await self._call(self._run.exists, REPORT_FILE):
+            return PlainTextResponse(_NO_PAGE.format(shlex.quote(str(self._run))), 503, {"refresh": "3"})
         version = await self._call(read_version, self._run)
         data = await self._call(self._held.read)
         content = data.shell if data and data.shell else await self._call(self._run.read_bytes, REPORT_FILE)
