@@ -144,13 +144,16 @@ def find_outliers(
     UsageError
         If the run has no clusters of its own, or an argument is out of range.
     """
+    from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.runs.outlier_table import judge_run, list_outliers
 
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
     Run.open(run.url)
     given = {"outlier_by": by, "outlier_quantile": quantile}
     flags = {"cluster": {name: value for name, value in given.items() if value is not None}}
-    return list_outliers(run, judge_run(run, make_config(base=run.info()["config"], flags=flags)))
+    config = make_config(base=run.info()["config"], flags=flags)
+    with of_one_clustering(run):
+        return list_outliers(run, judge_run(run, config))
 
 
 def write_report(run: Run, model: TimeSeriesKMeans | None = None, *, progress: Progress | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,11 +222,13 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
 
 def find_outliers(run: Run, config: Config, progress: Progress) -> None:
     """Judge the videos of a clustered run again, by another measure or quantile, from the run directory alone."""
+    from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.runs.outlier_table import judge_run, record_outliers
     from raypipe.runs.results import mark_outliers
 
     with run.step("outliers"):
-        found = judge_run(run, config)
+        with of_one_clustering(run):
+            found = judge_run(run, config)
         remove_report(run)
         run.record(config=config.model_dump(mode="json"))
         mark_outliers(run, found.scores, found.flags)
@@ -249,7 +252,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
             check_has_video(uri)
             return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
 
-        with of_one_clustering(run):
+        with of_one_clustering(run, f"raypipe report {shlex.quote(str(run))} writes its report"):
             write_report_files(run, frames_of, config.report)
 
 
@@ -257,8 +260,9 @@ def poster(run: Run, config: Config, output: str | None, form: PosterForm, progr
     """Write a poster of a clustered run; return where it lies, or the page that shows it."""
     from raypipe.decoders.sandbox import open_sandbox
     from raypipe.report.posters.poster import write_poster
+    from raypipe.report.serving.run_version import of_one_clustering
 
-    with open_sandbox(config.decode) as sandbox:
+    with open_sandbox(config.decode) as sandbox, of_one_clustering(run):
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
             return sandbox.frames(uri, times_s, image_size, "squash", span_s=float(times_s[-1] - times_s[0]))

@@ -18,6 +18,7 @@ import raypipe as rp
 from raypipe import pipeline
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import Progress
+from raypipe.runs.folder import Folder
 from raypipe.sources.videos import Video
 
 CLUSTER = {
@@ -253,6 +254,39 @@ def test_bad_requests_get_one_line(run, tmp_path):
     run.remove("clusters.parquet")
     with pytest.raises(UsageError, match=r"is not clustered: run raypipe cluster .*run first"):
         rp.export(run, "csv")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda run, to: call_raypipe("search", run.url, "--like", "v0"),
+        lambda run, to: call_raypipe("search", run.url, "--diverse", 2),
+        lambda run, to: call_raypipe("search", run.url, "--duplicates"),
+        lambda run, to: call_raypipe("outliers", run.url),
+        lambda run, to: call_raypipe("export", run.url, "--to", "csv", "-o", to),
+        lambda run, to: call_raypipe("export", run.url, "--to", "npz", "-o", to),
+        lambda run, to: call_raypipe("poster", run.url, "-o", f"{to}.png"),
+    ],
+    ids=["search", "diverse", "duplicates", "outliers", "csv", "npz", "poster"],
+)
+def test_what_reads_a_run_that_is_clustered_meanwhile_says_so(run, tmp_path, monkeypatch, read):
+    run.record(state="embedded")
+    kept, read_open = run.read_bytes("clusters.parquet"), Folder._read_open
+
+    def read_while_clustered(folder, name, call):
+        run.write_bytes("clusters.parquet", kept)
+        return read_open(folder, name, call)
+
+    monkeypatch.setattr(Folder, "_read_open", read_while_clustered)
+    result = read(run, tmp_path / "made")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"raypipe: {run.url} has been clustered again meanwhile: try again\n")
+
+
+def test_a_run_that_is_being_embedded_has_nothing_to_export_yet(run):
+    run.record(state="embedding")  # Its embeddings are of videos that its tables do not know yet.
+    with pytest.raises(UsageError, match="is not embedded to its end: run the same raypipe embed again"):
+        rp.export(run, "npz")
 
 
 def test_what_was_exported_into_the_run_goes_when_it_is_clustered_again(run, made, tmp_path):

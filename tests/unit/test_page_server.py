@@ -22,6 +22,7 @@ from raypipe.report.serving.access import Gate
 from raypipe.report.serving.byte_ranges import find_range, open_content
 from raypipe.report.serving.catalog import Catalog
 from raypipe.report.serving.server import add_player
+from raypipe.runs.folder import Folder
 from raypipe.storage import TarMember
 
 N_VIDEOS, LONG_S = 11, 300
@@ -433,6 +434,22 @@ def test_neighbours(served):
         answer = served.ask(f"search?{wrong}")
         assert answer.status == 400 and "\n" not in answer.json["error"]
     assert served.ask("search?like=/etc/passwd").status == 404
+
+
+@pytest.mark.parametrize("path", ["search?like=a", "search?like=a&from_s=1&to_s=3", "align?ids=a,b"])
+def test_a_run_that_is_clustered_meanwhile_is_told_of_in_a_line(served, run, monkeypatch, path):
+    kept, read_table = run.read_bytes("clusters.parquet"), Folder.read_table
+
+    def read_while_clustered(folder, *names):
+        run.write_bytes("clusters.parquet", kept)
+        if names[0] == "videos.parquet":
+            raise KeyError("a video that it has now")
+        return read_table(folder, *names)
+
+    served.ask("search?like=a")
+    monkeypatch.setattr(Folder, "read_table", read_while_clustered)
+    answer = served.ask(path)
+    assert answer.status == 422 and answer.json["error"].endswith("has been clustered again meanwhile: try again")
 
 
 def test_a_search_that_nobody_waits_for_is_not_begun(served, monkeypatch):

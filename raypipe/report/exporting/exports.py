@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import counted
 from raypipe.report.exporting.naming import free_name
+from raypipe.report.serving.run_version import of_one_clustering
 from raypipe.runs.clips import iter_clip_paths, read_origins
+from raypipe.runs.comparison import check_embedded
 from raypipe.runs.contents import CLUSTERS_FILE, EMBEDDINGS_FOLDER, EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
@@ -73,6 +75,12 @@ def export(
         raise UsageError(f"{run} is not clustered: run raypipe cluster {run} first")
     if to == "npz" and not run.files(EMBEDDINGS_FOLDER, ".parquet"):
         raise UsageError(f"{run} has no embeddings to export: run raypipe embed SOURCE -o {run}")
+    check_embedded(run)
+    with of_one_clustering(run):
+        return _write(run, to, output, keep, dry_run)
+
+
+def _write(run: Run, to: str, output: str | None, keep: int | None, dry_run: bool) -> list[str]:
     if to == "fiftyone":
         from raypipe.report.exporting.fiftyone import write_samples
 

@@ -13,7 +13,7 @@ from raypipe.errors import RaypipeError, UsageError, message_of
 from raypipe.report.serving.catalog import Catalog, Entry
 from raypipe.report.serving.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.serving.media_sources import CONVERTED_TYPE, direct_type
-from raypipe.report.serving.run_version import version_in
+from raypipe.report.serving.run_version import of_one_clustering, version_in
 from raypipe.report.serving.transcoder import Media
 from raypipe.runs.contents import CLUSTERS_FILE
 from raypipe.runs.directory import Run
@@ -146,7 +146,8 @@ class Answers:
 
         for video_id in ids:
             self.find(video_id)
-        found = align_videos(self.run, ids, to_center)
+        with of_one_clustering(self.run):
+            found = align_videos(self.run, ids, to_center)
         videos = [
             {"video_id": video_id, "times_s": np.round(times_s, 4).tolist(), "distance": distance}
             for video_id, times_s, distance in zip(ids, found.times_s, found.distances, strict=True)
@@ -170,11 +171,12 @@ class Answers:
         if (like is None) == (text is None):
             raise UsageError("say what to search for: like=ID or text=WORDS")
         n = min(max(n, 1), MOST_FOUND)
-        if like is not None:
-            self.find(like)
-            found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
-        else:
-            found = similarity.search_text(self.run, text or "", n=n, least=least)
+        with of_one_clustering(self.run):
+            if like is not None:
+                self.find(like)
+                found = similarity.search(self.run, like, n=n, least=least, from_s=part[0], to_s=part[1])
+            else:
+                found = similarity.search_text(self.run, text or "", n=n, least=least)
         return [{**each, "uri": shown(each["uri"]), **_place(self.find(each["video_id"]))} for each in found]
 
     def close(self) -> None:

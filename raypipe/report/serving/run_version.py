@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -27,7 +26,7 @@ def read_version(run: Run) -> str:
 
 
 @contextmanager
-def of_one_clustering(run: Run) -> Iterator[None]:
+def of_one_clustering(run: Run, remedy: str = "try again") -> Iterator[None]:
     """Raise `RaypipeError` if another command clusters the run while this block reads it, whatever else that causes."""
     before, problem = version_in(run, CLUSTERS_FILE), None
     try:
@@ -35,7 +34,6 @@ def of_one_clustering(run: Run) -> Iterator[None]:
     except Exception as error:
         problem = error
     if version_in(run, CLUSTERS_FILE) != before:
-        again = f"raypipe report {shlex.quote(str(run))}"
-        raise RaypipeError(f"{run} has been clustered again meanwhile: {again} writes its report") from problem
+        raise RaypipeError(f"{run} has been clustered again meanwhile: {remedy}") from problem
     if problem is not None:
         raise problem
