@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.text import Text
 from PIL import Image
 
 from raypipe.clustering.result import NOISE
@@ -108,9 +109,9 @@ def add_axes(figure: Figure, left: float, bottom: float, right: float, top: floa
     return figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
 
 
-def size_of(legend: Legend) -> tuple[float, float]:
-    """Return the width and the height that a figure's legend takes, in inches."""
-    box = legend.get_window_extent(FigureCanvasAgg(legend.get_figure(root=True)).get_renderer())
+def size_of(drawn: Legend | Text) -> tuple[float, float]:
+    """Return the width and the height that a figure's legend, or a text, takes, in inches."""
+    box = drawn.get_window_extent(FigureCanvasAgg(drawn.get_figure(root=True)).get_renderer())
     return box.width / DPI, box.height / DPI
 
 

@@ -14,6 +14,7 @@ from raypipe.analysis.fingerprints import choose_unlike, warp_distances
 from raypipe.report.facts import read_facts
 from raypipe.report.figures import fingerprint_figure as figure
 from raypipe.report.figures.fingerprint_figure import draw_found, draw_unlike
+from raypipe.report.style import size_of
 from raypipe.softdtw import cdist_soft_dtw
 
 
@@ -102,6 +103,26 @@ def test_the_figure_shows_paths_and_frames(tmp_path, n):
     for clip in (1, 3, 5):  # The frames of the first video have these colours, which the figure has nowhere else.
         shown = np.array([40, 40, 20 + 30 * clip])
         assert (np.abs(colors.astype(int) - shown).max(axis=1) < 6).sum() > 500
+
+
+@pytest.mark.parametrize("has_frames", [True, False])
+@pytest.mark.parametrize("letter", ["W", "i"])
+def test_long_texts_stay_in_their_column(tmp_path, monkeypatch, letter, has_frames):
+    paths = [np.random.default_rng(i).normal(size=(6, 2)).cumsum(axis=0) for i in range(6)]
+    run = make_mapped(tmp_path / "run", paths, captions=[letter * 200] * 6)
+    if not has_frames:
+        run.remove("frames")
+    drawn = []
+    monkeypatch.setattr(figure, "as_png", drawn.append)
+    draw_unlike(run, described(run), 0)
+    axes = drawn[0].axes[0]
+    columns = sorted({round(patch.get_x(), 3) for patch in axes.patches if getattr(patch, "get_width", float)() > 2})
+    notes = [text for text in axes.texts if text.get_text().startswith(letter)]
+    assert len(columns) == 3 and len(notes) == 6
+    for text in notes:
+        left = text.get_position()[0]
+        right = min((each for each in columns if each > left + 0.1), default=drawn[0].get_size_inches()[0])
+        assert 1.5 < size_of(text)[0] < right - left
 
 
 def test_videos_of_one_clip_and_without_pictures(tmp_path):

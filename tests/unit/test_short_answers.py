@@ -6,6 +6,7 @@ from report_runs import make_run
 
 from raypipe.report.facts import read_facts
 from raypipe.report.figures.plots import VideoMap
+from raypipe.report.page.confusion import render_confusions
 from raypipe.report.page.page_figures import render_pictures
 from raypipe.report.page.short_answers import name_content, say_mixture, say_number
 from raypipe.runs.directory import Run
@@ -29,6 +30,15 @@ def test_it_is_said_what_mixes(tmp_path):
     )
     many = say_mixture(facts_of(tmp_path / "many", [f"{i:02d}" for i in range(40)]), "label")
     assert "18 (1)" not in many and "and 14 more, and 38 (1)" in many
+
+
+def test_labels_that_are_whole_texts_are_said_in_short(tmp_path):
+    label = "opens the upper left drawer and " * 50
+    facts = facts_of(tmp_path, [f"{i} {label}" for i in (1, 1, 2, 2)])
+    said = say_mixture(facts, "label")
+    assert said.count("1 opens the upper left drawer") == 3 and len(said) < 700
+    table = render_confusions(facts)
+    assert table.count(label.strip()) == 2, "pointed at, each row shows its label"
 
 
 def test_numbers_stay_behind_labels_that_are_written_from_right_to_left(tmp_path):

@@ -21,7 +21,7 @@ from raypipe.errors import UsageError
 from raypipe.progress import shorten
 from raypipe.report.facts import Member
 from raypipe.report.figures.plots import draw_path, gaps_between
-from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure
+from raypipe.report.style import FAINT, INK, MUTED, add_axes, as_png, color_of, ink_on, open_figure, size_of
 from raypipe.runs.contents import PLAN_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import Pictures, read_frames
@@ -219,7 +219,7 @@ def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureM
         for i, each in enumerate(prints):
             row, column = divmod(i, columns)
             left, top = _EDGE + column * cell[0], height - _EDGE - _TITLE - row * cell[1]
-            _draw_head(axes, each, left, top)
+            _draw_head(axes, each, left, top, left + cell[0] - _GAP)
             _draw_map(_Panel(axes, np.array([left, top - _HEAD - _SIDE]), _SIDE, box), each, cloud)
             if has_frames:
                 _draw_frames(axes, each, left + _SIDE + _GAP, top - _HEAD)
@@ -250,7 +250,7 @@ class _Panel:
         )
 
 
-def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float) -> None:
+def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float, right: float) -> None:
     at = left
     if each.of.cluster is not None:
         color = color_of(each.of.cluster)
@@ -259,8 +259,16 @@ def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float) -> None:
         at += 0.09
         axes.text(at, top - 0.14, name, size=8.5, weight="bold", color=ink_on(color), va="center", bbox=chip)
         at += 0.12 + 0.09 * len(name)
-    axes.text(at, top - 0.14, shorten(each.of.name, 44), size=9, weight="bold", va="center")
-    axes.text(left, top - 0.35, shorten(each.of.note), size=8, color=MUTED, va="center")
+    _write(axes, at, top - 0.14, right, shorten(each.of.name, 44), size=9, weight="bold")
+    _write(axes, left, top - 0.35, right, shorten(each.of.note), size=8, color=MUTED)
+
+
+def _write(axes: Axes, left: float, middle: float, right: float, text: str, **style: Any) -> None:
+    """Write a text, of which what would go beyond the right is cut off."""
+    written = axes.text(left, middle, text, va="center", **style)
+    while (width := size_of(written)[0]) > right - left and len(text) > 1:
+        text = shorten(text, int(len(text) * (right - left) / width))
+        written.set_text(text)
 
 
 def _draw_map(panel: _Panel, each: Fingerprint, cloud: np.ndarray) -> None:

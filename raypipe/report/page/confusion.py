@@ -6,6 +6,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
+from raypipe.progress import shorten
 from raypipe.report.page.page_figures import scroll
 from raypipe.report.page.short_answers import say_mixture
 from raypipe.sources.files import path_order
@@ -38,7 +39,7 @@ def render_confusion(facts: Facts, column: str) -> str:
     rows = []
     for value in sorted(sizes, key=lambda name: (-sizes[name], path_order(name))):
         cells = "".join(_cell(counts[value, group.number], sizes[value]) for group in groups)
-        rows.append(f'<tr><th scope="row"><bdi>{escape(value)}</bdi></th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row" title="{escape(value)}"><bdi>{escape(shorten(value))}</bdi></th>{cells}</tr>')
     table = scroll(
         f"<table><caption>Each {column}, by cluster</caption><tr><td></td>{head}</tr>{''.join(rows)}</table>",
         f"each {column}, by cluster",

@@ -76,7 +76,8 @@ def _count(name: str, count: int) -> str:
 
 
 def _isolate(name: str) -> str:
-    """Return a name that, if it is written from right to left, does not draw what follows to its other side."""
+    """Return a name in short, which, if written from right to left, does not draw what follows to its other side."""
+    name = shorten(name)
     return f"\u2068{name}\u2069" if any(bidirectional(letter) in ("R", "AL") for letter in name) else name
 
 
