@@ -318,6 +318,8 @@ def test_figures_are_whole_on_a_phone(open_page):
         e => e.scrollWidth > e.clientWidth || getComputedStyle(e).whiteSpace !== "nowrap").map(e => e.textContent)""")
     assert cut == []
     assert page.locator(".confusion .said").count() and not page.locator(".scroll .said").count()
+    wraps = "e => getComputedStyle(e).whiteSpace !== 'nowrap'"
+    assert not page.locator(".times span").first.evaluate(wraps), "the times of a long video, below small pictures"
 
 
 def test_the_table_of_labels_counts_the_videos_of_each_cluster(open_page, run):
