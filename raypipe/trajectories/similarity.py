@@ -130,6 +130,7 @@ def find_diverse(run: Run, n: int = 9) -> list[dict[str, Any]]:
 
     _check(run, "", n)
     column = lookup.path_column(run)
+    n = min(n, lookup.count_trajectories(run))
     paths = _gather(run, column, lambda n_steps, dim: BUDGET / (n * n_steps**2 * (dim + 8)))
     found = spread_out(paths.values, gamma_of(run, column), n)
     return _describe(run, [Match(paths.video_ids[i], distance) for i, distance in found])

@@ -279,6 +279,11 @@ def test_the_command_prints_a_table_or_json(run):
     assert json.loads(diverse.stdout) == rp.find_diverse(run, 3)
 
 
+def test_who_asks_for_more_than_there_are_gets_all(run):
+    everything = rp.find_diverse(run, 10**9)
+    assert {each["video_id"] for each in everything} == set(ids_of(run)) and everything == rp.find_diverse(run, 12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
