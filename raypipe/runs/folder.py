@@ -135,7 +135,11 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file or a folder, if it is there."""
         if self.exists(name):
-            self._do("remove", name, lambda path: self._fs.rm(path, recursive=True))
+            try:
+                self._do("remove", name, lambda path: self._fs.rm(path, recursive=True))
+            except FileNotFoundError:  # Another command has removed it too, or part of it.
+                if self.exists(name):
+                    raise
         self._fs.invalidate_cache(self.path())
 
     def sweep(self) -> None:

@@ -42,6 +42,13 @@ def test_files(run):
     assert pickle.loads(pickle.dumps(run)).read_json("run.json") == {"name": "again"}
 
 
+@pytest.mark.parametrize("name", ["plots", "report.html"])
+def test_two_commands_may_remove_the_same(run, monkeypatch, name):
+    was_there = iter([True, False])
+    monkeypatch.setattr(Run, "exists", lambda run, name: next(was_there))
+    run.remove(name)
+
+
 def test_a_folder_has_one_spelling(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     here = Run(str(tmp_path / "a b%20"))
