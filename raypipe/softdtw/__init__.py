@@ -24,7 +24,7 @@ from raypipe.errors import UsageError, one_line
 from raypipe.softdtw.backends import PRECISIONS, load_backend
 from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
 from raypipe.softdtw.constraints import Constraint, read_constraint
-from raypipe.softdtw.series import Series, Statistics, check_range, pick, read_path, read_series, to_host
+from raypipe.softdtw.series import Series, Statistics, check_range, read_path, read_series, to_host
 
 __all__ = ["auto_gamma", "cdist_soft_dtw", "soft_dtw", "soft_dtw_barycenter", "soft_dtw_gradient"]
 
@@ -303,12 +303,7 @@ def auto_gamma(X: Any, seed: int = 0) -> float:
     from scipy.spatial.distance import pdist
 
     x = read_series(X)
-    lengths = np.full(len(x), x.values.shape[1]) if x.lengths is None else to_host(x.lengths)
-    ends = np.cumsum(lengths)
-    taken = choose_steps(int(ends[-1]), seed)
-    rows = np.searchsorted(ends, taken, side="right")
-    steps = to_host(pick(x.values, rows, taken - (ends - lengths)[rows])).astype(np.float64)
-    apart = pdist(steps, "sqeuclidean")
+    apart = pdist(x.steps(choose_steps(x.n_points, seed)), "sqeuclidean")
     # What a map to fewer dimensions makes of equal points differs in the last bits.
     rounding = x.values.shape[2] * (2 * np.finfo(np.float64).eps * x.largest) ** 2
     differing = apart[apart > rounding]

@@ -33,6 +33,22 @@ class Series:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def n_points(self) -> int:
+        """The number of steps of all series."""
+        return len(self) * self.values.shape[1] if self.lengths is None else int(to_host(self.lengths).sum())
+
+    def steps(self, points: np.ndarray) -> np.ndarray:
+        """Return the steps of these numbers, counted through all series: (len(points), d) float64 on the host."""
+        if self.lengths is None:
+            rows, at = np.divmod(points, self.values.shape[1])
+        else:
+            lengths = to_host(self.lengths)
+            ends = np.cumsum(lengths)
+            rows = np.searchsorted(ends, points, side="right")
+            at = points - (ends - lengths)[rows]
+        return to_host(pick(self.values, rows, at)).astype(np.float64)
+
     def take(self, rows: np.ndarray) -> "Series":
         """Return the series in these rows."""
         return Series(pick(self.values, rows), None if self.lengths is None else pick(self.lengths, rows), self.largest)
