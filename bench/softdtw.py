@@ -29,7 +29,8 @@ from bench.machine import keep
 from bench.softdtw_aeon import Aeon
 from bench.softdtw_floor import describe_floor
 from bench.softdtw_memory import measure_memory
-from raypipe.clustering.shards import LocalShards, Measure
+from raypipe.clustering.shard import Measure
+from raypipe.clustering.shards import LocalShards
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.softdtw import cdist_soft_dtw, reference
 from raypipe.softdtw import numba as backend
@@ -169,8 +170,8 @@ def measure_statistics(size: Size, rounds: int) -> dict[str, Any]:
     shards = {name: LocalShards(read_series(x)) for name in TOLERANCES}
     for name, one in shards.items():
         one.open(Measure(GAMMA, name, "numba"))
-        one.assign(centers, np.zeros(size.k))
-    labels = shards["float64"].labels[:FEW]
+        one.assign(centers)
+    labels = shards["float64"].outcome().labels[:FEW]
     verify_slope(x[:FEW], labels, centers)
     members = [[*x[:FEW][labels == cluster]] for cluster in range(size.k)]
     times = len(x) / len(labels)

@@ -40,14 +40,15 @@ def measure_memory() -> list[dict[str, Any]]:
 
 def grow(name: str) -> int:
     """Return the bytes by which a pass raises the peak of this process."""
-    from raypipe.clustering.lloyd import Rules, seed_centers
-    from raypipe.clustering.shards import LocalShards, Measure
+    from raypipe.clustering.seeding import seed_centers
+    from raypipe.clustering.shard import Measure
+    from raypipe.clustering.shards import LocalShards
     from raypipe.softdtw.series import read_series
 
     passes: dict[str, Callable[[Any, np.ndarray], Any]] = {
-        "assign": lambda shards, centers: shards.assign(centers, np.zeros(len(centers))),
+        "assign": lambda shards, centers: shards.assign(centers),
         "statistics": lambda shards, centers: shards.statistics(centers),
-        "seeding": lambda shards, centers: seed_centers(shards, Rules(N_CLUSTERS, 1.0), np.random.RandomState(0)),
+        "seeding": lambda shards, centers: seed_centers(shards, "k-means++", N_CLUSTERS, np.random.RandomState(0)),
     }
     rng = np.random.default_rng(0)
     shards = {}
@@ -57,7 +58,7 @@ def grow(name: str) -> int:
         shards[n] = LocalShards(read_series(values))
         shards[n].open(Measure(1.0, "float32", "numba"))
     centers = shards[N_SERIES].paths(np.arange(N_CLUSTERS))
-    shards[N_SERIES].labels = rng.integers(0, N_CLUSTERS, N_SERIES, dtype=np.int32)
+    shards[N_SERIES].shard.labels = rng.integers(0, N_CLUSTERS, N_SERIES, dtype=np.int32)
     passes[name](shards[10_000], centers)
     Path("/proc/self/clear_refs").write_text("5")  # This resets VmHWM to VmRSS.
     before = _status("VmRSS")

@@ -1,4 +1,4 @@
-"""k-means of series under soft-DTW over any `Shards`: seeding, and the passes of Lloyd's algorithm by two solvers."""
+"""k-means of series under soft-DTW over any `Shards`: the passes of Lloyd's algorithm, by two solvers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.clustering.shards import Assignment, Shards
-from raypipe.softdtw import half_self_values
-from raypipe.softdtw.barycenter import Descent, descend_lbfgs, resample, slope
-from raypipe.softdtw.constraints import Constraint
+from raypipe.clustering.seeding import fill_length, seed_centers
+from raypipe.clustering.shard import Assignment
+from raypipe.clustering.shards import Shards
+from raypipe.softdtw.barycenter import Descent, descend_lbfgs, slope
 
 # As in tslearn, a fit takes what it has when so many runs have ended with an empty cluster.
 _LEAST_ATTEMPTS = 10
@@ -25,23 +25,13 @@ class Rules:
     """The parameters of a fit; see `raypipe.TimeSeriesKMeans`."""
 
     n_clusters: int
-    gamma: float
     solver: str = "mm"
-    divergence: bool = False
-    backend: str = "auto"
     init: Any = "k-means++"
     n_init: int = 1
     max_iter: int = 50
     tol: float = 1e-6
     max_iter_barycenter: int = 100
     report: Callable[[str], None] = lambda line: None
-    constraint: Constraint | None = None
-
-    def offsets(self, centers: np.ndarray) -> np.ndarray:
-        """Return what is subtracted from soft-DTW to each center: half its self-value under the divergence, else 0."""
-        if not self.divergence:
-            return np.zeros(len(centers))
-        return half_self_values(centers, self.gamma, self.backend, self.constraint)
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,8 @@ def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Fit:
     seeded = isinstance(rules.init, str)  # Given centers lead to the same result every time.
     for attempt in range(max(rules.n_init, _LEAST_ATTEMPTS) if seeded else 1):
         rules.report(f"\nrun {attempt + 1}:" if attempt else "")
-        found = _label_exactly(shards, run(shards, seed_centers(shards, rules, random), rules), rules)
+        seeds = seed_centers(shards, rules.init, rules.n_clusters, random)
+        found = _label_exactly(shards, run(shards, seeds, rules), rules)
         if found.beats(best):
             best = found
         if found.n_empty:
@@ -96,7 +87,7 @@ def fit(shards: Shards, rules: Rules, random: np.random.RandomState) -> Fit:
 
 def _label_exactly(shards: Shards, run: Fit, rules: Rules) -> Fit:
     """Label the series with a run's centers, in float64; return the run with what this pass says of it."""
-    found = shards.assign(run.centers, rules.offsets(run.centers), exact=True)
+    found = shards.assign(run.centers, exact=True)
     n_empty = _count_empty(found)
     as_tslearn = rules.solver == "lbfgs" and not n_empty  # Where all runs fail, tslearn has none to repeat.
     return replace(run, score=run.score if as_tslearn else found.objective, n_empty=n_empty)
@@ -106,47 +97,12 @@ def _count_empty(found: Assignment) -> int:
     return int(np.count_nonzero(found.counts == 0))
 
 
-def seed_centers(shards: Shards, rules: Rules, random: np.random.RandomState) -> np.ndarray:
-    """Choose (k, T, d) centers to begin with, with tslearn's draws."""
-    if not isinstance(rules.init, str):
-        seeds = np.asarray(rules.init, dtype=np.float64)
-        return _full_length(seeds, seeds.shape[1])
-    if rules.init == "random":
-        seeds = shards.paths(random.choice(shards.n_series, rules.n_clusters, replace=False))
-    else:
-        seeds = _draw_seeds(shards, rules.n_clusters, random)
-    return _full_length(seeds, shards.outline.values.shape[1])
-
-
-def _draw_seeds(shards: Shards, n_clusters: int, random: np.random.RandomState) -> np.ndarray:
-    """Draw seeds by k-means++ (Arthur & Vassilvitskii) with squared soft-DTW as weights, the best of a few each."""
-    n_trials = 2 + int(np.log(n_clusters))
-    seeds = shards.paths(np.array([random.randint(shards.n_series)]))
-    shards.begin_seeding()
-    potential = float(shards.try_seeds(seeds)[0])
-    shards.take_seed(0)
-    for _ in range(1, n_clusters):
-        rows = shards.draw(random.random_sample(n_trials) * potential)
-        candidates = shards.paths(rows)
-        potentials = shards.try_seeds(candidates)
-        best = potentials.index(min(potentials))
-        shards.take_seed(best)
-        potential = float(potentials[best])
-        seeds = np.concatenate([seeds, candidates[best : best + 1]])
-    return seeds
-
-
-def _full_length(paths: np.ndarray, n_steps: int) -> np.ndarray:
-    """Resample paths, each of which ends where NaN begins, to n_steps: (k, n_steps, d)."""
-    return np.stack([resample(path[~np.isnan(path).all(axis=1)], n_steps) for path in paths])
-
-
 def _run_mm(shards: Shards, centers: np.ndarray, rules: Rules) -> Fit:
     """Assign, and move the centers downhill, until the objective stands still; refill what a pass finds empty."""
     best = last = None
     descent = Descent(len(centers))
     for n_iter in range(1, rules.max_iter + 2):  # The last pass only assigns.
-        found = shards.assign(centers, rules.offsets(centers))
+        found = shards.assign(centers)
         rules.report(f"{found.objective:.6g} -->")
         now = Fit(centers, found.objective, min(n_iter, rules.max_iter), _count_empty(found))
         if last is not None and now.n_empty >= last.n_empty:
@@ -175,8 +131,9 @@ def _move_centers(shards: Shards, descent: Descent, centers: np.ndarray, found: 
     # The series' center of before serves the series as well as before: so the objective does not rise.
     centers[entered] = centers[left]
     centers = descent.run(shards.statistics, centers, _STEPS, rules.tol)
-    if rules.divergence and len(rows):  # No center has less of a divergence from a series than the series itself.
-        centers[entered] = _full_length(shards.paths(rows), centers.shape[1])
+    # No center has less of a divergence from a series than the series itself.
+    if shards.measure.divergence and len(rows):
+        centers[entered] = fill_length(shards.paths(rows), centers.shape[1])
     return centers
 
 
@@ -212,7 +169,7 @@ def _run_lbfgs(shards: Shards, centers: np.ndarray, rules: Rules) -> Fit:
     centers = centers.copy()
     while n_iter < rules.max_iter:
         n_iter += 1
-        found = shards.assign(centers, rules.offsets(centers))
+        found = shards.assign(centers)
         inertia = found.mean_square
         rules.report(f"{inertia:.3f} -->")
         if not found.counts.all():

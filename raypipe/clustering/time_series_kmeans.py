@@ -12,9 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 from raypipe.clustering.by_tslearn import fit_by_tslearn, measure_by_tslearn
 from raypipe.clustering.lloyd import Rules, fit
 from raypipe.clustering.parameters import check_parameters, find_constraint, is_tslearns
-from raypipe.clustering.shards import LocalShards, Measure, Shards, sample_steps
+from raypipe.clustering.shard import Measure
+from raypipe.clustering.shards import LocalShards, Shards
 from raypipe.errors import UsageError
-from raypipe.softdtw import auto_gamma, check_gamma, check_weights, compare
+from raypipe.softdtw import auto_gamma, check_gamma, check_weights, choose_steps, compare
 from raypipe.softdtw.series import Series, check_range, pad_series, read_series, to_host
 
 
@@ -163,7 +164,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         """
         check_parameters(vars(self))
         series = self._check_series(X)
-        shards = LocalShards(series)
+        shards = LocalShards(series, None if sample_weight is None else check_weights(sample_weight, len(series)))
         self._check_number(shards)
         gamma = self._resolve_gamma(shards)
         if gamma is None or is_tslearns(vars(self)):
@@ -171,9 +172,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
                 raise UsageError("tslearn's k-means knows no sample_weight: take metric 'softdtw' and another backend")
             self._fit_tslearn(series, gamma)
         else:
-            if sample_weight is not None:
-                shards = LocalShards(series, check_weights(sample_weight, len(series)))
-            self._fit(shards, gamma, check_random_state(self.random_state), self.backend)
+            self._fit(shards, gamma, check_random_state(self.random_state))
         self._warn_of_empty()
         return self
 
@@ -207,7 +206,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             random.set_state(state)
             gamma = self._resolve_gamma(shards)
             assert gamma is not None
-            self._fit(shards, gamma, random, "auto")
+            self._fit(shards, gamma, random)
 
         shards.attempt(work)
         self._warn_of_empty()
@@ -222,14 +221,14 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         series = self._check_fitted(X)
         if self.backend_ == "tslearn":
             return self._distances(series).argmin(axis=1)
-        return self._label(LocalShards(series), self.backend)[0]
+        return self._label(LocalShards(series))[0]
 
     def predict_shards(self, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest cluster of each series that lies elsewhere, (n,) int64, and its distance, (n,) float64."""
         check_is_fitted(self, "cluster_centers_")
         self._check_ours()
         self._check_shape(shards.outline)
-        return shards.attempt(lambda: self._label(shards, "auto"))
+        return shards.attempt(lambda: self._label(shards))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the distance of each of n series to each center, (n, n_clusters) float64.
@@ -244,7 +243,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         weights = None if sample_weight is None else check_weights(sample_weight, len(series))
         if self.backend_ == "tslearn":
             return -self._average(self._distances(series).min(axis=1), weights)
-        return -self._average(self._label(LocalShards(series), self.backend)[1], weights)
+        return -self._average(self._label(LocalShards(series))[1], weights)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return a name for each column of `transform`; those of the steps that a series came in do not count."""
@@ -278,7 +277,9 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         if self.metric != "softdtw":
             return None
         gamma = (self.metric_params or {}).get("gamma", 1.0)
-        return auto_gamma(sample_steps(shards)) if isinstance(gamma, str) and gamma == "auto" else check_gamma(gamma)
+        if isinstance(gamma, str) and gamma == "auto":  # of the steps that it would sample of all series
+            return auto_gamma(shards.steps(choose_steps(shards.n_points))[None])
+        return check_gamma(gamma)
 
     def _check_fitted(self, X: Any) -> Series:
         """Return the series of an X that the fitted centers can be held against."""
@@ -299,35 +300,27 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         how = self.gamma_, self.divergence, find_constraint(vars(self))
         return to_host(compare(series, self.cluster_centers_, *how, precision="float64", backend=self.backend))
 
-    def _label(self, shards: Shards, here: str) -> tuple[np.ndarray, np.ndarray]:
+    def _label(self, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest cluster of each series and its distance, without a matrix of all: (n,) both."""
-        centers, gamma = self.cluster_centers_, self.gamma_
-        check_range(shards.outline, read_series(centers), gamma, "float64")
-        constraint = find_constraint(vars(self))
-        shards.open(Measure(gamma, "float64", self.backend, self.divergence, constraint), weighted=False)
-        rules = Rules(len(centers), gamma, divergence=self.divergence, backend=here, constraint=constraint)
-        shards.assign(centers, rules.offsets(centers))
+        check_range(shards.outline, read_series(self.cluster_centers_), self.gamma_, "float64")
+        shards.open(self._measure(self.gamma_, "float64"), weighted=False)
+        shards.assign(self.cluster_centers_)
         found = shards.outcome()
         return found.labels.astype(np.int64), found.distances
 
-    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState, here: str) -> None:
-        """Fit by our own passes over the series.
+    def _measure(self, gamma: float, precision: str) -> Measure:
+        return Measure(gamma, precision, self.backend, self.divergence, find_constraint(vars(self)))
 
-        Everything has been checked but given centers to begin with. ``here`` is the backend for the small computations
-        beside the passes.
-        """
+    def _fit(self, shards: Shards, gamma: float, random: np.random.RandomState) -> None:
+        """Fit by our own passes over the series; everything has been checked but given centers to begin with."""
         rules = Rules(
             n_clusters=self.n_clusters,
-            gamma=gamma,
             solver=self.solver,
-            divergence=self.divergence,
-            backend=here,
             init=self.init if isinstance(self.init, str) else self._check_init(shards.outline),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
             max_iter_barycenter=self.max_iter_barycenter,
-            constraint=find_constraint(vars(self)),
             report=(lambda line: print(line, end=" ")) if self.verbose else lambda line: None,
         )
         precision = self.precision
@@ -335,7 +328,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             precision = "float32" if self.solver == "mm" else "float64"
         begin = shards.outline if isinstance(rules.init, str) else read_series(rules.init)
         check_range(shards.outline, begin, gamma, precision)
-        shards.open(Measure(gamma, precision, self.backend, self.divergence, rules.constraint))
+        shards.open(self._measure(gamma, precision))
         found = fit(shards, rules, random)
         if self.verbose:
             print()
@@ -350,7 +343,7 @@ class TimeSeriesKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         as_tslearn = self.solver == "lbfgs" and not found.n_empty
         self.inertia_ = found.score if as_tslearn else float(np.average(self.distances_**2, weights=outcome.weights))
         if shards.n_series < shards.n_total:
-            self.labels_, self.distances_ = self._label(shards, here)
+            self.labels_, self.distances_ = self._label(shards)
 
     def _check_init(self, series: Series) -> np.ndarray:
         """Return the centers given to begin with, (k, T, d) float64, shorter ones padded with NaN.

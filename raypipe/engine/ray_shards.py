@@ -1,27 +1,23 @@
-"""Series that Ray actors hold, and the passes of k-means summed over them."""
+"""Series that Ray actors hold for the passes of k-means."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from fractions import Fraction
-from functools import reduce
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
 
-from raypipe.clustering.shards import Assignment, Measure, Outcome, find_origin
+from raypipe.clustering.shards import Shards
 from raypipe.engine.nodes import machines
 from raypipe.engine.pools import Resources, plan_resources
-from raypipe.engine.shard_actors import REBUILDS, ActorLost, Actors, Loader, Sizes
-from raypipe.errors import RaypipeError, UsageError
+from raypipe.engine.shard_actors import REBUILDS, ActorLost, Actors, Loader
+from raypipe.errors import RaypipeError
 from raypipe.runs.contents import TRAJECTORIES_FOLDER
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table
-from raypipe.softdtw.series import Series, Statistics
 
 T = TypeVar("T")
 
@@ -75,8 +71,8 @@ def split_trajectories(run: Run, n_shards: int) -> list[ParquetLoader]:
     return [ParquetLoader(run, tuple(files[a:b])) for a, b in pairwise(ends)]
 
 
-class RayShards:
-    """Series that lie with actors, one a shard: see `raypipe.clustering.shards.Shards`.
+class RayShards(Shards):
+    """Series that lie with actors, one a shard.
 
     It is a context manager, at whose end the actors end. An actor that is lost is made anew and loads its series again;
     whatever was being computed starts again from its beginning, with the same result.
@@ -98,42 +94,15 @@ class RayShards:
         Now or in any pass: if a loader fails, or if a shard is lost again and again, finds no place or does not answer.
     """
 
-    backend_name = ""
-
     def __init__(self, loaders: Sequence[Loader], resources: Resources | None = None, **patience: float):
         if resources is None:
             resources = plan_resources(machines(), len(loaders))
         self.actors = Actors(loaders, resources, **patience)
         try:
-            self._sizes = self.attempt(lambda: self.actors.ask_all(range(len(loaders)), "measure"))
-            self._describe([size for size in self._sizes if size.n_series])
+            super().__init__(self.attempt(lambda: self.actors.ask_all(range(len(loaders)), "measure")))
         except BaseException:
             self.actors.close()
             raise
-        self._origin: np.ndarray | None = None
-        self._take_part([size.n_series for size in self._sizes])
-
-    def _describe(self, sizes: list[Sizes]) -> None:
-        if not sizes:
-            raise UsageError(f"no series in any of {len(self._sizes)} shards")
-        dims = sorted({size.dim for size in sizes})
-        if len(dims) > 1:
-            raise UsageError(f"series of different dimensions: {', '.join(map(str, dims))}")
-        self.n_total = sum(size.n_series for size in sizes)
-        self.n_points = sum(size.n_points for size in sizes)
-        n_steps = max(size.n_steps for size in sizes)
-        self.outline = Series(np.empty((0, n_steps, dims[0])), None, max(size.largest for size in sizes))
-        self._heaviest = None
-        if any(size.heaviest is not None for size in sizes):
-            self._heaviest = max(1.0 if size.heaviest is None else size.heaviest for size in sizes)
-            if self._heaviest == 0:
-                raise UsageError("weights must not all be 0")
-
-    def _take_part(self, counts: list[int]) -> None:
-        """Set how many series of each shard take part in passes, and so their numbers."""
-        self._counts, self.n_series = counts, sum(counts)
-        self._starts = np.cumsum([0, *counts])
-        self._all = [shard for shard, count in enumerate(counts) if count]
 
     def __enter__(self) -> RayShards:
         return self
@@ -144,6 +113,14 @@ class RayShards:
     def close(self) -> None:
         """End the actors."""
         self.actors.close()
+
+    def ask(self, name: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Send each actor its own arguments."""
+        return self.actors.ask({shard: (f"shard.{name}", *each) for shard, each in arguments.items()})
+
+    def ask_all(self, shards: Sequence[int], name: str, *arguments: Any) -> list[Any]:
+        """Send the arguments to each machine once."""
+        return self.actors.ask_all(shards, f"shard.{name}", *arguments)
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Call work that makes passes, and call it again from its beginning whenever a shard is lost."""
@@ -162,105 +139,3 @@ class RayShards:
                     raise RaypipeError(
                         f"{lost.name} was lost {losses[lost.name]} times, and made anew in vain; the last time: {lost}"
                     ) from lost
-
-    def paths(self, rows: np.ndarray) -> np.ndarray:
-        """Fetch the series."""
-        return self._fetch("shards.paths", rows, self._counts, self.outline.values.shape[1:])
-
-    def steps(self, points: np.ndarray) -> np.ndarray:
-        """Fetch the steps."""
-        sizes = [size.n_points for size in self._sizes]
-        return self._fetch("shards.steps", points, sizes, self.outline.values.shape[2:])
-
-    def open(self, measure: Measure, weighted: bool = True) -> None:
-        """Prepare passes in every shard."""
-        if self._origin is None:
-            self._origin = find_origin(self)
-        self._take_part([size.n_weighted if weighted else size.n_series for size in self._sizes])
-        names = sorted(set(self._ask("open", measure, weighted, self._origin, self._heaviest)))
-        if len(names) > 1:
-            raise RaypipeError(f"some shards are computed by {names[0]}, others by {names[1]}: name one as the backend")
-        self.backend_name = names[0]
-
-    def assign(self, centers: np.ndarray, offsets: np.ndarray, exact: bool = False) -> Assignment:
-        """Make a pass over the series; counts and exact sums come back."""
-        found = self._ask("shards.assign", centers, offsets, exact)
-        self._members = {shard: each.counts for shard, each in zip(self._all, found, strict=True)}
-        return reduce(add, found)
-
-    def statistics(self, centers: np.ndarray, cluster: int | None = None) -> Statistics:
-        """Make a pass over the series, or over the shards that have some of one cluster; add up in order."""
-        having = [shard for shard in self._all if cluster is None or self._members[shard][cluster]]
-        found = self.actors.ask_all(having, "shards.statistics", centers, cluster)
-        return Statistics(*(reduce(add, (getattr(each, field.name) for each in found)) for field in fields(Statistics)))
-
-    def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sort the farthest of each shard."""
-        rows, labels, gains = map(np.concatenate, zip(*self._ask("shards.farthest", n), strict=True))
-        rows = rows + np.repeat(self._starts[self._all], [min(n, self._counts[shard]) for shard in self._all])
-        order = np.lexsort((rows, -gains))[:n]
-        return rows[order], labels[order], gains[order]
-
-    def move(self, rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-        """Change the labels where the series lie."""
-        owners = np.searchsorted(self._starts[1:], rows, side="right")
-        places = {int(shard): owners == shard for shard in np.unique(owners)}
-        calls = {shard: ("shards.move", rows[at] - self._starts[shard], clusters[at]) for shard, at in places.items()}
-        self._members.update(self.actors.ask(calls))
-        return reduce(add, self._members.values())
-
-    def outcome(self) -> Outcome:
-        """Gather what each shard holds."""
-        found = self._ask("shards.outcome")
-        weights = None if found[0].weights is None else np.concatenate([each.weights for each in found])
-        labels, distances = (
-            np.concatenate([getattr(each, name) for each in found]) for name in ("labels", "distances")
-        )
-        return Outcome(labels, distances, weights)
-
-    def begin_seeding(self) -> None:
-        """Set the potential to infinity."""
-        self._ask("shards.begin_seeding")
-
-    def try_seeds(self, candidates: np.ndarray) -> list[Fraction]:
-        """Compute the distances to the candidates where the series lie; a sum for each comes back."""
-        found = self._ask("shards.try_seeds", candidates)
-        self._sums = dict(zip(self._all, found, strict=True))
-        return [sum(each, Fraction()) for each in zip(*found, strict=True)]
-
-    def take_seed(self, candidate: int) -> None:
-        """Lower the potential to the candidate's distances."""
-        self._ask("shards.take_seed", candidate)
-        self._potential = {shard: each[candidate] for shard, each in self._sums.items()}
-
-    def draw(self, targets: Any) -> np.ndarray:
-        """Find the shard in which the running sum reaches each target, and have it search there."""
-        dealt: dict[int, list[tuple[int, Fraction]]] = {}
-        for place, each in enumerate(targets):
-            target = Fraction(each)
-            for shard in self._all:
-                if target <= self._potential[shard] or shard == self._all[-1]:
-                    dealt.setdefault(shard, []).append((place, target))
-                    break
-                target -= self._potential[shard]
-        found = self.actors.ask({s: ("shards.draw", [target for _, target in each]) for s, each in dealt.items()})
-        rows = np.empty(len(targets), np.int64)
-        for shard, each in dealt.items():
-            rows[[place for place, _ in each]] = self._starts[shard] + found[shard]
-        return rows
-
-    def _ask(self, *call: Any) -> list[Any]:
-        """Have every shard that takes part do the same."""
-        return self.actors.ask_all(self._all, *call)
-
-    def _fetch(self, name: str, numbers: np.ndarray, sizes: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-        """Gather (len(numbers), *shape) float64 from the shards that hold them, shorter ones padded with NaN."""
-        ends = np.cumsum(sizes)
-        owners = np.searchsorted(ends, numbers, side="right")
-        places = {int(shard): np.flatnonzero(owners == shard) for shard in np.unique(owners)}
-        calls = {shard: (name, numbers[at] - (ends[shard] - sizes[shard])) for shard, at in places.items()}
-        found = self.actors.ask(calls)
-        gathered = np.full((len(numbers), *shape), np.nan)
-        for shard, at in places.items():
-            gathered[at, : found[shard].shape[1]] = found[shard]
-        return gathered

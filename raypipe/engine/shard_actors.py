@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raypipe.clustering.shards import LocalShards, Measure
+from raypipe.clustering.shard import SeriesShard, Sizes
 from raypipe.engine.devices import Worker
 from raypipe.engine.nodes import elsewhere
 from raypipe.engine.pools import PLACING_S, Resources
@@ -22,7 +22,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.softdtw.series import read_series
 
 Call = tuple[Any, ...]
-"""The name of a method of a `ShardActor`, or of the series that it holds (``shards.method``), and its arguments."""
+"""The name of a method of a `ShardActor`, or of the series that it holds (``shard.method``), and its arguments."""
 
 Loader = Callable[[], tuple[Any, np.ndarray | None]]
 """Returns a shard's series, in any form that `raypipe.softdtw` takes or as an empty list, and their weights or None. It
@@ -33,23 +33,10 @@ REBUILDS = 3  # Machines come and go, but an actor that is lost more often, and 
 ANSWER_S = 3600.0  # Loading a shard and a pass over it may take long.
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What a shard tells of its series; zeros where it has none."""
-
-    n_series: int = 0
-    n_points: int = 0
-    n_weighted: int = 0
-    n_steps: int = 0
-    dim: int = 0
-    largest: float = 0.0
-    heaviest: float | None = None
-
-
 class ShardActor(Worker):
     """An actor that holds some of the series, and computes on its share of the machine's cores."""
 
-    shards: LocalShards
+    shard: SeriesShard
 
     def __init__(self, threads: int):
         if "numba" not in sys.modules:  # numba reads this when it is imported, and refuses a later change.
@@ -63,7 +50,7 @@ class ShardActor(Worker):
         if loader is not None:
             self.load(loader)
         name, *arguments = call
-        return attrgetter(name)(self)(*arguments)
+        return attrgetter(name)(self)(*map(_writable, arguments))
 
     def load(self, loader: Loader) -> None:
         """Load the series."""
@@ -72,33 +59,28 @@ class ShardActor(Worker):
         if len(values) == 0:
             return
         series = read_series(values)
-        if isinstance(series.values, np.ndarray) and not series.values.flags.writeable:
-            # Arrays from Ray are read-only, and numba would compile every kernel once more for such.
-            series = replace(series, values=series.values.copy())
+        series = replace(series, values=_writable(series.values))
         if weights is not None:
             weights = np.asarray(weights, np.float64)
             if weights.shape != (len(series),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
                 raise UsageError(f"weights must be {len(series)} finite numbers, none negative; got {weights!s:.60}")
-        self.shards = shards = LocalShards(series, weights)
-        n_steps, dim = series.values.shape[1:]
-        self.sizes = Sizes(
-            shards.n_total, shards.n_points, shards.n_weighted, n_steps, dim, series.largest, shards.heaviest
-        )
+        self.shard = SeriesShard(series, weights)
+        self.sizes = self.shard.sizes
 
     def measure(self) -> Sizes:
         """Return what there is."""
         return self.sizes
-
-    def open(self, measure: Measure, weighted: bool, origin: np.ndarray, heaviest: float | None) -> str:
-        """Prepare passes as the whole's shards do; return the backend's name."""
-        self.shards.open(measure, weighted, origin.copy(), heaviest)  # A copy, for the same reason as above.
-        return self.shards.backend_name
 
     def describe(self) -> tuple[int, int]:
         """Return the number of the process, and of its threads."""
         import numba
 
         return os.getpid(), numba.get_num_threads()
+
+
+def _writable(value: Any) -> Any:
+    """Copy an array that is read-only, as those from Ray are: numba would compile every kernel once more for such."""
+    return value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
 
 
 class ActorLost(Exception):

@@ -13,8 +13,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from raypipe.clustering.shards import LocalShards, Measure, find_origin
-from raypipe.clustering.sums import add_exactly
+from raypipe.clustering.shard import Measure
+from raypipe.clustering.shards import LocalShards, find_origin
+from raypipe.clustering.sums import add_exactly, search_running_sum
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import ReduceConfig
 from raypipe.engine.transform import map_tasks
@@ -23,7 +24,7 @@ from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, write_trajectories
 from raypipe.schema import Trajectories
-from raypipe.softdtw import auto_gamma
+from raypipe.softdtw import auto_gamma, cdist_soft_dtw
 from raypipe.softdtw.series import pad_series, read_series
 
 N = 60
@@ -184,7 +185,7 @@ def test_series_that_are_moved_count_in_the_sums(shards_here, sizes):
     rows, clusters = np.array([40, 3, 16]), np.array([3, 0, 4])
     for shards in (local, ours):
         shards.open(Measure(0.3, "float64", "numba"))
-        shards.assign(series[:5], np.zeros(5))
+        shards.assign(series[:5])
         shards.statistics(series[2:3], 2)
     np.testing.assert_array_equal(ours.move(rows, clusters), local.move(rows, clusters))
     np.testing.assert_array_equal(ours.outcome().labels, local.outcome().labels)
@@ -217,9 +218,8 @@ def test_choices_are_the_same_bits(shards_here, sizes, precision, divergence):
             shards.take_seed(1)
         edges = [float(expected[1]) * u for u in (0.0, 1e-300, 0.2, 0.5, np.nextafter(1, 0), 1.0, 1.1)]
         np.testing.assert_array_equal(ours.draw(edges), local.draw(edges))
-    centers, offsets = local.paths(np.array([5, 30, 41])), np.array([0.0, 0.1, -0.2])
-    centers = np.nan_to_num(centers)
-    found, expected = ours.assign(centers, offsets), local.assign(centers, offsets)
+    centers = np.nan_to_num(local.paths(np.array([5, 30, 41])))
+    found, expected = ours.assign(centers), local.assign(centers)
     np.testing.assert_array_equal(found.counts, expected.counts)
     assert found.sums == expected.sums
     for n in (1, 7, local.n_series):
@@ -244,9 +244,11 @@ def test_a_draw_is_where_the_running_sum_reaches_the_target():
     shards.begin_seeding()
     shards.try_seeds(shards.paths(np.array([7])))
     shards.take_seed(0)
-    running = np.cumsum(shards._potential)
+    potential = cdist_soft_dtw(series, shards.paths(np.array([7])))[:, 0] ** 2
+    running = np.cumsum(potential)
     targets = np.random.default_rng(1).random(200) * running[-1]
     np.testing.assert_array_equal(shards.draw(targets), np.searchsorted(running, targets))
+    np.testing.assert_array_equal(search_running_sum(potential, [0, running[-1] * 2]), [0, 19_999])
 
 
 def test_sums_are_exact():
@@ -360,6 +362,17 @@ def test_some_shards_may_come_without_weights(shards_here):
     assert_same_fit(clone(model).fit_shards(shards), clone(model).fit(series, sample_weight=weights))
 
 
+def test_a_weight_that_is_nothing_beside_the_others_is_none(shards_here):
+    series, weights = make_series(), make_weights() * 1e300
+    weights[40:] = 1e-30
+    assert weights[40] / weights.max() == 0
+    model = TimeSeriesKMeans(3, **SOFT_DTW)
+    local = clone(model).fit(series, sample_weight=weights)
+    np.testing.assert_array_equal(local.labels_[:40], clone(model).fit(series[:40], sample_weight=weights[:40]).labels_)
+    for sizes in SHARDINGS.values():
+        assert_same_fit(clone(model).fit_shards(shards_here(deal(series, sizes, weights))), local)
+
+
 def test_resources_fit_the_machines():
     from raypipe.engine.pools import Resources, plan_resources
 
@@ -457,13 +470,13 @@ def test_a_killed_actor_is_made_anew_and_the_fit_goes_on(ray_two_cpus, disturbed
 
 
 PHASES = [
-    "shards.paths", "shards.steps", "open", "shards.begin_seeding", "shards.try_seeds", "shards.take_seed",
-    "shards.draw", "shards.assign", "shards.statistics", "shards.farthest", "shards.move",
-    "shards.outcome",
+    "shard.paths", "shard.steps", "shard.open", "shard.begin_seeding", "shard.potential.try_seeds",
+    "shard.potential.take_seed", "shard.potential.draw", "shard.assign", "shard.statistics", "shard.farthest",
+    "shard.move", "shard.outcome",
 ]  # fmt: skip
 
 
-SOME_PHASES = {"open", "shards.try_seeds", "shards.assign", "shards.statistics"}
+SOME_PHASES = {"shard.open", "shard.potential.try_seeds", "shard.assign", "shard.statistics"}
 
 
 @pytest.mark.parametrize(
@@ -472,8 +485,8 @@ SOME_PHASES = {"open", "shards.try_seeds", "shards.assign", "shards.statistics"}
 def test_an_actor_may_be_killed_in_any_phase(ray_two_cpus, disturbed, monkeypatch, phase):
     shards, model, _ = disturbed
     if phase in (
-        "shards.farthest",
-        "shards.move",
+        "shard.farthest",
+        "shard.move",
     ):  # Centers so far away that their clusters are left empty are seeded again.
         far = make_series()[:1] + np.array([1e4, -1e4, 2e4])[:, None, None]
         model = clone(model).set_params(init=np.concatenate([make_series()[:1], far]))

@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from raypipe.clustering import fit_clusters
-from raypipe.clustering.shards import LocalShards, Measure
+from raypipe.clustering.shard import Measure
+from raypipe.clustering.shards import LocalShards
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
@@ -439,9 +440,9 @@ def test_passes_take_little_memory():
 
     seed()
     assert peak(seed) <= 64 * n + limit
-    shards.assign(centers, np.zeros(3))
+    shards.assign(centers)
     shards.statistics(centers)
-    assert peak(lambda: shards.assign(centers, np.zeros(3))) <= 16 * n + limit
+    assert peak(lambda: shards.assign(centers)) <= 16 * n + limit
     assert peak(lambda: shards.statistics(centers)) <= 16 * n + limit
 
 
