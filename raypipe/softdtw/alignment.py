@@ -31,20 +31,13 @@ class Alignment:
     expected: np.ndarray
 
 
-@np.errstate(under="ignore")  # Steps that lie far apart are aligned with probability 0.
 def align_pairs(x: np.ndarray, z: np.ndarray, gamma: float) -> Alignment:
-    """Align n paths (n, T_x, d) with as many others (n, T_z, d).
-
-    The probability of a pair of steps follows from what lies before and behind it: of all alignments, those through
-    the pair have the value ``forward + backward − apart``.
-    """
+    """Align n paths (n, T_x, d) with as many others (n, T_z, d)."""
     x, z = np.asarray(x, np.float64), np.asarray(z, np.float64)
     apart = ((z[:, :, None, :] - x[:, None, :, :]) ** 2).sum(axis=3)
     forward = _accumulate(apart, gamma)
     backward = _accumulate(np.ascontiguousarray(apart[:, ::-1, ::-1]), gamma)[:, ::-1, ::-1]
-    through = forward + backward - apart
-    expected = np.exp(np.minimum((forward[:, -1:, -1:] - through) / gamma, 0))
-    return Alignment(apart, forward, backward, expected)
+    return Alignment(apart, forward, backward, np.minimum(_expect(forward, gamma), 1))  # Only rounding makes any more.
 
 
 @compiled(nogil=True)
@@ -55,14 +48,40 @@ def _accumulate(apart: np.ndarray, gamma: float) -> np.ndarray:
     for pair in range(n):
         for i in range(n_rows):
             for j in range(n_columns):
-                above = costs[pair, i - 1, j] if i > 0 else np.inf
-                before = costs[pair, i, j - 1] if j > 0 else np.inf
-                across = costs[pair, i - 1, j - 1] if i > 0 and j > 0 else np.inf
-                least = min(above, before, across)
                 if i == 0 and j == 0:
                     costs[pair, i, j] = apart[pair, i, j]
                     continue
-                total = np.exp((least - above) / gamma) + np.exp((least - before) / gamma)
-                total += np.exp((least - across) / gamma)
-                costs[pair, i, j] = apart[pair, i, j] + least - gamma * np.log(total)
+                least, above, before, across = _weigh(costs[pair], i, j, gamma)
+                costs[pair, i, j] = apart[pair, i, j] + least - gamma * np.log(above + before + across)
     return costs
+
+
+@compiled(nogil=True)
+def _expect(costs: np.ndarray, gamma: float) -> np.ndarray:
+    """Return the expected alignments (n, T_z, T_x): the ways into each cell, carried back (Mensch & Blondel 2018)."""
+    n, n_rows, n_columns = costs.shape
+    expected = np.zeros((n, n_rows, n_columns))
+    for pair in range(n):
+        expected[pair, -1, -1] = 1.0
+        for i in range(n_rows - 1, -1, -1):
+            for j in range(n_columns - 1, -1, -1):
+                if expected[pair, i, j] > 0 and (i > 0 or j > 0):
+                    _, above, before, across = _weigh(costs[pair], i, j, gamma)
+                    share = expected[pair, i, j] / (above + before + across)
+                    if i > 0:
+                        expected[pair, i - 1, j] += share * above
+                    if j > 0:
+                        expected[pair, i, j - 1] += share * before
+                    if i > 0 and j > 0:
+                        expected[pair, i - 1, j - 1] += share * across
+    return expected
+
+
+@compiled(nogil=True)
+def _weigh(costs: np.ndarray, i: int, j: int, gamma: float) -> tuple[float, float, float, float]:
+    """Return the least of the cells above, before and across from one, and the weights exp((least − each) / γ)."""
+    above = costs[i - 1, j] if i > 0 else np.inf
+    before = costs[i, j - 1] if j > 0 else np.inf
+    across = costs[i - 1, j - 1] if i > 0 and j > 0 else np.inf
+    least = min(above, before, across)
+    return least, np.exp((least - above) / gamma), np.exp((least - before) / gamma), np.exp((least - across) / gamma)

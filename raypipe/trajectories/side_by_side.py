@@ -117,7 +117,7 @@ def _follow(reference: np.ndarray, other: tuple[np.ndarray, np.ndarray], gamma: 
     """Return the time of another video at each point of the reference: (T,), never falling."""
     path, times_s = other
     expected = align_pairs(path[None], reference[None], gamma).expected[0]
-    mean_s = expected @ times_s / np.maximum(expected.sum(axis=1), np.finfo(float).tiny)
+    mean_s = expected @ times_s / expected.sum(axis=1)
     rising, falling = np.maximum.accumulate(mean_s), np.minimum.accumulate(mean_s[::-1])[::-1]
     return (rising + falling) / 2
 

@@ -104,6 +104,15 @@ def test_an_alignment_is_that_of_the_reference_and_has_every_prefix_and_suffix(g
         assert found.backward[n, 3, 4] == pytest.approx(align(x[n, 4:], z[n, 3:], gamma)[0])
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_an_alignment_is_that_of_dtw_where_gamma_is_next_to_nothing(scale):
+    x, z = scale * np.random.default_rng(0).normal(size=(2, 3, 9, 2))
+    found = align_pairs(x, z[:, :7], 1e-12)
+    assert set(found.expected.ravel()) == {0.0, 1.0}
+    np.testing.assert_allclose((found.expected * found.apart).sum(axis=(1, 2)), found.forward[:, -1, -1])
+    assert (align_pairs(x, z[:, :1], 1e-12).expected == 1).all()
+
+
 def test_who_has_numpy_raise_can_align_steps_that_lie_far_apart():
     with np.errstate(all="raise"):
         found = align_pairs(np.zeros((1, 2, 1)), np.array([[[0.0], [1e3]]]), 1.0)
