@@ -243,6 +243,8 @@ def soft_dtw_barycenter(
     x = read_series(X)
     precision = "float64" if precision == "auto" and solver == "lbfgs" else _resolve_precision(precision, x)
     shares = None if weights is None else check_weights(weights, len(x))
+    if shares is not None and solver == "mm":  # Their ratios alone count, and float32 need not hold their size.
+        shares = np.ldexp(shares, -np.frexp(shares.max())[1])
     if init is None:
         paths = [resample(path, x.values.shape[1]) for path in Series(to_host(x.values), to_host(x.lengths)).rows()]
         center = Series(np.average(paths, axis=0, weights=shares)[None], None, x.largest)

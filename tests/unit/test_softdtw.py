@@ -377,6 +377,14 @@ def test_a_barycenter_by_either_solver_and_by_the_divergence():
         soft_dtw_barycenter(series, weights=["heavy", "light", "light"])
 
 
+@pytest.mark.parametrize("size", [1e-46, 1e39, 1e300])
+def test_weights_count_by_their_ratios_in_float32_too(size):
+    series = pad_series(read_series(make_series(5, 5, 5))).astype(np.float32)
+    weights = np.array([1.0, 0.5, 2.0])
+    expected = soft_dtw_barycenter(series, 0.1, weights=weights)
+    np.testing.assert_allclose(soft_dtw_barycenter(series, 0.1, weights=size * weights), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(("option", "value"), [("precision", "float16"), ("backend", "abacus")])
 def test_options_are_named_when_wrong(option, value):
     with pytest.raises(UsageError, match=f"{option} must be one of .*; got '{value}'"):
