@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from raypipe import packages
 from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
-from raypipe.reduction.pca import PCAReducer, fit_pca
+from raypipe.reduction.pca import fit_pca
+from raypipe.reduction.stand_in import Replaceable
 from raypipe.reduction.stretch import Stretch
 
 _PRINCIPAL = 256  # Components that the network sees at most: what the others hold is noise to a map.
@@ -71,12 +72,12 @@ class LearnedMap:
         return np.tanh(z @ self._arrays["code_weights"].T + self._arrays["code_bias"])
 
 
-class AutoencoderReducer:
+class AutoencoderReducer(Replaceable):
     """A reducer that learns the map of `LearnedMap` from points.
 
     Fewer than ten points, points that are all the same, and points of fewer dimensions than components are PCA's;
     ``reason`` says so. On the CPU the same points and seed give the same bits on any number of threads, on a GPU they
-    do not.
+    do not. Fitting raises `RaypipeError` if the training does not stay finite.
 
     Parameters
     ----------
@@ -87,31 +88,17 @@ class AutoencoderReducer:
         It matters under ``smoothness`` alone.
     """
 
-    reason: str | None = None
+    name = "the autoencoder"
 
     def __init__(self, config: ReduceConfig, follows: np.ndarray | None = None):
-        self._config, self._follows = config, follows
+        super().__init__(config, _FEWEST)
+        self._follows = follows
         self.implementation = "autoencoder"
-        self._stand_in: PCAReducer | None = None
-        self._arrays: dict[str, np.ndarray] = {}
 
-    def fit(self, points: np.ndarray) -> AutoencoderReducer:
-        """Learn from (n, dim) points.
-
-        Raises
-        ------
-        RaypipeError
-            If the training does not stay finite.
-        """
-        n_components = self._config.n_components
-        obstacle = _obstacle(points, n_components)
-        if obstacle is not None:
-            reason = f"PCA instead of the autoencoder: {obstacle}"
-            self._stand_in = PCAReducer(n_components, self._config.seed, reason).fit(points)
-            self.implementation, self.reason = self._stand_in.implementation, self._stand_in.reason
-            return self
+    def _learn(self, points: np.ndarray) -> None:
         from raypipe.reduction.geometric_means import train
 
+        n_components = self._config.n_components
         with threadpool_limits(1):  # Sums that are shared among threads differ in their last bits by how many.
             mean, model = fit_pca(points, min(_PRINCIPAL, *points.shape), self._config.seed)
             scale = float(np.sqrt(model.explained_variance_.mean()))
@@ -127,30 +114,10 @@ class AutoencoderReducer:
         if self._config.stretch:
             self._arrays.update(Stretch.fit(LearnedMap(self._arrays).encode(points)).arrays())
         self.implementation = f"autoencoder, torch {packages.require('torch').__version__} on {device}"
-        return self
 
-    def transform(self, points: np.ndarray) -> np.ndarray:
-        """Map (n, dim) points to (n, c) float32."""
-        if self._stand_in is not None:
-            return self._stand_in.transform(points)
-        if not self._arrays:
-            raise RuntimeError("this reducer is not fitted yet")
+    def _map(self, points: np.ndarray) -> np.ndarray:
         return LearnedMap(self._arrays).transform(points)
 
-    def fit_transform(self, points: np.ndarray) -> np.ndarray:
-        """Learn from (n, dim) points and return them as mapped, (n, c) float32."""
-        return self.fit(points).transform(points)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays of `LearnedMap`; those of PCA if it took the place of the autoencoder."""
-        return self._stand_in.arrays() if self._stand_in is not None else self._arrays
-
-
-def _obstacle(points: np.ndarray, n_components: int) -> str | None:
-    if len(points) < _FEWEST:
-        return f"it needs at least {_FEWEST} points, there are {len(points)}"
-    if (points == points[0]).all():
-        return "all points are the same"
-    if points.shape[1] < n_components:
-        return f"there are {n_components} components of points of {points.shape[1]} dimensions"
-    return None
+    def _own_arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays of `LearnedMap`."""
+        return self._arrays

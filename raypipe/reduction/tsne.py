@@ -10,15 +10,15 @@ from sklearn.manifold import TSNE
 
 from raypipe import packages
 from raypipe.config import ReduceConfig
-from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
+from raypipe.reduction.stand_in import Replaceable
 from raypipe.reduction.umap import choose_library
 
 _FAR = 1e15
 _PERPLEXITY = 30.0  # The default of scikit-learn and of cuML.
 
 
-class TSNEReducer:
+class TSNEReducer(Replaceable):
     """A reducer that keeps neighbours together, by the library's own defaults: Euclidean, perplexity 30.
 
     If the points are not more than the perplexity, it is lowered to a third of their number less one. Fewer than four
@@ -36,32 +36,17 @@ class TSNEReducer:
         If cuML is asked for and cannot be used here.
     """
 
-    reason: str | None
+    name = "t-SNE"
 
     def __init__(self, config: ReduceConfig):
-        self._config = config
+        super().__init__(config, max(4, config.n_components + 1))
         self._library, self.reason = choose_library("auto" if config.backend == "quick" else config.backend)
         if self._library == "cuml" and config.n_components != 2:
             self._library = "scikit-learn"
             self._note(f"cuML's t-SNE has 2 components, not {config.n_components}: scikit-learn")
         self.implementation = f"scikit-learn {sklearn.__version__}"
-        self._stand_in: PCAReducer | None = None
-        self._placement: Placement | None = None
 
-    def fit(self, points: np.ndarray) -> TSNEReducer:
-        """Learn from (n, dim) points."""
-        self.fit_transform(points)
-        return self
-
-    def fit_transform(self, points: np.ndarray) -> np.ndarray:
-        """Lay out (n, dim) points; return their places, (n, c) float32."""
-        obstacle = _obstacle(points, self._config.n_components)
-        if obstacle is not None:
-            self._note(f"PCA instead of t-SNE: {obstacle}")
-            self._stand_in = PCAReducer(self._config.n_components, self._config.seed, self.reason)
-            placed = self._stand_in.fit_transform(points)
-            self.implementation, self.reason = self._stand_in.implementation, self._stand_in.reason
-            return placed
+    def _learn(self, points: np.ndarray) -> np.ndarray:
         self._perplexity = _PERPLEXITY
         if len(points) <= _PERPLEXITY:
             self._perplexity = (len(points) - 1) / 3
@@ -72,21 +57,11 @@ class TSNEReducer:
         self._placement = Placement(points, self.embedding_, "euclidean")
         return self.embedding_
 
-    def transform(self, points: np.ndarray) -> np.ndarray:
-        """Place (n, dim) points between the fitted ones: (n, c) float32."""
-        if self._stand_in is not None:
-            return self._stand_in.transform(points)
-        if self._placement is None:
-            raise RuntimeError("this reducer is not fitted yet")
+    def _map(self, points: np.ndarray) -> np.ndarray:
         return self._placement.transform(points)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that placing needs: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``.
-
-        If PCA replaced t-SNE, these are PCA's arrays.
-        """
-        if self._stand_in is not None:
-            return self._stand_in.arrays()
+    def _own_arrays(self) -> dict[str, np.ndarray]:
+        """Return all that placing needs: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``."""
         return {
             "points": self._points,
             "embedding": self.embedding_,
@@ -107,20 +82,6 @@ class TSNEReducer:
             # cuML starts at random by default, and scikit-learn by PCA, which keeps groups in order.
             return packages.require("cuml.manifold").TSNE(**parameters, init="pca", output_type="numpy")
         return TSNE(**parameters)
-
-    def _note(self, reason: str) -> None:
-        self.reason = reason if self.reason is None else f"{self.reason}; {reason}"
-
-
-def _obstacle(points: np.ndarray, n_components: int) -> str | None:
-    needed = max(4, n_components + 1)
-    if len(points) < needed:
-        return f"{n_components} components need at least {needed} points, there are {len(points)}"
-    if (points == points[0]).all():
-        return "all points are the same"
-    if points.shape[1] < n_components:
-        return f"there are {n_components} components of points of {points.shape[1]} dimensions"
-    return None
 
 
 def _at_scale(points: np.ndarray) -> np.ndarray:

@@ -15,13 +15,14 @@ from raypipe.config import ReduceConfig
 from raypipe.errors import RaypipeError
 from raypipe.reduction.pca import PCAReducer
 from raypipe.reduction.placement import Placement
+from raypipe.reduction.stand_in import Replaceable
 
 _EPOCHS = 200  # umap-learn's number for large collections; 500, that for small ones, shows the same in twice the time.
 _EXTENT = 10.0  # A layout begins with coordinates of this size, as the spectral start's.
 _NOTED = ("Spectral initialisation failed", "A few of your vertices", "A large number of your vertices")
 
 
-class UMAPReducer:
+class UMAPReducer(Replaceable):
     """A reducer that keeps neighbours together.
 
     UMAP cannot map points that are all the same, nor fewer points than its spectral start needs (4, and 2 more than
@@ -39,57 +40,34 @@ class UMAPReducer:
         If cuML is asked for and cannot be used here.
     """
 
+    name = "UMAP"
+    _model: Any
+
     def __init__(self, config: ReduceConfig):
-        self._config = config
-        self._library, self.reason = choose_library(config.backend)
-        self.implementation = self._library
-        self._model: Any = None
-        self._stand_in: PCAReducer | None = None
-        self._points = np.empty((0, 0))
+        self._library, reason = choose_library(config.backend)
+        super().__init__(config, max(4, config.n_components + 2), keeps_dims=self._library == "fastumap")
+        self.implementation, self.reason = self._library, reason
 
-    def fit(self, points: np.ndarray) -> UMAPReducer:
-        """Learn from (n, dim) points."""
-        self.fit_transform(points)
-        return self
-
-    def fit_transform(self, points: np.ndarray) -> np.ndarray:
-        """Learn from (n, dim) points and return them as mapped, (n, c) float32."""
-        obstacle = _obstacle(points, self._config.n_components, self._library)
-        if obstacle is not None:
-            self._note(f"PCA instead of UMAP: {obstacle}")
-            self._stand_in = PCAReducer(self._config.n_components, self._config.seed, self.reason)
-            reduced = self._stand_in.fit_transform(points)
-            self.implementation, self.reason = self._stand_in.implementation, self._stand_in.reason
-            return reduced
+    def _learn(self, points: np.ndarray) -> np.ndarray:
         self._points = np.ascontiguousarray(points, dtype=np.float32)
         n_neighbors = min(self._config.n_neighbors, len(points) - 1)
         if n_neighbors < self._config.n_neighbors:
             self._note(f"n_neighbors lowered to {n_neighbors}: there are {len(points)} points")
         self._model, self.implementation = self._make_model(n_neighbors)
         if isinstance(self._model, FastUMAP):  # It may run in a thread, and warnings are caught for the whole process.
-            reduced = self._model.fit_transform(self._points)
+            placed = self._model.fit_transform(self._points)
             if self._model.reason:
                 self._note(self._model.reason)
-            return reduced
+            return placed
         with self._noting():
             return np.asarray(self._model.fit_transform(self._points))
 
-    def transform(self, points: np.ndarray) -> np.ndarray:
-        """Map (n, dim) points to (n, c) float32."""
-        if self._stand_in is not None:
-            return self._stand_in.transform(points)
-        if self._model is None:
-            raise RuntimeError("this reducer is not fitted yet")
+    def _map(self, points: np.ndarray) -> np.ndarray:
         with self._noting():
             return np.asarray(self._model.transform(np.ascontiguousarray(points, dtype=np.float32)))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that a refit needs: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``.
-
-        If PCA replaced UMAP, these are PCA's arrays.
-        """
-        if self._stand_in is not None:
-            return self._stand_in.arrays()
+    def _own_arrays(self) -> dict[str, np.ndarray]:
+        """Return all that a refit needs: ``points`` (n, dim), their ``embedding`` (n, c), parameters and ``seed``."""
         config = self._config
         return {
             "points": self._points,
@@ -130,9 +108,6 @@ class UMAPReducer:
                 self._note(" ".join(message.split("\n\n")[0].split()))
             else:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-
-    def _note(self, reason: str) -> None:
-        self.reason = reason if self.reason is None else f"{self.reason}; {reason}"
 
 
 class FastUMAP:
@@ -203,17 +178,6 @@ def choose_library(backend: str) -> tuple[str, str | None]:
             raise
         return on_cpu, str(error)
     return "cuml", None
-
-
-def _obstacle(points: np.ndarray, n_components: int, library: str) -> str | None:
-    needed = max(4, n_components + 2)
-    if len(points) < needed:
-        return f"{n_components} components need at least {needed} points, there are {len(points)}"
-    if (points == points[0]).all():
-        return "all points are the same"
-    if library == "fastumap" and points.shape[1] < n_components:
-        return f"there are {n_components} components of points of {points.shape[1]} dimensions"
-    return None
 
 
 def _import_umap() -> Any:
