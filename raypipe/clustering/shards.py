@@ -219,6 +219,8 @@ class Shards(ABC):
         ends = np.cumsum(sizes)
         places = _deal(numbers, ends)
         found = self.ask(name, {shard: (numbers[at] - (ends[shard] - sizes[shard]),) for shard, at in places.items()})
+        if len(found) == 1 and (only := next(iter(found.values()))).shape[1:] == shape:
+            return only
         gathered = np.full((len(numbers), *shape), np.nan)
         for shard, at in places.items():
             gathered[at, : found[shard].shape[1]] = found[shard]
