@@ -9,7 +9,6 @@ differ by rounding.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from fractions import Fraction
 from functools import reduce
 from operator import add, attrgetter
@@ -83,7 +82,7 @@ class Shards(ABC):
 
     @abstractmethod
     def ask(self, name: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        """Have each of these shards do what the name says, a method of `SeriesShard`, with its own arguments."""
+        """Have each of these shards do what the name says, a method of `SeriesShard` or of its ``potential``."""
 
     def ask_all(self, shards: Sequence[int], name: str, *arguments: Any) -> list[Any]:
         """Have several shards do the same; return what they return, in order."""
@@ -137,8 +136,7 @@ class Shards(ABC):
     def statistics(self, centers: np.ndarray, cluster: int | None = None) -> Statistics:
         """Sum expected alignments by the labels; of one cluster only, for its one center (1, T, d)."""
         having = [shard for shard in self._having if cluster is None or self._members[shard][cluster]]
-        found = self.ask_all(having, "statistics", centers, cluster)
-        return Statistics(*(reduce(add, (getattr(each, field.name) for each in found)) for field in fields(Statistics)))
+        return reduce(add, self.ask_all(having, "statistics", centers, cluster))
 
     def farthest(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the n series that would gain most by being centers themselves, and their clusters and gains.

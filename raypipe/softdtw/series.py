@@ -80,6 +80,12 @@ class Statistics:
     values: np.ndarray
     weights: np.ndarray
 
+    def __add__(self, other: "Statistics") -> "Statistics":
+        """Return the sums over these and other series."""
+        return Statistics(
+            self.sums + other.sums, self.mass + other.mass, self.values + other.values, self.weights + other.weights
+        )
+
 
 def to_host(array: Any) -> Any:
     """Return an array as numpy's, copied from the GPU if it lies there."""
