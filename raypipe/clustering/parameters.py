@@ -29,9 +29,9 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     for name, values in allowed.items():
         if parameters[name] not in values:
             raise UsageError(f"{name} must be one of {', '.join(values)}; got {parameters[name]!r}")
-    for name in ("n_clusters", "max_iter", "n_init"):
-        if not (isinstance(parameters[name], Integral) and parameters[name] >= 1):
-            raise UsageError(f"{name} must be at least 1 and whole, got {parameters[name]!r}")
+    for name, least in {"n_clusters": 1, "max_iter": 1, "n_init": 1, "max_iter_barycenter": 0}.items():
+        if not (isinstance(parameters[name], Integral) and parameters[name] >= least):
+            raise UsageError(f"{name} must be at least {least} and whole, got {parameters[name]!r}")
     if not isinstance(parameters["tol"], Real) or isnan(parameters["tol"]):
         raise UsageError(f"tol must be a number, got {parameters['tol']!r}")
     _check_metric_params(parameters["metric_params"], parameters["metric"])

@@ -97,6 +97,7 @@ def test_a_pickle_holds_arrays_and_no_tslearn():
         ({"n_clusters": 0}, make_paths(), "n_clusters must be at least 1"),
         ({"n_clusters": 2.5}, make_paths(), "n_clusters must be at least 1 and whole, got 2.5"),
         ({"max_iter": 0}, make_paths(), "max_iter must be at least 1"),
+        ({"max_iter_barycenter": None}, make_paths(), "max_iter_barycenter must be at least 0 and whole, got None"),
         ({"tol": None}, make_paths(), "tol must be a number"),
         ({"tol": float("nan")}, make_paths(), "tol must be a number, got nan"),
         ({"init": None}, make_paths(), "init must be k-means"),
