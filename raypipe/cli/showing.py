@@ -48,6 +48,7 @@ def search(
     options: dict[str, Any],
 ) -> None:
     """Find videos of a run: like a video, a part of one or a text; the most unlike one another; near-duplicates."""
+    from raypipe.cli.matches import as_text
     from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.runs.directory import Run
     from raypipe.trajectories import similarity
@@ -62,13 +63,13 @@ def search(
     with of_one_clustering(asked):
         if duplicates:
             groups = similarity.find_duplicates(asked)
-            print(similarity.as_text(groups, as_json))
+            print(as_text(groups, as_json))
             return
         if like is None:
             found = similarity.find_diverse(asked, diverse)  # type: ignore[arg-type]
         else:
             found = similarity.search(asked, like, n=n, least=least, from_s=from_s, to_s=to_s)
-        print(similarity.as_text(found, as_json))
+        print(as_text(found, as_json))
         if picture is not None:
             from raypipe.progress import make_progress
             from raypipe.report.figures.fingerprint_figure import draw_found

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Real
@@ -25,7 +23,7 @@ from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDED, Trajectories
 from raypipe.sources import is_precomputed, read_source
 from raypipe.sources.files import VIDEO_SUFFIXES
-from raypipe.storage import shown, shown_place, suffix
+from raypipe.storage import shown, suffix
 
 if TYPE_CHECKING:
     from raypipe.encoders.clip import ClipText
@@ -291,36 +289,3 @@ def _gather(run: Run, column: str, affordable: Any) -> Trajectories:
 def _describe(run: Run, matches: list[Any]) -> list[dict[str, Any]]:
     known = lookup.describe_videos(run, [match.video_id for match in matches])
     return [{"video_id": match.video_id, **known[match.video_id], **vars(match)} for match in matches]
-
-
-def as_text(found: list[Any], as_json: bool) -> str:
-    """Lay what was found out as a table, or as JSON; groups of videos have a blank line between them."""
-    if as_json:
-        return json.dumps(found, indent=2, ensure_ascii=False)
-    if not found:
-        return "nothing found"
-    groups = found if isinstance(found[0], list) else [found]
-    times_used = Counter(uri for uri, _ in {(each["uri"], each.get("video_id")) for group in groups for each in group})
-    rows = [[_cells(number, each, times_used) for number, each in enumerate(group, 1)] for group in groups]
-    every = [_HEAD, *(row for group in rows for row in group)]
-    kept = [i for i, name in enumerate(_HEAD) if any(row[i] for row in every[1:])]
-    widths = {i: max(len(row[i]) for row in every) for i in kept}
-
-    def lay_out(row: list[str]) -> str:
-        return "  ".join(row[i].ljust(widths[i]) for i in kept).rstrip()
-
-    blocks = ["\n".join(map(lay_out, block)) for block in ([_HEAD], *rows)]
-    return ("\n\n" if len(rows) > 1 else "\n").join(blocks)
-
-
-_HEAD = ["", "distance", "cluster", "label", "group", "from (s)", "to (s)", "video", "id"]
-
-
-def _cells(number: int, each: dict[str, Any], times_used: Mapping[str, int]) -> list[str]:
-    times = ["" if each[name] is None else f"{each[name]:.2f}" for name in ("start_s", "end_s")]
-    cluster = "" if each["cluster"] is None else str(each["cluster"])
-    uri = each["uri"]
-    named = [each["label"] or "", each["group"] or ""]
-    # A file of several videos does not tell them apart.
-    own = (lookup.own_id(each) or each["video_id"]) if times_used[uri] > 1 else ""
-    return [str(number), f"{each['distance']:.4g}", cluster, *named, *times, shown_place(uri), own]

@@ -15,6 +15,7 @@ import raypipe as rp
 from bench.search import Planted, make_paths
 from raypipe import pipeline
 from raypipe.analysis import search
+from raypipe.cli.matches import as_text
 from raypipe.errors import UsageError
 from raypipe.progress import Progress
 from raypipe.runs import lookup
@@ -237,7 +238,7 @@ def test_a_video_may_be_named_as_the_page_shows_it(tmp_path):
 def test_parts_of_a_file_are_listed_with_their_ids():
     each = {"distance": 1.0, "cluster": 0, "label": None, "group": None, "start_s": None, "end_s": None}
     found = [{**each, "video_id": name, "uri": f"file:///d/{file}.mp4"} for name, file in ("aa", "ba", "cb")]
-    lines = similarity.as_text(found, False).splitlines()
+    lines = as_text(found, False).splitlines()
     assert [line.split()[-2:] for line in lines[1:]] == [["/d/a.mp4", "a"], ["/d/a.mp4", "b"], ["0", "/d/b.mp4"]]
 
 
@@ -274,7 +275,7 @@ def test_the_command_prints_a_table_or_json(run):
     assert json.loads(printed) == rp.search(run, ids_of(run)[2], n=3)
     assert "from (s)" not in call_raypipe("search", run.url, "--like", ids_of(run)[2]).stdout
     groups = [{**json.loads(printed)[0], "label": None, "group": "cam0"}]
-    assert similarity.as_text(groups, False).split()[:4] == ["distance", "cluster", "group", "video"]
+    assert as_text(groups, False).split()[:4] == ["distance", "cluster", "group", "video"]
     diverse = call_raypipe("search", run.url, "--diverse", 3, "--json")
     assert json.loads(diverse.stdout) == rp.find_diverse(run, 3)
 
@@ -392,8 +393,8 @@ def test_groups_are_laid_out_with_a_blank_line_between_them():
         "end_s": None,
         "uri": "s3://b/a",
     }
-    assert similarity.as_text([], False) == "nothing found"
-    lines = similarity.as_text([[one, one], [one]], False).splitlines()
+    assert as_text([], False) == "nothing found"
+    lines = as_text([[one, one], [one]], False).splitlines()
     assert [bool(line) for line in lines] == [True, False, True, True, False, True]
     assert lines[2].split() == ["1", "0.5", "1", "g", "s3://b/a"]
 
