@@ -105,15 +105,16 @@ def build_trajectories(
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
     if method == "seq2seq":
         raise UsageError("learned trajectories are Seq2SeqEmbedder's: fit it to what method='interpolate' builds")
-    given = {
+    given: dict[str, Any] = {
         "method": method,
         "n_steps": n_steps,
         "time_axis": time_axis,
         "pool": pool,
         "normalize": normalize,
+        "signal_weight": signal_weight,
         "join": join,
     }
-    how = validate(TrajectoryConfig, {**given, "signal_weight": signal_weight})
+    how = validate(TrajectoryConfig, given)
     found = gather_paths(read_ledger(run), how)
     if not len(found):
         raise RaypipeError("no video of this run has a clip: see the errors in videos.parquet")
