@@ -5,7 +5,6 @@ import pickle
 import signal
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from raypipe.clustering.shard import Measure
 from raypipe.clustering.shards import LocalShards, find_origin
-from raypipe.clustering.sums import add_exactly, search_running_sum
 from raypipe.clustering.time_series_kmeans import TimeSeriesKMeans
 from raypipe.config import ReduceConfig
 from raypipe.engine.transform import map_tasks
@@ -24,7 +22,7 @@ from raypipe.reduction import reduce_trajectories
 from raypipe.runs.directory import Run
 from raypipe.runs.results import from_table, write_trajectories
 from raypipe.schema import Trajectories
-from raypipe.softdtw import auto_gamma, cdist_soft_dtw
+from raypipe.softdtw import auto_gamma
 from raypipe.softdtw.series import pad_series, read_series
 
 N = 60
@@ -235,32 +233,6 @@ def test_choices_are_the_same_bits(shards_here, sizes, precision, divergence):
         one, other = ours.statistics(some, cluster), local.statistics(some, cluster)
         for name in ("sums", "mass", "values", "weights"):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), **close)
-
-
-def test_a_draw_is_where_the_running_sum_reaches_the_target():
-    series = read_series(np.random.default_rng(0).normal(size=(20_000, 2, 1)))
-    shards = LocalShards(series)
-    shards.open(Measure(1.0, "float64", "numba"))
-    shards.begin_seeding()
-    shards.try_seeds(shards.paths(np.array([7])))
-    shards.take_seed(0)
-    potential = cdist_soft_dtw(series, shards.paths(np.array([7])))[:, 0] ** 2
-    running = np.cumsum(potential)
-    targets = np.random.default_rng(1).random(200) * running[-1]
-    np.testing.assert_array_equal(shards.draw(targets), np.searchsorted(running, targets))
-    np.testing.assert_array_equal(search_running_sum(potential, [0, running[-1] * 2]), [0, 19_999])
-
-
-def test_sums_are_exact():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(3, 1000)) * 2.0 ** rng.integers(-300, 300, (3, 1000))
-    rows[2, 500:] = -rows[2, :500]
-    expected = [sum(map(Fraction, row.tolist())) for row in rows]
-    assert add_exactly(rows) == expected
-    assert expected[2] == 0
-    assert add_exactly(rows[:, ::-1]) == expected
-    assert add_exactly(np.array([[5e-324, 1e-310, 0.0]])) == [Fraction(5e-324) + Fraction(1e-310)]
-    assert add_exactly(np.zeros((2, 0))) == [0, 0]
 
 
 def test_gamma_and_middle_are_those_of_all_series(shards_here):
