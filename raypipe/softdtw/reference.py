@@ -79,25 +79,18 @@ def align(x: np.ndarray, z: np.ndarray, gamma: float, constraint: Constraint | N
     with x_j.
     """
     costs = _forward(x, z, gamma, constraint)
-    n_rows, n_columns = len(z), len(x)
-    expected = np.zeros((n_rows + 2, n_columns + 2))
-    expected[n_rows, n_columns] = 1.0
-    lead = np.full((n_rows + 2, n_columns + 2), np.inf)  # The soft minimum of the three cells before each cell.
-    inside = np.isfinite(costs[1:, 1:])
-    lead[1:-1, 1:-1][inside] = (costs[1:, 1:] - _distances(x, z))[inside]
-    at = np.pad(costs, (0, 1), constant_values=np.inf)
-    for i, j in _diagonals(n_rows, n_columns)[::-1]:
-        if (i[0], j[0]) == (n_rows, n_columns):
-            continue
-        total = np.zeros(len(i))
-        for below, right in ((1, 0), (1, 1), (0, 1)):
-            onward = lead[i + below, j + right]
-            reached = np.isfinite(onward) & np.isfinite(at[i, j])
-            gap = np.subtract(onward, at[i, j], out=np.full(len(i), -np.inf), where=reached)
-            share = np.exp(gap / gamma)
-            total += share * expected[i + below, j + right]
-        expected[i, j] = total
-    return float(costs[-1, -1]), expected[1:-1, 1:-1]
+    expected = np.zeros(costs.shape)
+    expected[-1, -1] = 1.0
+    for i, j in _diagonals(len(z), len(x))[::-1]:
+        reached = np.isfinite(costs[i, j])
+        i, j = i[reached], j[reached]
+        ways = np.stack([costs[i - 1, j], costs[i - 1, j - 1], costs[i, j - 1]])
+        shares = np.exp((ways.min(axis=0) - ways) / gamma)
+        above, across, before = expected[i, j] * shares / shares.sum(axis=0)
+        expected[i - 1, j] += above
+        expected[i - 1, j - 1] += across
+        expected[i, j - 1] += before
+    return float(costs[-1, -1]), expected[1:, 1:]
 
 
 def _forward(x: np.ndarray, z: np.ndarray, gamma: float, constraint: Constraint | None = None) -> np.ndarray:

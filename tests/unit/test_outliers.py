@@ -91,7 +91,7 @@ def examine(odd: np.ndarray, ordinary_of=(0, 1, 2), threshold: float = np.inf):
     return examiner.examine(odd, clips[row], int(scores.nearest[row]), float(scores.values[row]))
 
 
-@pytest.mark.parametrize("gamma", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("gamma", [1e-14, 1e-3, 0.1, 10.0])
 def test_an_alignment_is_that_of_the_reference_and_has_every_prefix_and_suffix(gamma):
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=(2, 9, 3)), rng.normal(size=(2, 7, 3))
