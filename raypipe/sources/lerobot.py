@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from raypipe.errors import SourceError, UsageError, message_of
 from raypipe.ranges import read_parquet
 from raypipe.schema import numbers_of
-from raypipe.sources.columns import UnlikeError, to_array
+from raypipe.sources.columns import UnlikeError, is_unicode, to_array
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, map_files
 from raypipe.sources.templates import fill_template, group_rows, read_template
 from raypipe.storage import (
@@ -131,7 +131,7 @@ class LeRobotDataset:
         known: dict[str, np.ndarray] = {"episode": index}
         if self.version[0] == 2:
             size = self.info.get("chunks_size", 1000)
-            if not isinstance(size, int) or size < 1:
+            if type(size) is not int or not 1 <= size < 2**63:
                 raise SourceError(f"{self.name}: {INFO}: chunks_size is {size!r}, not a number of episodes")
             known["chunk"] = index // size
         else:
@@ -157,8 +157,10 @@ class LeRobotDataset:
         Raises
         ------
         SourceError
-            If the path leads out of the dataset's folder.
+            If the path leads out of the dataset's folder, or cannot be that of a file.
         """
+        if not is_unicode(path):
+            raise SourceError(f"{self.name}: {INFO} leads to {shown(ascii(path))}, which is not valid Unicode")
         if path.startswith("/") or "://" in path or ".." in path.split("/"):
             raise SourceError(f"{self.name}: {INFO} leads out of the dataset, to {shown(path)}")
         folder = local_path(self.root)
@@ -209,7 +211,9 @@ def _find_root(source: str) -> str | None:
 
 def _interpret(root: str, info: dict[str, Any]) -> LeRobotDataset:
     name = shown_place(root)
-    told = str(info.get("codebase_version"))
+    if info.get("codebase_version") is None:
+        raise SourceError(f"{name}: {INFO} has no codebase_version, which tells of the layout, such as v3.0")
+    told = str(info["codebase_version"])
     version = _read_version(told, name)
     if (stored := info.get("storage_format", "lerobot")) != "lerobot":
         raise SourceError(
@@ -220,6 +224,8 @@ def _interpret(root: str, info: dict[str, Any]) -> LeRobotDataset:
     if not isinstance(features, dict) or not all(isinstance(each, dict) for each in features.values()):
         raise SourceError(f"{name}: {INFO}: features is not an object of objects")
     pictures = [key for key, each in features.items() if each.get("dtype") in ("video", "image")]
+    if odd := [key for key in pictures if not is_unicode(key)]:
+        raise SourceError(f"{name}: {INFO}: the name of the camera {odd[0]!a} is not valid Unicode")
     depth = tuple(key for key in pictures if _is_depth(features[key]))
     cameras = tuple(Camera(key, features[key]["dtype"] == "image") for key in pictures if key not in depth)
     notes = []

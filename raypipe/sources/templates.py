@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.errors import SourceError
+from raypipe.errors import SourceError, one_line
 
 _MARKS = (("camera", "key"), ("chunk", "chunk"), ("file", "file"), ("episode", "episode"))
 """What a field stands for, by a word in its name; the first that fits counts."""
@@ -38,8 +38,8 @@ def fill_template(pattern: list[tuple[str, str, str]], values: dict[str, Any], w
     """Return the path with the values of the roles in their places."""
     try:
         return "".join(text + (format(values[role], spec) if role else "") for text, role, spec in pattern)
-    except (ValueError, TypeError) as error:
-        raise SourceError(f"{where} cannot be filled in: {error}") from error
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise SourceError(f"{where} cannot be filled in: {one_line(error)}") from error
 
 
 def group_rows(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
