@@ -269,6 +269,11 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
     return pa.list_(_stored(kind.value_field)) if types.is_list(kind) else kind
 
 
+def stored_schema(fields: pa.Schema) -> pa.Schema:
+    """Return the schema under which columns lie on disk and in memory, each as `stored_type` has it."""
+    return pa.schema([_stored(field) for field in fields])
+
+
 def _stored(field: pa.Field) -> pa.Field:
     return field.with_type(stored_type(field.type))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,27 +77,31 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first
         if lacking := [column for column in columns if column not in there]:
             raise SourceError(f"{shown_place(uri)} has no column {lacking[0]}")
         groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
-        own = [EPISODE] if EPISODE in there else []
-        chosen = [*own, *columns]
+        chosen = [*([EPISODE] if EPISODE in there else []), *columns]
         if only_first:  # What an episode's frames repeat may be too much to be in memory so often.
-            firsts = (pa.Table.from_batches([batch]) for batch in _first_rows(parquet, groups, chosen))
-            table = pa.concat_tables([parquet.read_row_groups([], chosen), *firsts])
+            batches = parquet.iter_batches(_FEW, groups, chosen)
+            firsts = _first_rows(number(pa.Table.from_batches([batch])) for batch in batches)
+            table = pa.concat_tables([number(parquet.read_row_groups([], chosen)), *firsts])
         else:
-            table = parquet.read_row_groups(groups, chosen)
-        if not own:
-            return table.add_column(0, EPISODE, pa.array(np.full(table.num_rows, episodes[0])))
-        return table.filter(pc.is_in(table[EPISODE], value_set=pa.array(episodes, table[EPISODE].type)))
+            table = number(parquet.read_row_groups(groups, chosen))
+        return table.filter(pc.is_in(table[EPISODE], value_set=pa.array(episodes)))
 
-    return read_parquet(uri, read).select([EPISODE, *columns])
+    def number(frames: pa.Table) -> pa.Table:
+        """Return the columns behind whole numbers of their episodes."""
+        is_told = EPISODE in frames.column_names
+        where = f"{shown_place(uri)}: "
+        numbers = whole_numbers(frames, EPISODE, where) if is_told else np.full(len(frames), episodes[0])
+        return frames.select(columns).add_column(0, EPISODE, pa.array(numbers))
+
+    return read_parquet(uri, read)
 
 
-def _first_rows(parquet: Any, groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the first row of each episode in some row groups of an open Parquet file, a few rows at a time."""
-    seen: set[Any] = set()
-    for batch in parquet.iter_batches(_FEW, groups, columns):
-        numbers = batch[EPISODE].to_pylist() if EPISODE in columns else [None] * len(batch)
-        first = {number: row for row, number in reversed(list(enumerate(numbers)))}
-        yield batch.take(pa.array(sorted(row for number, row in first.items() if number not in seen), pa.int64()))
+def _first_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield of each table of frames the first rows of those episodes that are in none before it."""
+    seen: set[int] = set()
+    for table in tables:
+        first = {number: row for row, number in reversed(list(enumerate(table[EPISODE].to_pylist())))}
+        yield table.take(pa.array(sorted(row for number, row in first.items() if number not in seen), pa.int64()))
         seen |= first.keys()
 
 
@@ -112,7 +116,7 @@ def find_groups(parquet: Any, first: int, last: int) -> list[int]:
     place, found = names.index(EPISODE), []
     for number in range(parquet.num_row_groups):
         told = parquet.metadata.row_group(number).column(place).statistics
-        is_told = told is not None and told.has_min_max
+        is_told = told is not None and told.has_min_max and isinstance(told.min, int | float)
         if not is_told or (told.min <= last and told.max >= first):
             found.append(number)
     return found

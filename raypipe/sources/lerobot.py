@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from raypipe.errors import SourceError, UsageError, message_of
 from raypipe.ranges import read_parquet
 from raypipe.schema import numbers_of
-from raypipe.sources.columns import UnlikeError, is_unicode, to_array
+from raypipe.sources.columns import UnlikeError, is_unicode, stored_schema, to_array
 from raypipe.sources.files import VIDEO_SUFFIXES, find_files, map_files
 from raypipe.sources.templates import fill_template, group_rows, read_template
 from raypipe.storage import (
@@ -353,7 +353,8 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
 
 def _read_files(dataset: LeRobotDataset) -> pa.Table:
     def read_wanted(parquet: Any) -> pa.Table:
-        return parquet.read([name for name in parquet.schema_arrow.names if not name.startswith(_UNREAD)])
+        table = parquet.read([name for name in parquet.schema_arrow.names if not name.startswith(_UNREAD)])
+        return table.cast(stored_schema(table.schema))
 
     try:
         files = find_files(f"{dataset.root}/meta/episodes/", frozenset((".parquet",))).table["uri"].to_pylist()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from raypipe.errors import SourceError, check_type, message_of
 from raypipe.progress import counted
 from raypipe.schema import memory_mapped, pack_table, take_rows, unpack_table
-from raypipe.sources.columns import Extra, UnlikeError, merge_fields, stored_type, to_array, with_room
+from raypipe.sources.columns import Extra, UnlikeError, merge_fields, stored_schema, to_array, with_room
 from raypipe.storage import shown, split_member
 
 FOUND = pa.schema(
@@ -120,7 +120,7 @@ class Videos:
             The further columns. Their types are kept.
         """
         fields = pa.schema([*FOUND, *(each.with_name(_EXTRA + each.name) for each in extra)])
-        schema = _stored(fields)
+        schema = stored_schema(fields)
         whole = (pa.table([*found.columns, *more.columns], schema.names) for found, more in tables)
         rows = memory_mapped((conform(table, schema) for table in whole), schema)
         wide = pa.schema([with_room(each, rows[each.name].chunks) for each in fields])
@@ -154,7 +154,7 @@ class Videos:
                 n_with[own.name] += 1
         wide = [with_room(each, chunks[name]) for name, each in fields.items()]
         whole = pa.schema([each.with_nullable(each.nullable or n_with[each.name] < len(parts)) for each in wide])
-        schema = _stored(whole)
+        schema = stored_schema(whole)
         batches = (
             conform(batch, schema, label)
             for part, label in zip(parts, labels, strict=True)
@@ -254,14 +254,10 @@ class Videos:
 
 def _join(parts: Sequence[pa.Table], fields: pa.Schema) -> pa.Table:
     """Bring tables of videos to one schema, memory-mapped."""
-    schema = _stored(fields)
+    schema = stored_schema(fields)
     if len(parts) == 1 and parts[0].schema == schema:
         return parts[0]
     return memory_mapped((conform(batch, schema) for part in parts for batch in _batches(part)), schema)
-
-
-def _stored(fields: pa.Schema) -> pa.Schema:
-    return pa.schema([each.with_type(stored_type(each.type)) for each in fields])
 
 
 def _widen(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, pa.Table]]:

@@ -276,6 +276,58 @@ def test_where_the_table_of_episodes_has_no_tasks_the_frames_tell(tmp_path):
     assert videos.notes == ()
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.binary(), pa.decimal128(20), pa.float64()])
+def test_numbers_of_episodes_are_read_in_any_type(tmp_path, kind):
+    """DataFusion writes texts as views, from which Arrow takes no rows."""
+    features = {
+        CAMERA: camera_feature(),
+        "task_index": {"dtype": "int64"},
+        "language_persistent": {"dtype": "language"},
+    }
+    write_v3(tmp_path, [2, 1], tasks=[["pour", "wipe"], ["stack"]], features=features)
+    pq.write_table(pa.table({"task_index": [0, 1], "task": ["pour", "wipe"]}), tmp_path / "meta/tasks.parquet")
+    says = [{"style": "subtask", "content": "reach", "timestamp": 0.0}]
+    columns = {"task_index": {0: [1, 1], 1: [0]}, "language_persistent": {0: [says, says], 1: [says]}}
+    frames = write_frames(tmp_path / "data/chunk-000/file-000.parquet", {0: 2, 1: 1}, 30, **columns)
+    for path in (frames, tmp_path / "meta/episodes/chunk-000/file-000.parquet"):
+        table = pq.read_table(path)
+        numbers = table["episode_index"].cast(pa.string()) if kind == pa.binary() else table["episode_index"]
+        pq.write_table(
+            table.set_column(table.column_names.index("episode_index"), "episode_index", numbers.cast(kind)), path
+        )
+    found = rp.find_videos(tmp_path)
+    assert [(video.label, video.extra["episode_index"], video.extra["subtasks"]) for video in found] == [
+        ("wipe", 0, ["reach"]),
+        ("stack", 1, ["reach"]),
+    ]
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("number", ["first", [0], {"of": 0}], ids=str)
+def test_frames_whose_episode_is_no_number_are_told_of(tmp_path, number):
+    features = {
+        CAMERA: camera_feature(),
+        "task_index": {"dtype": "int64"},
+        "language_persistent": {"dtype": "language"},
+    }
+    write_v3(tmp_path, [2], tasks=[["pour", "wipe"]], features=features)
+    pq.write_table(pa.table({"task_index": [0, 1], "task": ["pour", "wipe"]}), tmp_path / "meta/tasks.parquet")
+    path = tmp_path / "data/chunk-000/file-000.parquet"
+    path.parent.mkdir(parents=True)
+    rows = {"episode_index": [number] * 2, "task_index": [1, 1], "language_persistent": [[], []]}
+    pq.write_table(pa.table(rows), path)
+    found = rp.find_videos(tmp_path)
+    assert [video.label for video in found] == ["pour"]
+    tasks, language = found.notes
+    reason = f"{path}: episode_index does not hold whole numbers: "
+    assert tasks.startswith(
+        f"task_index of 1 episode cannot be read, so their label is the first of their tasks: {reason}"
+    )
+    assert language.startswith(
+        f"language_persistent of 1 episode cannot be read, so their subtasks are not known: {reason}"
+    )
+
+
 def test_tasks_of_version_two(tmp_path):
     write_v2(tmp_path, [3, 4], tasks=[["pour", "wipe"], ["wipe"]], features={
         CAMERA: camera_feature(), "task_index": {"dtype": "int64"},
