@@ -146,7 +146,8 @@ def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
             raise SourceError(f"{name} has lists of {lengths[0]} numbers and of {lengths[-1]}")
         values = pc.list_flatten(values)
     try:
-        known = numbers_of(values.cast(pa.float64()).fill_null(np.nan))
+        # Of a whole number beyond 2**53, as a time in nanoseconds is, the nearest float64 will do.
+        known = numbers_of(values.cast(pa.float64(), safe=False).fill_null(np.nan))
     except pa.ArrowException as error:
         raise SourceError(f"{name} does not hold numbers: {message_of(error)}") from error
     n_known = pc.sum(is_there).as_py() or 0

@@ -204,7 +204,8 @@ def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table
 
     first = next(readable(), None)
     if first is None:
-        raise SourceError(f"{dataset.name}: no frame with {', '.join(names)} can be read")
+        reason = next((f": {why}" for _, why in _iter_values(dataset, episodes, names)), "")
+        raise SourceError(f"{dataset.name}: no frame with {', '.join(names)} can be read{reason}")
     told = _read_scale(dataset, names)
     if told is not None and told.mean.shape == first.shape[1:]:
         return told

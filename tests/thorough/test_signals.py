@@ -144,6 +144,12 @@ def test_a_row_of_numbers_that_is_null_moves_no_other(kind):
     assert as_rows(pa.chunked_array([pa.array([], kind)]), "state").shape == (0, 1)
 
 
+def test_whole_numbers_beyond_those_of_float64_are_rounded():
+    """Such as the time of a frame in nanoseconds."""
+    times_ns = [1_790_000_000_123_456_789, 1_790_000_000_156_790_122]
+    np.testing.assert_array_equal(as_rows(pa.chunked_array([times_ns]), "time"), np.float64(times_ns)[:, None])
+
+
 def test_lists_of_unequal_lengths_are_refused_though_their_sum_would_fit():
     lists = [[1.0], [2.0, 3.0, 4.0]], [[[1.0], [2.0, 3.0]], [[4.0, 5.0], [6.0]]], [[[1.0], None], [[2.0], [3.0]]]
     for values in lists:
