@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ from raypipe.storage import open_file
 
 LOOKS = 8  # So many frames of an episode are looked at.
 _BOOKKEEPING = {"timestamp", "frame_index", EPISODE, "index", "task_index", "next.done", "next.reward", "next.success"}
-_NUMBERS = {"float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"}
+_NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 Look = tuple[str, np.ndarray, float]
 """A file, the times in it that are to be looked at, (n,) float64 ascending, and the seconds of video that they span."""
@@ -70,8 +69,8 @@ def find_faults(
     What is wrong, the worst first.
     """
     faults = find_table_faults(dataset, videos, is_whole, probes)
-    fps = _frame_rate(dataset)
-    if fps <= 0:  # No time can be checked without.
+    fps = dataset.fps
+    if not fps:  # No time can be checked without.
         return faults
     episodes = read_episodes(dataset)
     streams = _split_by_camera(videos)
@@ -100,8 +99,8 @@ def find_table_faults(
 
     Parameters and result are those of `find_faults`, which finds these faults too.
     """
-    fps = _frame_rate(dataset)
-    if fps <= 0:
+    fps = dataset.fps
+    if not fps:
         return [Fault("frame rate", f"info.json says fps {dataset.info.get('fps')!r}, so that no time can be checked")]
     episodes = read_episodes(dataset)
     numbers, lengths = whole_numbers(episodes, EPISODE), _lengths_of(episodes)
@@ -124,14 +123,10 @@ def find_table_faults(
     return worst_first(faults)
 
 
-def _frame_rate(dataset: LeRobotDataset) -> float:
-    """Return the dataset's frames a second, 0 where it does not say how many."""
-    fps = dataset.info.get("fps")
-    return float(fps) if isinstance(fps, int | float) and math.isfinite(fps) else 0.0
-
-
 def _lengths_of(episodes: pa.Table) -> np.ndarray:
-    return whole_numbers(episodes, "length") if "length" in episodes.column_names else np.full(len(episodes), -1)
+    if "length" not in episodes.column_names:
+        return np.full(len(episodes), -1)
+    return whole_numbers(episodes, "length", "its table of episodes: ")
 
 
 def _choose_episodes(episodes: pa.Table, streams: Sequence[Stream], is_whole: bool) -> np.ndarray:
@@ -144,8 +139,7 @@ def _choose_episodes(episodes: pa.Table, streams: Sequence[Stream], is_whole: bo
 
 def _split_by_camera(videos: Videos) -> list[Stream]:
     table, extra = videos.table, videos.extra
-    episodes = whole_numbers(extra, EPISODE)
-    lengths = whole_numbers(extra, "length") if "length" in extra.column_names else np.full(len(episodes), -1)
+    episodes, lengths = whole_numbers(extra, EPISODE), _lengths_of(extra)
     streams = []
     for camera in pc.unique(table["group"]).to_pylist():
         rows = pc.equal(table["group"], camera)
@@ -206,7 +200,7 @@ def _check_statistics(dataset: LeRobotDataset) -> Iterator[Fault]:
     wanted = [
         name
         for name, feature in dataset.features.items()
-        if name not in _BOOKKEEPING and feature.get("dtype") in {*_NUMBERS, "video", "image"}
+        if name not in _BOOKKEEPING and feature.get("dtype") in (*_NUMBERS, "video", "image")
     ]
     for name in wanted:
         own = found.get(name)

@@ -41,6 +41,7 @@ from raypipe.storage import (
 INFO = "meta/info.json"
 EPISODE = "episode_index"
 _NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
+_MOST_FPS = 1e9  # No camera and no sensor has a frame each nanosecond; JSON holds numbers beyond float64.
 _ANOTHER = ": name another camera by --camera"
 _UNREAD = ("stats/", "meta/")  # Statistics are most of the bytes of meta/episodes, and nobody asks here.
 
@@ -87,6 +88,12 @@ class LeRobotDataset:
     def name(self) -> str:
         """The dataset, as messages call it."""
         return shown_place(self.root)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, 0 where it does not say how many."""
+        fps = self.info.get("fps")
+        return float(fps) if isinstance(fps, int | float) and 0 < fps < _MOST_FPS else 0.0
 
     def choose_cameras(self, wanted: str) -> tuple[Camera, ...]:
         """Return the camera of a name, or all for "all".

@@ -160,10 +160,10 @@ def frame_rate(dataset: LeRobotDataset) -> float:
     SourceError
         If it does not say how many there are.
     """
-    fps = dataset.info.get("fps")
-    if not isinstance(fps, int | float) or not fps > 0:
-        raise SourceError(f"{dataset.name}: meta/info.json: fps is {fps!r}, not a number of frames a second")
-    return float(fps)
+    if not dataset.fps:
+        told = dataset.info.get("fps")
+        raise SourceError(f"{dataset.name}: meta/info.json: fps is {told!r}, not a number of frames a second")
+    return dataset.fps
 
 
 def open_features(source: str, features: str) -> tuple[LeRobotDataset, tuple[str, ...]]:

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import call_raypipe
@@ -14,7 +15,7 @@ from raypipe.analysis import dataset_faults
 from raypipe.analysis.dataset_faults import KINDS, Fault, is_frozen, lay_out_faults, worst_first
 from raypipe.analysis.lerobot_faults import find_faults
 from raypipe.decoders import make_decoder
-from raypipe.errors import DecodeError
+from raypipe.errors import DecodeError, SourceError
 from raypipe.schema import Failure
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import open_lerobot
@@ -293,9 +294,26 @@ def test_another_frame_rate_than_the_datasets_is_found(root):
     change_info(root, fps=0)
     (only,) = check(root)
     assert only.says == "info.json says fps 0, so that no time can be checked"
-    change_info(root, fps=float("inf"))  # what JSON's 1e400 is read as
-    (only,) = check(root)
-    assert only.says == "info.json says fps inf, so that no time can be checked"
+    for fps in (float("inf"), 10**400):  # The former is what JSON's 1e400 is read as.
+        change_info(root, fps=fps)
+        (only,) = check(root)
+        assert only.says == f"info.json says fps {fps}, so that no time can be checked"
+
+
+def test_a_length_that_is_no_number_of_frames_is_named(root):
+    table = pq.read_table(root / EPISODES)
+    lengths = pa.array([1.5, 2.0, 3.0])
+    pq.write_table(table.set_column(table.column_names.index("length"), "length", lengths), root / EPISODES)
+    with pytest.raises(SourceError, match="its table of episodes: length does not hold whole numbers: "):
+        check(root)
+
+
+@pytest.mark.parametrize("dtype", [["video"], {"of": "video"}, None], ids=str)
+def test_a_feature_of_an_odd_dtype_is_none(root, dtype):
+    change_info(
+        root, features=json.loads((root / "meta/info.json").read_text())["features"] | {"odd": {"dtype": dtype}}
+    )
+    assert check(root) == []
 
 
 def test_missing_statistics_are_found(root):

@@ -173,6 +173,23 @@ def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
     assert notes == (f"{root}: info.json tells of 9 episodes, and their table has 2",)
 
 
+def test_where_no_frame_can_be_read_the_reason_is_told(tmp_path):
+    root = write_set(tmp_path / "set", (3, 2))
+    frames = pq.read_table(root / FRAMES)
+    words = pa.array(["still"] * len(frames))
+    pq.write_table(frames.set_column(frames.column_names.index(STATE), STATE, words), root / FRAMES)
+    with pytest.raises(SourceError, match=f"no frame with {STATE} can be read: {STATE} does not hold numbers: "):
+        read_signals(str(root), STATE)
+
+
+@pytest.mark.parametrize("fps", [0, None, "30", float("inf"), 10**400], ids=lambda fps: str(fps)[:10])
+def test_a_rate_that_is_none_is_refused(tmp_path, fps):
+    root = write_set(tmp_path / "set", (3, 2))
+    change_info(root, fps=fps)
+    with pytest.raises(SourceError, match=f"info.json: fps is {fps!r}, not a number of frames a second"):
+        read_signals(str(root), STATE)
+
+
 def test_bad_features_get_one_line(root, tmp_path):
     with pytest.raises(UsageError, match=rf"feature gripper is not there: those of .*set are {STATE}, timestamp"):
         read_signals(str(root), "gripper")
