@@ -67,7 +67,8 @@ def take_paths(
     UsageError
         If the run or ``like`` holds other trajectories.
     """
-    say(f"found {counted(len(found), 'precomputed trajectory', 'precomputed trajectories')}")
+    untimed = "" if paths.spans_s is not None else ": of no times, so that a clip counts as a second"
+    say(f"found {counted(len(found), 'precomputed trajectory', 'precomputed trajectories')}{untimed}")
     for note in found.notes:
         say(note)
     chosen = found[: config.source.limit]
