@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from raypipe.reduction.placement import Placement
 
 _BLOCK = 1 << 16  # So many points are checked at a time.
+_MOST, _MOST_SINGLE = 1e150, 1e15
+"""Numbers of this magnitude can still be squared, and many of the squares summed, in float64; and in float32."""
 
 
 class Reducer(Protocol):
@@ -176,7 +178,8 @@ def reduce(
     UsageError
         If there is no trajectory, trajectories do not have one dim, or a parameter is out of range.
     RaypipeError
-        If a trajectory has a NaN or infinite value, or cuML is asked for and cannot be used here.
+        If a trajectory has a NaN or infinite value or one too large to be squared, or cuML is asked for and cannot be
+        used here.
     """
     remedy = "what build_trajectories returns, or Trajectories(video_ids, values, n_clips) of your own arrays"
     check_type("trajectories", trajectories, Trajectories, remedy)
@@ -231,12 +234,24 @@ def reduce_trajectories(
 def fit_reducer(trajectories: Trajectories, config: ReduceConfig) -> tuple[Reducer, np.ndarray | None]:
     """Fit a reducer on all steps or a sample; return it, and the steps as mapped if it was fitted on all of them."""
     points = stack_steps(trajectories)
+    _check_size(points, config.method)
     chosen = choose_points(len(points), config)
     reducer = make_reducer(config, find_consecutive([len(path) for path in trajectories.values], chosen))
     if len(points) <= config.fit_points:
         return reducer, reducer.fit_transform(points)
     points = points[chosen]  # The others are not held while it is fitted.
     return reducer.fit(points), None
+
+
+def _check_size(points: np.ndarray, method: str) -> None:
+    """Raise `RaypipeError` if points are too large for the arithmetic of a method."""
+    most = _MOST_SINGLE if method in ("umap", "autoencoder") else _MOST  # Those calculate in float32 throughout.
+    largest = max(float(points.max()), -float(points.min()))
+    if method != "none" and largest > most:
+        raise RaypipeError(
+            f"the trajectories hold {largest:.3g}; {method} squares numbers, which beyond {most:g} leaves its range: "
+            "scale the data"
+        )
 
 
 def reduce_with_centers(

@@ -202,6 +202,15 @@ def test_broken_embeddings_name_their_video():
         reduce(paths, "pca")
 
 
+@pytest.mark.parametrize(("method", "scale", "most"), [("pca", 1e200, 150), ("umap", 1e30, 15)])
+def test_numbers_whose_squares_leave_the_range_are_refused(method, scale, most):
+    paths = make_trajectories(5, 5)
+    large = Trajectories(paths.video_ids, paths.values.astype(np.float64) * -scale, paths.n_clips)
+    with pytest.raises(RaypipeError, match=rf"hold .*e\+\d+; {method} squares numbers, .* 1e\+{most} leaves"):
+        reduce(large, method)
+    np.testing.assert_array_equal(reduce(large, "none").values, large.values)
+
+
 def test_a_reducer_must_be_fitted_first():
     for method in ("pca", "umap"):
         with pytest.raises(RuntimeError, match="not fitted"):
