@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import logging
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -29,6 +30,7 @@ from raypipe.errors import RaypipeError, UsageError, one_line
 
 _LOOKS, _LOOK_S = 10, 0.2  # For so long may Ray count what has been given back as held.
 _LEAST_FREE = 10_000_000  # Bytes. Workers that cannot write their logs die as they start, and Ray starts them for ever.
+_LEAST_FILES = 80  # On two CPUs Ray's own processes end where they may open 72 files, and a run goes through with 80.
 _ELSEWHERE = "set RAY_TMPDIR to another folder, of a short path, for the files of Ray"
 _MOST_FULL = "RAY_local_fs_capacity_threshold"
 _UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
@@ -85,6 +87,13 @@ def _check_disk() -> None:
         raise RaypipeError(f"the disk of {folder} is full, and Ray writes its logs there: free some, or {_ELSEWHERE}")
 
 
+def _check_files() -> None:
+    """Raise `RaypipeError` if a process here may open so few files that those of Ray end while they start."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < _LEAST_FILES:  # Without a limit it is −1.
+        raise RaypipeError(f"a process may open {most} files here, too few for Ray: allow more by `ulimit -n 4096`")
+
+
 def _session_folder() -> str | None:
     """Return the folder of this machine's Ray; None if Ray runs on other machines alone."""
     node = ray._private.worker._global_node
@@ -126,6 +135,7 @@ def _connection(config: RayConfig) -> Iterator[None]:
     _check_reachable(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     if address == "local":
+        _check_files()
         _give_token()
     log = logging.getLogger("ray")
     level, on_sigterm, has_faulthandler = log.level, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()

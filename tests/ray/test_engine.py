@@ -91,6 +91,13 @@ def test_pools_that_do_not_fit_are_refused():
         plan_pools({"GPU": 2.0}, RayConfig(), 100)
 
 
+def test_too_few_open_files_are_told_before_ray_starts(ray_elsewhere, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (64, 4096))
+    no_ray = "a process may open 64 files here, too few for Ray"
+    with pytest.raises(RaypipeError, match=no_ray), ray_session(RayConfig()):
+        pass
+
+
 def test_without_a_ray_no_disk_is_too_full_for_it(ray_elsewhere, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1e12, free=49e9))
     assert tell_full_disk() is None
