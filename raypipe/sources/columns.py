@@ -16,6 +16,9 @@ from raypipe.errors import SourceError, message_of
 from raypipe.schema import numbers_of, pack_table, unpack_table
 from raypipe.storage import shown
 
+_NO_EQUAL = (ValueError, OverflowError, KeyError)
+"""What Arrow raises where Python has no equal of a value, such as a date beyond the year 9999."""
+
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -51,7 +54,7 @@ class Extra(Mapping[str, Any]):
         scalar = self._table[name][self._row]
         try:
             return scalar.as_py()
-        except (ValueError, OverflowError, KeyError):
+        except _NO_EQUAL:
             return scalar
 
     def __iter__(self) -> Iterator[str]:
@@ -107,6 +110,21 @@ def to_array(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, kind)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise UnlikeError(f"values of unlike types: {message_of(error)}") from error
+
+
+def to_objects(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values as Python objects; one for which Python has no equal as the text that Arrow prints."""
+    try:
+        return column.to_pylist()
+    except _NO_EQUAL:
+        return [_to_object(scalar) for scalar in column]
+
+
+def _to_object(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except _NO_EQUAL:
+        return " ".join(str(pa.array([scalar], scalar.type)).split())
 
 
 def plain(value: Any) -> Any:

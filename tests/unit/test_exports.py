@@ -113,6 +113,19 @@ def test_a_csv_keeps_the_rows_of_videos_without_a_cluster(run, tmp_path):
     assert rows[0]["cluster"] == rows[0]["outlier"] == rows[0]["reason"] == rows[0]["from_s"] == ""
 
 
+def test_a_csv_has_times_that_python_has_not(run, tmp_path):
+    """A Parquet manifest's columns are kept in their own types, and a year beyond 9999 may mean "never"."""
+    never = pa.array([2**30, 0, *[None] * 8], pa.date32())
+    nested = pa.array([[2**50], [0], *[None] * 8], pa.list_(pa.timestamp("s")))
+    videos = run.read_table("videos.parquet")
+    run.write_table("videos.parquet", videos.append_column("day", never).append_column("seen", nested))
+    rp.export(run, "csv", str(tmp_path / "out"))
+    first, second, *_, last = read_csv(tmp_path / "out/videos.csv")
+    assert str(2**30) in first["day"] and str(2**50) in first["seen"]
+    assert (second["day"], second["seen"]) == ("1970-01-01", '["1970-01-01 00:00:00"]')
+    assert (last["day"], last["seen"]) == ("", "")
+
+
 def test_a_column_of_the_source_that_is_called_like_ours_is_kept(tmp_path):
     videos = [Video(f"v{i}", f"file:///{i}.mp4", extra={"cluster": f"its {i}"}) for i in range(6)]
     rp.export(make_run(tmp_path, videos), "csv")

@@ -25,6 +25,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.runs.results import read_reasons
 from raypipe.schema import CLUSTERS, VIDEOS
+from raypipe.sources.columns import to_objects
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.storage import inert, local_path, shown, suffix
 
@@ -140,7 +141,7 @@ def _write_csv(run: Run, place: Run) -> list[str]:
         if n == 0:
             writer.writerow([inert(name) for name in table.column_names])
         writers = [_cell_writer(field.type) for field in table.schema]
-        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        for row in zip(*map(to_objects, table.columns), strict=True):
             writer.writerow(["" if v is None else write(v) for write, v in zip(writers, row, strict=True)])
         n += table.num_rows
     place.write_bytes("videos.csv", sink.getvalue().encode("utf-8", "backslashreplace"))
