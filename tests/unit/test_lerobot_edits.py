@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -111,6 +112,19 @@ def test_the_page_can_delete_what_is_selected(made):
     assert words[words.index("--new_root") + 1] == f"{root}_selection_deleted"
     episodes = arrays["episodes"].tolist()
     assert sorted(episodes) == sorted([*range(8)] * (len(episodes) // 8))
+
+
+def test_the_page_can_delete_episodes_whose_numbers_are_times(made, tmp_path):
+    recorded = 20_261_130_194_300
+    shutil.copytree(made[1].url, tmp_path / "run")
+    run = rp.Run(str(tmp_path / "run"))
+    videos = run.read_table("videos.parquet")
+    place = videos.schema.get_field_index("episode_index")
+    numbers = pa.array([recorded + number for number in videos["episode_index"].to_pylist()])
+    run.write_table("videos.parquet", videos.set_column(place, "episode_index", numbers))
+    block = explorer.write_data(run, read_facts(run), {}, {})
+    _, arrays = packing.unpack(gzip.decompress(base64.b64decode(block)))
+    assert {*arrays["episodes"].tolist()} == {*range(recorded, recorded + 8)}
 
 
 def test_the_command_keeps_a_cluster(made, tmp_path):

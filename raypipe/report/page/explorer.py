@@ -243,7 +243,8 @@ def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     header["lerobot"] = {"flags": command, "notes": notes}
     episodes = dict(zip(videos["video_id"].to_pylist(), videos[EPISODE].to_pylist(), strict=True))
     numbers = (episodes.get(member.video_id) for member in facts.members)
-    arrays["episodes"] = np.array([-1 if number is None else int(number) for number in numbers], np.int32)
+    # As float64 they may be as large as what was recorded at a time, such as 20261130194300.
+    arrays["episodes"] = np.array([-1 if number is None else int(number) for number in numbers], np.float64)
 
 
 def _join_paths(paths: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 const ARRAYS = {
   u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array,
+  f8: Float64Array,
 };
 
 function decodeBase64(text) {
