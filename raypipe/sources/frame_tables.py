@@ -71,6 +71,7 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first
     SourceError
         If the file cannot be read, or lacks a column.
     """
+    columns = [name for name in dict.fromkeys(columns) if name != EPISODE]  # Who asks for a column twice gets it once.
 
     def read(parquet: Any) -> pa.Table:
         there = parquet.schema_arrow.names

@@ -102,6 +102,15 @@ def test_several_features_stand_one_behind_the_other_and_frames_are_in_the_order
     assert signals.paths[0][:, 3].argsort(kind="stable").tolist() == [1, 3, 0, 2]
 
 
+def test_what_numbers_the_frames_may_be_a_signal_too(root):
+    signals = read_signals(str(root), f"{STATE},frame_index,episode_index")
+    assert [path.shape for path in signals.paths] == [(length, 5) for length in LENGTHS]
+    for episode, path in enumerate(signals.paths):
+        numbers = path[:, 3:] * signals.scale.std[3:] + signals.scale.mean[3:]
+        expected = np.stack([np.arange(len(path)), np.full(len(path), episode)], axis=1)
+        np.testing.assert_allclose(numbers, expected, atol=1e-5)
+
+
 def test_a_number_that_never_changes_is_0_and_one_that_is_none_is_interpolated(tmp_path):
     states = {0: [[1.0, 5.0, float("nan")], [2.0, 5.0, 1.0], [3.0, 5.0, 2.0]], 1: [[4.0, 5.0, 3.0], [5.0, 5.0, None]]}
     root = write_set(tmp_path / "set", (3, 2), states={0: [[0.0] * 3] * 3, 1: [[0.0] * 3] * 2})
