@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import counted
-from raypipe.sources.columns import as_rows
+from raypipe.sources.columns import Extra, as_rows
 from raypipe.sources.episodes import describe_episodes
 from raypipe.sources.frame_tables import read_frames
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, whole_numbers
@@ -126,7 +126,7 @@ def read_signals(source: str, features: str, limit: int | None = None, scale: Sc
     episodes, labels, kept, notes = describe_episodes(dataset)
     uris, codes = dataset.data_files(episodes)
     numbers = whole_numbers(episodes, EPISODE).tolist()
-    extras = kept.to_pylist()
+    extras = [Extra(kept, row) for row in range(len(kept))]
     videos = Videos(
         Video(
             make_video_id(f"{number}/{','.join(names)}"),

@@ -25,7 +25,7 @@ import pyarrow as pa
 from raypipe.errors import SourceError
 from raypipe.ranges import read_parquet
 from raypipe.sources.captions import join_captions, window_captions
-from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_columns, writable
+from raypipe.sources.columns import UnlikeError, merge_fields, plain, to_columns, to_objects, writable
 from raypipe.sources.files import VIDEO_SUFFIXES, have_suffix, map_files
 from raypipe.sources.tar_names import TAR, Shard, Tars, pair_shards
 from raypipe.sources.tars import read_tar
@@ -214,7 +214,10 @@ def _read_table(shard: Shard, content: _Content) -> dict[str, dict[str, Any]]:
 
     def read(parquet: Any) -> list[dict[str, Any]] | None:
         names = parquet.schema_arrow.names
-        return parquet.read().to_pylist() if "key" in names and len(set(names)) == len(names) else None
+        if "key" not in names or len(set(names)) < len(names):
+            return None
+        columns = map(to_objects, parquet.read().columns)
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     if shard.table is None:
         return {}

@@ -175,6 +175,17 @@ def test_an_episode_whose_frames_lie_nobody_knows_where_fails_with_that_reason(t
     assert "does not say which file of data/ holds it" in signals.reasons[signals.videos[1].video_id]
 
 
+def test_columns_of_episodes_keep_their_types(tmp_path):
+    root = write_set(tmp_path / "set", (3, 2))
+    table = pq.read_table(root / EPISODES)
+    more = {"grade": pa.array([1, 2], pa.int8()), "until": pa.array([2**30, 0], pa.date32())}
+    for name, column in more.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, root / EPISODES)
+    extra = read_signals(str(root), STATE).videos.extra
+    assert [extra[name].combine_chunks() for name in more] == list(more.values())
+
+
 def test_episodes_that_the_table_lacks_are_told_of(tmp_path):
     root = write_set(tmp_path / "set", (3, 2))
     change_info(root, total_episodes=9)

@@ -252,6 +252,13 @@ class TestCompanions:
         assert videos.extra["status"].to_pylist() == ["success"] * 2
         assert "rows without a video in the Parquet files beside the tars: 2 (the first: 000000001)" in videos.notes
 
+    def test_times_in_the_table_that_python_has_not_are_kept_as_text(self, tmp_path):
+        write_tar(tmp_path / "0.tar", {"a.mp4": VIDEO, "b.mp4": VIDEO})
+        seen = pa.array([2**50, 0], pa.timestamp("s"))
+        pq.write_table(pa.table({"key": ["a", "b"], "seen": seen}), tmp_path / "0.parquet")
+        first, second = find_videos(tmp_path).extra["seen"].to_pylist()
+        assert str(2**50 * 1000) in first and second.strip('"') == "1970-01-01 00:00:00"
+
     def test_cosmos_has_three_tars_with_the_same_keys(self, tmp_path):
         bin_folder = tmp_path / "v0" / "resolution_720" / "frames_0_255"
         for number in range(2):
