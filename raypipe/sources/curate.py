@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from raypipe.errors import SourceError
 from raypipe.ranges import read_parquet
 from raypipe.sources.captions import join_captions, window_captions
-from raypipe.sources.columns import as_rows
+from raypipe.sources.columns import as_rows, is_unicode
 from raypipe.sources.files import VIDEO_SUFFIXES, has_wildcard, list_folder, map_files, path_order
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
@@ -226,7 +226,8 @@ def _read_table(path: str) -> _Embedded:
     if not table.num_rows:  # All clips of its video were filtered out; pandas gives such columns no type then.
         return _Embedded([], np.empty((0, 0), np.float32), [])
     values = as_rows(table["embedding"], f"{shown(path)}: embedding")
-    small = values.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
+    with np.errstate(over="ignore"):
+        small = values.astype(np.float32)  # Curate computes in float32, and pandas writes its lists as doubles.
     exact = small if np.array_equal(small, values, equal_nan=True) else values
     metas = table["$meta"].to_pylist() if "$meta" in table.column_names else None
     return _Embedded(table["id"].to_pylist(), exact, metas)
@@ -280,8 +281,12 @@ def _read_records(path: str) -> list[Any]:
     return list(_parse(texts))
 
 
-def _parse(texts: Sequence[bytes | str | None]) -> Iterator[Any]:
+def _parse(texts: Sequence[Any]) -> Iterator[Any]:
+    """Yield what each text of JSON says, None if nothing; what is no text, as a struct of Parquet, stays as it is."""
     for text in texts:
+        if not isinstance(text, bytes | str):
+            yield text
+            continue
         try:
             yield json.loads(text) if text and text.strip() else None
         except (ValueError, RecursionError):
@@ -290,16 +295,18 @@ def _parse(texts: Sequence[bytes | str | None]) -> Iterator[Any]:
 
 def _to_clip(record: Any) -> _Clip | None:
     """Return what a record says of a clip; None if it does not say which one, or of which video."""
-    if not isinstance(record, dict) or not record.get("span_uuid") or not isinstance(record.get("source_video"), str):
+    if not isinstance(record, dict) or not record.get("span_uuid"):
+        return None
+    if not isinstance(source := record.get("source_video"), str) or not is_unicode(source):
         return None
     caption = join_captions(window_captions(record))
-    return _Clip(record["source_video"], _to_span(record), caption, bool(record.get("valid", True)))
+    return _Clip(source, _to_span(record), caption, bool(record.get("valid", True)))
 
 
 def _to_span(record: dict[str, Any]) -> tuple[float, float] | None:
     try:
         start_s, end_s = map(float, record["duration_span"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return (start_s, end_s) if 0 <= start_s <= end_s < np.inf else None
 

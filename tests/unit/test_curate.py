@@ -94,6 +94,26 @@ class TestReading:
         np.testing.assert_array_equal(paths.spans_s[1], [[0, 1], [1, 2], [2, 3]])
         assert "clips without a span, which lie in their video as they came: 6" in found.notes
 
+    def test_what_cds_says_of_clips_may_be_structs(self, tmp_path, videos):
+        root = write_curated(tmp_path, videos, embeddings="x", metas="none", cds=True)
+        for path in (root / "cds_parquet").iterdir():
+            table = pq.read_table(path)
+            told = pa.array([json.loads(text) for text in table["$meta"].to_pylist()])
+            pq.write_table(table.set_column(table.column_names.index("$meta"), "$meta", told), path)
+        assert [video.caption for video in read_source(root)[0]] == [None, "at 0.0 | at 2.0 | at 6.0"]
+
+    @pytest.mark.parametrize(
+        "odd", [{"duration_span": [0, 10**400]}, {"source_video": "/in/b\udce4.mp4"}], ids=["span", "source"]
+    )
+    def test_a_record_that_says_something_impossible_is_left_out_alone(self, tmp_path, videos, odd):
+        """Python writes the bytes of a name that is no UTF-8 as halves of surrogate pairs."""
+        root = write_curated(tmp_path, videos)
+        path = root / "metas/v0" / f"{clip_id('/in/b.mp4', 0.0, 2.0)}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+        found, paths = read_source(root)
+        assert [path[:, 0].tolist() for path in paths.clips] == [[3, 11], [1, 3, 7]]
+        assert "records of the metadata without span_uuid, source_video or duration_span: 1" in found.notes
+
     def test_what_does_not_fit_is_counted(self, tmp_path, videos):
         root = write_curated(tmp_path, videos)
         (root / "metas/v0" / f"{clip_id('/in/b.mp4', 0.0, 2.0)}.json").unlink()
