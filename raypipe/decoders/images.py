@@ -128,7 +128,7 @@ class _PictureTable:
         times_s, period_s = self.read_times()
         last_s = float(times_s[-1])
         # Timestamps are float32, so a row's own time may lie a little before or behind the time that was meant.
-        tolerance_s = TOLERANCE_S + float(np.spacing(np.float32(self.seconds[self.rows[-1]])))
+        tolerance_s = TOLERANCE_S + self._rounding(period_s)
         return Timeline(0, times_s, last_s + (period_s or _LONE_S), last_s + max(2 * period_s, _HELD_S), tolerance_s)
 
     def read_times(self) -> tuple[np.ndarray, float]:
@@ -143,9 +143,17 @@ class _PictureTable:
         rate = round((len(own) - 1) / times_s[-1], 3) if times_s[-1] > 0 else 0.0
         if rate > 0:
             steady_s = np.arange(len(own)) / rate
-            if np.allclose(times_s, steady_s, rtol=0, atol=float(np.spacing(np.float32(own[-1])))):
+            if np.allclose(times_s, steady_s, rtol=0, atol=self._rounding(period_s)):
                 return steady_s, 1 / rate
         return times_s, period_s
+
+    def _rounding(self, period_s: float) -> float:
+        """Return by how much float32 rounds the episode's last time; less than a picture is on display, in any case.
+
+        Seconds since 1970, as float64, are rounded by none of the 128 s that float32 would round them by.
+        """
+        rounding_s = float(np.spacing(np.float32(self.seconds[self.rows[-1]])))
+        return min(rounding_s, period_s / 4) if period_s else rounding_s
 
     def iter_pictures(self, numbers: np.ndarray) -> Iterator[bytes]:
         """Yield the pictures of these numbers, ascending, as the bytes of their files."""
@@ -220,6 +228,8 @@ def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
     rows = np.flatnonzero(episodes == named.episode)
     if not len(rows):
         raise DecodeError(f"{shown(named.file)} has no row of episode {named.episode}")
+    if not np.isfinite(seconds[rows]).all():
+        raise DecodeError(f"{shown(named.file)} has rows of episode {named.episode} whose {_TIME} is no number")
     rows = rows[np.argsort(seconds[rows], kind="stable")]
     return _PictureTable(parquet, groups, rows, seconds, episodes, named.column)
 
@@ -235,11 +245,13 @@ def _to_frame(data: bytes) -> av.VideoFrame:
 
 def _open_picture(data: bytes) -> Any:
     """Open a picture, upright; the message of the error has no URI."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
+    except UnidentifiedImageError as error:  # Its message has an address in memory, another one each time.
+        raise DecodeError("a picture cannot be decoded: it is in no format that Pillow knows") from error
     except Exception as error:  # A broken file makes Pillow raise errors of many kinds.
         raise DecodeError(f"a picture cannot be decoded: {message_of(error)}") from error
     with suppress(Exception):  # So does broken EXIF, which tells nothing of how a picture is to be turned.

@@ -665,8 +665,29 @@ def test_a_broken_picture_ends_its_episode_there(tmp_path, sandbox):
     videos = rp.find_videos(tmp_path)
     (numbers, error), second = read_all(videos, sandbox, every_n=1).values()
     assert numbers == numbers_of(0, 3)
-    assert error.startswith("stopped at 0.2 s: a picture cannot be decoded")
+    assert error == "stopped at 0.2 s: a picture cannot be decoded: it is in no format that Pillow knows"
     assert second == (numbers_of(1, 4), None)
+
+
+def test_pictures_whose_times_are_seconds_since_1970(tmp_path, sandbox):
+    """As float32 they would be the same for two minutes."""
+    path = write_pictures(tmp_path, [6, 4])
+    table = pq.read_table(path)
+    at_s = 1_790_000_000 + table["timestamp"].to_numpy().astype(np.float64)
+    pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", pa.array(at_s)), path)
+    videos = rp.find_videos(tmp_path)
+    assert [*read_all(videos, sandbox, every_n=1).values()] == [(numbers_of(0, 6), None), (numbers_of(1, 4), None)]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+def test_an_episode_with_a_picture_at_no_time_fails_with_that_reason(tmp_path, sandbox, nothing):
+    path = write_pictures(tmp_path, [3, 2])
+    table = pq.read_table(path)
+    at_s = pa.array([0.0, nothing, 0.2, 0.0, 0.1])
+    pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", at_s), path)
+    (numbers, error), second = read_all(rp.find_videos(tmp_path), sandbox, every_n=1).values()
+    assert numbers == [] and "has rows of episode 0 whose timestamp is no number" in error
+    assert second == (numbers_of(1, 2), None)
 
 
 def test_pictures_of_a_truncated_or_foreign_table_fail_in_a_line(tmp_path, sandbox):
