@@ -34,6 +34,8 @@ _LEAST_SPREAD = 1 / 400
 """Of the mean. lerobot 0.6.1 takes the square of the mean from the mean of the squares, in float32: where a standard
 deviation is below this part of the mean, more than a hundredth of it is rounding."""
 
+_MOST = 1e150  # The square of a larger number leaves float64. Such as the largest of all stand where nothing was read.
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -280,6 +282,7 @@ def _iter_values(
             if isinstance(frames, SourceError):
                 raise frames
             values = np.concatenate([as_rows(frames[name], name) for name in names], axis=1)
+            values[np.abs(values) > _MOST] = np.nan
             keys = [whole_numbers(frames, name) for name in (*order_by, EPISODE)]
         except SourceError as error:
             yield from ((row, error) for row in rows.tolist())

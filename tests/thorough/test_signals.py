@@ -125,6 +125,19 @@ def test_a_number_that_never_changes_is_0_and_one_that_is_none_is_interpolated(t
     )
 
 
+def test_the_largest_number_of_all_is_none(tmp_path):
+    """It may stand where a sensor had no reading; its square is infinite, and so would be the standard deviation."""
+    nothing = float(np.finfo(np.float64).max)
+    root = write_set(tmp_path / "set", (3, 2), states={0: [[0.0]] * 3, 1: [[0.0]] * 2})
+    (root / "meta/stats.json").unlink()
+    frames = [[1.0], [nothing], [3.0], [-nothing], [5.0]]
+    change_rows(root, FRAMES, lambda rows: [row | {STATE: state} for row, state in zip(rows, frames, strict=True)])
+    signals = read_signals(str(root), STATE)
+    np.testing.assert_allclose((signals.scale.mean[0], signals.scale.std[0]), (3, np.std([1, 3, 5])))
+    np.testing.assert_allclose(signals.paths[0][1], 0.5 * (signals.paths[0][0] + signals.paths[0][2]), atol=1e-6)
+    assert len(signals.videos.notes) == 1 and "2 episodes have numbers that are none" in signals.videos.notes[0]
+
+
 def test_a_number_that_the_first_episode_never_has_is_scaled_by_the_others(tmp_path):
     states = {0: [[1.0, float("nan")], [2.0, float("nan")]], 1: [[3.0, 4.0], [4.0, 6.0]]}
     root = write_set(tmp_path / "set", (2, 2), states={0: [[0.0] * 2] * 2, 1: [[0.0] * 2] * 2})
