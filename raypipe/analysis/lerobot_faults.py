@@ -172,7 +172,7 @@ def _check_tasks(dataset: LeRobotDataset, episodes: pa.Table) -> Iterator[Fault]
         yield Fault("no task", str(error), amount=1.0)
         return
     for number, text in names.items():
-        if not (isinstance(text, str) and text.strip()):
+        if not text.strip():
             yield Fault("no task", f"task {number} of the table of tasks has no text", amount=1.0)
 
 
@@ -190,7 +190,7 @@ def _check_statistics(dataset: LeRobotDataset) -> Iterator[Fault]:
                 content = file.read()
             first = json.loads(content if name.endswith(".json") else content.splitlines()[0])
             found = {**(found or {}), **(first if name.endswith(".json") else first["stats"])}
-        except (SourceError, ValueError, LookupError, TypeError):
+        except (SourceError, ValueError, LookupError, TypeError, RecursionError):
             lacking.append(name)
     if found is None:
         yield Fault("no statistics", f"{' and '.join(names)} cannot be read, and training cannot normalise without")

@@ -266,7 +266,7 @@ def _read_subtasks(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]
         return pa.nulls(len(episodes), pa.list_(pa.string()))
     found: list[list[str] | None] = [None] * len(episodes)
     for row, values in _each_episode(dataset, episodes, _SUBTASK, notes, "so they are not known"):
-        found[row] = list(dict.fromkeys(names[n] for n in values.tolist() if n in names))
+        found[row] = list(dict.fromkeys(names[n] for n in values.tolist() if names.get(n)))
     return pa.array(found, pa.list_(pa.string()))
 
 

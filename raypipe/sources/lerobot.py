@@ -189,7 +189,7 @@ def open_lerobot(source: str) -> LeRobotDataset | None:
     try:
         with open_file(place) as file:
             info = json.loads(file.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{shown_place(place)} is not JSON: {error}") from error
     is_ours = isinstance(info, dict) and ("codebase_version" in info or "features" in info)
     return _interpret(root, info) if is_ours else None
@@ -319,7 +319,7 @@ def read_episodes(dataset: LeRobotDataset) -> pa.Table:
 
 
 def read_task_names(dataset: LeRobotDataset, kind: str = "task") -> dict[int, str]:
-    """Return what each ``task_index`` stands for; or each ``subtask_index``, for the kind "subtask".
+    """Return what each ``task_index`` stands for, "" where that is no text; or each ``subtask_index``, for "subtask".
 
     In v3.x pandas wrote the text as the index of its table: a column of the kind's name, or ``__index_level_0__``.
 
@@ -336,7 +336,8 @@ def read_task_names(dataset: LeRobotDataset, kind: str = "task") -> dict[int, st
     if text is None or f"{kind}_index" not in table.column_names:
         there = ", ".join(table.column_names)
         raise SourceError(f"{dataset.name}: meta/{kind}s has no column {kind} beside {kind}_index, only {there}")
-    return dict(zip(whole_numbers(table, f"{kind}_index").tolist(), table[text].to_pylist(), strict=True))
+    texts = [each if isinstance(each, str) else "" for each in table[text].to_pylist()]
+    return dict(zip(whole_numbers(table, f"{kind}_index").tolist(), texts, strict=True))
 
 
 def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
@@ -347,7 +348,7 @@ def _read_jsonl(dataset: LeRobotDataset, path: str) -> pa.Table:
             if line.strip():
                 try:
                     rows.append(dict(json.loads(line)))
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     raise SourceError(f"{shown_place(place)} line {number}: {error}") from error
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):

@@ -231,7 +231,7 @@ def _read_scale(dataset: LeRobotDataset, names: Sequence[str]) -> Scale | None:
             told = json.loads(file.read())
         mean, std = (np.concatenate([np.ravel(told[name][of]) for name in names]) for of in ("mean", "std"))
         is_sound = np.isfinite(mean) & ((std == 0) | (std >= _LEAST_SPREAD * np.abs(mean)) & np.isfinite(std))
-    except (SourceError, ValueError, LookupError, TypeError):
+    except (SourceError, ValueError, LookupError, TypeError, RecursionError):
         return None
     if mean.shape != std.shape or not is_sound.all():
         return None

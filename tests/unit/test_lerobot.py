@@ -337,6 +337,24 @@ def test_tasks_of_version_two(tmp_path):
     assert [video.label for video in rp.find_videos(tmp_path)] == ["wipe", "wipe"]
 
 
+@pytest.mark.parametrize("task", [5, ["pour"], {"verb": "pour"}], ids=str)
+def test_a_name_of_a_task_that_is_no_text_is_none(tmp_path, task):
+    write_v2(tmp_path, [2], tasks=[["wipe", "pour"]], features={
+        CAMERA: camera_feature(), "task_index": {"dtype": "int64"},
+    })  # fmt: skip
+    (tmp_path / "meta/tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": task}))
+    write_frames(tmp_path / "data/chunk-000/episode_000000.parquet", {0: 2}, 10, task_index={0: [0, 0]})
+    assert [video.label for video in rp.find_videos(tmp_path)] == ["wipe"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("info.json", "is not JSON"), ("episodes.jsonl", "line 1")])
+def test_json_that_is_nested_too_deep_is_named(tmp_path, name, message):
+    write_v2(tmp_path, [2])
+    (tmp_path / "meta" / name).write_text("[" * 100_000)
+    with pytest.raises(SourceError, match=f"/meta/{name} {message}: maximum recursion depth exceeded"):
+        rp.find_videos(tmp_path)
+
+
 @pytest.mark.parametrize("tasks", [-1, {"pour": 1}, True])
 def test_tasks_that_are_no_list_are_none(tmp_path, tasks):
     write_v2(tmp_path, [3], tasks=[tasks])
