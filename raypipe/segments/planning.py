@@ -74,7 +74,7 @@ def plan_precomputed(
         Text that identifies all of them together.
     spans_s
         (n_clips, 2) for each video, where each clip begins and ends, in seconds of the file. By default clip i lasts
-        from i to i + 1 s, and how long a video is, is not known.
+        from i to i + 1 s.
     reasons
         By ``video_id``, why a path is empty.
 
@@ -94,8 +94,7 @@ def plan_precomputed(
             )
             continue
         start_s, end_s = float(spans[0, 0]), float(spans[:, 1].max())
-        part = {} if spans_s is None else {"origin_s": start_s, "span_s": end_s - start_s}
-        plan.append({**row, "start_s": start_s, "end_s": end_s, **part})
+        plan.append({**row, "start_s": start_s, "end_s": end_s, "origin_s": start_s, "span_s": end_s - start_s})
         columns = {
             "video_id": [video.video_id] * n,
             "segment": [0] * n,

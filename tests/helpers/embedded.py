@@ -11,10 +11,9 @@ from raypipe.sources.videos import Video
 
 
 def make_embedded(folder, clips: list[np.ndarray], videos: list[Video], **sets) -> Run:
-    """Write a run whose videos have these clips, (n_clips, dim) each, of a second each."""
+    """Write a run whose videos have these clips, (n_clips, dim) each."""
     run = Run(str(folder))
-    spans_s = [np.arange(len(path))[:, None] + np.array([0.0, 1.0]) for path in clips]
-    plan, table = plan_precomputed(videos, clips, "source", spans_s)
+    plan, table = plan_precomputed(videos, clips, "source")
     run.write_table("plan.parquet", plan)
     run.write_table("embeddings/0.parquet", table)
     run.write_table("videos.parquet", account(rp.Videos(tuple(videos)), Ledger(run, plan)))

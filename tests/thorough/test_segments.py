@@ -170,11 +170,6 @@ def test_precomputed(run):
     run.write_table("embeddings/precomputed.parquet", clips)
     table = account(Videos(tuple(videos)), Ledger(run, plan))
     assert table.column("status").to_pylist() == [OK, FAILED]
-    assert clips.column("start_s").to_pylist() == [0, 1, 2], "they follow one another"
-    assert plan.column("span_s").to_pylist() == [None, None], "and nobody knows how long they last"
-    spans_s = [np.array([[2.0, 4.0], [4.0, 6.0], [8.0, 9.5]]), np.empty((0, 2))]
-    timed, _ = plan_precomputed(videos, paths, "source", spans_s)
-    assert timed.select(["origin_s", "span_s"]).to_pylist()[0] == {"origin_s": 2.0, "span_s": 7.5}
 
 
 def test_clips_are_split_into_files_between_segments(monkeypatch):

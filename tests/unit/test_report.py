@@ -15,6 +15,7 @@ from PIL import Image
 from report_runs import HOSTILE, LABELS, WRITTEN, frames_of, keep_pictures, make_run
 
 from raypipe import pipeline, report
+from raypipe.cli.matches import as_text
 from raypipe.config import Config, ReportConfig
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.progress import Progress
@@ -23,7 +24,6 @@ from raypipe.runs.directory import Run
 from raypipe.runs.lookup import describe_videos, find_id
 from raypipe.schema import Frames
 from raypipe.sources.videos import make_video_id
-from raypipe.trajectories.similarity import as_text
 
 NOWHERE = {"distance": 0.0, "start_s": None, "end_s": None}
 
