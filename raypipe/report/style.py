@@ -111,15 +111,22 @@ def add_axes(figure: Figure, left: float, bottom: float, right: float, top: floa
 
 def size_of(drawn: Legend | Text) -> tuple[float, float]:
     """Return the width and the height that a figure's legend, or a text, takes, in inches."""
-    box = drawn.get_window_extent(FigureCanvasAgg(drawn.get_figure(root=True)).get_renderer())
+    figure = drawn.get_figure(root=True)
+    assert figure is not None
+    box = drawn.get_window_extent(_canvas_of(figure).get_renderer())
     return box.width / DPI, box.height / DPI
 
 
 def as_png(figure: Figure) -> bytes:
     """Return the figure as a PNG, with the same bytes for the same picture."""
-    canvas = FigureCanvasAgg(figure)
+    canvas = _canvas_of(figure)
     canvas.draw()  # `savefig` would draw everything once more if it is laid out.
     return encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def _canvas_of(figure: Figure) -> FigureCanvasAgg:
+    """Return the figure's canvas of pixels, which is made once."""
+    return figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
 
 
 def encode_png(picture: np.ndarray) -> bytes:
