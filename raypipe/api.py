@@ -144,8 +144,8 @@ def find_outliers(
     UsageError
         If the run has no clusters of its own, or an argument is out of range.
     """
-    from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.runs.outlier_table import judge_run, list_outliers
+    from raypipe.runs.run_version import of_one_clustering
 
     check_type("run", run, Run, "what embed_videos returns, or Run.open(...)")
     Run.open(run.url)

@@ -27,14 +27,14 @@ from raypipe.ranges import open_parts
 from raypipe.report.facts import Member
 from raypipe.report.figures.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.runs.lookup import name_of
-from raypipe.schema import Failure, Probe
+from raypipe.schema import Failure, Probe, finite_or_none
 from raypipe.segments.planning import find_failures
 from raypipe.sources import find_videos, is_precomputed
 from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import finite_or_none, shown
+from raypipe.storage import shown
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -222,9 +222,9 @@ def adopt(model: TimeSeriesKMeans, run: Run, config: Config, progress: Progress)
 
 def find_outliers(run: Run, config: Config, progress: Progress) -> None:
     """Judge the videos of a clustered run again, by another measure or quantile, from the run directory alone."""
-    from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.runs.outlier_table import judge_run, record_outliers
     from raypipe.runs.results import mark_outliers
+    from raypipe.runs.run_version import of_one_clustering
 
     with run.step("outliers"):
         with of_one_clustering(run):
@@ -240,7 +240,7 @@ def report(run: Run, config: Config, progress: Progress) -> None:
     """Write tables, pictures and ``report.html`` anew; until all are written, the page of before stays."""
     from raypipe.decoders.sandbox import open_sandbox
     from raypipe.report import write_report_files
-    from raypipe.report.serving.run_version import of_one_clustering
+    from raypipe.runs.run_version import of_one_clustering
     from raypipe.sources.precomputed import check_has_video
 
     if not run.exists(CLUSTERS_FILE):
@@ -260,7 +260,7 @@ def poster(run: Run, config: Config, output: str | None, form: PosterForm, progr
     """Write a poster of a clustered run; return where it lies, or the page that shows it."""
     from raypipe.decoders.sandbox import open_sandbox
     from raypipe.report.posters.poster import write_poster
-    from raypipe.report.serving.run_version import of_one_clustering
+    from raypipe.runs.run_version import of_one_clustering
 
     with open_sandbox(config.decode) as sandbox, of_one_clustering(run):
 

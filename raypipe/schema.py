@@ -1,7 +1,8 @@
-"""Column names, Arrow schemas, how large tables are held, and the small dataclasses that pass between rooms."""
+"""Column names, Arrow schemas, how large tables are held, how values are written, and the dataclasses between rooms."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -378,3 +379,15 @@ def take_rows(table: Rows, rows: np.ndarray) -> Rows:
         parts.append(table.slice(start, _WINDOW).take(pa.array(rows[some] - start)))
     taken = pa.concat_tables(parts)
     return taken if (np.diff(order) > 0).all() else taken.take(pa.array(np.argsort(order)))
+
+
+def finite_or_none(value: Any) -> Any:
+    """Return a value as JSON can hold it: None for a float that is infinite or no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def inert(text: str | None) -> str:
+    """Return a text as a cell of a CSV that no spreadsheet runs as a formula (OWASP, CSV injection); None is empty."""
+    if text is None:
+        return ""
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r", "\n")) else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import posixpath
 import re
@@ -438,15 +437,3 @@ def _status(error: BaseException) -> int | None:
 def _retry_after_s(error: BaseException) -> float:
     value = (getattr(error, "headers", None) or {}).get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0  # HTTP allows a date too, but servers hardly ever send one.
-
-
-def finite_or_none(value: Any) -> Any:
-    """Return a value as JSON can hold it: None for a float that is infinite or no number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def inert(text: str | None) -> str:
-    """Return a text as a cell of a CSV that no spreadsheet runs as a formula (OWASP, CSV injection); None is empty."""
-    if text is None:
-        return ""
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r", "\n")) else text

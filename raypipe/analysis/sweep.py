@@ -33,9 +33,9 @@ from raypipe.clustering.assignment import assign_to_centers
 from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
 from raypipe.errors import UsageError, check_type
+from raypipe.schema import finite_or_none
 from raypipe.softdtw import auto_gamma, check_gamma
 from raypipe.softdtw.barycenter import resample
-from raypipe.storage import finite_or_none
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 

@@ -49,8 +49,8 @@ def search(
 ) -> None:
     """Find videos of a run: like a video, a part of one or a text; the most unlike one another; near-duplicates."""
     from raypipe.cli.matches import as_text
-    from raypipe.report.serving.run_version import of_one_clustering
     from raypipe.runs.directory import Run
+    from raypipe.runs.run_version import of_one_clustering
     from raypipe.trajectories import similarity
 
     asked = Run.open(run)

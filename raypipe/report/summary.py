@@ -8,7 +8,7 @@ from typing import Any
 
 from raypipe.report.channels import count_channels
 from raypipe.report.facts import Cluster, Facts, Member
-from raypipe.storage import finite_or_none, inert
+from raypipe.schema import finite_or_none, inert
 
 CENTRAL_IN_SUMMARY = 5  # summary.json names this many of the most central videos of each cluster.
 OUTLIERS_IN_SUMMARY = 100  # summary.json names this many of the farthest outliers; the CSV has all.

@@ -18,9 +18,9 @@ from raypipe.runs.contents import CENTERS_FILE, CLUSTERS_FILE, METRICS_FILE, OUT
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import describe_videos, name_of, own_id
 from raypipe.runs.results import is_predicted, read_model_centers, read_trajectories
-from raypipe.schema import ClipPath, Trajectories
+from raypipe.schema import ClipPath, Trajectories, inert
 from raypipe.softdtw import auto_gamma
-from raypipe.storage import inert, shown, shown_place
+from raypipe.storage import shown, shown_place
 
 _ROUNDING = 1e-6  # Of the range of all distances, such a part may be rounding.
 WORST = 10  # So many of the farthest videos are named, as the recipe of the preset outlier-detection does.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from raypipe.runs.contents import SPANS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.storage import inert
+from raypipe.schema import inert
 
 
 class VideoSpan(NamedTuple):

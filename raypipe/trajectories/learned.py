@@ -20,8 +20,8 @@ from raypipe.errors import RaypipeError, UsageError, check_type
 from raypipe.packages import one_torch_thread
 from raypipe.progress import Progress
 from raypipe.runs.directory import Run
-from raypipe.schema import Trajectories
-from raypipe.storage import finite_or_none, shown
+from raypipe.schema import Trajectories, finite_or_none
+from raypipe.storage import shown
 
 if TYPE_CHECKING:
     from raypipe.trajectories.network import Seq2SeqNetwork

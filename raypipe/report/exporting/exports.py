@@ -17,17 +17,17 @@ import pyarrow.compute as pc
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import counted
 from raypipe.report.exporting.naming import free_name
-from raypipe.report.serving.run_version import of_one_clustering
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.comparison import check_embedded
 from raypipe.runs.contents import CLUSTERS_FILE, EMBEDDINGS_FOLDER, EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.runs.results import read_reasons
-from raypipe.schema import CLUSTERS, VIDEOS
+from raypipe.runs.run_version import of_one_clustering
+from raypipe.schema import CLUSTERS, VIDEOS, inert
 from raypipe.sources.columns import to_objects
 from raypipe.sources.files import VIDEO_SUFFIXES
-from raypipe.storage import inert, local_path, shown, suffix
+from raypipe.storage import local_path, shown, suffix
 
 FORMS = ("lerobot", "fiftyone", "npz", "csv", "links")
 

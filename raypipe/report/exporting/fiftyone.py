@@ -12,7 +12,8 @@ from raypipe.progress import counted
 from raypipe.report.facts import Member, read_facts
 from raypipe.runs.contents import VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.storage import finite_or_none, is_http, local_path, shown
+from raypipe.schema import finite_or_none
+from raypipe.storage import is_http, local_path, shown
 
 
 def write_samples(run: Run, name: str | None) -> list[str]:

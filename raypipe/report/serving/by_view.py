@@ -18,8 +18,8 @@ from starlette.routing import Route
 from raypipe.errors import UsageError
 from raypipe.report.serving.page_data import HeldPage, PageData
 from raypipe.report.serving.player_answers import NotHere
-from raypipe.report.serving.run_version import VERSION_HEADER, read_version
 from raypipe.runs.directory import Run
+from raypipe.runs.run_version import VERSION_HEADER, read_version
 from raypipe.storage import shown
 
 MOST_ROWS, MOST_CORNERS, MOST_WORDS = 1000, 5000, 20

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from raypipe.runs.contents import CLUSTERS_FILE, PLAN_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_part, with_episode
+from raypipe.schema import finite_or_none
 from raypipe.sources.lerobot import EPISODE
-from raypipe.storage import finite_or_none, shown
+from raypipe.storage import shown
 
 _VIDEOS = ["video_id", "uri", "group", "label", "caption", "duration_s", "width", "height", "codec", "status", "error"]
 _UNTOLD = ("origin_s", "span_s", "is_shared")

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from raypipe.clustering.result import NOISE
 from raypipe.errors import UsageError
 from raypipe.report.packing import join_texts, pack, unpack
-from raypipe.report.serving.run_version import version_in
 from raypipe.runs.contents import REPORT_FILE
 from raypipe.runs.directory import Run
+from raypipe.runs.run_version import version_in
 
 WHOLE_VIDEOS = 20_000
 """The served page of more videos than this fetches texts and paths when they come into view."""

@@ -13,11 +13,11 @@ from raypipe.errors import RaypipeError, UsageError, message_of
 from raypipe.report.serving.catalog import Catalog, Entry
 from raypipe.report.serving.conversions import Conversions, Excerpt, Inspector
 from raypipe.report.serving.media_sources import CONVERTED_TYPE, direct_type
-from raypipe.report.serving.run_version import of_one_clustering, version_in
 from raypipe.report.serving.transcoder import Media
 from raypipe.runs.contents import CLUSTERS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import FrameReader, Pictures
+from raypipe.runs.run_version import of_one_clustering, version_in
 from raypipe.sources.precomputed import check_has_video
 from raypipe.sources.versions import version_of_file
 from raypipe.storage import shown

@@ -34,9 +34,9 @@ from raypipe.report.serving.conversions import Conversions, default_folder
 from raypipe.report.serving.media_sources import direct_type
 from raypipe.report.serving.page_data import HeldPage
 from raypipe.report.serving.player_answers import MOST_PICTURES, Answers, NotHere
-from raypipe.report.serving.run_version import VERSION_HEADER, read_version
 from raypipe.runs.contents import CLUSTERS_FILE, POSTER_FACTS_FILE, REPORT_FILE
 from raypipe.runs.directory import Run
+from raypipe.runs.run_version import VERSION_HEADER, read_version
 from raypipe.storage import local_path, shown
 
 _META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
