@@ -27,7 +27,14 @@ from raypipe.errors import SourceError
 from raypipe.schema import Failure, Probe
 from raypipe.sources.columns import as_rows
 from raypipe.sources.frame_tables import read_frames
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, read_episodes, read_task_names, whole_numbers
+from raypipe.sources.lerobot import (
+    EPISODE,
+    LeRobotDataset,
+    frames_told,
+    read_episodes,
+    read_task_names,
+    whole_numbers,
+)
 from raypipe.sources.videos import Videos
 from raypipe.storage import open_file
 
@@ -75,7 +82,7 @@ def find_faults(
     episodes = read_episodes(dataset)
     streams = _split_by_camera(videos)
     taken = _choose_episodes(episodes, streams, is_whole)
-    by_signals, of_rows = _read_signals(dataset, episodes.filter(pa.array(taken)), _lengths_of(episodes)[taken])
+    by_signals, of_rows = _read_signals(dataset, episodes.filter(pa.array(taken)), frames_told(episodes)[taken])
     faults += of_rows
     files = [file for stream in streams for file in stream.files if isinstance(probes[file], Probe)]
     times = dict(zip(files, time_files(files), strict=True))
@@ -103,7 +110,7 @@ def find_table_faults(
     if not fps:
         return [Fault("frame rate", f"info.json says fps {dataset.info.get('fps')!r}, so that no time can be checked")]
     episodes = read_episodes(dataset)
-    numbers, lengths = whole_numbers(episodes, EPISODE), _lengths_of(episodes)
+    numbers, lengths = whole_numbers(episodes, EPISODE), frames_told(episodes)
     streams = _split_by_camera(videos)
     taken = _choose_episodes(episodes, streams, is_whole)
     faults = [*check_lengths(numbers[taken], lengths[taken])]
@@ -123,12 +130,6 @@ def find_table_faults(
     return worst_first(faults)
 
 
-def _lengths_of(episodes: pa.Table) -> np.ndarray:
-    if "length" not in episodes.column_names:
-        return np.full(len(episodes), -1)
-    return whole_numbers(episodes, "length", "its table of episodes: ")
-
-
 def _choose_episodes(episodes: pa.Table, streams: Sequence[Stream], is_whole: bool) -> np.ndarray:
     """Return which rows of the table of episodes are looked at: all, or those that the videos are of."""
     numbers = whole_numbers(episodes, EPISODE)
@@ -139,7 +140,7 @@ def _choose_episodes(episodes: pa.Table, streams: Sequence[Stream], is_whole: bo
 
 def _split_by_camera(videos: Videos) -> list[Stream]:
     table, extra = videos.table, videos.extra
-    episodes, lengths = whole_numbers(extra, EPISODE), _lengths_of(extra)
+    episodes, lengths = whole_numbers(extra, EPISODE), frames_told(extra)
     streams = []
     for camera in pc.unique(table["group"]).to_pylist():
         rows = pc.equal(table["group"], camera)

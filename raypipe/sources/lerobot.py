@@ -277,6 +277,13 @@ def whole_numbers(table: pa.Table, column: str, where: str = "") -> np.ndarray:
     return numbers_of(_to_numbers(table, column, pa.int64(), where).fill_null(-1))
 
 
+def frames_told(episodes: pa.Table) -> np.ndarray:
+    """Return how many frames each episode has, as its table says, (n,) int64; -1 where it does not."""
+    if "length" not in episodes.column_names:
+        return np.full(len(episodes), -1)
+    return whole_numbers(episodes, "length", "its table of episodes: ")
+
+
 def seconds(table: pa.Table, column: str, where: str = "") -> np.ndarray:
     """Return a column of seconds, (n,) float64, NaN where it is null; raises as `whole_numbers` does."""
     return numbers_of(_to_numbers(table, column, pa.float64(), where).fill_null(np.nan))

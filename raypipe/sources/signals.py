@@ -20,7 +20,7 @@ from raypipe.progress import counted
 from raypipe.sources.columns import Extra, as_rows
 from raypipe.sources.episodes import describe_episodes
 from raypipe.sources.frame_tables import read_frames
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, whole_numbers
+from raypipe.sources.lerobot import EPISODE, LeRobotDataset, frames_told, open_lerobot, whole_numbers
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import open_file, shown
@@ -243,13 +243,15 @@ def iter_signals(
 ) -> Iterator[tuple[int, np.ndarray | SourceError]]:
     """Yield a row of the table of episodes, and the z-scored signals of its frames; or why they cannot be read.
 
-    A number that is none is replaced from its neighbours in time, linearly, and that is added to the notes.
+    A number that is none is replaced from its neighbours in time, linearly. That is added to the notes, and where an
+    episode has another number of frames than its table says.
 
     Yields
     ------
     The row, and (n_frames, d) float32.
     """
-    n_mended = 0
+    told = frames_told(episodes)
+    n_mended = n_unlike = 0
     for row, values in _iter_values(dataset, episodes, scale.features):
         if isinstance(values, SourceError):
             yield row, values
@@ -257,6 +259,7 @@ def iter_signals(
         if values.shape[1] != len(scale.mean):
             yield row, SourceError(f"its frames have {values.shape[1]} numbers, and others have {len(scale.mean)}")
             continue
+        n_unlike += told[row] not in (-1, len(values))
         bad = ~np.isfinite(values)
         if bad.any():
             n_mended += 1
@@ -269,6 +272,9 @@ def iter_signals(
     if n_mended:
         has = counted(n_mended, "episode has", "episodes have")
         notes.append(f"{has} numbers that are none, which are interpolated from their neighbours")
+    if n_unlike:
+        has = counted(n_unlike, "episode has", "episodes have")
+        notes.append(f"{has} more or fewer frames than the table of episodes says: raypipe inspect tells which")
 
 
 def _iter_values(

@@ -125,6 +125,18 @@ def test_a_number_that_never_changes_is_0_and_one_that_is_none_is_interpolated(t
     )
 
 
+@pytest.mark.parametrize("told", [None, 7])
+def test_a_frame_that_is_of_no_episode_is_told_of(tmp_path, told):
+    root = write_set(tmp_path / "set", (3, 2))
+    last = lambda row: row["episode_index"] == 1 and row["frame_index"] == 1  # noqa: E731
+    change_rows(root, FRAMES, lambda rows: [row | ({"episode_index": told} if last(row) else {}) for row in rows])
+    signals = read_signals(str(root), STATE)
+    assert [len(path) for path in signals.paths] == [3, 1]
+    assert signals.videos.notes == (
+        "1 episode has more or fewer frames than the table of episodes says: raypipe inspect tells which",
+    )
+
+
 def test_the_largest_number_of_all_is_none(tmp_path):
     """It may stand where a sensor had no reading; its square is infinite, and so would be the standard deviation."""
     nothing = float(np.finfo(np.float64).max)
