@@ -21,7 +21,7 @@ from raypipe.errors import DecodeError, SourceAwayError, SourceError, message_of
 from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_groups
-from raypipe.sources.lerobot import EPISODE
+from raypipe.sources.lerobot import EPISODE, whole_numbers
 from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_column, patiently, shown
 
 _TIME = "timestamp"
@@ -222,9 +222,7 @@ def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
     known = [name for name in (_TIME, EPISODE) if name in there]
     table = parquet.read_row_groups(groups, known)
     seconds = table[_TIME].cast(pa.float64()).to_numpy()
-    episodes = np.full(len(seconds), named.episode)
-    if EPISODE in known:
-        episodes = table[EPISODE].cast(pa.int64()).to_numpy()
+    episodes = whole_numbers(table, EPISODE) if EPISODE in known else np.full(len(seconds), named.episode)
     rows = np.flatnonzero(episodes == named.episode)
     if not len(rows):
         raise DecodeError(f"{shown(named.file)} has no row of episode {named.episode}")

@@ -697,6 +697,16 @@ def test_pictures_whose_times_are_seconds_since_1970(tmp_path, sandbox):
     assert [*read_all(videos, sandbox, every_n=1).values()] == [(numbers_of(0, 6), None), (numbers_of(1, 4), None)]
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_picture_of_no_episode_is_in_none(tmp_path, sandbox, nothing):
+    path = write_pictures(tmp_path, [3, 2])
+    table = pq.read_table(path)
+    episodes = pa.array([0.0, 0.0, nothing, 1.0, 1.0])  # pandas makes them floats where one is missing.
+    pq.write_table(table.set_column(table.column_names.index("episode_index"), "episode_index", episodes), path)
+    first, second = read_all(rp.find_videos(tmp_path), sandbox, every_n=1).values()
+    assert first == (numbers_of(0, 2), None) and second == (numbers_of(1, 2), None)
+
+
 @pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
 def test_an_episode_with_a_picture_at_no_time_fails_with_that_reason(tmp_path, sandbox, nothing):
     path = write_pictures(tmp_path, [3, 2])
