@@ -58,15 +58,13 @@ def fit_clusters(values: Any, config: ClusterConfig) -> Clustering:
 
 def check_number(n_videos: int, config: ClusterConfig) -> None:
     """Raise `UsageError` if so many videos are too few for the clusters that the config asks for."""
+    there = f"there {'is' if n_videos == 1 else 'are'} only {counted(n_videos, 'video')}: lower"
     if config.method == "density":
         for name in ("min_cluster_size", "min_samples"):
             if (least := getattr(config, name) or 0) > n_videos:
-                raise UsageError(f"cluster.{name} is {least}, but there are only {n_videos} videos: lower it")
+                raise UsageError(f"cluster.{name} is {least}, but {there} it")
     elif config.n_clusters > n_videos:
-        raise UsageError(
-            f"{config.n_clusters} clusters asked for, but there {'is' if n_videos == 1 else 'are'} only "
-            f"{counted(n_videos, 'video')}: lower n_clusters"
-        )
+        raise UsageError(f"{config.n_clusters} clusters asked for, but {there} n_clusters")
 
 
 def fit_shards(shards: Shards, config: ClusterConfig) -> Clustering:
