@@ -110,6 +110,14 @@ def test_the_map_knows_where_each_video_is(run):
     assert seen >= 20, "a number may stand on a few of them"
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-17])
+def test_a_map_may_be_as_small_as_rounding(tmp_path, scale):
+    """As that of a video alone is; matplotlib draws no number that stands a million widths off the map."""
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    replace_columns(run, "clusters.parquet", x=[0.0, 0.0], y=[scale, 3 * scale])
+    assert len(draw_points(read_facts(run)).spots) == 2
+
+
 def test_names_and_captions_show_under_the_pointer(run, monkeypatch):
     replace_columns(run, "videos.parquet", caption=[HOSTILE, *["x" * 999] * 23])
     html = write(run)

@@ -270,7 +270,7 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
     if not spots:
         return
     everything = np.concatenate([*spots.values(), np.empty((0, 2))])
-    extent = max(float(np.ptp(everything, axis=0).max()), 1e-9)
+    extent = float(np.ptp(everything, axis=0).max())
     taken = np.empty((0, 2))
     for number, points in spots.items():
         if not len(points):
