@@ -18,7 +18,7 @@ _PREPROCESS_KEYS = ("mean", "std", "resize_mode")  # A tag may set these for its
 _RESIZE_MODES = {"shortest": "crop", "squash": "squash"}  # This maps open_clip's names to raypipe's.
 
 
-class Clip:
+class Clip(ImageTower):
     """The image tower of a CLIP model.
 
     The decoder resizes frames to `image_size` by `resize_mode`; it is bicubic, as most models' own preprocessing is,
@@ -52,17 +52,9 @@ class Clip:
             network = _load_model(weights).visual.eval()
         preprocess = network.preprocess_cfg
         self.image_size, self.resize_mode = _frame_format(model, preprocess)
-        self._tower = ImageTower(network, preprocess["mean"], preprocess["std"], device=device, precision=precision)
+        super().__init__(network, preprocess["mean"], preprocess["std"], device=device, precision=precision)
         self.fingerprint = f"clip/{weights.name}/{weights.preparation}{precision}"
         self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim), not normalised."""
-        return self._tower(frames)
-
-    def batches(self, frames: Any, batch_size: int) -> Iterator[np.ndarray]:
-        """Encode frames, or a tensor of them on the device, batch by batch; see `ImageTower.batches`."""
-        return self._tower.batches(frames, batch_size)
 
 
 class ClipText:

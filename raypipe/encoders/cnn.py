@@ -17,7 +17,6 @@ import difflib
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +43,7 @@ _OF_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)")
 _WIDENING = 1.5  # See the module: it splits the error between 4:3 and 16:9.
 
 
-class TwoCropCNN:
+class TwoCropCNN(ImageTower):
     """A torchvision or timm network on the left and the right square of each frame.
 
     The network's last linear layer, which tells the classes of its training apart, is taken away; what it would have
@@ -77,18 +76,10 @@ class TwoCropCNN:
             _load(network, path)
         crops = _TwoCrops(network.module, network.side)
         self.image_size = crops.image_size
-        self._tower = ImageTower(crops, network.mean, network.std, device=device, precision=precision)
+        super().__init__(crops, network.mean, network.std, device=device, precision=precision)
         prepared = hashlib.sha256(repr((VERSION, network.side, network.mean, network.std)).encode()).hexdigest()[:8]
         self.fingerprint = f"cnn/{model}/{name}/crops-{prepared}/{precision}"
         self.dim = self(np.zeros((1, self.image_size, self.image_size, 3), dtype=np.uint8)).shape[1]
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Encode uint8 (n, image_size, image_size, 3) RGB frames as float32 (n, dim), not normalised."""
-        return self._tower(frames)
-
-    def batches(self, frames: Any, batch_size: int) -> Iterator[np.ndarray]:
-        """Encode frames, or a tensor of them on the device, batch by batch; see `ImageTower.batches`."""
-        return self._tower.batches(frames, batch_size)
 
 
 class _TwoCrops(nn.Module):
