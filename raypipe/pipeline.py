@@ -154,7 +154,7 @@ def cluster(run: Run, config: Config, progress: Progress, to_report: bool = Fals
 
 def predict(model_run: Run, source: Source, run: Run, config: Config, progress: Progress) -> None:
     """Embed new videos as a run's were, and give them its clusters: ``run`` becomes a run directory of its own."""
-    from raypipe.clustering.result import NOISE
+    from raypipe.clustering.result import name_cluster
     from raypipe.runs import outlier_table, results
     from raypipe.runs.appraisal import write_judged_clusters
     from raypipe.trajectories.steps import LocalSteps
@@ -195,9 +195,8 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     del metrics["n_empty"]  # Clusters without a new video say nothing of the clustering.
     run.write_json(METRICS_FILE, metrics)
     run.record_stage("cluster", clustering.implementation)
-    labels = clustering.labels
-    names = {k: "noise" if k == NOISE else f"cluster {k}" for k in np.unique(labels).tolist()}
-    progress.say(", ".join(f"{name}: {(labels == k).sum()}" for k, name in names.items()))
+    numbers, sizes = (each.tolist() for each in np.unique(clustering.labels, return_counts=True))
+    progress.say(", ".join(f"{name_cluster(k)}: {n}" for k, n in zip(numbers, sizes, strict=True)))
     outlier_table.record_outliers(run, found, progress.say)
 
 

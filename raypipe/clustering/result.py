@@ -11,6 +11,11 @@ NOISE = -1
 """The cluster of trajectories that belong to none."""
 
 
+def name_cluster(number: int, before: str = "cluster ") -> str:
+    """Return what a cluster is called: its number behind a word, or "noise"."""
+    return "noise" if number == NOISE else f"{before}{number}"
+
+
 @dataclass(frozen=True)
 class Clustering:
     """Groups of n trajectories, in the trajectories' order.

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import NOISE, name_cluster
 
 _SAMPLES = 10  # So many videos of each cluster are named.
 
@@ -30,7 +30,7 @@ def count_channels(videos: Sequence[tuple[int, str | None, str]]) -> dict[str, A
     for number, group, name in videos:
         mine[number].append((group, name))
     found = {
-        "noise" if number == NOISE else f"cluster_{number}": {
+        name_cluster(number, "cluster_"): {
             "id": number,
             "size": len(mine[number]),
             "channel_distribution": dict(Counter(group for group, _ in mine[number] if group).most_common()),

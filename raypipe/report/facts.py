@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import NOISE, name_cluster
 from raypipe.runs.contents import (
     CLUSTERS_FILE,
     DATASET_FAULTS_FILE,
@@ -91,7 +91,7 @@ class Cluster:
     @property
     def short_name(self) -> str:
         """The cluster's number, or "noise": what chips, axes, anchors and the names of files say."""
-        return "noise" if self.is_noise else str(self.number)
+        return name_cluster(self.number, "")
 
     @property
     def title(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import name_cluster
 from raypipe.errors import RaypipeError, UsageError, one_line
 from raypipe.packages import require
 from raypipe.progress import counted
@@ -75,7 +75,7 @@ def write_samples(run: Run, name: str | None) -> list[str]:
 def _as_sample(
     fo: Any, member: Member, fps: float, duration_s: float | None, width: int | None, height: int | None
 ) -> Any:
-    cluster = "noise" if member.cluster == NOISE else str(member.cluster)
+    cluster = name_cluster(member.cluster, "")
     fields: dict[str, Any] = {
         "video_id": member.video_id,
         "cluster": fo.Classification(label=cluster),

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.clustering.result import name_cluster
 from raypipe.errors import UsageError
 from raypipe.progress import counted
 from raypipe.report.exporting.step_tables import iter_step_scores
@@ -107,7 +108,7 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     )
     if len(gone) == len(numbers):
         raise UsageError(f"all {len(numbers)} episodes would be deleted, which LeRobot refuses")
-    lists = {str(k): found.numbers[found.clusters == k].tolist() for k in np.unique(found.clusters)}
+    lists = {k: found.numbers[found.clusters == k].tolist() for k in np.unique(found.clusters).tolist()}
     # What is amiss is said before anything is written.
     lengths, starts = _frames_of(dataset, table)
     frames = _iter_frames(run, dataset, found, lengths, starts)
@@ -123,9 +124,9 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
             f"of {len(found.videos)} cameras: an episode is an outlier if one of its videos is, its score is the "
             "greatest of theirs, its cluster that of most of them"
         )
-    for name, of in lists.items():
+    for number, of in lists.items():
         inside = ", ".join(map(str, of[:_LONGEST_LIST])) + (f", … see {LISTS}" if len(of) > _LONGEST_LIST else "")
-        lines.append(f"{'noise' if name == '-1' else f'cluster {name}'}: episodes=[{inside}]")
+        lines.append(f"{name_cluster(number)}: episodes=[{inside}]")
     if len(gone) and dataset.version >= (3, 0) and "tasks" not in table.column_names:
         lines.append(
             "# the table of episodes has no tasks, and lerobot-edit-dataset fails without: where its "
@@ -283,7 +284,7 @@ def _write_edit(
     if not len(gone):
         place.remove(EDIT)
         return [f"no episode is {'an outlier' if keep is None else f'outside of cluster {keep}'}: nothing to delete"]
-    named = "without_outliers" if keep is None else "noise" if keep < 0 else f"cluster_{keep}"
+    named = "without_outliers" if keep is None else name_cluster(keep, "cluster_")
     edit: dict[str, Any] = _places(dataset, named)
     edit["operation"] = {"type": "delete_episodes", "episode_indices": gone.tolist()}
     place.write_json(EDIT, edit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from raypipe.clustering.result import name_cluster
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.progress import counted
 from raypipe.report.exporting.naming import free_name
@@ -59,7 +60,7 @@ def _plan_links(run: Run, root: Path) -> tuple[dict[Path, Path], int]:
     links: dict[Path, Path] = {}
     n_away = 0
     for cluster in read_facts(run).clusters_and_noise:
-        folder = root / ("noise" if cluster.is_noise else f"cluster_{cluster.number}")
+        folder = root / name_cluster(cluster.number, "cluster_")
         taken: set[str] = set()
         for member in cluster.members:
             target = local_path(member.uri)

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from raypipe.analysis.fingerprints import choose_unlike
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import name_cluster
 from raypipe.errors import UsageError
 from raypipe.progress import shorten
 from raypipe.report.facts import Member
@@ -254,7 +254,7 @@ def _draw_head(axes: Axes, each: Fingerprint, left: float, top: float, right: fl
     at = left
     if each.of.cluster is not None:
         color = color_of(each.of.cluster)
-        name = "noise" if each.of.cluster == NOISE else str(each.of.cluster)
+        name = name_cluster(each.of.cluster, "")
         chip = {"boxstyle": "round,pad=0.3", "facecolor": color, "edgecolor": "none"}
         at += 0.09
         axes.text(at, top - 0.14, name, size=8.5, weight="bold", color=ink_on(color), va="center", bbox=chip)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raypipe.analysis.sizes import describe_empty, describe_noise
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import NOISE, name_cluster
 from raypipe.progress import counted, shorten
 from raypipe.report.facts import Cluster, Facts, Member, Problem, link_of
 from raypipe.report.figures.contact_sheets import TILE, Filmstrip, join_pictures
@@ -377,8 +377,7 @@ def _pairs(pairs: Mapping[str, Any]) -> str:
 
 def _chip(cluster: int) -> str:
     color = color_of(cluster)
-    name = "noise" if cluster == NOISE else cluster
-    return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{name}</span>'
+    return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{name_cluster(cluster, "")}</span>'
 
 
 def _link(name: str, uri: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import name_cluster
 from raypipe.progress import shorten
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def draw_hover(facts: Facts, video_map: VideoMap) -> tuple[str, int]:
 
 
 def _tell(member: Member) -> str:
-    where = "noise" if member.cluster == NOISE else f"cluster {member.cluster}"
     caption = shorten(member.caption or "", _CAPTION)
-    heading = " · ".join(filter(None, (member.name[:_CAPTION], where, member.label)))
+    heading = " · ".join(filter(None, (member.name[:_CAPTION], name_cluster(member.cluster), member.label)))
     return escape(f"{heading}\n{caption}" if caption else heading)

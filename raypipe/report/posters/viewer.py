@@ -10,6 +10,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from raypipe.clustering.result import name_cluster
 from raypipe.progress import shorten
 from raypipe.report.page.page_script import read_text
 from raypipe.report.posters.poster_layout import PosterLayout
@@ -70,5 +71,5 @@ def render_viewer(facts: Mapping[str, Any]) -> str:
 
 def _tell(video: Mapping[str, Any]) -> str:
     caption = shorten(video["caption"] or "", _CAPTION)
-    cluster = {None: None, -1: "noise"}.get(video["cluster"], f"cluster {video['cluster']}")
+    cluster = None if video["cluster"] is None else name_cluster(video["cluster"])
     return " · ".join(filter(None, (own_id(video) or name_of(video["uri"]), cluster, video["label"], caption)))

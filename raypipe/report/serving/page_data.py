@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.clustering.result import NOISE
+from raypipe.clustering.result import name_cluster
 from raypipe.errors import UsageError
 from raypipe.report.packing import join_texts, pack, unpack
 from raypipe.runs.contents import REPORT_FILE
@@ -144,7 +144,7 @@ class PageData:
         for word in words:
             hits = np.logical_or.reduce([self._texts[name].find(word) for name in ("names", "uris", "captions")])
             for number in np.unique(self._arrays["cluster"]).tolist():
-                if word in ("noise" if number == NOISE else f"cluster {number}"):
+                if word in name_cluster(number):
                     hits |= self._arrays["cluster"] == number
             for column in self._header["columns"]:
                 if column["kind"] == "text":
