@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,19 +14,21 @@ import yaml
 from raypipe.analysis.sizes import describe_empty, describe_noise
 from raypipe.clustering.result import NOISE, name_cluster
 from raypipe.progress import counted, shorten
-from raypipe.report.facts import Cluster, Facts, Member, Problem, link_of
+from raypipe.report.facts import Cluster, Facts, Member, Problem
 from raypipe.report.figures.contact_sheets import TILE, Filmstrip, join_pictures
 from raypipe.report.page.confusion import render_confusions
-from raypipe.report.page.page_figures import data_uri, fold, render_learning, render_pictures, render_sweep, scroll
+from raypipe.report.page.page_figures import data_uri, fold, render_learning, render_pictures, scroll
 from raypipe.report.page.page_script import policy_of, read_script, read_text, render_explorer
 from raypipe.report.page.page_sections import (
+    format_figure,
     link_headings,
+    link_video,
     mark_video,
     render_checks,
     render_lead,
     render_poster,
     render_search,
-    render_sweep_table,
+    render_sweep,
     render_words,
 )
 from raypipe.report.page.short_answers import name_content, say_number
@@ -138,8 +139,8 @@ def render_page(
             _metrics(facts),
             "<h2>Clusters</h2>" + "\n".join(_card(card, facts) for card in cards) + render_words(facts),
             _outliers(facts, outliers),
-            render_sweep(facts, plots, render_sweep_table(facts.sweep) if facts.sweep else ""),
-            render_checks(facts, _link),
+            render_sweep(facts, plots),
+            render_checks(facts),
             _problems(facts.problems),
             _record(facts),
         ]
@@ -282,10 +283,10 @@ def _who(member: Member) -> str:
         f"<bdi>{escape(shorten(text))}</bdi>" for text in dict.fromkeys((member.label, member.group)) if text
     )
     return (
-        f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
+        f'<div class="clip" title="{escape(member.uri)}">{link_video(member.name, member.uri)}</div>'
         + (f'<div class="muted">{said}</div>' if said else "")
         + (f'<div class="muted clip">{escape(shorten(member.caption, 120))}</div>' if member.caption else "")
-        + (f'<div class="muted">distance {_number(member.distance)}</div>' if member.cluster != NOISE else "")
+        + (f'<div class="muted">distance {format_figure(member.distance)}</div>' if member.cluster != NOISE else "")
         + ('<span class="tag">outlier</span>' if member.outlier else "")
     )
 
@@ -298,9 +299,9 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
     rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
     cells = "\n".join(
         f'<div{_mark(member)}>{_thumbnail(jpeg)}<div class="text">'
-        f'<div class="clip" title="{escape(member.uri)}">{_link(member.name, member.uri)}</div>'
+        f'<div class="clip" title="{escape(member.uri)}">{link_video(member.name, member.uri)}</div>'
         f"{_chip(member.cluster)} "
-        f'<span class="muted">{facts.outliers_by} {_number(member.oddness(facts.outliers_by))}</span>'
+        f'<span class="muted">{facts.outliers_by} {format_figure(member.oddness(facts.outliers_by))}</span>'
         f"{_reason(member)}</div></div>"
         for member, jpeg in outliers
     )
@@ -329,7 +330,7 @@ def _problems(problems: Sequence[Problem]) -> str:
     if not problems:
         return ""
     rows = "".join(
-        f'<tr><td title="{escape(p.uri)}">{_link(p.name, p.uri)}</td>'
+        f'<tr><td title="{escape(p.uri)}">{link_video(p.name, p.uri)}</td>'
         f'<td class="name">{"in part" if p.status == "ok" else p.status}</td>'
         f'<td class="name">{escape(p.stage)}</td><td>{escape(p.reason)}</td></tr>'
         for p in problems[:MAX_PROBLEMS]
@@ -380,19 +381,8 @@ def _chip(cluster: int) -> str:
     return f'<span class="chip" style="background:{color};color:{ink_on(color)}">{name_cluster(cluster, "")}</span>'
 
 
-def _link(name: str, uri: str) -> str:
-    # A long name may break after a separator. The entities that escape() makes contain no separator.
-    text = re.sub(r"([_/.-]+)(?=.)", r"\1<wbr>", escape(name))
-    target = link_of(uri)
-    return f'<a href="{escape(target)}">{text}</a>' if target else f"<b>{text}</b>"
-
-
 def _metric(value: Any) -> str:
     return f"{value:.4g}".replace("-", "−") if isinstance(value, (int, float)) else "–"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def _duration(seconds: float) -> str:

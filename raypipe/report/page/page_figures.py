@@ -66,17 +66,6 @@ def render_learning(plots: Mapping[str, bytes]) -> str:
     return figures and f"<h2>What was learned</h2>\n{figures}"
 
 
-def render_sweep(facts: Facts, plots: Mapping[str, bytes], table: str) -> str:
-    """Return how many clusters there are, where the run has been swept; ``table`` has the figures, as HTML."""
-    if not facts.sweep:
-        return ""
-    reason = escape(facts.sweep["reason"])
-    return (
-        f'<h2>How many clusters there are</h2>\n<p class="lead">{reason}</p>\n<figure><div class="paper">'
-        f'<img class=narrow src="{data_uri(plots["sweep"], "png")}" alt="{reason}"></div></figure>' + table
-    )
-
-
 def _figure(png: bytes, told: str, is_wide: bool = False, over: str = "") -> str:
     return (
         f'<figure><div class="paper"><div class="map{"" if is_wide else " narrow"}">'

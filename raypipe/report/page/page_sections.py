@@ -1,18 +1,18 @@
-"""Parts of the page around the map and the clusters: contents, search, poster, checks, words, the sweep's table."""
+"""Parts of the page around the map and the clusters: contents, search, poster, checks, words, the sweep."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape, unescape
 from shlex import quote
 from typing import Any
 
 from raypipe.analysis.dataset_faults import SHOWN
-from raypipe.report.facts import Facts, Member
-from raypipe.report.page.page_figures import fold, scroll
+from raypipe.report.facts import Facts, Member, link_of
+from raypipe.report.page.page_figures import data_uri, fold, scroll
 from raypipe.runs.comparison import PRECOMPUTED, why_no_words
 
 MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed, and so many videos of each.
@@ -55,6 +55,21 @@ def mark_video(member: Member) -> str:
     return f' data-video="{escape(member.video_id)}"' if member.has_video else ""
 
 
+def link_video(name: str, uri: str) -> str:
+    """Return a video's name in bold, or as a link where a browser may follow it."""
+    # A long name may break after a separator. The entities that escape() makes contain no separator.
+    text = re.sub(r"([_/.-]+)(?=.)", r"\1<wbr>", escape(name))
+    target = link_of(uri)
+    return f'<a href="{escape(target)}">{text}</a>' if target else f"<b>{text}</b>"
+
+
+def format_figure(value: Any) -> str:
+    """Return a figure in three digits; a dash where there is none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    return (f"{value:.3g}" if isinstance(value, float) else str(value)).replace("-", "−")
+
+
 def render_lead(facts: Facts) -> str:
     """Return the heading of the map, and what it shows and by which method it was drawn."""
     what = "Each video is a point" if facts.is_pooled else "Each video is a path through time"
@@ -87,12 +102,9 @@ def render_poster(facts: Facts) -> str:
     return f'<section id="poster">\n<h2>Poster</h2>\n<p class="lead">{make}</p>\n</section>'
 
 
-def render_checks(facts: Facts, link: Callable[[str, str], str]) -> str:
-    """Return what is wrong with the dataset, and which videos are copies; nothing where neither was looked for.
-
-    ``link`` makes HTML of a video's name and URI.
-    """
-    parts = [_render_dataset(facts), _render_duplicates(facts, link)]
+def render_checks(facts: Facts) -> str:
+    """Return what is wrong with the dataset, and which videos are copies; nothing where neither was looked for."""
+    parts = [_render_dataset(facts), _render_duplicates(facts)]
     return "<h2>Checks of the data</h2>\n" + "\n".join(filter(None, parts)) if any(parts) else ""
 
 
@@ -130,7 +142,7 @@ def _fault_row(fault: Mapping[str, Any], row_of: Mapping[str, int]) -> str:
     )
 
 
-def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
+def _render_duplicates(facts: Facts) -> str:
     head = "<h3>Near-duplicates</h3>\n"
     if facts.duplicates is None:
         return ""
@@ -143,7 +155,7 @@ def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
     members = {member.video_id: member for member in facts.members}
     known = [[members[each] for each in group if each in members] for group in groups]
     row_of = {video_id: row for row, video_id in enumerate(members)}
-    items = "\n".join(_group(group, link, row_of) for group in known[:MAX_GROUPS])
+    items = "\n".join(_group(group, row_of) for group in known[:MAX_GROUPS])
     more = len(known) - MAX_GROUPS
     rest = (
         f" The {MAX_GROUPS} largest of {len(known):,} groups are listed; duplicates.json has all." if more > 0 else ""
@@ -155,8 +167,8 @@ def _render_duplicates(facts: Facts, link: Callable[[str, str], str]) -> str:
     )
 
 
-def _group(group: Sequence[Member], link: Callable[[str, str], str], row_of: Mapping[str, int]) -> str:
-    names = "".join(f"<li{mark_video(m)}>{link(m.name, m.uri)}</li>" for m in group[:MAX_COPIES])
+def _group(group: Sequence[Member], row_of: Mapping[str, int]) -> str:
+    names = "".join(f"<li{mark_video(m)}>{link_video(m.name, m.uri)}</li>" for m in group[:MAX_COPIES])
     more = f'<li class="muted">and {len(group) - MAX_COPIES:,} more</li>' if len(group) > MAX_COPIES else ""
     return f"<li{_show((m.video_id for m in group), row_of)}><ul>{names}{more}</ul></li>"
 
@@ -178,7 +190,9 @@ def render_words(facts: Facts) -> str:
         return f'<p class="muted small">The clusters have no words: {why}.</p>'
     rows = "".join(
         f"<tr><td>{cluster['cluster']}</td><td>"
-        + ", ".join(f"<bdi>{escape(each['keyword'])}</bdi> {_figure(each['score'])}" for each in cluster["keywords"])
+        + ", ".join(
+            f"<bdi>{escape(each['keyword'])}</bdi> {format_figure(each['score'])}" for each in cluster["keywords"]
+        )
         + "</td></tr>"
         for cluster in clusters
     )
@@ -187,7 +201,19 @@ def render_words(facts: Facts) -> str:
     return fold("The clusters' words", f"{by}<table>{head}{rows}</table>")
 
 
-def render_sweep_table(sweep: Mapping[str, Any]) -> str:
+def render_sweep(facts: Facts, plots: Mapping[str, bytes]) -> str:
+    """Return how many clusters there are, where the run has been swept: the picture, and the figures in a fold."""
+    if not facts.sweep:
+        return ""
+    reason = escape(facts.sweep["reason"])
+    return (
+        f'<h2>How many clusters there are</h2>\n<p class="lead">{reason}</p>\n<figure><div class="paper">'
+        f'<img class=narrow src="{data_uri(plots["sweep"], "png")}" alt="{reason}"></div></figure>'
+        + _sweep_table(facts.sweep)
+    )
+
+
+def _sweep_table(sweep: Mapping[str, Any]) -> str:
     """Return the figures of a sweep as a table, in a fold; the recommended row is marked."""
     rows, chosen = sweep["rows"], sweep["recommended"] or {}
     columns = [name for name in _SWEPT if any(row.get(name) is not None for row in rows)]
@@ -197,12 +223,6 @@ def render_sweep_table(sweep: Mapping[str, Any]) -> str:
     lines = []
     for row in rows:
         is_chosen = (row["k"], row["gamma"]) == (chosen.get("k"), chosen.get("gamma"))
-        cells = "".join(f"<td>{_figure(row.get(name))}</td>" for name in columns)
+        cells = "".join(f"<td>{format_figure(row.get(name))}</td>" for name in columns)
         lines.append(f"<tr{' class=chosen' if is_chosen else ''}>{cells}</tr>")
     return fold("The figures", scroll(f'<table class="figures">{head}{"".join(lines)}</table>', "figures of the sweep"))
-
-
-def _figure(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    return (f"{value:.3g}" if isinstance(value, float) else str(value)).replace("-", "−")
