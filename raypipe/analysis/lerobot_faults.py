@@ -40,7 +40,6 @@ from raypipe.storage import open_file
 
 LOOKS = 8  # So many frames of an episode are looked at.
 _BOOKKEEPING = {"timestamp", "frame_index", EPISODE, "index", "task_index", "next.done", "next.reward", "next.success"}
-_NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 Look = tuple[str, np.ndarray, float]
 """A file, the times in it that are to be looked at, (n,) float64 ascending, and the seconds of video that they span."""
@@ -198,15 +197,15 @@ def _check_statistics(dataset: LeRobotDataset) -> Iterator[Fault]:
         return
     if names[-1] in lacking:
         yield Fault("no statistics", f"{names[-1]} cannot be read, and lerobot converts no dataset to v3.0 without")
-    wanted = [
-        name
-        for name, feature in dataset.features.items()
-        if name not in _BOOKKEEPING and feature.get("dtype") in (*_NUMBERS, "video", "image")
-    ]
-    for name in wanted:
+    wanted = {*_signals_of(dataset), *(camera.name for camera in dataset.cameras), *dataset.depth_cameras}
+    for name in dataset.features:
         own = found.get(name)
-        if not isinstance(own, dict) or not {"mean", "std"} <= own.keys():
+        if name in wanted and not (isinstance(own, dict) and {"mean", "std"} <= own.keys()):
             yield Fault("no statistics", f"there is no mean and std of {name}")
+
+
+def _signals_of(dataset: LeRobotDataset) -> list[str]:
+    return [name for name in dataset.numeric if name not in _BOOKKEEPING]
 
 
 def _check_counts(dataset: LeRobotDataset, numbers: np.ndarray, lengths: np.ndarray) -> Iterator[Fault]:
@@ -226,11 +225,7 @@ def _read_signals(
     dataset: LeRobotDataset, episodes: pa.Table, lengths: np.ndarray
 ) -> tuple[dict[int, int], list[Fault]]:
     """Return which episodes have an earlier one's signals, and what is wrong with the rows of frames."""
-    names = [
-        name
-        for name, feature in dataset.features.items()
-        if name not in _BOOKKEEPING and feature.get("dtype") in _NUMBERS
-    ]
+    names = _signals_of(dataset)
     index = whole_numbers(episodes, EPISODE)
     told = dict(zip(index.tolist(), lengths.tolist(), strict=True))
     digests: dict[int, str | None] = {}

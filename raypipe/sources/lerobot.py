@@ -42,6 +42,7 @@ INFO = "meta/info.json"
 EPISODE = "episode_index"
 _NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
 _MOST_FPS = 1e9  # No camera and no sensor has a frame each nanosecond; JSON holds numbers beyond float64.
+_NUMBERS = ("float", "int", "uint", "bool")  # So numpy's names of numbers begin.
 _ANOTHER = ": name another camera by --camera"
 _UNREAD = ("stats/", "meta/")  # Statistics are most of the bytes of meta/episodes, and nobody asks here.
 
@@ -94,6 +95,11 @@ class LeRobotDataset:
         """Frames a second, 0 where it does not say how many."""
         fps = self.info.get("fps")
         return float(fps) if isinstance(fps, int | float) and 0 < fps < _MOST_FPS else 0.0
+
+    @property
+    def numeric(self) -> list[str]:
+        """The names of the features that are numbers."""
+        return [name for name, each in self.features.items() if str(each.get("dtype")).startswith(_NUMBERS)]
 
     def choose_cameras(self, wanted: str) -> tuple[Camera, ...]:
         """Return the camera of a name, or all for "all".

@@ -28,8 +28,6 @@ from raypipe.storage import open_file, shown
 VIDEO = "video"
 """In the list of features this one stands for the episodes' videos, which the signals are joined to."""
 
-_NUMBERS = ("float", "int", "uint", "bool")
-
 _LEAST_SPREAD = 1 / 400
 """Of the mean. lerobot 0.6.1 takes the square of the mean from the mean of the squares, in float32: where a standard
 deviation is below this part of the mean, more than a hundredth of it is rounding."""
@@ -180,7 +178,7 @@ def open_features(source: str, features: str) -> tuple[LeRobotDataset, tuple[str
     if dataset is None:
         raise UsageError(f"{shown(source)} is no LeRobot dataset, and has no features {features}")
     names = tuple(name for name in split_features(features) if name != VIDEO)
-    there = [name for name, each in dataset.features.items() if str(each.get("dtype")).startswith(_NUMBERS)]
+    there = dataset.numeric
     if not names:
         raise UsageError(f"no features are named: those of {dataset.name} are {', '.join(there)}")
     for name in names:

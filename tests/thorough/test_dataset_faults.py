@@ -326,6 +326,15 @@ def test_missing_statistics_are_found(root):
     assert only.says == "meta/stats.json cannot be read, and training cannot normalise without"
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "bool"])
+def test_numbers_of_any_type_have_statistics(root, dtype):
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    change_info(root, features=features | {STATE: {**features[STATE], "dtype": dtype}})
+    stats = json.loads((root / "meta/stats.json").read_text())
+    (root / "meta/stats.json").write_text(json.dumps({name: of for name, of in stats.items() if name != STATE}))
+    assert told(check(root)) == [("no statistics", None, None, f"there is no mean and std of {STATE}")]
+
+
 def test_a_set_of_v21_has_a_file_an_episode(tmp_path):
     root = write_set_v21(tmp_path / "set")
     assert check(root) == []
