@@ -78,10 +78,8 @@ def find_faults(
     fps = dataset.fps
     if not fps:  # No time can be checked without.
         return faults
-    episodes = read_episodes(dataset)
     streams = _split_by_camera(videos)
-    taken = _choose_episodes(episodes, streams, is_whole)
-    by_signals, of_rows = _read_signals(dataset, episodes.filter(pa.array(taken)), frames_told(episodes)[taken])
+    by_signals, of_rows = _read_signals(dataset, _choose_episodes(dataset, streams, is_whole))
     faults += of_rows
     files = [file for stream in streams for file in stream.files if isinstance(probes[file], Probe)]
     times = dict(zip(files, time_files(files), strict=True))
@@ -108,12 +106,10 @@ def find_table_faults(
     fps = dataset.fps
     if not fps:
         return [Fault("frame rate", f"info.json says fps {dataset.info.get('fps')!r}, so that no time can be checked")]
-    episodes = read_episodes(dataset)
-    numbers, lengths = whole_numbers(episodes, EPISODE), frames_told(episodes)
     streams = _split_by_camera(videos)
-    taken = _choose_episodes(episodes, streams, is_whole)
-    faults = [*check_lengths(numbers[taken], lengths[taken])]
-    faults += _check_tasks(dataset, episodes.filter(pa.array(taken)))
+    episodes = _choose_episodes(dataset, streams, is_whole)
+    numbers, lengths = whole_numbers(episodes, EPISODE), frames_told(episodes)
+    faults = [*check_lengths(numbers, lengths), *_check_tasks(dataset, episodes)]
     faults += _check_statistics(dataset)
     if is_whole:
         faults += _check_counts(dataset, numbers, lengths)
@@ -129,12 +125,13 @@ def find_table_faults(
     return worst_first(faults)
 
 
-def _choose_episodes(episodes: pa.Table, streams: Sequence[Stream], is_whole: bool) -> np.ndarray:
-    """Return which rows of the table of episodes are looked at: all, or those that the videos are of."""
-    numbers = whole_numbers(episodes, EPISODE)
-    if is_whole:
-        return np.ones(len(numbers), bool)
-    return np.isin(numbers, np.unique(np.concatenate([stream.episodes for stream in streams] or [numbers])))
+def _choose_episodes(dataset: LeRobotDataset, streams: Sequence[Stream], is_whole: bool) -> pa.Table:
+    """Return the rows of the table of episodes that are looked at: all, or those that the videos are of."""
+    episodes = read_episodes(dataset)
+    if is_whole or not streams:
+        return episodes
+    shown = np.concatenate([stream.episodes for stream in streams])
+    return episodes.filter(np.isin(whole_numbers(episodes, EPISODE), shown))
 
 
 def _split_by_camera(videos: Videos) -> list[Stream]:
@@ -221,13 +218,11 @@ def _check_counts(dataset: LeRobotDataset, numbers: np.ndarray, lengths: np.ndar
             )
 
 
-def _read_signals(
-    dataset: LeRobotDataset, episodes: pa.Table, lengths: np.ndarray
-) -> tuple[dict[int, int], list[Fault]]:
+def _read_signals(dataset: LeRobotDataset, episodes: pa.Table) -> tuple[dict[int, int], list[Fault]]:
     """Return which episodes have an earlier one's signals, and what is wrong with the rows of frames."""
     names = _signals_of(dataset)
     index = whole_numbers(episodes, EPISODE)
-    told = dict(zip(index.tolist(), lengths.tolist(), strict=True))
+    told = dict(zip(index.tolist(), frames_told(episodes).tolist(), strict=True))
     digests: dict[int, str | None] = {}
     faults = []
     try:
