@@ -28,6 +28,9 @@ EMBEDDING, EMBEDDED = "embedding", "embedded"
 AWAY = "source"
 """The stage of a transient failure: the video's server was away, which says nothing of the video."""
 
+UNIT = ("video_id", "segment", "fingerprint")
+"""What names the unit of work, a segment, in each row that comes of it."""
+
 # What probing finds travels by name: `raypipe.decoders.container.probe_video` fills in the fields of `Probe`. Each is
 # copied to the column of `PLAN` of that name, and from there to the column of `VIDEOS` of that name, if there is one.
 

@@ -22,9 +22,8 @@ import pyarrow.parquet as pq
 
 from raypipe.runs.contents import EMBEDDINGS_FOLDER, FRAMES_FOLDER, PLAN_FILE
 from raypipe.runs.directory import Run
-from raypipe.schema import FRAMES, numbers_of
+from raypipe.schema import FRAMES, UNIT, numbers_of
 
-_KEY = ["video_id", "segment", "fingerprint"]
 _PLACE = ("video_id", "clip_index", "time_s", "fingerprint")  # These are read before a picture is chosen.
 # A picture has some 4 KB, and to read one its row group is read.
 _GROUP_ROWS = 256
@@ -260,7 +259,7 @@ def _split_orphans(run: Run) -> tuple[list[str], list[str]]:
 
 def _key(table: pa.Table) -> pa.ChunkedArray:
     """Return one text for each row that says which segment it is of."""
-    return pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "/")
+    return pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in UNIT), "/")
 
 
 def _nearest(times_s: np.ndarray, asked_s: np.ndarray) -> np.ndarray:

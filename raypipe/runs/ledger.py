@@ -22,12 +22,11 @@ from raypipe.errors import RaypipeError
 from raypipe.runs import frames
 from raypipe.runs.contents import EMBEDDINGS_FOLDER, FRAMES_FOLDER
 from raypipe.runs.directory import Run
-from raypipe.schema import AWAY
+from raypipe.schema import AWAY, UNIT
 
 FILE_BYTES = 128 << 20
 """The size of a file after compaction, its pictures in ``frames/`` included."""
 
-_KEY = ["video_id", "segment", "fingerprint"]
 _OUTCOME = ["decoder", "error_stage", "error"]  # These are equal in all rows of a segment.
 # These stand for the plan's row of a committed segment that has none: its video is not in the plan; or it is, but the
 # plan has no such segment any more, or the segment was made from another file, encoder or sampling.
@@ -251,14 +250,14 @@ def _read_units(run: Run, name: str) -> tuple[pa.Table, np.ndarray]:
     For each segment its key and outcome, its number of rows in the file, and how many of these are clips that count.
     Then (n,) int64, the rows of the file that count for nothing beside others of their segment.
     """
-    table = run.read_table(name, [*_KEY, *_OUTCOME, "clip_index"])
-    starts = np.flatnonzero(_changes(table, _KEY))
+    table = run.read_table(name, [*UNIT, *_OUTCOME, "clip_index"])
+    starts = np.flatnonzero(_changes(table, UNIT))
     n_rows = np.diff(starts, append=table.num_rows)
     repeated, first = _find_repeated(np.repeat(np.arange(len(starts)), n_rows), table["clip_index"], starts)
     is_clip = table["clip_index"].is_valid().to_numpy().astype(np.int64)
     is_clip[repeated] = 0
     n_clips = np.add.reduceat(is_clip, starts) if len(starts) else n_rows
-    units = table.select([*_KEY, *_OUTCOME]).take(pa.array(first))
+    units = table.select([*UNIT, *_OUTCOME]).take(pa.array(first))
     units = units.append_column("n_rows", pa.array(n_rows)).append_column("n_clips", pa.array(n_clips)).cast(_UNITS)
     return units, repeated
 
@@ -279,7 +278,7 @@ def _find_repeated(unit: np.ndarray, clip: pa.ChunkedArray, starts: np.ndarray) 
     return np.sort(order[~counts]), kept[np.searchsorted(kept, starts)]
 
 
-def _changes(table: pa.Table, columns: list[str]) -> np.ndarray:
+def _changes(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
     """Return which rows differ from the row before in one of the columns: (n,) bool, true for the first."""
     changed = np.zeros(table.num_rows, bool)
     changed[:1] = True

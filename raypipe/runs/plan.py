@@ -27,7 +27,7 @@ from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE, PLAN_FOLDER, VID
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import remove_orphans
 from raypipe.runs.ledger import Ledger
-from raypipe.schema import AWAY, PLAN, take_rows
+from raypipe.schema import AWAY, PLAN, UNIT, take_rows
 from raypipe.sources.videos import Videos
 from raypipe.storage import shown
 
@@ -249,7 +249,7 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
 
 def read_ledger(run: Run, video_ids: Collection[str] | None = None) -> Ledger:
     """Read what has been committed of an embedded run's plan: of all of its videos, or of those with these ids."""
-    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
+    plan = run.read_table(PLAN_FILE, [*UNIT, "error"])
     if video_ids is not None:
         plan = plan.filter(pc.is_in(plan["video_id"], value_set=pa.array(list(video_ids), pa.string())))
     return Ledger(run, plan)

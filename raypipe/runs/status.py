@@ -12,7 +12,7 @@ from raypipe.errors import RaypipeError
 from raypipe.progress import clock, counted, rounded
 from raypipe.runs.contents import PLAN_FILE, PLAN_FOLDER
 from raypipe.runs.directory import Run
-from raypipe.runs.ledger import Ledger
+from raypipe.runs.plan import read_ledger
 from raypipe.schema import EMBEDDED, EMBEDDING
 
 _REASONS = 3  # So many reasons of failures are told, the most frequent first.
@@ -76,8 +76,8 @@ def _count_probed(run: Run) -> int:
 
 
 def _describe_segments(run: Run) -> list[str]:
-    plan = run.read_table(PLAN_FILE, ["video_id", "segment", "fingerprint", "error"])
-    ledger = Ledger(run, plan)
+    ledger = read_ledger(run)
+    plan = ledger.plan
     unreadable = ~plan["error"].is_null().to_numpy()
     failed = unreadable | ledger.is_failed()
     n, n_left = plan.num_rows, ledger.remaining().num_rows

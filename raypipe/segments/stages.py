@@ -15,14 +15,12 @@ from raypipe.config import DecodeConfig, SampleConfig
 from raypipe.decoders.sandbox import Sandbox, open_sandbox
 from raypipe.encoders import Encoder
 from raypipe.errors import DecodeError, one_line
-from raypipe.schema import FRAMES, Failure, Probe, ThumbnailRequest, embeddings_schema
+from raypipe.schema import FRAMES, UNIT, Failure, Probe, ThumbnailRequest, embeddings_schema
 from raypipe.segments.sampling import Sampling, Span, choose_evenly, pool_frames, sample_span
 
 # Where the frames of a file end so long before its length, it is asked whether the last one lasts until then.
 _SILENT_S = 1.0
 _LAST_S = 1e-3
-
-_UNIT = ("video_id", "segment", "fingerprint")  # What names the unit of work, in each row that comes of it.
 
 
 class ProbeVideos:
@@ -99,7 +97,7 @@ class DecodeSegments:
         position[frames.requested] = np.arange(len(frames.requested))
         members = np.stack([sampling.members[:, 0], position[sampling.members[:, 1]]], axis=1)
         n = np.searchsorted(frames.requested, len(sampling.times_s))
-        out = {name: row[name] for name in _UNIT}
+        out = {name: row[name] for name in UNIT}
         out.update(pixels=frames.pixels[:n], members=members[members[:, 1] >= 0], clip_index=sampling.clip_index)
         out.update(clip_start_s=sampling.clip_start_s, clip_end_s=sampling.clip_end_s)
         out.update(decoder=frames.decoder, error_stage=frames.error and "decode", error=frames.error)
@@ -115,7 +113,7 @@ class DecodeSegments:
     def refuse(self, row: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
         """Return what a segment that cannot be decoded comes to."""
         size = self._image_size
-        out = {name: row[name] for name in _UNIT}
+        out = {name: row[name] for name in UNIT}
         out.update(pixels=np.empty((0, size, size, 3), np.uint8), members=np.empty((0, 2), int))
         out.update(clip_index=np.empty(0, int), clip_start_s=np.empty(0), clip_end_s=np.empty(0))
         out.update(decoder=None, error_stage=failure.stage, error=failure.error, frames=FRAMES.empty_table())
@@ -228,5 +226,5 @@ class EncodeSegments:
 
 def empty_segment(row: Mapping[str, Any], dim: int, stage: str | None, error: str | None) -> pa.Table:
     """Return the one row of a segment without a clip: it failed, or no clip starts in it."""
-    unit = {name: row[name] for name in _UNIT}
+    unit = {name: row[name] for name in UNIT}
     return pa.Table.from_pylist([{**unit, "error_stage": stage, "error": error}], schema=embeddings_schema(dim))
