@@ -12,7 +12,7 @@ from typing import Any
 from raypipe.decoders import check_file, describe
 from raypipe.errors import DecodeError, SourceAwayError
 from raypipe.ranges import Fetch, open_ranges, open_remote, open_window
-from raypipe.sources.versions import version_of
+from raypipe.sources.versions import full_version_of
 from raypipe.storage import TarMember, is_transient, local_path, open_filesystem, patiently, shown, split_member
 
 _BLOCK_BYTES = 1 << 20
@@ -60,7 +60,7 @@ def _open_remote(uri: str, failures: list[DecodeError]) -> Any:
     file = open_remote(uri, block_size=_BLOCK_BYTES, cache_type="none")
     if hasattr(file, "cache"):  # A file in memory has no cache.
         details = getattr(file, "details", None)
-        version = _full_version(details) if isinstance(details, dict) else None
+        version = full_version_of(details) if isinstance(details, dict) else None
         fetch = _make_fetcher(uri, file.cache.fetcher, file.size, failures, version)
         # It is set here, because not every filesystem lets its files be opened with a cache that one names.
         file.cache = BlockCache(_BLOCK_BYTES, fetch, file.size, _BLOCKS)
@@ -81,19 +81,13 @@ def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> An
             raise DecodeError(f"{shown(uri)}: the tar ends before it does")
     else:
         file_system, inner = open_filesystem(archive)
-        version = _full_version(patiently(uri, lambda: file_system.info(inner)))
+        version = full_version_of(patiently(uri, lambda: file_system.info(inner)))
     read = open_ranges(archive)
 
     def fetch(start: int, end: int) -> bytes:
         return read(offset + start, offset + end)
 
     return open_window(_make_fetcher(uri, fetch, size, failures, version), size, _BLOCK_BYTES, _BLOCKS)
-
-
-def _full_version(info: dict[str, Any]) -> str | None:
-    """Return the version of a remote file, or None if only its size is known, which tells of no change."""
-    version = version_of(info)
-    return None if version is None or version.endswith("-") else version
 
 
 def _unread(uri: str, error: Exception) -> DecodeError:

@@ -78,3 +78,9 @@ def version_of(info: dict[str, Any]) -> str | None:
     if identity is None and info.get("size") is None:
         return None
     return f"{info.get('size')}-{str(identity).strip(chr(34)) if identity is not None else ''}"
+
+
+def full_version_of(info: dict[str, Any]) -> str | None:
+    """Return the version as `version_of` does, but None where only the size is known, which tells of few changes."""
+    version = version_of(info)
+    return None if version is None or version.endswith("-") else version

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from raypipe.errors import SourceError
 from raypipe.ranges import open_ranges
-from raypipe.sources.versions import version_of
+from raypipe.sources.versions import full_version_of
 from raypipe.storage import failure, local_path, open_filesystem, patiently, shown, split_member
 
 _PIECE = 256 << 10  # Bytes of a local file that are read at once.
@@ -102,15 +102,14 @@ def _open_remote(url: str, offset: int, size: int | None) -> Content:
     if whole is None:
         raise SourceError(f"cannot read {shown(url)}: its server does not say how long it is")
     fetch = open_ranges(url)
-    version = version_of(info)
-    etag = None if version is None or version.endswith("-") else sha256(f"{version}@{offset}".encode()).hexdigest()[:32]
+    version = full_version_of(info)
+    etag = version and f'"{sha256(f"{version}@{offset}".encode()).hexdigest()[:32]}"'
 
     def read(start: int, end: int) -> bytes:
         return patiently(url, lambda: fetch(offset + start, offset + end))
 
     n = max(whole - offset, 0)
-    quoted = None if etag is None else f'"{etag}"'
-    return Content(n if size is None else min(size, n), quoted, None, _REMOTE_PIECE, read, lambda: None)
+    return Content(n if size is None else min(size, n), etag, None, _REMOTE_PIECE, read, lambda: None)
 
 
 def find_range(header: str | None, size: int) -> tuple[int, int] | None:
