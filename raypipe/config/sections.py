@@ -170,6 +170,11 @@ class TrajectoryConfig(_Section):
         None, description="camera: the paths of an episode's cameras become one, step by step (LeRobot)"
     )
 
+    @property
+    def step_axis(self) -> Literal["time", "index"]:
+        """Over what the steps of a path are spread evenly; where each clip is a step, over the clips."""
+        return "index" if self.n_steps is None else self.time_axis
+
     @model_validator(mode="after")
     def _joins_alike(self) -> TrajectoryConfig:
         if self.join and self.n_steps is None and self.pool is None:

@@ -193,7 +193,7 @@ def judge_videos(
     rows = np.flatnonzero(flags)
     rows = rows[np.argsort(-measure[rows], kind="stable")][:MAX_EXAMINED]
     if len(rows):
-        axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
+        axis = config.trajectory.step_axis
         if known:
             examiner = _learn_usual(known, centers, gamma, axis)
             clips = _read_clips(run, paths, rows)

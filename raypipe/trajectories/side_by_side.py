@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.analysis.faults import times_of_steps
+from raypipe.config import TrajectoryConfig
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs import lookup
 from raypipe.runs.clips import iter_clip_paths
@@ -71,17 +72,16 @@ def align_videos(run: Run, ids: Sequence[str], to_center: bool = False) -> Share
     """
     if not 2 <= len(set(ids)) == len(ids) <= MOST_VIDEOS:
         raise UsageError(f"name two to {MOST_VIDEOS} different videos to align")
-    config = run.info()["config"]
+    how = TrajectoryConfig(**run.info()["config"]["trajectory"])
     column = lookup.path_column(run)
-    if config["trajectory"].get("pool"):
+    if how.pool:
         raise UsageError(f"{run} pools each video to one vector: there is no path in time to align")
     gamma = gamma_of(run, column)
     paths = [np.asarray(lookup.read_path(run, video_id, column), np.float64) for video_id in ids]
-    axis = "index" if config["trajectory"]["n_steps"] is None else config["trajectory"]["time_axis"]
     known = {clips.video_id: clips for clips in iter_clip_paths(run, ids)}
     if lacking := [video_id for video_id in ids if video_id not in known]:
         raise RaypipeError(f"the clips of {lacking[0]} have no times in {run}")
-    refined = [_refine(path, known[video_id], axis) for path, video_id in zip(paths, ids, strict=True)]
+    refined = [_refine(path, known[video_id], how.step_axis) for path, video_id in zip(paths, ids, strict=True)]
     if to_center:
         center = _read_center(run, ids)
         reference = _interpolate(center, _places(len(center)))

@@ -48,7 +48,6 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
     if gamma is None and config.cluster.method == "dtw":
         gamma = auto_gamma(list(paths.values()))
     origins = read_origins(run)
-    axis = "index" if config.trajectory.n_steps is None else config.trajectory.time_axis
     for clips in iter_clip_paths(run, paths.keys()):
         path = paths[clips.video_id]
         nearest, score = known[clips.video_id]
@@ -57,5 +56,5 @@ def iter_step_scores(run: Run) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarr
             path = path.mean(axis=0, keepdims=True)
         fits = fits and (gamma is not None or len(path) == centers.shape[1])
         center = centers[nearest] if fits else path
-        times_s, scores = score_steps(path, center, gamma, clips, axis)
+        times_s, scores = score_steps(path, center, gamma, clips, config.trajectory.step_axis)
         yield (clips.video_id, (times_s - origins[clips.video_id], scores if fits else np.full(len(path), score)))
