@@ -33,7 +33,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "n_clusters": len(facts.clusters),
         "clusters": [_summarise_cluster(cluster, len(facts.members)) for cluster in facts.clusters],
         "n_noise": len(facts.noise or ()),
-        "noise": _summarise_noise(facts.noise, len(facts.members)) if facts.noise else None,
+        "noise": _count_mix(facts.noise, len(facts.members)) if facts.noise else None,
         "channels": count_channels([(m.cluster, m.group, m.name) for m in facts.members]),
         "n_outliers": len(facts.outliers),
         "outliers": [_brief(member) for member in facts.outliers[:OUTLIERS_IN_SUMMARY]],
@@ -46,22 +46,19 @@ def summarise(facts: Facts) -> dict[str, Any]:
 def _summarise_cluster(cluster: Cluster, n_videos: int) -> dict[str, Any]:
     return {
         "cluster": cluster.number,
-        "size": len(cluster),
-        "share": round(len(cluster) / n_videos, 4),
-        "labels": dict(cluster.mix("label")),
-        "groups": dict(cluster.mix("group")),
+        **_count_mix(cluster, n_videos),
         "most_central": [_brief(member) for member in cluster.members[:CENTRAL_IN_SUMMARY]],
         "farthest": _brief(cluster.members[-1]),
         "n_outliers": len(cluster.outliers),
     }
 
 
-def _summarise_noise(noise: Cluster, n_videos: int) -> dict[str, Any]:
+def _count_mix(cluster: Cluster, n_videos: int) -> dict[str, Any]:
     return {
-        "size": len(noise),
-        "share": round(len(noise) / n_videos, 4),
-        "labels": dict(noise.mix("label")),
-        "groups": dict(noise.mix("group")),
+        "size": len(cluster),
+        "share": round(len(cluster) / n_videos, 4),
+        "labels": dict(cluster.mix("label")),
+        "groups": dict(cluster.mix("group")),
     }
 
 
