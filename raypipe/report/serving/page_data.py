@@ -11,6 +11,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +43,7 @@ class Texts:
 
     def __init__(self, joined: np.ndarray) -> None:
         self._joined = joined
-        self._starts = np.concatenate([[0], np.flatnonzero(joined == 0) + 1]).astype(np.int32)
+        self._starts = _find_starts(joined)
 
     def take(self, rows: np.ndarray) -> bytes:
         """Return the texts of some rows, joined likewise."""
@@ -57,7 +58,7 @@ class Texts:
     @cached_property
     def _lower(self) -> pa.StringArray:
         lower = self._joined.tobytes().decode(errors="replace").lower().encode()
-        starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(lower, np.uint8) == 0) + 1]).astype(np.int32)
+        starts = _find_starts(np.frombuffer(lower, np.uint8))
         return pa.StringArray.from_buffers(len(starts) - 1, pa.py_buffer(starts), pa.py_buffer(lower))
 
     def find(self, word: str) -> np.ndarray:
@@ -221,12 +222,15 @@ class HeldPage:
             if version != self._version or not version:
                 self._data = None  # The memory of the old ones is needed for the new.
                 html = self._run.read_bytes(REPORT_FILE)
-                try:
+                with suppress(ValueError, OSError, EOFError):
                     self._data = PageData(html)
-                except (ValueError, OSError, EOFError):
-                    self._data = None
                 self._version = version
             return self._data
+
+
+def _find_starts(joined: np.ndarray) -> np.ndarray:
+    """Return where each of some joined texts begins, and the end of the last."""
+    return np.concatenate([[0], np.flatnonzero(joined == 0) + 1]).astype(np.int32)
 
 
 def _is_many(column: dict[str, Any]) -> bool:
