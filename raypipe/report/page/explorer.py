@@ -231,9 +231,8 @@ def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     videos = run.read_table(VIDEOS_FILE)
     if EPISODE not in videos.column_names:
         return
-    from raypipe.report.exporting.lerobot_edits import (
-        edit_command,  # It imports what a report of other videos does not need.
-    )
+    # It imports what a report of other videos does not need.
+    from raypipe.report.exporting.lerobot_edits import edit_command
 
     try:
         command, notes = edit_command(run, videos["uri"], "selection_deleted")
