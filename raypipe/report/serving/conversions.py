@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -22,6 +22,7 @@ MOST_BYTES = 2 << 30
 """What the folder holds at most."""
 _VERSION = 1  # Other settings of the conversion are another version.
 _LEFT_OVER_S = 3600.0  # A temporary file of this age was left by a process that was killed.
+_INSPECTORS = 2  # Where a video's server is slow, there is another one for other videos.
 _REMEMBERED = 4096
 _FAILED_S = 60.0  # After that what failed is tried again: a full disk may have room by then.
 _END_S = 5.0
@@ -189,22 +190,13 @@ class Conversions:
                     path.unlink()
 
 
-@dataclass
 class Inspector:
-    """Looks into videos for what browsers need to know of them, in a few processes that are kept.
+    """Looks into videos for what browsers need to know of them, in a few processes that are kept."""
 
-    Attributes
-    ----------
-    n_at_once
-        How many videos are looked into at a time. One whose server is slow then leaves room for others.
-    """
-
-    n_at_once: int = 2
-    _idle: SimpleQueue[MediaSandbox] = field(default_factory=SimpleQueue)
-    _known: OrderedDict[tuple[str, str], Media] = field(default_factory=OrderedDict)
-
-    def __post_init__(self) -> None:
-        self._sandboxes = [MediaSandbox() for _ in range(self.n_at_once)]
+    def __init__(self) -> None:
+        self._sandboxes = [MediaSandbox() for _ in range(_INSPECTORS)]
+        self._known: OrderedDict[tuple[str, str], Media] = OrderedDict()
+        self._idle: SimpleQueue[MediaSandbox] = SimpleQueue()
         for sandbox in self._sandboxes:
             self._idle.put(sandbox)
 
