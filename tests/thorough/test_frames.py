@@ -266,7 +266,7 @@ def test_large_pictures_fill_a_file(run, monkeypatch):
     monkeypatch.setattr(embeddings, "FILE_BYTES", 3 * max(run.sizes("frames").values()))
     account(run, plan)
     assert len(run.files("frames")) == len(run.files("embeddings")) == 2
-    assert all(len(jpegs) == 3 for jpegs in pictures(run, *"abcd").values())
+    assert {name: len(jpegs) for name, jpegs in pictures(run, *"abcd").items()} == dict.fromkeys("abcd", 3)
 
 
 @pytest.mark.parametrize("stops_at", range(1, 5))

@@ -201,7 +201,7 @@ def test_hostile_and_foreign_names_are_harmless(tmp_path):
     assert page.tags.count("script") == 2 and not {"i", "u", "s"} & set(page.tags)
     assert not [key for key, _ in page.attributes if key.startswith("on")]
     targets = [value for key, value in page.attributes if key == "href"]
-    assert all(target.startswith(("#", "file:")) for target in targets)
+    assert {target.partition(":")[0] for target in targets if not target.startswith("#")} == {"file"}
     assert HOSTILE in page.text and "<img src=x onerror=alert(1)>" in page.text
     assert "把杯子放在桌子上_été.mp4" in page.text
     rows = list(csv.reader(io.StringIO(run.read_bytes("video_cluster_mapping.csv").decode())))
@@ -469,7 +469,7 @@ def test_episodes_of_one_file_are_named_by_what_the_commands_take(episodes):
         find_id(episodes, "file-000.mp4")
     found = [{"video_id": i, **each, **NOWHERE} for i, each in describe_videos(episodes, videos_of(episodes)).items()]
     told = as_text(found, False)
-    assert all(line.endswith(f"  {i}/top") for i, line in enumerate(told.splitlines()[1:]))
+    assert [line.rpartition("  ")[2] for line in told.splitlines()[1:]] == [f"{i}/top" for i in range(4)]
     assert [each["episode_index"] for each in found] == [0, 1, 2, 3]
 
 
