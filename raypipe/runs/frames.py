@@ -206,10 +206,8 @@ class FrameIndex:
 
     def places(self) -> list[FramePlace]:
         """Return the place of each picture."""
-        ids = [self.video_ids[i] for i in self.video.tolist()]
-        names = [self.names[i] for i in self.file.tolist()]
-        rest = (self.clip_index.tolist(), self.time_s.tolist(), names, self.group.tolist(), self.row.tolist())
-        return [FramePlace(*each) for each in zip(ids, *rest, strict=True)]
+        files = [self.names[i] for i in self.file.tolist()]
+        return [FramePlace(*each) for each in zip(files, self.group.tolist(), self.row.tolist(), strict=True)]
 
 
 class FrameReader:
@@ -240,11 +238,8 @@ class FrameReader:
 
 
 class FramePlace(NamedTuple):
-    """Where a picture lies."""
+    """Where a picture lies: its file of ``frames/``, its row group there, and its row in that."""
 
-    video_id: str
-    clip_index: int
-    time_s: float
     file: str
     group: int
     row: int
