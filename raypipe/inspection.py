@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from raypipe.analysis.caption_statistics import CaptionStatistics, count_captions, lay_out_captions
 from raypipe.analysis.dataset_faults import SHOWN, Fault, lay_out_faults
 from raypipe.analysis.lerobot_faults import Look, find_faults
-from raypipe.analysis.wording import CaptionStatistics, count_captions, lay_out_captions
 from raypipe.clustering.result import NOISE
 from raypipe.config import Config, DecodeConfig
 from raypipe.decoders.sandbox import Sandbox, open_sandbox

@@ -113,7 +113,7 @@ def cluster(run: Run, config: Config, progress: Progress, to_report: bool = Fals
     """
     from raypipe.runs.appraisal import write_appraisal
     from raypipe.runs.descriptions import check_describable
-    from raypipe.runs.results import write_model, write_picture_map
+    from raypipe.runs.results import write_map_network, write_model
 
     check_embedded(run)
     config = _from_anywhere(config)
@@ -147,7 +147,7 @@ def cluster(run: Run, config: Config, progress: Progress, to_report: bool = Fals
         with run.step("picture"):
             picture = steps.project(clustering)
         if config.reduce.picture == "autoencoder":
-            write_picture_map(run, picture.arrays())
+            write_map_network(run, picture.arrays())
         run.record_stage("picture", picture.implementation, picture.reason)
     write_appraisal(run, config, steps.reduced, steps.picture, clustering, steps.centers, progress.say)
 
@@ -184,10 +184,10 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
         clustering = steps.assign(model_run, model)
     results.write_model(run, config, clustering, model.reducer)
     with run.step("picture"):
-        picture_map = results.read_picture_map(model_run)
-        if picture_map is not None:
-            steps.place_by(picture_map)
-            results.write_picture_map(run, picture_map)
+        network = results.read_map_network(model_run)
+        if network is not None:
+            steps.place_by(network)
+            results.write_map_network(run, network)
         else:
             steps.place(*results.read_known_places(model_run, _KNOWN_PLACES))
     centers = results.read_barycenters(model_run)

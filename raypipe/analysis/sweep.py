@@ -283,7 +283,7 @@ def affordable_sweep(values: Any, seed: int = 0) -> Any:
     return take(values, np.sort(np.random.default_rng(seed).choice(len(values), most, replace=False)))
 
 
-def read_range(text: str) -> list[int]:
+def read_ks(text: str) -> list[int]:
     """Read numbers of clusters, such as ``2:12`` (both ends included) or ``5``."""
     first, colon, last = text.partition(":")
     try:

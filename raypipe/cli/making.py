@@ -120,11 +120,11 @@ def sweep(
     """Find out how many clusters an embedded run has: fits of many numbers, their figures, and a recommendation."""
     from raypipe import pipeline
     from raypipe.analysis.recommendation import describe_sweep
-    from raypipe.analysis.sweep import read_gammas, read_range
+    from raypipe.analysis.sweep import read_gammas, read_ks
     from raypipe.runs.contents import SWEEP_PLOT_FILE
     from raypipe.runs.directory import Run
 
-    ks, gammas = k and read_range(k), read_gammas(gamma)
+    ks, gammas = k and read_ks(k), read_gammas(gamma)
     made = Run.open(run)
     config, progress = prepare(options, base=made)
     print(describe_sweep(pipeline.sweep(made, config, ks or None, gammas, seeds, progress)))

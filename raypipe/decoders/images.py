@@ -20,7 +20,7 @@ from raypipe.decoders.timeline import Timeline
 from raypipe.errors import DecodeError, SourceAwayError, SourceError, message_of
 from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
-from raypipe.sources.frame_tables import find_groups
+from raypipe.sources.frame_tables import find_row_groups
 from raypipe.sources.lerobot import EPISODE, whole_numbers
 from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_column, patiently, shown
 
@@ -218,7 +218,7 @@ def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
     there = parquet.schema_arrow.names
     if lacking := [name for name in (named.column, _TIME) if name not in there]:
         raise DecodeError(f"{shown(named.file)} has no column {lacking[0]}")
-    groups = find_groups(parquet, named.episode, named.episode)
+    groups = find_row_groups(parquet, named.episode, named.episode)
     known = [name for name in (_TIME, EPISODE) if name in there]
     table = parquet.read_row_groups(groups, known)
     seconds = table[_TIME].cast(pa.float64()).to_numpy()

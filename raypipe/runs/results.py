@@ -20,10 +20,10 @@ from raypipe.runs.contents import (
     CLUSTERS_FILE,
     ENCODER_FILE,
     EXPORTS_FOLDER,
+    MAP_NETWORK_FILE,
     METRICS_FILE,
     MODEL_CONFIG_FILE,
     OUTLIERS_FILE,
-    PICTURE_MAP_FILE,
     REDUCER_FILE,
     TRAJECTORIES_FOLDER,
     VIDEOS_FILE,
@@ -184,14 +184,14 @@ def write_model(run: Run, config: Config, clustering: Clustering, reducer: dict[
     run.write_bytes(MODEL_CONFIG_FILE, to_yaml(config).encode())
 
 
-def write_picture_map(run: Run, arrays: dict[str, np.ndarray]) -> None:
+def write_map_network(run: Run, arrays: dict[str, np.ndarray]) -> None:
     """Write ``model/picture.npz``, by which new videos are placed on the map of the pictures."""
-    _write_arrays(run, PICTURE_MAP_FILE, arrays)
+    _write_arrays(run, MAP_NETWORK_FILE, arrays)
 
 
-def read_picture_map(run: Run) -> dict[str, np.ndarray] | None:
+def read_map_network(run: Run) -> dict[str, np.ndarray] | None:
     """Read it back; None of a run whose map places new videos between those that it knows."""
-    return _read_arrays(run, PICTURE_MAP_FILE) if run.exists(PICTURE_MAP_FILE) else None
+    return _read_arrays(run, MAP_NETWORK_FILE) if run.exists(MAP_NETWORK_FILE) else None
 
 
 def write_encoder(run: Run, arrays: Mapping[str, np.ndarray]) -> None:

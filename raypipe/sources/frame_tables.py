@@ -77,7 +77,7 @@ def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first
         there = parquet.schema_arrow.names
         if lacking := [column for column in columns if column not in there]:
             raise SourceError(f"{shown_place(uri)} has no column {lacking[0]}")
-        groups = find_groups(parquet, int(episodes.min()), int(episodes.max()))
+        groups = find_row_groups(parquet, int(episodes.min()), int(episodes.max()))
         chosen = [*([EPISODE] if EPISODE in there else []), *columns]
         if only_first:  # What an episode's frames repeat may be too much to be in memory so often.
             batches = parquet.iter_batches(_FEW, groups, chosen)
@@ -106,7 +106,7 @@ def _first_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         seen |= first.keys()
 
 
-def find_groups(parquet: Any, first: int, last: int) -> list[int]:
+def find_row_groups(parquet: Any, first: int, last: int) -> list[int]:
     """Return the row groups of an open Parquet file that may hold episodes from ``first`` to ``last``.
 
     Writers since 2026 make a row group of each episode; all groups are returned where their statistics are missing.

@@ -9,7 +9,7 @@ from captioned import SENTENCES, captions_of, split_of, write_coco, write_datain
 from commands import call_raypipe
 from PIL import Image
 
-from raypipe.analysis.wording import count_captions, lay_out_captions
+from raypipe.analysis.caption_statistics import count_captions, lay_out_captions
 from raypipe.errors import SourceError
 from raypipe.sources import find_videos, is_precomputed
 

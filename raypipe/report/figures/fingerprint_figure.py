@@ -31,13 +31,13 @@ from raypipe.storage import shown
 
 UNLIKE = 6
 """Videos in the report's figure."""
-FRAMES = 5
+MOST_FRAMES = 5
 """Frames beside a path at most."""
 _CLOUD = 8_000  # Steps of other videos that are drawn, chosen at random.
 _SIDE, _HEAD, _GAP, _EDGE = 2.6, 0.46, 0.12, 0.16  # Inches: of a path's panel, above it, around frames, and outside.
 _TITLE = 0.5  # Inches: the title, and below it the key.
 _AXIS, _COLUMN = 0.52, 0.86  # Inches: of the scale of time, and of the frames.
-_HIGH = (_SIDE - (FRAMES - 1) * 0.05) / FRAMES  # Inches of a frame.
+_HIGH = (_SIDE - (MOST_FRAMES - 1) * 0.05) / MOST_FRAMES  # Inches of a frame.
 _SMALL, _LENS = 0.2, 0.5  # A path that takes less of the map is shown again under a lens, which takes so much of it.
 _RADIUS = 0.075  # Inches of a number's disc.
 _AROUND = np.array(
@@ -178,7 +178,7 @@ def read_fingerprints(run: Run, paths: PictureMap, subjects: Sequence[Subject]) 
     """Read the fingerprints of some videos, without those that have no place on the map."""
     row_of = {video_id: row for row, video_id in enumerate(paths.video_ids)}
     subjects = [of for of in subjects if of.video_id in row_of and np.isfinite(paths.path(row_of[of.video_id])).all()]
-    middles = (np.arange(FRAMES) + 0.5) / FRAMES
+    middles = (np.arange(MOST_FRAMES) + 0.5) / MOST_FRAMES
     kept = read_frames(run, {of.video_id: of.span_s[0] + middles * np.diff(of.span_s) for of in subjects})
     found = []
     for of in subjects:
