@@ -200,7 +200,7 @@ def test_times_after_a_clean_end_stay_unanswered(make_video):
         assert frames.error == "ends at 1.9 s, before 2.5 s"
 
 
-def test_probe(data_dir, make_video):
+def test_probing_tells_size_rate_length_and_codec(data_dir, make_video):
     probe = make_decoder("pyav").probe(str(make_video(n_frames=25, fps=10, size=(64, 48))))
     assert (probe.width, probe.height, probe.fps, probe.n_frames, probe.codec) == (64, 48, 10.0, 25, "h264")
     assert probe.duration_s == pytest.approx(2.5) and probe.decoder == "pyav"
@@ -499,7 +499,7 @@ def test_memory_file_system(make_video):
     assert make_decoder("pyav").probe("memory://folder/a.mp4").n_frames == 12
 
 
-def test_chains(monkeypatch):
+def test_a_chain_has_the_named_decoders_that_can_stream(monkeypatch):
     assert resolve_chain("auto", "/a.mp4")[0] == "pyav"
     assert resolve_chain("decord,pyav", "file:///a.mp4") == ["decord", "pyav"]
     assert resolve_chain("decord, auto", "/a.mp4") == ["decord", "pyav"]

@@ -289,7 +289,7 @@ def test_partial_result_crosses(data_dir):
     assert len(frames.pixels) == 28 and frames.error.startswith("stopped at 2.8 s of 5.0 s")
 
 
-def test_wrong_names(make_video):
+def test_an_unknown_decoder_is_a_mistake_in_usage(make_video):
     path = str(make_video())
     with Sandbox("opencv") as sandbox, pytest.raises(UsageError, match="unknown decoder 'opencv'"):
         sandbox.probe(path)

@@ -38,7 +38,7 @@ class Brightness:
         return vectors
 
 
-def test_plan():
+def test_a_plan_has_a_row_a_segment_or_one_with_an_error():
     videos = [
         Video("whole", "file:///a.mp4"),
         Video("span", "file:///a.mp4", start_s=2.0, end_s=5.0),
@@ -161,7 +161,7 @@ def run(tmp_path):
     return Run(str(tmp_path / "run"))
 
 
-def test_precomputed(run):
+def test_precomputed_paths_are_a_plan_and_its_clips(run):
     videos = [Video("a", "x#0"), Video("empty", "x#1")]
     paths = [np.arange(6, dtype=np.float64).reshape(3, 2), np.empty((0, 2))]
     plan, clips = plan_precomputed(videos, paths, "source")
@@ -181,7 +181,7 @@ def test_clips_are_split_into_files_between_segments(monkeypatch):
     assert list(ledger.split_clips(clips[:0], 2)) == []
 
 
-def test_account(run):
+def test_accounts_say_what_became_of_every_video(run):
     found = Videos(
         tuple(Video(name, f"file:///{name}", extra={"site": 3, "fps": "x"}) for name in "abcdef"), n_ignored=2
     )

@@ -194,7 +194,7 @@ def read_number(picture: np.ndarray) -> int:
     return sum(1 << i for i in range(12) if bright[i])
 
 
-def test_given_case(data_dir):
+def test_a_given_video_in_ycgco_has_its_colours(data_dir):
     path = data_dir / "cases/video/ycgco.ts"
     if not path.is_file():
         pytest.skip("no cases in the test data")

@@ -357,7 +357,7 @@ def test_slices_of_far_batches_are_on_disk_in_small_pieces(tmp_path, monkeypatch
     assert both.extra["n"].to_pylist() == words.to_pylist() and both._rows["extra:n"].nbytes < 2e6
 
 
-def test_cases(data_dir):
+def test_given_manifests_keep_their_columns(data_dir):
     folder = data_dir / "cases/manifest"
     if not folder.is_dir():
         pytest.skip("these test data have no cases")

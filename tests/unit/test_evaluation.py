@@ -73,7 +73,7 @@ def test_clusters_without_videos_are_counted():
     assert describe_empty(evaluate(values, labels, n_clusters=2)) is None
 
 
-def test_one_video():
+def test_one_video_has_no_silhouette():
     found = evaluate(np.ones((1, 3, 2)), np.zeros(1, int))
     assert found["silhouette"] is None
     assert found["sizes"] == [1]

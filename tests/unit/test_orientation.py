@@ -191,7 +191,7 @@ def test_frames_with_side_data_that_pyav_has_no_name_for(tmp_path, orientation, 
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("symmetry", ["hflip", "vflip", "transpose"])
-def test_given_cases(data_dir, symmetry, name):
+def test_given_videos_are_set_upright(data_dir, symmetry, name):
     cases = data_dir / "cases/video"
     if not cases.is_dir():
         pytest.skip("no cases in the test data")

@@ -422,7 +422,7 @@ def test_pictures_that_have_moved_are_found_once_the_run_is_clustered_again(serv
     assert served.ask("video/a/info").json["problem"] is None
 
 
-def test_neighbours(served):
+def test_a_search_finds_neighbours_and_parts_with_their_rows(served):
     found = served.ask("search?like=a&n=3").json["videos"]
     assert len(found) == 3 and found[0]["video_id"] in ("link", "b")
     rows = served.ask(f"rows?of={found[0]['row']}").body

@@ -27,7 +27,7 @@ def run(request, tmp_path):
     return Run(str(tmp_path / "a run") if request.param == "local" else f"memory://{tmp_path.name}/run")
 
 
-def test_files(run):
+def test_files_are_replaced_listed_and_removed(run):
     assert not run.exists("run.json")
     run.write_json("run.json", {"name": "Ünïcode"})
     run.write_json("run.json", {"name": "again"})
@@ -59,7 +59,7 @@ def test_a_folder_has_one_spelling(tmp_path, monkeypatch):
     assert Run("memory://runs/a b").place("x.csv") == "memory:///runs/a b/x.csv"
 
 
-def test_tables(run):
+def test_tables_of_a_folder_are_read_in_the_order_of_their_names(run):
     for number in (1, 0):
         run.write_table(f"embeddings/{number}.parquet", pa.table({"n": [number], "m": ["x"]}))
     run.write_bytes("embeddings/.half-written.parquet", b"PAR1")
