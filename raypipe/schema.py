@@ -31,7 +31,7 @@ AWAY = "source"
 UNIT = ("video_id", "segment", "fingerprint")
 """What names the unit of work, a segment, in each row that comes of it."""
 
-# What probing finds travels by name: `raypipe.decoders.container.probe_video` fills in the fields of `Probe`. Each is
+# What probing finds travels by name: `raypipe.decoders.lengths.probe_video` fills in the fields of `Probe`. Each is
 # copied to the column of `PLAN` of that name, and from there to the column of `VIDEOS` of that name, if there is one.
 
 PLAN = pa.schema(
@@ -96,9 +96,8 @@ CLUSTERS = pa.schema(
     ]
 )
 """A row an ok video, in the order of the source: ``clusters.parquet``. ``distance`` is that to the own center, and
-``outlier_score`` the divergence from the nearest center that other videos support. (In earlier versions the score was
-the rank of the distance, which is ``quantile`` in ``outliers.csv`` now.) ``outlier`` says whether one of the two, as
-``cluster.outlier_by`` names it, lies beyond its quantile."""
+``outlier_score`` the divergence from the nearest center that other videos support. ``outlier`` says whether one of the
+two, as ``cluster.outlier_by`` names it, lies beyond its quantile."""
 
 
 def embeddings_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:

@@ -110,6 +110,8 @@ def score_mean_pooled(values: Any, truth: Sequence[str | None], n_clusters: int,
         Trajectories of embeddings, not reduced: (n, T, dim), or a list of (T_i, dim) arrays.
     truth
         The class of each trajectory, or None if it is not known.
+    n_clusters, seed
+        Of k-means.
     """
     found = cluster_vectors(pool_steps(values), n_clusters, n_init=10, max_iter=300, seed=seed)
     return score_agreement(found.labels, truth)["ari"]
