@@ -268,7 +268,6 @@ def read_model(run: Run) -> SavedModel:
         others = ": its clusters are an estimator's that was fitted elsewhere" if run.exists(CLUSTERS_FILE) else ""
         raise UsageError(f"{run} has no model of its clusters{others}: run raypipe cluster {run}")
     reducer = _read_arrays(run, REDUCER_FILE)
-    reducer.pop("allow_pickle", None)  # An earlier numpy took a parameter of this name for an array.
     config = from_yaml(run.read_bytes(MODEL_CONFIG_FILE).decode())
     return SavedModel(config, read_model_centers(run), reducer, run.read_json(METRICS_FILE).get("gamma"))
 
