@@ -176,19 +176,15 @@ class Failure:
         The stage at which it failed: "find", "probe", "decode", "encode", or `AWAY`.
     error
         The reason, on one line.
-    is_transient
-        Whether it says nothing of the video, because its server was away: the next run tries it again unasked.
     """
 
     stage: str
     error: str
-    is_transient: bool = False
 
     @classmethod
     def of(cls, stage: str, error: DecodeError) -> Failure:
         """Return what an error at a stage comes to; the stage of a transient failure is `AWAY`."""
-        is_transient = isinstance(error, SourceAwayError)
-        return cls(AWAY if is_transient else stage, str(error), is_transient)
+        return cls(AWAY if isinstance(error, SourceAwayError) else stage, str(error))
 
 
 @dataclass(frozen=True)

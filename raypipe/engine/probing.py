@@ -128,7 +128,6 @@ _PROBE_ROW = pa.schema(
         *(PLAN.field(field.name) for field in fields(Probe)),
         pa.field("stage", pa.string()),
         pa.field("error", pa.string()),
-        pa.field("is_transient", pa.bool_()),
     ]
 )
 """A file's number, and the fields of its `Probe` or its `Failure`."""
