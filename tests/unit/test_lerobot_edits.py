@@ -114,6 +114,19 @@ def test_the_page_can_delete_what_is_selected(made):
     assert sorted(episodes) == sorted([*range(8)] * (len(episodes) // 8))
 
 
+@pytest.mark.parametrize("value", ["first try", 0.5])
+def test_the_page_deletes_nothing_by_what_is_no_number_of_an_episode(made, tmp_path, value):
+    """A manifest of a dataset's files may have a column of that name too, with whatever in it."""
+    shutil.copytree(made[1].url, tmp_path / "run")
+    run = rp.Run(str(tmp_path / "run"))
+    videos = run.read_table("videos.parquet")
+    place = videos.schema.get_field_index("episode_index")
+    run.write_table("videos.parquet", videos.set_column(place, "episode_index", pa.array([value] * len(videos))))
+    block = explorer.write_data(run, read_facts(run), {}, {})
+    header, arrays = packing.unpack(gzip.decompress(base64.b64decode(block)))
+    assert "episode_index does not hold whole numbers" in header["lerobot"]["problem"] and "episodes" not in arrays
+
+
 def test_the_page_can_delete_episodes_whose_numbers_are_times(made, tmp_path):
     recorded = 20_261_130_194_300
     shutil.copytree(made[1].url, tmp_path / "run")

@@ -28,7 +28,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.frames import read_frames
 from raypipe.runs.lookup import iter_trajectories, path_column
 from raypipe.runs.results import read_model
-from raypipe.sources.lerobot import EPISODE
+from raypipe.sources.lerobot import EPISODE, whole_numbers
 
 # So many videos have pictures in the page at most, and fewer where these bytes do not hold them: a strip has some 4 KB.
 MAX_STRIPS, FILM_BYTES = 1000, 5_000_000
@@ -236,14 +236,14 @@ def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
 
     try:
         command, notes = edit_command(run, videos["uri"], "selection_deleted")
+        numbers = whole_numbers(videos, EPISODE).tolist()
     except RaypipeError as error:  # Such as a dataset that is not where it was: the other exports need none of it.
         header["lerobot"] = {"problem": message_of(error)}
         return
     header["lerobot"] = {"flags": command, "notes": notes}
-    episodes = dict(zip(videos["video_id"].to_pylist(), videos[EPISODE].to_pylist(), strict=True))
-    numbers = (episodes.get(member.video_id) for member in facts.members)
+    episodes = dict(zip(videos["video_id"].to_pylist(), numbers, strict=True))
     # As float64 they may be as large as what was recorded at a time, such as 20261130194300.
-    arrays["episodes"] = np.array([-1 if number is None else int(number) for number in numbers], np.float64)
+    arrays["episodes"] = np.array([episodes.get(member.video_id, -1) for member in facts.members], np.float64)
 
 
 def _join_paths(paths: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
