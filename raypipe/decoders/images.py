@@ -21,7 +21,7 @@ from raypipe.errors import DecodeError, SourceAwayError, SourceError, message_of
 from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_row_groups
-from raypipe.sources.lerobot import EPISODE, whole_numbers
+from raypipe.sources.lerobot import EPISODE, seconds, whole_numbers
 from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_column, patiently, shown
 
 _TIME = "timestamp"
@@ -221,15 +221,15 @@ def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:
     groups = find_row_groups(parquet, named.episode, named.episode)
     known = [name for name in (_TIME, EPISODE) if name in there]
     table = parquet.read_row_groups(groups, known)
-    seconds = table[_TIME].cast(pa.float64()).to_numpy()
-    episodes = whole_numbers(table, EPISODE) if EPISODE in known else np.full(len(seconds), named.episode)
+    times_s = seconds(table, _TIME)
+    episodes = whole_numbers(table, EPISODE) if EPISODE in known else np.full(len(table), named.episode)
     rows = np.flatnonzero(episodes == named.episode)
     if not len(rows):
         raise DecodeError(f"{shown(named.file)} has no row of episode {named.episode}")
-    if not np.isfinite(seconds[rows]).all():
+    if not np.isfinite(times_s[rows]).all():
         raise DecodeError(f"{shown(named.file)} has rows of episode {named.episode} whose {_TIME} is no number")
-    rows = rows[np.argsort(seconds[rows], kind="stable")]
-    return _PictureTable(parquet, groups, rows, seconds, episodes, named.column)
+    rows = rows[np.argsort(times_s[rows], kind="stable")]
+    return _PictureTable(parquet, groups, rows, times_s, episodes, named.column)
 
 
 def _to_frame(data: bytes) -> av.VideoFrame:
