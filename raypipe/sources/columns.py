@@ -233,7 +233,7 @@ def _struct_type(there: _Values) -> pa.DataType | None:
     return pa.struct(fields)
 
 
-def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of JSON, for `json.loads` to call; two values of one name are a `ValueError`."""
     row = dict(pairs)
     if len(row) < len(pairs):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import SourceError
 from raypipe.sources.captions import join_captions
-from raypipe.sources.columns import UnlikeError, count_types, is_unicode, to_array, to_object, writing_error
+from raypipe.sources.columns import UnlikeError, count_types, from_pairs, is_unicode, to_array, writing_error
 from raypipe.sources.files import group_name
 from raypipe.sources.videos import Videos, make_video_id, tabulate
 from raypipe.storage import beside, canonical_uri, failure, local_path, open_file, shown, suffix, without_query
@@ -238,13 +238,13 @@ def _read_parquet(file: IO[bytes], name: str) -> _Read:
     def batches() -> Iterator[_Rows]:
         for batch in chain.from_iterable(parquet.iter_batches(_BATCH_ROWS, some) for some in groups):
             table = pa.Table.from_batches([batch]).rename_columns(columns)
-            known = {column: _to_objects(table[column]) for column in columns if column in _KNOWN}
+            known = {column: _plain_objects(table[column]) for column in columns if column in _KNOWN}
             yield _Rows(known, table.select([field.name for field in extra]))
 
     return _Read(columns, pa.schema(extra), batches())
 
 
-def _to_objects(column: pa.ChunkedArray) -> list[Any]:
+def _plain_objects(column: pa.ChunkedArray) -> list[Any]:
     """Return values as Python objects: durations in seconds; other times, which may not fit, as text."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -355,7 +355,7 @@ def _read_jsonl(file: IO[bytes], name: str) -> _Read:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=to_object)
+            row = json.loads(line, object_pairs_hook=from_pairs)
         except json.JSONDecodeError as error:
             raise ValueError(f"line {i}, column {error.colno}: {error.msg}") from error
         except UnicodeDecodeError:
@@ -387,7 +387,7 @@ def _in_batches(columns: dict[str, Any]) -> _Read:
 
     def rows(start: int) -> _Rows:
         some = {column: values[start : start + _BATCH_ROWS] for column, values in known.items()}
-        lists = {column: part if isinstance(part, list) else _to_objects(part) for column, part in some.items()}
+        lists = {column: part if isinstance(part, list) else _plain_objects(part) for column, part in some.items()}
         return _Rows(lists, extra.slice(start, _BATCH_ROWS))
 
     return _Read(list(columns), extra.schema, map(rows, starts))

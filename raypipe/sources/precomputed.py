@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from raypipe.errors import DecodeError, SourceError, one_line
 from raypipe.ranges import read_range
-from raypipe.sources.columns import is_unicode, to_object
+from raypipe.sources.columns import from_pairs, is_unicode
 from raypipe.sources.files import names_file
 from raypipe.sources.videos import Video, Videos, make_video_id
 from raypipe.storage import canonical_uri, failure, open_file, shown, suffix
@@ -170,7 +170,7 @@ def _read_json(content: bytes) -> Any:
     if content.lstrip().startswith(b"["):
         with contextlib.suppress(ValueError):  # Python's says in which line a mistake is.
             return from_json(content)
-    return json.loads(content, object_pairs_hook=to_object)
+    return json.loads(content, object_pairs_hook=from_pairs)
 
 
 def _check_pickle(content: bytes, name: str) -> bytes:
