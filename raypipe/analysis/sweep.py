@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from numbers import Integral
 from typing import Any
@@ -122,17 +123,11 @@ class _Fitter:
         return found
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """Scores the labellings of one collection by silhouettes of the divergence, which is computed once for a γ."""
-
-    collections: tuple[Any, ...]
-
-    def __call__(self, job: tuple[int, float, Sequence[np.ndarray]]) -> list[float | None]:
-        number, gamma, labellings = job
-        values = _own(self.collections[number])
-        apart = compare_pairs(values, gamma)
-        return [score_silhouette(apart, labels, "precomputed") for labels in labellings]
+def _score(collections: tuple[Any, ...], job: tuple[int, float, Sequence[np.ndarray]]) -> list[float | None]:
+    """Score the labellings of one collection by silhouettes of the divergence, which is computed once for a γ."""
+    number, gamma, labellings = job
+    apart = compare_pairs(_own(collections[number]), gamma)
+    return [score_silhouette(apart, labels, "precomputed") for labels in labellings]
 
 
 def sweep_clusters(
@@ -198,7 +193,7 @@ def sweep_clusters(
         for number in range(len(collections))
         for gamma in resolved
     ]
-    scored = iter(list(map(_Scorer(collections), to_score)))
+    scored = iter(list(map(partial(_score, collections), to_score)))
     # By collection, γ and k; None becomes NaN.
     silhouettes = np.array([[next(scored) for _ in resolved] for _ in collections], np.float64)
     means = pool_steps(values).astype(np.float64)
