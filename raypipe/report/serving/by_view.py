@@ -27,8 +27,8 @@ _GZIP = b"\x1f\x8b"
 _RANGES = re.compile(r"\d{1,10}(?:-\d{1,10})?(?:\.\d{1,10}(?:-\d{1,10})?)*", re.ASCII)
 
 
-class ByView:
-    """The answers, all of them bytes: packed arrays (`raypipe.report.packing`), or one array.
+def make_routes(run: Run, page: HeldPage, call: Callable[..., Awaitable[Any]]) -> list[Route]:
+    """Return the routes to the answers, all of them bytes: packed arrays (`raypipe.report.packing`), or one array.
 
     Parameters
     ----------
@@ -40,17 +40,9 @@ class ByView:
         Calls a function in a thread.
     """
 
-    def __init__(self, run: Run, page: HeldPage, call: Callable[..., Awaitable[Any]]) -> None:
-        self._run, self._page, self._call = run, page, call
-
-    @property
-    def routes(self) -> list[Route]:
-        """The routes to the answers."""
-        return [Route(f"/{name}", self._answer_by(read)) for name, read in _READS.items()]
-
-    def _answer_by(self, read: Callable[[PageData, QueryParams], bytes]) -> Callable[[Request], Awaitable[Response]]:
+    def answer_by(read: Callable[[PageData, QueryParams], bytes]) -> Callable[[Request], Awaitable[Response]]:
         def find(ask: QueryParams, is_compressed: bool) -> tuple[bytes, str]:
-            version, data = read_version(self._run), self._page.read()
+            version, data = read_version(run), page.read()
             if data is None:
                 raise NotHere("this page was written by an earlier raypipe: run raypipe report again")
             content = read(data, ask)
@@ -60,13 +52,15 @@ class ByView:
 
         async def answer(request: Request) -> Response:
             is_compressed = "gzip" in request.headers.get("accept-encoding", "")
-            content, version = await self._call(find, request.query_params, is_compressed)
+            content, version = await call(find, request.query_params, is_compressed)
             headers = {VERSION_HEADER: version}
             if content.startswith(_GZIP):
                 headers["content-encoding"] = "gzip"
             return Response(content, media_type="application/octet-stream", headers=headers)
 
         return answer
+
+    return [Route(f"/{name}", answer_by(read)) for name, read in _READS.items()]
 
 
 def _find_words(data: PageData, ask: QueryParams) -> bytes:

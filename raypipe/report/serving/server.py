@@ -28,7 +28,7 @@ from starlette.routing import Route
 
 from raypipe.errors import RaypipeError, SourceError, UsageError, message_of
 from raypipe.report.serving.access import App, Gate
-from raypipe.report.serving.by_view import ByView
+from raypipe.report.serving.by_view import make_routes
 from raypipe.report.serving.byte_ranges import RangeResponse, open_content, wait_gone
 from raypipe.report.serving.conversions import Conversions, default_folder
 from raypipe.report.serving.media_sources import direct_type
@@ -89,7 +89,7 @@ def make_app(run: Run, conversions: Conversions) -> Starlette:
         Route("/video/{id}/converted.mp4", page.send_converted),
         Route("/video/{id}", page.send_video),
         Route("/files/{name:path}", page.send_file),
-        *page.by_view.routes,
+        *page.by_view,
         Route("/{name}", page.send_own),
     ]
     handlers = dict.fromkeys((HTTPException, RaypipeError, Exception), _answer_error)
@@ -107,7 +107,7 @@ class _Page:
         # A search takes all cores and much memory; and numba compiles in one thread at a time.
         self._computing = ThreadPoolExecutor(1, "raypipe-search")
         self._held = HeldPage(run)
-        self.by_view = ByView(run, self._held, self._call)
+        self.by_view = make_routes(run, self._held, self._call)
 
     @contextlib.asynccontextmanager
     async def live(self, _app: Starlette) -> AsyncIterator[None]:
