@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.errors import RaypipeError, SourceError, UsageError
-from raypipe.runs.contents import CLUSTERS_FILE, TRAJECTORIES_FOLDER, VIDEOS_FILE
+from raypipe.errors import SourceError, UsageError
+from raypipe.runs.contents import CLUSTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.results import from_table, read_trajectories
-from raypipe.schema import OK, Trajectories, numbers_of
+from raypipe.schema import OK
 from raypipe.sources.lerobot import EPISODE
 from raypipe.sources.videos import make_video_id
 from raypipe.storage import canonical_uri, shown, split_member
@@ -88,57 +85,6 @@ def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
             found[row["video_id"]]["cluster"] = row["cluster"]
     return found
-
-
-def path_column(run: Run) -> str:
-    """Return which column of ``trajectories/`` the clusters were found in: "reduced", or "trajectory" without it.
-
-    Raises
-    ------
-    UsageError
-        If the run has no trajectories, because it is not clustered.
-    """
-    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
-    if not names:
-        raise UsageError(f"{run} has no trajectories, as it is not clustered: run raypipe cluster {run}")
-    return "reduced" if "reduced" in run.column_names(names[0]) else "trajectory"
-
-
-def read_labelled(run: Run) -> tuple[Any, np.ndarray]:
-    """Read the paths that a run's clusters were found in, as `Trajectories.values`, and the (n,) clusters of these."""
-    paths = read_trajectories(run, path_column(run))
-    return paths.values, numbers_of(run.read_table(CLUSTERS_FILE, ["cluster"])["cluster"])
-
-
-def iter_trajectories(run: Run, column: str) -> Iterator[Trajectories]:
-    """Yield one path of every video, such as "reduced", a file in memory at a time."""
-    for table in run.iter_tables(TRAJECTORIES_FOLDER, ["video_id", "n_clips", column]):
-        paths = from_table(table, column)
-        if isinstance(paths.values, np.ndarray):  # numba would compile everything anew for arrays that are read-only.
-            paths = replace(paths, values=paths.values.copy())
-        yield paths
-
-
-def count_trajectories(run: Run) -> int:
-    """Return the number of rows in ``trajectories/``."""
-    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
-    return sum(run.for_each(names, lambda name: run.read_parquet(name, lambda file: file.metadata.num_rows)))
-
-
-def read_path(run: Run, video_id: str, column: str) -> Any:
-    """Read one path of one video, (T, c).
-
-    Raises
-    ------
-    RaypipeError
-        If it is not there.
-    """
-    for name in run.files(TRAJECTORIES_FOLDER, ".parquet"):
-        table = run.read_table(name, ["video_id"])
-        if pc.any(pc.equal(table["video_id"], video_id)).as_py():
-            paths = from_table(run.read_table(name, ["video_id", "n_clips", column]), column)
-            return paths.values[paths.video_ids.index(video_id)]
-    raise RaypipeError(f"{run} has no trajectory of {video_id}: run raypipe cluster {run}")
 
 
 def _video_tables(run: Run, columns: list[str]) -> Iterator[pa.Table]:

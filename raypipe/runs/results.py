@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,57 @@ def read_trajectories(run: Run, column: str) -> Trajectories:
         values = np.concatenate([part.values for part in parts])
     ids = tuple(video_id for part in parts for video_id in part.video_ids)
     return Trajectories(ids, values, np.concatenate([part.n_clips for part in parts]))
+
+
+def path_column(run: Run) -> str:
+    """Return which column of ``trajectories/`` the clusters were found in: "reduced", or "trajectory" without it.
+
+    Raises
+    ------
+    UsageError
+        If the run has no trajectories, because it is not clustered.
+    """
+    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
+    if not names:
+        raise UsageError(f"{run} has no trajectories, as it is not clustered: run raypipe cluster {run}")
+    return "reduced" if "reduced" in run.column_names(names[0]) else "trajectory"
+
+
+def read_labelled(run: Run) -> tuple[Any, np.ndarray]:
+    """Read the paths that a run's clusters were found in, as `Trajectories.values`, and the (n,) clusters of these."""
+    paths = read_trajectories(run, path_column(run))
+    return paths.values, numbers_of(run.read_table(CLUSTERS_FILE, ["cluster"])["cluster"])
+
+
+def iter_trajectories(run: Run, column: str) -> Iterator[Trajectories]:
+    """Yield one path of every video, such as "reduced", a file in memory at a time."""
+    for table in run.iter_tables(TRAJECTORIES_FOLDER, ["video_id", "n_clips", column]):
+        paths = from_table(table, column)
+        if isinstance(paths.values, np.ndarray):  # numba would compile everything anew for arrays that are read-only.
+            paths = replace(paths, values=paths.values.copy())
+        yield paths
+
+
+def count_trajectories(run: Run) -> int:
+    """Return the number of rows in ``trajectories/``."""
+    names = run.files(TRAJECTORIES_FOLDER, ".parquet")
+    return sum(run.for_each(names, lambda name: run.read_parquet(name, lambda file: file.metadata.num_rows)))
+
+
+def read_path(run: Run, video_id: str, column: str) -> Any:
+    """Read one path of one video, (T, c).
+
+    Raises
+    ------
+    RaypipeError
+        If it is not there.
+    """
+    for name in run.files(TRAJECTORIES_FOLDER, ".parquet"):
+        table = run.read_table(name, ["video_id"])
+        if pc.any(pc.equal(table["video_id"], video_id)).as_py():
+            paths = from_table(run.read_table(name, ["video_id", "n_clips", column]), column)
+            return paths.values[paths.video_ids.index(video_id)]
+    raise RaypipeError(f"{run} has no trajectory of {video_id}: run raypipe cluster {run}")
 
 
 def to_table(trajectories: Trajectories, rows: slice, more: dict[str, Any]) -> pa.Table:

@@ -10,10 +10,10 @@ import numpy as np
 from raypipe.analysis.faults import times_of_steps
 from raypipe.config import TrajectoryConfig
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.runs import lookup
 from raypipe.runs.clips import iter_clip_paths
 from raypipe.runs.directory import Run
-from raypipe.runs.results import read_model_centers
+from raypipe.runs.lookup import describe_videos
+from raypipe.runs.results import path_column, read_model_centers, read_path
 from raypipe.schema import ClipPath
 from raypipe.softdtw import cdist_soft_dtw
 from raypipe.softdtw.alignment import align_pairs
@@ -73,11 +73,11 @@ def align_videos(run: Run, ids: Sequence[str], to_center: bool = False) -> Share
     if not 2 <= len(set(ids)) == len(ids) <= MOST_VIDEOS:
         raise UsageError(f"name two to {MOST_VIDEOS} different videos to align")
     how = TrajectoryConfig(**run.info()["config"]["trajectory"])
-    column = lookup.path_column(run)
+    column = path_column(run)
     if how.pool:
         raise UsageError(f"{run} pools each video to one vector: there is no path in time to align")
     gamma = gamma_of(run, column)
-    paths = [np.asarray(lookup.read_path(run, video_id, column), np.float64) for video_id in ids]
+    paths = [np.asarray(read_path(run, video_id, column), np.float64) for video_id in ids]
     known = {clips.video_id: clips for clips in iter_clip_paths(run, ids)}
     if lacking := [video_id for video_id in ids if video_id not in known]:
         raise RaypipeError(f"the clips of {lacking[0]} have no times in {run}")
@@ -130,7 +130,7 @@ def _to_ends(times_s: np.ndarray, clips: ClipPath) -> np.ndarray:
 
 def _read_center(run: Run, ids: Sequence[str]) -> np.ndarray:
     """Return the center of the cluster of all these videos, (T, c) float64."""
-    clusters = {found["cluster"] for found in lookup.describe_videos(run, ids).values()}
+    clusters = {found["cluster"] for found in describe_videos(run, ids).values()}
     if len(clusters) != 1:
         raise UsageError("these videos are in several clusters, which have no center in common")
     (number,) = clusters

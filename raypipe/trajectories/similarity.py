@@ -16,7 +16,7 @@ import numpy as np
 from raypipe.config import Config, make_config
 from raypipe.encoders import Encoder, make_encoder
 from raypipe.errors import UsageError, check_type
-from raypipe.runs import lookup
+from raypipe.runs import lookup, results
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable, why_no_words, without_folder
 from raypipe.runs.contents import METRICS_FILE, SIGNALS_FOLDER
 from raypipe.runs.directory import Run
@@ -87,10 +87,10 @@ def search(
             whole = next(iter_clip_paths(query, video_id and [video_id]))
         matches = ranking.rank_pieces(whole, part, iter_clip_paths(run), n, least=least)
     else:
-        column = lookup.path_column(run)
+        column = results.path_column(run)
         path = _read_query(run, like, video_id, config, column)
-        pooled = not ranking.is_affordable(lookup.count_trajectories(run), *path.shape)
-        paths = lookup.iter_trajectories(run, column)
+        pooled = not ranking.is_affordable(results.count_trajectories(run), *path.shape)
+        paths = results.iter_trajectories(run, column)
         gamma = gamma_of(run, column)
         matches = ranking.rank_paths(path, paths, gamma, n, least=least, skip=video_id, pooled=pooled)
     return _describe(run, matches)
@@ -127,8 +127,8 @@ def find_diverse(run: Run, n: int = 9) -> list[dict[str, Any]]:
     from raypipe.analysis.search import BUDGET, Match, spread_out
 
     _check(run, "", n)
-    column = lookup.path_column(run)
-    n = min(n, lookup.count_trajectories(run))
+    column = results.path_column(run)
+    n = min(n, results.count_trajectories(run))
     paths = _gather(run, column, lambda n_steps, dim: BUDGET / (n * n_steps**2 * (dim + 8)))
     found = spread_out(paths.values, gamma_of(run, column), n)
     return _describe(run, [Match(paths.video_ids[i], distance) for i, distance in found])
@@ -151,7 +151,7 @@ def find_duplicates(run: Run) -> list[list[dict[str, Any]]]:
     from raypipe.analysis.search import Match
 
     _check(run, "", 1)
-    paths = _gather(run, lookup.path_column(run), lambda n_steps, dim: np.inf)
+    paths = _gather(run, results.path_column(run), lambda n_steps, dim: np.inf)
     found = group_duplicates(paths.values)
     return [
         _describe(run, [Match(paths.video_ids[i], float(found.nearest[i])) for i in group]) for group in found.groups
@@ -246,17 +246,16 @@ def _opened(run: Run, like: str, video_id: str | None, config: Config) -> Iterat
 
 def _read_query(run: Run, like: str, video_id: str | None, config: Config, column: str) -> np.ndarray:
     """Return the query's path, (T, c), in the space of a column of the run's ``trajectories/``."""
-    from raypipe.runs.results import read_encoder, read_model
     from raypipe.trajectories.steps import LocalSteps
 
     if video_id is not None:
-        return lookup.read_path(run, video_id, column)
+        return results.read_path(run, video_id, column)
     with _opened(run, like, video_id, config) as alone:
-        steps = LocalSteps(alone, config, read_encoder(run))
+        steps = LocalSteps(alone, config, results.read_encoder(run))
         steps.build()
         if column == "trajectory":
             return steps.paths.values[0]
-        steps.restore(read_model(run).reducer)
+        steps.restore(results.read_model(run).reducer)
         return steps.reduced.values[0]
 
 
@@ -266,18 +265,18 @@ def gamma_of(run: Run, column: str) -> float:
 
     if column == "reduced" and (gamma := run.read_json(METRICS_FILE).get("gamma")):
         return gamma
-    return auto_gamma(next(lookup.iter_trajectories(run, column)).values)
+    return auto_gamma(next(results.iter_trajectories(run, column)).values)
 
 
 def _gather(run: Run, column: str, affordable: Any) -> Trajectories:
     """Return so many of a run's paths, evenly spread, as are affordable, and fit a bounded amount of memory."""
-    first = next(lookup.iter_trajectories(run, column)).values
+    first = next(results.iter_trajectories(run, column)).values
     n_steps, dim = max(len(path) for path in first), first[0].shape[1]
     at_most = int(max(min(affordable(n_steps, dim), _SPREAD_BYTES / (n_steps * dim * first[0].itemsize)), 1))
-    taken = slice(None, None, -(-lookup.count_trajectories(run) // at_most))
+    taken = slice(None, None, -(-results.count_trajectories(run) // at_most))
     parts = [
         Trajectories(part.video_ids[taken], [np.array(path) for path in part.values[taken]], part.n_clips[taken])
-        for part in lookup.iter_trajectories(run, column)
+        for part in results.iter_trajectories(run, column)
     ]
     values: Any = [path for part in parts for path in part.values]
     if len({len(path) for path in values}) == 1:

@@ -27,8 +27,7 @@ from raypipe.reduction.umap import choose_library
 from raypipe.runs.beginnings import begin_clusters
 from raypipe.runs.contents import LEARNED_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import read_labelled
-from raypipe.runs.results import PREDICTED, SavedModel, write_encoder, write_trajectories
+from raypipe.runs.results import PREDICTED, SavedModel, read_labelled, write_encoder, write_trajectories
 from raypipe.runs.span_table import write_spans
 from raypipe.schema import Trajectories
 from raypipe.trajectories.interpolation import build_trajectories

@@ -12,8 +12,7 @@ from raypipe.errors import UsageError
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.contents import METRICS_FILE, OUTLIERS_FILE
 from raypipe.runs.directory import Run
-from raypipe.runs.lookup import iter_trajectories, path_column
-from raypipe.runs.results import read_model_centers
+from raypipe.runs.results import iter_trajectories, path_column, read_model_centers
 from raypipe.softdtw import auto_gamma
 
 

@@ -26,8 +26,7 @@ from raypipe.report.style import COLORS, color_of
 from raypipe.runs.contents import CENTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import read_frames
-from raypipe.runs.lookup import iter_trajectories, path_column
-from raypipe.runs.results import read_model
+from raypipe.runs.results import iter_trajectories, path_column, read_model
 from raypipe.sources.lerobot import EPISODE, whole_numbers
 
 # So many videos have pictures in the page at most, and fewer where these bytes do not hold them: a strip has some 4 KB.
