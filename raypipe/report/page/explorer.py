@@ -227,9 +227,9 @@ def _encode_film(tiles: Sequence[Image.Image]) -> bytes:
 
 def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
     """Add each video's episode and the command that edits their dataset, or why there is none, if they are of one."""
-    videos = run.read_table(VIDEOS_FILE)
-    if EPISODE not in videos.column_names:
+    if EPISODE not in run.column_names(VIDEOS_FILE):
         return
+    videos = run.read_table(VIDEOS_FILE, ["video_id", "uri", EPISODE])
     # It imports what a report of other videos does not need.
     from raypipe.report.exporting.lerobot_edits import edit_command
 
