@@ -71,7 +71,7 @@ def _find_one(run: Run, name: str, is_named: Callable[[pa.Table], Any]) -> str |
 
 
 def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return ``uri, group, label, caption`` and ``cluster`` of some videos by id; a video without cluster has None.
+    """Return ``video_id, uri, group, label, caption, cluster`` of some videos by id; one without a cluster has None.
 
     Of a LeRobot dataset they have their ``episode_index`` too.
     """
@@ -79,7 +79,7 @@ def describe_videos(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for table in _video_tables(run, with_episode(run, _SHOWN)):
         for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():
-            found[row.pop("video_id")] = {**row, "cluster": None}
+            found[row["video_id"]] = {**row, "cluster": None}
     if run.exists(CLUSTERS_FILE):
         table = run.read_table(CLUSTERS_FILE, ["video_id", "cluster"])
         for row in table.filter(pc.is_in(table["video_id"], value_set=wanted)).to_pylist():

@@ -344,7 +344,7 @@ def describe_outliers(
         value = video.distance if found.by == "distance" else video.score
         reason = f"  {video.reason}" if video.reason else ""
         name = shown(name_of(video.uri))
-        if own := own_id({"video_id": video.video_id, **known[video.video_id]}):
+        if own := own_id(known[video.video_id]):
             name = own
         elif times_used[video.uri] > 1:
             name = f"{name}  {video.video_id}"

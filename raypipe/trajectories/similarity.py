@@ -287,4 +287,4 @@ def _gather(run: Run, column: str, affordable: Any) -> Trajectories:
 
 def _describe(run: Run, matches: list[Any]) -> list[dict[str, Any]]:
     known = lookup.describe_videos(run, [match.video_id for match in matches])
-    return [{"video_id": match.video_id, **known[match.video_id], **vars(match)} for match in matches]
+    return [{**known[match.video_id], **vars(match)} for match in matches]

@@ -450,7 +450,7 @@ def test_the_farthest_are_named_so_that_they_can_be_told_apart():
     listed = [
         Outlier(i, f"file://{uri}", 0, 1.0, 1.0, 0.5, 0.5, 0, False, "keep", None, None, "") for i, uri in uris.items()
     ]
-    known = {i: {"group": "top", "episode_index": 7} for i in uris}
+    known = {i: {"video_id": i, "group": "top", "episode_index": 7} for i in uris}
     ones, zeros = np.ones(6), np.zeros(6, int)
     found = Judgement(ones, ones, zeros, zeros, ones > 1, "score", 0.95, 1.0, {}, None)
     named = [line.split("cluster 0  ")[1] for line in describe_outliers(found, listed, known)[2:]]

@@ -467,7 +467,7 @@ def test_episodes_of_one_file_are_named_by_what_the_commands_take(episodes):
     assert find_id(episodes, "3/top") == make_video_id("3/top")
     with pytest.raises(UsageError, match=r"holds 5 videos of .*: give one's id, such as 0/top$"):
         find_id(episodes, "file-000.mp4")
-    found = [{"video_id": i, **each, **NOWHERE} for i, each in describe_videos(episodes, videos_of(episodes)).items()]
+    found = [{**each, **NOWHERE} for each in describe_videos(episodes, videos_of(episodes)).values()]
     told = as_text(found, False)
     assert [line.rpartition("  ")[2] for line in told.splitlines()[1:]] == [f"{i}/top" for i in range(4)]
     assert [each["episode_index"] for each in found] == [0, 1, 2, 3]

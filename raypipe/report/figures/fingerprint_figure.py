@@ -159,7 +159,7 @@ def _describe(run: Run, ids: Sequence[str]) -> list[Subject]:
         video = videos[video_id]
         note = _note(video["label"] or video["group"], video["caption"])
         span_s = spans.get(video_id, _span(None, None))
-        name = own_id({"video_id": video_id, **video}) or name_of(video["uri"])
+        name = own_id(video) or name_of(video["uri"])
         found.append(Subject(video_id, name, note, video["cluster"], span_s))
     return found
 

@@ -34,7 +34,7 @@ def describe_poster(
     layout
         The poster.
     videos
-        ``uri``, ``label``, ``caption`` and ``cluster`` by ``video_id``.
+        What `describe_videos` returned of those that it shows.
     row_of
         The row of ``clusters.parquet``, which is the video's number in the page, by ``video_id``.
     """
@@ -55,7 +55,7 @@ def describe_poster(
         "levels": math.ceil(math.log2(side)) if is_pyramid else 0,
         "grid": {"margin": layout.margin, "tile": layout.tile, "columns": layout.columns},
         "rows": [row_of.get(video_id) for video_id in videos],
-        "videos": [_tell({"video_id": video_id, **video}) for video_id, video in videos.items()],
+        "videos": list(map(_tell, videos.values())),
         "frames": dict(zip(layout.tiles.tolist(), zip(of_frames, times_s, strict=True), strict=True)),
     }
 
