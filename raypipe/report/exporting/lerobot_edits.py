@@ -162,8 +162,8 @@ def find_dataset(run: Run, uris: pa.ChunkedArray) -> LeRobotDataset:
     return dataset
 
 
-def edit_command(run: Run, uris: pa.ChunkedArray, named: str) -> tuple[str, list[str]]:
-    """Return how the command begins that edits the dataset of a run's videos into a new one of a name, and its notes.
+def edit_command(run: Run, uris: pa.ChunkedArray) -> tuple[str, list[str]]:
+    """Return how the command begins that edits the dataset of a run's videos into a new one, and its notes.
 
     A note is a comment of the shell that says what must be done before the command can run.
 
@@ -173,7 +173,7 @@ def edit_command(run: Run, uris: pa.ChunkedArray, named: str) -> tuple[str, list
         If the videos are not of one dataset, or it has moved.
     """
     dataset = find_dataset(run, uris)
-    places = _places(dataset, named)
+    places = _places(dataset, "selection_deleted")
     return shlex.join(_begin_command(places)), _note_needs(dataset, places)
 
 

@@ -234,7 +234,7 @@ def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays)
     from raypipe.report.exporting.lerobot_edits import edit_command
 
     try:
-        command, notes = edit_command(run, videos["uri"], "selection_deleted")
+        command, notes = edit_command(run, videos["uri"])
         numbers = whole_numbers(videos, EPISODE).tolist()
     except RaypipeError as error:  # Such as a dataset that is not where it was: the other exports need none of it.
         header["lerobot"] = {"problem": message_of(error)}
