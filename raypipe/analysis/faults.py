@@ -260,14 +260,14 @@ def spread_of(path: np.ndarray, center: np.ndarray, gamma: float | None) -> tupl
     return far, off, share
 
 
-def measure_moves(values: np.ndarray) -> np.ndarray:
+def _measure_moves(values: np.ndarray) -> np.ndarray:
     """Return how far each clip's embedding is from the one before: (n − 1,) float64."""
     return np.linalg.norm(np.diff(np.asarray(values, np.float64), axis=0), axis=1)
 
 
 def learn_pauses(videos: Sequence[np.ndarray]) -> Pauses:
     """Learn from the embeddings of some videos' clips, (n_i, dim) each, what their pauses are like."""
-    moves = [measure_moves(values) for values in videos]
+    moves = [_measure_moves(values) for values in videos]
     every = np.concatenate([*moves, np.empty(0)])
     if not len(every):
         return Pauses(-1.0, 0.0, 0)
@@ -292,7 +292,7 @@ def find_still(values: np.ndarray, pauses: Pauses) -> tuple[int, int] | None:
     -------
     Its first clip, and the one behind its last.
     """
-    moves = measure_moves(values)
+    moves = _measure_moves(values)
     still = [
         (start, stop)
         for start, stop in find_stretches(moves <= pauses.calm)

@@ -91,7 +91,7 @@ def rank_paths(
     keys = np.empty(0)
     rough = pool_path(query) if pooled else query
     for part in parts:
-        found = sign * divergences(rough, pool_paths(part.values) if pooled else part.values, gamma)
+        found = sign * divergences(rough, _pool_paths(part.values) if pooled else part.values, gamma)
         near = [i for i in np.argsort(found, kind="stable")[: n_kept + 1] if part.video_ids[i] != skip]
         ids += [part.video_ids[i] for i in near]
         paths += [np.array(part.values[i]) for i in near]
@@ -118,10 +118,10 @@ def divergences(query: np.ndarray, values: Any, gamma: float, precision: str = "
 
 def pool_path(path: np.ndarray, n_steps: int = POOLED_STEPS) -> np.ndarray:
     """Pool a path of (T, c) to at most ``n_steps`` steps, the means of as many parts of its steps."""
-    return pool_paths(path[None], n_steps)[0]
+    return _pool_paths(path[None], n_steps)[0]
 
 
-def pool_paths(values: Any, n_steps: int = POOLED_STEPS) -> Any:
+def _pool_paths(values: Any, n_steps: int = POOLED_STEPS) -> Any:
     """Pool many paths, (n, T, c) or a list of (T_i, c), as `pool_path` does."""
     if not isinstance(values, np.ndarray):
         return [pool_path(path, n_steps) for path in values]

@@ -47,7 +47,7 @@ def describe_status(run: Run, now: float | None = None) -> str:
     return "\n".join(lines)
 
 
-def stage_figures(recorded: dict[str, Any]) -> dict[str, float]:
+def _stage_figures(recorded: dict[str, Any]) -> dict[str, float]:
     """Return throughput and utilisation from what a run records of its embedding.
 
     Returns
@@ -97,7 +97,7 @@ def _describe_segments(run: Run) -> list[str]:
 
 
 def _describe_stages(recorded: dict[str, Any], state: str | None, now: float) -> list[str]:
-    figures = stage_figures(recorded)
+    figures = _stage_figures(recorded)
     segments, frames = rounded(figures["segments_per_s"]), rounded(figures["frames_per_s"])
     lines = [
         f"speed      {segments} segments and {frames} frames a second",

@@ -132,7 +132,7 @@ def plain(value: Any) -> Any:
     return json.dumps(value, default=str) if isinstance(value, list | dict) else value
 
 
-def to_column(values: Sequence[Any]) -> pa.Array:
+def _to_column(values: Sequence[Any]) -> pa.Array:
     """Make an Arrow array as `to_array` does; of values that no type holds together, an array of their texts."""
     try:
         return to_array(values)
@@ -144,8 +144,8 @@ def to_column(values: Sequence[Any]) -> pa.Array:
 
 
 def to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
-    """Return objects of JSON as columns, each as `to_column` makes it; a value that an object lacks is null."""
-    return {name: to_column([row.get(name) for row in rows]) for name in dict.fromkeys(chain.from_iterable(rows))}
+    """Return objects of JSON as columns, each as `_to_column` makes it; a value that an object lacks is null."""
+    return {name: _to_column([row.get(name) for row in rows]) for name in dict.fromkeys(chain.from_iterable(rows))}
 
 
 def as_rows(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -268,7 +268,7 @@ _TYPE_OF: dict[type, Callable[[_Values], pa.DataType | None]] = {
 }
 
 
-def stored_type(kind: pa.DataType) -> pa.DataType:
+def _stored_type(kind: pa.DataType) -> pa.DataType:
     """Return the type under which a column lies on disk and in memory: that of the same values without views.
 
     Arrow takes no rows of a view, and writes all of its values with each slice.
@@ -289,12 +289,12 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
 
 
 def stored_schema(fields: pa.Schema) -> pa.Schema:
-    """Return the schema under which columns lie on disk and in memory, each as `stored_type` has it."""
+    """Return the schema under which columns lie on disk and in memory, each as `_stored_type` has it."""
     return pa.schema([_stored(field) for field in fields])
 
 
 def _stored(field: pa.Field) -> pa.Field:
-    return field.with_type(stored_type(field.type))
+    return field.with_type(_stored_type(field.type))
 
 
 def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
@@ -314,7 +314,7 @@ def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
 
 
 def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    one, other = (stored_type(kind.value_type if types.is_dictionary(kind) else kind) for kind in (one, other))
+    one, other = (_stored_type(kind.value_type if types.is_dictionary(kind) else kind) for kind in (one, other))
     if one == other:
         return one
     for a, b in ((one, other), (other, one)):

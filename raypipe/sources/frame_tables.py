@@ -46,7 +46,7 @@ def read_frames(
     def read(file: int) -> tuple[np.ndarray, pa.Table | SourceError]:
         rows = rows_of[file]
         try:
-            return rows, read_rows(uris[file], index[rows], columns, only_first)
+            return rows, _read_rows(uris[file], index[rows], columns, only_first)
         except SourceError as error:
             return rows, error
 
@@ -61,7 +61,7 @@ def read_frames(
         yield from map_files(read, range(start, min(start + _FILES, len(uris))))
 
 
-def read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first: bool = False) -> pa.Table:
+def _read_rows(uri: str, episodes: np.ndarray, columns: Sequence[str], only_first: bool = False) -> pa.Table:
     """Read the frames of some episodes of one file: a table of ``episode_index`` and the columns.
 
     Only row groups that hold one of the episodes are read. A file without ``episode_index`` holds one episode.

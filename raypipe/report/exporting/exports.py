@@ -137,7 +137,7 @@ def _write_csv(run: Run, place: Run) -> list[str]:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     n = 0
-    for table in iter_results(run):
+    for table in _iter_results(run):
         if n == 0:
             writer.writerow([inert(name) for name in table.column_names])
         writers = [_cell_writer(field.type) for field in table.schema]
@@ -148,7 +148,7 @@ def _write_csv(run: Run, place: Run) -> list[str]:
     return [f"wrote {counted(n, 'row')} to {shown(place.place('videos.csv'))}"]
 
 
-def iter_results(run: Run) -> Iterator[pa.Table]:
+def _iter_results(run: Run) -> Iterator[pa.Table]:
     """Yield all that a clustered run knows of each video, some thousand rows at a time, in source order.
 
     The columns are those of ``videos.parquet``, then ``from_s, to_s``, where the video lies in its file, ``cluster,

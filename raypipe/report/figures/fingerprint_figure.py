@@ -109,8 +109,8 @@ def draw_unlike(run: Run, members: Sequence[Member], seed: int) -> bytes | None:
         Subject(m.video_id, m.name, _note(m.label or m.group, m.caption), m.cluster, _span(m.origin_s, m.span_s))
         for m in chosen
     ]
-    prints = read_fingerprints(run, paths, subjects)
-    return draw_fingerprints("The videos most unlike one another: their paths over the map", prints, paths)
+    prints = _read_fingerprints(run, paths, subjects)
+    return _draw_fingerprints("The videos most unlike one another: their paths over the map", prints, paths)
 
 
 def draw_found(run: Run, found: Sequence[Mapping[str, Any]], like: str | None, least: bool) -> bytes:
@@ -135,7 +135,7 @@ def draw_found(run: Run, found: Sequence[Mapping[str, Any]], like: str | None, l
     paths = read_picture_map(run)
     query = find_id(run, like) if like is not None else None
     ids = ([query] if query else []) + [each["video_id"] for each in found]
-    prints = read_fingerprints(run, paths, _describe(run, list(dict.fromkeys(ids))))  # Pieces may be of one video.
+    prints = _read_fingerprints(run, paths, _describe(run, list(dict.fromkeys(ids))))  # Pieces may be of one video.
     if not prints:
         raise UsageError(f"no video was found that has a path on the map of {run}")
     title = "The videos most unlike one another"
@@ -144,7 +144,7 @@ def draw_found(run: Run, found: Sequence[Mapping[str, Any]], like: str | None, l
         title = (
             f"{prints[0].of.name}, and the videos {how} like it" if query else f"The videos {how} like {shown(like)}"
         )
-    return draw_fingerprints(shorten(title, 80), prints, paths)
+    return _draw_fingerprints(shorten(title, 80), prints, paths)
 
 
 def _describe(run: Run, ids: Sequence[str]) -> list[Subject]:
@@ -174,7 +174,7 @@ def _span(origin_s: float | None, length_s: float | None) -> tuple[float, float]
     return start_s, start_s + (length_s or 1.0)
 
 
-def read_fingerprints(run: Run, paths: PictureMap, subjects: Sequence[Subject]) -> list[Fingerprint]:
+def _read_fingerprints(run: Run, paths: PictureMap, subjects: Sequence[Subject]) -> list[Fingerprint]:
     """Read the fingerprints of some videos, without those that have no place on the map."""
     row_of = {video_id: row for row, video_id in enumerate(paths.video_ids)}
     subjects = [of for of in subjects if of.video_id in row_of and np.isfinite(paths.path(row_of[of.video_id])).all()]
@@ -192,7 +192,7 @@ def read_fingerprints(run: Run, paths: PictureMap, subjects: Sequence[Subject]) 
     return found
 
 
-def draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureMap) -> bytes:
+def _draw_fingerprints(title: str, prints: Sequence[Fingerprint], paths: PictureMap) -> bytes:
     """Draw each path over a gray cloud of all videos' steps, and beside it its frames, from the top down in time.
 
     A frame stands at its time, and a number says which point of the path it is. A ring says where the path begins, and

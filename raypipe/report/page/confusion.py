@@ -20,10 +20,10 @@ MAX_VALUES = 24  # A wider table could not be read; the sizes' plot shows the mi
 def render_confusions(facts: Facts) -> str:
     """Return tables of what the clusters are compared with, and of the groups where that is the labels."""
     columns = dict.fromkeys(filter(None, (facts.mix_column, "label", "group")))
-    return "".join(render_confusion(facts, column) for column in columns)
+    return "".join(_render_confusion(facts, column) for column in columns)
 
 
-def render_confusion(facts: Facts, column: str) -> str:
+def _render_confusion(facts: Facts, column: str) -> str:
     """Return a table with a row a label and a column a cluster, or "" if there is one label at most, or too many.
 
     A cell is the darker, the larger the part of its label that lies in its cluster.

@@ -145,7 +145,7 @@ def look_into(uri: str) -> Media:
     return found if origin is None else Media(**{**vars(found), "zero_s": float(origin * base)})
 
 
-def write_converted(uri: str, start_s: float, span_s: float, fps: float, target: str) -> int:
+def _write_converted(uri: str, start_s: float, span_s: float, fps: float, target: str) -> int:
     """Write a part of a video to an H.264 file; see `MediaSandbox.convert`. Returns the number of frames."""
     from raypipe.decoders.playback import iter_displayed
     from raypipe.decoders.pyav import Lost
@@ -199,7 +199,7 @@ def _make_even(picture: np.ndarray) -> np.ndarray:
 def _answer(memory: int, method: str, name: str, uri: str, *arguments: Any) -> Any:
     bound_memory(name)
     # The child's own class would be another one for the parent.
-    return vars(look_into(uri)) if method == "inspect" else write_converted(uri, *arguments)
+    return vars(look_into(uri)) if method == "inspect" else _write_converted(uri, *arguments)
 
 
 if __name__ == "__main__":
