@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from bench.machine import keep
 from raypipe import pipeline
-from raypipe.analysis.faults import edges_of, spread_of
+from raypipe.analysis.examination import edges_of, spread_of
 from raypipe.analysis.outliers import find_threshold, score_outliers
 from raypipe.config import make_config
 from raypipe.demo import FPS, draw_pace, film, follow_loop, write_pictures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raypipe.analysis.faults import edges_of, spread_of
+from raypipe.analysis.examination import edges_of, spread_of
 from raypipe.schema import ClipPath
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raypipe.analysis.faults import Examiner, Finding, choose_ordinary
+from raypipe.analysis.examination import Examiner, Finding, choose_ordinary
 from raypipe.analysis.outliers import find_threshold, rank_within, score_outliers
 from raypipe.config import Config
 from raypipe.errors import UsageError

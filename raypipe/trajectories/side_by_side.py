@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypipe.analysis.faults import times_of_steps
+from raypipe.analysis.examination import times_of_steps
 from raypipe.config import TrajectoryConfig
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.clips import iter_clip_paths

@@ -10,7 +10,7 @@ import pytest
 from commands import call_raypipe
 
 import raypipe as rp
-from raypipe.analysis.faults import (
+from raypipe.analysis.examination import (
     Examiner,
     Pauses,
     Usual,
