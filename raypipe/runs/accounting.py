@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,18 +181,19 @@ def _problems(ledger: Ledger, made: np.ndarray) -> tuple[pa.Array, pa.Array]:
 
 def _append_extra(table: pa.Table, found: Videos) -> pa.Table:
     extra = found.extra
-    for name, field, column in zip(_free_names(extra.column_names), extra.schema, extra.columns, strict=True):
+    names = free_names(extra.column_names, VIDEOS.names, "manifest_")
+    for name, field, column in zip(names, extra.schema, extra.columns, strict=True):
         table = table.append_column(field.with_name(name), column)
     return table
 
 
-def _free_names(names: Sequence[str]) -> list[str]:
-    """Return what the manifest's columns are called behind ours, which keep their names."""
-    taken, free = {*VIDEOS.names, *names}, []
+def free_names(names: Sequence[str], ours: Collection[str], prefix: str) -> list[str]:
+    """Return what the source's columns are called beside ours, which keep their names: one of ours behind a prefix."""
+    taken, free = {*ours, *names}, []
     for name in names:
-        if name in VIDEOS.names:
+        if name in ours:
             while name in taken:
-                name = f"manifest_{name}"
+                name = prefix + name
             taken.add(name)
         free.append(name)
     return free

@@ -127,10 +127,12 @@ def test_a_csv_has_times_that_python_has_not(run, tmp_path):
 
 
 def test_a_column_of_the_source_that_is_called_like_ours_is_kept(tmp_path):
-    videos = [Video(f"v{i}", f"file:///{i}.mp4", extra={"cluster": f"its {i}"}) for i in range(6)]
+    extras = [{"cluster": f"its {i}", "source_cluster": f"also {i}"} for i in range(6)]
+    videos = [Video(f"v{i}", f"file:///{i}.mp4", extra=extra) for i, extra in enumerate(extras)]
     rp.export(make_run(tmp_path, videos), "csv")
     rows = read_csv(tmp_path / "run/exports/csv/videos.csv")
-    assert [row["source_cluster"] for row in rows] == [f"its {i}" for i in range(6)]
+    assert [row["source_source_cluster"] for row in rows] == [f"its {i}" for i in range(6)]
+    assert [row["source_cluster"] for row in rows] == [f"also {i}" for i in range(6)]
     assert {row["cluster"] for row in rows} == {"0", "1"}
 
 

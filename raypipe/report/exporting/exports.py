@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from raypipe.errors import UsageError, check_type
 from raypipe.progress import counted
 from raypipe.report.exporting.naming import free_name
+from raypipe.runs.accounting import free_names
 from raypipe.runs.clips import iter_clip_paths, read_origins
 from raypipe.runs.comparison import check_embedded
 from raypipe.runs.contents import CLUSTERS_FILE, EMBEDDINGS_FOLDER, EXPORTS_FOLDER, PLAN_FILE, VIDEOS_FILE
@@ -24,7 +25,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.lookup import name_of
 from raypipe.runs.results import read_reasons
 from raypipe.runs.run_version import of_one_clustering
-from raypipe.schema import CLUSTERS, VIDEOS, inert
+from raypipe.schema import CLUSTERS, inert
 from raypipe.sources.columns import to_objects
 from raypipe.sources.files import VIDEO_SUFFIXES
 from raypipe.storage import local_path, shown, suffix
@@ -33,6 +34,7 @@ FORMS = ("lerobot", "fiftyone", "npz", "csv", "links")
 
 _BATCH = 10_000  # So many rows at a time are Python objects.
 _FOUND = ["cluster", "distance", "outlier_score", "outlier", "x", "y"]
+_TOLD = [*_FOUND, "from_s", "to_s", "reason", "odd_from_s", "odd_to_s"]
 
 
 def export(
@@ -165,8 +167,7 @@ def _iter_results(run: Run) -> Iterator[pa.Table]:
         whole = run.read_table(VIDEOS_FILE, group=group)
         for start in range(0, whole.num_rows, _BATCH):
             table = whole.slice(start, _BATCH)
-            own = {*_FOUND, "from_s", "to_s", "reason", "odd_from_s", "odd_to_s"} - set(VIDEOS.names)
-            table = table.rename_columns([f"source_{n}" if n in own else n for n in table.column_names])
+            table = table.rename_columns(free_names(table.column_names, _TOLD, "source_"))
             place = pc.index_in(table["video_id"], value_set=planned)
             from_s, span_s = (plan[name].take(place) for name in ("origin_s", "span_s"))
             table = table.append_column("from_s", from_s).append_column("to_s", pc.add(from_s, span_s))
