@@ -13,7 +13,7 @@ STABLE = 0.75  # The Jaccard index from which a cluster counts as stable, by Hen
 MIN_GAIN = 0.1  # Silhouettes of collections without structure, however shaped, exceed the reference's by less.
 MIN_DEVIATIONS = 3.0  # And the gain is so many standard deviations of the references, which are large in small runs.
 
-_COLUMNS = {
+COLUMNS = {
     "k": ("k", "d"),
     "groups": ("groups", "d"),
     "gamma": ("γ", ".4g"),
@@ -28,6 +28,7 @@ _COLUMNS = {
     "objective": ("objective", ".4g"),
     "smallest": ("smallest", "d"),
 }
+"""The figures of a sweep in the order of its tables: the title of each, and how it is written."""
 
 
 def recommend(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, str]:
@@ -92,9 +93,9 @@ def _explain_none(rows: Sequence[Mapping[str, Any]], least: float) -> str:
 def describe_sweep(sweep: Mapping[str, Any]) -> str:
     """Return the table of a sweep's rows, and the recommendation, as text."""
     rows = [{**row, "smallest": min(row["sizes"])} for row in sweep["rows"]]
-    lines = [[title for title, _ in _COLUMNS.values()]]
+    lines = [[title for title, _ in COLUMNS.values()]]
     lines += [
-        ["–" if row[name] is None else format(row[name], form) for name, (_, form) in _COLUMNS.items()] for row in rows
+        ["–" if row[name] is None else format(row[name], form) for name, (_, form) in COLUMNS.items()] for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     chosen = sweep["recommended"]

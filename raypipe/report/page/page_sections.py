@@ -11,25 +11,15 @@ from shlex import quote
 from typing import Any
 
 from raypipe.analysis.dataset_faults import SHOWN
+from raypipe.analysis.recommendation import COLUMNS
 from raypipe.report.facts import Facts, Member, link_of
 from raypipe.report.page.page_figures import data_uri, fold, scroll
 from raypipe.runs.comparison import PRECOMPUTED, why_no_words
 
 MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed, and so many videos of each.
 _HEADING = re.compile(r'<h2( class="served")?>(.*?)</h2>')
-_SWEPT = {
-    "k": "clusters",
-    "groups": "groups",
-    "gamma": "γ",
-    "silhouette_softdtw": "silhouette",
-    "reference": "reference",
-    "gain": "gain",
-    "stability_weakest": "weakest",
-    "stability_halves": "halves",
-    "stability_seeds": "seeds",
-    "silhouette": "of means",
-    "davies_bouldin": "Davies–Bouldin",
-}
+_SWEPT = {name: title for name, (title, _) in COLUMNS.items() if name not in ("objective", "smallest")}
+_SWEPT["k"] = "clusters"
 
 
 def link_headings(body: str) -> str:
