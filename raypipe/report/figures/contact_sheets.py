@@ -215,8 +215,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width:
     x = _MARGIN + chip + 14
     title = f"{cluster.title}: {counted(len(cluster), 'video')}"
     draw.text((x, _MARGIN - 1), title, font=_font(17, bold=True), fill=INK)
-    mix = cluster.mix(facts.mix_column) if facts.mix_column else []
-    text = " · ".join(f"{name} ({count:,})" for name, count in mix[:12])
+    text = " · ".join(f"{name} ({count:,})" for name, count in cluster.mix(facts.mix_column)[:12])
     line = _wrap(text, _font(13), width - x - _MARGIN, lines=1)
     draw.text((x, _MARGIN + 22), line, font=_font(13), fill=MUTED)
 

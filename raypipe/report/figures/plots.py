@@ -168,7 +168,7 @@ def draw_sizes(facts: Facts) -> bytes:
     """Draw how many videos each cluster has, split by label (or group) if there are at most a dozen of them."""
     clusters = facts.clusters_and_noise
     column = facts.mix_column
-    parts = sorted({p for c in clusters for p, _ in c.mix(column)}, key=path_order) if column else []
+    parts = sorted({p for c in clusters for p, _ in c.mix(column)}, key=path_order)
     if len(parts) > len(TINTS):
         parts = []
     bar = 0.34 if len(clusters) <= 12 else 0.24  # Inches: many would make a picture higher than a screen.

@@ -239,7 +239,7 @@ def _card(card: Card, facts: Facts) -> str:
 
 
 def _pills(cluster: Cluster, facts: Facts) -> str:
-    mix = cluster.mix(facts.mix_column) if facts.mix_column else []
+    mix = cluster.mix(facts.mix_column)
     if not mix:
         return ""
     items = [f"<li><bdi>{escape(shorten(name))}</bdi> <b>{count:,}</b></li>" for name, count in mix[:MAX_PILLS]]
