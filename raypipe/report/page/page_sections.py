@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from raypipe.analysis.recommendation import COLUMNS
 from raypipe.report.facts import Facts, Member, link_of
 from raypipe.report.page.page_figures import data_uri, fold, scroll
 from raypipe.runs.comparison import PRECOMPUTED, why_no_words
+from raypipe.schema import finite_or_none
 
 MAX_GROUPS, MAX_COPIES = 100, 12  # So many groups of near-duplicates are listed, and so many videos of each.
 _HEADING = re.compile(r'<h2( class="served")?>(.*?)</h2>')
@@ -55,7 +55,7 @@ def link_video(name: str, uri: str) -> str:
 
 def format_figure(value: Any) -> str:
     """Return a figure in three digits; a dash where there is none."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if finite_or_none(value) is None:
         return "–"
     return (f"{value:.3g}" if isinstance(value, float) else str(value)).replace("-", "−")
 
