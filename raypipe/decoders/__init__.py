@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from raypipe.errors import DecodeError, RaypipeError, UsageError, one_line
+from raypipe.errors import DecodeError, RaypipeError, SourceAwayError, UsageError, one_line
 from raypipe.packages import importing_from_here, is_installed
-from raypipe.storage import failure, local_path, parse_image_column, shown
+from raypipe.storage import failure, is_transient, local_path, parse_image_column, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,6 +163,12 @@ def describe(error: Exception, uri: str) -> str:
     """Return in one line why a video cannot be read, without the credentials that its URL may hold."""
     words = str(error if isinstance(error, RaypipeError) else failure("read", uri, error))
     return words.partition(f"{shown(uri)}: ")[2] or words
+
+
+def decode_error(error: Exception, uri: str, file: str | None = None) -> DecodeError:
+    """Return the error of a video of which nothing could be read; ``file`` is where it lies, if not at its URI."""
+    kind = SourceAwayError if is_transient(error) else DecodeError
+    return kind(f"{shown(uri)}: {describe(error, file or uri)}")
 
 
 def _check_name(name: str) -> None:

@@ -13,16 +13,16 @@ import av
 import numpy as np
 import pyarrow as pa
 
-from raypipe.decoders import check_file, describe
+from raypipe.decoders import check_file, decode_error
 from raypipe.decoders.container import TOLERANCE_S
 from raypipe.decoders.picture import Resizer
 from raypipe.decoders.timeline import Timeline
-from raypipe.errors import DecodeError, SourceAwayError, SourceError, message_of
+from raypipe.errors import DecodeError, SourceError, message_of
 from raypipe.ranges import open_parts
 from raypipe.schema import Frames, Probe, ThumbnailRequest
 from raypipe.sources.frame_tables import find_row_groups
 from raypipe.sources.lerobot import EPISODE, seconds, whole_numbers
-from raypipe.storage import ImageColumn, is_transient, local_path, parse_image_column, patiently, shown
+from raypipe.storage import ImageColumn, local_path, parse_image_column, patiently, shown
 
 _TIME = "timestamp"
 _BATCH = 16  # So many pictures are in memory at once, however many a row group has.
@@ -210,8 +210,7 @@ def _opened(uri: str) -> Iterator[_PictureTable]:
             parquet = patiently(uri, lambda: ParquetFile(file, buffer_size=_BUFFER))
             yield patiently(uri, lambda: _find_rows(parquet, named))
     except (pa.ArrowException, OSError, SourceError) as error:
-        kind = SourceAwayError if is_transient(error) else DecodeError
-        raise kind(f"{shown(uri)}: {describe(error, named.file)}") from error
+        raise decode_error(error, uri, named.file) from error
 
 
 def _find_rows(parquet: Any, named: ImageColumn) -> _PictureTable:

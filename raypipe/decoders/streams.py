@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raypipe.decoders import check_file, describe
-from raypipe.errors import DecodeError, SourceAwayError
+from raypipe.decoders import check_file, decode_error
+from raypipe.errors import DecodeError
 from raypipe.ranges import Fetch, open_ranges, open_remote, open_window
 from raypipe.sources.versions import full_version_of
-from raypipe.storage import TarMember, is_transient, local_path, open_filesystem, patiently, shown, split_member
+from raypipe.storage import TarMember, local_path, open_filesystem, patiently, shown, split_member
 
 _BLOCK_BYTES = 1 << 20
 _BLOCKS = 32
@@ -42,7 +42,7 @@ def open_stream(uri: str) -> Iterator[Any]:
     except DecodeError:
         raise
     except Exception as error:  # Each file system raises errors of its own.
-        raise _unread(uri, error) from error
+        raise decode_error(error, uri) from error
     with file:
         if not file.seek(0, io.SEEK_END):
             raise DecodeError(f"{shown(uri)}: the file is empty (0 bytes)")
@@ -90,11 +90,6 @@ def _open_member(uri: str, member: TarMember, failures: list[DecodeError]) -> An
     return open_window(_make_fetcher(uri, fetch, size, failures, version), size, _BLOCK_BYTES, _BLOCKS)
 
 
-def _unread(uri: str, error: Exception) -> DecodeError:
-    kind = SourceAwayError if is_transient(error) else DecodeError
-    return kind(f"{shown(uri)}: {describe(error, uri)}")
-
-
 def _make_fetcher(uri: str, fetch: Fetch, size: int, failures: list[DecodeError], version: str | None = None) -> Fetch:
     """Return a function that fetches blocks of a file of ``size`` bytes whole, with retries.
 
@@ -117,7 +112,7 @@ def _make_fetcher(uri: str, fetch: Fetch, size: int, failures: list[DecodeError]
             try:
                 block = patiently(uri, lambda: fetch_whole(start, min(end, size)))
             except Exception as error:
-                failures.append(_unread(uri, error))
+                failures.append(decode_error(error, uri))
                 raise failures[0] from error
         if version and end - start <= _BLOCK_BYTES:
             _shared_blocks[key] = block
