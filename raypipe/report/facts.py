@@ -96,7 +96,7 @@ class Cluster:
     @property
     def title(self) -> str:
         """The cluster's name at the head of its part."""
-        return "Noise" if self.is_noise else f"Cluster {self.number}"
+        return name_cluster(self.number).capitalize()
 
     def __len__(self) -> int:
         """Return the number of the cluster's videos."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import bidirectional
 
 from raypipe.analysis.sizes import LEAST_SWEPT
+from raypipe.clustering.result import name_cluster
 from raypipe.progress import shorten
 from raypipe.runs.results import is_predicted
 
@@ -54,21 +55,17 @@ def name_content(cluster: Cluster, facts: Facts) -> str:
 
 def say_mixture(facts: Facts, column: str) -> str:
     """Return which labels share a cluster, and which are spread over several, with the numbers of videos."""
-    groups = {group.short_name: group.mix(column) for group in facts.clusters_and_noise}
-    shared = [f"{_place(name)} mixes {_join(_count(*each) for each in mix)}" for name, mix in groups.items() if mix[1:]]
+    groups = {name_cluster(group.number): group.mix(column) for group in facts.clusters_and_noise}
+    shared = [f"{name} mixes {_join(_count(*each) for each in mix)}" for name, mix in groups.items() if mix[1:]]
     places: dict[str, list[str]] = {}
     for name, mix in groups.items():
         for value, count in mix:
-            places.setdefault(value, []).append(_count(_place(name), count))
+            places.setdefault(value, []).append(_count(name, count))
     spread = [f"{_isolate(value)} is spread over {_join(of)}" for value, of in places.items() if of[1:]]
     if not shared and not spread:
         return f"Nothing mixes: each cluster has one {column}, and each {column} lies in one cluster."
     said, more = [*shared, *spread][:MOST_SAID], max(len(shared) + len(spread) - MOST_SAID, 0)
     return f"What mixes: {'; '.join(said)}{f'; and {more} more' if more else ''}."
-
-
-def _place(short_name: str) -> str:
-    return short_name if short_name == "noise" else f"cluster {short_name}"
 
 
 def _count(name: str, count: int) -> str:
