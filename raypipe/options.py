@@ -211,6 +211,19 @@ def say_report(run: Any, progress: Progress) -> None:
     progress.say(f"report: {shown(run.place(REPORT_FILE))}")
 
 
+def redo(run: str, options: dict[str, Any], step: Callable[..., None] | None = None) -> None:
+    """Do a step of a run again, with what the options change, and report; without a step only report."""
+    from raypipe import pipeline
+    from raypipe.runs.directory import Run
+
+    made = Run.open(run)
+    config, progress = prepare(options, base=made)
+    if step is not None:
+        step(made, config, progress)
+    pipeline.report(made, config, progress)
+    say_report(made, progress)
+
+
 def exit_code(run: Any, max_failed: float) -> int:
     """Return the exit code of a run: `TOO_MANY_FAILED`, with a line that says so, if a larger part has failed."""
     from raypipe.runs.contents import VIDEOS_FILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from raypipe.options import (
     exit_code,
     prepare,
     print_plan,
+    redo,
     say_report,
     verb,
 )
@@ -90,13 +92,8 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report. What is not given stays as it was last."""
     from raypipe import pipeline
-    from raypipe.runs.directory import Run
 
-    made = Run.open(run)
-    config, progress = prepare(options, base=made)
-    pipeline.cluster(made, config, progress, to_report=True)
-    pipeline.report(made, config, progress)
-    say_report(made, progress)
+    redo(run, options, partial(pipeline.cluster, to_report=True))
 
 
 @verb(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raypipe.errors import UsageError
-from raypipe.options import CONFIG, DONE, FIND, FOUND_FAULTS, SEED, ExistingRun, Source, prepare, say_report, verb
+from raypipe.options import CONFIG, DONE, FIND, FOUND_FAULTS, SEED, ExistingRun, Source, prepare, redo, say_report, verb
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
@@ -96,25 +96,14 @@ def search(
 def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
     """Find the odd videos of a clustered run again: which, why, and where in them; and report."""
     from raypipe import pipeline
-    from raypipe.runs.directory import Run
 
-    made = Run.open(run)
-    config, progress = prepare(options, base=made)
-    pipeline.find_outliers(made, config, progress)
-    pipeline.report(made, config, progress)
-    say_report(made, progress)
+    redo(run, options, pipeline.find_outliers)
 
 
 @verb(CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
 def report(run: ExistingRun, options: dict[str, Any]) -> None:
     """Write the report of a clustered run again."""
-    from raypipe import pipeline
-    from raypipe.runs.directory import Run
-
-    made = Run.open(run)
-    config, progress = prepare(options, base=made)
-    pipeline.report(made, config, progress)
-    say_report(made, progress)
+    redo(run, options)
 
 
 @verb(
