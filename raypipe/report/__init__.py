@@ -168,7 +168,8 @@ def _write_sheets(
 
 
 def _choose(cluster: Cluster, config: ReportConfig) -> tuple[tuple[Member, ...], Member | None]:
-    """Return the videos of a cluster that its sheet shows, and the farthest if that is shown too."""
+    """Return the videos of a cluster that its sheet shows, and the farthest unless it is among them."""
+    n = config.sheet_videos
     if config.sheet_choice == "random" or cluster.is_noise:  # Noise has no center.
-        return cluster.sample(config.sheet_videos, config.seed), None
-    return cluster.central_and_farthest(config.sheet_videos)
+        return cluster.sample(n, config.seed), None
+    return cluster.members[:n], cluster.members[-1] if len(cluster) > n else None

@@ -107,10 +107,6 @@ class Cluster:
         """The cluster's outliers."""
         return [member for member in self.members if member.outlier]
 
-    def central_and_farthest(self, n: int) -> tuple[tuple[Member, ...], Member | None]:
-        """Return the ``n`` most central videos, and the farthest one unless it is among them."""
-        return self.members[:n], self.members[-1] if len(self) > n else None
-
     def sample(self, n: int, seed: int) -> tuple[Member, ...]:
         """Return ``n`` random videos, each cluster's by a seed of its own, in the members' order."""
         rng = np.random.default_rng([seed, self.number + 1])
