@@ -140,7 +140,7 @@ def _folders_to_search(files: Sequence[str], source: str) -> list[str]:
 
 def _stem(uri: str, depth: int = 0) -> str:
     """Return the name of a file without its suffix, behind so many of the folders that it lies in."""
-    *folders, name = uri.rsplit("/", depth + 1)[1:]
+    *folders, name = uri.rsplit("/", depth + 1)[-depth - 1 :]
     return unquoted("/".join([*folders, name.rpartition(".")[0] or name]), uri)
 
 

@@ -50,6 +50,13 @@ class TestForms:
             assert sorted(found.extra["captions"][5].as_py()) == sorted(captions_of(5, 20))
         assert not is_precomputed(path)
 
+    def test_a_file_is_named_from_within_its_folder(self, videos, monkeypatch):
+        write_list(videos / "msrvtt_train_7k.json", range(8))
+        monkeypatch.chdir(videos)
+        found = find_videos("msrvtt_train_7k.json")
+        assert names_of(found) == [f"video{number}.mp4" for number in range(8)]
+        assert {video.group for video in found} == {"train"}
+
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
     @pytest.mark.parametrize("between", [",", "\n"])
     def test_a_line_each_and_other_encodings(self, videos, encoding, between):
