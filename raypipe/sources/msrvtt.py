@@ -3,7 +3,7 @@
 Three forms are read. ``train_val_videodatainfo.json`` and ``test_videodatainfo.json`` (the challenge's, and
 ``MSRVTT_data.json``) are an object with ``videos`` and ``sentences``; ``MSR_VTT.json`` (as CLIP4Clip and Frozen in Time
 take it) one with ``images`` and ``annotations``; and ``msrvtt_train_7k.json`` and its like (the Hub's) a list of videos
-with a ``caption`` or several.
+with a ``caption`` or several, or with a ``label`` (Something-Something).
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def read_annotations(files: Sequence[str], source: str) -> Videos:
 
     Returns
     -------
-    In the order of the files. The group is the split, the label the category's name, and the caption all captions in
-    one; ``captions`` has them as a list, and the other values of a video are columns too. Videos whose files are
-    missing are left out, and a note says how many.
+    In the order of the files. The group is the split, the label the category's name or else ``label``, and the caption
+    all captions in one; ``captions`` has them as a list, and the other values of a video are columns too. Videos whose
+    files are missing are left out, and a note says how many.
 
     Raises
     ------
@@ -233,7 +233,8 @@ def _to_videos(records: Mapping[str, _Record], categories: Mapping[str, str]) ->
     rows = []
     for uri, record in records.items():
         number = record.columns.get("category")
-        label = None if number is None else categories.get(str(number), writable(str(number)))
+        name = record.columns.pop("label", None) if number is None else categories.get(str(number), number)
+        label = None if name is None else writable(str(name))
         rows.append((make_video_id(record.stem), uri, record.split, label, join_captions(record.captions), None, None))
     columns = to_columns([record.columns for record in records.values()])
     captions = pa.array([record.captions for record in records.values()], pa.list_(pa.string()))

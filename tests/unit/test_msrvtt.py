@@ -131,6 +131,24 @@ class TestForms:
             (videos / "category.txt").write_text(text)
         assert find_videos(videos)[0].label == label
 
+    def test_labels_of_records_without_categories(self, videos):
+        told = [
+            {"id": "video0", "label": "dropping a pen", "template": "Dropping [something]", "placeholders": ["a pen"]},
+            {"id": "video1", "label": 7},
+            {"id": "video2"},
+            {"id": "video4", "label": "kept", "category": 0},
+        ]
+        (videos / "train.json").write_text(json.dumps(told))  # The form of Something-Something
+        found = find_videos(videos / "train.json")
+        assert [(video.label, video.group) for video in found] == [
+            ("dropping a pen", "train"),
+            ("7", "train"),
+            (None, "train"),
+            ("music", "train"),
+        ]
+        assert found[0].extra["template"] == "Dropping [something]"
+        assert [video.extra["label"] for video in found] == [None, None, None, "kept"]
+
 
 class TestTrouble:
     def test_missing_videos_are_counted(self, videos):
