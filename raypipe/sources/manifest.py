@@ -29,7 +29,7 @@ from raypipe.storage import beside, canonical_uri, failure, local_path, open_fil
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 _PLACES = ("uri", "path")
-_LIKE_PLACES = re.compile(r"file|path|ur[il]|video", re.IGNORECASE)
+_LIKE_PLACES = [re.compile(word, re.IGNORECASE) for word in ("file|path|ur[il]", "video")]  # The surer ones first.
 _UNIT = "([_ ]?(s|sec|seconds?|ms|time|timestamp|frames?|index|idx))"
 _LIKE_TIMES = re.compile(
     rf"((t|time|clip|segment|span)[_ ]?)?((start|begin|end|stop){_UNIT}?|(from|to){_UNIT})", re.IGNORECASE
@@ -123,8 +123,8 @@ def _advise(columns: list[str], extra: pa.Schema) -> str:
         return f"what {held.name} may hold is not read: write each video to a file, and the paths to a column path"
     if any("embedding" in column.lower() for column in columns):
         return "embeddings that were computed elsewhere are read from a .npz, an array a video, or a .json"
-    if (near := next((column for column in columns if _LIKE_PLACES.search(column)), None)) is not None:
-        return f"rename {shown(near)} to path, if it names the videos"
+    if near := [column for like in _LIKE_PLACES for column in columns if like.search(column)]:
+        return f"rename {shown(near[0])} to path, if it names the videos"
     return ""
 
 

@@ -631,6 +631,9 @@ class TestManifest:
         (tmp_path / "metadata.csv").write_text("filename,text\na.mp4,b\n")
         with pytest.raises(SourceError, match=r"no column uri or path; .* \(rename filename to path, if it names the"):
             find_videos(tmp_path / "metadata.csv")
+        (tmp_path / "webvid.csv").write_text("videoid,name,contentUrl\n7,b,https://x/7.mp4\n")
+        with pytest.raises(SourceError, match=r"\(rename contentUrl to path, if it names the videos\)"):
+            find_videos(tmp_path / "webvid.csv")
         (tmp_path / "metadata.csv").write_text("file_name,text\na.mp4,b\n")  # Hugging Face's own names
         assert find_videos(tmp_path / "metadata.csv")[0].caption == "b"
         embedded = pa.table({"label": [1], "video": [{"bytes": b"\0", "path": "a.mp4"}]})
