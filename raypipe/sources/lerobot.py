@@ -113,9 +113,9 @@ class LeRobotDataset:
         """
         if not self.cameras:
             depth = f" but for depth ({', '.join(self.depth_cameras)}), which is not read" if self.depth_cameras else ""
-            raise SourceError(
-                f"{self.name} has no camera{depth}: its features are {', '.join(self.features) or 'none'}"
-            )
+            there = ", ".join(self.features) or "none"
+            advice = "; those of numbers are trajectories by --features" if self.features else ""
+            raise SourceError(f"{self.name} has no camera{depth}: its features are {there}{advice}")
         chosen = self.cameras if wanted == "all" else tuple(each for each in self.cameras if each.name == wanted)
         if not chosen:
             there = ", ".join(each.name for each in self.cameras)

@@ -462,7 +462,10 @@ def test_files_within_a_dataset_are_not_its_episodes_and_that_is_said(tmp_path):
         ({"codebase_version": "v4.0"}, r"a LeRobot dataset v4\.0, newer than v3\.x, .*: update raypipe"),
         ({"codebase_version": None}, "info.json has no codebase_version, which tells of the layout, such as v3.0"),
         ({"codebase_version": "3"}, "codebase_version is '3', not such as v3.0"),
-        ({"features": {"action": {"dtype": "float32"}}}, "has no camera: its features are action"),
+        (
+            {"features": {"action": {"dtype": "float32"}}},
+            "has no camera: its features are action; those of numbers .* --features",
+        ),
         ({"video_path": None}, "info.json has no video_path"),
         ({"video_path": "videos/{camera_name}.mp4"}, r"has a field \{camera_name\}, whose meaning is not known"),
         ({"video_path": "videos/{video_key}/{file_index:03q}.mp4"}, "video_path cannot be filled in"),
