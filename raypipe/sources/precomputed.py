@@ -330,7 +330,8 @@ def _as_clips(video: Any, where: str) -> np.ndarray:
     if array.ndim and len(array) == 0:
         return np.empty((0, 0))
     if array.ndim != 2 or array.shape[1] == 0:
-        levels = "one number" if array.ndim == 0 else f"lists nested to the shape {array.shape}"
+        one = "one number" if array.dtype.kind in "biuf" else type(video).__name__
+        levels = f"lists nested to the shape {array.shape}" if array.ndim else one
         advice = "; an array of all videos is named trajectories, and of each clip all numbers are one row"
         raise SourceError(
             f"{where} must be a list of clips, each a list of floats; it is {levels}{advice if array.ndim > 2 else ''}"
