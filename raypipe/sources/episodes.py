@@ -203,9 +203,11 @@ def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -
 
 
 def _read_tasks(episodes: pa.Table) -> list[list[str]]:
-    if "tasks" not in episodes.column_names:
+    # Some converters write one text in place of the list.
+    name = next((name for name in ("tasks", "task") if name in episodes.column_names), None)
+    if name is None:
         return [[]] * len(episodes)
-    told = episodes["tasks"].to_pylist()
+    told = episodes[name].to_pylist()
     lists = ([each] if isinstance(each, str) else each if isinstance(each, list) else [] for each in told)
     return [[task for task in each if isinstance(task, str) and task] for each in lists]
 

@@ -355,6 +355,15 @@ def test_json_that_is_nested_too_deep_is_named(tmp_path, name, message):
         rp.find_videos(tmp_path)
 
 
+def test_a_task_that_is_told_as_one_text(tmp_path):
+    """So some converters write it, where lerobot has a list ``tasks``."""
+    write_v2(tmp_path, [3, 4], tasks=[["pour"], ["wipe"]])
+    path = tmp_path / "meta/episodes.jsonl"
+    path.write_text(path.read_text().replace('"tasks": ["pour"]', '"task": "pour"').replace('"tasks": ["wipe"], ', ""))
+    found = rp.find_videos(tmp_path)
+    assert [(video.label, video.caption) for video in found] == [("pour", "pour"), (None, None)]
+
+
 @pytest.mark.parametrize("tasks", [-1, {"pour": 1}, True])
 def test_tasks_that_are_no_list_are_none(tmp_path, tasks):
     write_v2(tmp_path, [3], tasks=[tasks])
