@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -217,11 +218,18 @@ def open_video(uri: str, n_threads: int = N_THREADS) -> Iterator[OpenVideo]:
             buffer_size = 1 << 18 if path is None else 1 << 15
             container = av.open(name or file, options=options, buffer_size=buffer_size, **_ANY_TEXT)
         except FFmpegError as error:
-            raise DecodeError(f"{shown(uri)}: {reason_of(error)}") from error
+            what = "; the file is text" if _is_text(file) else ""
+            raise DecodeError(f"{shown(uri)}: {reason_of(error)}{what}") from error
         with container:
             stream = _find_stream(container, uri)
             stream.codec_context.thread_count = n_threads
             yield OpenVideo(uri, container, stream, every_edit.get(stream.id, ()))
+
+
+def _is_text(file: IO[bytes]) -> bool:
+    """Whether an open file begins as text does, such as the page that a server sent in place of a video."""
+    file.seek(0)
+    return re.fullmatch(rb"[^\0-\x08\x0e-\x1f\x7f]+", file.read(256)) is not None
 
 
 def is_plausible(rate: Fraction | float) -> bool:

@@ -123,6 +123,17 @@ def test_what_git_lfs_has_not_fetched_is_named_as_that(tmp_path):
         assert (result.exit_code, result.stderr) == (1, f"raypipe: cannot read {tmp_path}/{name}: {fetch}\n")
 
 
+@pytest.mark.parametrize(
+    ("content", "is_text"), [("<!DOCTYPE html>\r\n<p>Größe\t404", True), ("\0\1\2\3 a page", False)]
+)
+def test_text_in_place_of_a_video_is_named_as_that(tmp_path, content, is_text):
+    """Servers send a page in place of what is gone, and time series have the suffix of MPEG-TS too."""
+    (tmp_path / "a.mp4").write_text(content, "utf-8")
+    result = call_raypipe("inspect", tmp_path)
+    assert "a.mp4\n    pyav: Invalid data found when processing input" in result.stdout
+    assert ("; the file is text" in result.stdout) == is_text
+
+
 def test_of_a_long_path_the_end_is_kept():
     assert shorten("a robot that pours water", 12) == "a robot tha…"
     assert shorten("robots.org/static/videos", 16) == "…/static/videos"
