@@ -17,7 +17,8 @@ from raypipe.runs.directory import Run
 from raypipe.schema import EMBEDDING
 
 PRECOMPUTED = "precomputed"
-"""The encoder's name of a run that took trajectories in place of videos; their fingerprint is that of their content."""
+"""The encoder's name of a run that took trajectories in place of videos; their fingerprint is that of their content, or
+of how signals were z-scored."""
 
 
 def check_comparable(encoder_id: dict[str, Any], like: Run | None) -> None:

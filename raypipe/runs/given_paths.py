@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
 
 from raypipe.config import Config
 from raypipe.progress import counted
@@ -16,7 +20,6 @@ from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger, split_clips
 from raypipe.runs.plan import open_plan
 from raypipe.segments.planning import plan_precomputed
-from raypipe.sources import read_versions
 from raypipe.sources.precomputed import Precomputed
 from raypipe.sources.signals import read_signals
 from raypipe.sources.videos import Videos
@@ -46,12 +49,19 @@ def take_signals(source: str, run: Run, config: Config, say: Callable[[str], Non
     with run.step("find"):
         signals = read_signals(source, config.source.features or "", config.source.limit, saved_scale(like))
     say(f"z-scored by {signals.scale.origin}")
-    take_paths(signals.videos, signals.trajectories, run, config, say, like)
-    run.record(signals=signals.scale.to_json())
+    scale = signals.scale.to_json()
+    take_paths(signals.videos, signals.trajectories, run, config, say, like, json.dumps(scale))
+    run.record(signals=scale)
 
 
 def take_paths(
-    found: Videos, paths: Precomputed, run: Run, config: Config, say: Callable[[str], None], like: Run | None
+    found: Videos,
+    paths: Precomputed,
+    run: Run,
+    config: Config,
+    say: Callable[[str], None],
+    like: Run | None,
+    made_by: str | None = None,
 ) -> None:
     """Take trajectories in place of videos: write the plan, the embeddings and the accounts of a run.
 
@@ -61,6 +71,9 @@ def take_paths(
         The videos, and the clips of the first of them.
     run, config, say, like
         As for `take_signals`.
+    made_by
+        What they were made by, which may make more of them for the run another time; by default their content is all
+        that is known of them.
 
     Raises
     ------
@@ -72,15 +85,15 @@ def take_paths(
     for note in found.notes:
         say(note)
     chosen = found[: config.source.limit]
-    digest = hashlib.sha256()
-    for path in (*paths.clips, *(paths.spans_s or ())):
-        digest.update(path.tobytes())
-    fingerprint, dim = digest.hexdigest(), paths.clips[0].shape[1]
+    content, dim = _digest(*paths.clips, *(paths.spans_s or ())), paths.clips[0].shape[1]
+    fingerprint = content if made_by is None else _digest(made_by.encode())
     encoder_id = {"name": PRECOMPUTED, "dim": dim, "fingerprint": fingerprint}
     check_comparable(encoder_id, like)
     n, spans_s = len(chosen), paths.spans_s
-    rows, clips = plan_precomputed(chosen, paths.clips[:n], fingerprint[:16], spans_s and spans_s[:n], paths.reasons)
-    open_plan(run, config, encoder_id, Videos(), read_versions(Videos()))
+    rows, clips = plan_precomputed(chosen, paths.clips[:n], content[:16], spans_s and spans_s[:n], paths.reasons)
+    versions = pa.chunked_array([[_digest(path) for path in paths.clips[:n]]], pa.string())
+    open_plan(run, config, encoder_id, chosen, versions)
+    rows = rows.set_column(rows.column_names.index("version"), "version", versions)
     begin_embedding(run, config, encoder_id)
     run.write_table(PLAN_FILE, rows)
     before = set(run.files(EMBEDDINGS_FOLDER, ".parquet"))
@@ -91,3 +104,10 @@ def take_paths(
     for name in before:  # They hold nothing of these trajectories, and go only now that all of these are there.
         run.remove(name)
     write_accounts(run, [account(found, Ledger(run, rows))], found.n_ignored, say)
+
+
+def _digest(*parts: np.ndarray | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else part.tobytes())
+    return digest.hexdigest()

@@ -138,7 +138,7 @@ def read_signals(source: str, features: str, limit: int | None = None, scale: Sc
         for number, code, label, extra in zip(numbers, codes.tolist(), labels.to_pylist(), extras, strict=True)
     )
     wanted = episodes.slice(0, limit)
-    scale = scale or find_scale(dataset, names, wanted)
+    scale = scale or find_scale(dataset, names, episodes)  # With another limit these must be the same numbers.
     if scale.features != names:
         raise UsageError(f"the features must be {','.join(scale.features)}, as in the run that these are held against")
     paths = [np.empty((0, len(scale.mean)), np.float32)] * len(wanted)

@@ -296,6 +296,29 @@ def test_signals_go_through_clustering_to_the_page_and_no_video_is_opened(root, 
     assert line == f"wrote 6 episodes and {sum(LENGTHS)} frames to {tmp_path}/run/exports/lerobot"
 
 
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_a_run_of_the_first_episodes_goes_on_with_all(root, tmp_path, has_statistics):
+    import shutil
+
+    other = shutil.copytree(root, tmp_path / "set")
+    if not has_statistics:
+        (other / "meta/stats.json").unlink()
+
+    def take(*more):
+        result = call_raypipe("embed", other, "-o", tmp_path / "run", "--features", STATE, *more)
+        last = result.stderr.splitlines()[-1]
+        return result.exit_code, next((line for line in result.stderr.splitlines() if " = " in line), last)
+
+    assert take("--limit", 2) == (0, "6 found = 2 ok + 0 failed + 4 skipped")
+    assert take() == (0, "6 found = 6 ok + 0 failed + 0 skipped")
+    assert take("--limit", 3) == (0, "6 found = 3 ok + 0 failed + 3 skipped")
+    (frames,) = (other / "data").rglob("*.parquet")
+    change_rows(other, str(frames.relative_to(other)), lambda rows: rows[0].update({STATE: rows[1][STATE]}))
+    code, line = take()
+    assert code == 2 and "--re-embed" in line, "what was embedded has changed since"
+    assert take("--re-embed") == (0, "6 found = 6 ok + 0 failed + 0 skipped")
+
+
 def test_clips_have_the_mean_of_their_frames():
     path = np.arange(10.0)[:, None]
     means = average_clips(path, 10.0, np.array([0.0, 0.2, 0.31, 0.95]), np.array([0.2, 0.4, 0.33, 1.5]))
