@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from raypipe.config import Config
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.runs.accounting import account, failed_before
-from raypipe.runs.comparison import is_same_encoder
+from raypipe.runs.comparison import PRECOMPUTED, is_same_encoder
 from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE, PLAN_FOLDER, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.runs.frames import remove_orphans
@@ -222,15 +222,16 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
         ``source.re_embed`` does not ask for them to be made again.
     """
     before, again = run.info(), config.source.re_embed
-    same = is_same_encoder(encoder_id, before.get("encoder", {}))
-    same = same and before["config"]["sample"].items() >= config.sample.pattern().items()
+    theirs = before.get("encoder", {})
+    is_same = is_same_encoder(encoder_id, theirs)
+    same = is_same and before["config"]["sample"].items() >= config.sample.pattern().items()
     if not same and again:
         run.remove(PLAN_FILE)
         run.remove(PLAN_FOLDER)
     elif not same and (run.exists(PLAN_FILE) or run.exists(PLAN_FOLDER)):
-        raise UsageError(
-            f"{run} holds embeddings made with another encoder or sampling: choose another -o, or --re-embed"
-        )
+        are_given = not is_same and encoder_id["name"] == PRECOMPUTED == theirs.get("name")
+        what = "other trajectories" if are_given else "embeddings made with another encoder or sampling"
+        raise UsageError(f"{run} holds {what}: choose another -o, or --re-embed")
     plan = Plan(run, videos)
     is_changed, is_lost = np.zeros(len(videos), bool), np.zeros(len(videos), bool)
     for places, rows in plan.rows(["version", "error_stage", "error"]):

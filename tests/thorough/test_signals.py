@@ -317,6 +317,8 @@ def test_a_run_of_the_first_episodes_goes_on_with_all(root, tmp_path, has_statis
     code, line = take()
     assert code == 2 and "--re-embed" in line, "what was embedded has changed since"
     assert take("--re-embed") == (0, "6 found = 6 ok + 0 failed + 0 skipped")
+    code, line = take("--features", f"{STATE},timestamp")
+    assert code == 2 and line.endswith("/run holds other trajectories: choose another -o, or --re-embed")
 
 
 def test_clips_have_the_mean_of_their_frames():
