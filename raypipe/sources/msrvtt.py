@@ -234,7 +234,7 @@ def _to_videos(records: Mapping[str, _Record], categories: Mapping[str, str]) ->
     for uri, record in records.items():
         number = record.columns.get("category")
         name = record.columns.pop("label", None) if number is None else categories.get(str(number), number)
-        label = None if name is None else writable(str(name))
+        label = None if name is None else writable(str(name)) or None
         rows.append((make_video_id(record.stem), uri, record.split, label, join_captions(record.captions), None, None))
     columns = to_columns([record.columns for record in records.values()])
     captions = pa.array([record.captions for record in records.values()], pa.list_(pa.string()))

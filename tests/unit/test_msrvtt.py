@@ -135,7 +135,7 @@ class TestForms:
         told = [
             {"id": "video0", "label": "dropping a pen", "template": "Dropping [something]", "placeholders": ["a pen"]},
             {"id": "video1", "label": 7},
-            {"id": "video2"},
+            {"id": "video2", "label": ""},
             {"id": "video4", "label": "kept", "category": 0},
         ]
         (videos / "train.json").write_text(json.dumps(told))  # The form of Something-Something
