@@ -34,7 +34,7 @@ from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
 from raypipe.sources.videos import Video, Videos
-from raypipe.storage import shown
+from raypipe.storage import shown, shown_place
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -262,7 +262,7 @@ def _lay_out_failed(failed: Sequence[tuple[str, str]]) -> list[str]:
         n_files[reason] += 1
         if n_files[reason] <= SHOWN:
             many = f"  ({n_videos:,} videos)" if n_videos > 1 else ""
-            lines += [f"  {shown(uri)}{many}", f"    {reason}"]
+            lines += [f"  {shown_place(uri)}{many}", f"    {reason}"]
     for reason, n in n_files.most_common():
         if n > SHOWN:
             lines += [f"  … and {counted(n - SHOWN, 'more file')}: --json has all", f"    {reason}"]

@@ -26,12 +26,13 @@ from raypipe.runs.contents import CLUSTERS_FILE, METRICS_FILE, RUN_FILE, SIGNALS
 from raypipe.runs.dataset_checks import write_dataset_faults
 from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
+from raypipe.runs.lookup import own_id
 from raypipe.runs.plan import find_quarantined, open_plan
 from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features
 from raypipe.sources.videos import Videos
-from raypipe.storage import shown
+from raypipe.storage import shown_place
 
 if TYPE_CHECKING:
     from raypipe.analysis.sweep import Map
@@ -362,7 +363,9 @@ def preview(source: Source, config: Config) -> list[str]:
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({others} ignored):"]
     lines = [*(() if alone else (*describe_rate(config.sample), *config.encode.describe_unused())), *lines]
     lines = [*found.notes, *lines]
-    lines += [f"  {shown(video.uri)}" for video in chosen[:10]]
+    for video in chosen[:10]:
+        own = own_id({**video.extra, "video_id": video.video_id, "group": video.group})  # A file may hold many.
+        lines.append(f"  {f'{own}: ' if own else ''}{shown_place(video.uri)}")
     return [*lines, f"  … and {len(chosen) - 10} more"] if len(chosen) > 10 else lines
 
 

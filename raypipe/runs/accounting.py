@@ -18,7 +18,7 @@ from raypipe.runs.ledger import Ledger
 from raypipe.runs.lookup import column_of_episodes, own_id
 from raypipe.schema import AWAY, EMBEDDED, FAILED, OK, PLAN, SKIPPED, VIDEOS
 from raypipe.sources.videos import Videos
-from raypipe.storage import shown
+from raypipe.storage import shown, shown_place
 
 LIMIT = "limit"
 """The stage of a video that was skipped because it lies beyond ``--limit``."""
@@ -126,9 +126,10 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
     if not counts[OK]:
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {first_error}")
     for each in failures:
-        name, error = shown(each["uri"]), each["error"]
+        place = shown_place(each["uri"])
+        error = each["error"].replace(shown(each["uri"]), place)  # A path is read more easily than its escapes.
         own = own_id(each)  # Many failed episodes may lie in one file.
-        say(f"failed: {f'{own}: ' if own else ''}{error if name in error else f'{name}: {error}'}")
+        say(f"failed: {f'{own}: ' if own else ''}{error if place in error else f'{place}: {error}'}")
     if n_more := counts[FAILED] - len(failures):
         say(f"{counted(n_more, 'more video')} failed: {VIDEOS_FILE} says why")
 
@@ -147,7 +148,9 @@ def describe_ends(run: Run, found: Videos) -> list[str]:
         return []
     first = found[pc.index(is_cut, True).as_py()]
     ends = counted(n, "video ends", "videos end")
-    return [f"{ends} with the file, before end_s, such as {shown(first.uri)}, end_s={first.end_s:g}: it is in seconds"]
+    return [
+        f"{ends} with the file, before end_s, such as {shown_place(first.uri)}, end_s={first.end_s:g}: it is in seconds"
+    ]
 
 
 def _decoders(ledger: Ledger) -> pa.Array:

@@ -29,7 +29,7 @@ from raypipe.runs.frames import remove_orphans
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import AWAY, PLAN, UNIT, take_rows
 from raypipe.sources.videos import Videos
-from raypipe.storage import shown
+from raypipe.storage import shown_place
 
 PORTION_A_CPU = 5_000  # Each portion starts the actors anew, so a larger Ray cluster takes larger portions.
 LARGEST_PORTION = 500_000  # A portion's plan and ledger must fit the driver's memory.
@@ -242,7 +242,7 @@ def open_plan(run: Run, config: Config, encoder_id: dict[str, Any], videos: Vide
     if is_changed.any() and not again:
         raise UsageError(
             f"{is_changed.sum()} of {len(videos)} videos changed since they were embedded, such as "
-            f"{shown(videos[int(is_changed.argmax())].uri)}: --re-embed embeds them again"
+            f"{shown_place(videos[int(is_changed.argmax())].uri)}: --re-embed embeds them again"
         )
     plan.drop(np.flatnonzero(is_changed | is_lost))
     return plan

@@ -15,6 +15,7 @@ from raypipe.schema import FAILED, OK, SKIPPED, Failure, Probe, embeddings_schem
 from raypipe.segments.planning import mean_frames, plan_precomputed, plan_segments
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, ProbeVideos
 from raypipe.sources.videos import Video, Videos
+from raypipe.storage import local_path
 
 
 def probe(duration_s=10.0):
@@ -211,7 +212,7 @@ def test_accounts_say_what_became_of_every_video(run):
     assert run.read_table("videos.parquet") == table
     assert said == [
         "6 found = 2 ok + 3 failed + 1 skipped",
-        *(f"failed: {status[name]['uri']}: {status[name]['error']}" for name in "cde"),
+        *(f"failed: {local_path(status[name]['uri'])}: {status[name]['error']}" for name in "cde"),
     ]
     info = run.info()
     assert info["counts"] == {"found": 6, "ok": 2, "failed": 3, "skipped": 1, "ignored": 2}

@@ -2,6 +2,7 @@
 
 import pytest
 from commands import call_raypipe, run_raypipe
+from lerobot_sets import CAMERA, write_v3
 
 from raypipe.config import PRESETS
 from raypipe.options import prepare
@@ -56,6 +57,13 @@ def test_dry_run_starts_nothing(tmp_path, make_video):
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_tells_episodes_of_one_file_apart(tmp_path):
+    dataset = write_v3(tmp_path / "größer & mehr", [2, 3])
+    lines = call_raypipe("run", dataset, "-o", tmp_path / "run", "--dry-run").stdout.splitlines()
+    file = f"{dataset}/videos/{CAMERA}/chunk-000/file-000.mp4"
+    assert lines[-2:] == [f"  0/{CAMERA}: {file}", f"  1/{CAMERA}: {file}"]
+
+
 def test_one_video_is_no_videos(tmp_path, make_video):
     make_video("a/one.mp4", n_frames=20)
     (tmp_path / "a" / "notes.txt").write_text("")
@@ -78,7 +86,8 @@ def test_no_rate_is_told_by_powers_of_ten():
 def test_inspect(tmp_path, make_video):
     make_video("a/one.mp4", n_frames=20)
     make_video("b/two.mp4", n_frames=40)
-    (tmp_path / "b" / "broken.mp4").write_text("no video")
+    broken = tmp_path / "b" / "kaputt & größer.mp4"
+    broken.write_text("no video")
     result = call_raypipe("inspect", tmp_path)
     assert result.exit_code == 0
     assert "3 videos, 1 of which would fail" in result.stdout
@@ -86,7 +95,7 @@ def test_inspect(tmp_path, make_video):
     assert "64x48 (2)" in result.stdout
     (duration,) = [line.split() for line in result.stdout.splitlines() if line.startswith("duration")]
     assert [float(number) for number in duration[2:]] == [3.0, 1.0, 2.0, 4.0]
-    assert "broken.mp4" in result.stdout.split("would fail:")[1]
+    assert f"  {broken}\n" in result.stdout.split("would fail:")[1], "a path, and no escapes"
 
 
 def test_inspect_says_once_why_all_parts_of_a_file_fail(tmp_path):
@@ -96,7 +105,7 @@ def test_inspect_says_once_why_all_parts_of_a_file_fail(tmp_path):
     result = call_raypipe("inspect", tmp_path / "list.csv")
     assert "30 videos, 30 of which would fail" in result.stdout
     first, second = result.stdout.split("would fail:\n")[1].splitlines()
-    assert first == f"  file://{tmp_path}/broken.mp4  (30 videos)"
+    assert first == f"  {tmp_path}/broken.mp4  (30 videos)"
     assert second.startswith("    pyav: the file is empty (0 bytes)")
 
 

@@ -129,7 +129,7 @@ def test_what_still_holds(run):
 
     assert known(config, ["1", None, "2"]) == [], "a file that cannot be looked at, and one that failed, may stay"
     assert known(make_config(sets=["source.retry_failed=true"]), ["1", "1", "1"]) == [2]
-    with pytest.raises(UsageError, match=r"1 of 3 videos changed since they were embedded, such as file:///b: --re-em"):
+    with pytest.raises(UsageError, match=r"1 of 3 videos changed since they were embedded, such as /b: --re-em"):
         known(config, ["1", "2", "2"])
     again = make_config(sets=["source.re_embed=true"])
     assert known(again, ["1", "2", "2"]) == [1]
