@@ -219,6 +219,11 @@ class Facts:
         return self.info.get("config", {}).get("trajectory", {}).get("method") == "seq2seq"
 
     @property
+    def is_joined(self) -> bool:
+        """Whether the cameras of an episode are joined, so that a member is an episode, in its first camera's name."""
+        return bool(self.info.get("config", {}).get("trajectory", {}).get("join"))
+
+    @property
     def map_name(self) -> str:
         """The name of the method that drew the map; PCA where it took that method's place."""
         if str(self.info.get("fallbacks", {}).get("picture", "")).startswith("PCA instead"):

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from report_runs import make_run
+from report_runs import WRITTEN, frames_of, make_run
 
+from raypipe.config import ReportConfig, make_config
+from raypipe.report import write_report_files
 from raypipe.report.facts import read_facts
 from raypipe.report.figures.plots import VideoMap
 from raypipe.report.page.confusion import render_confusions
 from raypipe.report.page.page_figures import render_pictures
-from raypipe.report.page.short_answers import name_content, say_mixture, say_number
+from raypipe.report.page.short_answers import name_content, say_cameras, say_mixture, say_number
 from raypipe.runs.directory import Run
 
 
@@ -102,3 +104,26 @@ def test_the_page_knows_what_was_clustered(tmp_path):
         assert facts.n_dimensions == n_dimensions
         told = render_pictures(facts, {"trajectories": b""}, VideoMap(b"", (1, 1), {}, 1.0))
         assert ("Clusters were found in more dimensions" in told) == (n_dimensions > 2)
+
+
+def test_it_is_said_where_clusters_are_apart_by_camera(tmp_path):
+    """Else who has a dataset of two cameras takes them for two things that the robots do."""
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(6)], ["lift"] * 6, ["front", "wrist"] * 3, k=2)
+    assert say_cameras(read_facts(run)) == "", "folders of videos may well hold what differs"
+    run.write_json("dataset_faults.json", {"faults": []})
+    assert say_cameras(read_facts(run)) == (
+        f"apart: no cluster has videos of two. raypipe cluster {tmp_path}/run --set trajectory.join=camera groups "
+        "episodes instead, whatever their cameras look like"
+    )
+    mixed = make_run(tmp_path / "mixed", [f"{i}.mp4" for i in range(6)], None, ["front"] * 3 + ["wrist"] * 3, k=2)
+    mixed.write_json("dataset_faults.json", {"faults": []})
+    assert say_cameras(read_facts(mixed)) == ""
+
+
+def test_rows_of_joined_cameras_are_called_episodes(tmp_path):
+    run = make_run(tmp_path, [f"{i}.mp4" for i in range(6)], groups=["front"] * 6, k=2)
+    run.record(config=make_config(sets=["trajectory.join=camera"]).model_dump(mode="json"))
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=2, sheet_frames=3), WRITTEN)
+    page = run.read_bytes("report.html").decode()
+    assert "<h1>6 episodes in 2 clusters</h1>" in page
+    assert "names, pictures and videos are those of front, and what is odd may be in another camera" in page

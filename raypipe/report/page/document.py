@@ -31,7 +31,7 @@ from raypipe.report.page.page_sections import (
     render_sweep,
     render_words,
 )
-from raypipe.report.page.short_answers import name_content, say_number
+from raypipe.report.page.short_answers import name_content, say_cameras, say_number
 from raypipe.report.page.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 
@@ -156,7 +156,8 @@ def render_page(
 
 
 def _title(facts: Facts) -> str:
-    videos, n_clusters = counted(len(facts.members), "video"), len(facts.clusters)
+    n_clusters = len(facts.clusters)
+    videos = counted(len(facts.members), "episode" if facts.is_joined else "video")
     if facts.noise and not n_clusters:
         return f"{videos}, all of them noise"
     return f"{videos} in {counted(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
@@ -173,6 +174,8 @@ def _head(facts: Facts, written: datetime) -> str:
         notices += f'<p class="notice"><b>cluster</b> left some empty: {escape(empty)}</p>'
     if noise := describe_noise(facts.metrics):
         notices += f'<p class="notice"><b>cluster</b> by density: {escape(noise)}</p>'
+    if cameras := say_cameras(facts):
+        notices += f'<p class="notice"><b>cameras</b> are {escape(cameras)}.</p>'
     jumps = " ".join(
         f'<a href="#cluster-{c.short_name}">{_chip(c.number)} <bdi>{escape(name_content(c, facts))}</bdi></a>'
         for c in facts.clusters_and_noise

@@ -46,6 +46,20 @@ def _what_counts(config: Mapping[str, Any]) -> list[Any]:
     return [config.get("trajectory"), config.get("learn"), how, config.get("cluster", {}).get("method")]
 
 
+def say_cameras(facts: Facts) -> str:
+    """Return what must be known of a dataset's cameras: that they are joined, or that no cluster has two; else ""."""
+    if facts.is_joined:
+        return (
+            "joined, so that each row is an episode: names, pictures and videos are those of "
+            f"{facts.members[0].group}, and what is odd may be in another camera"
+        )
+    of_each = [{member.group for member in cluster.members} for cluster in facts.clusters]
+    if facts.dataset is None or len(set().union(*of_each)) < 2 or max(map(len, of_each)) > 1:
+        return ""
+    command = f"raypipe cluster {shlex.quote(facts.url)} --set trajectory.join=camera"
+    return f"apart: no cluster has videos of two. {command} groups episodes instead, whatever their cameras look like"
+
+
 def name_content(cluster: Cluster, facts: Facts) -> str:
     """Return what a cluster has most of: its two most frequent labels or groups, else two of its words, else ""."""
     mix = cluster.mix(facts.mix_column)
