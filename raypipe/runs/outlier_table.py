@@ -273,11 +273,11 @@ def judge_run(run: Run, config: Config) -> Judgement:
 
 
 def list_outliers(run: Run, found: Judgement) -> list[Outlier]:
-    """Return every clustered video as a row of ``outliers.csv``, the farthest first."""
+    """Return every clustered video as a row of ``outliers.csv``, the farthest first, noise without a distance last."""
     videos = run.read_table(CLUSTERS_FILE, ["video_id", "uri"])
     ids, uris = videos["video_id"].to_pylist(), videos["uri"].to_pylist()
     every, inside = rank_within(found.measure), rank_within(found.measure, found.labels)
-    order = np.argsort(np.where(np.isnan(found.measure), -np.inf, -found.measure), kind="stable")
+    order = np.argsort(-found.measure, kind="stable")
     listed = []
     for row in order.tolist():
         finding = found.findings.get(row)
@@ -336,7 +336,7 @@ def describe_outliers(
     have = "has" if n_flagged == 1 else "have"
     lines = [f"outliers: {n_flagged} of {n} videos {have} a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
     known = known or {}
-    worst = outliers[: len(known)]
+    worst = outliers[: min(len(known), np.isfinite(found.measure).sum())]
     times_used = Counter(used for video in outliers if worst for used in {video.uri, name_of(video.uri)})
     if worst:
         lines.append(f"the {len(worst)} farthest:")

@@ -457,6 +457,22 @@ def test_the_farthest_are_named_so_that_they_can_be_told_apart():
     assert named == ["/left/1.mp4", "/right/1.mp4", "2.mp4  c", "2.mp4  d", "7/top", "4.mp4"]
 
 
+def test_noise_without_a_distance_is_not_among_the_farthest(tmp_path):
+    from raypipe import pipeline
+    from raypipe.progress import Progress
+
+    away = np.full((24, 6), 9.0) + np.random.default_rng(0).normal(size=(24, 6))
+    dense = {"cluster.method": "density", "cluster.min_cluster_size": 4, "cluster.outlier_by": "distance"}
+    run = make_run(tmp_path / "run", make_videos({"away": away}, n_each=6), **dense)
+    pipeline.cluster(run, rp.make_config(base=run.info()["config"]), Progress())
+    clusters = run.read_table("clusters.parquet", ["video_id", "cluster"]).to_pylist()
+    assert [each["video_id"] for each in clusters if each["cluster"] == -1] == ["away"]
+    rows = list(csv.DictReader(io.StringIO(run.read_bytes("outliers.csv").decode())))
+    assert rows[-1]["video_id"] == "away" and rows[-1]["distance"] == "", "the farthest come first"
+    said = call_raypipe("outliers", tmp_path / "run").stderr
+    assert "the 10 farthest:" in said and "nan" not in said
+
+
 def test_one_odd_video_has_a_score():
     scores = np.array([0.0, 0.0, 9.0])
     flags, zeros = scores > 1, np.zeros(3, int)
