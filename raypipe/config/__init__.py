@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -135,6 +135,7 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> tuple[str, str]:
     """Return the section and key that a wrong value has, and what is wrong, where it is the first of several."""
     first = error.errors()[0]
     place: list[str] = []
+    inner: Any = None
     for part in first["loc"]:  # What follows behind a key is the name of a type among several.
         names = list(kind.model_fields)
         place.append(str(part))
@@ -144,11 +145,16 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> tuple[str, str]:
         kind = inner
     if first["type"] == "extra_forbidden":
         near = get_close_matches(place[-1], names, 1)
+        section, _, key = place[-1].partition(".")
+        if key and section in names:  # --set and messages join them by a dot, and YAML does not.
+            return place[-1], f"in a file {key} stands in the section {section}, as '{section}: {{{key}: …}}'"
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         return ".".join(place), f"unknown; {hint}"
+    if first["type"] == "model_type":
+        return ".".join(place), f"it is a section, with the keys {', '.join(kind.model_fields)}"
     same = [each["msg"] for each in error.errors() if list(map(str, each["loc"][: len(place)])) == place]
     said = " or: ".join(dict.fromkeys(each.removeprefix("Value error, ") for each in same))
-    return ".".join(place), said
+    return ".".join(place), f"{said}, or null" if type(None) in get_args(inner) else said
 
 
 def to_yaml(config: Config) -> str:

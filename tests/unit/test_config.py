@@ -143,6 +143,13 @@ def test_the_last_layer_that_names_a_sampling_pattern_has_it():
         ("cluster: {n_clusters: yes}", "config cluster: n_clusters is not true or false"),
         ("cluster: {gamma: on}", "config cluster: gamma is not true or false"),
         ("sample: {fps: true}", "config sample: fps is not true or false"),
+        ("sample: 3", "config sample: it is a section, with the keys fps, every_n, "),
+        (
+            "cluster.seed: 3",
+            r"config cluster.seed: in a file seed stands in the section cluster, as 'cluster: {seed: …}'",
+        ),
+        ("trajectory: {join: none}", "config trajectory.join: Input should be 'camera', or null$"),
+        ("cluster: {method: none}", "config cluster.method: Input should be .*'density'$"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_remedy(tmp_path, text, message):
