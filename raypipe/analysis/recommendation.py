@@ -79,7 +79,11 @@ def _explain_none(rows: Sequence[Mapping[str, Any]], least: float) -> str:
     lies = (
         f"the silhouette is {stable['silhouette_softdtw']:.2f} there, and {stable['reference']:.2f} without structure"
     )
-    most = f"it exceeds the latter the most with {apart['k']} clusters, by {apart['gain']:.2f}; {least:.2f} is needed"
+    digits = 2 if f"{apart['gain']:.2f}" != f"{least:.2f}" else 3  # Else what is not enough may look like what is.
+    most = (
+        f"it exceeds the latter the most with {apart['k']} clusters, by {apart['gain']:.{digits}f}; "
+        f"{least:.{digits}f} is needed"
+    )
     if apart["gain"] < least:
         return f"no structure found: {is_stable}; {lies}; {most}."
     highest = max(rows, key=lambda row: row["silhouette_softdtw"])

@@ -102,6 +102,7 @@ def test_the_largest_number_of_stable_clusters_that_lie_apart_is_recommended():
     assert "no larger number was tried" in recommend(rows[:1])[1]
     noisy = [row_of(4, 0.8, 0.2, noise=0.1)]
     assert recommend(noisy)[0] is None and "0.30 is needed" in recommend(noisy)[1]
+    assert ", by 0.298; 0.300 is needed" in recommend([row_of(4, 0.8, 0.298, noise=0.1)])[1]
     assert recommend([row_of(2, 0.9, 0.05), row_of(3, 0.9, 0.02)])[1].startswith("no structure found: with 2 clusters")
     unstable = recommend([row_of(2, 0.6, 0.05), row_of(3, 0.5, 0.4)])[1]
     assert unstable.startswith("no stable structure found") and "the silhouette is the highest with " in unstable
