@@ -461,6 +461,18 @@ def episodes(tmp_path) -> Run:
     return run
 
 
+def test_a_caption_that_is_the_label_is_not_said_twice(tmp_path):
+    """Of an episode of LeRobot's both are its task."""
+    run = make_run(tmp_path, [f"{i}.mp4" for i in range(6)], ["lift it"] * 6, k=2)
+    videos = run.read_table("videos.parquet")
+    at = videos.schema.get_field_index("caption")
+    captions = pa.array(["lift it"] * 5 + ["a hand lifts it"])
+    run.write_table("videos.parquet", videos.set_column(at, "caption", captions))
+    page = write(run, sheet_videos=3)
+    cards = page[page.index("Cluster 0</h3>") :]
+    assert cards.count('<div class="muted clip">') == cards.count('<div class="muted clip">a hand lifts it</div>') == 1
+
+
 def test_episodes_of_one_file_are_named_by_what_the_commands_take(episodes):
     page = Page(write(episodes))
     assert all(f"{i}/top" in page.text for i in range(5)) and "file-000.mp4 [" not in page.text

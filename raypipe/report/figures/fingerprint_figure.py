@@ -165,7 +165,7 @@ def _describe(run: Run, ids: Sequence[str]) -> list[Subject]:
 
 
 def _note(*texts: str | None) -> str:
-    return " · ".join(filter(None, texts))
+    return " · ".join(filter(None, dict.fromkeys(texts)))
 
 
 def _span(origin_s: float | None, length_s: float | None) -> tuple[float, float]:

@@ -285,10 +285,11 @@ def _who(member: Member) -> str:
     said = " · ".join(
         f"<bdi>{escape(shorten(text))}</bdi>" for text in dict.fromkeys((member.label, member.group)) if text
     )
+    caption = "" if member.caption == member.label else member.caption  # Of LeRobot's episodes both are the task.
     return (
         f'<div class="clip" title="{escape(member.uri)}">{link_video(member.name, member.uri)}</div>'
         + (f'<div class="muted">{said}</div>' if said else "")
-        + (f'<div class="muted clip">{escape(shorten(member.caption, 120))}</div>' if member.caption else "")
+        + (f'<div class="muted clip">{escape(shorten(caption, 120))}</div>' if caption else "")
         + (f'<div class="muted">distance {format_figure(member.distance)}</div>' if member.cluster != NOISE else "")
         + ('<span class="tag">outlier</span>' if member.outlier else "")
     )
