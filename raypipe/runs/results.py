@@ -102,6 +102,8 @@ def read_path(run: Run, video_id: str, column: str) -> Any:
 
     Raises
     ------
+    UsageError
+        If it is that of a camera which is joined to another.
     RaypipeError
         If it is not there.
     """
@@ -110,6 +112,12 @@ def read_path(run: Run, video_id: str, column: str) -> Any:
         if pc.any(pc.equal(table["video_id"], video_id)).as_py():
             paths = from_table(run.read_table(name, ["video_id", "n_clips", column]), column)
             return paths.values[paths.video_ids.index(video_id)]
+    if run.info()["config"]["trajectory"].get("join"):
+        camera = run.read_table(CLUSTERS_FILE, ["group"])["group"][0].as_py()
+        raise UsageError(
+            f"{run} joins the cameras of an episode, and each that has all of them bears the name of its "
+            f"video by {camera}: give that one"
+        )
     raise RaypipeError(f"{run} has no trajectory of {video_id}: run raypipe cluster {run}")
 
 

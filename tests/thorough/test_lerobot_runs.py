@@ -95,6 +95,8 @@ def test_an_episode_whose_cameras_are_joined_is_a_row(cloth, data_dir, tmp_path)
     assert {row["group"] for row in rows} == {"observation.images.cam0"}
     assert "12 trajectories of 2 cameras are joined to 6, one an episode" in said
     assert cloth.info()["counts"]["ok"] == 12
+    with pytest.raises(UsageError, match=r"the name of its video by observation\.images\.cam0: give that one"):
+        rp.search(cloth, "3/observation.images.cam1")
     html = cloth.read_bytes("report.html").decode()
     assert "/chunk-000</code>, grouped by" in html, "the folder is all cameras', and not that of the rows'"
     sharded = make_config(base=config.model_dump(), sets=["ray.shards=2", "reduce.picture=umap"])
