@@ -118,8 +118,8 @@ def why_no_words(encoder_id: Mapping[str, Any]) -> str | None:
     """Return why a run that was embedded by this encoder cannot be searched for words; None if it can."""
     if encoder_id.get("name") == "clip":
         return None
-    name = "other software" if encoder_id.get("name") == PRECOMPUTED else encoder_id.get("name")
-    return f"only the encoder clip reads texts, and this run is by {name}"
+    by = "no encoder of raypipe's" if encoder_id.get("name") == PRECOMPUTED else encoder_id.get("name")
+    return f"only the encoder clip reads texts, and this run is by {by}"
 
 
 def _describe(encoder_id: dict[str, Any]) -> str:
