@@ -264,6 +264,10 @@ def _make_users_own(spec: str) -> tuple[Any, str]:
 
 
 def _import_module(spec: str, module_name: str) -> ModuleType:
+    if module_name == "__main__":  # Of a worker it is Ray's own program.
+        raise EncoderError(
+            f"encoder {spec}: no worker can import a notebook's or script's classes: write a module of it"
+        )
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:

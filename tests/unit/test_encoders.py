@@ -243,6 +243,7 @@ def test_an_encoder_that_is_made_again_must_be_the_same(user_module):
 
 
 BROKEN = {
+    r"no worker can import a notebook's or script's classes: write a module of it$": ("__main__:Name", ""),
     r"no module 'nowhere' in .*, PYTHONPATH or": ("nowhere:Name", ""),
     r"has no 'Name'$": (None, "Other = 1"),
     r"a int is neither an encoder nor makes one": (None, "Name = 1"),
