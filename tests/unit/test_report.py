@@ -256,6 +256,14 @@ def sheets(run, frames, n_frames):
     return [shown for card in cards for shown in (*card.central, card.farthest) if shown]
 
 
+def test_a_video_of_fewer_frames_than_are_asked_for_shows_each_once(tmp_path):
+    def two(uri, times_s, image_size):
+        return frames_of(uri, np.floor(times_s / 2) * 2, image_size)
+
+    run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(2)], k=2)
+    assert [shown.times_s for shown in sheets(run, two, 8)] == [(0.01, 2.01)] * 2
+
+
 def test_kept_pictures_are_shown_and_nothing_is_decoded(tmp_path):
     run = make_run(tmp_path / "run", [f"{i}.mp4" for i in range(8)], k=2)
     keep_pictures(run, 12)

@@ -117,7 +117,10 @@ def decode_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Film
     for picture, time_s, index in zip(frames.pixels, frames.times_s, frames.requested, strict=True):
         pictures[index], times[index] = picture, float(time_s)
     missing = "" if all(picture is not None for picture in pictures) else "the decoder returned no picture"
-    return Filmstrip(member, tuple(pictures), tuple(times), missing and (frames.error or missing))
+    # A video of fewer frames than are asked for has each once.
+    once = [i for i in range(n_frames) if not i or pictures[i] is None or times[i] != times[i - 1]]
+    strip = tuple(pictures[i] for i in once), tuple(times[i] for i in once)
+    return Filmstrip(member, *strip, missing and (frames.error or missing))
 
 
 def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], farthest: Filmstrip | None) -> bytes:
