@@ -108,7 +108,10 @@ EMBED = {
     **ADDRESS,
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")],
     "max_failed": Annotated[
-        float, typer.Option("--max-failed", metavar="FRACTION", help="Exit with 3 if more than this fraction failed.")
+        float,
+        typer.Option(
+            "--max-failed", metavar="FRACTION", min=0, max=1, help="Exit with 3 if more than this fraction failed."
+        ),
     ],
 }
 SEED = {"seed": Annotated[int | None, typer.Option("--seed", help="Seed of reduction and clustering.")]}
