@@ -216,7 +216,7 @@ def describe(inspection: Inspection) -> str:
         lines += ["", f"{'':14}" + "".join(f"{name:>12}" for name in _STATISTICS)]
         for name, values in measures.items():
             lines.append(f"{name:14}" + "".join(f"{compute(values):12,.2f}" for compute in _STATISTICS.values()))
-        lines += ["", f"total length   {sum(measures['duration (s)']) / 3600:.2f} h"]
+        lines += ["", f"total length   {_say_length(sum(measures['duration (s)']))}"]
         for name, counter in _count(inspection).items():
             most = counter.most_common(8)
             more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""
@@ -251,6 +251,12 @@ def to_json(inspection: Inspection) -> str:
 def _find_failed(inspection: Inspection) -> list[tuple[str, str]]:
     found = zip(inspection.videos, inspection.probes, strict=True)
     return [(video.uri, probe.error) for video, probe in found if isinstance(probe, Failure)]
+
+
+def _say_length(length_s: float) -> str:
+    if length_s < 3600:
+        return f"{length_s / 60:.2f} min" if length_s >= 60 else f"{length_s:.2f} s"
+    return f"{length_s / 3600:,.2f} h"
 
 
 def _lay_out_failed(failed: Sequence[tuple[str, str]]) -> list[str]:

@@ -29,6 +29,7 @@ def test_help_names_every_verb():
         (("cluster", "{tmp}"), 2, "raypipe: {tmp} is not a run directory"),
         (("report", "{tmp}/nothing"), 2, "raypipe: {tmp}/nothing is not a run directory"),
         (("run", "{tmp}"), 2, None),
+        (("run", "{tmp}", "-o", "{tmp}/run", "--max-failed", "5"), 2, None),
         (("fly",), 2, None),
     ],
 )
@@ -95,6 +96,7 @@ def test_inspect(tmp_path, make_video):
     assert "64x48 (2)" in result.stdout
     (duration,) = [line.split() for line in result.stdout.splitlines() if line.startswith("duration")]
     assert [float(number) for number in duration[2:]] == [3.0, 1.0, 2.0, 4.0]
+    assert "total length   6.00 s\n" in result.stdout, "few short videos take no 0.00 h"
     assert f"  {broken}\n" in result.stdout.split("would fail:")[1], "a path, and no escapes"
 
 
