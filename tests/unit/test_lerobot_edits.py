@@ -317,6 +317,10 @@ def test_what_lerobot_cannot_edit_is_said_beside_the_command(tmp_path):
     lines = rp.export(run, "lerobot")
     assert any("convert_dataset_v21_to_v30 --repo-id local/set --root COPY" in line for line in lines)
     assert not any("v20_to_v21" in line for line in lines)
+    lacks = "# that conversion fails without meta/episodes_stats.jsonl, which this dataset lacks"
+    assert lacks in lines
+    (root / "meta/episodes_stats.jsonl").write_text("{}\n")
+    assert lacks not in rp.export(run, "lerobot")
     change_info(root, fps=10, codebase_version="v2.0")
     lines = rp.export(run, "lerobot")
     first, then = (next(i for i, line in enumerate(lines) if name in line) for name in ("v20_to_v21", "v21_to_v30"))

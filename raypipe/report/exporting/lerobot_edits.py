@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.clustering.result import name_cluster
-from raypipe.errors import UsageError
+from raypipe.errors import SourceError, UsageError
 from raypipe.progress import counted
 from raypipe.report.exporting.step_tables import iter_step_scores
 from raypipe.runs.contents import CLUSTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
 from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
 from raypipe.sources.signals import frame_rate
-from raypipe.storage import local_path, parse_image_column, shown
+from raypipe.storage import local_path, open_file, parse_image_column, shown
 
 EDIT, EPISODES, FRAMES, LISTS = "edit.json", "episodes.parquet", "frames.parquet", "episodes.json"
 _SCHEMA = pa.schema(
@@ -35,6 +35,7 @@ _LONGEST_LINE = 100_000  # Linux takes no argument of more than 128 KiB.
 _LONGEST_LIST = 1_000  # So many episodes at most are printed; the file has all.
 _EPISODES_PER_GROUP = 1_000
 _PICTURES = ("video", "image")
+_STATISTICS = "meta/episodes_stats.jsonl"
 _MEASURES = ["cluster", "distance", "outlier_score", "outlier"]
 
 
@@ -190,6 +191,12 @@ def _note_needs(dataset: LeRobotDataset, edit: Mapping[str, Any]) -> list[str]:
             f"python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id {shlex.quote(edit['repo_id'])} "
             "--root COPY --push-to-hub=false, and give the copy as --root"
         )
+    if dataset.version == (2, 1):
+        try:
+            with open_file(dataset.locate(_STATISTICS)):
+                pass
+        except SourceError:
+            notes.append(f"# that conversion fails without {_STATISTICS}, which this dataset lacks")
     shapes = {name: each.get("shape") for name, each in dataset.features.items() if each.get("dtype") not in _PICTURES}
     if matrices := [name for name, shape in shapes.items() if isinstance(shape, list) and len(shape) > 1]:
         notes.append(
