@@ -177,6 +177,7 @@ def test_a_part_is_marked_by_dragging_or_by_its_seconds_and_plays_where_it_was_f
     page.mouse.move(box["x"] + box["width"] * 5 / 6, middle)
     page.mouse.up()
     fields = page.locator("#finder input[type=number]")
+    assert [fields.nth(i).get_attribute("placeholder") for i in (0, 1)] == ["0", "6"], "what may be typed"
     assert [float(fields.nth(i).input_value()) for i in (0, 1)] == pytest.approx([1, 5], abs=0.05)
     page.click("text=Whole video")
     assert fields.nth(0).input_value() == "" and not page.locator("#finder .mark .part").is_visible()

@@ -91,8 +91,10 @@ function showQuery(row) {
   finder.name.replaceChildren(...row < 0
     ? [make("span", {class: "muted"}, "Open a video first: on the map, in the table, or in a cluster.")]
     : [chipOf(data.cluster[row]), " ", make("bdi", {}, data.names[row])]);
-  for (const input of [finder.start, finder.end]) {
+  // Of a part of a file the seconds do not begin at 0, and the pictures above do not tell it.
+  for (const [input, second] of [[finder.start, begin], [finder.end, begin + span]]) {
     input.disabled = row < 0;
+    input.placeholder = span > 0 ? String(Number(second.toFixed(2))) : "";
     input.min = begin;
     input.max = span > 0 ? begin + span : "";
   }
