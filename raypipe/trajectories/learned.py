@@ -259,15 +259,15 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
 
     def _look(self, sequences: list[np.ndarray]) -> float:
         """Return the silhouette of clusters in the present states; not a number where it is not asked for."""
-        from sklearn.cluster import KMeans
         from sklearn.metrics import silhouette_score
 
+        from raypipe.clustering.vectors import cluster_vectors
         from raypipe.trajectories.training import encode_all
 
         if not self.n_clusters or not 1 < self.n_clusters < len(sequences):
             return float("nan")
         states = encode_all(self._network, sequences[:: -(-len(sequences) // _LOOKED_AT)])
-        labels = KMeans(min(self.n_clusters, len(states) - 1), n_init=3, random_state=0).fit_predict(states)
+        labels = cluster_vectors(states, min(self.n_clusters, len(states) - 1), n_init=3, max_iter=300, seed=0).labels
         return float(silhouette_score(states, labels)) if len(set(labels)) > 1 else float("nan")
 
     def _fingerprint(self, sequences: Sequence[np.ndarray]) -> str:

@@ -1,10 +1,12 @@
 """Learned trajectories: the estimator, and what `raypipe cluster` makes of it."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import raypipe as rp
 from raypipe import pipeline
@@ -99,6 +101,10 @@ def test_learning_ends_when_nothing_becomes_better():
 def test_what_never_changes_is_no_trouble():
     assert np.isfinite(Seq2SeqEmbedder(8, epochs=2).fit_transform(np.ones((5, 4, 3)))).all()
     assert Seq2SeqEmbedder(8, epochs=2, target="predict").fit_transform(np.ones((5, 1, 3))).shape == (5, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)  # That all states are one is nothing to warn of.
+        model = Seq2SeqEmbedder(8, epochs=2, n_clusters=2).fit(np.ones((5, 4, 3)))
+    assert {row["silhouette"] for row in model.history_} == {None}
 
 
 @pytest.mark.parametrize(
