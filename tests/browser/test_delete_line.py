@@ -79,5 +79,6 @@ def test_without_the_dataset_the_page_says_why_there_is_no_line(open_page, tmp_p
 def test_an_old_dataset_is_to_be_converted_first(open_dataset):
     page, _ = open_dataset("lerobot_v21/so101_cloth", "observation.images.cam0")
     page.locator("#table-space [role=row]").first.click()
-    note, _, line = saved_lines(page)
+    note, lack, _, line = saved_lines(page)
     assert note.startswith("# lerobot since 0.4 edits datasets of v3.0 only") and line.endswith("'[0]'")
+    assert lack == "# that conversion fails without meta/episodes_stats.jsonl, which this dataset lacks"

@@ -160,7 +160,7 @@ def test_bad_input_for_density_clustering_is_one_line(trajectories, tmp_path):
         (["--set", "cluster.backend=tslearn"], "backend=tslearn is not for method density: set cluster.backend=auto"),
         (
             ["--set", "trajectory.pool=sum"],
-            "config trajectory.pool: Input should be 'mean', 'max', 'median' or 'first'",
+            "config trajectory.pool: Input should be 'mean', 'max', 'median' or 'first', or null",
         ),
         (["--set", "reduce.method=tsne"], "t-SNE has at most 3 components: set reduce.n_components, or use umap"),
     ):

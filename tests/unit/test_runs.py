@@ -313,5 +313,5 @@ def test_spans_far_behind_the_end_of_their_file_are_told(tmp_path):
     lengths_s, status = [10.0] * 4 + [None, 10.0], ["ok"] * 5 + ["failed"]
     run.write_table("videos.parquet", pa.table({"duration_s": pa.array(lengths_s, pa.float64()), "status": status}))
     (line,) = describe_ends(run, found)
-    assert line.startswith("1 video ends with the file, before end_s, such as file:///3.mp4, end_s=10000: ")
+    assert line.startswith("1 video ends with the file, before end_s, such as /3.mp4, end_s=10000: ")
     assert describe_ends(run, Videos(Video(str(i), f"file:///{i}.mp4") for i in range(6))) == []
