@@ -3,8 +3,9 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
 # What starts an actor is a process that imports Ray and raypipe, for two seconds of a core: where a test is not about
 # actors working beside each other, one of each kind will do.
@@ -29,17 +30,29 @@ def ray_nodes(*nodes: dict) -> Iterator:
     """Start a Ray cluster of several nodes on this machine, the head first, and connect to it."""
     end_ray()
     ray = _import_ray()
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False})
-    for node in nodes[1:]:
-        cluster.add_node(**node)
+    try:
+        cluster = _start_nodes(nodes)
+    except ray.exceptions.RaySystemError:  # On a busy machine it may not reach the head that it has just started.
+        cluster = _start_nodes(nodes)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     try:
         yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def _start_nodes(nodes: Sequence[dict]) -> Any:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False})
+    try:
+        for node in nodes[1:]:
+            cluster.add_node(**node)
+    except BaseException:
+        cluster.shutdown()
+        raise
+    return cluster
 
 
 def end_ray() -> None:
