@@ -29,6 +29,7 @@ from raypipe.sources.columns import as_rows
 from raypipe.sources.frame_tables import read_frames
 from raypipe.sources.lerobot import (
     EPISODE,
+    EPISODE_STATISTICS,
     LeRobotDataset,
     frames_told,
     read_episodes,
@@ -178,7 +179,7 @@ def _check_statistics(dataset: LeRobotDataset) -> Iterator[Fault]:
 
     They stand in ``meta/stats.json``, or in v2.1 for each episode in ``meta/episodes_stats.jsonl``.
     """
-    names = ["meta/stats.json"] + (["meta/episodes_stats.jsonl"] if dataset.version == (2, 1) else [])
+    names = ["meta/stats.json"] + ([EPISODE_STATISTICS] if dataset.version == (2, 1) else [])
     found: dict[str, Any] | None = None
     lacking: list[str] = []
     for name in names:

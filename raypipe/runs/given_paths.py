@@ -91,7 +91,8 @@ def take_paths(
     check_comparable(encoder_id, like)
     n, spans_s = len(chosen), paths.spans_s
     rows, clips = plan_precomputed(chosen, paths.clips[:n], content[:16], spans_s and spans_s[:n], paths.reasons)
-    versions = pa.chunked_array([[_digest(path) for path in paths.clips[:n]]], pa.string())
+    # Where the encoder's fingerprint is not that of the content, each path says itself whether it has changed.
+    versions = pa.chunked_array([[_digest(path) if made_by else None for path in paths.clips[:n]]], pa.string())
     open_plan(run, config, encoder_id, chosen, versions)
     rows = rows.set_column(rows.column_names.index("version"), "version", versions)
     begin_embedding(run, config, encoder_id)

@@ -39,6 +39,7 @@ from raypipe.storage import (
 )
 
 INFO = "meta/info.json"
+EPISODE_STATISTICS = "meta/episodes_stats.jsonl"  # Of v2.1, where each episode has its own.
 EPISODE = "episode_index"
 _NEWEST = (3, 0)  # The newest version that was seen. Later ones of the same kind are read, and that is said.
 _MOST_FPS = 1e9  # No camera and no sensor has a frame each nanosecond; JSON holds numbers beyond float64.

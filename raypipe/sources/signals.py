@@ -249,7 +249,8 @@ def iter_signals(
     The row, and (n_frames, d) float32.
     """
     told = frames_told(episodes)
-    n_mended = n_unlike = 0
+    n_mended = 0
+    unlike: list[int] = []
     for row, values in _iter_values(dataset, episodes, scale.features):
         if isinstance(values, SourceError):
             yield row, values
@@ -257,7 +258,8 @@ def iter_signals(
         if values.shape[1] != len(scale.mean):
             yield row, SourceError(f"its frames have {values.shape[1]} numbers, and others have {len(scale.mean)}")
             continue
-        n_unlike += told[row] not in (-1, len(values))
+        if told[row] not in (-1, len(values)):
+            unlike.append(row)
         bad = ~np.isfinite(values)
         if bad.any():
             n_mended += 1
@@ -270,9 +272,10 @@ def iter_signals(
     if n_mended:
         has = counted(n_mended, "episode has", "episodes have")
         notes.append(f"{has} numbers that are none, which are interpolated from their neighbours")
-    if n_unlike:
-        has = counted(n_unlike, "episode has", "episodes have")
-        notes.append(f"{has} more or fewer frames than the table of episodes says: raypipe inspect tells which")
+    if unlike:
+        has = counted(len(unlike), "episode has", "episodes have")
+        first = whole_numbers(episodes, EPISODE)[unlike].min()
+        notes.append(f"{has} more or fewer frames than the table of episodes says, such as episode {first}")
 
 
 def _iter_values(

@@ -133,7 +133,7 @@ def test_a_frame_that_is_of_no_episode_is_told_of(tmp_path, told):
     signals = read_signals(str(root), STATE)
     assert [len(path) for path in signals.paths] == [3, 1]
     assert signals.videos.notes == (
-        "1 episode has more or fewer frames than the table of episodes says: raypipe inspect tells which",
+        "1 episode has more or fewer frames than the table of episodes says, such as episode 1",
     )
 
 

@@ -23,7 +23,14 @@ from raypipe.progress import counted
 from raypipe.report.exporting.step_tables import iter_step_scores
 from raypipe.runs.contents import CLUSTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
-from raypipe.sources.lerobot import EPISODE, LeRobotDataset, open_lerobot, read_episodes, whole_numbers
+from raypipe.sources.lerobot import (
+    EPISODE,
+    EPISODE_STATISTICS,
+    LeRobotDataset,
+    open_lerobot,
+    read_episodes,
+    whole_numbers,
+)
 from raypipe.sources.signals import frame_rate
 from raypipe.storage import local_path, open_file, parse_image_column, shown
 
@@ -35,7 +42,6 @@ _LONGEST_LINE = 100_000  # Linux takes no argument of more than 128 KiB.
 _LONGEST_LIST = 1_000  # So many episodes at most are printed; the file has all.
 _EPISODES_PER_GROUP = 1_000
 _PICTURES = ("video", "image")
-_STATISTICS = "meta/episodes_stats.jsonl"
 _MEASURES = ["cluster", "distance", "outlier_score", "outlier"]
 
 
@@ -193,10 +199,10 @@ def _note_needs(dataset: LeRobotDataset, edit: Mapping[str, Any]) -> list[str]:
         )
     if dataset.version == (2, 1):
         try:
-            with open_file(dataset.locate(_STATISTICS)):
+            with open_file(dataset.locate(EPISODE_STATISTICS)):
                 pass
         except SourceError:
-            notes.append(f"# that conversion fails without {_STATISTICS}, which this dataset lacks")
+            notes.append(f"# that conversion fails without {EPISODE_STATISTICS}, which this dataset lacks")
     shapes = {name: each.get("shape") for name, each in dataset.features.items() if each.get("dtype") not in _PICTURES}
     if matrices := [name for name, shape in shapes.items() if isinstance(shape, list) and len(shape) > 1]:
         notes.append(
