@@ -203,8 +203,8 @@ def print_plan(source: str, config: Config) -> None:
     from raypipe import pipeline
     from raypipe.config import to_yaml
 
-    print(to_yaml(config))
-    print("\n".join(pipeline.preview(source, config)))
+    lines = pipeline.preview(source, config)
+    print(to_yaml(config), *lines, sep="\n")
 
 
 def say_report(run: Any, progress: Progress) -> None:

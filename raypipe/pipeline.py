@@ -14,7 +14,7 @@ import numpy as np
 from raypipe.clustering import check_number
 from raypipe.config import Config, check_clusterable
 from raypipe.decoders import check_decoders
-from raypipe.encoders import make_encoder
+from raypipe.encoders import check_name, make_encoder
 from raypipe.errors import UsageError
 from raypipe.progress import Progress, counted
 from raypipe.ranges import describe_server
@@ -357,7 +357,10 @@ def preview(source: Source, config: Config) -> list[str]:
     else:
         if features:
             find_signals(str(source), features)
-        found, _ = read_source(source, config.source.allow_pickle, config.source.camera)
+        found, paths = read_source(source, config.source.allow_pickle, config.source.camera)
+        if paths is None:
+            check_name(config.encode.encoder)
+            check_decoders(config.decode.decoder)
     chosen = found[: config.source.limit]
     others = counted(found.n_ignored, "other file")
     lines = [f"would take {len(chosen)} of {len(found)} videos found ({others} ignored):"]

@@ -84,6 +84,7 @@ def make_encoder(
     EncoderError
         If the encoder is unknown, cannot be loaded or breaks the protocol.
     """
+    check_name(encoder)
     made: Any
     if ":" in encoder:
         try:
@@ -103,13 +104,23 @@ def make_encoder(
         defaults = DEFAULT_WEIGHTS[encoder]
         named = model or defaults[0], pretrained or defaults[1]
         made = _make_network(encoder, *named, precision, _resolve_device(device))
-    elif encoder == "descriptor":
+    else:
         from raypipe.encoders.descriptor import Descriptor
 
         made = Descriptor("cpu" if device == "auto" and not sees_gpu() else _resolve_device(device))
-    else:
-        raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, cnn, descriptor or package.module:Name")
     return _BatchedEncoder(encoder, made, made.fingerprint, normalize=normalize, batch_size=batch_size)
+
+
+def check_name(encoder: str) -> None:
+    """Check what an encoder is called, without importing or loading any.
+
+    Raises
+    ------
+    EncoderError
+        If it is neither one of raypipe's nor written as a user's own.
+    """
+    if encoder not in (*DEFAULT_WEIGHTS, "descriptor") and ":" not in encoder:
+        raise EncoderError(f"unknown encoder {encoder!r}: --encoder takes clip, cnn, descriptor or package.module:Name")
 
 
 def remake_encoder(fingerprint: str, encoder: str, **options: Any) -> Encoder:

@@ -58,6 +58,13 @@ def test_dry_run_starts_nothing(tmp_path, make_video):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("flag", "name", "code"), [("--encoder", "clop", 1), ("--decoder", "decrod", 2)])
+def test_dry_run_refuses_what_the_run_would_refuse(tmp_path, make_video, flag, name, code):
+    result = call_raypipe("run", make_video(), "-o", tmp_path / "run", "--dry-run", flag, name)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert repr(name) in result.stderr
+
+
 def test_dry_run_tells_episodes_of_one_file_apart(tmp_path):
     dataset = write_v3(tmp_path / "größer & mehr", [2, 3])
     lines = call_raypipe("run", dataset, "-o", tmp_path / "run", "--dry-run").stdout.splitlines()
