@@ -282,6 +282,20 @@ def test_runs_that_lead_to_no_edit_get_one_line(made, tmp_path):
     )
 
 
+@pytest.mark.parametrize("lacks", ["episode 3", "any episode"])
+def test_an_episode_without_a_length_would_shift_the_frames_behind_it(tmp_path, lacks):
+    root = write_set(tmp_path / "set", LENGTHS)
+    run = make_run(tmp_path / "run", root)
+    table = pq.read_table(root / EPISODES)
+    column = table.schema.get_field_index("length")
+    lengths = pa.array([None if i == 3 else n for i, n in enumerate(LENGTHS)])
+    without = table.remove_column(column)
+    pq.write_table(table.set_column(column, "length", lengths) if "3" in lacks else without, root / EPISODES)
+    with pytest.raises(UsageError, match=f"no length of {lacks} in its table of episodes, so frames cannot be scored"):
+        rp.export(run, "lerobot")
+    assert not run.exists("exports"), "nothing is half written"
+
+
 def test_what_lerobot_cannot_edit_is_said_beside_the_command(tmp_path):
     """It reads v3.0, and takes episodes for numbered from 0."""
     root = write_set(tmp_path / "set", LENGTHS)

@@ -27,6 +27,7 @@ from raypipe.sources.lerobot import (
     EPISODE,
     EPISODE_STATISTICS,
     LeRobotDataset,
+    frames_told,
     open_lerobot,
     read_episodes,
     whole_numbers,
@@ -357,9 +358,10 @@ def _iter_frames(
 
 def _frames_of(dataset: LeRobotDataset, table: pa.Table) -> tuple[dict[int, int], dict[int, int]]:
     """Return each episode's number of frames, and the number of its first one in the dataset, by its number."""
-    if "length" not in table.column_names:
-        raise UsageError(f"{dataset.name}: its table of episodes has no length, so its frames cannot be scored")
-    numbers, lengths = whole_numbers(table, EPISODE), whole_numbers(table, "length")
+    numbers, lengths = whole_numbers(table, EPISODE), frames_told(table)
+    if (lengths < 0).any():
+        first = f"episode {numbers[np.argmax(lengths < 0)]}" if "length" in table.column_names else "any episode"
+        raise UsageError(f"{dataset.name}: no length of {first} in its table of episodes, so frames cannot be scored")
     order = np.argsort(numbers, kind="stable")
     starts = np.empty_like(lengths)
     starts[order] = np.cumsum([0, *lengths[order][:-1]])
