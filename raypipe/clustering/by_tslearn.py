@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from raypipe.errors import UsageError
 from raypipe.softdtw import tslearn
 from raypipe.softdtw.series import Series, pad_series
 
@@ -38,6 +40,20 @@ class TslearnFit(NamedTuple):
     inertia: float
 
 
+@contextmanager
+def _saying_what_to_do() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeWarning as error:
+        if "itakura_max_slope" not in str(error):  # A warning that the caller has made an error.
+            raise
+        raise UsageError(
+            "no alignment of series of such different lengths keeps to itakura_max_slope: raise the slope, or bring "
+            "the series to one length"
+        ) from error
+
+
+@_saying_what_to_do()
 def fit_by_tslearn(series: Series, parameters: dict[str, Any]) -> TslearnFit:
     """Fit tslearn's estimator of these parameters.
 
@@ -54,6 +70,7 @@ def fit_by_tslearn(series: Series, parameters: dict[str, Any]) -> TslearnFit:
     return TslearnFit(labels, centers, distances, fitted.n_iter_, inertia)
 
 
+@_saying_what_to_do()
 def measure_by_tslearn(series: Series, centers: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
     """Return the distance of each series to each of k centers, (n, k) float64."""
     fitted = _make(parameters)

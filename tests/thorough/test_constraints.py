@@ -205,6 +205,19 @@ def test_what_tslearn_raises_at_is_refused_in_words(parameters, message):
         TimeSeriesKMeans(2, metric="softdtw", metric_params=parameters, random_state=0).fit([x, y])
 
 
+@pytest.mark.parametrize("metric", ["dtw", "softdtw"])
+def test_what_tslearn_cannot_align_is_refused_in_words(metric):
+    parameters = {"itakura_max_slope": 2.0, "global_constraint": "itakura"}
+    short = TimeSeriesKMeans(
+        2, metric=metric, metric_params=parameters, random_state=0, backend="tslearn", solver="lbfgs"
+    )
+    with pytest.raises(UsageError, match="no alignment of series of such different lengths keeps to itakura_max_slope"):
+        short.fit(make_series(3, 12))
+    fitted = short.fit(make_series(10, 12))
+    with pytest.raises(UsageError, match="raise the slope, or bring the series to one length"):
+        fitted.predict(make_series(3))
+
+
 @beside_tslearn
 def test_a_radius_that_is_no_number_of_steps_is_refused():
     """tslearn finds no path below 0, and takes a fraction without a word."""
