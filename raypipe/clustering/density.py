@@ -21,6 +21,7 @@ from raypipe.clustering.vectors import pool_steps
 from raypipe.config import ClusterConfig
 from raypipe.errors import RaypipeError, UsageError
 from raypipe.softdtw import auto_gamma, cdist_soft_dtw, soft_dtw_barycenter
+from raypipe.softdtw.barycenter import resample
 
 MAX_COMPARED = 20_000  # The distances of all pairs of so many trajectories take 1.6 GB.
 _BLOCK = 512  # So many rows of the distances are computed at a time, in float64.
@@ -94,8 +95,13 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     constraint = constraint_of(config)
     apart = compare_paths(values, gamma, backend, **constraint)
     labels = _label_pairs(apart, config.min_cluster_size, config.min_samples or config.min_cluster_size)
-    members = [[values[i] for i in np.flatnonzero(labels == k)] for k in range(labels.max() + 1)]
-    centers = [soft_dtw_barycenter(paths, gamma, backend=backend, **constraint) for paths in members]
+    n_steps = max(len(path) for path in values)
+
+    def center_of(paths: list[np.ndarray]) -> np.ndarray:
+        start = np.mean([resample(path, n_steps) for path in paths], axis=0)
+        return soft_dtw_barycenter(paths, gamma, init=start, backend=backend, **constraint)
+
+    centers = [center_of([values[i] for i in np.flatnonzero(labels == k)]) for k in range(labels.max() + 1)]
     n_assigned = 0
     if config.assign_all and centers:
         noise, held = np.flatnonzero(labels == NOISE), np.flatnonzero(labels != NOISE)
@@ -113,7 +119,7 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     return Clustering(
         labels=labels,
         distances=_measure(labels, distances_of),
-        centers=_stack(centers, values[0].shape[1]),
+        centers=np.stack(centers) if centers else np.empty((0, 1, values[0].shape[1])),
         inertia=None,
         n_iter=1,
         gamma=gamma,
@@ -243,11 +249,3 @@ def _measure(labels: np.ndarray, distances_of: Any) -> np.ndarray:
         rows = np.flatnonzero(labels == k)
         distances[rows] = distances_of(rows, k)
     return distances
-
-
-def _stack(centers: list[np.ndarray], dim: int) -> np.ndarray:
-    """Stack (T_k, dim) centers; steps behind a shorter one's end are not numbers."""
-    stacked = np.full((len(centers), max(map(len, centers), default=1), dim), np.nan)
-    for row, center in zip(stacked, centers, strict=True):
-        row[: len(center)] = center
-    return stacked

@@ -29,8 +29,8 @@ class Clustering:
         (n,) float64, from each trajectory to its own center, in the method's distance. Soft-DTW may be negative. Noise
         has no center: not a number.
     centers
-        (k, T, c) float64; T is 1 where the method clusters mean vectors. Where lengths differ, the steps behind a
-        shorter center's end are not numbers. A density finds no cluster at all where nothing is dense: k is 0.
+        (k, T, c) float64; T is 1 where the method clusters mean vectors, and that of the longest trajectory where
+        lengths differ. A density finds no cluster at all where nothing is dense: k is 0.
     inertia
         Mean of what the method made small, so that the lower of two is the better: soft-DTW to the nearest center, or
         the squared distance where the method has another (`raypipe.TimeSeriesKMeans.objective_`, not ``inertia_``).
@@ -60,7 +60,7 @@ class Clustering:
     def paths_of_centers(self) -> dict[int, np.ndarray]:
         """Return the center of each cluster that holds a trajectory, (T, c), by the cluster's number."""
         held = np.unique(self.labels[self.labels != NOISE]).tolist()
-        return {k: self.centers[k][~np.isnan(self.centers[k]).all(axis=1)] for k in held}
+        return {k: self.centers[k] for k in held}
 
     @property
     def n_clusters(self) -> int:
