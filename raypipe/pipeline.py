@@ -163,6 +163,8 @@ def predict(model_run: Run, source: Source, run: Run, config: Config, progress: 
     if run.path() == model_run.path():
         raise UsageError(f"{run} is the run that predicts: choose another -o for the new videos")
     model = results.read_model(model_run)
+    if not len(model.centers):
+        raise UsageError(f"{model_run} has no cluster, only noise: cluster it again with a lower --min-cluster-size")
     known = outlier_table.read_known(model_run)
     check_sections(model_run, model.config, config)
     if model_run.exists(SIGNALS_FOLDER) and VIDEO not in split_features(config.source.features or ""):

@@ -12,7 +12,6 @@ from raypipe.clustering import make_estimator
 from raypipe.clustering.parameters import constraint_of
 from raypipe.clustering.result import NOISE
 from raypipe.clustering.vectors import pool_steps
-from raypipe.errors import UsageError
 from raypipe.softdtw import cdist_soft_dtw
 
 if TYPE_CHECKING:
@@ -43,11 +42,6 @@ def assign_to_centers(
     -------
     labels, distances
         (n,) int64 and (n,) float64, in the distance of `raypipe.clustering.Clustering`.
-
-    Raises
-    ------
-    UsageError
-        If there is no center.
     """
     found = _measure(values, centers, config, gamma)
     labels = found.argmin(axis=1)
@@ -70,11 +64,6 @@ def assign_to_neighbours(
     -------
     labels, distances
         (n,) int64 and (n,) float64, to the own center; noise has none.
-
-    Raises
-    ------
-    UsageError
-        If there is no center.
     """
     apart = _measure(values, centers, config, gamma)
     if gamma is None:
@@ -89,8 +78,6 @@ def assign_to_neighbours(
 
 def _measure(values: Any, centers: np.ndarray, config: ClusterConfig, gamma: float | None) -> np.ndarray:
     """Return the distance of each trajectory to each center, (n, k) float64."""
-    if not len(centers):
-        raise UsageError("the clustering found no cluster, so there is none for other videos: cluster that run again")
     if config.method not in _OF_SERIES and centers.shape[1] == 1:
         return cdist(pool_steps(values).astype(np.float64), centers[:, 0])
     if config.method == "density":

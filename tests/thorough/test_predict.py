@@ -49,6 +49,7 @@ def known(tmp_path_factory):
         ("cluster.method=kmeans",),
         ("cluster.method=density", "cluster.assign_all=true"),
         ("cluster.method=softdtw", "trajectory.n_steps=null"),
+        ("cluster.method=density", "trajectory.n_steps=null"),
     ],
     ids=lambda sets: " ".join(sets),
 )
@@ -229,6 +230,13 @@ def test_new_videos_are_judged_as_the_run_was_judged_last(tmp_path):
     np.testing.assert_array_equal(column(again, "outlier"), column(run, "outlier"))
     assert again.read_json("metrics.json")["outliers"]["by"] == "distance"
     assert again.info()["implementations"]["outliers"] == "by distance"
+
+
+def test_where_all_is_noise_new_videos_are_not_even_embedded(tmp_path):
+    run = cluster(tmp_path, "cluster.method=density", "cluster.min_cluster_size=20")
+    with pytest.raises(UsageError, match="has no cluster, only noise: cluster it again with a lower --min-cluster"):
+        rp.predict(run, tmp_path / "known.npz", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_run_that_an_earlier_version_clustered_judges_no_other_videos(tmp_path):
