@@ -45,8 +45,8 @@ class Member:
 
     ``distance`` is the distance to its own center, and ``x`` and ``y`` are its place on the 2-D map. The video begins
     at ``origin_s`` seconds of the file and lasts ``span_s`` seconds, or None if its length is not known. ``caption`` is
-    the source's own, of ``videos.parquet``. Of an outlier ``reason`` says what is odd, and ``odd_s`` from when to when,
-    in seconds of the file; else they are empty and None.
+    the source's own, of ``videos.parquet``. Of an outlier ``reason`` says what is odd, ``odd_s`` from when to when, in
+    seconds of the file, and ``stands_out`` whether the verdict is to drop it; else they are empty, None and False.
     """
 
     video_id: str
@@ -65,6 +65,7 @@ class Member:
     caption: str | None = None
     reason: str = ""
     odd_s: tuple[float, float] | None = None
+    stands_out: bool = False
 
     @property
     def has_video(self) -> bool:
@@ -358,7 +359,7 @@ def _as_member(
     name: str,
     caption: str | None,
     span: tuple[float, float | None],
-    odd: tuple[str, float | None, float | None] | None,
+    odd: tuple[str, float | None, float | None, str] | None,
 ) -> Member:
     def number(column: str) -> float:
         return math.nan if row[column] is None else float(row[column])
@@ -380,6 +381,7 @@ def _as_member(
         caption=caption,
         reason=odd[0] if odd else "",
         odd_s=(odd[1], odd[2]) if odd and odd[1] is not None and odd[2] is not None else None,
+        stands_out=odd is not None and odd[3] == "drop",
     )
 
 

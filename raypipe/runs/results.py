@@ -193,8 +193,8 @@ def mark_outliers(run: Run, scores: np.ndarray, flags: np.ndarray) -> None:
     run.write_table(CLUSTERS_FILE, table.cast(CLUSTERS))
 
 
-def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
-    """Return the reason and the span, in seconds of the file, of each video that was examined, by its ``video_id``."""
+def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None, str]]:
+    """Return the reason, the span in seconds of the file and the verdict of each video that was examined, by its id."""
     if not run.exists(OUTLIERS_FILE):  # The run was clustered before there was this file.
         return {}
 
@@ -202,7 +202,7 @@ def read_reasons(run: Run) -> dict[str, tuple[str, float | None, float | None]]:
         return float(text) if text else None
 
     return {
-        row["video_id"]: (row["reason"], seconds(row["start_s"]), seconds(row["end_s"]))
+        row["video_id"]: (row["reason"], seconds(row["start_s"]), seconds(row["end_s"]), row["verdict"])
         for row in run.read_csv(OUTLIERS_FILE)
         if row["reason"]
     }

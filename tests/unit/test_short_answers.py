@@ -1,4 +1,6 @@
-"""The page's sentences on the number of clusters, on what they hold and on what mixes."""
+"""The page's sentences on the number of clusters, on what they hold, on what mixes and on what is odd."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from raypipe.report.facts import read_facts
 from raypipe.report.figures.plots import VideoMap
 from raypipe.report.page.confusion import render_confusions
 from raypipe.report.page.page_figures import render_pictures
-from raypipe.report.page.short_answers import name_content, say_cameras, say_mixture, say_number
+from raypipe.report.page.short_answers import name_content, say_cameras, say_mixture, say_number, say_odd
 from raypipe.runs.directory import Run
 
 
@@ -46,6 +48,24 @@ def test_labels_that_are_whole_texts_are_said_in_short(tmp_path):
 def test_numbers_stay_behind_labels_that_are_written_from_right_to_left(tmp_path):
     said = say_mixture(facts_of(tmp_path, ["ריק", "a", "ריק", "b"], k=1), "label")
     assert said == "What mixes: cluster 0 mixes \u2068ריק\u2069 (2), a (1) and b (1)."
+
+
+def test_the_head_says_which_videos_are_odd(tmp_path):
+    facts = facts_of(tmp_path, ["a", "b"] * 3)
+
+    def judged(*verdicts):
+        reasons = {"drop": "runs backwards", "keep": "hardly farther", "": ""}
+        members = [
+            replace(member, outlier=True, outlier_score=9.0 - i, reason=reasons[verdict], stands_out=verdict == "drop")
+            for i, (member, verdict) in enumerate(zip(facts.members, verdicts, strict=False))
+        ]
+        return say_odd(replace(facts, members=tuple(members)))
+
+    assert judged() == judged("") == "", "a run without outliers, and one whose outliers nobody has judged"
+    assert judged("keep", "keep").startswith("No video stands out")
+    assert judged("keep", "drop") == "Odd: 1.mp4 (runs backwards)."
+    assert judged("drop", "drop", "keep") == "Odd: 0.mp4 (runs backwards) and 1.mp4 (runs backwards)."
+    assert judged(*["drop"] * 5).endswith("2.mp4 (runs backwards) and 2 more.")
 
 
 def test_a_cluster_is_named_by_its_labels(tmp_path):
@@ -112,8 +132,8 @@ def test_it_is_said_where_clusters_are_apart_by_camera(tmp_path):
     assert say_cameras(read_facts(run)) == "", "folders of videos may well hold what differs"
     run.write_json("dataset_faults.json", {"faults": []})
     assert say_cameras(read_facts(run)) == (
-        f"apart: no cluster has videos of two. raypipe cluster {tmp_path}/run --set trajectory.join=camera groups "
-        "episodes instead, whatever their cameras look like"
+        f"apart: no cluster has videos of two. <code>raypipe cluster {tmp_path}/run --set trajectory.join=camera</code>"
+        " groups episodes instead, whatever their cameras look like"
     )
     mixed = make_run(tmp_path / "mixed", [f"{i}.mp4" for i in range(6)], None, ["front"] * 3 + ["wrist"] * 3, k=2)
     mixed.write_json("dataset_faults.json", {"faults": []})

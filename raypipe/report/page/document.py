@@ -31,7 +31,7 @@ from raypipe.report.page.page_sections import (
     render_sweep,
     render_words,
 )
-from raypipe.report.page.short_answers import name_content, say_cameras, say_number
+from raypipe.report.page.short_answers import name_content, say_cameras, say_number, say_odd
 from raypipe.report.page.span_bars import draw_timelines
 from raypipe.report.style import color_of, ink_on
 
@@ -175,19 +175,20 @@ def _head(facts: Facts, written: datetime) -> str:
     if noise := describe_noise(facts.metrics):
         notices += f'<p class="notice"><b>cluster</b> by density: {escape(noise)}</p>'
     if cameras := say_cameras(facts):
-        notices += f'<p class="notice"><b>cameras</b> are {escape(cameras)}.</p>'
+        notices += f'<p class="notice"><b>cameras</b> are {cameras}.</p>'
     jumps = " ".join(
         f'<a href="#cluster-{c.short_name}">{_chip(c.number)} <bdi>{escape(name_content(c, facts))}</bdi></a>'
         for c in facts.clusters_and_noise
     )
-    number = say_number(facts)
+    number, odd = say_number(facts), say_odd(facts)
+    said = f'<p class="lead below">{escape(odd)}</p>\n' if odd else ""
     by = "what the videos show on the whole" if not facts.has_order else "the paths that the videos take through time"
     return (
         f'<header>\n<div class="eyebrow">raypipe report{escape(f" · {version}" if version else "")}</div>\n'
         f"<h1>{escape(_title(facts))}</h1>\n"
         f'<p class="lead">{where}rouped by {by}. '
-        f"Written {written:%Y-%m-%d %H:%M} UTC.{f' {escape(number)}' if number else ''}</p>\n"
-        f'<nav class="jump" aria-label="clusters">{jumps}</nav>\n{notices}</header>'
+        f"Written {written:%Y-%m-%d %H:%M} UTC.{f' {number}' if number else ''}</p>\n"
+        f'<nav class="jump" aria-label="clusters">{jumps}</nav>\n{said}{notices}</header>'
     )
 
 

@@ -1,9 +1,10 @@
-"""What a reader asks of the page first, in a sentence each: how many clusters, what they hold, and what mixes."""
+"""What a reader asks of the page first: how many clusters there are, what they hold, what mixes, and what is odd."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 from unicodedata import bidirectional
 
@@ -15,28 +16,29 @@ from raypipe.runs.results import is_predicted
 if TYPE_CHECKING:
     from raypipe.report.facts import Cluster, Facts
 
+MOST_ODD = 3  # As many odd videos are named in the head of the page; their own part has all.
 MOST_SAID = 6  # A sentence with more clusters or labels in it would not be read; the table has them all.
 _SHORT = 28  # Characters of a name beside a chip.
 
 
 def say_number(facts: Facts) -> str:
-    """Return whether the number of clusters was asked for or found, and how to find it; "" where there is no question.
+    """Return in HTML whether the number of clusters was asked for or found; "" where there is no question.
 
     Clusters by density are found, and those of a run that another one predicts are that run's.
     """
     config = facts.info.get("config", {}).get("cluster", {})
     if config.get("method") == "density" or not facts.clusters or is_predicted(facts.info):
         return ""
-    command = f"raypipe sweep {shlex.quote(facts.url)} finds out how many there are."
+    command = f"<code>raypipe sweep {escape(shlex.quote(facts.url))}</code> finds out how many there are."
     of_sweep = facts.sweep.get("config") if facts.sweep else None
     if of_sweep and _what_counts(of_sweep) != _what_counts(facts.info.get("config", {})):
         return f"The sweep was of other trajectories, or by another method, than these clusters: {command}"
     if facts.sweep:
-        return f"Of the number of clusters the sweep says: {facts.sweep['reason'].partition(': ')[0]}."
+        return f"Of the number of clusters the sweep says: {escape(facts.sweep['reason'].partition(': ')[0])}."
     n = len(facts.metrics.get("sizes", facts.clusters))  # Some may be empty.
     there = "there is 1 cluster" if n == 1 else f"there are {n} clusters"
     found = f": {command}" if len(facts.members) >= LEAST_SWEPT else "."
-    return f"That {there} was asked for (-k; 5 where it is not given), not found{found}"
+    return f"That {there} was asked for (5 is the default), not found{found}"
 
 
 def _what_counts(config: Mapping[str, Any]) -> list[Any]:
@@ -47,17 +49,28 @@ def _what_counts(config: Mapping[str, Any]) -> list[Any]:
 
 
 def say_cameras(facts: Facts) -> str:
-    """Return what must be known of a dataset's cameras: that they are joined, or that no cluster has two; else ""."""
+    """Return in HTML what is to be known of cameras: that they are joined, or that no cluster has two; else ""."""
     if facts.is_joined:
         return (
             "joined, so that each row is an episode: names, pictures and videos are those of "
-            f"{facts.members[0].group}, and what is odd may be in another camera"
+            f"{escape(str(facts.members[0].group))}, and what is odd may be in another camera"
         )
     of_each = [{member.group for member in cluster.members} for cluster in facts.clusters]
     if facts.dataset is None or len(set().union(*of_each)) < 2 or max(map(len, of_each)) > 1:
         return ""
-    command = f"raypipe cluster {shlex.quote(facts.url)} --set trajectory.join=camera"
+    command = f"<code>raypipe cluster {escape(shlex.quote(facts.url))} --set trajectory.join=camera</code>"
     return f"apart: no cluster has videos of two. {command} groups episodes instead, whatever their cameras look like"
+
+
+def say_odd(facts: Facts) -> str:
+    """Return which videos are odd, and why, the farthest first; "" where nobody has judged, or there is no outlier."""
+    judged = [member for member in facts.outliers if member.reason]
+    odd = [f"{_isolate(member.name)} ({member.reason})" for member in judged if member.stands_out]
+    if not odd:
+        return "No video stands out: the outliers are hardly farther than others." if judged else ""
+    more = [f"{len(odd) - MOST_ODD} more"] if len(odd) > MOST_ODD else []
+    named = [*odd[:MOST_ODD], *more]
+    return f"Odd: {_join(named) if named[1:] else named[0]}."
 
 
 def name_content(cluster: Cluster, facts: Facts) -> str:
