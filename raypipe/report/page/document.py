@@ -44,8 +44,9 @@ MAX_PROBLEMS = 500  # The table of failures has at most this many rows; videos.p
 MAX_PILLS = 16
 
 _METRICS = {
-    "silhouette": "How much nearer a video's mean is to its own cluster than to the next: −1 to 1, higher is better.",
-    "silhouette_softdtw": "The silhouette by soft-DTW between trajectories, so that order in time counts: −1 to 1.",
+    "silhouette_softdtw": "How much nearer a video is to its own cluster than to the next, by soft-DTW, so that order "
+    "in time counts: −1 to 1, higher is better.",
+    "silhouette": "The same by the videos' means, which forget the order in time: −1 to 1.",
     "davies_bouldin": "Spread within clusters over the distance between them, on the means: 0 is best.",
     "inertia": "What k-means made small: the mean of soft-DTW (or else of the squared distance) to the nearest center. "
     "Lower is better, and it may be negative; comparable only on the same trajectories with the same gamma.",
