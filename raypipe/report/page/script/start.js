@@ -74,7 +74,9 @@ function showControls() {
 
 function showTime() {
   find("time").value = state.time;
-  find("time-said").textContent = `${Math.round(100 * state.time)} %`;
+  const said = `${Math.round(100 * state.time)} %`;
+  find("time-said").textContent = said;
+  find("time").setAttribute("aria-valuetext", said);
 }
 
 function showSelection() {
