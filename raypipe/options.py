@@ -130,8 +130,11 @@ CLUSTER = {
 _DEFAULTS: dict[str, Any] = {"quiet": False, "debug": False, "dry_run": False, "max_failed": 0.05}
 
 
-def verb(*groups: dict[str, Any], epilog: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
-    """Register a verb with the options of the groups, which it receives as a dict in its last argument, ``options``."""
+def verb(*groups: dict[str, Any], examples: list[str]) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """Register a verb with the options of the groups, which it receives as a dict in its last argument, ``options``.
+
+    Its help page ends with the examples, a line each: typer takes a paragraph for a line.
+    """
     shared = {name: annotation for group in (*groups, ANY) for name, annotation in group.items()}
 
     def register(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -158,7 +161,7 @@ def verb(*groups: dict[str, Any], epilog: str) -> Callable[[Callable[..., int | 
 
         verb.__signature__ = introspection.Signature([*own, *more])  # type: ignore[attr-defined]
         verb.__annotations__ = {p.name: p.annotation for p in (*own, *more)}
-        return app.command(epilog=epilog)(verb)
+        return app.command(epilog="\n\n".join(["Examples:", *examples]))(verb)
 
     return register
 

@@ -32,13 +32,16 @@ from raypipe.storage import shown
     CONFIG,
     EMBED,
     CLUSTER,
-    epilog="Examples:  raypipe run videos/ -o runs/first --encoder descriptor -k 6  |  "
-    "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto  |  "
-    "raypipe run manifest.csv -o runs/m --set sample.n_frames=5  |  "
-    "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4  |  "
-    "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all  |  "
-    "raypipe run datasets/cloth -o runs/signals --features observation.state,action -k 2  |  "
-    "raypipe run 'shards/{000..001}.tar' -o runs/w --encoder descriptor -k 4  |  raypipe run curated/ -o runs/c -k 4",
+    examples=[
+        "raypipe run videos/ -o runs/first --encoder descriptor -k 6",
+        "raypipe run 's3://bucket/**/*.mp4' -o s3://bucket/runs/all --address auto",
+        "raypipe run manifest.csv -o runs/m --set sample.n_frames=5",
+        "raypipe run videos/ -o runs/d --preset video-density --encoder descriptor --min-cluster-size 4",
+        "raypipe run datasets/cloth -o runs/cloth --encoder descriptor -k 2 --camera all",
+        "raypipe run datasets/cloth -o runs/signals --features observation.state,action -k 2",
+        "raypipe run 'shards/{000..001}.tar' -o runs/w --encoder descriptor -k 4",
+        "raypipe run curated/ -o runs/c -k 4",
+    ],
 )
 def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed, cluster and report: videos in, clusters and a report out."""
@@ -63,8 +66,10 @@ def run(source: Source, output: Output, options: dict[str, Any]) -> int | None:
 @verb(
     CONFIG,
     EMBED,
-    epilog="Examples:  raypipe embed videos/ -o runs/first --encoder clip  |  "
-    "raypipe embed videos/ -o runs/first --set sample.thumbnails=16 --set sample.thumbnail_px=96",
+    examples=[
+        "raypipe embed videos/ -o runs/first --encoder clip",
+        "raypipe embed videos/ -o runs/first --set sample.thumbnails=16 --set sample.thumbnail_px=96",
+    ],
 )
 def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Embed only; running it again resumes where it stopped."""
@@ -83,11 +88,13 @@ def embed(source: Source, output: Output, options: dict[str, Any]) -> int | None
 @verb(
     CONFIG,
     CLUSTER,
-    epilog="Examples:  raypipe cluster runs/first -k 8 --set reduce.method=pca  |  "
-    "raypipe cluster runs/first --preset video-kmeans -k 4  |  "
-    "raypipe cluster runs/first --set cluster.method=density --min-cluster-size 4 --assign-all  |  "
-    "raypipe cluster runs/first --set describe.keywords=8  |  "
-    "raypipe cluster runs/cloth -k 2 --set trajectory.join=camera",
+    examples=[
+        "raypipe cluster runs/first -k 8 --set reduce.method=pca",
+        "raypipe cluster runs/first --preset video-kmeans -k 4",
+        "raypipe cluster runs/first --set cluster.method=density --min-cluster-size 4 --assign-all",
+        "raypipe cluster runs/first --set describe.keywords=8",
+        "raypipe cluster runs/cloth -k 2 --set trajectory.join=camera",
+    ],
 )
 def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     """Cluster an embedded run again, with other parameters, and report. What is not given stays as it was last."""
@@ -100,7 +107,10 @@ def cluster(run: ExistingRun, options: dict[str, Any]) -> None:
     CONFIG,
     SEED,
     ADDRESS,
-    epilog="Examples:  raypipe sweep runs/first  |  raypipe sweep runs/first --k 2:8 --gamma auto,0.1 --seeds 3",
+    examples=[
+        "raypipe sweep runs/first",
+        "raypipe sweep runs/first --k 2:8 --gamma auto,0.1 --seeds 3",
+    ],
 )
 def sweep(
     run: ExistingRun,
@@ -131,7 +141,7 @@ def sweep(
     progress.say(f"picture: {shown(made.place(SWEEP_PLOT_FILE))}")
 
 
-@verb(CONFIG, EMBED, epilog="Example:  raypipe predict runs/first new_videos/ -o runs/new")
+@verb(CONFIG, EMBED, examples=["raypipe predict runs/first new_videos/ -o runs/new"])
 def predict(run: ExistingRun, source: Source, output: Output, options: dict[str, Any]) -> int | None:
     """Give new videos the clusters of a run: embedded as it was, they become a run of their own."""
     from raypipe.runs.directory import Run

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 @verb(
-    epilog="Examples:  raypipe search runs/first --like videos/a.mp4  |  "
-    "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20  |  "
-    "raypipe search runs/clip --like 'a hand opens a drawer'  |  raypipe search runs/first --diverse 12  |  "
-    "raypipe search runs/first --like videos/a.mp4 -n 5 -o alike.png  |  raypipe search runs/first --duplicates --json"
+    examples=[
+        "raypipe search runs/first --like videos/a.mp4",
+        "raypipe search runs/first --like videos/a.mp4 --from 3 --to 6 -n 20",
+        "raypipe search runs/clip --like 'a hand opens a drawer'",
+        "raypipe search runs/first --diverse 12",
+        "raypipe search runs/first --like videos/a.mp4 -n 5 -o alike.png",
+        "raypipe search runs/first --duplicates --json",
+    ]
 )
 def search(
     run: ExistingRun,
@@ -91,7 +95,7 @@ def search(
             float | None, typer.Option("--quantile", help="Videos beyond this quantile of it are outliers.")
         ],
     },
-    epilog="Example:  raypipe outliers runs/first --by distance --quantile 0.9",
+    examples=["raypipe outliers runs/first --by distance --quantile 0.9"],
 )
 def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
     """Find the odd videos of a clustered run again: which, why, and where in them; and report."""
@@ -100,7 +104,7 @@ def outliers(run: ExistingRun, options: dict[str, Any]) -> None:
     redo(run, options, pipeline.find_outliers)
 
 
-@verb(CONFIG, epilog="Example:  raypipe report runs/first --set report.sheet_videos=10")
+@verb(CONFIG, examples=["raypipe report runs/first --set report.sheet_videos=10"])
 def report(run: ExistingRun, options: dict[str, Any]) -> None:
     """Write the report of a clustered run again."""
     redo(run, options)
@@ -108,10 +112,12 @@ def report(run: ExistingRun, options: dict[str, Any]) -> None:
 
 @verb(
     {"decode.decoder": FIND["decode.decoder"]},
-    epilog="Examples:  raypipe poster runs/first  |  "
-    "raypipe poster runs/first -o wall.png --width 8000 --from originals  |  "
-    "raypipe poster runs/first -o zoom.dzi --width 16000 --tiles 80x60 --from originals  |  "
-    "raypipe poster runs/first -o corner.jpg --center 3.5,-2 --span 4 --tiles 400",
+    examples=[
+        "raypipe poster runs/first",
+        "raypipe poster runs/first -o wall.png --width 8000 --from originals",
+        "raypipe poster runs/first -o zoom.dzi --width 16000 --tiles 80x60 --from originals",
+        "raypipe poster runs/first -o corner.jpg --center 3.5,-2 --span 4 --tiles 400",
+    ],
 )
 def poster(
     run: ExistingRun,
@@ -174,8 +180,11 @@ def poster(
 
 
 @verb(
-    epilog="Examples:  raypipe explore runs/first  |  raypipe explore runs/first --no-browser --port 8600  |  "
-    "raypipe explore s3://bucket/runs/kitchen"
+    examples=[
+        "raypipe explore runs/first",
+        "raypipe explore runs/first --no-browser --port 8600",
+        "raypipe explore s3://bucket/runs/kitchen",
+    ]
 )
 def explore(
     run: ExistingRun,
@@ -199,7 +208,14 @@ def explore(
     serve_run(Run.open(run), host, port, browser)
 
 
-@verb(CONFIG, SEED, epilog="Examples:  raypipe demo  |  raypipe demo -o /tmp/demo --seed 7")
+@verb(
+    CONFIG,
+    SEED,
+    examples=[
+        "raypipe demo",
+        "raypipe demo -o /tmp/demo --seed 7",
+    ],
+)
 def demo(
     output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory.")] = "raypipe-demo",
     *,
@@ -221,8 +237,12 @@ def demo(
 @verb(
     CONFIG,
     FIND,
-    epilog="Examples:  raypipe inspect videos/  |  raypipe inspect datasets/cloth  |  "
-    "raypipe inspect datasets/cloth --json  |  raypipe inspect MSRVTT/ -o sample.png -n 12",
+    examples=[
+        "raypipe inspect videos/",
+        "raypipe inspect datasets/cloth",
+        "raypipe inspect datasets/cloth --json",
+        "raypipe inspect MSRVTT/ -o sample.png -n 12",
+    ],
 )
 def inspect(
     source: Source,
@@ -252,9 +272,13 @@ def inspect(
 
 
 @verb(
-    epilog="Examples:  raypipe export runs/first --to links --dry-run  |  "
-    "raypipe export runs/first --to csv -o tables/  |  raypipe export runs/first --to npz  |  "
-    "raypipe export runs/episodes --to lerobot  |  raypipe export runs/episodes --to lerobot --keep 2"
+    examples=[
+        "raypipe export runs/first --to links --dry-run",
+        "raypipe export runs/first --to csv -o tables/",
+        "raypipe export runs/first --to npz",
+        "raypipe export runs/episodes --to lerobot",
+        "raypipe export runs/episodes --to lerobot --keep 2",
+    ]
 )
 def export(
     run: ExistingRun,
@@ -283,7 +307,7 @@ def export(
     print("\n".join(write(Run.open(run), to, output, keep=keep, dry_run=dry_run)))
 
 
-@verb(epilog="Example:  raypipe status s3://bucket/runs/kitchen")
+@verb(examples=["raypipe status s3://bucket/runs/kitchen"])
 def status(run: ExistingRun, options: dict[str, Any]) -> None:
     """Show how far a run is, while it runs or after: done, failed, remaining, speed, time left."""
     from raypipe.runs.directory import Run
@@ -292,7 +316,7 @@ def status(run: ExistingRun, options: dict[str, Any]) -> None:
     print(describe_status(Run.open(run)))
 
 
-@verb(epilog="Example:  raypipe doctor")
+@verb(examples=["raypipe doctor"])
 def doctor(options: dict[str, Any]) -> None:
     """Show what this machine can run, and what is missing."""
     from raypipe.doctor import examine

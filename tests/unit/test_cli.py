@@ -1,13 +1,20 @@
 """The command line: verbs, errors of one line, exit codes."""
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 from commands import call_raypipe, run_raypipe
 from lerobot_sets import CAMERA, write_v3
+from typer.main import get_command
 
 from raypipe.config import PRESETS
-from raypipe.options import prepare
+from raypipe.options import app, prepare
 from raypipe.progress import PlainProgress, counted, rounded, shorten
 from raypipe.runs.directory import Run
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_names_every_verb():
@@ -17,8 +24,20 @@ def test_help_names_every_verb():
     for verb in verbs:
         assert f" {verb} " in result.stdout
         page = call_raypipe(verb, "--help").stdout
-        assert "Example" in page
+        assert f"\n raypipe {verb}" in page.partition("Examples:")[2], "an example is a line of its own"
         assert "--debug" in page
+
+
+def test_the_commands_that_help_and_documents_show_have_these_verbs_and_options():
+    command = get_command(app)
+    pages = [call_raypipe(verb, "--help").stdout.partition("Examples:")[2] for verb in command.commands]
+    texts = [path.read_text() for path in (ROOT / "README.md", *ROOT.glob("*/*.md"))]
+    pages += [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    text = "\n".join(pages).replace("\\\n", "")
+    lines = set(re.findall(r"^ *raypipe (\S.*)", text, re.MULTILINE))
+    assert len(lines) > 100
+    for verb, *rest in (shlex.split(line, comments=True) for line in sorted(lines)):
+        command.commands[verb].make_context(verb, rest)  # It raises for an option that is not there.
 
 
 @pytest.mark.parametrize(
