@@ -73,11 +73,11 @@ def count_read(path: Path) -> float:
             return data
 
     @contextmanager
-    def open_counted(_: str) -> Iterator[Any]:
+    def open_counted(_: str, __: int) -> Iterator[Any]:
         with Counted(str(path)) as file:
             yield file
 
-    with mock.patch.object(tars, "open_file", open_counted):
+    with mock.patch.object(tars, "open_parts", open_counted):
         assert len(tars.read_tar(canonical_uri(str(path)), lambda name: name.endswith("txt")).members) == 2 * N_LARGE
     return n_read / path.stat().st_size
 
