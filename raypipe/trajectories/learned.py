@@ -241,7 +241,8 @@ class Seq2SeqEmbedder(TransformerMixin, BaseEstimator):
         else:
             training.begin(self._look(sequences))
         every = -(-epochs // _LOOKS) if epochs else 1
-        with progress.count("learning", max(epochs - training.epoch, 0), "epochs") as advance:
+        n_left = max(epochs - training.epoch, 0)
+        with (progress if n_left else Progress()).count("learning", n_left, "epochs") as advance:
             while training.epoch < epochs and not training.is_stuck:
                 training.run_epoch()
                 if training.epoch % every == 0 or training.epoch == epochs:

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 import raypipe as rp
 from raypipe import pipeline
 from raypipe.errors import RaypipeError, UsageError
-from raypipe.progress import Progress
+from raypipe.progress import PlainProgress, Progress
 from raypipe.runs.directory import Run
 from raypipe.runs.span_table import read_spans
 from raypipe.trajectories.learned import Seq2SeqEmbedder
@@ -81,13 +81,15 @@ def test_arrays_hold_all_of_it_without_pickles(tmp_path):
     np.testing.assert_array_equal(restored.states(paths)[3], model.states(paths)[3])
 
 
-def test_a_break_changes_no_bit(tmp_path):
+def test_a_break_changes_no_bit(tmp_path, capsys):
     paths, file = make_paths(24), tmp_path / "kept.npz"
     whole = Seq2SeqEmbedder(**SMALL, patience=3).fit(paths)
     Seq2SeqEmbedder(**{**SMALL, "epochs": 3}, patience=3).fit(paths, checkpoint=file)
     resumed = Seq2SeqEmbedder(**SMALL, patience=3).fit(paths, checkpoint=str(file))
     assert resumed.history_ == whole.history_
     np.testing.assert_array_equal(resumed.transform(paths), whole.transform(paths))
+    Seq2SeqEmbedder(**SMALL, patience=3).fit(paths, checkpoint=file, progress=PlainProgress())
+    assert capsys.readouterr().err == "", "nothing is left to learn, and no count of 0 epochs is shown"
     other = Seq2SeqEmbedder(**SMALL, learning_rate=0.01).fit(paths, checkpoint=file)  # It is not made of that file.
     assert other.history_ == Seq2SeqEmbedder(**SMALL, learning_rate=0.01).fit(paths).history_
 
