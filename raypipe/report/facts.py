@@ -394,7 +394,7 @@ def _find_problems(videos: Iterable[dict[str, Any]], names: Mapping[str, str]) -
     for row in videos:
         # A video that is skipped for an earlier failure is listed; one that is beyond the limit is only counted.
         if row["status"] == FAILED or (row["error"] is not None and (row["status"] != SKIPPED or row["error_stage"])):
-            reason = row["error"] or "no reason was recorded"
+            reason = (row["error"] or "no reason was recorded").removeprefix(f"{row['uri']}: ")  # Named beside it.
             yield Problem(names[row["video_id"]], row["uri"], row["status"], row["error_stage"] or "", reason)
 
 

@@ -38,7 +38,7 @@ def make_run(folder, names, labels=None, groups=None, k=4, n_steps=16, failed=()
     ]
     broken = [
         {"video_id": f"bad-{name}", "uri": f"file:///data/{name}", "status": "failed", "error_stage": "decode"}
-        | {"error": f"decord: <b>{name}</b> spins; pyav: no frame decodes"}
+        | {"error": f"file:///data/{name}: decord: <b>{name}</b> spins; pyav: no frame decodes"}
         for name in failed
     ]
     run = Run(str(folder))

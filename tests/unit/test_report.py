@@ -137,6 +137,7 @@ def test_the_page_stands_alone_and_says_everything(run):
     assert not re.search(r"url\(|@import", html)
     for said in ("24 videos in 4 clusters", "2025-01-31 12:30", "0.6654", "−0.0312", "dead.mp4", "no GPU here"):
         assert said in page.text
+    assert "decord: <b>dead.mp4</b> spins" in page.text and "file:///data/dead.mp4: " not in page.text
     for said in ("pick then place", "n_components: 5", "umap-learn", "2.60.0", "/data/robots", "78 s"):
         assert said in page.text
     assert "adjusted Rand" in page.text and "nmi" not in page.text
