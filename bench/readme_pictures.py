@@ -128,16 +128,23 @@ def show_explorer(page: Any) -> None:
 
 
 def lasso_of(page: Any) -> list[tuple[float, float]]:
-    """Return a loop round the right end of the map's paths, where the demo's hand is at the bin."""
+    """Return a loop round the video that is rightmost on the map, wherever the map has its paths."""
     box = page.locator("#map").bounding_box()
     turn = np.linspace(-0.5 * np.pi, 1.5 * np.pi, 18)
-    x, y = 0.755 + 0.1 * np.cos(turn), 0.635 + 0.17 * np.sin(turn)
-    return [(box["x"] + box["width"] * a, box["y"] + box["height"] * b) for a, b in zip(x, y, strict=True)]
+    for x in np.arange(box["x"] + box["width"] - 8, box["x"], -12).tolist():
+        for y in np.arange(box["y"] + 8, box["y"] + box["height"], 12).tolist():
+            page.mouse.move(x, y)
+            if page.locator("#map-tip").is_visible():
+                page.mouse.move(box["x"] + 4, box["y"] + 4)
+                xs = x + box["width"] * (0.1 * np.cos(turn) - 0.03)
+                ys = y + box["height"] * 0.17 * np.sin(turn)
+                return list(zip(xs.tolist(), ys.tolist(), strict=True))
+    raise RuntimeError("there is no video on the map")
 
 
-def draw_lasso(page: Any, move: Any) -> None:
+def draw_lasso(page: Any, loop: list[tuple[float, float]], move: Any) -> None:
     """Draw the loop by a function that moves the pointer."""
-    first, *others = lasso_of(page)
+    first, *others = loop
     page.mouse.move(*first)
     page.mouse.down()
     for place in others:
@@ -145,9 +152,9 @@ def draw_lasso(page: Any, move: Any) -> None:
     page.mouse.up()
 
 
-def find_video(page: Any) -> tuple[float, float]:
+def find_video(page: Any, lasso: list[tuple[float, float]]) -> tuple[float, float]:
     """Return a place within the lasso where the pointer is on a video."""
-    loop = np.array(lasso_of(page))
+    loop = np.array(lasso)
     for y in np.linspace(*(loop[:, 1].min(), loop[:, 1].max()), 30):
         for x in np.linspace(*(loop[:, 0].min(), loop[:, 0].max()), 30):
             page.mouse.move(x, y)
@@ -180,11 +187,12 @@ def record(run: Path, path: Path) -> None:
     with opened(run, viewport=WINDOW) as page:
         film = Recording(page)
         film.slide(TIME, 0, 0.6, 26)
+        loop = lasso_of(page)
         film.click("#lasso")
-        film.go(*lasso_of(page)[0])
-        draw_lasso(page, film.move)
+        film.go(*loop[0])
+        draw_lasso(page, loop, film.move)
         film.take(HOLD_MS)
-        place = find_video(page)
+        place = find_video(page, loop)
         film.go(*place)
         page.mouse.click(*place)
         film.take(HOLD_MS)
@@ -203,8 +211,9 @@ def take_pictures(run: Path, folder: Path) -> None:
     """Take the map with a lasso's selection, the pane as a whole, and the player with two videos."""
     with opened(run, viewport={"width": 1180, "height": 760}, device_scale_factor=1.5) as page:
         page.evaluate(SET_TIME, [TIME, 0.6])
+        loop = lasso_of(page)
         page.click("#lasso")
-        draw_lasso(page, page.mouse.move)
+        draw_lasso(page, loop, page.mouse.move)
         open_selected(page)
         keep_picture(page.screenshot(), folder / "page_map.webp")
         page.click("#clear")
@@ -215,8 +224,9 @@ def take_pictures(run: Path, folder: Path) -> None:
         keep_picture(page.locator(".rp-player").screenshot(), folder / "page_player.webp")
     with opened(run, viewport={"width": 700, "height": 800}, device_scale_factor=1.5) as page:
         page.evaluate(SET_TIME, [TIME, 0.6])
+        loop = lasso_of(page)
         page.click("#lasso")
-        draw_lasso(page, page.mouse.move)
+        draw_lasso(page, loop, page.mouse.move)
         open_selected(page)
         page.locator("#details").evaluate("pane => { pane.style.maxHeight = 'none'; }")
         page.locator("#details section").evaluate("nearest => nearest.remove()")
