@@ -325,10 +325,10 @@ def paths_of(cluster: Cluster, paths: Mapping[str, np.ndarray]) -> list[np.ndarr
 
 def common_folder(uris: Iterable[str]) -> str:
     """Return the deepest folder that holds all the URIs, in readable form, or "" if there is none."""
-    folders = sorted({split_uri(uri)[0] for uri in uris})
+    folders = {tuple(split_uri(uri)[0].split("/")) for uri in uris}
     if not folders:
         return ""
-    parts = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)  # The first and the last differ most.
+    parts = zip(min(folders), max(folders), strict=False)  # Part by part the first and the last differ most.
     folder = "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
     return "" if folder.rstrip("/").endswith(":") else folder.removeprefix("file://")
 

@@ -409,6 +409,7 @@ def test_any_scheme_but_web_and_file_is_no_link():
     assert name_of("file:///data/caf%E9.mp4") == "caf\\xe9.mp4"
     assert name_of("http://[host/a.mp4") == "a.mp4"
     assert common_folder(["file:///d/a/x.mp4", "file:///d/ab/y.mp4"]) == "/d"
+    assert common_folder(["file:///d/a/x.mp4", "file:///d/a-2/y.mp4", "file:///d/a/b/z.mp4"]) == "/d"
     assert common_folder(["file:///d/a.mp4", "s3://d/a.mp4"]) == ""
     assert common_folder(["https://a/x.mp4", "https://b/x.mp4"]) == ""
 
