@@ -125,7 +125,7 @@ def test_another_sampling_is_refused_or_all_is_embedded_again(library, done):
 def test_status_tells_how_far_it_is(done):
     told = describe_status(done)
     assert "embedded" in told
-    assert "5 done, 1 failed, 0 remaining of 6" in told
+    assert f"5 done, 1 failed, 0 remaining of 6; {len(read_clips(done))} clips\n" in told
     assert "6 found = 5 ok + 1 failed + 0 skipped" in told
     info = done.info()
     assert 0 < info["embedding"]["decode_s"]
@@ -133,7 +133,7 @@ def test_status_tells_how_far_it_is(done):
     done.write_table(name, done.read_table(name).slice(0, 2))
     done.record(state="embedding")
     told = describe_status(done, now=info["embedding"]["updated"] + 600)
-    assert "1 done, 1 failed, 4 remaining of 6" in told
+    assert "1 done, 1 failed, 4 remaining of 6; 2 clips\n" in told
     assert "last sign 10:00 ago; is it still running? Run the same command again to continue" in told
     assert "failures   1 time: " in told
 

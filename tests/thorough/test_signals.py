@@ -327,6 +327,9 @@ def test_clips_have_the_mean_of_their_frames():
     np.testing.assert_allclose(means[:, 0], [0.5, 2.5, 3.0, 9.0])
     rounded = average_clips(path, 10.0, np.array([0.2000001]), np.array([0.3999999]))
     np.testing.assert_allclose(rounded[:, 0], [2.5])
+    steady = np.full((100_000, 1), 0.1, np.float32)
+    last = average_clips(steady, 10.0, np.array([9999.0]), np.array([10_000.0]))
+    np.testing.assert_allclose(last, 0.1, rtol=1e-6, err_msg="it does not depend on how many frames came before")
 
 
 def make_joined(folder, root, scale=None) -> rp.Run:

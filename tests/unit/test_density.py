@@ -120,6 +120,15 @@ def test_a_constraint_holds_for_distances_centers_and_new_paths():
         np.testing.assert_allclose(assigned[1], found.distances)
 
 
+def test_of_neighbours_that_are_nearly_the_same_the_nearest_is_found():
+    """A large gamma's self-values, which the divergence subtracts, leave nothing of such distances in float32."""
+    rng = np.random.default_rng(0)
+    known = (np.ones((20, 12, 2)) + rng.normal(0, 1e-4, (20, 12, 2))).astype(np.float32)
+    numbers = np.arange(20)
+    found, _ = assign_to_neighbours(known, known, numbers, known, by_density(gamma=1.0), 1.0)
+    np.testing.assert_array_equal(found, numbers)
+
+
 def test_distances_are_symmetric_where_masks_are_not():
     x = np.arange(11.0)[:, None]
     # Of the two masks one alone lets step 1 meet the other's step 13.

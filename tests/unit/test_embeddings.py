@@ -109,6 +109,13 @@ def test_the_newest_of_a_segment_counts(run):
     assert content(Ledger(run, plan)) == expected
 
 
+def test_the_newest_counts_of_many_segments_too(run):
+    names = [f"v{i:02d}" for i in range(20)]
+    for number in range(3):
+        write(run, number, *(clips(name, 0, [number]) for name in names))
+    assert content(Ledger(run, plan_of(dict.fromkeys(names, 1)))) == {(name, 0): [2] for name in names}
+
+
 def timed(table: pa.Table, origin_s: float) -> pa.Table:
     """Set the times of a segment's clips, one a second."""
     for name, offset in (("start_s", 0.0), ("end_s", 1.0)):
