@@ -213,6 +213,8 @@ def find_scale(dataset: LeRobotDataset, names: Sequence[str], episodes: pa.Table
     is_number = np.isfinite(first)  # Squares of differences from a near value do not cancel.
     middle = np.where(is_number, first, 0.0).sum(axis=0) / np.maximum(is_number.sum(axis=0), 1)
     for frames in readable():
+        if frames.shape[1] != len(middle):  # `iter_signals` says so of that episode.
+            continue
         apart = np.where(np.isfinite(frames), frames - middle, 0.0)
         count += np.isfinite(frames).sum(axis=0)
         total += apart.sum(axis=0)

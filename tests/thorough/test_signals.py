@@ -10,7 +10,7 @@ from commands import call_raypipe
 from embedded import make_embedded
 from lerobot_sets import CAMERA
 from sklearn.metrics import adjusted_rand_score
-from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, write_set
+from whole_sets import EPISODES, FRAMES, STATE, change_info, change_rows, state_of, write_set, write_set_v21
 
 import raypipe as rp
 from raypipe import pipeline
@@ -67,6 +67,20 @@ def test_without_statistics_they_are_computed_from_the_frames(root, tmp_path):
     assert computed.scale.origin == "the episodes' frames"
     for one, two in zip(told.paths, computed.paths, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_episode_of_another_number_of_joints_fails_alone(tmp_path, n):
+    root = write_set_v21(tmp_path / "set", LENGTHS)
+    name = "data/chunk-000/episode_000001.parquet"
+    alone = read_signals(str(root), STATE)
+    change_rows(root, name, lambda rows: [row | {STATE: row[STATE][:n]} for row in rows])
+    signals = read_signals(str(root), STATE)
+    assert signals.reasons == {signals.videos[1].video_id: f"its frames have {n} numbers, and others have 3"}
+    assert [path.shape for path in signals.paths] == [(0 if i == 1 else length, 3) for i, length in enumerate(LENGTHS)]
+    others = np.concatenate([np.array(state_of(i, length)) for i, length in enumerate(LENGTHS) if i != 1])
+    np.testing.assert_allclose(signals.scale.mean, others.mean(axis=0), rtol=1e-5)
+    assert alone.reasons == {} and alone.scale.origin == "the episodes' frames"
 
 
 def test_a_spread_that_float32_lost_beside_the_mean_is_computed_from_the_frames(tmp_path):
