@@ -120,6 +120,8 @@ class TestReading:
         (root / "metas/v0/broken.json").write_text("{")
         (root / "metas/v0/gone.json").symlink_to("nothing")
         (root / "metas/v0/other.json").write_text(json.dumps({"span_uuid": "x", "source_video": "/in/b.mp4"}))
+        nameless = {"source_video": "/in/b.mp4", "duration_span": [4.0, 6.0], "windows": []}
+        (root / "metas/v0/nameless.json").write_text(json.dumps(nameless))
         more = {"id": [clip_id("/in/b.mp4", 2.0, 4.0)], "embedding": [[0.0] * DIM]}
         pq.write_table(pa.table(more), root / "ce1_embd_224p_parquet/again.parquet")
         late = {"span_uuid": "late", "source_video": "/in/c.mp4", "duration_span": [0, 1], "windows": []}
@@ -127,7 +129,7 @@ class TestReading:
         found, paths = read_source(root)
         assert [len(path) for path in paths.clips] == [2, 0, 3]
         assert found.notes[1:] == (
-            "records of the metadata without span_uuid, source_video or duration_span: 3",
+            "records of the metadata without span_uuid, source_video or duration_span: 4",
             "embeddings that are there twice and count once: 1",
             "clips that were filtered out, which leaves gaps: 1",
             "clips without an embedding, which leaves gaps: 1",
