@@ -228,16 +228,17 @@ def _read_signals(dataset: LeRobotDataset, episodes: pa.Table) -> tuple[dict[int
     faults = []
     try:
         for rows, frames in read_frames(dataset, episodes, names):
-            if isinstance(frames, SourceError):
+            try:
+                if isinstance(frames, SourceError):
+                    raise frames
+                own = whole_numbers(frames, EPISODE)
+                columns = [as_rows(frames[name], name) for name in names] or [np.empty((len(own), 0))]
+            except SourceError as error:
                 n = "" if len(rows) == 1 else f", and the frames of {len(rows)} episodes with it"
                 of = int(index[rows[0]]) if len(rows) == 1 else None
-                faults.append(Fault("unreadable", f"{frames}{n}", of, amount=float(len(rows))))
+                faults.append(Fault("unreadable", f"{error}{n}", of, amount=float(len(rows))))
                 continue
-            own = whole_numbers(frames, EPISODE)
-            order = np.argsort(own, kind="stable")
-            values = np.concatenate(
-                [as_rows(frames[name], name) for name in names] or [np.empty((len(own), 0))], axis=1
-            )
+            order, values = np.argsort(own, kind="stable"), np.concatenate(columns, axis=1)
             for number in index[rows].tolist():
                 inside = order[slice(*np.searchsorted(own[order], [number, number + 1]))]
                 if told[number] >= 0 and len(inside) != told[number]:

@@ -357,6 +357,18 @@ def test_files_of_v21_that_do_not_fit_their_episodes_are_found(tmp_path):
     assert ("duplicate", 2, CAMERA, "it has the pictures of episode 0") in found
 
 
+def test_a_file_of_frames_that_hold_no_numbers_is_named_and_the_next_are_read(tmp_path):
+    root = write_set_v21(tmp_path / "set")
+    first, second = (f"data/chunk-000/episode_{number:06d}.parquet" for number in (0, 1))
+    table = pq.read_table(root / first)
+    texts = pa.array([["a"]] * len(table))
+    pq.write_table(table.set_column(table.column_names.index(STATE), STATE, texts), root / first)
+    change_rows(root, second, lambda rows: rows[:-1])
+    faults = told(check(root))
+    assert [fault[:2] for fault in faults] == [("unreadable", 0), ("length", 1)]
+    assert f"{STATE} does not hold numbers" in faults[0][3]
+
+
 def test_counts_that_do_not_fit_are_found(root):
     change_info(root, total_episodes=4, total_frames=20)
     assert [fault.says for fault in check(root)] == [
