@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raypipe.config import SampleConfig
 from raypipe.schema import PLAN, Failure, Probe, embeddings_schema, numbers_of
-from raypipe.segments.sampling import align_span, cut, frames_per_clip
+from raypipe.segments.sampling import MAX_SEGMENT_FRAMES, align_span, cut, frames_per_clip
 from raypipe.sources.videos import Video, Videos
 
 # A container that claims a longer video is broken, and the plan of its segments would take all memory.
@@ -115,7 +115,7 @@ def mean_frames(plan: pa.Table, sample: SampleConfig) -> float:
     if plan.num_rows == 0:
         return 1.0
     if sample.n_frames is not None:
-        return float(sample.n_frames)
+        return min(float(sample.n_frames), MAX_SEGMENT_FRAMES)
     seconds = np.asarray(plan.column("end_s")) - np.asarray(plan.column("start_s"))
     if sample.every_n is not None:
         return max(1.0, float(np.mean(seconds * np.asarray(plan.column("fps")) / sample.every_n)))

@@ -13,6 +13,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger
 from raypipe.schema import FAILED, OK, SKIPPED, Failure, Probe, embeddings_schema
 from raypipe.segments.planning import mean_frames, plan_precomputed, plan_segments
+from raypipe.segments.sampling import Span, sample_span
 from raypipe.segments.stages import DecodeSegments, EncodeSegments, ProbeVideos
 from raypipe.sources.videos import Video, Videos
 from raypipe.storage import local_path
@@ -56,7 +57,26 @@ def test_a_plan_has_a_row_a_segment_or_one_with_an_error():
     assert rows["late"]["error"] == "its span begins at 11 s, and the file lasts 10 s"
     assert (rows["dead"]["error_stage"], rows["dead"]["error"]) == ("probe", "no such file")
     assert sum(row["video_id"] == "long" for row in plan) == 30
-    assert mean_frames(plan_segments(videos[:1], [probe()], SampleConfig()), SampleConfig()) == 20
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SampleConfig(),
+        SampleConfig(fps=4, clip_s=0.5, stride_s=2),
+        SampleConfig(every_n=5),
+        SampleConfig(n_frames=5),
+        SampleConfig(n_frames=1024),
+    ],
+    ids=lambda sample: str(sample.model_dump(exclude_defaults=True)),
+)
+def test_how_many_frames_a_segment_has_is_told_beforehand(sample):
+    """Batches, and the memory that they take, are sized by it."""
+    plan = plan_segments([Video("a", "file:///a.mp4")], [probe(240.0)], sample)
+    rows, times_s = plan.to_pylist(), np.arange(2400) / 10
+    spans = [Span(row["origin_s"], row["span_s"], row["start_s"], row["end_s"]) for row in rows]
+    counts = [len(sample_span(span, sample, times_s).times_s) for span in spans]
+    assert mean_frames(plan, sample) == np.mean(counts)
 
 
 @pytest.fixture
