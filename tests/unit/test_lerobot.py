@@ -516,6 +516,13 @@ def test_templates_are_read_whatever_their_fields_are_called(tmp_path, chunk):
     assert names == [f"/clips/{episode // 2:02d}/{CAMERA}-{episode:04d}.mp4" for episode in range(5)]
 
 
+def test_a_template_without_a_chunk_needs_no_column_of_it(tmp_path):
+    write_v3(tmp_path, [2, 2], video_path="videos/{video_key}-{file_index:03d}.mp4")
+    drop(tmp_path, f"videos/{CAMERA}/chunk_index")
+    names = [video.uri.removeprefix(tmp_path.as_uri()) for video in rp.find_videos(tmp_path)]
+    assert names == [f"/videos/{CAMERA}-000.mp4"] * 2
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

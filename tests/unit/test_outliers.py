@@ -453,7 +453,8 @@ def test_where_all_is_noise_no_score_is_told_of():
     ]
 
 
-def test_the_farthest_are_named_so_that_they_can_be_told_apart():
+@pytest.mark.parametrize(("by", "value"), [("distance", 2), ("score", 3)])
+def test_the_farthest_are_named_so_that_they_can_be_told_apart(by, value):
     of_episode = make_video_id("7/top")
     uris = {
         "a": "/left/1.mp4",
@@ -464,13 +465,16 @@ def test_the_farthest_are_named_so_that_they_can_be_told_apart():
         "f": "/4.mp4",
     }
     listed = [
-        Outlier(i, f"file://{uri}", 0, 1.0, 1.0, 0.5, 0.5, 0, False, "keep", None, None, "") for i, uri in uris.items()
+        Outlier(i, f"file://{uri}", 0, 2.0, 3.0, 0.5, 0.5, 0, False, "keep", None, None, "") for i, uri in uris.items()
     ]
     known = {i: {"video_id": i, "group": "top", "episode_index": 7} for i in uris}
     ones, zeros = np.ones(6), np.zeros(6, int)
-    found = Judgement(ones, ones, zeros, zeros, ones > 1, "score", 0.95, 1.0, {}, None)
-    named = [line.split("cluster 0  ")[1] for line in describe_outliers(found, listed, known)[2:]]
-    assert named == ["/left/1.mp4", "/right/1.mp4", "2.mp4  c", "2.mp4  d", "7/top", "4.mp4"]
+    found = Judgement(3 * ones, 2 * ones, zeros, zeros, ones > 1, by, 0.95, 3.0, {}, None)
+    told, named = zip(
+        *(line.split("  cluster 0  ") for line in describe_outliers(found, listed, known)[2:]), strict=True
+    )
+    assert told == tuple(f"{place:4d}. {by} {value}" for place in range(1, 7))
+    assert list(named) == ["/left/1.mp4", "/right/1.mp4", "2.mp4  c", "2.mp4  d", "7/top", "4.mp4"]
 
 
 def test_noise_without_a_distance_is_not_among_the_farthest(tmp_path):
