@@ -24,11 +24,12 @@ from raypipe import pipeline
 from raypipe.errors import SourceError, UsageError
 from raypipe.progress import Progress
 from raypipe.report import packing
+from raypipe.report.exporting import lerobot_edits
 from raypipe.report.exporting.lerobot_edits import find_dataset, merge_videos
 from raypipe.report.facts import read_facts
 from raypipe.report.page import explorer
 from raypipe.sources.episodes import find_episodes
-from raypipe.sources.lerobot import open_lerobot
+from raypipe.sources.lerobot import open_lerobot, read_episodes
 
 OTHER = "observation.images.side"
 LENGTHS = (6, 5, 7, 6, 8, 5, 6, 7)
@@ -186,6 +187,16 @@ def test_frames_have_the_score_of_the_step_that_shows_them(made, tmp_path):
     assert json.loads(metadata["lerobot.scores.provenance"])["dataset"]["total_frames"] == sum(LENGTHS)
 
 
+def test_the_first_frame_of_an_episode_has_the_number_that_the_dataset_tells(made):
+    dataset = open_lerobot(str(made[0]))
+    table = read_episodes(dataset)
+    counted = np.cumsum([0, *LENGTHS[:-1]]).tolist()
+    assert lerobot_edits._frames_of(dataset, table) == (dict(enumerate(LENGTHS)), dict(enumerate(counted)))
+    told = pa.array([*range(0, 7000, 1000), None], pa.int64())
+    _, starts = lerobot_edits._frames_of(dataset, table.append_column("dataset_from_index", told))
+    assert list(starts.values()) == [*range(0, 7000, 1000), counted[-1]]
+
+
 def test_an_episode_is_odd_if_one_of_its_cameras_is(tmp_path):
     root = write_set(tmp_path / "set", LENGTHS, (CAMERA, OTHER))
     run = make_run(tmp_path / "run", root)
@@ -235,8 +246,6 @@ def test_the_cluster_of_an_episode_is_that_of_most_of_its_videos():
 
 
 def test_a_list_that_is_too_long_for_a_line_is_read_from_the_file(made, tmp_path, monkeypatch):
-    from raypipe.report.exporting import lerobot_edits
-
     monkeypatch.setattr(lerobot_edits, "_LONGEST_LINE", 10)
     lines = rp.export(made[1], "lerobot", str(tmp_path / "out"))
     assert lines[-1] == f"lerobot-edit-dataset --config_path {tmp_path}/out/edit.json"

@@ -60,6 +60,20 @@ def test_a_plan_from_before_a_column_was_added_goes_on(run):
     assert settled["n_frames"].to_pylist() == [None, None, 1000]
 
 
+@pytest.mark.parametrize("where", ["plan.parquet", "plan/00000000-x.parquet"])
+def test_what_another_encoder_began_is_refused_even_before_the_plan_is_settled(run, where):
+    config = make_config()
+    run.write_table(where, plan_of("ab"))
+    run.record(config=config.model_dump(mode="json"), encoder=KIND)
+    versions = pa.chunked_array([["1", "1"]])
+    assert not len(open_plan(run, config, KIND, videos_of("ab"), versions).lacking())
+    other = {**KIND, "fingerprint": "z"}
+    with pytest.raises(UsageError, match="embeddings made with another encoder or sampling"):
+        open_plan(run, config, other, videos_of("ab"), versions)
+    again = make_config(sets=["source.re_embed=true"])
+    assert len(open_plan(run, again, other, videos_of("ab"), versions).lacking()) == 2
+
+
 def test_portions_settle_the_plan(run):
     run.write_table("plan.parquet", plan_of("cba"))
     run.write_table("plan/00000000-x.parquet", plan_of("D"))

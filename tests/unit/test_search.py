@@ -97,7 +97,7 @@ def test_a_planted_part_is_found_in_other_videos_within_half_a_second():
     assert np.mean([each["found"] for each in figures]) >= 0.9
 
 
-def test_pieces_are_the_best_of_all_videos_and_do_not_overlap():
+def test_pieces_are_the_best_of_all_videos_and_do_not_overlap(monkeypatch):
     rng = np.random.default_rng(3)
     times = [np.arange(float(n)) for n in (12, 1, 30, 7, 20)]
     videos = [ClipPath(f"v{i}", rng.normal(size=(len(t), 8)), t, t + 1) for i, t in enumerate(times)]
@@ -116,6 +116,8 @@ def test_pieces_are_the_best_of_all_videos_and_do_not_overlap():
         assert one.video_id != other.video_id or one.end_s <= other.start_s or one.start_s >= other.end_s
     (least,) = search.rank_pieces(videos[0], (3.0, 6.0), videos, 1, least=True)
     assert least.video_id in {"v1", "v4"}
+    monkeypatch.setattr(search, "_STEPS_AT_ONCE", 20)  # The videos come in several batches then.
+    assert search.rank_pieces(videos[0], (3.0, 6.0), videos, 6) == found
 
 
 @pytest.mark.parametrize(("part_s", "n_clips"), [((2.0, 5.0), 3), ((2.4, 4.6), 1), ((2.4, 2.6), 1), ((2.6, 2.9), 0)])

@@ -70,6 +70,13 @@ def test_build_by_time(run):
     assert paths.values.dtype == np.float32
 
 
+def test_a_segment_that_is_not_committed_does_not_hide_the_others(run):
+    run.write_table("embeddings/1.parquet", clips([("dead", 0, None, None, None)]))
+    paths = build_trajectories(run, n_steps=4)
+    assert paths.video_ids == ("b", "a", "one")
+    np.testing.assert_allclose(paths.values[0, :, 0], [0, 2, 4, 6])
+
+
 def test_build_by_index(run):
     paths = build_trajectories(run, n_steps=3, time_axis="index")
     np.testing.assert_allclose(paths.values[0, :, 0], [0, 4, 6])
