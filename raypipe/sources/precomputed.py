@@ -234,7 +234,8 @@ def _listed(values: Any, name: str) -> list[Any]:
         n, dim = values.shape
         raise SourceError(
             f"{shown(name)}: a ({n}, {dim}) array needs lengths, which say where each video ends; if each row is a "
-            f"video of one clip, the shape is ({n}, 1, {dim})"
+            f"series of numbers, the shape is ({n}, {dim}, 1), and if it is a video of one clip, the shape is "
+            f"({n}, 1, {dim})"
         )
     if not _is_listed(values):
         raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")

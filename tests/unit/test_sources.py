@@ -941,8 +941,9 @@ class TestPrecomputed:
 
     def test_an_unpadded_flat_array_needs_lengths(self, tmp_path):
         np.savez(tmp_path / "t.npz", values=np.ones((4, 2)))
-        with pytest.raises(SourceError, match=r"needs lengths.* shape is \(4, 1, 2\)"):
+        with pytest.raises(SourceError, match=r"needs lengths.* shape is \(4, 1, 2\)") as caught:
             read_precomputed(tmp_path / "t.npz")
+        assert "if each row is a series of numbers, the shape is (4, 2, 1)" in str(caught.value)
 
     def test_what_counts_as_precomputed(self, tmp_path):
         touch(tmp_path, "a.json/x.mp4")
