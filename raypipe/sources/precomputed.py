@@ -2,7 +2,8 @@
 
 The nested list may stand alone, or in a mapping under ``trajectories`` or ``values``, with ``labels`` and ``ids`` (or
 ``names``) beside it. A mapping without ``trajectories`` or ``values`` is read as id → clips. ``lengths`` beside a
-(n, T, d) array cut its padding off; beside a (sum of lengths, d) array they say where each video ends.
+(n, T, d) array cut its padding off; without them steps of NaN alone at a video's end are padding, as tslearn has it.
+Beside a (sum of lengths, d) array they say where each video ends.
 """
 
 import contextlib
@@ -239,7 +240,13 @@ def _listed(values: Any, name: str) -> list[Any]:
         )
     if not _is_listed(values):
         raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")
-    return list(values)
+    may_be_padded = isinstance(values, np.ndarray) and values.ndim == 3 and values.dtype.kind == "f"
+    return [_without_padding(video) for video in values] if may_be_padded else list(values)
+
+
+def _without_padding(video: np.ndarray) -> np.ndarray:
+    """Return a video's (T, d) clips without those of NaN alone at the end."""
+    return video[: np.flatnonzero(~np.isnan(video).all(axis=1)).max(initial=-1) + 1]
 
 
 def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:

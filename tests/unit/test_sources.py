@@ -797,6 +797,24 @@ class TestPrecomputed:
         np.savez(tmp_path / "v.npz", np.ones((4, 5, 2), np.float32))
         assert [array.shape for array in read_precomputed(tmp_path / "v.npz")[1]] == [(5, 2)] * 4
 
+    @pytest.mark.parametrize("kind", ["f4", "f8"])
+    def test_nan_at_the_end_is_padding_as_tslearn_writes_it(self, tmp_path, kind):
+        from tslearn.utils import to_time_series_dataset
+
+        series = [np.full((n, 2), n, kind) for n in (3, 5, 1)]
+        padded = np.append(to_time_series_dataset(series).astype(kind), np.full((1, 5, 2), np.nan, kind), axis=0)
+        np.savez(tmp_path / "t.npz", trajectories=padded)
+        np.savez(tmp_path / "u.npz", padded)
+        for name in ("t.npz", "u.npz"):
+            clips = read_precomputed(tmp_path / name)[1]
+            assert [len(array) for array in clips] == [3, 5, 1, 0], "a series of NaN alone is an empty one"
+            for array, expected in zip(clips, series, strict=False):
+                np.testing.assert_array_equal(array, expected)
+        padded[1, 2, 0] = np.nan
+        np.savez(tmp_path / "t.npz", trajectories=padded)
+        with pytest.raises(SourceError, match="video 1, clip 2 holds NaN"):
+            read_precomputed(tmp_path / "t.npz")
+
     def check_ids(self, path, ids, fragments):
         videos, _ = read_precomputed(path)
         assert [video.uri.partition("#")[2] for video in videos] == fragments
