@@ -53,7 +53,7 @@ _OTHERS = (
         "a compressed archive, which is not read: unpack it, or make it a plain .tar, which is read where it lies",
     ),
     (
-        r"\.(arrow|parquet|lance)",
+        r"\.(arrow|feather|parquet|lance)",
         "a table, such as one of Hugging Face datasets, of which no videos are read: write each video to a file, and "
         "their paths to a column path of a .csv, .jsonl or .parquet",
     ),
@@ -63,7 +63,7 @@ _OTHERS = (
         "for each camera",
     ),
     (
-        r"\.(npy|npz|pickle|pkl|pt|pth|safetensors)",
+        r"\.(npy|npz|pickle|pkl|pt|pth|safetensors|mat|arff|skeleton|bvh|c3d)",
         "a file of numbers: embeddings that were computed elsewhere are read from one .npz that is named itself, with "
         "an array (clips, numbers) for each video under its name, as numpy.savez writes it",
     ),

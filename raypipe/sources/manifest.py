@@ -121,11 +121,17 @@ def _advise(columns: list[str], extra: pa.Schema) -> str:
         return f"commas part columns, not {'tabs' if mark[0] == chr(9) else mark[0]}"
     if (held := next((field for field in extra if pa.types.is_struct(field.type)), None)) is not None:
         return f"what {held.name} may hold is not read: write each video to a file, and the paths to a column path"
-    if any("embedding" in column.lower() for column in columns):
+    others = [field for field in extra if field.name not in _KNOWN]
+    is_named = any("embedding" in column.lower() for column in columns)
+    if is_named or (others and all(count_types(field.type, _is_number) for field in others)):
         return "embeddings that were computed elsewhere are read from a .npz, an array a video, or a .json"
     if near := [column for like in _LIKE_PLACES for column in columns if like.search(column)]:
         return f"rename {shown(near[0])} to path, if it names the videos"
     return ""
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def _rename(columns: Sequence[str]) -> list[str]:

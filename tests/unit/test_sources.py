@@ -359,6 +359,8 @@ class TestErrors:
             ("rec_0.mcap", "is a recording of robots"),
             ("features/a.npy", "is a file of numbers: embeddings that were computed elsewhere are read from one .npz"),
             ("features/a.pt", "is a file of numbers"),
+            ("Coffee_TRAIN.arff", "is a file of numbers"),
+            ("S001C001P001R001A001.skeleton", "is a file of numbers"),
         ],
     )
     def test_what_videos_are_kept_in_and_is_not_read_is_told(self, tmp_path, name, said):
@@ -643,6 +645,22 @@ class TestManifest:
         pq.write_table(pa.table({"video_id": ["a"], "embedding": [[1.0]]}), tmp_path / "train.parquet")
         with pytest.raises(SourceError, match=r"\(embeddings that were computed elsewhere are read from a \.npz"):
             find_videos(tmp_path / "train.parquet")
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("wide.csv", "label,t0,t1\nA,0.5,1\nB,0.25,2\n"),
+            ("long.csv", "id,time,x\na,0,0.5\na,1,0.25\n"),
+            ("series.jsonl", '{"label": "A", "trajectory": [[0.5, 1], [0.25, 2]]}'),
+        ],
+    )
+    def test_a_table_of_numbers_says_where_numbers_are_read(self, tmp_path, name, content):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SourceError, match=r"\(embeddings that were computed elsewhere are read from a \.npz"):
+            find_videos(tmp_path / name)
+        (tmp_path / "words.csv").write_text("label,n,note\nA,1,word\n")
+        with pytest.raises(SourceError, match=r"no column uri or path; its columns: label, n, note$"):
+            find_videos(tmp_path / "words.csv")
 
     def test_columns_that_look_like_known_ones_are_told(self, tmp_path):
         touch(tmp_path, "a.mp4")
