@@ -202,7 +202,10 @@ def _count_captions(inspection: Inspection) -> list[CaptionStatistics]:
     captions = [each or [] for each in extra["captions"].to_pylist()] if several else alone
     if not any(captions):
         return []
-    durations_s = [probe.duration_s if isinstance(probe, Probe) else float("nan") for probe in inspection.probes]
+    durations_s = [
+        _length_s(video, probe) if isinstance(probe, Probe) else float("nan")
+        for video, probe in zip(inspection.videos, inspection.probes, strict=True)
+    ]
     return count_captions(table["group"].to_pylist(), captions, durations_s, table["label"].to_pylist())
 
 
@@ -275,13 +278,18 @@ def _lay_out_failed(failed: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
+def _length_s(video: Video, probe: Probe) -> float:
+    """Return the length in seconds of a video, which may be a part of its file."""
+    end_s = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
+    return end_s - (video.start_s or 0.0)
+
+
 def _measure(inspection: Inspection) -> dict[str, list[float]]:
     """Return the figures of the videos that can be read: of a part of a file its own length and frames."""
     rows: list[tuple[float, ...]] = []
     for video, probe in zip(inspection.videos, inspection.probes, strict=True):
         if isinstance(probe, Probe):
-            end_s = probe.duration_s if video.end_s is None else min(video.end_s, probe.duration_s)
-            length_s = end_s - (video.start_s or 0.0)
+            length_s = _length_s(video, probe)
             is_part = length_s < probe.duration_s
             n = (0 if is_part else probe.n_frames) or length_s * probe.fps
             rows.append((length_s, n, probe.fps, probe.width, probe.height))

@@ -1,5 +1,6 @@
 """The command line: verbs, errors of one line, exit codes."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -194,6 +195,14 @@ def test_inspect_tells_of_spans_that_a_file_does_not_hold(tmp_path, make_video):
     assert "its span begins at 50 s, and the file lasts 2 s" in result.stdout
     (duration,) = [line.split() for line in result.stdout.splitlines() if line.startswith("duration")]
     assert [float(number) for number in duration[4:]] == [1.5, 2.0]
+
+
+def test_captions_of_parts_of_a_file_are_counted_with_their_own_seconds(tmp_path, make_video):
+    make_video("one.mp4", n_frames=40)  # four seconds
+    (tmp_path / "list.csv").write_text("path,start_s,end_s,caption\none.mp4,0.5,1,a\none.mp4,1,2.5,b\none.mp4,3,9,c\n")
+    result = json.loads(call_raypipe("inspect", tmp_path / "list.csv", "--json").stdout)
+    assert result["statistics"]["duration (s)"]["mean"] == pytest.approx(1)
+    assert [each["mean_duration_s"] for each in result["captions"]] == [pytest.approx(1)]
 
 
 def test_trajectories_have_no_video_to_inspect(tmp_path):
