@@ -251,7 +251,7 @@ def _without_padding(video: np.ndarray) -> np.ndarray:
 
 def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:
     try:
-        array, sizes = np.asarray(values), np.asarray(lengths)
+        array, sizes = np.asarray(values), _as_vector(np.asarray(lengths))
     except Exception as error:  # The lists are ragged, or they hold objects, each of which raises errors of its own.
         raise failure("read", name, error) from error
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 0).any():
@@ -265,9 +265,14 @@ def _cut(values: Any, lengths: Any, name: str) -> list[np.ndarray]:
     )
 
 
+def _as_vector(values: np.ndarray) -> np.ndarray:
+    """Return an array of one row or one column, which a vector is in MATLAB, as a vector; any other as it is."""
+    return values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values
+
+
 def _texts(values: Any, n: int, what: str, name: str) -> list[str | None]:
     """Return labels or ids as text, with None for a missing one."""
-    values = values.tolist() if isinstance(values, np.ndarray) else values
+    values = _as_vector(values).tolist() if isinstance(values, np.ndarray) else values
     if not isinstance(values, list | tuple) or len(values) != n:
         raise SourceError(f"{shown(name)}: {what} must be a list of {n}, one for each video")
     return [_text(value, f"{shown(name)}: {what}[{i}]") for i, value in enumerate(values)]

@@ -815,6 +815,13 @@ class TestPrecomputed:
         np.savez(tmp_path / "v.npz", np.ones((4, 5, 2), np.float32))
         assert [array.shape for array in read_precomputed(tmp_path / "v.npz")[1]] == [(5, 2)] * 4
 
+    @pytest.mark.parametrize("shape", [(-1, 1), (1, -1)])
+    def test_vectors_as_matlab_has_them(self, tmp_path, shape):
+        one_each = {"lengths": [3, 1, 0], "labels": [1, 2, 1], "names": ["x", "y", "z"]}
+        values = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.5], [0.5, 0.25]])
+        np.savez(tmp_path / "t.npz", values=values, **{k: np.reshape(v, shape) for k, v in one_each.items()})
+        self.check(tmp_path / "t.npz", ["x", "y", "z"], ["1", "2", "1"])
+
     @pytest.mark.parametrize("kind", ["f4", "f8"])
     def test_nan_at_the_end_is_padding_as_tslearn_writes_it(self, tmp_path, kind):
         from tslearn.utils import to_time_series_dataset
