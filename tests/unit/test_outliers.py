@@ -370,11 +370,11 @@ def test_other_ways_to_cluster_have_outliers_too(tmp_path, sets):
     assert found[0].reason.startswith("unlike any cluster from ") and found[-1].reason == ""
 
 
-@pytest.mark.filterwarnings("error:invalid value")
 @pytest.mark.parametrize("method", ["density", "softdtw", "dtw"])
 def test_what_is_odd_is_said_of_videos_of_any_length(tmp_path, method):
     from raypipe import pipeline
     from raypipe.progress import Progress
+    from raypipe.report.exporting.step_tables import iter_step_scores
 
     rng = np.random.default_rng(0)
     videos = {f"g{g}_{i:02d}": make_video(g, rng, 10 + 7 * g) for g in range(GROUPS) for i in range(8)}
@@ -384,6 +384,7 @@ def test_what_is_odd_is_said_of_videos_of_any_length(tmp_path, method):
     pipeline.cluster(run, rp.make_config(base=run.info()["config"]), Progress())
     first = rp.find_outliers(run)[0]
     assert first.video_id == "backwards" and first.reason.startswith("runs backwards: reversed it is like cluster")
+    assert all(np.isfinite(scores).all() for _, (_, scores) in iter_step_scores(run))
 
 
 def test_the_verb_judges_again(clustered, tmp_path):
