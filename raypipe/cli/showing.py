@@ -92,7 +92,8 @@ def search(
             ),
         ],
         "cluster.outlier_quantile": Annotated[
-            float | None, typer.Option("--quantile", help="Videos beyond this quantile of it are outliers.")
+            float | None,
+            typer.Option("--quantile", help="Videos beyond this quantile of it, between 0 and 1, are outliers."),
         ],
     },
     examples=["raypipe outliers runs/first --by distance --quantile 0.9"],
