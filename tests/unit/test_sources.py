@@ -456,6 +456,8 @@ class TestRemote:
         """Scripts that join paths leave keys with two slashes, or with one in front, in a bucket."""
         for name in ("/lead.mp4", "x//a.mp4", "x/b.mp4", ".hidden//c.mp4"):
             memory.pipe_file(f"/bucket/{name}", b"0")
+        if "/bucket/x//a.mp4" not in memory.find("/bucket"):
+            pytest.skip(f"the memory of fsspec {fsspec.__version__} does not find keys with two slashes")
         found = {"//lead.mp4": None, "/x//a.mp4": "x/", "/x/b.mp4": "x"}
         videos = find_videos("memory://bucket")
         assert {video.uri.removeprefix("memory:///bucket"): video.group for video in videos} == found
