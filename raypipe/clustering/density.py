@@ -98,7 +98,7 @@ def _cluster_paths(values: Any, config: ClusterConfig) -> Clustering:
     n_steps = max(len(path) for path in values)
 
     def center_of(paths: list[np.ndarray]) -> np.ndarray:
-        start = np.mean([resample(path, n_steps) for path in paths], axis=0)
+        start = np.mean([resample(path, n_steps) for path in paths], axis=0, dtype=np.float64)
         return soft_dtw_barycenter(paths, gamma, init=start, backend=backend, **constraint)
 
     centers = [center_of([values[i] for i in np.flatnonzero(labels == k)]) for k in range(labels.max() + 1)]

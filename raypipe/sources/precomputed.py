@@ -20,6 +20,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from raypipe.errors import DecodeError, SourceError, one_line
+from raypipe.progress import counted
 from raypipe.ranges import read_range
 from raypipe.sources.columns import from_pairs, is_unicode
 from raypipe.sources.files import names_file
@@ -129,6 +130,9 @@ def read_precomputed(path: str | Path, allow_pickle: bool = False) -> tuple[Vide
     found = Videos(videos)
     if parts.unread:
         found.notes = (f"{shown(name)}: not read beside the trajectories: {shown(', '.join(parts.unread))}",)
+    if parts.n_padded:
+        has = counted(parts.n_padded, "trajectory ends", "trajectories end")
+        found.notes += (f"{shown(name)}: {has} in steps of NaN alone, which are left out as padding",)
     return found, clips
 
 
@@ -137,6 +141,7 @@ class _Parts(NamedTuple):
     ids: list[str] | None = None
     labels: list[str | None] | None = None
     unread: Sequence[str] = ()
+    n_padded: int = 0
 
 
 def _load(name: str, allow_pickle: bool) -> Any:
@@ -208,21 +213,22 @@ def _without_tensors(content: Any) -> Any:
 def _split(content: Any, name: str) -> _Parts:
     """Take the file's content apart into one entry a video."""
     if not isinstance(content, Mapping):
-        return _Parts(_listed(content, name))
+        return _listed(content, name)
     key = next((key for key in _VALUES if key in content), None)
     if key is None and list(content) == ["arr_0"]:  # This is numpy's name for an array that was saved without one.
         key = "arr_0"
     if key is None:
         return _Parts(list(content.values()), _distinct(_texts(list(content), len(content), "ids", name), name))
     if content.get("lengths") is None:
-        clips = _listed(content[key], name)
+        parts = _listed(content[key], name)
     else:
-        clips = _cut(content[key], content["lengths"], name)
+        parts = _Parts(_cut(content[key], content["lengths"], name))
+    n = len(parts.clips)
     named = next((key for key in _IDS if key in content), None)
-    ids = None if named is None else _distinct(_texts(content[named], len(clips), named, name), name)
-    labels = _texts(content["labels"], len(clips), "labels", name) if "labels" in content else None
+    ids = None if named is None else _distinct(_texts(content[named], n, named, name), name)
+    labels = _texts(content["labels"], n, "labels", name) if "labels" in content else None
     unread = [str(each) for each in content if each not in (key, "lengths", named, "labels")]
-    return _Parts(clips, ids, labels, unread)
+    return parts._replace(ids=ids, labels=labels, unread=unread)
 
 
 def _is_listed(values: Any) -> bool:
@@ -230,7 +236,7 @@ def _is_listed(values: Any) -> bool:
     return not (is_one or isinstance(values, str | bytes | Mapping))
 
 
-def _listed(values: Any, name: str) -> list[Any]:
+def _listed(values: Any, name: str) -> _Parts:
     if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype != object:
         n, dim = values.shape
         raise SourceError(
@@ -240,8 +246,10 @@ def _listed(values: Any, name: str) -> list[Any]:
         )
     if not _is_listed(values):
         raise SourceError(f"{shown(name)} holds {type(values).__name__}, not a nested list video → clip → floats")
-    may_be_padded = isinstance(values, np.ndarray) and values.ndim == 3 and values.dtype.kind == "f"
-    return [_without_padding(video) for video in values] if may_be_padded else list(values)
+    if isinstance(values, np.ndarray) and values.ndim == 3 and values.dtype.kind == "f":
+        clips = [_without_padding(video) for video in values]
+        return _Parts(clips, n_padded=sum(len(video) < values.shape[1] for video in clips))
+    return _Parts(list(values))
 
 
 def _without_padding(video: np.ndarray) -> np.ndarray:

@@ -833,7 +833,10 @@ class TestPrecomputed:
         np.savez(tmp_path / "t.npz", trajectories=padded)
         np.savez(tmp_path / "u.npz", padded)
         for name in ("t.npz", "u.npz"):
-            clips = read_precomputed(tmp_path / name)[1]
+            found, clips = read_precomputed(tmp_path / name)
+            assert found.notes == (
+                f"{tmp_path}/{name}: 3 trajectories end in steps of NaN alone, which are left out as padding",
+            )
             assert [len(array) for array in clips] == [3, 5, 1, 0], "a series of NaN alone is an empty one"
             for array, expected in zip(clips, series, strict=False):
                 np.testing.assert_array_equal(array, expected)
