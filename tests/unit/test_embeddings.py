@@ -273,11 +273,13 @@ def test_work_that_is_old_waits_no_longer(run):
 
 
 def test_old_work_does_not_make_a_file_each(run):
+    began = time.monotonic()
     with Committer(run, every_s=2) as committer:
         for segment in range(20):
             committer.add(clips("a", segment, [segment]), age_s=5)
             time.sleep(0.05)
-    assert 2 <= len(run.files("embeddings")) <= 5
+    waited_s = time.monotonic() - began  # A second and little more, but on a machine that stood still.
+    assert 2 <= len(run.files("embeddings")) <= 2 + waited_s / 0.5, "one at once, one each half second, one at the end"
 
 
 def test_a_part_is_compacted_beside_the_others(run):
