@@ -22,6 +22,7 @@ from raypipe.storage import shown, shown_place
 
 LIMIT = "limit"
 """The stage of a video that was skipped because it lies beyond ``--limit``."""
+_HELD = "failed in an earlier run (--retry-failed tries again)"
 _TOLD = 3  # So many failures are told with the counts.
 _ROUNDED_S = 1.0  # Times that people note, or that a container's rounded ones add up to, differ by less.
 
@@ -63,7 +64,7 @@ def account(found: Videos, ledger: Ledger, quarantine: np.ndarray | None = None)
     columns["error"] = pc.if_else(is_beyond, "beyond --limit", error)
     if quarantine is not None:
         held = pc.and_(pa.array(quarantine), pc.equal(columns["status"], FAILED))
-        reason = pc.binary_join_element_wise("failed in an earlier run (--retry-failed tries again)", error, ": ")
+        reason = pc.binary_join_element_wise(_HELD, error, ": ")
         columns["status"] = pc.if_else(held, SKIPPED, columns["status"])
         columns["error"] = pc.if_else(held, reason, columns["error"])
     return _append_extra(pa.table(columns).select(VIDEOS.names).cast(VIDEOS), found)
@@ -99,6 +100,7 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
         If no video at all is ok; the accounts are written nevertheless.
     """
     statuses: Counter[str] = Counter()
+    skipped: Counter[str | None] = Counter()  # by their error_stage
     decoders: Counter[str] = Counter()
     first_error: str | None = None
     failures: list[dict[str, Any]] = []
@@ -107,6 +109,7 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
         nonlocal first_error
         for table in videos:
             statuses.update(table["status"].to_pylist())
+            skipped.update(table["error_stage"].filter(pc.equal(table["status"], SKIPPED)).to_pylist())
             is_ok = pc.equal(table["status"], OK)
             decoders.update(table["decoder"].filter(is_ok).drop_null().to_pylist())
             if first_error is None and len(errors := table["error"].drop_null()):
@@ -123,6 +126,8 @@ def write_accounts(run: Run, videos: Iterable[pa.Table], n_ignored: int, say: Ca
     by = ", ".join(f"{name} ({n})" for name, n in decoders.most_common())
     run.record(state=EMBEDDED, counts=counts, **({"implementations": {"decode": by}} if by else {}))
     say("{found} found = {ok} ok + {failed} failed + {skipped} skipped".format(**counts))
+    if n_held := skipped.total() - skipped[LIMIT]:
+        say(f"skipped: {counted(n_held, 'video')} {_HELD}")
     if not counts[OK]:
         raise RaypipeError(f"none of {counts['found']} videos could be embedded; the first says: {first_error}")
     for each in failures:

@@ -246,6 +246,12 @@ def test_accounts_say_what_became_of_every_video(run):
     assert again["status"].to_pylist() == [OK, OK, *[SKIPPED] * 4]
     assert again["error"].to_pylist()[3] == "failed in an earlier run (--retry-failed tries again): spins"
     assert failed_before(again).to_pylist() == ["c", "d", "e"]
+    said.clear()
+    write_accounts(run, [again[:4], again[4:]], 0, said.append)
+    assert said == [
+        "6 found = 2 ok + 0 failed + 4 skipped",
+        "skipped: 3 videos failed in an earlier run (--retry-failed tries again)",
+    ]
 
 
 def test_a_fingerprint_stands_for_file_encoder_and_sampling():
