@@ -13,6 +13,7 @@ from report_runs import NAMES, STEPS, WRITTEN, K, N, frames_of, make_explored_ru
 
 from raypipe.config import ReportConfig
 from raypipe.report import write_report_files
+from raypipe.runs.results import write_barycenters
 from raypipe.softdtw.alignment import align_pairs
 
 SHOWN = [name.rpartition("/")[2] for name in NAMES]
@@ -145,6 +146,29 @@ def test_playing_moves_all_paths(open_page):
     page.click("#play")
     assert 0 < float(page.input_value("#time")) < 1
     assert page.locator("#map").screenshot() != before
+
+
+def test_the_numbers_of_barycenters_that_end_together_are_all_seen(open_page, tmp_path):
+    run = make_explored_run(tmp_path / "run")
+    corners = np.array([[-9.0, 9.0], [0.0, 9.0], [9.0, 9.0], [9.0, -9.0]])
+    write_barycenters(run, {c: np.linspace(corners[c], [0.0, 0.0], STEPS, dtype=np.float32) for c in range(K)})
+    write_report_files(run, frames_of, ReportConfig(sheet_videos=2, sheet_frames=3), WRITTEN)
+    page = open_page(path=run.path("report.html"))
+    page.evaluate("""() => {
+        const write = CanvasRenderingContext2D.prototype.fillText;
+        window.written = {};
+        CanvasRenderingContext2D.prototype.fillText = function(text, x, y) {
+          if (this.canvas.id === "map-over") window.written[text] = [x, y];
+          write.call(this, text, x, y);
+        };
+    }""")
+    page.locator("#time").evaluate("e => e.dispatchEvent(new Event('input'))")
+    page.wait_for_timeout(300)
+    written = page.evaluate("window.written")
+    places = np.array([written[str(cluster)] for cluster in range(K)])
+    apart = np.linalg.norm(places[:, None] - places, axis=-1)
+    assert 18 < apart[~np.eye(K, dtype=bool)].min(), "none hides another"
+    assert apart.max() < 60, "and none stands far from its end"
 
 
 def test_a_path_is_found_under_the_pointer(open_page, run):

@@ -3,6 +3,7 @@
 const MAX_PATHS = 3000;  // More at once are a blot; which of them are drawn follows from what is in view.
 const MAX_MOVING = 700;  // So many while the map moves, so that it moves smoothly in software too.
 const MAX_DOTS = 20000;
+const NUMBER_PX = 9;  // The radius of a barycenter's number.
 const REACH = 9;  // Pixels from a path or a dot within which the pointer is on it.
 
 const map = {
@@ -140,7 +141,7 @@ function drawOver() {
   pen.clearRect(0, 0, map.width, map.height);
   pen.lineJoin = pen.lineCap = "round";
   const ground = isDark() ? "#12151b" : "#ffffff", ink = isDark() ? "#ffffff" : "#1f2430";
-  if (find("show-centers").checked) for (const cluster of data.clusters) drawCenter(pen, cluster, ground);
+  if (find("show-centers").checked) drawCenters(pen, ground);
   for (const row of new Set([map.hovered, state.open])) if (row >= 0) drawRow(pen, row, ground, ink);
   if (map.lasso) drawLasso(pen, ink);
 }
@@ -164,20 +165,42 @@ function strokeTwice(pen, ground, color, width) {
   pen.stroke();
 }
 
-function drawCenter(pen, cluster, ground) {
-  if (!cluster.path.length || state.color === "cluster" && state.hidden.has(String(cluster.number))) return;
-  const color = toCss(onGround(toRgb(cluster.color)));
-  const end = trace(pen, cluster.path, 0, cluster.path.length / 2, state.time);
-  strokeTwice(pen, ground, color, data.clusters.length > 12 ? 2 : 4);  // Many thick ones would hide the paths.
+function drawCenters(pen, ground) {
+  const shown = data.clusters.filter(({path, number}) =>
+    path.length && !(state.color === "cluster" && state.hidden.has(String(number))));
+  const width = data.clusters.length > 12 ? 2 : 4;  // Many thick ones would hide the paths.
+  for (const {path, color} of shown) {
+    const end = trace(pen, path, 0, path.length / 2, state.time), shade = toCss(onGround(toRgb(color)));
+    strokeTwice(pen, ground, shade, width);
+    drawDisc(pen, end, width + 1, shade, ground);
+  }
+  const places = [];
+  for (const {path, color, number} of shown) {
+    places.push(placeOfNumber(path, places));
+    drawDisc(pen, places.at(-1), NUMBER_PX, toCss(onGround(toRgb(color))), ground);
+    Object.assign(pen, {fillStyle: inkOn(onGround(toRgb(color))), font: "700 11px system-ui, sans-serif"});
+    Object.assign(pen, {textAlign: "center", textBaseline: "middle"});
+    pen.fillText(String(number), places.at(-1)[0], places.at(-1)[1] + 0.5);
+  }
+}
+
+// A barycenter's number stands at its end, or as little behind as keeps it off the numbers that stand already.
+function placeOfNumber(path, taken) {
+  const back = time => toScreen(placeOnPath(path, 0, path.length / 2 - 1, time));
+  const isFree = ([x, y]) => taken.every(other => Math.hypot(x - other[0], y - other[1]) > 2 * NUMBER_PX + 1);
+  for (let part = 1; part > 0; part -= 0.01) {
+    const place = back(part * state.time);
+    if (isFree(place)) return place;
+  }
+  return back(state.time);
+}
+
+function drawDisc(pen, place, radius, color, ground) {
   pen.beginPath();
-  pen.arc(...end, 9, 0, 7);
+  pen.arc(...place, radius, 0, 7);
   Object.assign(pen, {fillStyle: color, strokeStyle: ground, lineWidth: 2});
   pen.fill();
   pen.stroke();
-  const readable = inkOn(onGround(toRgb(cluster.color)));
-  Object.assign(pen, {fillStyle: readable, font: "700 11px system-ui, sans-serif"});
-  Object.assign(pen, {textAlign: "center", textBaseline: "middle"});
-  pen.fillText(String(cluster.number), end[0], end[1] + 0.5);
 }
 
 function drawRow(pen, row, ground, ink) {
