@@ -27,7 +27,7 @@ from raypipe.ranges import open_parts
 from raypipe.report.facts import Member
 from raypipe.report.figures.contact_sheets import decode_filmstrip, draw_samples
 from raypipe.runs.lookup import name_of
-from raypipe.schema import Failure, Probe, finite_or_none
+from raypipe.schema import Failure, Probe, ThumbnailRequest, finite_or_none
 from raypipe.segments.planning import find_failures
 from raypipe.sources import find_videos, is_precomputed
 from raypipe.sources.curate import find_output
@@ -174,7 +174,8 @@ def draw_sample(inspection: Inspection, source: str, config: Config, n: int, see
     with open_sandbox(config.decode) as sandbox:
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
-            return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
+            whole = ThumbnailRequest(image_size, frozenset(range(len(times_s))))
+            return sandbox.frames(uri, times_s, image_size, "crop", 0.0, whole)
 
         members = [_to_member(inspection.videos[row], inspection.probes[row]) for row in chosen.tolist()]
         strips = [decode_filmstrip(member, frames_of, 1) for member in members]

@@ -28,6 +28,7 @@ from raypipe.runs.directory import Run
 from raypipe.runs.given_paths import take_paths, take_signals
 from raypipe.runs.lookup import own_id
 from raypipe.runs.plan import find_quarantined, open_plan
+from raypipe.schema import ThumbnailRequest
 from raypipe.segments.sampling import describe_rate
 from raypipe.sources import read_source, read_versions
 from raypipe.sources.signals import VIDEO, read_signals, split_features
@@ -252,7 +253,8 @@ def report(run: Run, config: Config, progress: Progress) -> None:
 
         def frames_of(uri: str, times_s: Any, image_size: int) -> Any:
             check_has_video(uri)
-            return sandbox.frames(uri, times_s, image_size, "crop", span_s=0.0)
+            whole = ThumbnailRequest(image_size, frozenset(range(len(times_s))))
+            return sandbox.frames(uri, times_s, image_size, "crop", 0.0, whole)
 
         with of_one_clustering(run, f"raypipe report {shlex.quote(str(run))} writes its report"):
             write_report_files(run, frames_of, config.report)

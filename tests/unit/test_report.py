@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from report_runs import HOSTILE, LABELS, WRITTEN, frames_of, keep_pictures, make
 from raypipe import pipeline, report
 from raypipe.cli.matches import as_text
 from raypipe.config import Config, ReportConfig
+from raypipe.decoders.thumbnails import encode_jpeg
 from raypipe.errors import DecodeError, RaypipeError, UsageError
 from raypipe.progress import Progress
 from raypipe.report import write_report_files
@@ -271,7 +273,7 @@ def test_kept_pictures_are_shown_and_nothing_is_decoded(tmp_path):
     shown = sheets(run, failing, 3)
     assert [each.times_s for each in shown] == [(2.0, 6.0, 10.0)] * 6
     assert not any(each.note for each in shown) and {each.width for each in shown} == {1.0}
-    assert size_of(run, run.files("thumbnails")[0]) == (160, 160)
+    assert size_of(run, run.files("thumbnails")[0]) == (192, 154)
     assert min(size_of(run, "plots/cluster_1.png")) > 300
 
 
@@ -284,7 +286,33 @@ def test_a_video_of_fewer_clips_is_decoded_or_else_shows_each_picture_once(tmp_p
     assert [(each.times_s, each.width) for each in shown] == [((0.0, 1.0), 0.4)] * 2
     assert all("no frame decodes" in each.note for each in shown), "the page says why there are so few"
     with Image.open(io.BytesIO(shown[0].strip)) as strip:
-        assert strip.width == 2 * strip.height, "no larger than others, and nothing beside them"
+        assert strip.size == (2 * 144, 116), "no larger than others, and nothing beside them"
+    assert {each.aspect for each in shown} == {144 / 116}
+
+
+@pytest.mark.parametrize(("size", "aspect", "width"), [((100, 40), 2.5, 1.0), ((40, 100), 0.4, 0.4)])
+def test_pictures_are_of_whole_frames(tmp_path, size, aspect, width):
+    """What happens at a frame's edge is seen, of wide and of tall ones, kept or decoded."""
+
+    def edged(uri, times_s, image_size):
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        picture[[0, 1, -2, -1]], picture[:, [0, 1, -2, -1]] = 255, 255
+        square = np.zeros((len(times_s), image_size, image_size, 3), np.uint8)
+        whole = {i: encode_jpeg(picture) for i in range(len(times_s))}
+        return Frames(square, times_s, np.arange(len(times_s)), "fake", None, whole)
+
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    decoded = sheets(run, edged, 4)
+    keep_pictures(run, 4, lambda *request: SimpleNamespace(pixels=list(edged(*request).thumbnails.values())))
+    for shown in (decoded, sheets(run, failing, 4)):
+        assert [(each.width, round(each.aspect, 1), each.note) for each in shown] == [
+            (pytest.approx(width, abs=0.01), aspect, "")
+        ] * 2
+        with Image.open(io.BytesIO(shown[0].strip)) as strip:
+            pixels = np.asarray(strip.convert("L")).astype(int)
+        each = np.split(pixels, 4, axis=1)
+        assert min(part[:, [0, -1]].mean() for part in each) > 150 and pixels[[0, -1]].mean() > 150
+        assert all(part[5:-5, 5:-5].mean() < 30 for part in each)
 
 
 def test_videos_without_kept_pictures_are_decoded(tmp_path):

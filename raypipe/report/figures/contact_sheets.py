@@ -24,9 +24,9 @@ from raypipe.schema import Frames
 FramesOf = Callable[[str, np.ndarray, int], Frames]
 
 PICTURE = 192
-"""Side in pixels of a decoded picture, and of a thumbnail at most."""
+"""The longer side in pixels of a picture, and of a thumbnail, at most."""
 TILE = 144
-"""Side in pixels of a picture on a sheet, and on the page at most."""
+"""The longer side in pixels of a picture on a sheet, and on the page at most."""
 _GAP, _MARGIN, _SIDE, _HEAD, _CAPTION = 4, 20, 210, 64, 22
 _LINES, _LINE = 3, 18  # Lines of a caption in the grid, and the height of one.
 _SAMPLE_LINES = 6  # Several captions of one video are worth more room.
@@ -42,7 +42,7 @@ class Filmstrip:
     member
         The video.
     pictures
-        The picture at each time, (side, side, 3) uint8 RGB, or None if it is missing.
+        The picture at each time, (h, w, 3) uint8 RGB, `PICTURE` pixels a side at most, or None if it is missing.
     times_s
         The time of each picture, in seconds of the file; for a missing picture the requested time.
     note
@@ -63,8 +63,14 @@ class Filmstrip:
 
     @cached_property
     def tiles(self) -> list[Image.Image | None]:
-        """The pictures, `TILE` pixels a side."""
+        """The pictures, their longer side `TILE` pixels."""
         return [None if picture is None else _resize(picture, TILE) for picture in self.pictures]
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """The width and height that has room for each of the tiles; a square if there are none."""
+        sizes = [tile.size for tile in self.tiles if tile is not None] or [(TILE, TILE)]
+        return max(width for width, _ in sizes), max(height for _, height in sizes)
 
     @property
     def thumbnail(self) -> bytes | None:
@@ -86,21 +92,18 @@ def times_in_span(member: Member) -> np.ndarray:
 
 
 def show_span(kept: Pictures | None, times_s: np.ndarray) -> bytes | None:
-    """Return a JPEG of the kept pictures nearest to some times: four in a square, else one; None if there are none."""
+    """Return a JPEG of the kept pictures nearest to some times: four, two by two, or one; None if there are none."""
     if kept is None or not len(times_s):
         return None
-    pictures = [_cut_square(jpeg) for jpeg in kept.nearest_to(times_s).jpegs]
+    pictures = [_open(jpeg) for jpeg in kept.nearest_to(times_s).jpegs]
     if len(pictures) < 4:
         return _encode(Image.fromarray(pictures[len(pictures) // 2]), "JPEG", quality=85)
-    square = Image.new("RGB", (2 * TILE, 2 * TILE), _EMPTY)
-    for i, picture in enumerate(pictures):
-        square.paste(_resize(picture, TILE), (i % 2 * TILE, i // 2 * TILE))
-    return _encode(square, "JPEG", quality=78)
+    return _encode(join_tiles([_resize(picture, TILE) for picture in pictures], columns=2), "JPEG", quality=78)
 
 
 def join_kept(member: Member, kept: Pictures) -> Filmstrip:
     """Make a strip of the pictures that the run has kept of a video; of a short video it may have few."""
-    return Filmstrip(member, tuple(map(_cut_square, kept.jpegs)), tuple(kept.times_s.tolist()))
+    return Filmstrip(member, tuple(map(_open, kept.jpegs)), tuple(kept.times_s.tolist()))
 
 
 def decode_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Filmstrip:
@@ -114,8 +117,9 @@ def decode_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Film
         return Filmstrip(member, (None,) * n_frames, tuple(asked.tolist()), str(error))
     pictures: list[np.ndarray | None] = [None] * n_frames
     times = asked.tolist()
-    for picture, time_s, index in zip(frames.pixels, frames.times_s, frames.requested, strict=True):
-        pictures[index], times[index] = picture, float(time_s)
+    for square, time_s, index in zip(frames.pixels, frames.times_s, frames.requested.tolist(), strict=True):
+        jpeg = frames.thumbnails.get(index)  # of the whole frame
+        pictures[index], times[index] = square if jpeg is None else _open(jpeg), float(time_s)
     missing = "" if all(picture is not None for picture in pictures) else "the decoder returned no picture"
     # A video of fewer frames than are asked for has each once.
     once = [i for i in range(n_frames) if not i or pictures[i] is None or times[i] != times[i - 1]]
@@ -126,15 +130,14 @@ def decode_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Film
 def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], farthest: Filmstrip | None) -> bytes:
     """Draw a cluster's contact sheet as a PNG, with a row for each video and time from left to right."""
     strips = [*central, farthest] if farthest else list(central)
-    n_frames = max(len(strip.pictures) for strip in strips)
-    row_height = TILE + _CAPTION
-    width = 2 * _MARGIN + _SIDE + n_frames * (TILE + _GAP) - _GAP
-    height = 2 * _MARGIN + _HEAD + len(strips) * row_height + (_GAP + _CAPTION if farthest else 0)
+    width = 2 * _MARGIN + _SIDE + max(len(strip.pictures) * (strip.tile_size[0] + _GAP) for strip in strips) - _GAP
+    heights = [_row_height(strip) for strip in strips]
+    height = 2 * _MARGIN + _HEAD + sum(heights) + (_GAP + _CAPTION if farthest else 0)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     _draw_head(draw, facts, cluster, width)
     y = _MARGIN + _HEAD
-    for strip in central:
+    for strip, row_height in zip(central, heights, strict=False):
         _draw_row(sheet, draw, strip, y)
         y += row_height
     if farthest:
@@ -172,20 +175,22 @@ def _draw_cells(
     """Draw a grid below a head: posters, and at most so many lines of each caption, with or without a line above."""
     columns = max(3, math.ceil(math.sqrt(len(strips))))
     cell, text_width = PICTURE + 2 * _GAP, PICTURE
-    row_height = PICTURE + (lines + with_names) * _LINE + 4 * _GAP
+    posters = [None if strip.poster is None else _resize(strip.poster, PICTURE) for strip in strips]
+    tallest = max((poster.height for poster in posters if poster), default=PICTURE)
+    row_height = tallest + (lines + with_names) * _LINE + 4 * _GAP
     width = 2 * _MARGIN + columns * cell - 2 * _GAP
     sheet = Image.new("RGB", (width, 2 * _MARGIN + _HEAD + math.ceil(len(strips) / columns) * row_height), "white")
     draw = ImageDraw.Draw(sheet)
     draw_head(draw, width)
-    for i, strip in enumerate(strips):
+    for i, (strip, poster) in enumerate(zip(strips, posters, strict=True)):
         x, y = _MARGIN + i % columns * cell, _MARGIN + _HEAD + i // columns * row_height
-        if strip.poster is None:
-            draw.rectangle([x, y, x + PICTURE - 1, y + PICTURE - 1], fill=_EMPTY)
-            reason = _wrap(f"No picture: {strip.note}", _font(12), PICTURE - 20, lines=9)
+        if poster is None:
+            draw.rectangle([x, y, x + PICTURE - 1, y + tallest - 1], fill=_EMPTY)
+            reason = _wrap(f"No picture: {strip.note}", _font(12), PICTURE - 20, lines=max(1, (tallest - 18) // _LINE))
             draw.multiline_text((x + 10, y + 9), reason, font=_font(12), fill=MUTED, spacing=4)
         else:
-            sheet.paste(_resize(strip.poster, PICTURE), (x, y))
-        y += PICTURE + _GAP
+            sheet.paste(poster, (x, y + tallest - poster.height))
+        y += tallest + _GAP
         member = strip.member
         if with_names:
             facts = " · ".join(filter(None, (member.name, member.group, member.label)))
@@ -198,15 +203,27 @@ def _draw_cells(
 
 
 def join_pictures(strip: Filmstrip, tile: int) -> bytes | None:
-    """Return the strip's pictures side by side as one JPEG, ``tile`` pixels high, or None if there are none."""
+    """Return the strip's pictures side by side as one JPEG, or None if there are none.
+
+    All have the same room, of which the longer side is ``tile`` pixels.
+    """
     if strip.poster is None:
         return None
-    joined = Image.new("RGB", (tile * len(strip.pictures), tile), _EMPTY)
-    for i, picture in enumerate(strip.tiles):
-        if picture is not None:
-            smaller = picture if tile == TILE else picture.resize((tile, tile), Image.Resampling.LANCZOS)
-            joined.paste(smaller, (i * tile, 0))
-    return _encode(joined, "JPEG", quality=78)
+    tiles = strip.tiles
+    if tile != TILE:
+        tiles = [None if each is None else _resize(np.asarray(each), tile) for each in tiles]
+    return _encode(join_tiles(tiles, columns=len(tiles)), "JPEG", quality=78)
+
+
+def join_tiles(tiles: Sequence[Image.Image | None], columns: int) -> Image.Image:
+    """Put pictures side by side, so many in a row, each in the middle of a room that is as large for all."""
+    width, height = (max(tile.size[side] for tile in tiles if tile is not None) for side in (0, 1))
+    joined = Image.new("RGB", (width * columns, height * math.ceil(len(tiles) / columns)), _EMPTY)
+    for i, tile in enumerate(tiles):
+        if tile is not None:
+            x, y = i % columns * width, i // columns * height
+            joined.paste(tile, (x + (width - tile.width) // 2, y + (height - tile.height) // 2))
+    return joined
 
 
 def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width: int) -> None:
@@ -223,28 +240,37 @@ def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width:
     draw.text((x, _MARGIN + 22), line, font=_font(13), fill=MUTED)
 
 
-def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y: int) -> None:
-    member = strip.member
+def _row_height(strip: Filmstrip) -> int:
+    """Return the height of a video's row on a sheet, of its pictures and their times, or of what stands beside them."""
+    name, facts = _texts_beside(strip.member)
+    text_height = 8 + 18 * (name.count("\n") + 1) + 17 * len(facts) + _GAP
+    return max(strip.tile_size[1] + _CAPTION, text_height)
+
+
+def _texts_beside(member: Member) -> tuple[str, list[str]]:
+    """Return what stands beside a video's pictures: its name, in lines, and facts, a line each."""
     name = _wrap(member.name, _font(13, bold=True), _SIDE - 16, lines=3)
-    draw.multiline_text((_MARGIN, y + 2), name, font=_font(13, bold=True), fill=INK, spacing=3)
-    below = y + 8 + 18 * (name.count("\n") + 1)
     facts = [_cut(text, _font(12), _SIDE - 16) for text in (member.label or member.group,) if text]
     facts += [] if math.isnan(member.distance) else [f"distance {member.distance:.3g}"]
-    facts += ["outlier"] if member.outlier else []
+    return name, [*facts, *(["outlier"] if member.outlier else [])]
+
+
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y: int) -> None:
+    name, facts = _texts_beside(strip.member)
+    draw.multiline_text((_MARGIN, y + 2), name, font=_font(13, bold=True), fill=INK, spacing=3)
+    below = y + 8 + 18 * (name.count("\n") + 1)
     draw.multiline_text((_MARGIN, below), "\n".join(facts), font=_font(12), fill=MUTED, spacing=4)
-    for i, tile in enumerate(strip.tiles):
+    width, height = strip.tile_size
+    x_of = [_MARGIN + _SIDE + i * (width + _GAP) for i in range(len(strip.tiles) + 1)]
+    for x, tile, time_s in zip(x_of, strip.tiles, strip.times_s, strict=False):
         if tile is not None:
-            sheet.paste(tile, (_tile_x(i), y))
-            draw.text((_tile_x(i) + 2, y + TILE + 3), f"{strip.times_s[i]:.2f} s", font=_font(11), fill=MUTED)
+            sheet.paste(tile, (x, y + (height - tile.height) // 2))
+            draw.text((x + 2, y + height + 3), f"{time_s:.2f} s", font=_font(11), fill=MUTED)
     for first, past in _gaps(strip.pictures):
-        left, right = _tile_x(first), _tile_x(past) - _GAP - 1
-        draw.rectangle([left, y, right, y + TILE - 1], fill=_EMPTY)
-        reason = _wrap(f"No picture: {strip.note}", _font(12), right - left - 20, lines=7)
+        left, right = x_of[first], x_of[past] - _GAP - 1
+        draw.rectangle([left, y, right, y + height - 1], fill=_EMPTY)
+        reason = _wrap(f"No picture: {strip.note}", _font(12), right - left - 20, lines=max(1, (height - 18) // _LINE))
         draw.multiline_text((left + 10, y + 9), reason, font=_font(12), fill=MUTED, spacing=4)
-
-
-def _tile_x(i: int) -> int:
-    return _MARGIN + _SIDE + i * (TILE + _GAP)
 
 
 def _gaps(pictures: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
@@ -297,17 +323,20 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
 
 
-def _cut_square(jpeg: bytes) -> np.ndarray:
-    """Return the middle of a kept picture, `PICTURE` pixels a side at most."""
+def _open(jpeg: bytes) -> np.ndarray:
+    """Return a kept picture, `PICTURE` pixels a side at most."""
     with Image.open(io.BytesIO(jpeg)) as image:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square if side <= PICTURE else square.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS))
+        return np.asarray(image if max(image.size) <= PICTURE else fit(image, PICTURE))
 
 
 def _resize(picture: np.ndarray, side: int) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.LANCZOS)
+    return fit(Image.fromarray(np.ascontiguousarray(picture)), side)
+
+
+def fit(image: Image.Image, side: int, resampling: int = Image.Resampling.LANCZOS) -> Image.Image:
+    """Scale a picture so that its longer side is so many pixels."""
+    width, height = (max(1, round(each * side / max(image.size))) for each in image.size)
+    return image.resize((width, height), resampling)
 
 
 def _encode(image: Image.Image, kind: str, **options: int) -> bytes:

@@ -59,15 +59,17 @@ _METRICS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A video on the page: its strip as a JPEG, the times of its pictures, its width, and why pictures are missing.
+    """A video on the page: its strip as a JPEG, the times of its pictures, its form, and why pictures are missing.
 
     The width is the part that the strip takes of the row: a short video may have few pictures, which are no larger.
+    The aspect is a picture's width over its height.
     """
 
     member: Member
     strip: bytes | None
     times_s: tuple[float, ...]
     width: float
+    aspect: float
     note: str
 
 
@@ -94,7 +96,9 @@ def layout(n_clusters: int, n_videos: int, n_frames: int) -> tuple[int, int]:
 
 def show(strip: Filmstrip, tile: int, n_frames: int) -> Shown:
     """Encode a film strip for the page, with pictures of ``tile`` pixels a side, in a row for ``n_frames`` of them."""
-    return Shown(strip.member, join_pictures(strip, tile), strip.times_s, len(strip.pictures) / n_frames, strip.note)
+    aspect = strip.tile_size[0] / strip.tile_size[1]
+    width = len(strip.pictures) / n_frames * min(aspect, 1.0)  # Tall ones are as high as wide ones are wide.
+    return Shown(strip.member, join_pictures(strip, tile), strip.times_s, width, aspect, strip.note)
 
 
 def render_page(
@@ -270,7 +274,8 @@ def _row(shown: Shown) -> str:
         picture = (
             f'<img src="{data_uri(shown.strip, "jpeg")}" alt="{counted(len(shown.times_s), "frame")} of the video" '
             f'style="{width}">'
-            f'<div class="times" style="{width};grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
+            f'<div class="times" style="{width};--aspect:{shown.aspect:.4g};'
+            f'grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
             f"{note}"
         )
     who = f'<div class="who">{_who(shown.member)}</div>'

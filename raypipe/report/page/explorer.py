@@ -20,7 +20,7 @@ from PIL import Image, WebPImagePlugin  # noqa: F401 – saving as WebP would im
 from raypipe.clustering.parameters import constraint_of
 from raypipe.errors import RaypipeError, message_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
-from raypipe.report.figures.contact_sheets import join_kept, middles_of
+from raypipe.report.figures.contact_sheets import Filmstrip, fit, join_kept, join_tiles, middles_of
 from raypipe.report.packing import join_texts, pack
 from raypipe.report.style import COLORS, color_of
 from raypipe.runs.contents import CENTERS_FILE, VIDEOS_FILE
@@ -185,6 +185,7 @@ def _add_film(run: Run, facts: Facts, arrays: Arrays) -> None:
     shown = _choose_film(facts)
     kept = read_frames(run, {m.video_id: middles_of(m, STRIP_PICTURES) for m in shown if m.span_s})
     film: list[bytes] = []
+    aspects: list[float] = []
     times: list[np.ndarray] = []
     row_of = {member.video_id: row for row, member in enumerate(facts.members)}
     strip_of = np.full(len(facts.members), -1, np.int16)
@@ -192,15 +193,16 @@ def _add_film(run: Run, facts: Facts, arrays: Arrays) -> None:
         pictures = kept.get(member.video_id)
         if pictures is None or not len(pictures.jpegs):
             continue
-        tiles = [Image.fromarray(each) for each in join_kept(member, pictures).pictures if each is not None]
-        strip = _encode_film(tiles)
+        strip, aspect = _encode_film(join_kept(member, pictures))
         if sum(map(len, film)) + len(strip) > FILM_BYTES:
             break
         strip_of[row_of[member.video_id]] = len(film)
         film.append(strip)
+        aspects.append(aspect)
         times.append(pictures.times_s)
     arrays["stripOf"] = strip_of
     arrays["film"] = np.frombuffer(b"".join(film), np.uint8)
+    arrays["filmAspect"] = np.array(aspects, np.float32)
     arrays["filmStarts"] = _starts([len(each) for each in film])
     arrays["filmTimes"] = np.concatenate([np.empty(0), *times]).astype(np.float32)
     arrays["filmTimeStarts"] = _starts([len(each) for each in times])
@@ -216,13 +218,14 @@ def _choose_film(facts: Facts) -> list[Member]:
     return [*chosen.values(), *even][:MAX_STRIPS]
 
 
-def _encode_film(tiles: Sequence[Image.Image]) -> bytes:
-    joined = Image.new("RGB", (STRIP_SIDE * len(tiles), STRIP_SIDE))
-    for i, tile in enumerate(tiles):
-        joined.paste(tile.resize((STRIP_SIDE, STRIP_SIDE), Image.Resampling.BILINEAR), (i * STRIP_SIDE, 0))
+def _encode_film(strip: Filmstrip) -> tuple[bytes, float]:
+    """Return a strip as WebP, and the width of its pictures over their height."""
+    pictures = [Image.fromarray(each) for each in strip.pictures if each is not None]
+    tiles = [fit(each, STRIP_SIDE, Image.Resampling.BILINEAR) for each in pictures]
+    joined = join_tiles(tiles, columns=len(tiles))
     sink = io.BytesIO()
     joined.save(sink, "WEBP", quality=62, method=2)
-    return sink.getvalue()
+    return sink.getvalue(), joined.width / len(tiles) / joined.height
 
 
 def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:

@@ -110,13 +110,14 @@ class Answers:
             kept, problem = None, problem or message_of(error)
         if kept is not None:
             n = len(kept.jpegs)
-            strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "times_s": kept.times_s.tolist()}
+            strip = {"src": f"filmstrip/{video_id}?n={n}", "n": n, "aspect": _aspect_of(kept)}
+            strip["times_s"] = kept.times_s.tolist()
         return {**entry.describe(), "sources": sources, "filmstrip": strip, "problem": problem}
 
-    def draw_filmstrip(self, video_id: str, n: int, height: int, is_square: bool = False) -> bytes | None:
+    def draw_filmstrip(self, video_id: str, n: int, height: int) -> bytes | None:
         """Return ``n`` kept pictures of a video, or fewer, side by side as a JPEG; all are as wide as the first.
 
-        Square ones are the middle of each. None if the run has kept no picture of it.
+        None if the run has kept no picture of it.
 
         Raises
         ------
@@ -130,12 +131,11 @@ class Answers:
         if kept is None:
             return None
         height = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1])
-        pictures = [Image.open(io.BytesIO(jpeg)) for jpeg in kept.jpegs]
-        width = height if is_square else max(round(pictures[0].width * height / pictures[0].height), 1)
-        strip = Image.new("RGB", (width * len(pictures), height))
-        for place, picture in enumerate(pictures):
-            part = _middle_of(picture) if is_square else None
-            strip.paste(picture.convert("RGB").resize((width, height), box=part), (place * width, 0))
+        width = max(round(_aspect_of(kept) * height), 1)
+        strip = Image.new("RGB", (width * len(kept.jpegs), height))
+        for place, jpeg in enumerate(kept.jpegs):
+            picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
+            strip.paste(picture.resize((width, height)), (place * width, 0))
         sink = io.BytesIO()
         strip.save(sink, "JPEG", quality=82)
         return sink.getvalue()
@@ -199,11 +199,12 @@ def _place(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "row": entry.row["row"], "origin_s": entry.origin_s, "span_s": entry.span_s}
 
 
-def _middle_of(picture: Any) -> tuple[int, int, int, int]:
-    """Return the box of a picture's middle square."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return left, top, left + side, top + side
+def _aspect_of(kept: Pictures) -> float:
+    """Return the width of a video's first picture over its height."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(kept.jpegs[0])) as first:
+        return first.width / first.height
 
 
 def _source(src: str, media_type: str, offset_s: float, entry: Entry, state: str) -> dict[str, Any]:

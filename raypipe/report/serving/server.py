@@ -173,8 +173,7 @@ class _Page:
         return await self._tell(await _in_thread(self._looking, self._answers.describe, *form))
 
     async def send_filmstrip(self, request: Request) -> Response:
-        is_square = request.query_params.get("square") == "true"
-        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96), is_square
+        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96)
         jpeg = await self._call(self._answers.draw_filmstrip, *form)
         if jpeg is None:  # An error would be reported in the browser's console for each of many videos.
             return Response(status_code=204)

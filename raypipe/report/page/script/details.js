@@ -74,12 +74,15 @@ function stripOf(row) {
   if (at < 0) return null;
   const bytes = data.film.subarray(data.filmStarts[at], data.filmStarts[at + 1]);
   const times = [...data.filmTimes.subarray(data.filmTimeStarts[at], data.filmTimeStarts[at + 1])];
-  return {source: `data:image/webp;base64,${encodeBase64(bytes)}`, times};
+  return {source: `data:image/webp;base64,${encodeBase64(bytes)}`, times, aspect: data.filmAspect[at]};
 }
 
 function pictureOf(strip, alt) {
-  return make("img", {src: strip.source, alt, style: `aspect-ratio:${strip.times.length}/1`});
+  return make("img", {src: strip.source, alt, style: `aspect-ratio:${strip.times.length * strip.aspect}`});
 }
+
+// Fewer pictures than others have take less room, and pictures that are tall are as high as wide ones are wide.
+const widthOf = (n, aspect) => `width:${100 * n / STRIP_PICTURES * Math.min(aspect, 1)}%`;
 
 function filmOf(row) {
   if (!data.hasVideos) return null;
@@ -89,10 +92,9 @@ function filmOf(row) {
   return make("p", {class: "muted small"}, "This page holds no pictures of this video: raypipe explore shows each.");
 }
 
-// A video of fewer pictures than others has a shorter strip, of pictures that are no larger.
 function filmParts(row, strip) {
-  const n = strip.times.length, width = `width:${100 * n / STRIP_PICTURES}%`;
-  const times = {class: "times", style: `${width};grid-template-columns:repeat(${n},1fr)`};
+  const n = strip.times.length, width = widthOf(n, strip.aspect);
+  const times = {class: "times", style: `${width};--aspect:${strip.aspect};grid-template-columns:repeat(${n},1fr)`};
   return [
     make("div", {class: "reel", style: width}, pictureOf(strip, `${n} pictures of the video, in order of time`),
       oddMark(row), make("div", {class: "cursor"})),

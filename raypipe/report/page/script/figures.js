@@ -64,7 +64,9 @@ function filmOfCenter(row) {
   const near = clusterOf(data.cluster[row]).central[0];
   const strip = near === undefined || near === row ? null : stripOf(near);
   if (!strip && (near === undefined || near === row || !window.raypipe)) return [];
-  return [!strip ? pictureToCome(near) : pictureOf(strip, "the video nearest to the center, in order of time"),
+  const alt = "the video nearest to the center, in order of time";
+  return [!strip ? pictureToCome(near, alt)
+    : make("div", {style: widthOf(strip.times.length, strip.aspect)}, pictureOf(strip, alt)),
     make("figcaption", {}, "Above this video, below the center, shown by the video nearest to it.")];
 }
 

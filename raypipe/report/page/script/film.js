@@ -1,10 +1,12 @@
 // Film strips that the page does not hold: where raypipe explore serves it, they come when a video is opened.
 
 const STRIP_PICTURES = 8, REST_MS = 150;  // Who walks through the table by keys need not wait for each video's.
+let usualAspect = 0;  // A picture's width over its height in the strip that came last.
 
-// A place of the right height, so that nothing below it moves when the pictures are there.
+// A place of the right height, so that nothing below it moves when the pictures are there: most videos of a run have
+// pictures of one form.
 function filmToCome(row) {
-  const place = make("div", {class: "reel to-come", style: `aspect-ratio:${STRIP_PICTURES}/1`});
+  const place = make("div", {class: "reel to-come", style: roomOfFilm()});
   const figure = make("figure", {class: "film"}, place, make("div", {class: "times"}, "\u00a0"));
   whenOpen(figure, async () => {
     const parts = await fetchFilm(row).catch(error => [make("span", {}, `No pictures: ${error.message}`)]);
@@ -24,13 +26,13 @@ function whenOpen(element, call) {
 async function fetchFilm(row) {
   const {filmstrip} = await window.raypipe.ask(`video/${encodeURIComponent(data.ids[row])}/info?n=${STRIP_PICTURES}`);
   if (!filmstrip) return [make("span", {}, "The run has kept no pictures of this video.")];
-  return filmParts(row, {source: stripAddress(filmstrip.src), times: filmstrip.times_s});
+  usualAspect = filmstrip.aspect;
+  return filmParts(row, {source: stripAddress(filmstrip.src), times: filmstrip.times_s, aspect: filmstrip.aspect});
 }
 
 // The strip of a video that stands for its cluster's center.
-function pictureToCome(row) {
-  const alt = "the video nearest to the center, in order of time";
-  const picture = make("img", {alt, style: `aspect-ratio:${STRIP_PICTURES}/1`, onerror: () => picture.remove()});
+function pictureToCome(row, alt) {
+  const picture = make("img", {alt, style: roomOfFilm(), onerror: () => picture.remove()});
   whenOpen(picture, async () => {
     await fetchTexts([row]);
     picture.src = stripAddress(`filmstrip/${encodeURIComponent(data.ids[row])}?n=${STRIP_PICTURES}`);
@@ -38,4 +40,9 @@ function pictureToCome(row) {
   return picture;
 }
 
-const stripAddress = source => `${source}&height=64&square=true`;
+function roomOfFilm() {
+  const aspect = usualAspect || data.filmAspect?.[0] || 4 / 3;
+  return `aspect-ratio:${STRIP_PICTURES * aspect};${widthOf(STRIP_PICTURES, aspect)}`;
+}
+
+const stripAddress = source => `${source}&height=64`;
