@@ -208,7 +208,8 @@ def _note_needs(dataset: LeRobotDataset, edit: Mapping[str, Any]) -> list[str]:
     if matrices := [name for name, shape in shapes.items() if isinstance(shape, list) and len(shape) > 1]:
         notes.append(
             f"# lerobot-edit-dataset 0.6 fails where a feature has several dimensions ({', '.join(matrices)}): "
-            "LeRobotDataset reads the episodes that stay, if they are given to it as episodes=[…]"
+            "LeRobotDataset reads the episodes that stay, if they are given to it as episodes=[…], and normalises by "
+            "the statistics of all"
         )
     if "://" in edit.get("root", ""):
         notes.append("# lerobot reads local folders: copy the dataset, and give the copy as --root")
