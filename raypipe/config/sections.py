@@ -175,6 +175,11 @@ class TrajectoryConfig(_Section):
         """Over what the steps of a path are spread evenly; where each clip is a step, over the clips."""
         return "index" if self.n_steps is None else self.time_axis
 
+    @property
+    def noun(self) -> str:
+        """What has a trajectory, and so a row among the clusters: a video, or an episode of joined cameras."""
+        return "episode" if self.join else "video"
+
     @model_validator(mode="after")
     def _joins_alike(self) -> TrajectoryConfig:
         if self.join and self.n_steps is None and self.pool is None:

@@ -225,6 +225,11 @@ class Facts:
         return bool(self.info.get("config", {}).get("trajectory", {}).get("join"))
 
     @property
+    def noun(self) -> str:
+        """What a member is called: "video" or "episode"."""
+        return "episode" if self.is_joined else "video"
+
+    @property
     def map_name(self) -> str:
         """The name of the method that drew the map; PCA where it took that method's place."""
         if str(self.info.get("fallbacks", {}).get("picture", "")).startswith("PCA instead"):

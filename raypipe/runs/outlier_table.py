@@ -86,6 +86,8 @@ class Judgement:
         What is to be said of how it was done, or None.
     is_known
         Whether the quantile is one of other videos, whose clusters these joined.
+    noun
+        What they are called: "video", or "episode" where the cameras of each are joined.
     """
 
     scores: np.ndarray
@@ -99,6 +101,7 @@ class Judgement:
     findings: dict[int, Finding]
     note: str | None
     is_known: bool = False
+    noun: str = "video"
 
     @property
     def measure(self) -> np.ndarray:
@@ -219,6 +222,7 @@ def judge_videos(
         findings,
         scores.note,
         is_known=known is not None,
+        noun=config.trajectory.noun,
     )
 
 
@@ -324,17 +328,17 @@ def write_outliers(run: Run, outliers: Sequence[Outlier]) -> None:
 def describe_outliers(
     found: Judgement, outliers: Sequence[Outlier], known: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[str]:
-    """Return lines that say how many videos are outliers and beyond which threshold, and which are the farthest.
+    """Return lines that say how many are outliers and beyond which threshold, and which are the farthest.
 
     ``known`` is what `describe_videos` returned of so many of the farthest; by default none is named.
     """
     n, n_flagged, n_drop = len(outliers), int(found.flags.sum()), found.summary()["n_drop"]
     if not np.isfinite(found.measure).any():
-        return [f"outliers: none of {n} videos has a {found.by}, since there are no clusters"]
-    of = " of the videos that were clustered" if found.is_known else ""
+        return [f"outliers: none of {n} {found.noun}s has a {found.by}, since there are no clusters"]
+    of = f" of the {found.noun}s that were clustered" if found.is_known else ""
     what = f"{found.by} beyond {found.threshold:.4g}, its {100 * found.quantile:g} % quantile{of}"
     have = "has" if n_flagged == 1 else "have"
-    lines = [f"outliers: {n_flagged} of {n} videos {have} a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
+    lines = [f"outliers: {n_flagged} of {n} {found.noun}s {have} a {what}; {n_drop} to drop, see {OUTLIERS_FILE}"]
     known = known or {}
     worst = outliers[: min(len(known), np.isfinite(found.measure).sum())]
     times_used = Counter(used for video in outliers if worst for used in {video.uri, name_of(video.uri)})

@@ -224,6 +224,7 @@ def test_where_cameras_are_joined_an_episode_is_a_row_as_it_was_clustered(tmp_pa
     assert shlex.split(lines[-1])[-1] == f"[{ODD}]"
     frames = pq.read_table(tmp_path / "run/exports/lerobot/frames.parquet")
     assert frames.num_rows == sum(LENGTHS)
+    assert "outliers: 1 of 8 episodes has a score beyond " in call_raypipe("outliers", run.url).stderr
 
 
 def test_the_cluster_of_an_episode_is_that_of_most_of_its_videos():

@@ -146,4 +146,6 @@ def test_rows_of_joined_cameras_are_called_episodes(tmp_path):
     write_report_files(run, frames_of, ReportConfig(sheet_videos=2, sheet_frames=3), WRITTEN)
     page = run.read_bytes("report.html").decode()
     assert "<h1>6 episodes in 2 clusters</h1>" in page
+    assert "3 episodes (50%)" in page
+    assert "Episodes that lie unusually far from what groups of other episodes do" in page
     assert "names, pictures and videos are those of front, and what is odd may be in another camera" in page

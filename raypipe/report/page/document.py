@@ -162,7 +162,7 @@ def render_page(
 
 def _title(facts: Facts) -> str:
     n_clusters = len(facts.clusters)
-    videos = counted(len(facts.members), "episode" if facts.is_joined else "video")
+    videos = counted(len(facts.members), facts.noun)
     if facts.noise and not n_clusters:
         return f"{videos}, all of them noise"
     return f"{videos} in {counted(n_clusters, 'cluster')}{' and noise' if facts.noise else ''}"
@@ -241,7 +241,7 @@ def _card(card: Card, facts: Facts) -> str:
     return (
         f'<section class="card cluster{bare}" id="cluster-{cluster.short_name}">\n<header>{_chip(cluster.number)}'
         f"<h3>{cluster.title}</h3>"
-        f'<span class="muted">{counted(len(cluster), "video")} ({share:.0%}){odd}</span>'
+        f'<span class="muted">{counted(len(cluster), facts.noun)} ({share:.0%}){odd}</span>'
         f"{_pills(cluster, facts)}{_keywords(cluster, facts)}"
         f'<div class="slot" data-slot></div></header>\n{rows}\n{far}\n</section>'
     )
@@ -304,8 +304,8 @@ def _who(member: Member) -> str:
 
 def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> str:
     if not outliers:
-        why = "No video lies farther from its center than the threshold" if facts.clusters else "There are no clusters"
-        return f'<h2>Outliers</h2>\n<p class="muted">{why}.</p>'
+        none = f"No {facts.noun} lies farther from its center than the threshold"
+        return f'<h2>Outliers</h2>\n<p class="muted">{none if facts.clusters else "There are no clusters"}.</p>'
     more = len(facts.outliers) - len(outliers)
     rest = f" The {len(outliers)} farthest of {len(facts.outliers):,} are shown." if more else ""
     cells = "\n".join(
@@ -316,10 +316,11 @@ def _outliers(facts: Facts, outliers: Sequence[tuple[Member, bytes | None]]) -> 
         f"{_reason(member)}</div></div>"
         for member, jpeg in outliers
     )
-    far = "the center of their own cluster" if facts.outliers_by == "distance" else "what groups of other videos do"
+    others = f"what groups of other {facts.noun}s do"
+    far = "the center of their own cluster" if facts.outliers_by == "distance" else others
     return (
-        f'<h2>Outliers</h2>\n<p class="lead">Videos that lie unusually far from {far}. The pictures are of the part '
-        f"that is odd, where the run has kept them; outliers.csv has all.{rest}</p>\n"
+        f'<h2>Outliers</h2>\n<p class="lead">{facts.noun.title()}s that lie unusually far from {far}. The pictures are '
+        f"of the part that is odd, where the run has kept them; outliers.csv has all.{rest}</p>\n"
         f'<div class="gallery{"" if any(jpeg for _, jpeg in outliers) else " bare"}">{cells}</div>'
     )
 

@@ -67,7 +67,7 @@ def say_odd(facts: Facts) -> str:
     judged = [member for member in facts.outliers if member.reason]
     odd = [f"{_isolate(member.name)} ({member.reason})" for member in judged if member.stands_out]
     if not odd:
-        return "No video stands out: the outliers are hardly farther than others." if judged else ""
+        return f"No {facts.noun} stands out: the outliers are hardly farther than others." if judged else ""
     more = [f"{len(odd) - MOST_ODD} more"] if len(odd) > MOST_ODD else []
     named = [*odd[:MOST_ODD], *more]
     return f"Odd: {_join(named) if named[1:] else named[0]}."
