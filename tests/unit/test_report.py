@@ -152,6 +152,19 @@ def test_labels_and_clusters_are_counted_in_a_table(run):
     assert sorted(rows) == sorted([["6" if i == j else "" for j in range(4)] for i in range(4)])
 
 
+def test_the_number_of_a_cluster_that_lies_in_pieces_stands_at_one_of_them():
+    from matplotlib.figure import Figure
+
+    from raypipe.report.figures.plots import number_clusters
+
+    one = np.random.default_rng(0).normal(scale=0.3, size=(20, 2))
+    axes = Figure().add_subplot()
+    number_clusters(axes, {0: np.vstack([one, one + np.array([10, 0])])}, aside=True)
+    (number,) = axes.texts
+    x, y = number.get_position()
+    assert abs(y) < 2 and min(abs(x), abs(x - 10)) < 2, "halfway between them is no video"
+
+
 def test_the_same_run_gives_the_same_bytes(run):
     names = [*run.files("plots"), *run.files("thumbnails"), "summary.json", "video_cluster_mapping.csv", "report.html"]
     before = {name: run.read_bytes(name) for name in names}

@@ -111,7 +111,7 @@ def draw_points(facts: Facts, centers: Mapping[int, np.ndarray] | None = None) -
         for number, center in (centers or {}).items():
             style: dict[str, Any] = {"marker": "X", "s": 130, "edgecolors": INK, "linewidths": 1.2, "zorder": 8}
             _scatter(axes, center.mean(axis=0, keepdims=True), c=color_of(number), **style)
-        _number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
+        number_clusters(axes, {c.number: spots[numbers == c.number] for c in facts.clusters}, aside=True)
         _dress_map(axes, "Videos by cluster", facts.map_name)
         png = as_png(figure)
         width, height = (round(side * DPI) for side in figure.get_size_inches())
@@ -213,7 +213,7 @@ def _draw_overview(
         _draw_paths(axes, paths, color_of(number), alpha)
     for number, center in centers.items():
         draw_path(axes, center, color_of(number), 3.2)
-    _number_clusters(axes, centers)
+    number_clusters(axes, centers)
     _dress_map(axes, "Trajectories and their barycenters", map_name)
     start = _legend_mark("o", 7, "w", INK, "start")
     end = _legend_mark(">", 8, INK, "w", "end")
@@ -262,7 +262,7 @@ def draw_path(axes: Axes, center: np.ndarray, color: str, width: float) -> None:
         _scatter(axes, center[-1:], marker=tip, s=(4.2 * width) ** 2, c=color, edgecolors="w", linewidths=1, zorder=6)
 
 
-def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = False) -> None:
+def number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = False) -> None:
     """Write each cluster's number at one of its points, near their middle, away from other numbers.
 
     With ``aside`` it stands where it hides no point of any cluster, if there is such a place nearby.
@@ -281,7 +281,7 @@ def _number_clusters(axes: Axes, spots: Mapping[int, np.ndarray], aside: bool = 
         gaps = gaps_between(candidates, taken)
         spot = candidates[np.argmax(np.minimum(gaps, 0.055 * extent))]
         if aside and len(everything) <= MAX_ASIDE:
-            around = middle + extent * _RINGS
+            around = candidates[0] + extent * _RINGS  # Where a cluster lies in pieces, nothing need be in their middle.
             free = (gaps_between(around, everything) > 0.036 * extent) & (gaps_between(around, taken) > 0.055 * extent)
             spot = around[np.argmax(free)] if free.any() else spot
         taken = np.vstack([taken, spot])
