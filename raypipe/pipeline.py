@@ -402,14 +402,17 @@ def _read_features(source: Source, config: Config) -> tuple[str, bool]:
 
 
 def _counted(map_tasks: Callable[..., Iterator[Any]], progress: Progress) -> Map:
-    """Return a map whose results are counted on the display as they come."""
+    """Return a map whose results are counted on the display as they come: by fits, where the jobs are some."""
 
     def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
         jobs = list(jobs)
-        with progress.count("fitting", len(jobs), "jobs") as advance:
-            for done in map_tasks(do, jobs):
+        are_fits = hasattr(jobs[0], "n_fits")
+        sizes = [job.n_fits if are_fits else 1 for job in jobs]  # The jobs that come first take several times as long.
+        what, unit = ("fitting", "fits") if are_fits else ("scoring", "jobs")
+        with progress.count(what, sum(sizes), unit) as advance:
+            for size, done in zip(sizes, map_tasks(do, jobs), strict=True):
                 yield done
-                advance(1)
+                advance(size)
 
     return map_counted
 

@@ -17,7 +17,7 @@ differ from 0, so neither would do alone; `raypipe.analysis.recommendation` take
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from numbers import Integral
@@ -51,11 +51,12 @@ _FEW, _RARE = 5, 0.02  # Odd videos are alone in a cluster, or fewer than so man
 
 @dataclass(frozen=True)
 class _Fit:
-    """A job: fits of one collection (0 is the data, the others are references) with one γ and k."""
+    """A job: fits of one collection (0 is the data, the others are references) with one γ and k; ``n_fits`` of them."""
 
     collection: int
     gamma: float | None
     n_clusters: int
+    n_fits: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def sweep_clusters(
     n_seeds
         Fits from so many seeds, and as many splits in halves.
     map
-        A function that is called as the built-in ``map``; a parallel one is quicker.
+        A function that is called as the built-in ``map``; a parallel one is quicker. Jobs that are fits have
+        ``n_fits``, by which they differ in length.
 
     Returns
     -------
@@ -181,7 +183,8 @@ def sweep_clusters(
     ks, resolved = check_sweep(values, config, ks, gammas, n_seeds)
     rng = np.random.default_rng(config.seed)
     collections = (values, *(make_reference(values, rng) for _ in range(N_REFERENCES)))
-    jobs = [_Fit(number, gamma, k) for number in range(len(collections)) for gamma in resolved for k in ks]
+    n_fits = [n_seeds * (1 + 2 * _RUNS), *[_RUNS] * N_REFERENCES]  # Of the data each seed has a fit, and two halves.
+    jobs = [_Fit(number, gamma, k, n) for number, n in enumerate(n_fits) for gamma in resolved for k in ks]
     fitted = dict(zip(jobs, map(_Fitter(collections, config, n_seeds), jobs), strict=True))
 
     to_score = [

@@ -34,6 +34,7 @@ def test_the_verb_prints_a_table_and_writes_what_it_found(ray_local, run):
     assert found["recommended"]["k"] == 3
     assert [row["k"] for row in found["rows"]] == [2, 3, 4, 2, 3, 4]
     assert found["reason"] in told and told.count("◀") == 1
+    assert "fitting: 108/108 fits in" in done.stderr and "scoring: 10/10 jobs in" in done.stderr
     assert run.read_bytes("plots/sweep.png").startswith(b"\x89PNG")
     assert not run.exists("clusters.parquet")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from raypipe.analysis import sweep
 from raypipe.analysis.recommendation import describe_sweep, recommend
 from raypipe.analysis.sweep import affordable_sweep, find_groups, make_reference, measure_recovery, sweep_clusters
 from raypipe.clustering import fit_clusters
@@ -221,6 +222,26 @@ def test_every_map_is_read_to_its_end():
 
     sweep_clusters(make_groups(2, n=24), CONFIG, [2, 3], n_seeds=2, map=counted)
     assert ended == [10, 5]
+
+
+def test_jobs_say_how_many_fits_they_are(monkeypatch):
+    """The time left is told from that, and by jobs would be several times too long: the data's come first."""
+    done = []
+
+    def counted(do, jobs):
+        for job in jobs:
+            before = sum(done)
+            yield do(job)
+            if isinstance(job, sweep._Fit):
+                assert sum(done) - before == job.n_fits
+
+    def fit(values, config):
+        done.append(config.n_init)
+        return fit_clusters(values, config)
+
+    monkeypatch.setattr(sweep, "fit_clusters", fit)
+    sweep_clusters(make_groups(2, n=24), CONFIG, [2, 3], n_seeds=3, map=counted)
+    assert sum(done) == 2 * (15 + 4 * 2)
 
 
 def test_paths_of_unequal_lengths_are_swept():
