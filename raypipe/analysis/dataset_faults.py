@@ -152,8 +152,8 @@ def check_spans(
         yield _of(stream, int(row), "length", says, abs(off[row]))
     order = np.lexsort((stream.start_s, stream.of_file))
     order = order[is_part[order]]
-    before, after = order[:-1], order[1:]
-    gaps = np.where(stream.of_file[before] == stream.of_file[after], (start_s[after] - end_s[before]) * fps, 0.0)
+    before, after = _pair_spans(order, stream.of_file, end_s).T
+    gaps = (start_s[after] - end_s[before]) * fps
     left = np.maximum(lasts[after] - end_s[before], 0.0) * fps  # What the file has behind the span before.
     gaps = np.where(gaps > 0, np.fmin(gaps, left), gaps)
     for place in np.flatnonzero(np.abs(gaps) > SLACK).tolist():
@@ -174,6 +174,22 @@ def check_spans(
                 if lost_s * fps > SLACK:
                     says = f"the file {where} with {lost_s:.4f} s that no episode shows"
                     yield Fault("hole", says, None, stream.camera, stream.files[file], float(lost_s * fps))
+
+
+def _pair_spans(order: np.ndarray, of_file: np.ndarray, end_s: np.ndarray) -> np.ndarray:
+    """Return of each span but a file's first that before it which ends last, as others may lie within it, and itself.
+
+    The result is (n, 2) int64.
+    """
+    furthest: dict[int, int] = {}
+    pairs = []
+    for row in order.tolist():
+        before = furthest.setdefault(of_file[row], row)
+        if before != row:
+            pairs.append((before, row))
+        if end_s[row] > end_s[before]:
+            furthest[of_file[row]] = row
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _length_s(probe: Probe | Failure) -> float:

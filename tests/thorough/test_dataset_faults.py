@@ -131,6 +131,15 @@ def test_spans_that_overlap_are_found(root):
     assert ("overlap", 1, CAMERA, "its span begins 0.2000 s before that of episode 0 ends") in told(check(root))
 
 
+def test_a_span_within_another_hides_no_overlap_and_leaves_no_hole(root):
+    set_edges(root, e0=(0, 16), e1=(4, 9), e2=(11, 18))
+    found = told(check(root))
+    assert [each for each in found if each[0] in ("overlap", "hole")] == [
+        ("overlap", 1, CAMERA, "its span begins 1.2000 s before that of episode 0 ends"),
+        ("overlap", 2, CAMERA, "its span begins 0.5000 s before that of episode 0 ends"),
+    ]
+
+
 def test_holes_between_spans_and_at_the_ends_of_a_file_are_found(root):
     set_edges(root, e0=(1, 6), e2=(13, 17))
     found = told(check(root))
