@@ -40,7 +40,7 @@ CLUSTER = {
 }
 
 
-def make_run(folder, root, lengths=LENGTHS, odd=ODD, join=None) -> rp.Run:
+def make_run(folder, root, lengths=LENGTHS, odd=ODD, **sections) -> rp.Run:
     """Write a clustered run of a dataset: a clip a frame, two kinds of episodes by turns, and one that is odd late."""
     rng = np.random.default_rng(0)
     videos = list(find_episodes(open_lerobot(str(root))))
@@ -63,7 +63,7 @@ def make_run(folder, root, lengths=LENGTHS, odd=ODD, join=None) -> rp.Run:
             scaled = np.array(table[name].to_pylist()) / fps + (0 if name == "span_s" else np.array(offset))
             table = table.set_column(table.schema.get_field_index(name), name, pa.array(scaled))
         run.write_table(file, table)
-    pipeline.cluster(run, rp.make_config(flags={**CLUSTER, "trajectory": {"join": join}}), Progress())
+    pipeline.cluster(run, rp.make_config(flags={**CLUSTER, **sections}), Progress())
     return run
 
 
@@ -214,7 +214,7 @@ def test_an_episode_is_odd_if_one_of_its_cameras_is(tmp_path):
 
 def test_where_cameras_are_joined_an_episode_is_a_row_as_it_was_clustered(tmp_path):
     root = write_set(tmp_path / "set", LENGTHS, (CAMERA, OTHER))
-    run = make_run(tmp_path / "run", root, join="camera")
+    run = make_run(tmp_path / "run", root, trajectory={"join": "camera"})
     lines = rp.export(run, "lerobot")
     assert not any(line.startswith("of 2 cameras") for line in lines)
     rows = pq.read_table(tmp_path / "run/exports/lerobot/episodes.parquet")
@@ -225,6 +225,16 @@ def test_where_cameras_are_joined_an_episode_is_a_row_as_it_was_clustered(tmp_pa
     frames = pq.read_table(tmp_path / "run/exports/lerobot/frames.parquet")
     assert frames.num_rows == sum(LENGTHS)
     assert "outliers: 1 of 8 episodes has a score beyond " in call_raypipe("outliers", run.url).stderr
+
+
+def test_a_run_of_noise_alone_has_no_scores_to_export(tmp_path):
+    root = write_set(tmp_path / "set", LENGTHS)
+    density = {"method": "density", "min_cluster_size": len(LENGTHS)}
+    run = make_run(tmp_path / "run", root, cluster=density)
+    assert np.isnan(run.read_table("clusters.parquet")["outlier_score"]).all()
+    with pytest.raises(UsageError, match="has no cluster, only noise: cluster it again with a lower --min-cluster"):
+        rp.export(run, "lerobot")
+    assert not run.files("exports")
 
 
 def test_the_cluster_of_an_episode_is_that_of_most_of_its_videos():

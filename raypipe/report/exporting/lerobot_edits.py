@@ -94,7 +94,7 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     Raises
     ------
     UsageError
-        If the run is of anything else, there is no such cluster, or it can lead to no edit.
+        If the run is of anything else, there is no cluster or no such one, or it can lead to no edit.
     """
     videos = run.read_table(VIDEOS_FILE)
     if EPISODE not in videos.column_names:
@@ -102,6 +102,8 @@ def write_edits(run: Run, place: Run, keep: int | None) -> list[str]:
     dataset = find_dataset(run, videos["uri"])
     clusters = run.read_table(CLUSTERS_FILE, ["video_id", "group", *_MEASURES])
     found = merge_videos(clusters, _episodes_of(clusters, videos))
+    if np.isnan(found.scores).all():
+        raise UsageError(f"{run} has no cluster, only noise: cluster it again with a lower --min-cluster-size")
     if keep is not None and keep not in found.clusters:
         there = ", ".join(map(str, np.unique(found.clusters)))
         raise UsageError(f"no episode is in cluster {keep}: the clusters of {run} are {there}")
