@@ -282,14 +282,16 @@ def prepare(
         if (value := getattr(config.cluster, key)) is not None and value != before.get(key)
     ]
     given = {**chosen.get("cluster", {}), **dict.fromkeys(constraint, True)}
-    for flag, key, is_used in (
-        ("--n-clusters", "n_clusters", method != "density"),
-        ("--min-cluster-size", "min_cluster_size", method == "density"),
-        ("--assign-all", "assign_all", method == "density"),
-        *((f"cluster.{key}", key, method not in ("euclidean", "kmeans")) for key in constraint),
+    for flag, key, methods in (
+        ("--n-clusters", "n_clusters", ("softdtw", "dtw", "euclidean", "kmeans")),
+        ("--min-cluster-size", "min_cluster_size", ("density",)),
+        ("--assign-all", "assign_all", ("density",)),
+        *((f"cluster.{key}", key, ("softdtw", "dtw", "density")) for key in constraint),
     ):
-        if not is_used and given.get(key):
-            progress.say(f"{flag} has no effect under cluster.method={method}")
+        if method not in methods and given.get(key):
+            other = "--min-cluster-size has, and " if key == "n_clusters" else ""
+            remedy = f"{other}--set cluster.method={methods[0]} takes it"
+            progress.say(f"{flag} has no effect under cluster.method={method}: {remedy}")
             # Nor has it on a later clustering by another method, to which nobody gave it.
             kept = before.get(key, type(config.cluster).model_fields[key].default)
             config = config.model_copy(update={"cluster": config.cluster.model_copy(update={key: kept})})

@@ -142,6 +142,7 @@ def test_what_has_no_effect_is_said_and_assign_all_has_an_opposite(tmp_path):
     assert "has no effect" not in call_raypipe(*dense).stderr
     again = call_raypipe("cluster", run.url, "-k", 3)
     assert again.exit_code == 0 and "--n-clusters has no effect under cluster.method=density" in again.stderr
+    assert "density: --min-cluster-size has, and --set cluster.method=softdtw takes it\n" in again.stderr
     how = run.info()["config"]["cluster"]
     kept = how["method"], how["assign_all"], how["min_cluster_size"], how["n_clusters"]
     assert kept == ("density", True, 4, 5), "as it was"
@@ -149,6 +150,7 @@ def test_what_has_no_effect_is_said_and_assign_all_has_an_opposite(tmp_path):
     assert run.info()["config"]["cluster"]["assign_all"] is False
     back = call_raypipe("cluster", run.url, "--set", "cluster.method=softdtw", "--min-cluster-size", 3, "-k", 2)
     assert "--min-cluster-size has no effect under cluster.method=softdtw" in back.stderr
+    assert "softdtw: --set cluster.method=density takes it\n" in back.stderr
     assert "--n-clusters" not in back.stderr
 
 
