@@ -7,6 +7,7 @@ encoder takes uint8 frames in ordinary memory, as Ray passes them, and returns f
 takes prepared images that are on the device already, in bf16 and channels-last, and its vectors stay there.
 """
 
+import argparse
 import copy
 import time
 from collections.abc import Callable
@@ -222,6 +223,7 @@ def _wait(device: str) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("bench.clip_gpu needs a CUDA device, and torch sees none")
     figures = {"device": torch.cuda.get_device_name(), **measure_towers()}

@@ -9,6 +9,7 @@ videos. ``disturbed`` is strict, with the clip itself dimmed to 80 % and full of
 whole videos.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -125,6 +126,7 @@ def measure_mobilenet(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     import torch
 
     from bench.machine import keep

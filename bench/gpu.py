@@ -6,6 +6,7 @@ They need only numpy, scipy, scikit-learn, numba, cupy and torch. CLIP is measur
 weights, see bench/clip_gpu.py.
 """
 
+import argparse
 import time
 from typing import Any
 
@@ -41,6 +42,7 @@ def measure_descriptor(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("bench.gpu needs a CUDA device, and torch sees none")
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ which needs ``ray[data]``, ``lerobot`` and ``torchcodec``; both run in turn.
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import subprocess
@@ -343,7 +344,9 @@ def compare_with_peer(python: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, and keep the figures beside those that are there."""
-    arguments = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="N_EPISODES | peer PYTHON")
+    arguments = parser.parse_args().arguments
     path = RESULTS / "lerobot.json"
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}
     if arguments[:1] == ["peer"]:

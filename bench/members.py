@@ -7,6 +7,7 @@ reads is counted in the file that it reads from. A member and the same file are 
 the ratios counts.
 """
 
+import argparse
 import io
 import json
 import tarfile
@@ -122,6 +123,7 @@ def read_curated(root: Path) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for each in ("tars", "decoded", "curated"):

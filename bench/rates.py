@@ -7,6 +7,7 @@ number that CLIP has. Decoding and encoding are measured in bench.throughput, th
 clustering in bench.shards.
 """
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def reduce(points: np.ndarray, config: ReduceConfig) -> dict[str, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     steps = np.random.default_rng(0).normal(size=((FIT_POINTS + N_MAPPED) // N_CLIPS, N_CLIPS, DIM))
     paths = steps.cumsum(axis=1).astype(np.float32)
     points = paths.reshape(-1, DIM)

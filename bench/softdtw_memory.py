@@ -6,6 +6,7 @@ Each pass runs in a process of its own, which first runs it on a few series so t
 the pass, the peak that Linux keeps of the process is reset to the present (other systems cannot do this).
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -73,4 +74,6 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    print(grow(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=LIMITS)
+    print(grow(parser.parse_args().name))

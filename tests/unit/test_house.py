@@ -115,6 +115,14 @@ def test_what_the_benches_import_is_there():
         assert {name for name in wanted if name.split(".")[0] == "raypipe"} <= modules_by_name().keys(), path.name
 
 
+def test_a_bench_has_a_help():
+    """Where nobody reads the arguments, --help measures for minutes and writes over the figures that are there."""
+    texts = {path.stem: path.read_text() for path in (PACKAGE.parent / "bench").glob("*.py")}
+    run = {name for name, text in texts.items() if f"python -m bench.{name}" in text and "__main__" in text}
+    assert len(run) > 30
+    assert {name for name in run if "ArgumentParser(" not in texts[name]} == set()
+
+
 def test_a_name_stands_for_one_thing():
     assert not names_used_twice(modules_by_name())
 
