@@ -35,6 +35,8 @@ _REPORTS = (
     "ray.data._internal.execution.streaming_executor_state",
     "ray.data._internal.execution.operators.actor_pool_map_operator",
 )
+# Ray Data has this warning of our own actors when every video fails before it comes to an encoder.
+_OF_OUR_ACTORS = r"The minimum number of concurrent actors for '[^']*(\w+Actor|_Prober)\)"
 
 
 def in_tasks(
@@ -66,8 +68,9 @@ def in_tasks(
     """
     rows = max(1, min(round(TASK_S / row_s), table.num_rows // (8 * n_actors)))
     starts = range(0, table.num_rows, rows)[:_MOST_TASKS]
-    # from_arrow would start a task for each block, only to look at it.
-    dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
+    with _unwarned(r"`\w+` is deprecated", DeprecationWarning):  # Ray's context sets such fields when it is made.
+        # from_arrow would start a task for each block, only to look at it.
+        dataset: ray.data.Dataset = ray.data.from_blocks([table.slice(start, rows) for start in starts])
     dataset.set_name(name)
     _set_context(dataset.context, max(n_actors, largest_pool))
     dataset.context.execution_options.label_selector = elsewhere()
@@ -111,7 +114,7 @@ def stream(dataset: ray.data.Dataset, losses: Counter[str]) -> Iterator[pa.Table
     losses
         Here the tasks are counted that Ray goes on without, by reason. Ray reports them to its own log only.
     """
-    with _Overheard(dataset, losses), _unwarned():
+    with _Overheard(dataset, losses), _unwarned(_OF_OUR_ACTORS, UserWarning):
         # iter_batches would do the same in a thread of its own, whose messages could not be told from a user's.
         for bundle in dataset.iter_internal_ref_bundles():
             for block in bundle.block_refs:
@@ -213,11 +216,11 @@ class _Overheard(logging.Filter):
 
 
 @contextlib.contextmanager
-def _unwarned() -> Iterator[None]:
-    """Suppress a warning of our own actors: Ray Data has it when every video fails before it comes to an encoder."""
+def _unwarned(says: str, category: type[Warning]) -> Iterator[None]:
+    """Suppress the warnings of a pattern, while other threads may set filters of their own."""
     # The comment makes a pattern that no other call has: one filter for each, which is removed with it.
-    pattern = rf"The minimum number of concurrent actors for '[^']*(\w+Actor|_Prober)\)(?#{uuid.uuid4().hex})"
-    warnings.filterwarnings("ignore", pattern, UserWarning)
+    pattern = f"{says}(?#{uuid.uuid4().hex})"
+    warnings.filterwarnings("ignore", pattern, category)
     try:
         yield
     finally:

@@ -47,6 +47,8 @@ from raypipe.trajectories import build_trajectories
 
 QUIET = Progress()
 DESCRIPTOR = make_config(flags={"encode": {"encoder": "descriptor"}})
+# Ray's DataContext sets its own deprecated fields when it is made: of these tests it is the user who makes it.
+users_own_context = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
 
 def test_pools_fit_the_ray_cluster():
@@ -185,6 +187,7 @@ def test_no_garbage_is_left_when_ray_shuts_down(ray_elsewhere, monkeypatch):
     assert ended == [0]
 
 
+@users_own_context
 def test_what_starting_ray_sets_is_put_back(ray_elsewhere, monkeypatch, capfd):
     """Under `uv run`, where Ray would make an environment for each worker."""
     from ray._private.runtime_env import uv_runtime_env_hook as uv
@@ -425,6 +428,7 @@ class Mean:
 """
 
 
+@users_own_context
 def test_a_users_own_datasets_are_not_touched(users_rows, folder, tmp_path, monkeypatch):
     """A failing row raises before an embedding, beside it in another thread, after it, and after one that failed."""
     import sklearn  # noqa: F401  It sets an environment variable, which is not to be taken for raypipe's doing.
