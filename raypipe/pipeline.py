@@ -406,7 +406,7 @@ def _counted(map_tasks: Callable[..., Iterator[Any]], progress: Progress) -> Map
 
     def map_counted(do: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
         jobs = list(jobs)
-        are_fits = hasattr(jobs[0], "n_fits")
+        are_fits = hasattr(next(iter(jobs), None), "n_fits")
         sizes = [job.n_fits if are_fits else 1 for job in jobs]  # The jobs that come first take several times as long.
         what, unit = ("fitting", "fits") if are_fits else ("scoring", "jobs")
         with progress.count(what, sum(sizes), unit) as advance:
