@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from report_runs import NAMES, STEPS, K, N, make_explored_run, make_run
 
 from raypipe.config import from_yaml, to_yaml
@@ -102,6 +103,9 @@ def test_film_strips_go_to_the_videos_that_matter_until_the_bytes_are_spent(run,
     data = unpack(run)
     assert (data["stripOf"] >= 0).all() and data["film"][:4].tobytes() == b"RIFF"
     assert len(data["filmTimes"]) == N * explorer.STRIP_PICTURES
+    strip = Image.open(io.BytesIO(data["film"][: data["filmStarts"][1]]))
+    lines = np.flatnonzero((np.asarray(strip)[:, :, 3] == 0).all(axis=0)).tolist()
+    assert lines == [64 * i + place for i in range(1, explorer.STRIP_PICTURES) for place in (0, 1)]
     monkeypatch.setattr(explorer, "MAX_STRIPS", 2 * K)
     facts = read_facts(run)
     first = [member.video_id for member in facts.clusters[0].members[: explorer.NAMED]]

@@ -394,7 +394,7 @@ def test_what_is_told_of_a_video(served, run):
     assert told["row"] == ids.index("part")
 
 
-def test_the_kept_pictures(served):
+def test_the_kept_pictures(served, monkeypatch):
     import io
 
     from PIL import Image
@@ -402,6 +402,13 @@ def test_the_kept_pictures(served):
     strip = Image.open(io.BytesIO(served.ask("filmstrip/a?n=6&height=48").body))
     assert strip.size == (6 * 64, 48)
     np.testing.assert_allclose(np.asarray(strip)[24, 32::64, 0], 40 * np.arange(6), atol=3)
+    parted = Image.open(io.BytesIO(served.ask("filmstrip/a?n=3&height=48&parted=true").body))
+    assert (parted.format, parted.size) == ("WEBP", (3 * 64, 48))
+    lines = np.asarray(parted)[:, :, 3] == 0
+    assert np.flatnonzero(lines.all(axis=0)).tolist() == [64, 65, 128, 129] and not lines.all(axis=1).any()
+    monkeypatch.setattr("raypipe.report.serving.player_answers._STRIP_WIDTH", 300)
+    lower = Image.open(io.BytesIO(served.ask("filmstrip/a?n=6&height=48&parted=true").body))
+    assert lower.size == (6 * 49, 37), "a format has a greatest width"
     told = served.ask("video/a/info?n=3").json["filmstrip"]
     assert told == {"src": "filmstrip/a?n=3", "n": 3, "aspect": pytest.approx(4 / 3), "times_s": [1.0, 3.0, 5.0]}
     assert served.ask("filmstrip/b").status == 204 and served.ask("filmstrip/nothing").status == 404

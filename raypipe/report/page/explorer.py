@@ -22,6 +22,7 @@ from raypipe.errors import RaypipeError, message_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
 from raypipe.report.figures.contact_sheets import Filmstrip, fit, join_kept, join_tiles, middles_of
 from raypipe.report.packing import join_texts, pack
+from raypipe.report.strips import part_pictures
 from raypipe.report.style import COLORS, color_of
 from raypipe.runs.contents import CENTERS_FILE, VIDEOS_FILE
 from raypipe.runs.directory import Run
@@ -223,6 +224,7 @@ def _encode_film(strip: Filmstrip) -> tuple[bytes, float]:
     pictures = [Image.fromarray(each) for each in strip.pictures if each is not None]
     tiles = [fit(each, STRIP_SIDE, Image.Resampling.BILINEAR) for each in pictures]
     joined = join_tiles(tiles, columns=len(tiles))
+    part_pictures(joined, joined.width // len(tiles))
     sink = io.BytesIO()
     joined.save(sink, "WEBP", quality=62, method=2)
     return sink.getvalue(), joined.width / len(tiles) / joined.height

@@ -25,6 +25,7 @@ from raypipe.storage import shown
 MOST_FOUND = 100
 MOST_PICTURES = 64
 _STRIP_HEIGHT = (32, 160)
+_STRIP_WIDTH = 16383  # A WebP is no wider.
 _UNKNOWN_S = 600.0  # So much is converted of a video whose length is not known.
 
 
@@ -114,10 +115,10 @@ class Answers:
             strip["times_s"] = kept.times_s.tolist()
         return {**entry.describe(), "sources": sources, "filmstrip": strip, "problem": problem}
 
-    def draw_filmstrip(self, video_id: str, n: int, height: int) -> bytes | None:
+    def draw_filmstrip(self, video_id: str, n: int, height: int, is_parted: bool = False) -> bytes | None:
         """Return ``n`` kept pictures of a video, or fewer, side by side as a JPEG; all are as wide as the first.
 
-        None if the run has kept no picture of it.
+        Parted ones have transparent lines between them, and are a WebP. None if the run has kept no picture of it.
 
         Raises
         ------
@@ -126,18 +127,23 @@ class Answers:
         """
         from PIL import Image
 
+        from raypipe.report.strips import part_pictures
+
         entry = self.find(video_id)
         kept = self._read_pictures(entry, min(max(n, 1), MOST_PICTURES))
         if kept is None:
             return None
-        height = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1])
-        width = max(round(_aspect_of(kept) * height), 1)
+        height, aspect = min(max(height, _STRIP_HEIGHT[0]), _STRIP_HEIGHT[1]), _aspect_of(kept)
+        height = min(height, int(_STRIP_WIDTH / len(kept.jpegs) / aspect))
+        width = max(min(round(aspect * height), _STRIP_WIDTH // len(kept.jpegs)), 1)
         strip = Image.new("RGB", (width * len(kept.jpegs), height))
         for place, jpeg in enumerate(kept.jpegs):
             picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
             strip.paste(picture.resize((width, height)), (place * width, 0))
+        if is_parted:
+            part_pictures(strip, width)
         sink = io.BytesIO()
-        strip.save(sink, "JPEG", quality=82)
+        strip.save(sink, "WEBP" if is_parted else "JPEG", quality=82)
         return sink.getvalue()
 
     def align(self, ids: Sequence[str], to_center: bool) -> dict[str, Any]:

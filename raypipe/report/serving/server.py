@@ -173,11 +173,13 @@ class _Page:
         return await self._tell(await _in_thread(self._looking, self._answers.describe, *form))
 
     async def send_filmstrip(self, request: Request) -> Response:
-        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96)
-        jpeg = await self._call(self._answers.draw_filmstrip, *form)
-        if jpeg is None:  # An error would be reported in the browser's console for each of many videos.
+        is_parted = request.query_params.get("parted") == "true"
+        form = request.path_params["id"], _whole(request, "n", 8), _whole(request, "height", 96), is_parted
+        strip = await self._call(self._answers.draw_filmstrip, *form)
+        if strip is None:  # An error would be reported in the browser's console for each of many videos.
             return Response(status_code=204)
-        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
+        kind = "image/webp" if is_parted else "image/jpeg"
+        return Response(strip, media_type=kind, headers={"cache-control": "private, max-age=600"})
 
     async def send_video(self, request: Request) -> Response:
         entry = self._answers.find(request.path_params["id"])

@@ -35,7 +35,7 @@ function pictureToCome(row, alt) {
   const picture = make("img", {alt, style: roomOfFilm(), onerror: () => picture.remove()});
   whenOpen(picture, async () => {
     await fetchTexts([row]);
-    picture.src = stripAddress(`filmstrip/${encodeURIComponent(data.ids[row])}?n=${STRIP_PICTURES}`);
+    picture.src = stripAddress(`filmstrip/${encodeURIComponent(data.ids[row])}?n=${STRIP_PICTURES}&parted=true`);
   });
   return picture;
 }

@@ -108,7 +108,8 @@ function showQuery(row) {
 
 // A strip of pictures from the server; where the run has none, a plain bar stands for the video's time.
 function pictureOfServer(id, n, alt) {
-  const src = `filmstrip/${encodeURIComponent(id)}?n=${n}&height=64`, image = make("img", {src, alt, draggable: "false"});
+  const src = `filmstrip/${encodeURIComponent(id)}?n=${n}&height=64&parted=true`;
+  const image = make("img", {src, alt, draggable: "false"});
   image.addEventListener("error", () => image.replaceWith(make("div", {class: "none"}, "No pictures")));
   return image;
 }
