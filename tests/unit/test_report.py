@@ -6,13 +6,14 @@ import hashlib
 import io
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from report_runs import HOSTILE, LABELS, WRITTEN, frames_of, keep_pictures, make_run
 
 from raypipe import pipeline, report
@@ -326,6 +327,25 @@ def test_pictures_are_of_whole_frames(tmp_path, size, aspect, width):
         each = np.split(pixels, 4, axis=1)
         assert min(part[:, [0, -1]].mean() for part in each) > 150 and pixels[[0, -1]].mean() > 150
         assert all(part[5:-5, 5:-5].mean() < 30 for part in each)
+
+
+def test_the_times_below_narrow_pictures_stand_apart(tmp_path, monkeypatch):
+    """Of a frame ten times as high as wide, pictures are narrower than the times below them."""
+    boxes, write = [], ImageDraw.ImageDraw.text
+
+    def text(draw, xy, text, *args, **options):
+        if re.fullmatch(r"[0-9.]+ s", text):
+            boxes.append(draw.textbbox(xy, text, font=options["font"]))
+            assert boxes[-1][2] <= draw.im.size[0]
+        write(draw, xy, text, *args, **options)
+
+    run = make_run(tmp_path / "run", ["a.mp4", "b.mp4"], k=1)
+    narrow = np.zeros((100, 10, 3), np.uint8)
+    keep_pictures(run, 4, lambda uri, times_s, size: SimpleNamespace(pixels=[encode_jpeg(narrow) for _ in times_s]))
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    write_report_files(run, failing, ReportConfig(sheet_frames=4), WRITTEN)
+    pairs = [(left, right) for left, right in pairwise(boxes) if left[1] == right[1]]
+    assert len(pairs) >= 3 and all(left[2] < right[0] for left, right in pairs)
 
 
 def test_videos_without_kept_pictures_are_decoded(tmp_path):

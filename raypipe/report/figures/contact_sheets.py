@@ -130,7 +130,7 @@ def decode_filmstrip(member: Member, frames_of: FramesOf, n_frames: int) -> Film
 def draw_sheet(facts: Facts, cluster: Cluster, central: Sequence[Filmstrip], farthest: Filmstrip | None) -> bytes:
     """Draw a cluster's contact sheet as a PNG, with a row for each video and time from left to right."""
     strips = [*central, farthest] if farthest else list(central)
-    width = 2 * _MARGIN + _SIDE + max(len(strip.pictures) * (strip.tile_size[0] + _GAP) for strip in strips) - _GAP
+    width = 2 * _MARGIN + _SIDE + max(len(strip.pictures) * _column_width(strip) for strip in strips) - _GAP
     heights = [_row_height(strip) for strip in strips]
     height = 2 * _MARGIN + _HEAD + sum(heights) + (_GAP + _CAPTION if farthest else 0)
     sheet = Image.new("RGB", (width, height), "white")
@@ -247,6 +247,12 @@ def _row_height(strip: Filmstrip) -> int:
     return max(strip.tile_size[1] + _CAPTION, text_height)
 
 
+def _column_width(strip: Filmstrip) -> int:
+    """Return how far apart a video's pictures stand on a sheet: their times fit below them, however narrow they are."""
+    widest = max(_font(11).getlength(f"{time_s:.2f} s") for time_s in strip.times_s)
+    return max(strip.tile_size[0], math.ceil(widest) + 2) + _GAP
+
+
 def _texts_beside(member: Member) -> tuple[str, list[str]]:
     """Return what stands beside a video's pictures: its name, in lines, and facts, a line each."""
     name = _wrap(member.name, _font(13, bold=True), _SIDE - 16, lines=3)
@@ -260,8 +266,8 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Filmstrip, y
     draw.multiline_text((_MARGIN, y + 2), name, font=_font(13, bold=True), fill=INK, spacing=3)
     below = y + 8 + 18 * (name.count("\n") + 1)
     draw.multiline_text((_MARGIN, below), "\n".join(facts), font=_font(12), fill=MUTED, spacing=4)
-    width, height = strip.tile_size
-    x_of = [_MARGIN + _SIDE + i * (width + _GAP) for i in range(len(strip.tiles) + 1)]
+    height, column = strip.tile_size[1], _column_width(strip)
+    x_of = [_MARGIN + _SIDE + i * column for i in range(len(strip.tiles) + 1)]
     for x, tile, time_s in zip(x_of, strip.tiles, strip.times_s, strict=False):
         if tile is not None:
             sheet.paste(tile, (x, y + (height - tile.height) // 2))
