@@ -268,14 +268,17 @@ def _row(shown: Shown) -> str:
     if shown.strip is None:
         picture = f'<div class="none">No picture: {escape(shown.note)}</div>'
     else:
-        times = "".join(f"<span>{time_s:.2f} s</span>" for time_s in shown.times_s)
+        step = math.ceil(0.6 / min(shown.aspect, 1.0))  # Below narrow pictures there is no room for each time.
+        hidden = ' style="visibility:hidden"'
+        each = (f"<span{hidden if i % step else ''}>{time_s:.2f} s</span>" for i, time_s in enumerate(shown.times_s))
+        times = "".join(each)
         note = f'<p class="muted small">Some pictures are missing: {escape(shown.note)}</p>' if shown.note else ""
         width = f"width:{shown.width:.2%}"
         picture = (
             f'<img src="{data_uri(shown.strip, "jpeg")}" alt="{counted(len(shown.times_s), "frame")} of the video" '
             f'style="{width}">'
             f'<div class="times" style="{width};--aspect:{shown.aspect:.4g};'
-            f'grid-template-columns:repeat({len(shown.times_s)},1fr)">{times}</div>'
+            f'grid-template-columns:repeat({len(shown.times_s)},minmax(0,1fr))">{times}</div>'
             f"{note}"
         )
     who = f'<div class="who">{_who(shown.member)}</div>'

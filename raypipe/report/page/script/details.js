@@ -94,11 +94,13 @@ function filmOf(row) {
 
 function filmParts(row, strip) {
   const n = strip.times.length, width = widthOf(n, strip.aspect);
-  const times = {class: "times", style: `${width};--aspect:${strip.aspect};grid-template-columns:repeat(${n},1fr)`};
+  const columns = `--aspect:${strip.aspect};grid-template-columns:repeat(${n},minmax(0,1fr))`;
+  const every = Math.ceil(0.6 / Math.min(strip.aspect, 1));  // Below narrow pictures there is no room for each time.
   return [
     make("div", {class: "reel", style: width}, pictureOf(strip, `${n} pictures of the video, in order of time`),
       oddMark(row), make("div", {class: "cursor"})),
-    make("div", times, ...strip.times.map(time => make("span", {}, `${time.toFixed(1)} s`)))];
+    make("div", {class: "times", style: `${width};${columns}`}, ...strip.times.map((time, i) =>
+      make("span", i % every ? {style: "visibility:hidden"} : {}, `${time.toFixed(1)} s`)))];
 }
 
 function oddMark(row) {
