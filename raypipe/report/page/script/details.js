@@ -94,7 +94,7 @@ function filmOf(row) {
 
 function filmParts(row, strip) {
   const n = strip.times.length, width = widthOf(n, strip.aspect);
-  const columns = `--aspect:${strip.aspect};grid-template-columns:repeat(${n},minmax(0,1fr))`;
+  const columns = `grid-template-columns:repeat(${n},minmax(0,1fr))`;
   const every = Math.ceil(0.6 / Math.min(strip.aspect, 1));  // Below narrow pictures there is no room for each time.
   return [
     make("div", {class: "reel", style: width}, pictureOf(strip, `${n} pictures of the video, in order of time`),

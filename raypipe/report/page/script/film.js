@@ -35,7 +35,7 @@ function pictureToCome(row, alt) {
   const picture = make("img", {alt, style: roomOfFilm(), onerror: () => picture.remove()});
   whenOpen(picture, async () => {
     await fetchTexts([row]);
-    picture.src = stripAddress(`filmstrip/${encodeURIComponent(data.ids[row])}?n=${STRIP_PICTURES}&parted=true`);
+    picture.src = stripAddress(`filmstrip/${encodeURIComponent(data.ids[row])}?n=${STRIP_PICTURES}`);
   });
   return picture;
 }
@@ -45,4 +45,4 @@ function roomOfFilm() {
   return `aspect-ratio:${STRIP_PICTURES * aspect};${widthOf(STRIP_PICTURES, aspect)}`;
 }
 
-const stripAddress = source => `${source}&height=64`;
+const stripAddress = source => `${source}&height=64&parted=true`;
