@@ -198,12 +198,14 @@ def write_peers_dataset(root: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from bench.numbered import own_scheduling
+
     n = FPS * SECONDS
     first = root / "first.mp4"
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (SIZE[1] // 8, SIZE[0] // 8 + n * EPISODES // 4, 3), np.uint8)
-    with av.open(str(first), "w") as container:
+    with own_scheduling(), av.open(str(first), "w") as container:
         stream = container.add_stream("libsvtav1", rate=FPS, options={"g": "2", "crf": "30", "preset": "12"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         for number in range(n * EPISODES):

@@ -6,6 +6,7 @@ block b is bright. It can be read after lossy coding, and from a picture that wa
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,25 @@ class Container:
     muxer: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     audio: str = "aac"
+
+
+@contextlib.contextmanager
+def own_scheduling() -> Iterator[None]:
+    """Let what opens an encoder of AV1 leave this thread as it was.
+
+    As root, where it may, SVT-AV1 makes the first thread that opens it a real-time one of the highest priority
+    (SCHED_FIFO, 99) and leaves it so. Each thread and process that it starts from then on is another, and they let
+    nothing else run: of two processes of tests one stood still, and browsers spun.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # macOS
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, priority)
 
 
 def _x264(*parameters: str) -> Codec:
@@ -141,6 +161,7 @@ def _middles(n: int, n_blocks: int) -> np.ndarray:
     return inside / inside.sum(axis=1, keepdims=True)
 
 
+@own_scheduling()
 def write_numbered(
     path: Path,
     container: str,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bench.numbered import draw_number
+from bench.numbered import draw_number, own_scheduling
 
 SIZE = 96, 64
 CAMERA = "observation.images.top"
@@ -86,6 +86,7 @@ def write_v3(
     return root
 
 
+@own_scheduling()
 def write_joined(
     path: Path,
     lengths: Sequence[int],

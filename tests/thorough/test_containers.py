@@ -1,6 +1,9 @@
 """Numbered videos in many containers: each frame is given, once and at its time, and the bench would see if not."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,3 +122,22 @@ def test_frames_that_are_lost_are_missing_and_late_ones_have_an_error():
     by_rate = Clips(np.array([0.0, 0.5, 1.0]), np.array([0, 5, 9]), None)
     assert count_clips(TEN, by_rate, 1.0, 0.001) == {"given": 3, "expected": 3, "wrong": 0}  # at the very end
     assert count_clips(TEN, by_rate, 0.9, 0.001) == {"given": 3, "expected": 2, "wrong": 0}
+
+
+WRITE_AV1 = """
+import os, sys
+from pathlib import Path
+from bench.numbered import write_numbered
+
+before = os.sched_getscheduler(0), os.sched_getparam(0)
+write_numbered(Path(sys.argv[1]), "mp4", "av1", [0, 1, 2])
+print((os.sched_getscheduler(0), os.sched_getparam(0)) == before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system does not tell how a thread is scheduled")
+def test_who_writes_av1_is_no_real_time_process_afterwards(tmp_path):
+    """As root, the encoder's first use in a process would make it one: hence another process."""
+    command = [sys.executable, "-c", WRITE_AV1, str(tmp_path / "av1.mp4")]
+    written = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert written.stdout == "True\n"

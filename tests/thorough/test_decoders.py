@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from bench.numbered import own_scheduling
 from raypipe.decoders import check_decoders, make_decoder, pyav, resolve_chain, split_nvdec
 from raypipe.decoders.container import OpenVideo
 from raypipe.decoders.timeline import read_packets
@@ -165,7 +166,7 @@ def test_what_is_encrypted_is_refused_though_it_decodes(tmp_path):
     """Of cameras' and stores' encrypted videos noise decodes; of FFmpeg's own, in AV1, a picture of one colour."""
     path = tmp_path / "encrypted.mp4"
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "01" * 16}
-    with av.open(str(path), "w", options=key) as container:
+    with own_scheduling(), av.open(str(path), "w", options=key) as container:
         stream = container.add_stream("libsvtav1", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for i in range(20):
