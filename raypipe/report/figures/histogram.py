@@ -52,8 +52,8 @@ def draw_histogram(facts: Facts) -> bytes:
             axes.annotate(text, place, (offset, -3), textcoords="offset points", ha=side, va="top", size=9)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
-        axes.set(xlabel=_MEASURES[by], ylabel="videos")
-        axes.set_title("How far the videos lie off")
+        axes.set(xlabel=_MEASURES[by], ylabel=f"{facts.noun}s")
+        axes.set_title(f"How far the {facts.noun}s lie off")
         return as_png(figure)
 
 

@@ -197,7 +197,7 @@ def draw_sizes(facts: Facts) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0, pad=9)
-        axes.set(xlabel="videos", ylabel="cluster")
+        axes.set(xlabel=f"{facts.noun}s", ylabel="cluster")
         axes.set_title(f"Cluster sizes by {column}" if parts else "Cluster sizes")
         return as_png(figure)
 
