@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +31,8 @@ from raypipe.schema import Failure, Probe, ThumbnailRequest, finite_or_none
 from raypipe.segments.planning import find_failures
 from raypipe.sources import find_videos, is_precomputed
 from raypipe.sources.curate import find_output
-from raypipe.sources.episodes import find_episodes
-from raypipe.sources.lerobot import LeRobotDataset, open_lerobot
+from raypipe.sources.episodes import describe_episodes, find_episodes
+from raypipe.sources.lerobot import LeRobotDataset, frames_told, open_lerobot
 from raypipe.sources.videos import Video, Videos
 from raypipe.storage import shown, shown_place
 
@@ -48,13 +48,23 @@ _STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "std": np.std, "m
 class Inspection:
     """Videos, and a `Probe` of the file of each, or a `Failure` if the video would fail.
 
-    ``faults`` are what is wrong with a dataset, the worst first; None of a source that is not one.
+    ``faults`` are what is wrong with a dataset, the worst first; None of a source that is not one. Of a dataset without
+    cameras there are ``episodes`` in place of videos.
     """
 
     videos: Videos
     probes: tuple[Probe | Failure, ...]
     n_ignored: int
     faults: tuple[Fault, ...] | None = None
+    episodes: Episodes | None = None
+
+
+class Episodes(NamedTuple):
+    """The episodes of a dataset without cameras: the frames of each (-1: not known), its task, and frames a second."""
+
+    lengths: Sequence[int]
+    tasks: Sequence[str | None]
+    fps: float | None
 
 
 def inspect_source(source: str, config: Config, progress: Progress) -> Inspection:
@@ -70,6 +80,8 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     dataset = open_lerobot(source)
     if dataset is None:
         _refuse_trajectories(source)
+    elif not dataset.cameras and config.source.camera == "all":
+        return _inspect_signals(dataset, config.decode, progress)
     # Of a dataset it is a finding, not an error, that two episodes have one number.
     found = find_episodes(dataset, config.source.camera) if dataset else find_videos(source, config.source.camera)
     for note in found.notes:
@@ -86,6 +98,17 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     own = [by_file[uri] for uri in uris]
     results = [failure or probe for failure, probe in zip(find_failures(videos.table, own), own, strict=True)]
     return Inspection(videos, tuple(results), found.n_ignored, faults)
+
+
+def _inspect_signals(dataset: LeRobotDataset, decode: DecodeConfig, progress: Progress) -> Inspection:
+    """Check a dataset without cameras: its tables, and the signals of its episodes."""
+    described = describe_episodes(dataset)
+    for note in described.notes:
+        progress.say(note)
+    none = Videos.from_tables([], described.kept.schema)
+    faults = tuple(_check(dataset, none, True, {}, decode, progress))
+    told = Episodes(frames_told(described.table).tolist(), described.labels.to_pylist(), dataset.fps)
+    return Inspection(none, (), 0, faults, told)
 
 
 def _refuse_trajectories(source: str) -> None:
@@ -168,6 +191,8 @@ def draw_sample(inspection: Inspection, source: str, config: Config, n: int, see
         If no video can be read.
     """
     readable = [row for row, probe in enumerate(inspection.probes) if isinstance(probe, Probe)]
+    if inspection.episodes:
+        raise RaypipeError(f"{shown(source)} has no camera, and so no picture to draw")
     if not readable:
         raise RaypipeError(f"none of the {len(inspection.videos)} videos of {shown(source)} can be read")
     chosen = np.sort(np.random.default_rng(seed).choice(readable, min(n, len(readable)), replace=False))
@@ -216,6 +241,9 @@ def describe(inspection: Inspection) -> str:
     n = len(inspection.videos)
     others = counted(inspection.n_ignored, "other file")
     lines = [f"{counted(n, 'video')}, {len(failed):,} of which would fail; {others} ignored"]
+    if inspection.episodes:
+        told = counted(len(inspection.episodes.lengths), "episode")
+        lines = [f"{told}, and no camera that is read: --features embeds their signals"]
     if measures := _measure(inspection):
         lines += ["", f"{'':14}" + "".join(f"{name:>12}" for name in _STATISTICS)]
         for name, values in measures.items():
@@ -242,6 +270,8 @@ def to_json(inspection: Inspection) -> str:
     }
     failed = [{"uri": uri, "error": error} for uri, error in _find_failed(inspection)]
     content: dict[str, Any] = {"videos": len(inspection.videos), "ignored": inspection.n_ignored, "would_fail": failed}
+    if inspection.episodes:
+        content["episodes"] = len(inspection.episodes.lengths)
     content |= {"statistics": measures, **_count(inspection)}
     if captions := _count_captions(inspection):
         content["captions"] = [
@@ -287,6 +317,11 @@ def _length_s(video: Video, probe: Probe) -> float:
 
 def _measure(inspection: Inspection) -> dict[str, list[float]]:
     """Return the figures of the videos that can be read: of a part of a file its own length and frames."""
+    if inspection.episodes:
+        lengths, _, fps = inspection.episodes
+        known = [float(n) for n in lengths if n >= 0]
+        durations = {"duration (s)": [n / fps for n in known]} if fps else {}
+        return {**durations, "frames": known} if known else {}
     rows: list[tuple[float, ...]] = []
     for video, probe in zip(inspection.videos, inspection.probes, strict=True):
         if isinstance(probe, Probe):
@@ -300,10 +335,11 @@ def _measure(inspection: Inspection) -> dict[str, list[float]]:
 
 def _count(inspection: Inspection) -> dict[str, Counter[str]]:
     probes = [probe for probe in inspection.probes if isinstance(probe, Probe)]
+    tasks = inspection.episodes.tasks if inspection.episodes else inspection.videos.table["label"].to_pylist()
     counters = {
         "codecs": Counter(probe.codec for probe in probes),
         "sizes": Counter(f"{probe.width}x{probe.height}" for probe in probes),
         "groups": Counter(video.group or "(none)" for video in inspection.videos),
-        "labels": Counter(video.label for video in inspection.videos if video.label),
+        "labels": Counter(task for task in tasks if task),
     }
     return {name: counter for name, counter in counters.items() if counter}

@@ -83,7 +83,7 @@ def find_faults(
     by_signals, of_rows = _read_signals(dataset, _choose_episodes(dataset, streams, is_whole))
     faults += of_rows
     files = [file for stream in streams for file in stream.files if isinstance(probes[file], Probe)]
-    times = dict(zip(files, time_files(files), strict=True))
+    times = dict(zip(files, time_files(files) if files else (), strict=True))
     for file, found in times.items():
         if isinstance(found, Failure):
             faults.append(Fault("unreadable", found.error, file=file))

@@ -423,6 +423,26 @@ def test_inspect_exits_with_0_where_nothing_is_wrong_and_else_with_3(root):
     assert findings[0]["episode"] == 2 and findings[0]["camera"] == CAMERA
 
 
+def test_a_set_without_cameras_is_checked_by_its_tables_and_signals(root, tmp_path):
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    change_info(root, features={name: features[name] for name in features if name != CAMERA})
+    result = call_raypipe("inspect", root)
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("3 episodes, and no camera that is read: --features embeds their signals\n")
+    assert result.stdout.endswith("nothing is wrong with the dataset\n") and "0 files" not in result.stderr
+    change_rows(root, EPISODES, lambda rows: rows[1].update({"length": rows[1]["length"] + 1, "tasks": []}))
+    result = call_raypipe("inspect", root, "--json")
+    assert result.exit_code == 3
+    told = json.loads(result.stdout)
+    assert (told["episodes"], told["videos"]) == (3, 0)
+    assert told["statistics"].keys() == {"duration (s)", "frames"}
+    assert {each["kind"] for each in told["findings"] if each["episode"] == 1} == {"length", "no task"}
+    result = call_raypipe("inspect", root, "-o", tmp_path / "sample.png")
+    assert result.exit_code == 1 and "has no camera, and so no picture to draw" in result.stderr
+    result = call_raypipe("inspect", root, "--camera", CAMERA)
+    assert result.exit_code == 1 and "has no camera: its features are" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
