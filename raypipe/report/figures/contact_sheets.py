@@ -233,7 +233,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, facts: Facts, cluster: Cluster, width:
     draw.rounded_rectangle([_MARGIN, _MARGIN, _MARGIN + chip, _MARGIN + 38], radius=9, fill=color)
     draw.text((_MARGIN + chip / 2, _MARGIN + 19), number, font=font, fill=ink_on(color), anchor="mm")
     x = _MARGIN + chip + 14
-    title = f"{cluster.title}: {counted(len(cluster), 'video')}"
+    title = f"{cluster.title}: {counted(len(cluster), facts.noun)}"
     draw.text((x, _MARGIN - 1), title, font=_font(17, bold=True), fill=INK)
     text = " · ".join(f"{name} ({count:,})" for name, count in cluster.mix(facts.mix_column)[:12])
     line = _wrap(text, _font(13), width - x - _MARGIN, lines=1)

@@ -160,7 +160,8 @@ def draw_trajectories(facts: Facts, paths: Mapping[str, np.ndarray], centers: Ma
             for i, cluster in enumerate(groups):
                 row, column = divmod(i, columns)
                 corner = np.array([width - (columns - column) * (side + _GAP), (rows - 1 - row) * cell + _GAP / 2])
-                _draw_panel(axes, cluster, small, barycenters.get(cluster.number), corner, side)
+                size = counted(len(cluster), facts.noun)
+                _draw_panel(axes, cluster, size, small, barycenters.get(cluster.number), corner, side)
         return as_png(figure)
 
 
@@ -225,12 +226,13 @@ def _draw_overview(
 def _draw_panel(
     axes: Axes,
     cluster: Cluster,
+    size: str,
     lines: Mapping[int, list[np.ndarray]],
     center: np.ndarray | None,
     corner: np.ndarray,
     side: float,
 ) -> None:
-    """Draw a panel of so many inches at a corner, from which the lines and the center count."""
+    """Draw a panel of so many inches at a corner, from which the lines and the center count; above it stands a size."""
     others = [path for number, paths in lines.items() if number != cluster.number for path in paths]
     backdrop = [path + corner for path in _thin_out(others, MAX_BACKDROP)]
     axes.add_collection(LineCollection(backdrop, colors=FAINT, linewidths=0.5, alpha=0.7), autolim=False)
@@ -241,7 +243,7 @@ def _draw_panel(
     left, bottom, right, top = *corner, *(corner + side)
     axes.plot([left, right, right, left, left], [bottom, bottom, top, top, bottom], color=FAINT, linewidth=0.8)
     axes.text(left, top + 0.05, cluster.short_name, size=9.5, weight="bold")
-    axes.text(right, top + 0.05, counted(len(cluster), "video"), size=8, ha="right")
+    axes.text(right, top + 0.05, size, size=8, ha="right")
 
 
 def _draw_paths(axes: Axes, paths: list[np.ndarray], color: str, alpha: float) -> None:
