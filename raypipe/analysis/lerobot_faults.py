@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def find_faults(
     dataset
         The dataset.
     videos
-        Its videos, or the first of them.
+        Its videos, or the first of them; or its episodes where they are taken for their signals alone.
     is_whole
         Whether they are all.
     probes
@@ -80,7 +80,7 @@ def find_faults(
     if not fps:  # No time can be checked without.
         return faults
     streams = _split_by_camera(videos)
-    by_signals, of_rows = _read_signals(dataset, _choose_episodes(dataset, streams, is_whole))
+    by_signals, of_rows = _read_signals(dataset, _choose_episodes(dataset, videos, is_whole))
     faults += of_rows
     files = [file for stream in streams for file in stream.files if isinstance(probes[file], Probe)]
     times = dict(zip(files, time_files(files) if files else (), strict=True))
@@ -108,7 +108,7 @@ def find_table_faults(
     if not fps:
         return [Fault("frame rate", f"info.json says fps {dataset.info.get('fps')!r}, so that no time can be checked")]
     streams = _split_by_camera(videos)
-    episodes = _choose_episodes(dataset, streams, is_whole)
+    episodes = _choose_episodes(dataset, videos, is_whole)
     numbers, lengths = whole_numbers(episodes, EPISODE), frames_told(episodes)
     faults = [*check_lengths(numbers, lengths), *_check_tasks(dataset, episodes)]
     faults += _check_statistics(dataset)
@@ -126,20 +126,19 @@ def find_table_faults(
     return worst_first(faults)
 
 
-def _choose_episodes(dataset: LeRobotDataset, streams: Sequence[Stream], is_whole: bool) -> pa.Table:
+def _choose_episodes(dataset: LeRobotDataset, videos: Videos, is_whole: bool) -> pa.Table:
     """Return the rows of the table of episodes that are looked at: all, or those that the videos are of."""
     episodes = read_episodes(dataset)
-    if is_whole or not streams:
+    if is_whole:
         return episodes
-    shown = np.concatenate([stream.episodes for stream in streams])
-    return episodes.filter(np.isin(whole_numbers(episodes, EPISODE), shown))
+    return episodes.filter(np.isin(whole_numbers(episodes, EPISODE), whole_numbers(videos.extra, EPISODE)))
 
 
 def _split_by_camera(videos: Videos) -> list[Stream]:
     table, extra = videos.table, videos.extra
     episodes, lengths = whole_numbers(extra, EPISODE), frames_told(extra)
     streams = []
-    for camera in pc.unique(table["group"]).to_pylist():
+    for camera in pc.unique(table["group"]).drop_null().to_pylist():  # Signals alone are of none.
         rows = pc.equal(table["group"], camera)
         own = table.filter(rows)
         inside = rows.to_numpy()

@@ -16,6 +16,7 @@ from raypipe.runs.beginnings import begin_embedding
 from raypipe.runs.clip_signals import saved_scale
 from raypipe.runs.comparison import PRECOMPUTED, check_comparable
 from raypipe.runs.contents import EMBEDDINGS_FOLDER, PLAN_FILE
+from raypipe.runs.dataset_checks import write_dataset_faults
 from raypipe.runs.directory import Run
 from raypipe.runs.ledger import Ledger, split_clips
 from raypipe.runs.plan import open_plan
@@ -52,6 +53,9 @@ def take_signals(source: str, run: Run, config: Config, say: Callable[[str], Non
     scale = signals.scale.to_json()
     take_paths(signals.videos, signals.trajectories, run, config, say, like, json.dumps(scale))
     run.record(signals=scale)
+    with run.step("check"):
+        chosen = signals.videos[: config.source.limit]
+        write_dataset_faults(run, source, chosen, len(chosen) == len(signals.videos), say)
 
 
 def take_paths(

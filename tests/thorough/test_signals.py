@@ -310,6 +310,21 @@ def test_signals_go_through_clustering_to_the_page_and_no_video_is_opened(root, 
     assert line == f"wrote 6 episodes and {sum(LENGTHS)} frames to {tmp_path}/run/exports/lerobot"
 
 
+@pytest.mark.parametrize(("limit", "episodes"), [((), [1, 4]), (("--limit", 3), [1])])
+def test_a_run_of_signals_tells_what_the_tables_of_its_dataset_say_wrongly(tmp_path, limit, episodes):
+    root = write_set(tmp_path / "set", LENGTHS)
+    change_rows(
+        root, EPISODES, lambda rows: [row | ({"tasks": []} if row["episode_index"] in {1, 4} else {}) for row in rows]
+    )
+    result = call_raypipe("embed", root, "-o", tmp_path / "run", "--features", STATE, *limit)
+    assert f"{len(episodes)} finding" in result.stderr
+    run = rp.Run(str(tmp_path / "run"))
+    faults = run.read_json("dataset_faults.json")["faults"]
+    assert [(fault["kind"], fault["episode"]) for fault in faults] == [("no task", each) for each in episodes]
+    ids = run.read_table("videos.parquet")["video_id"].to_pylist()
+    assert [fault["videos"] for fault in faults] == [[ids[each]] for each in episodes]
+
+
 @pytest.mark.parametrize("has_statistics", [True, False])
 def test_a_run_of_the_first_episodes_goes_on_with_all(root, tmp_path, has_statistics):
     import shutil
