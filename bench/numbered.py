@@ -47,9 +47,9 @@ class Container:
 def own_scheduling() -> Iterator[None]:
     """Let what opens an encoder of AV1 leave this thread as it was.
 
-    As root, where it may, SVT-AV1 makes the first thread that opens it a real-time one of the highest priority
-    (SCHED_FIFO, 99) and leaves it so. Each thread and process that it starts from then on is another, and they let
-    nothing else run: of two processes of tests one stood still, and browsers spun.
+    As root, where it may, SVT-AV1 makes the thread that opens it a real-time one of the highest priority (SCHED_FIFO,
+    99) and leaves it so. Each thread and process that it starts from then on is another, and they let nothing else run:
+    of two processes of tests one stood still, and browsers spun.
     """
     if not hasattr(os, "sched_setscheduler"):  # macOS
         yield

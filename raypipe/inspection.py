@@ -33,7 +33,7 @@ from raypipe.sources import find_videos, is_precomputed
 from raypipe.sources.curate import find_output
 from raypipe.sources.episodes import describe_episodes, find_episodes
 from raypipe.sources.lerobot import LeRobotDataset, frames_told, open_lerobot
-from raypipe.sources.videos import Video, Videos
+from raypipe.sources.videos import FOUND, Video, Videos
 from raypipe.storage import shown, shown_place
 
 Job = TypeVar("Job")
@@ -81,7 +81,7 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     if dataset is None:
         _refuse_trajectories(source)
     elif not dataset.cameras and config.source.camera == "all":
-        return _inspect_signals(dataset, config.decode, progress)
+        return _inspect_signals(dataset, config, progress)
     # Of a dataset it is a finding, not an error, that two episodes have one number.
     found = find_episodes(dataset, config.source.camera) if dataset else find_videos(source, config.source.camera)
     for note in found.notes:
@@ -100,15 +100,17 @@ def inspect_source(source: str, config: Config, progress: Progress) -> Inspectio
     return Inspection(videos, tuple(results), found.n_ignored, faults)
 
 
-def _inspect_signals(dataset: LeRobotDataset, decode: DecodeConfig, progress: Progress) -> Inspection:
+def _inspect_signals(dataset: LeRobotDataset, config: Config, progress: Progress) -> Inspection:
     """Check a dataset without cameras: its tables, and the signals of its episodes."""
     described = describe_episodes(dataset)
     for note in described.notes:
         progress.say(note)
-    none = Videos.from_tables([], described.kept.schema)
-    faults = tuple(_check(dataset, none, True, {}, decode, progress))
-    told = Episodes(frames_told(described.table).tolist(), described.labels.to_pylist(), dataset.fps)
-    return Inspection(none, (), 0, faults, told)
+    kept, labels = (each.slice(0, config.source.limit) for each in (described.kept, described.labels))
+    without_video = pa.table([pa.nulls(len(kept), kind) for kind in FOUND.types], schema=FOUND)
+    chosen = Videos.from_tables([(without_video, kept)], kept.schema)
+    faults = tuple(_check(dataset, chosen, len(kept) == len(described.kept), {}, config.decode, progress))
+    told = Episodes(frames_told(kept).tolist(), labels.to_pylist(), dataset.fps)
+    return Inspection(chosen[:0], (), 0, faults, told)
 
 
 def _refuse_trajectories(source: str) -> None:
