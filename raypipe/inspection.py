@@ -250,7 +250,8 @@ def describe(inspection: Inspection) -> str:
         lines += ["", f"{'':14}" + "".join(f"{name:>12}" for name in _STATISTICS)]
         for name, values in measures.items():
             lines.append(f"{name:14}" + "".join(f"{compute(values):12,.2f}" for compute in _STATISTICS.values()))
-        lines += ["", f"total length   {_say_length(sum(measures['duration (s)']))}"]
+        durations_s = measures.get("duration (s)")  # A dataset whose frame rate is none has none.
+        lines += ["", f"total length   {_say_length(sum(durations_s))}"] if durations_s else [""]
         for name, counter in _count(inspection).items():
             most = counter.most_common(8)
             more = f", and {len(counter) - len(most)} more" if len(counter) > len(most) else ""

@@ -439,6 +439,9 @@ def test_a_set_without_cameras_is_checked_by_its_tables_and_signals(root, tmp_pa
     assert {each["kind"] for each in told["findings"] if each["episode"] == 1} == {"length", "no task"}
     assert json.loads(call_raypipe("inspect", root, "--json", "--limit", 1).stdout)["episodes"] == 1
     assert call_raypipe("inspect", root, "--limit", 1).exit_code == 0
+    change_info(root, fps=0)
+    result = call_raypipe("inspect", root)
+    assert result.exit_code == 3 and "no time can be checked" in result.stdout
     result = call_raypipe("inspect", root, "-o", tmp_path / "sample.png")
     assert result.exit_code == 1 and "has no camera, and so no picture to draw" in result.stderr
     result = call_raypipe("inspect", root, "--camera", CAMERA)
