@@ -89,11 +89,11 @@ def test_the_deadline_is_told_with_the_last_reason(proxy):
 
 
 def test_a_deadline_that_passed_in_waiting_for_a_server(proxy, served):
-    proxy.faults = (Fault(on="GET", delay_s=6),)
+    proxy.faults = (Fault(on="GET", delay_s=15),)
     tar = TarMember(f"{proxy.url}/a.mp4", 0, (served / "a.mp4").stat().st_size, "b.mp4")
-    with Sandbox("pyav", deadline_s=2.0) as sandbox:
+    with Sandbox("pyav", deadline_s=5.0) as sandbox:  # On a busy machine the imports before it asks take more than two.
         for uri in (f"{proxy.url}/a.mp4", tar.uri):
-            with pytest.raises(SourceAwayError, match="no answer within 2 s"):
+            with pytest.raises(SourceAwayError, match="no answer within 5 s"):
                 sandbox.probe(uri)
 
 
