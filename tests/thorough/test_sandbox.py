@@ -131,16 +131,16 @@ def spinning_clip(data_dir, monkeypatch):
 @needs_decord
 def test_a_hang_is_cut_off(make_video, misbehaving, spinning_clip):
     path = str(make_video())
-    with Sandbox("bad_decoders:Spinning,pyav", deadline_s=1.5, deadline_factor=0.25) as sandbox:
+    with Sandbox("bad_decoders:Spinning,pyav", deadline_s=3.5, deadline_factor=0.25) as sandbox:
         sandbox.probe(path)
         pid = child_of(sandbox)
         begin = time.monotonic()
         assert sandbox.frames(path, np.array([0.5]), 32, "crop", span_s=2).decoder == "pyav"
-        assert 2 <= time.monotonic() - begin < 15
+        assert 4 <= time.monotonic() - begin < 15
         assert not is_running(pid)
         sandbox.decoder = "bad_decoders:Spinning"
         for uri in (path, "http://host.invalid/a.mp4"):
-            with pytest.raises(DecodeError, match=r"bad_decoders:Spinning: no answer within 2 s") as caught:
+            with pytest.raises(DecodeError, match=r"bad_decoders:Spinning: no answer within 4 s") as caught:
                 sandbox.frames(uri, np.array([0.5]), 32, "crop", span_s=2)
             assert not isinstance(caught.value, SourceAwayError), "no server is to blame"
 
