@@ -240,12 +240,12 @@ def _count_captions(inspection: Inspection) -> list[CaptionStatistics]:
 def describe(inspection: Inspection) -> str:
     """Lay an inspection out as text: statistics, codecs and sizes, the files that would fail, and what is wrong."""
     failed = _find_failed(inspection)
-    n = len(inspection.videos)
-    others = counted(inspection.n_ignored, "other file")
-    lines = [f"{counted(n, 'video')}, {len(failed):,} of which would fail; {others} ignored"]
     if inspection.episodes:
-        told = counted(len(inspection.episodes.lengths), "episode")
-        lines = [f"{told}, and no camera that is read: --features embeds their signals"]
+        n = len(inspection.episodes.lengths)
+        lines = [f"{counted(n, 'episode')}, and no camera that is read: --features embeds their signals"]
+    else:
+        n, others = len(inspection.videos), counted(inspection.n_ignored, "other file")
+        lines = [f"{counted(n, 'video')}, {len(failed):,} of which would fail; {others} ignored"]
     if measures := _measure(inspection):
         lines += ["", f"{'':14}" + "".join(f"{name:>12}" for name in _STATISTICS)]
         for name, values in measures.items():
@@ -319,7 +319,10 @@ def _length_s(video: Video, probe: Probe) -> float:
 
 
 def _measure(inspection: Inspection) -> dict[str, list[float]]:
-    """Return the figures of the videos that can be read: of a part of a file its own length and frames."""
+    """Return the figures of the videos that can be read: of a part of a file its own length and frames.
+
+    Of episodes without a camera there are the frames, and where the dataset has a frame rate the durations.
+    """
     if inspection.episodes:
         lengths, _, fps = inspection.episodes
         known = [float(n) for n in lengths if n >= 0]

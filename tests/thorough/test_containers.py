@@ -10,7 +10,7 @@ import pytest
 
 from bench.containers import Clips, Table, compare, count_clips, format_row, time_error
 from bench.exact import Shown, decode_exactly
-from bench.numbered import draw_number, read_number
+from bench.numbered import draw_number, own_scheduling, read_number
 from bench.troubles import File, all_files
 from raypipe.packages import is_installed
 
@@ -135,9 +135,25 @@ print((os.sched_getscheduler(0), os.sched_getparam(0)) == before)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system does not tell how a thread is scheduled")
+needs_scheduling = pytest.mark.skipif(
+    not hasattr(os, "sched_getscheduler"), reason="this system does not tell how a thread is scheduled"
+)
+
+
+@needs_scheduling
+def test_a_thread_that_is_made_another_is_as_before_afterwards():
+    """Of the ways in which a thread may be scheduled SCHED_BATCH is open to every user."""
+    before = os.sched_getscheduler(0)
+    with own_scheduling():
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    after = os.sched_getscheduler(0)
+    os.sched_setscheduler(0, before, os.sched_param(0))
+    assert after == before
+
+
+@needs_scheduling
 def test_who_writes_av1_is_no_real_time_process_afterwards(tmp_path):
-    """As root, the encoder's first use in a process would make it one: hence another process."""
+    """As root, where it may, the encoder would make it one: hence in another process."""
     command = [sys.executable, "-c", WRITE_AV1, str(tmp_path / "av1.mp4")]
     written = subprocess.run(command, capture_output=True, text=True, check=True)
     assert written.stdout == "True\n"

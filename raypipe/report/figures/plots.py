@@ -232,7 +232,10 @@ def _draw_panel(
     corner: np.ndarray,
     side: float,
 ) -> None:
-    """Draw a panel of so many inches at a corner, from which the lines and the center count; above it stands a size."""
+    """Draw a panel of so many inches at a corner, from which the lines and the center count.
+
+    Above it stand the cluster's name and ``size``, such as "3 videos".
+    """
     others = [path for number, paths in lines.items() if number != cluster.number for path in paths]
     backdrop = [path + corner for path in _thin_out(others, MAX_BACKDROP)]
     axes.add_collection(LineCollection(backdrop, colors=FAINT, linewidths=0.5, alpha=0.7), autolim=False)
