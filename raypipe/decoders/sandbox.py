@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # The child that makes videos playable imports this module, a
 _START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
 _DEATH_S = 5.0
 _TURN_S = 0.5
-_LEAST_SHARE = 4  # A decoder that hangs computes all the time, or a part of it on a busy machine.
+_LEAST_SHARE = 2  # A decoder that hangs computes all the time, or stands in line for a core.
 
 
 class Sandbox:
@@ -172,7 +172,7 @@ class _Broken(Exception):
 
 
 class _Waiting(_Broken):
-    """The child missed its deadline and has hardly computed: of a remote video it has waited for the server."""
+    """The child missed its deadline and wanted no core for most of it: of a remote video it waited for the server."""
 
 
 class _Killed(_Broken):
@@ -264,7 +264,7 @@ class _Child:
         os.close(self._memory)
 
     def _receive(self, limit_s: float) -> Any:
-        end, cpu_s = time.monotonic() + limit_s, self._cpu_s()
+        end, busy_s = time.monotonic() + limit_s, self._busy_s()
         try:
             while True:
                 left_s = end - time.monotonic()
@@ -276,18 +276,27 @@ class _Child:
                     raise EOFError
                 if left_s <= 0:
                     last_words = self._read_noise()
-                    kind = _Waiting if self._cpu_s() - cpu_s < limit_s / _LEAST_SHARE else _Broken
+                    kind = _Waiting if self._busy_s() - busy_s < limit_s / _LEAST_SHARE else _Broken
                     raise kind(f"no answer within {limit_s:g} s" + (f" ({last_words})" if last_words else ""))
         except (EOFError, OSError):
             raise self._explain_death() from None
 
-    def _cpu_s(self) -> float:
-        """Return the seconds that the child has computed so far; NaN where the system does not tell."""
+    def _busy_s(self) -> float:
+        """Return the seconds that the child's threads have computed or been ready to; NaN if the system does not tell.
+
+        On a machine with other work a thread may stand in line for a core far longer than it has one.
+        """
         try:
             fields = Path(f"/proc/{self._process.pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return math.nan
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        in_line_ns = 0
+        for of_thread in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(
+                OSError, ValueError, IndexError
+            ):  # The thread has ended, or the kernel counts nothing.
+                in_line_ns += int(of_thread.read_bytes().split()[1])
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + in_line_ns / 1e9
 
     def _explain_death(self) -> _Broken:
         try:

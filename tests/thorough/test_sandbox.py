@@ -43,6 +43,16 @@ class Spinning(Decoder):
         while True:  # once in a hundred times it does come back
             pass
 
+class Starved(Decoder):
+    '''Computes without end behind all other work of one core.'''
+    def frames(self, uri, times_s, image_size, resize_mode):
+        os.sched_setaffinity(0, {int(os.environ["BUSY_CORE"])})
+        os.nice(19)
+        with contextlib.suppress(OSError):  # where the kernel divides a core between sessions first
+            open("/proc/self/autogroup", "w").write("19")
+        while True:
+            pass
+
 class Crashing(Decoder):
     def frames(self, uri, times_s, image_size, resize_mode):
         os.write(2, b"[mine] everything is lost\\n")
@@ -143,6 +153,25 @@ def test_a_hang_is_cut_off(make_video, misbehaving, spinning_clip):
             with pytest.raises(DecodeError, match=r"bad_decoders:Spinning: no answer within 4 s") as caught:
                 sandbox.frames(uri, np.array([0.5]), 32, "crop", span_s=2)
             assert not isinstance(caught.value, SourceAwayError), "no server is to blame"
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel counts no time in line")
+def test_a_decoder_that_got_no_core_has_not_waited_for_a_server(misbehaving, monkeypatch):
+    core = min(os.sched_getaffinity(0))
+    monkeypatch.setenv("BUSY_CORE", str(core))
+    busy = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
+    other = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        with (
+            Sandbox("bad_decoders:Starved", deadline_s=3) as sandbox,
+            pytest.raises(DecodeError, match="no answer within 3 s") as caught,
+        ):
+            sandbox.frames("http://host.invalid/a.mp4", np.array([0.5]), 32, "crop", span_s=0)
+    finally:
+        other.kill()
+        other.communicate()
+    assert not isinstance(caught.value, SourceAwayError)
 
 
 def test_a_crash_is_told_and_the_next_decoder_takes_over(make_video, misbehaving):
