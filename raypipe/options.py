@@ -31,13 +31,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_VIDEOS = (
+    "A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); a LeRobot dataset, WebDataset shards "
+    "(.tar), MSR-VTT"
+)
+SourceOfVideos = Annotated[str, typer.Argument(metavar="SOURCE", help=f"{_VIDEOS}.")]
 Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder, glob, file or URL of videos; a manifest (.csv, .parquet, .jsonl); a LeRobot dataset, "
-        "WebDataset shards (.tar), MSR-VTT; an output of Cosmos Curate or NeMo Curator; or precomputed trajectories "
-        "(.json, .npz).",
+        help=f"{_VIDEOS}; an output of Cosmos Curate or NeMo Curator; or precomputed trajectories (.json, .npz).",
     ),
 ]
 ExistingRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raypipe.errors import UsageError
-from raypipe.options import CONFIG, DONE, FIND, FOUND_FAULTS, SEED, ExistingRun, Source, prepare, redo, say_report, verb
+from raypipe.options import (
+    CONFIG,
+    DONE,
+    FIND,
+    FOUND_FAULTS,
+    SEED,
+    ExistingRun,
+    SourceOfVideos,
+    prepare,
+    redo,
+    say_report,
+    verb,
+)
 from raypipe.storage import shown
 
 if TYPE_CHECKING:
@@ -246,7 +258,7 @@ def demo(
     ],
 )
 def inspect(
-    source: Source,
+    source: SourceOfVideos,
     picture: Annotated[
         str | None,
         typer.Option("-o", "--output", metavar="FILE.png", help="Draw videos with their captions, chosen at random."),
