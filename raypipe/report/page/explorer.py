@@ -20,7 +20,7 @@ from PIL import Image, WebPImagePlugin  # noqa: F401 – saving as WebP would im
 from raypipe.clustering.parameters import constraint_of
 from raypipe.errors import RaypipeError, message_of
 from raypipe.report.facts import Cluster, Facts, Member, link_of
-from raypipe.report.figures.contact_sheets import Filmstrip, fit, join_kept, join_tiles, middles_of
+from raypipe.report.figures.contact_sheets import fit, join_tiles, middles_of
 from raypipe.report.packing import join_texts, pack
 from raypipe.report.strips import part_pictures
 from raypipe.report.style import COLORS, color_of
@@ -194,7 +194,7 @@ def _add_film(run: Run, facts: Facts, arrays: Arrays) -> None:
         pictures = kept.get(member.video_id)
         if pictures is None or not len(pictures.jpegs):
             continue
-        strip, aspect = _encode_film(join_kept(member, pictures))
+        strip, aspect = _encode_film(pictures.jpegs)
         if sum(map(len, film)) + len(strip) > FILM_BYTES:
             break
         strip_of[row_of[member.video_id]] = len(film)
@@ -219,15 +219,19 @@ def _choose_film(facts: Facts) -> list[Member]:
     return [*chosen.values(), *even][:MAX_STRIPS]
 
 
-def _encode_film(strip: Filmstrip) -> tuple[bytes, float]:
-    """Return a strip as WebP, and the width of its pictures over their height."""
-    pictures = [Image.fromarray(each) for each in strip.pictures if each is not None]
-    tiles = [fit(each, STRIP_SIDE, Image.Resampling.BILINEAR) for each in pictures]
-    joined = join_tiles(tiles, columns=len(tiles))
-    part_pictures(joined, joined.width // len(tiles))
+def _encode_film(jpegs: Sequence[bytes]) -> tuple[bytes, float]:
+    """Return a strip of pictures as WebP, and the width of one over its height."""
+    joined = join_tiles([_open_small(jpeg) for jpeg in jpegs], columns=len(jpegs))
+    part_pictures(joined, joined.width // len(jpegs))
     sink = io.BytesIO()
     joined.save(sink, "WEBP", quality=62, method=2)
-    return sink.getvalue(), joined.width / len(tiles) / joined.height
+    return sink.getvalue(), joined.width / len(jpegs) / joined.height
+
+
+def _open_small(jpeg: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(jpeg)) as image:
+        image.draft("RGB", (STRIP_SIDE, STRIP_SIDE))  # A JPEG can be decoded at a half or a quarter of its size.
+        return fit(image, STRIP_SIDE, Image.Resampling.BILINEAR)
 
 
 def _add_lerobot(run: Run, facts: Facts, header: dict[str, Any], arrays: Arrays) -> None:
