@@ -1,6 +1,7 @@
 """Runs as they are when their report is due, without having been computed."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -81,13 +82,16 @@ def _path(rng, cluster, k, n_steps):
 def frames_of(uri, times_s, image_size):
     """A ball that crosses a coloured ground."""
     hue = sum(uri.encode()) % 7
-    y, x = np.mgrid[0:image_size, 0:image_size] / image_size
-    pictures = []
-    for time_s in times_s:
-        ball = np.hypot(x - 0.1 - 0.2 * time_s, y - 0.5 - 0.3 * np.sin(time_s + hue)) < 0.12
-        ground = np.stack([0.3 + 0.4 * x, 0.35 + 0.3 * y, 0.4 + 0.05 * hue + 0 * x], axis=2)
-        pictures.append((np.where(ball[..., None], (0.95, 0.45, 0.2), ground) * 255).astype(np.uint8))
+    pictures = [_draw_ball(hue, float(time_s), image_size) for time_s in times_s]
     return Frames(np.stack(pictures), np.asarray(times_s) + 0.01, np.arange(len(times_s)), "fake")
+
+
+@lru_cache(256)
+def _draw_ball(hue, time_s, image_size) -> np.ndarray:
+    y, x = np.mgrid[0:image_size, 0:image_size] / image_size
+    ball = np.hypot(x - 0.1 - 0.2 * time_s, y - 0.5 - 0.3 * np.sin(time_s + hue)) < 0.12
+    ground = np.stack([0.3 + 0.4 * x, 0.35 + 0.3 * y, 0.4 + 0.05 * hue + 0 * x], axis=2)
+    return (np.where(ball[..., None], (0.95, 0.45, 0.2), ground) * 255).astype(np.uint8)
 
 
 def keep_pictures(run, n_clips, frames=frames_of) -> None:
