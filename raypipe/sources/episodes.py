@@ -195,10 +195,11 @@ def _read_facts(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]) -
     facts: dict[str, pa.Array] = {}
     if _SUCCESS in dataset.features and _SUCCESS not in episodes.column_names:
         facts[_SUCCESS] = _read_success(dataset, episodes, notes)
-    if _SUBTASK in dataset.features and _SUBTASKS not in episodes.column_names:
-        facts[_SUBTASKS] = _read_subtasks(dataset, episodes, notes)
-    elif _LANGUAGE in dataset.features and _SUBTASKS not in episodes.column_names:
+    if _LANGUAGE in dataset.features and _SUBTASKS not in episodes.column_names:
+        # First of the two: what writes it takes the other out of the frames, and leaves it in the list of features.
         facts[_SUBTASKS] = _read_language(dataset, episodes, notes)
+    elif _SUBTASK in dataset.features and _SUBTASKS not in episodes.column_names:
+        facts[_SUBTASKS] = _read_subtasks(dataset, episodes, notes)
     return facts
 
 
@@ -286,6 +287,12 @@ def _read_language(dataset: LeRobotDataset, episodes: pa.Table, notes: list[str]
     if lost:
         notes.append(
             f"{_LANGUAGE} of {counted(lost, 'episode')} cannot be read, so their subtasks are not known: {reason}"
+        )
+    bare = sum(not subtasks for subtasks in found) - lost
+    if 0 < bare < len(found) - lost:
+        notes.append(
+            f"{bare} of {counted(len(found), 'episode')} have no subtasks in {_LANGUAGE}: lerobot-annotate with "
+            "--only_episodes takes away those of the other episodes in a file"
         )
     return pa.array(found, pa.list_(pa.string()))
 

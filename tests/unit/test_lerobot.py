@@ -370,6 +370,16 @@ def test_tasks_that_are_no_list_are_none(tmp_path, tasks):
     assert [video.label for video in rp.find_videos(tmp_path)] == [None]
 
 
+def test_subtasks_that_took_the_place_of_numbered_ones(tmp_path):
+    """lerobot-annotate 0.6 drops subtask_index from the frames, and info.json goes on to name it."""
+    kinds = {"subtask_index": {"dtype": "int64"}, "language_persistent": {"dtype": "language"}}
+    write_v3(tmp_path, [2], features={CAMERA: camera_feature(), **kinds})
+    says = [{"style": "subtask", "content": "reach", "timestamp": 0.0}]
+    write_frames(tmp_path / "data/chunk-000/file-000.parquet", {0: 2}, 30, language_persistent={0: [says, says]})
+    (video,) = found = rp.find_videos(tmp_path)
+    assert video.extra["subtasks"] == ["reach"] and found.notes == ()
+
+
 @pytest.mark.parametrize("row_group_size", [1, 2, 100])
 def test_subtasks_that_stand_in_every_frame_are_read_once(tmp_path, row_group_size):
     """As lerobot-annotate 0.6 writes them, beside plans and other words, in a row group an episode or in fewer."""
@@ -387,7 +397,10 @@ def test_subtasks_that_stand_in_every_frame_are_read_once(tmp_path, row_group_si
     pq.write_table(frames, path, row_group_size=row_group_size)
     found = rp.find_videos(tmp_path)
     assert [video.extra["subtasks"] for video in found] == [["reach", "lift"], [], None]
-    assert found.notes == ()
+    (note,) = found.notes
+    assert note.startswith("2 of 3 episodes have no subtasks in language_persistent: lerobot-annotate with --only_")
+    pq.write_table(frames.set_column(1, "language_persistent", pa.array([said()] * 7)), path)
+    assert rp.find_videos(tmp_path).notes == (), "where none has any, there is nothing to ask about"
     path.unlink()
     found = rp.find_videos(tmp_path)
     assert [video.extra["subtasks"] for video in found] == [None] * 3
