@@ -8,7 +8,6 @@ deadline is killed with its process group, and the next request gets a new one.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import socket
@@ -37,7 +36,6 @@ if TYPE_CHECKING:  # The child that makes videos playable imports this module, a
 _START_S = 60.0  # A machine that starts many processes at once may take long to start Python.
 _DEATH_S = 5.0
 _TURN_S = 0.5
-_LEAST_SHARE = 2  # A decoder that hangs computes all the time, or stands in line for a core.
 
 
 class Sandbox:
@@ -172,7 +170,7 @@ class _Broken(Exception):
 
 
 class _Waiting(_Broken):
-    """The child missed its deadline and wanted no core for most of it: of a remote video it waited for the server."""
+    """The child missed its deadline and computed nothing at last: of a remote video it has waited for the server."""
 
 
 class _Killed(_Broken):
@@ -264,7 +262,8 @@ class _Child:
         os.close(self._memory)
 
     def _receive(self, limit_s: float) -> Any:
-        end, busy_s = time.monotonic() + limit_s, self._busy_s()
+        end = time.monotonic() + limit_s
+        computed: list[bool] = []
         try:
             while True:
                 left_s = end - time.monotonic()
@@ -274,29 +273,25 @@ class _Child:
                     return self._connection.recv()
                 if not self.is_alive() and not self._connection.poll(0):
                     raise EOFError
+                computed.append(self._computes())
                 if left_s <= 0:
                     last_words = self._read_noise()
-                    kind = _Waiting if self._busy_s() - busy_s < limit_s / _LEAST_SHARE else _Broken
+                    lately = computed[len(computed) // 2 :]  # At first it imports the decoder.
+                    kind = _Broken if sum(lately) >= len(lately) / 2 else _Waiting
                     raise kind(f"no answer within {limit_s:g} s" + (f" ({last_words})" if last_words else ""))
         except (EOFError, OSError):
             raise self._explain_death() from None
 
-    def _busy_s(self) -> float:
-        """Return the seconds that the child's threads have computed or been ready to; NaN if the system does not tell.
+    def _computes(self) -> bool:
+        """Whether a thread of the child has a core, or stands in line for one; True where the system does not tell.
 
-        On a machine with other work a thread may stand in line for a core far longer than it has one.
+        Seconds of computing would not do: on a machine with other work a decoder that hangs may have hardly any.
         """
-        try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_bytes().rpartition(b")")[2].split()
-        except OSError:
-            return math.nan
-        in_line_ns = 0
-        for of_thread in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(
-                OSError, ValueError, IndexError
-            ):  # The thread has ended, or the kernel counts nothing.
-                in_line_ns += int(of_thread.read_bytes().split()[1])
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + in_line_ns / 1e9
+        states = []
+        for of_thread in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):  # The thread has ended.
+                states.append(of_thread.read_bytes().rpartition(b")")[2].split()[0])
+        return b"R" in states or not states
 
     def _explain_death(self) -> _Broken:
         try:

@@ -44,12 +44,12 @@ class Spinning(Decoder):
             pass
 
 class Starved(Decoder):
-    '''Computes without end behind all other work of one core.'''
+    '''Computes without end behind the other work of one core, of which it gets a tenth.'''
     def frames(self, uri, times_s, image_size, resize_mode):
         os.sched_setaffinity(0, {int(os.environ["BUSY_CORE"])})
-        os.nice(19)
+        os.nice(10)
         with contextlib.suppress(OSError):  # where the kernel divides a core between sessions first
-            open("/proc/self/autogroup", "w").write("19")
+            open("/proc/self/autogroup", "w").write("10")
         while True:
             pass
 
@@ -155,7 +155,7 @@ def test_a_hang_is_cut_off(make_video, misbehaving, spinning_clip):
             assert not isinstance(caught.value, SourceAwayError), "no server is to blame"
 
 
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel counts no time in line")
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells what a process is doing")
 def test_a_decoder_that_got_no_core_has_not_waited_for_a_server(misbehaving, monkeypatch):
     core = min(os.sched_getaffinity(0))
     monkeypatch.setenv("BUSY_CORE", str(core))
